@@ -1,0 +1,110 @@
+//! The crate's one error type, grouped by who must act.
+
+use crate::reason::Code;
+
+/// Why nothing could be read; the caller adds the path.
+///
+/// Messages name formats, tags, offsets and sizes, never a value that could identify a patient.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine failed: a disk, a pipe, a missing program.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// The machine's own answer.
+        source: std::io::Error,
+    },
+    /// The file breaks the rules of its format, or its geometry contradicts itself.
+    #[error("{format}: found {found}, wanted {wanted}")]
+    Malformed {
+        /// The format whose rule is broken.
+        format: &'static str,
+        /// A reason code more exact than `malformed`, where there is one.
+        code: Code,
+        /// What the file holds.
+        found: String,
+        /// What the format asks for.
+        wanted: String,
+    },
+    /// The file is valid, and this program cannot read it.
+    #[error("{format}: {feature} is not supported; {advice}")]
+    Unsupported {
+        /// The format.
+        format: &'static str,
+        /// The feature by name, e.g. the transfer syntax.
+        feature: String,
+        /// What a person can do about it.
+        advice: String,
+    },
+    /// Reading would cost more than the caller allowed.
+    #[error("{what}: {asked} asked, {allowed} allowed; raise the limit if the file is trusted")]
+    LimitExceeded {
+        /// The limited quantity with its unit.
+        what: &'static str,
+        /// The limit.
+        allowed: u64,
+        /// What the file asks for.
+        asked: u64,
+    },
+    /// The caller's arguments do not fit each other.
+    #[error("{what}: expected {expected}, got {got}")]
+    Mismatch {
+        /// What was compared.
+        what: &'static str,
+        /// The expected value.
+        expected: String,
+        /// The value that came.
+        got: String,
+    },
+}
+
+impl Error {
+    /// Says that the machine failed while doing `action`.
+    pub fn io(action: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { action: action.into(), source }
+    }
+
+    /// Says that a file breaks its format.
+    pub fn malformed(
+        format: &'static str,
+        found: impl Into<String>,
+        wanted: impl Into<String>,
+    ) -> Self {
+        Self::refused(format, Code::Malformed, found, wanted)
+    }
+
+    /// Says that a file breaks its format in a way that has a reason code of its own.
+    pub fn refused(
+        format: &'static str,
+        code: Code,
+        found: impl Into<String>,
+        wanted: impl Into<String>,
+    ) -> Self {
+        Self::Malformed { format, code, found: found.into(), wanted: wanted.into() }
+    }
+
+    /// Says that a valid file needs a feature that is not there.
+    pub fn unsupported(
+        format: &'static str,
+        feature: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self::Unsupported { format, feature: feature.into(), advice: advice.into() }
+    }
+
+    /// Returns the reason code under which reports count this error.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Io { .. } => Code::Io,
+            Self::Malformed { code, .. } => *code,
+            Self::Unsupported { .. } => Code::Unsupported,
+            Self::LimitExceeded { .. } => Code::LimitExceeded,
+            Self::Mismatch { .. } => Code::Mismatch,
+        }
+    }
+}
+
+/// The crate's result.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,289 @@
+//! Where voxels lie in the patient: the affine, its letters, and the one canonical axis order.
+
+use crate::error::{Error, Result};
+use crate::reason::Code;
+use crate::volume::{Kind, Volume};
+
+/// Maps voxel indices `(w, h, d, 1)` to patient coordinates in mm, DICOM's LPS system:
+/// x grows to the patient's left, y to posterior, z to superior. Rows are x, y, z.
+///
+/// # Source
+/// DICOM PS3.3 C.7.6.2.1.1. `NIfTI` states RAS+: its readers negate the first two rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affine {
+    /// Three rows of four; the fourth row is always 0, 0, 0, 1.
+    pub rows: [[f64; 4]; 3],
+}
+
+impl Affine {
+    /// Builds the affine from one column vector an axis and the position of voxel (0, 0, 0).
+    #[must_use]
+    pub fn from_columns(w: [f64; 3], h: [f64; 3], d: [f64; 3], origin: [f64; 3]) -> Self {
+        let [w0, w1, w2] = w;
+        let [h0, h1, h2] = h;
+        let [d0, d1, d2] = d;
+        let [o0, o1, o2] = origin;
+        Self { rows: [[w0, h0, d0, o0], [w1, h1, d1, o1], [w2, h2, d2, o2]] }
+    }
+
+    /// Returns the column vectors of W, H, D and the origin.
+    #[must_use]
+    pub fn columns(&self) -> [[f64; 3]; 4] {
+        let [[w0, h0, d0, o0], [w1, h1, d1, o1], [w2, h2, d2, o2]] = self.rows;
+        [[w0, w1, w2], [h0, h1, h2], [d0, d1, d2], [o0, o1, o2]]
+    }
+
+    /// Returns the spacing along D, H, W in mm: the lengths of the columns.
+    #[must_use]
+    pub fn spacing_mm(&self) -> [f64; 3] {
+        let [w, h, d, _] = self.columns();
+        [length(d), length(h), length(w)]
+    }
+
+    /// Returns true if every entry is finite and the three axes span a space.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let [w, h, d, origin] = self.columns();
+        let finite = [w, h, d, origin].iter().flatten().all(|value| value.is_finite());
+        let volume = dot(cross(w, h), d).abs();
+        finite && volume > 1e-6 * length(w) * length(h) * length(d) && volume > 0.0
+    }
+
+    /// Returns the patient axis (0 = x, 1 = y, 2 = z) nearest to each of D, H, W, and whether the
+    /// index grows in its positive direction. Each patient axis is used once: the strongest first.
+    #[must_use]
+    fn nearest_axes(&self) -> [(usize, bool); 3] {
+        let [w, h, d, _] = self.columns();
+        let axes = [unit(d), unit(h), unit(w)];
+        let mut entries: Vec<(usize, usize, f64)> = Vec::with_capacity(9);
+        for (volume_axis, column) in axes.iter().enumerate() {
+            for (patient_axis, &cosine) in column.iter().enumerate() {
+                entries.push((volume_axis, patient_axis, cosine));
+            }
+        }
+        // Stable sort: exact ties (45 degrees) always resolve the same way.
+        entries.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
+        let mut nearest = [(usize::MAX, true); 3];
+        let mut taken = [false; 3];
+        for (volume_axis, patient_axis, cosine) in entries {
+            let (Some(slot), Some(used)) =
+                (nearest.get_mut(volume_axis), taken.get_mut(patient_axis))
+            else {
+                continue;
+            };
+            if slot.0 == usize::MAX && !*used {
+                *slot = (patient_axis, cosine >= 0.0);
+                *used = true;
+            }
+        }
+        nearest
+    }
+
+    /// Returns three letters: where D, H and W grow to, each the nearest of L R P A S I.
+    ///
+    /// The canonical order is `SPL`: an axial slice is then stored as radiologists look at it.
+    #[must_use]
+    pub fn axis_order(&self) -> String {
+        self.nearest_axes()
+            .iter()
+            .map(|&(axis, positive)| match (axis, positive) {
+                (0, true) => 'L',
+                (0, false) => 'R',
+                (1, true) => 'P',
+                (1, false) => 'A',
+                (_, true) => 'S',
+                (_, false) => 'I',
+            })
+            .collect()
+    }
+}
+
+/// Reorients a 3D volume to the canonical order `SPL` by permuting and flipping axes: no value
+/// changes, and the affine keeps saying where each voxel lies.
+///
+/// Images, videos and volumes without an affine are returned as they are.
+///
+/// # Errors
+/// `Malformed` with `bad_geometry` if the affine is singular or not finite.
+pub fn canonicalise(volume: Volume) -> Result<Volume> {
+    let Some(affine) = volume.affine else { return Ok(volume) };
+    if !affine.is_usable() {
+        return Err(Error::refused(
+            "geometry",
+            Code::BadGeometry,
+            "an affine that is singular or not finite",
+            "three independent axes",
+        ));
+    }
+    if volume.kind != Kind::Volume {
+        return Ok(volume);
+    }
+    let nearest = affine.nearest_axes();
+    // sources[i] = which stored axis (0 = D, 1 = H, 2 = W) becomes canonical axis i (S, P, L).
+    let source = |patient_axis: usize| {
+        nearest.iter().position(|&(axis, _)| axis == patient_axis).unwrap_or(0)
+    };
+    let sources = [source(2), source(1), source(0)];
+    let flips = sources.map(|axis| nearest.get(axis).is_some_and(|&(_, positive)| !positive));
+    if sources == [0, 1, 2] && flips == [false; 3] {
+        return Ok(volume);
+    }
+    reorder(volume, &affine, sources, flips)
+}
+
+fn reorder(
+    volume: Volume,
+    affine: &Affine,
+    sources: [usize; 3],
+    flips: [bool; 3],
+) -> Result<Volume> {
+    let [n_channels, depth, height, width] = volume.shape();
+    let old_sides = [depth, height, width];
+    let old_strides = [height * width, width, 1];
+    let pick = |table: &[usize; 3], axis: usize| table.get(axis).copied().unwrap_or(1);
+    let sides = sources.map(|axis| pick(&old_sides, axis));
+    let strides = sources.map(|axis| pick(&old_strides, axis));
+    let [new_depth, new_height, new_width] = sides;
+    let [depth_stride, height_stride, width_stride] = strides;
+    let [flip_depth, flip_height, flip_width] = flips;
+    let at = |index: usize, side: usize, flip: bool| if flip { side - 1 - index } else { index };
+    let mut values = Vec::with_capacity(volume.values().len());
+    for channel in volume.values().chunks_exact(depth * height * width).take(n_channels) {
+        for d in 0..new_depth {
+            for h in 0..new_height {
+                let row = at(d, new_depth, flip_depth) * depth_stride
+                    + at(h, new_height, flip_height) * height_stride;
+                if width_stride == 1 && !flip_width {
+                    values.extend_from_slice(channel.get(row..row + new_width).unwrap_or(&[]));
+                } else {
+                    values.extend((0..new_width).filter_map(|w| {
+                        channel.get(row + at(w, new_width, flip_width) * width_stride)
+                    }));
+                }
+            }
+        }
+    }
+    let spacing = sources.map(|axis| volume.spacing.get(axis).copied().flatten());
+    let mut reordered =
+        volume.with_values(values, [n_channels, new_depth, new_height, new_width])?;
+    reordered.spacing = spacing;
+    reordered.affine = Some(reordered_affine(affine, sources, flips, sides));
+    Ok(reordered)
+}
+
+fn reordered_affine(
+    affine: &Affine,
+    sources: [usize; 3],
+    flips: [bool; 3],
+    sides: [usize; 3],
+) -> Affine {
+    let [w, h, d, mut origin] = affine.columns();
+    let old = [d, h, w];
+    let mut fresh = [[0.0; 3]; 3];
+    for (((column, source), flip), side) in fresh.iter_mut().zip(sources).zip(flips).zip(sides) {
+        *column = old.get(source).copied().unwrap_or_default();
+        if flip {
+            #[allow(clippy::cast_precision_loss, reason = "a side is far below 2^53")]
+            let last = (side - 1) as f64;
+            for (position, step) in origin.iter_mut().zip(column.iter_mut()) {
+                *position += *step * last;
+                *step = -*step;
+            }
+        }
+    }
+    let [d, h, w] = fresh;
+    Affine::from_columns(w, h, d, origin)
+}
+
+/// Returns the length of a vector.
+#[must_use]
+pub(crate) fn length(v: [f64; 3]) -> f64 {
+    dot(v, v).sqrt()
+}
+
+/// Returns the scalar product.
+#[must_use]
+pub(crate) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// Returns the vector product.
+#[must_use]
+pub(crate) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    let [a0, a1, a2] = a;
+    let [b0, b1, b2] = b;
+    [a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0]
+}
+
+/// Returns the vector with length 1, or zeros for a zero vector.
+#[must_use]
+pub(crate) fn unit(v: [f64; 3]) -> [f64; 3] {
+    let n = length(v);
+    if n > 0.0 { v.map(|x| x / n) } else { [0.0; 3] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 2 x 3 x 4 volume whose values name their stored position, under the given affine.
+    fn labelled(affine: Affine) -> Volume {
+        let values = (0_u8..24).map(f32::from).collect();
+        let mut volume = Volume::new(values, [1, 2, 3, 4], Kind::Volume).unwrap();
+        volume.affine = Some(affine);
+        volume.spacing = affine.spacing_mm().map(Some);
+        volume
+    }
+
+    /// Where voxel (w, h, d) lies.
+    fn place(affine: &Affine, index: [usize; 3]) -> [f64; 3] {
+        affine.rows.map(|[w, h, d, origin]| {
+            let [i, j, k] = index.map(|x| f64::from(u32::try_from(x).unwrap()));
+            w * i + h * j + d * k + origin
+        })
+    }
+
+    #[test]
+    fn reorientation_moves_no_voxel_in_the_patient() {
+        // Sagittal: D to the right, H down (inferior), W to posterior.
+        let affine = Affine::from_columns(
+            [0.0, 0.5, 0.0],
+            [0.0, 0.0, -0.7],
+            [-3.0, 0.0, 0.0],
+            [10.0, 20.0, 30.0],
+        );
+        let before = labelled(affine);
+        assert_eq!(affine.axis_order(), "RIP");
+        let after = canonicalise(before.clone()).unwrap();
+        let moved = after.affine.unwrap();
+        assert_eq!(moved.axis_order(), "SPL");
+        assert_eq!(after.shape(), [1, 3, 4, 2]);
+        assert_eq!(after.spacing, [Some(0.7), Some(0.5), Some(3.0)]);
+        let [_, depth, height, width] = after.shape();
+        for (d, h, w) in (0..depth)
+            .flat_map(|d| (0..height).flat_map(move |h| (0..width).map(move |w| (d, h, w))))
+        {
+            let value = after.plane(0, d).unwrap()[h * width + w];
+            let label = before.values().iter().position(|&v| v.to_bits() == value.to_bits());
+            let label = label.unwrap();
+            let old = place(&affine, [label % 4, label / 4 % 3, label / 12]);
+            let new = place(&moved, [w, h, d]);
+            assert!(old.iter().zip(new).all(|(a, b)| (a - b).abs() < 1e-9));
+        }
+    }
+
+    #[test]
+    fn canonicalising_twice_changes_nothing() {
+        let affine =
+            Affine::from_columns([-1.0, 0.2, 0.0], [0.2, 1.0, 0.1], [0.0, 0.1, -2.0], [0.0; 3]);
+        let once = canonicalise(labelled(affine)).unwrap();
+        assert_eq!(canonicalise(once.clone()).unwrap(), once);
+    }
+
+    #[test]
+    fn a_singular_affine_is_refused() {
+        let affine = Affine::from_columns([1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0; 3], [0.0; 3]);
+        let refused = canonicalise(labelled(affine));
+        assert!(matches!(refused, Err(Error::Malformed { code: Code::BadGeometry, .. })));
+    }
+}

@@ -1,0 +1,43 @@
+//! Bytes -> `Volume` -> model input: reads every medical image file and prepares it for the
+//! encoder. Knows no tensor library and no network.
+//!
+//! ```no_run
+//! use m3ret_imaging::{ReadOptions, read_path};
+//! let volumes = read_path("chest.dcm".as_ref(), &ReadOptions::default())?;
+//! for volume in volumes {
+//!     println!("{:?} {:?} mm", volume.shape(), volume.spacing);
+//! }
+//! # Ok::<(), m3ret_imaging::Error>(())
+//! ```
+
+#![warn(clippy::indexing_slicing)]
+
+pub mod archive;
+mod dicom;
+mod error;
+mod geometry;
+mod limits;
+pub mod manifest;
+mod metaimage;
+mod nifti;
+mod npy;
+mod nrrd;
+mod prepare;
+mod raster;
+mod read;
+mod reason;
+mod samples;
+mod series;
+mod thumbnail;
+mod video;
+mod volume;
+
+pub use error::{Error, Result};
+pub use geometry::{Affine, canonicalise};
+pub use limits::Limits;
+pub use read::{
+    DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,
+    read_head, read_path, read_whole, sniff,
+};
+pub use reason::{Code, Reason, Severity};
+pub use volume::{Kind, Volume};

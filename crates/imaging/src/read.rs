@@ -1,0 +1,194 @@
+//! The entry: sniff the leading bytes (never the file name), pick a reader, apply `Limits`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::reason::Code;
+use crate::volume::Volume;
+use crate::{dicom, metaimage, nifti, npy, nrrd, raster, series, video};
+
+/// Bytes that `sniff` wants to see, where the file has so many.
+pub const SNIFF_BYTES: usize = 4096;
+
+/// How to read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReadOptions {
+    /// What one object may cost.
+    pub limits: Limits,
+    /// Frames to sample, at uniform times, from a video or a DICOM cine. `None` reads every frame
+    /// of a DICOM object and `DEFAULT_VIDEO_FRAMES` of a video file.
+    pub n_frames: Option<usize>,
+}
+
+/// Frames read of a video file when `ReadOptions::n_frames` is `None`.
+pub const DEFAULT_VIDEO_FRAMES: usize = 32;
+
+/// A file format, told by content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// DICOM Part 10, or a bare data set.
+    Dicom,
+    /// NIfTI-1 or NIfTI-2, plain or gzip, single file or header of a pair.
+    Nifti,
+    /// NRRD, attached or detached.
+    Nrrd,
+    /// MetaImage, attached or detached.
+    MetaImage,
+    /// numpy array.
+    Npy,
+    /// PNG, JPEG, TIFF, WebP, BMP or GIF.
+    Raster,
+    /// A container that ffmpeg reads.
+    Video,
+}
+
+/// Fetches a file that a detached header names, by the name in the header.
+///
+/// Implementations refuse names that leave the header's own folder.
+pub type Siblings<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
+
+/// Tells the format from the first `SNIFF_BYTES` of a file, or `None`.
+#[must_use]
+pub fn sniff(head: &[u8]) -> Option<Format> {
+    // DICOM's preamble may hold anything, another format's magic too (dual-personality TIFF).
+    if head.get(128..132) == Some(b"DICM") {
+        return Some(Format::Dicom);
+    }
+    if nifti::is_nifti(head) {
+        Some(Format::Nifti)
+    } else if head.starts_with(b"NRRD000") {
+        Some(Format::Nrrd)
+    } else if head.starts_with(b"\x93NUMPY") {
+        Some(Format::Npy)
+    } else if raster::is_raster(head) {
+        Some(Format::Raster)
+    } else if video::is_video(head) {
+        Some(Format::Video)
+    } else if metaimage::is_metaimage(head) {
+        Some(Format::MetaImage)
+    } else if dicom::is_bare_data_set(head) {
+        Some(Format::Dicom)
+    } else {
+        None
+    }
+}
+
+/// Reads one file's bytes. Formats whose pixels lie in a second file are refused here.
+///
+/// # Errors
+/// As `read_file`.
+pub fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
+    let refuse = |_: &str| {
+        Err(Error::unsupported("detached header", "reading from bytes alone", "pass the path"))
+    };
+    read_with_siblings(bytes, &refuse, options)
+}
+
+/// Reads a file, or a folder that holds one DICOM series.
+///
+/// # Errors
+/// As `read_file`; a folder with several objects is refused with their number.
+pub fn read_path(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
+    if path.is_dir() { series::read_folder(path, options) } else { read_file(path, options) }
+}
+
+/// Reads every image of one file: mostly one, several for 4D files.
+///
+/// # Errors
+/// `Io` if the file cannot be opened, `Malformed`, `Unsupported`, `LimitExceeded` as readers find.
+pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
+    let head = read_head(path)?;
+    if sniff(&head) == Some(Format::Video) {
+        return Ok(vec![video::read_file(path, options)?]);
+    }
+    let bytes = read_whole(path, &options.limits)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let siblings = |name: &str| read_sibling(folder, name, &options.limits);
+    read_with_siblings(&bytes, &siblings, options)
+}
+
+fn read_with_siblings(
+    bytes: &[u8],
+    siblings: Siblings<'_>,
+    options: &ReadOptions,
+) -> Result<Vec<Volume>> {
+    let head = bytes.get(..SNIFF_BYTES).unwrap_or(bytes);
+    match sniff(head) {
+        Some(Format::Dicom) => dicom::read(bytes, options),
+        Some(Format::Nifti) => nifti::read(bytes, siblings, options),
+        Some(Format::Nrrd) => nrrd::read(bytes, siblings, options),
+        Some(Format::MetaImage) => metaimage::read(bytes, siblings, options),
+        Some(Format::Npy) => npy::read(bytes, options),
+        Some(Format::Raster) => raster::read(bytes, options),
+        Some(Format::Video) => Ok(vec![video::read_bytes(bytes, options)?]),
+        None => Err(unknown_format(bytes)),
+    }
+}
+
+fn unknown_format(bytes: &[u8]) -> Error {
+    let found = if bytes.is_empty() {
+        "an empty file".to_owned()
+    } else {
+        format!("{} bytes that start like no known format", bytes.len())
+    };
+    let wanted = "DICOM, NIfTI, NRRD, MetaImage, npy, PNG, JPEG, TIFF, WebP, BMP, GIF or a video";
+    Error::refused("file", Code::UnknownFormat, found, wanted)
+}
+
+/// Reads the first `SNIFF_BYTES` of a file, or all of a shorter one.
+///
+/// # Errors
+/// `Io`.
+pub fn read_head(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
+    let mut head = Vec::with_capacity(SNIFF_BYTES);
+    file.take(SNIFF_BYTES as u64)
+        .read_to_end(&mut head)
+        .map_err(|e| Error::io("reading the file", e))?;
+    Ok(head)
+}
+
+/// Reads a whole regular file, after its size was agreed.
+///
+/// # Errors
+/// `Io`; `LimitExceeded` above `max_bytes`; `Mismatch` for pipes and devices, which have no size.
+pub fn read_whole(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
+    let status = file.metadata().map_err(|e| Error::io("asking for the file's size", e))?;
+    if !status.is_file() {
+        return Err(Error::Mismatch {
+            what: "path",
+            expected: "a regular file or a folder".into(),
+            got: "neither".into(),
+        });
+    }
+    let n_bytes = limits.bytes(status.len())?;
+    let mut bytes = Vec::with_capacity(n_bytes);
+    // `take`: a file that grows while it is read stays within the limit.
+    file.take(limits.max_bytes)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("reading the file", e))?;
+    Ok(bytes)
+}
+
+/// Reads a file beside a header; the name must be a plain file name.
+fn read_sibling(folder: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>> {
+    let mut parts = Path::new(name).components();
+    let plain = matches!(
+        (parts.next(), parts.next()),
+        (Some(std::path::Component::Normal(_)), None)
+    );
+    if !plain {
+        return Err(Error::refused(
+            "detached header",
+            Code::Malformed,
+            "a data file outside the header's folder",
+            "a plain file name beside the header",
+        ));
+    }
+    read_whole(&folder.join(name), limits)
+}
