@@ -1,9 +1,15 @@
 //! Finds the objects of an archive: files, and DICOM series spread over files.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
+use crate::dicomdir;
 use crate::error::{Error, Result};
-use crate::read::{Format, ReadOptions};
+use crate::read::{Format, ReadOptions, read_file, read_head, sniff, unknown_format};
+use crate::reason::Code;
+use crate::series::{self, Header, Slice};
 use crate::volume::Volume;
 
 /// One thing to read: a file, or the files of one DICOM series.
@@ -13,7 +19,7 @@ pub struct Object {
     pub path: PathBuf,
     /// `series=2`, where the folder holds several series.
     pub part: Option<String>,
-    /// The files, in reading order.
+    /// The files, in the order of their paths.
     pub files: Vec<PathBuf>,
     /// What the files hold.
     pub format: Format,
@@ -28,13 +34,50 @@ pub struct Skipped {
     pub error: Error,
 }
 
-/// Finds every object below `root` (a file, a folder or a DICOMDIR).
+/// Finds every object at or below `root`: a file, a folder or a DICOMDIR.
+///
+/// Objects come in the order of their paths. Links to folders are not followed, so a walk ends.
+/// Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
+/// are neither returned nor skipped.
 ///
 /// # Errors
-/// `Io` if `root` itself cannot be listed; everything below it is skipped with its reason.
+/// `Io` if `root` itself cannot be opened; everything below it is skipped with its reason.
 pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, Vec<Skipped>)> {
-    let _ = (root, options);
-    Err(Error::unsupported("archive", "", ""))
+    let status = std::fs::metadata(root).map_err(|e| Error::io("opening the path", e))?;
+    let mut skipped = Vec::new();
+    let files = if status.is_dir() {
+        walk(root, &mut skipped)?
+    } else if is_index(root, options)? {
+        dicomdir::referenced_files(root, &mut skipped, options)?
+    } else {
+        return single_file(root).map(|object| (vec![object], skipped));
+    };
+    let classified: Vec<(PathBuf, Result<Class>)> = files
+        .into_par_iter()
+        .map(|path| (path.clone(), classify(&path, options)))
+        .collect();
+    let mut objects = Vec::new();
+    let mut slices: BTreeMap<Vec<String>, Vec<(PathBuf, Slice)>> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for (path, class) in classified {
+        match class {
+            Ok(Class::Alone(format)) => objects.push(alone(path, format)),
+            Ok(Class::Slice(slice)) => {
+                slices
+                    .entry(slice.key.clone())
+                    .or_default()
+                    .push((path, *slice));
+            }
+            Ok(Class::Index) => {}
+            Ok(Class::Unknown(error)) => unknown.push(Skipped { path, error }),
+            Err(error) => skipped.push(Skipped { path, error }),
+        }
+    }
+    skipped.extend(without_detached_voxels(unknown, &objects));
+    objects.extend(group(slices));
+    name_parts(&mut objects);
+    skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((objects, skipped))
 }
 
 /// Reads one object.
@@ -42,6 +85,171 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
 /// # Errors
 /// As `read_path`.
 pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>> {
-    let _ = (object, options);
-    Err(Error::unsupported("archive", "", ""))
+    match object.files.as_slice() {
+        [file] => read_file(file, options),
+        several => series::read_files(several, options).map(|volume| vec![volume]),
+    }
+}
+
+enum Class {
+    Alone(Format),
+    Slice(Box<Slice>),
+    Index,
+    Unknown(Error),
+}
+
+fn classify(path: &Path, options: &ReadOptions) -> Result<Class> {
+    let head = read_head(path)?;
+    match sniff(&head) {
+        Some(Format::Dicom) => Ok(match series::read_header(path, &options.limits)? {
+            Header::Slice(slice) => Class::Slice(slice),
+            Header::Alone => Class::Alone(Format::Dicom),
+            Header::Index => Class::Index,
+        }),
+        Some(format) => Ok(Class::Alone(format)),
+        None => Ok(Class::Unknown(unknown_format(&head))),
+    }
+}
+
+fn is_index(path: &Path, options: &ReadOptions) -> Result<bool> {
+    Ok(sniff(&read_head(path)?) == Some(Format::Dicom)
+        && matches!(
+            series::read_header(path, &options.limits),
+            Ok(Header::Index)
+        ))
+}
+
+fn single_file(path: &Path) -> Result<Object> {
+    let head = read_head(path)?;
+    let format = sniff(&head).ok_or_else(|| unknown_format(&head))?;
+    Ok(alone(path.to_owned(), format))
+}
+
+fn alone(path: PathBuf, format: Format) -> Object {
+    Object {
+        files: vec![path.clone()],
+        path,
+        part: None,
+        format,
+    }
+}
+
+/// Lists the regular files below a folder.
+fn walk(root: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if folder == root => return Err(Error::io("listing the folder", e)),
+            Err(e) => {
+                skipped.push(Skipped {
+                    path: folder,
+                    error: Error::io("listing the folder", e),
+                });
+                continue;
+            }
+        };
+        for entry in entries {
+            let kind = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
+            match kind {
+                Ok((path, kind)) if kind.is_dir() => folders.push(path),
+                // A link to a file is read; a link to a folder could lead in circles.
+                Ok((path, kind)) if kind.is_file() || (kind.is_symlink() && path.is_file()) => {
+                    files.push(path);
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    let error = Error::io("listing the folder", e);
+                    skipped.push(Skipped {
+                        path: folder.clone(),
+                        error,
+                    });
+                }
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Drops files that share folder and stem with a header format: they hold its voxels.
+fn without_detached_voxels(unknown: Vec<Skipped>, objects: &[Object]) -> Vec<Skipped> {
+    let may_be_detached =
+        |o: &&Object| matches!(o.format, Format::Nifti | Format::Nrrd | Format::MetaImage);
+    let headers: HashSet<(PathBuf, String)> = objects
+        .iter()
+        .filter(may_be_detached)
+        .filter_map(|o| stem(&o.path))
+        .collect();
+    let belongs = |file: &Skipped| stem(&file.path).is_some_and(|key| headers.contains(&key));
+    unknown.into_iter().filter(|file| !belongs(file)).collect()
+}
+
+/// Folder and name up to the first dot.
+fn stem(path: &Path) -> Option<(PathBuf, String)> {
+    let name = path.file_name()?.to_str()?;
+    let stem = name.split('.').next()?.to_owned();
+    Some((path.parent()?.to_owned(), stem))
+}
+
+fn group(slices: BTreeMap<Vec<String>, Vec<(PathBuf, Slice)>>) -> Vec<Object> {
+    let mut objects = Vec::new();
+    for (_, members) in slices {
+        let (paths, slices): (Vec<PathBuf>, Vec<Slice>) = members.into_iter().unzip();
+        for volume in series::split(&slices) {
+            let files: Vec<PathBuf> = volume
+                .into_iter()
+                .filter_map(|index| paths.get(index).cloned())
+                .collect();
+            match files.as_slice() {
+                [] => {}
+                [only] => objects.push(alone(only.clone(), Format::Dicom)),
+                _ => objects.push(Object {
+                    path: common_folder(&files),
+                    part: None,
+                    files,
+                    format: Format::Dicom,
+                }),
+            }
+        }
+    }
+    objects
+}
+
+fn common_folder(files: &[PathBuf]) -> PathBuf {
+    let mut common = files
+        .first()
+        .and_then(|f| f.parent())
+        .unwrap_or(Path::new(""))
+        .to_owned();
+    while !files.iter().all(|file| file.starts_with(&common)) {
+        if !common.pop() {
+            break;
+        }
+    }
+    common
+}
+
+/// Orders objects by path and numbers the series that share a folder.
+fn name_parts(objects: &mut [Object]) {
+    objects.sort_by(|a, b| (&a.path, &a.files).cmp(&(&b.path, &b.files)));
+    let mut n_series: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for object in objects.iter().filter(|o| o.files.len() > 1) {
+        *n_series.entry(object.path.clone()).or_default() += 1;
+    }
+    let mut number = BTreeMap::new();
+    for object in objects.iter_mut().filter(|o| o.files.len() > 1) {
+        if n_series.get(&object.path).is_some_and(|&n| n > 1) {
+            let number: &mut usize = number.entry(object.path.clone()).or_default();
+            *number += 1;
+            object.part = Some(format!("series={number}"));
+        }
+    }
+}
+
+/// Says that a file in a folder is not an image at all.
+#[must_use]
+pub fn is_not_an_image(error: &Error) -> bool {
+    error.code() == Code::UnknownFormat
 }

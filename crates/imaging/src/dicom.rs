@@ -1,6 +1,453 @@
-//! Being written.
+//! DICOM: one file -> its Volumes. Series over several files are put together in `series`.
+
+mod codec;
+mod codestream;
+mod dataset;
+mod frames;
+mod jpeg12;
+mod palette;
+mod pixels;
+mod placement;
+mod rle;
+
+use std::borrow::Cow;
+
+use dicom_dictionary_std::{tags, uids};
+
+use self::codec::Codec;
+pub(crate) use self::dataset::DataSet;
+use self::dataset::{Encoding, trim};
+use self::pixels::{PixelModule, Wanted};
+pub(crate) use self::placement::plane;
+use self::placement::{Depth, Frame};
 use crate::error::{Error, Result};
+use crate::geometry::canonicalise;
+use crate::limits::Limits;
 use crate::read::ReadOptions;
-use crate::volume::Volume;
-pub(crate) fn is_bare_data_set(_head: &[u8]) -> bool { false }
-pub(crate) fn read(_bytes: &[u8], _options: &ReadOptions) -> Result<Vec<Volume>> { Err(Error::unsupported("dicom", "", "")) }
+use crate::reason::{Code, Reason};
+use crate::samples::{ByteOrder, Linear};
+use crate::stack::{self, Plane};
+use crate::video;
+use crate::volume::{Kind, Volume};
+
+const FORMAT: &str = "dicom";
+/// Explicit VR Big Endian, retired and still in archives.
+const EXPLICIT_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+
+/// A file taken apart into its file meta and its data set.
+pub(crate) struct File<'a> {
+    transfer_syntax: String,
+    body: Cow<'a, [u8]>,
+    encoding: Encoding,
+}
+
+/// Recognises a data set without preamble: it starts with an element of group 0002 or 0008.
+pub(crate) fn is_bare_data_set(head: &[u8]) -> bool {
+    let Some(&[g0, g1, e0, e1]) = head.first_chunk::<4>() else {
+        return false;
+    };
+    let element = u16::from_le_bytes([e0, e1]);
+    let vr = head.get(4..6).unwrap_or(&[]);
+    let is_explicit = vr.len() == 2 && vr.iter().all(u8::is_ascii_uppercase);
+    let length = head.get(4..).and_then(|rest| rest.first_chunk::<4>());
+    let is_short = length.is_some_and(|raw| u32::from_le_bytes(*raw) <= 64);
+    matches!((g0, g1), (2 | 8, 0)) && element <= 0x1030 && (is_explicit || is_short)
+}
+
+impl<'a> File<'a> {
+    /// Finds the transfer syntax and the data set; inflates a deflated one.
+    ///
+    /// # Errors
+    /// `Malformed` if the file meta is broken.
+    pub(crate) fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self> {
+        let has_preamble = bytes.get(128..132) == Some(b"DICM");
+        let start = if has_preamble {
+            bytes.get(132..).unwrap_or(&[])
+        } else {
+            bytes
+        };
+        let (meta, body) = split_meta(start, limits)?;
+        let transfer_syntax = meta.and_then(|meta| {
+            let uid = trim(meta.bytes(tags::TRANSFER_SYNTAX_UID)?);
+            Some(String::from_utf8_lossy(uid).into_owned())
+        });
+        let Some(transfer_syntax) = transfer_syntax.filter(|uid| !uid.is_empty()) else {
+            // A bare data set: the bytes themselves tell implicit from explicit.
+            let transfer_syntax = uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned();
+            let encoding = Encoding::IMPLICIT;
+            return Ok(Self {
+                transfer_syntax,
+                body: Cow::Borrowed(body),
+                encoding,
+            });
+        };
+        let encoding = match transfer_syntax.as_str() {
+            uids::IMPLICIT_VR_LITTLE_ENDIAN => Encoding::IMPLICIT,
+            EXPLICIT_BIG_ENDIAN => Encoding {
+                order: ByteOrder::Big,
+                explicit: true,
+            },
+            _ => Encoding::EXPLICIT,
+        };
+        let body = if transfer_syntax == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN {
+            Cow::Owned(pixels::inflate(body, limits)?)
+        } else {
+            Cow::Borrowed(body)
+        };
+        Ok(Self {
+            transfer_syntax,
+            body,
+            encoding,
+        })
+    }
+
+    /// Parses the data set.
+    ///
+    /// # Errors
+    /// `Malformed` if an element leaves the file, `LimitExceeded` if it nests too deep.
+    pub(crate) fn data_set(&self, limits: &Limits) -> Result<DataSet<'_>> {
+        DataSet::parse(&self.body, self.encoding, limits)
+    }
+
+    /// Parses the data set up to its pixels, which may be missing from `bytes`.
+    ///
+    /// # Errors
+    /// As `data_set`; `truncated` if the header itself is cut.
+    pub(crate) fn header(&self, limits: &Limits) -> Result<DataSet<'_>> {
+        DataSet::parse_header(&self.body, self.encoding, limits)
+    }
+}
+
+/// Separates group 0002, always explicit little endian, from the rest.
+fn split_meta<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Option<DataSet<'a>>, &'a [u8])> {
+    if bytes.first_chunk::<2>() != Some(&[2, 0]) {
+        return Ok((None, bytes));
+    }
+    let end = dataset::end_of_group(bytes, 2, limits)?;
+    let (meta, rest) = bytes.split_at(end);
+    Ok((
+        Some(DataSet::parse(meta, Encoding::EXPLICIT, limits)?),
+        rest,
+    ))
+}
+
+/// Reads every image of one DICOM file.
+///
+/// # Errors
+/// `Malformed`, `Unsupported` and `LimitExceeded` as found.
+pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
+    let limits = &options.limits;
+    let file = File::open(bytes, limits)?;
+    let set = file.data_set(limits)?;
+    refuse_non_images(&set)?;
+    let codec = Codec::of(&file.transfer_syntax)?;
+    if codec == Codec::Video {
+        let stream = frames::stream(&set, limits)?;
+        let volume = video::read_bytes(&stream, options)?;
+        return Ok(vec![describe(volume, &set, &file.transfer_syntax)]);
+    }
+    let module = PixelModule::new(&set, limits)?;
+    let source = Source {
+        set: &set,
+        codec,
+        module: &module,
+        options,
+    };
+    let volumes = if module.n_frames == 1 {
+        source.single()?
+    } else {
+        source.multi()?
+    };
+    Ok(volumes
+        .into_iter()
+        .map(|v| describe(v, &set, &file.transfer_syntax))
+        .collect())
+}
+
+fn refuse_non_images(set: &DataSet<'_>) -> Result<()> {
+    let has_pixels = [
+        tags::PIXEL_DATA,
+        tags::FLOAT_PIXEL_DATA,
+        tags::DOUBLE_FLOAT_PIXEL_DATA,
+    ]
+    .iter()
+    .any(|&tag| set.has(tag));
+    if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
+        let found = "a DICOMDIR, an index without pixels";
+        return Err(Error::refused(
+            FORMAT,
+            Code::NoPixels,
+            found,
+            "an image; pass its folder instead",
+        ));
+    }
+    if !has_pixels {
+        return Err(Error::refused(
+            FORMAT,
+            Code::NoPixels,
+            "no pixel data",
+            "an image",
+        ));
+    }
+    if set.has(tags::TOTAL_PIXEL_MATRIX_COLUMNS) {
+        let advice = "export one level as a single image";
+        return Err(Error::unsupported(
+            FORMAT,
+            "a tiled whole-slide image",
+            advice,
+        ));
+    }
+    Ok(())
+}
+
+/// One data set on its way to Volumes.
+struct Source<'s> {
+    set: &'s DataSet<'s>,
+    codec: Codec,
+    module: &'s PixelModule,
+    options: &'s ReadOptions,
+}
+
+impl Source<'_> {
+    fn decode(&self, frames: Vec<usize>, maps: Vec<Linear>) -> Result<Vec<f32>> {
+        let wanted = Wanted {
+            frames,
+            maps,
+            module: self.module,
+        };
+        pixels::decode(self.set, self.codec, &wanted, &self.options.limits)
+    }
+
+    fn shape(&self, depth: usize) -> [usize; 4] {
+        [
+            self.module.n_channels(),
+            depth,
+            self.module.n_rows,
+            self.module.n_columns,
+        ]
+    }
+
+    fn volume(&self, values: Vec<f32>, depth: usize, kind: Kind) -> Result<Volume> {
+        let mut volume = Volume::new(values, self.shape(depth), kind)?;
+        volume.full_scale = (self.module.n_channels() > 1).then(|| self.module.full_scale());
+        Ok(volume)
+    }
+
+    fn map(&self, frame: Option<&Frame>) -> Linear {
+        // Rescale is for measurements: never for colours.
+        if self.module.n_channels() > 1 {
+            return Linear::IDENTITY;
+        }
+        frame
+            .and_then(|f| f.rescale)
+            .or(self.module.rescale)
+            .unwrap_or(Linear::IDENTITY)
+    }
+
+    fn single(&self) -> Result<Vec<Volume>> {
+        let groups = placement::frames(self.set, 1)?;
+        let frame = groups.as_ref().and_then(|frames| frames.first());
+        let plane = plane(self.set).or_else(|| frame.and_then(|f| f.plane));
+        let values = self.decode(vec![0], vec![self.map(frame)])?;
+        let mut volume = self.volume(values, 1, Kind::Image)?;
+        place_image(&mut volume, self.set, plane);
+        Ok(vec![volume])
+    }
+
+    fn multi(&self) -> Result<Vec<Volume>> {
+        let n_frames = self.module.n_frames;
+        match placement::frames(self.set, n_frames)? {
+            Some(frames) if frames.iter().all(|f| f.plane.is_some()) => self.stacks(&frames),
+            frames => self.unplaced(frames.as_deref()).map(|volume| vec![volume]),
+        }
+    }
+
+    /// Frames with positions: one volume for each stack, time, echo and orientation.
+    fn stacks(&self, frames: &[Frame]) -> Result<Vec<Volume>> {
+        let mut groups: Vec<(Vec<String>, Vec<usize>)> = Vec::new();
+        for (index, frame) in frames.iter().enumerate() {
+            let mut key = frame.key.clone();
+            key.push(
+                frame
+                    .plane
+                    .as_ref()
+                    .map_or_else(String::new, orientation_key),
+            );
+            match groups.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, members)) => members.push(index),
+                None => groups.push((key, vec![index])),
+            }
+            self.options.limits.parts(groups.len() as u64)?;
+        }
+        let n_groups = groups.len();
+        let mut volumes = Vec::with_capacity(n_groups);
+        for (number, (_, members)) in groups.into_iter().enumerate() {
+            let mut volume = self.one_stack(frames, &members)?;
+            if n_groups > 1 {
+                volume.part = Some(format!("stack={number}"));
+            }
+            volumes.push(volume);
+        }
+        Ok(volumes)
+    }
+
+    fn one_stack(&self, frames: &[Frame], members: &[usize]) -> Result<Volume> {
+        let of = |&index: &usize| frames.get(index);
+        let planes: Vec<Plane> = members
+            .iter()
+            .filter_map(of)
+            .filter_map(|f| f.plane)
+            .collect();
+        let stack = stack::stack(&planes)?;
+        let ordered: Vec<usize> = stack
+            .order
+            .iter()
+            .filter_map(|&i| members.get(i).copied())
+            .collect();
+        let maps = ordered.iter().map(|index| self.map(of(index))).collect();
+        let depth = ordered.len();
+        let values = self.decode(ordered, maps)?;
+        if depth == 1 {
+            let mut volume = self.volume(values, 1, Kind::Image)?;
+            place_image(&mut volume, self.set, planes.first().copied());
+            return Ok(volume);
+        }
+        let volume = self.volume(values, depth, Kind::Volume)?;
+        place_stack(volume, stack)
+    }
+
+    /// Frames without positions: a cine, or a stack of unknown meaning.
+    fn unplaced(&self, frames: Option<&[Frame]>) -> Result<Volume> {
+        let n_stored = self.module.n_frames;
+        let meaning = placement::depth_meaning(self.set, self.module.n_channels() > 1);
+        let is_time = matches!(meaning, Depth::Time(_));
+        let n_read = match self.options.n_frames {
+            Some(n) if is_time => n.clamp(1, n_stored),
+            _ => n_stored,
+        };
+        let chosen = video::uniform_frames(n_stored, n_read);
+        let maps = chosen
+            .iter()
+            .map(|&i| self.map(frames.and_then(|f| f.get(i))))
+            .collect();
+        let values = self.decode(chosen, maps)?;
+        let kind = if is_time { Kind::Video } else { Kind::Volume };
+        let mut volume = self.volume(values, n_read, kind)?;
+        place_image(&mut volume, self.set, None);
+        match meaning {
+            Depth::Time(seconds) if n_read == n_stored => volume.spacing[0] = seconds,
+            Depth::Time(seconds) => {
+                volume.note(
+                    Code::FramesSampled,
+                    format!("{n_read} of {n_stored} frames"),
+                );
+                volume.spacing[0] = seconds.map(|s| s * ratio(n_stored, n_read));
+            }
+            Depth::Unknown => {
+                let detail = "frames state neither positions nor times";
+                volume.note(Code::StackAxisUnknown, detail);
+            }
+        }
+        Ok(volume)
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "frame counts are far below 2^53"
+)]
+fn ratio(a: usize, b: usize) -> f64 {
+    a as f64 / b as f64
+}
+
+/// Rounds direction cosines to 3 digits: equal keys mean parallel slices.
+pub(crate) fn orientation_key(plane: &Plane) -> String {
+    let rounded = plane
+        .along_w
+        .iter()
+        .chain(&plane.along_h)
+        .map(|x| (x * 1e3).round() + 0.0);
+    rounded
+        .map(|x| format!("{x}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Places an image: in the patient, if `plane` is known, else by whatever spacing is stated.
+fn place_image(volume: &mut Volume, set: &DataSet<'_>, plane: Option<Plane>) {
+    if let Some(plane) = plane {
+        let thickness = set
+            .decimal(tags::SLICE_THICKNESS)
+            .filter(|t| t.is_finite() && *t > 0.0);
+        let step = plane.normal().map(|x| x * thickness.unwrap_or(1.0));
+        let [spacing_h, spacing_w] = plane.spacing_mm;
+        volume.affine = Some(plane.affine(step));
+        volume.spacing = [None, Some(spacing_h), Some(spacing_w)];
+        return;
+    }
+    if set.has(tags::IMAGE_ORIENTATION_PATIENT) {
+        let detail = "orientation, position or spacing is missing or contradicts itself";
+        volume.note(Code::OrientationUnknown, detail);
+    }
+    let (spacing, code) = placement::in_plane(set);
+    if let Some([spacing_h, spacing_w]) = spacing {
+        volume.spacing = [None, Some(spacing_h), Some(spacing_w)];
+    }
+    match code {
+        Some(Code::SpacingAtDetector) => {
+            volume.note(
+                Code::SpacingAtDetector,
+                "measured at the detector or film, not the patient",
+            );
+        }
+        Some(code) => volume.note(code, "no physical pixel size is stated"),
+        None => {}
+    }
+}
+
+/// Places ordered slices and brings them to the canonical axis order.
+pub(crate) fn place_stack(mut volume: Volume, stack: stack::Stack) -> Result<Volume> {
+    volume.affine = Some(stack.affine);
+    volume.spacing = stack.affine.spacing_mm().map(Some);
+    volume.reasons.extend(stack.reasons);
+    canonicalise(volume)
+}
+
+/// Adds what the header says of the whole object.
+pub(crate) fn describe(mut volume: Volume, set: &DataSet<'_>, transfer_syntax: &str) -> Volume {
+    volume.modality = set.code(tags::MODALITY);
+    volume.body_part = set.code(tags::BODY_PART_EXAMINED);
+    let photometric = set.code(tags::PHOTOMETRIC_INTERPRETATION);
+    volume.inverted = photometric.as_deref() == Some("MONOCHROME1");
+    let mut reasons: Vec<Reason> = Vec::new();
+    if is_lossy(set, transfer_syntax) {
+        reasons.push(Reason::new(Code::LossyCompression, "compressed with loss"));
+    }
+    if volume.modality.as_deref() == Some("CT") {
+        let unit = set.code(tags::RESCALE_TYPE);
+        let has_rescale = set.has(tags::RESCALE_SLOPE)
+            || set.has(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
+            || set.has(tags::MODALITY_LUT_SEQUENCE);
+        if has_rescale && matches!(unit.as_deref(), None | Some("HU")) {
+            volume.unit = Some("HU");
+        } else {
+            reasons.push(Reason::new(
+                Code::NotHounsfield,
+                "no rescale to Hounsfield units",
+            ));
+        }
+    }
+    if volume.modality.as_deref() == Some("SEG") {
+        reasons.push(Reason::new(Code::LabelMap, "a segmentation, not an image"));
+    }
+    volume.reasons.extend(reasons);
+    volume
+}
+
+fn is_lossy(set: &DataSet<'_>, transfer_syntax: &str) -> bool {
+    let stated = set.code(tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01");
+    // JPEG DCT, near-lossless JPEG-LS, JPEG XL and videos; J2K and HTJ2K state it in the header.
+    let by_syntax = ["50", "51", "53", "55", "81"];
+    let number = transfer_syntax.strip_prefix("1.2.840.10008.1.2.4.");
+    stated || number.is_some_and(|number| by_syntax.contains(&number))
+}

@@ -14,6 +14,7 @@
 
 pub mod archive;
 mod dicom;
+mod dicomdir;
 mod error;
 mod geometry;
 mod limits;
@@ -28,6 +29,7 @@ mod read;
 mod reason;
 mod samples;
 mod series;
+mod stack;
 mod thumbnail;
 mod video;
 mod volume;

@@ -1,6 +1,356 @@
-//! Being written.
-use std::path::Path;
+//! DICOM series: which files belong together, and their slices as one Volume.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use dicom_dictionary_std::tags;
+use rayon::prelude::*;
+
+use crate::archive;
+use crate::dicom;
 use crate::error::{Error, Result};
-use crate::read::ReadOptions;
-use crate::volume::Volume;
-pub(crate) fn read_folder(_path: &Path, _options: &ReadOptions) -> Result<Vec<Volume>> { Err(Error::unsupported("series", "", "")) }
+use crate::limits::Limits;
+use crate::read::{ReadOptions, read_whole};
+use crate::reason::Code;
+use crate::stack::{self, Plane};
+use crate::volume::{Kind, Volume};
+
+/// First guess at how long a header is; grown where a file holds more before its pixels.
+const HEADER_BYTES: u64 = 64 << 10;
+
+/// What one file says of its place in a series. Identifiers are compared, never shown.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Header {
+    /// A slice that may belong to a volume.
+    Slice(Box<Slice>),
+    /// An image, cine or multi-frame that stands alone.
+    Alone,
+    /// A DICOMDIR.
+    Index,
+}
+
+/// One slice of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Slice {
+    /// What all slices of one volume share: series, orientation, matrix, spacing, echo.
+    pub(crate) key: Vec<String>,
+    /// What tells overlapping volumes of one series apart, in this order: acquisition, time,
+    /// diffusion, trigger, image type.
+    pub(crate) refinements: Vec<String>,
+    /// The instance; the same one may lie in an archive twice.
+    pub(crate) instance: String,
+    /// Where it lies.
+    pub(crate) plane: Plane,
+}
+
+/// Reads the header of a DICOM file, and of the file no more than that.
+///
+/// # Errors
+/// `Io`; `Malformed` if the header is broken.
+pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
+    let mut file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
+    let mut bytes = Vec::new();
+    let mut wanted = HEADER_BYTES;
+    loop {
+        let missing = wanted - bytes.len() as u64;
+        let n_read = file.by_ref().take(missing).read_to_end(&mut bytes);
+        n_read.map_err(|e| Error::io("reading the file", e))?;
+        let is_whole = (bytes.len() as u64) < wanted;
+        let header =
+            dicom::File::open(&bytes, limits).and_then(|file| header_of(&file.header(limits)?));
+        match header {
+            Err(_) if !is_whole && wanted < limits.max_bytes => wanted *= 16,
+            header => return header,
+        }
+    }
+}
+
+fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
+    if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
+        return Ok(Header::Index);
+    }
+    let text = |tag| {
+        set.text(tag)
+            .map_or_else(String::new, std::borrow::Cow::into_owned)
+    };
+    let is_multi = set
+        .text(tags::NUMBER_OF_FRAMES)
+        .is_some_and(|n| n.trim() != "1");
+    let series = text(tags::SERIES_INSTANCE_UID);
+    let (Some(plane), false, false) = (dicom::plane(set), is_multi, series.is_empty()) else {
+        return Ok(Header::Alone);
+    };
+    let spacing = plane.spacing_mm.map(|s| format!("{s:.4}"));
+    let key = vec![
+        series,
+        dicom::orientation_key(&plane),
+        format!("{:?}x{:?}", set.u16(tags::ROWS), set.u16(tags::COLUMNS)),
+        format!("{:?}", set.u16(tags::SAMPLES_PER_PIXEL)),
+        spacing.join("x"),
+        text(tags::ECHO_NUMBERS),
+        text(tags::ECHO_TIME),
+    ];
+    let diffusion = set.f64(tags::DIFFUSION_B_VALUE);
+    let refinements = vec![
+        text(tags::ACQUISITION_NUMBER),
+        text(tags::TEMPORAL_POSITION_IDENTIFIER),
+        format!("{diffusion:?}"),
+        text(tags::TRIGGER_TIME),
+        text(tags::IMAGE_TYPE),
+    ];
+    let instance = text(tags::SOP_INSTANCE_UID);
+    Ok(Header::Slice(Box::new(Slice {
+        key,
+        refinements,
+        instance,
+        plane,
+    })))
+}
+
+/// Splits slices that share a key into volumes: only where positions collide, and then by the
+/// first refinements that resolve it. What stays ambiguous stays together, and is refused on
+/// reading.
+pub(crate) fn split(slices: &[Slice]) -> Vec<Vec<usize>> {
+    let everything: Vec<usize> = (0..slices.len()).collect();
+    let unique = without_copies(slices, &everything);
+    let collides = |members: &[usize]| {
+        let planes: Vec<Plane> = members
+            .iter()
+            .filter_map(|&i| slices.get(i))
+            .map(|s| s.plane)
+            .collect();
+        stack::has_collision(&planes)
+    };
+    if !collides(&unique) {
+        return vec![everything];
+    }
+    let n_refinements = slices.first().map_or(0, |slice| slice.refinements.len());
+    for depth in 1..=n_refinements {
+        let mut groups: Vec<(&[String], Vec<usize>)> = Vec::new();
+        for (index, slice) in slices.iter().enumerate() {
+            let key = slice.refinements.get(..depth).unwrap_or(&[]);
+            match groups.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, members)) => members.push(index),
+                None => groups.push((key, vec![index])),
+            }
+        }
+        let resolved = groups.len() > 1
+            && groups
+                .iter()
+                .all(|(_, members)| !collides(&without_copies(slices, members)));
+        if resolved {
+            return groups.into_iter().map(|(_, members)| members).collect();
+        }
+    }
+    vec![everything]
+}
+
+/// Keeps the first copy of each instance; slices without an instance identifier are all kept.
+fn without_copies(slices: &[Slice], members: &[usize]) -> Vec<usize> {
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut is_first = |index: &usize| {
+        slices
+            .get(*index)
+            .is_some_and(|s| s.instance.is_empty() || seen.insert(&s.instance))
+    };
+    members
+        .iter()
+        .copied()
+        .filter(|index| is_first(index))
+        .collect()
+}
+
+/// Reads the one object of a folder.
+///
+/// # Errors
+/// `Mismatch` if the folder holds none or several; as `read_files` otherwise.
+pub(crate) fn read_folder(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
+    let (objects, _) = archive::find_objects(path, options)?;
+    match objects.as_slice() {
+        [only] => archive::read_object(only, options),
+        several => Err(Error::Mismatch {
+            what: "objects in the folder",
+            expected: "one DICOM series, or one file".into(),
+            got: format!("{}", several.len()),
+        }),
+    }
+}
+
+/// Reads the slices of one series into one Volume.
+///
+/// # Errors
+/// `Malformed` with the reason code of the geometry's fault; as the DICOM reader for a bad slice.
+pub(crate) fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<Volume> {
+    let limits = &options.limits;
+    limits.parts(files.len() as u64)?;
+    let slices: Vec<Slice> = files
+        .par_iter()
+        .map(|path| match read_header(path, limits)? {
+            Header::Slice(slice) => Ok(*slice),
+            Header::Alone | Header::Index => Err(Error::refused(
+                "dicom series",
+                Code::PositionUnknown,
+                "a file that is no slice",
+                "position, orientation and spacing in every file",
+            )),
+        })
+        .collect::<Result<_>>()?;
+    let everything: Vec<usize> = (0..slices.len()).collect();
+    let unique = without_copies(&slices, &everything);
+    let planes: Vec<Plane> = unique
+        .iter()
+        .filter_map(|&i| slices.get(i))
+        .map(|s| s.plane)
+        .collect();
+    let stack = stack::stack(&planes)?;
+    let ordered: Vec<&PathBuf> = stack
+        .order
+        .iter()
+        .filter_map(|&i| unique.get(i))
+        .filter_map(|&i| files.get(i))
+        .collect();
+    let mut volume = read_slices(&ordered, options)?;
+    let n_copies = slices.len() - unique.len();
+    if n_copies > 0 {
+        let detail = format!("{n_copies} further copies of slices that are there already");
+        volume.note(Code::DuplicateInstance, detail);
+    }
+    dicom::place_stack(volume, stack)
+}
+
+/// Reads ordered slices side by side; the first one describes them all.
+fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
+    let Some((first, rest)) = ordered.split_first() else {
+        return Err(Error::refused(
+            "dicom series",
+            Code::NoPixels,
+            "no slice",
+            "at least one",
+        ));
+    };
+    let first = read_slice(first, options)?;
+    let [n_channels, _, height, width] = first.shape();
+    let n_pixels = height * width;
+    let shape = [n_channels, ordered.len(), height, width];
+    let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
+    let mut values = vec![0.0_f32; n_values];
+    let mut reasons = first.reasons.clone();
+    let (inverted, modality) = (first.inverted, first.modality.clone());
+    // [C, D, H, W]: the planes of one slice lie `D` planes apart.
+    let mut planes: Vec<Vec<&mut [f32]>> = (0..ordered.len()).map(|_| Vec::new()).collect();
+    for (index, plane) in values.chunks_exact_mut(n_pixels).enumerate() {
+        if let Some(slots) = planes.get_mut(index % ordered.len()) {
+            slots.push(plane);
+        }
+    }
+    let (head, tail) = planes.split_at_mut(1);
+    fill(head, &first);
+    let notes: Vec<Vec<crate::reason::Reason>> = tail
+        .par_iter_mut()
+        .zip(rest)
+        .map(|(slots, path)| {
+            let slice = read_slice(path, options)?;
+            let same = slice.shape() == first.shape()
+                && slice.inverted == inverted
+                && slice.modality == modality;
+            if !same {
+                let found = format!(
+                    "a slice of shape {:?} or of another modality",
+                    slice.shape()
+                );
+                return Err(Error::malformed(
+                    "dicom series",
+                    found,
+                    format!("{:?}", first.shape()),
+                ));
+            }
+            fill(std::slice::from_mut(slots), &slice);
+            Ok(slice.reasons)
+        })
+        .collect::<Result<_>>()?;
+    for reason in notes.into_iter().flatten() {
+        if !reasons.iter().any(|known| known.code == reason.code) {
+            reasons.push(reason);
+        }
+    }
+    let kind = if ordered.len() > 1 {
+        Kind::Volume
+    } else {
+        Kind::Image
+    };
+    let mut volume = Volume::new(values, shape, kind)?;
+    volume.modality = first.modality;
+    volume.body_part = first.body_part;
+    volume.unit = first.unit;
+    volume.inverted = first.inverted;
+    volume.full_scale = first.full_scale;
+    volume.reasons = reasons;
+    Ok(volume)
+}
+
+fn fill(slots: &mut [Vec<&mut [f32]>], slice: &Volume) {
+    for (channel, slot) in slots.iter_mut().flatten().enumerate() {
+        if let Some(plane) = slice.plane(channel, 0) {
+            slot.copy_from_slice(plane);
+        }
+    }
+}
+
+fn read_slice(path: &Path, options: &ReadOptions) -> Result<Volume> {
+    let bytes = read_whole(path, &options.limits)?;
+    let mut volumes = dicom::read(&bytes, options)?;
+    match (volumes.pop(), volumes.is_empty()) {
+        (Some(volume), true) => Ok(volume),
+        _ => Err(Error::malformed(
+            "dicom series",
+            "a file with several images",
+            "one slice",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(z: f64, acquisition: &str, instance: &str) -> Slice {
+        let plane = Plane::new([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, z], [1.0, 1.0]);
+        Slice {
+            key: Vec::new(),
+            refinements: vec![acquisition.into(), "1".into()],
+            instance: instance.into(),
+            plane: plane.unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_acquisition_number_splits_a_series_only_where_positions_collide() {
+        let contiguous = [
+            slice(0.0, "1", "a"),
+            slice(1.0, "2", "b"),
+            slice(2.0, "3", "c"),
+        ];
+        assert_eq!(split(&contiguous), [vec![0, 1, 2]]);
+        let overlapping = [
+            slice(0.0, "1", "a"),
+            slice(0.0, "2", "b"),
+            slice(1.0, "1", "c"),
+            slice(1.0, "2", "d"),
+        ];
+        assert_eq!(split(&overlapping), [vec![0, 2], vec![1, 3]]);
+        let ambiguous = [slice(0.0, "1", "a"), slice(0.0, "1", "b")];
+        assert_eq!(split(&ambiguous), [vec![0, 1]]);
+    }
+
+    #[test]
+    fn copies_of_one_instance_do_not_collide() {
+        let copied = [
+            slice(0.0, "1", "a"),
+            slice(0.0, "1", "a"),
+            slice(1.0, "1", "b"),
+        ];
+        assert_eq!(split(&copied), [vec![0, 1, 2]]);
+    }
+}

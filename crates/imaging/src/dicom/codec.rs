@@ -1,0 +1,397 @@
+//! One compressed frame -> samples, by transfer syntax. Sides are compared with the header's
+//! before any codec reserves memory.
+
+use dicom_dictionary_std::uids;
+use jpeg_decoder::{ColorTransform, PixelFormat};
+use jpeg2k::DecodeParameters;
+use jxl_oxide::{AllocTracker, JxlImage};
+
+use super::codestream::{self, Declared};
+use super::jpeg12;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::reason::Code;
+use crate::samples::narrow;
+
+/// Most tiles of one JPEG 2000 frame: OpenJPEG keeps about 6 kB for each.
+const MAX_TILES: u64 = 16_384;
+
+/// How pixels are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    /// As the header says, byte for byte.
+    Native,
+    /// Native, one fragment a frame.
+    EncapsulatedNative,
+    /// Each frame a DEFLATE stream of native pixels.
+    DeflatedFrames,
+    /// RLE Lossless.
+    Rle,
+    /// Every DCT and lossless process of T.81.
+    Jpeg,
+    /// JPEG-LS.
+    JpegLs,
+    /// JPEG 2000 and high-throughput JPEG 2000.
+    Jpeg2000,
+    /// JPEG XL.
+    JpegXl,
+    /// MPEG-2, MPEG-4 AVC and HEVC.
+    Video,
+}
+
+impl Codec {
+    /// Finds the codec of a transfer syntax.
+    ///
+    /// # Errors
+    /// `Unsupported` names the transfer syntax.
+    pub(crate) fn of(transfer_syntax: &str) -> Result<Self> {
+        Ok(match transfer_syntax {
+            uids::IMPLICIT_VR_LITTLE_ENDIAN
+            | uids::EXPLICIT_VR_LITTLE_ENDIAN
+            // Explicit VR Big Endian, retired.
+            | "1.2.840.10008.1.2.2"
+            | uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+            => Self::Native,
+            uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN => Self::EncapsulatedNative,
+            uids::DEFLATED_IMAGE_FRAME_COMPRESSION => Self::DeflatedFrames,
+            uids::RLE_LOSSLESS => Self::Rle,
+            // 50, 51: DCT; 53, 55: retired spectral and progressive; 57, 70: lossless.
+            "1.2.840.10008.1.2.4.50" | "1.2.840.10008.1.2.4.51" | "1.2.840.10008.1.2.4.53"
+            | "1.2.840.10008.1.2.4.55" | "1.2.840.10008.1.2.4.57" | "1.2.840.10008.1.2.4.70" => {
+                Self::Jpeg
+            }
+            "1.2.840.10008.1.2.4.80" | "1.2.840.10008.1.2.4.81" => Self::JpegLs,
+            // 90, 91: JPEG 2000; 201 to 203: high throughput.
+            "1.2.840.10008.1.2.4.90" | "1.2.840.10008.1.2.4.91" | "1.2.840.10008.1.2.4.201"
+            | "1.2.840.10008.1.2.4.202" | "1.2.840.10008.1.2.4.203" => Self::Jpeg2000,
+            "1.2.840.10008.1.2.4.110" | "1.2.840.10008.1.2.4.111" | "1.2.840.10008.1.2.4.112" => {
+                Self::JpegXl
+            }
+            // 100, 101: MPEG-2; 102 to 106: H.264; 107, 108: HEVC; .1: fragmentable.
+            video if is_video(video) => Self::Video,
+            other => return Err(unknown_syntax(other)),
+        })
+    }
+}
+
+fn is_video(transfer_syntax: &str) -> bool {
+    let number = transfer_syntax.strip_prefix("1.2.840.10008.1.2.4.");
+    let number = number.map(|n| n.strip_suffix(".1").unwrap_or(n));
+    number
+        .and_then(|n| n.parse::<u16>().ok())
+        .is_some_and(|n| (100..=108).contains(&n))
+}
+
+fn unknown_syntax(uid: &str) -> Error {
+    let legal = uid.len() <= 64 && uid.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let name = if legal {
+        uid
+    } else {
+        "that is no valid identifier"
+    };
+    let advice =
+        "convert it to Explicit VR Little Endian, for example with dcmtk's dcmconv or gdcmconv";
+    Error::unsupported("dicom", format!("transfer syntax {name}"), advice)
+}
+
+/// What the header says a frame must be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    /// Rows.
+    pub(crate) height: u32,
+    /// Columns.
+    pub(crate) width: u32,
+    /// Samples per pixel.
+    pub(crate) n_samples: u32,
+}
+
+/// The samples of one frame, by pixel.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Decoded {
+    /// `width * height * n_samples` numbers.
+    pub(crate) samples: Vec<i32>,
+    /// Bits of one sample in the codestream.
+    pub(crate) precision: u32,
+    /// Whether the codestream says that samples are signed; JPEG cannot say.
+    pub(crate) signed: Option<bool>,
+    /// What the codestream says of its colours.
+    pub(crate) colour: Colour,
+}
+
+/// What three samples mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colour {
+    /// What the header says.
+    AsHeader,
+    /// Red, green, blue.
+    Rgb,
+    /// Luminance and two colour differences.
+    Ybr,
+}
+
+/// Decodes one frame.
+///
+/// # Errors
+/// `Malformed` if the stream is broken or its sides differ from `expected`.
+pub(crate) fn decode(
+    codec: Codec,
+    frame: &[u8],
+    expected: Expected,
+    limits: &Limits,
+) -> Result<Decoded> {
+    match codec {
+        Codec::Jpeg => jpeg(frame, expected, limits),
+        Codec::JpegLs => jpeg_ls(frame, expected),
+        Codec::Jpeg2000 => jpeg_2000(frame, expected),
+        Codec::JpegXl => jpeg_xl(frame, expected, limits),
+        Codec::Native
+        | Codec::EncapsulatedNative
+        | Codec::DeflatedFrames
+        | Codec::Rle
+        | Codec::Video => Err(Error::unsupported(
+            "dicom",
+            "a frame codec for native pixels",
+            "report this file",
+        )),
+    }
+}
+
+fn check_sides(format: &'static str, found: &Declared, expected: Expected) -> Result<()> {
+    let sides = (found.width, found.height, found.n_components);
+    if sides == (expected.width, expected.height, expected.n_samples) {
+        return Ok(());
+    }
+    let wanted = format!(
+        "the header's {} x {} x {}",
+        expected.width, expected.height, expected.n_samples
+    );
+    Err(Error::malformed(
+        format,
+        format!("{} x {} x {} samples", sides.0, sides.1, sides.2),
+        wanted,
+    ))
+}
+
+fn failed(format: &'static str, error: impl std::fmt::Display) -> Error {
+    Error::malformed(
+        format,
+        format!("a codestream that cannot be decoded ({error})"),
+        "a whole one",
+    )
+}
+
+fn jpeg(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
+    let declared = codestream::jpeg(frame)?;
+    check_sides("jpeg", &declared, expected)?;
+    let colour = jpeg_colour(&declared);
+    let precision = u32::from(declared.precision);
+    let is_sequential = matches!(declared.process, 0xC0 | 0xC1);
+    if is_sequential && matches!(declared.precision, 8 | 12) {
+        let samples = jpeg12::decode(frame, &declared)?;
+        return Ok(Decoded {
+            samples,
+            precision,
+            signed: None,
+            colour,
+        });
+    }
+    let mut decoder = jpeg_decoder::Decoder::new(frame);
+    if declared.n_components == 3 {
+        // The decoder's name for "as stored, by pixel"; its `None` leaves rows of planes.
+        decoder.set_color_transform(ColorTransform::RGB);
+    }
+    decoder.set_max_decoding_buffer_size(usize::try_from(limits.max_bytes).unwrap_or(usize::MAX));
+    let pixels = decoder.decode().map_err(|e| failed("jpeg", e))?;
+    let is_wide = decoder
+        .info()
+        .is_some_and(|info| info.pixel_format == PixelFormat::L16);
+    let samples = if is_wide {
+        let (chunks, _) = pixels.as_chunks::<2>();
+        // The decoder hands 16-bit samples over in the machine's order, little on all it runs on.
+        chunks
+            .iter()
+            .map(|raw| i32::from(u16::from_le_bytes(*raw)))
+            .collect()
+    } else {
+        pixels.into_iter().map(i32::from).collect()
+    };
+    Ok(Decoded {
+        samples,
+        precision,
+        signed: None,
+        colour,
+    })
+}
+
+/// The stream's own words first: an Adobe marker, component names, JFIF; else the header's.
+fn jpeg_colour(declared: &Declared) -> Colour {
+    if declared.n_components != 3 {
+        Colour::AsHeader
+    } else if declared.has_rgb_ids() || declared.adobe_transform == Some(0) {
+        Colour::Rgb
+    } else if declared.adobe_transform == Some(1) || declared.is_jfif {
+        Colour::Ybr
+    } else {
+        Colour::AsHeader
+    }
+}
+
+fn jpeg_ls(frame: &[u8], expected: Expected) -> Result<Decoded> {
+    let declared = codestream::jpeg(frame)?;
+    check_sides("jpeg-ls", &declared, expected)?;
+    let bytes = charls::CharLS::default()
+        .decode(frame)
+        .map_err(|e| failed("jpeg-ls", e))?;
+    let samples: Vec<i32> = if declared.precision > 8 {
+        let (chunks, _) = bytes.as_chunks::<2>();
+        chunks
+            .iter()
+            .map(|raw| i32::from(u16::from_le_bytes(*raw)))
+            .collect()
+    } else {
+        bytes.into_iter().map(i32::from).collect()
+    };
+    let is_planar = declared.is_planar && expected.n_samples > 1;
+    let samples = if is_planar {
+        by_pixel(&samples, expected.n_samples as usize)
+    } else {
+        samples
+    };
+    let precision = u32::from(declared.precision);
+    Ok(Decoded {
+        samples,
+        precision,
+        signed: None,
+        colour: Colour::AsHeader,
+    })
+}
+
+/// Planes -> samples by pixel.
+pub(crate) fn by_pixel<T: Copy>(planes: &[T], n_planes: usize) -> Vec<T> {
+    let n_pixels = planes.len() / n_planes.max(1);
+    let mut samples = Vec::with_capacity(planes.len());
+    for pixel in 0..n_pixels {
+        samples.extend((0..n_planes).filter_map(|plane| planes.get(plane * n_pixels + pixel)));
+    }
+    samples
+}
+
+fn jpeg_2000(frame: &[u8], expected: Expected) -> Result<Decoded> {
+    let (declared, n_tiles) = codestream::jpeg_2000(frame)?;
+    check_sides("jpeg 2000", &declared, expected)?;
+    if n_tiles > MAX_TILES {
+        return Err(Error::LimitExceeded {
+            what: "tiles of a jpeg 2000 frame",
+            allowed: MAX_TILES,
+            asked: n_tiles,
+        });
+    }
+    // Header palettes are DICOM's own business: components are taken as coded.
+    let parameters = DecodeParameters::default()
+        .ignore_pclr_cmap_cdef()
+        .strict(false);
+    let image =
+        jpeg2k::Image::from_bytes_with(frame, parameters).map_err(|e| failed("jpeg 2000", e))?;
+    let components = image.components();
+    let n_pixels = expected.width as usize * expected.height as usize;
+    let planes: Vec<&[i32]> = components
+        .iter()
+        .map(jpeg2k::ImageComponent::data)
+        .collect();
+    if planes.len() != expected.n_samples as usize || planes.iter().any(|p| p.len() != n_pixels) {
+        let found = "components of different sides";
+        return Err(Error::malformed(
+            "jpeg 2000",
+            found,
+            "one plane of the frame's size a sample",
+        ));
+    }
+    let samples = match planes.as_slice() {
+        [only] => only.to_vec(),
+        several => {
+            let pixels = 0..n_pixels;
+            pixels
+                .flat_map(|i| several.iter().filter_map(move |p| p.get(i).copied()))
+                .collect()
+        }
+    };
+    let first = components.first();
+    Ok(Decoded {
+        samples,
+        precision: first.map_or(0, jpeg2k::ImageComponent::precision),
+        signed: first.map(jpeg2k::ImageComponent::is_signed),
+        colour: Colour::AsHeader,
+    })
+}
+
+fn jpeg_xl(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
+    let most = usize::try_from(limits.max_bytes).unwrap_or(usize::MAX);
+    let mut image = JxlImage::builder()
+        .alloc_tracker(AllocTracker::with_limit(most))
+        .read(frame)
+        .map_err(|e| failed("jpeg xl", e))?;
+    let n_components = u32::try_from(image.pixel_format().channels()).unwrap_or(u32::MAX);
+    let precision = image.image_header().metadata.bit_depth.bits_per_sample();
+    let declared = Declared {
+        width: image.width(),
+        height: image.height(),
+        n_components,
+        precision: 0,
+        process: 0,
+        component_ids: Vec::new(),
+        adobe_transform: None,
+        is_jfif: false,
+        is_planar: false,
+    };
+    check_sides("jpeg xl", &declared, expected)?;
+    if precision > 16 {
+        let advice = "recompress it with at most 16 bits a sample";
+        return Err(Error::unsupported(
+            "jpeg xl",
+            format!("{precision} bits a sample"),
+            advice,
+        ));
+    }
+    image.set_render_spot_color(false);
+    let render = image.render_frame(0).map_err(|e| failed("jpeg xl", e))?;
+    let mut stream = render.stream();
+    let mut values = vec![0.0_f32; expected_values(expected)?];
+    let n_written = stream.write_to_buffer(&mut values);
+    if n_written != values.len() {
+        return Err(Error::refused(
+            "jpeg xl",
+            Code::Truncated,
+            format!("{n_written} samples"),
+            format!("{}", values.len()),
+        ));
+    }
+    let full = narrow(f64::from((1_u32 << precision) - 1));
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "at most 16 bits after the clamp"
+    )]
+    let samples = values
+        .iter()
+        .map(|v| (v * full).round().clamp(0.0, full) as i32)
+        .collect();
+    Ok(Decoded {
+        samples,
+        precision,
+        signed: None,
+        colour: Colour::Rgb,
+    })
+}
+
+fn expected_values(expected: Expected) -> Result<usize> {
+    let product = u64::from(expected.width) * u64::from(expected.height);
+    let product = product.checked_mul(u64::from(expected.n_samples));
+    product
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| {
+            Error::malformed(
+                "dicom",
+                "a frame larger than the address space",
+                "a smaller one",
+            )
+        })
+}

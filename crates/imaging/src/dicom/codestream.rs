@@ -1,0 +1,191 @@
+//! The few header fields of JPEG-family codestreams that must be known before decoding: sides are
+//! checked before a codec may reserve, and colour is decided by what the stream says of itself.
+//!
+//! # Source
+//! ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000).
+
+use crate::error::{Error, Result};
+use crate::reason::Code;
+
+/// What a frame of compressed pixels declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// Columns.
+    pub(crate) width: u32,
+    /// Rows.
+    pub(crate) height: u32,
+    /// Samples per pixel.
+    pub(crate) n_components: u32,
+    /// Bits of one sample.
+    pub(crate) precision: u8,
+    /// The SOF marker's second byte: 0xC1 is extended sequential, 0xC3 lossless.
+    pub(crate) process: u8,
+    /// Component identifiers, e.g. `RGB`.
+    pub(crate) component_ids: Vec<u8>,
+    /// The Adobe marker's transform, where there is one: 0 = none, 1 = YCbCr.
+    pub(crate) adobe_transform: Option<u8>,
+    /// A JFIF marker promises YCbCr.
+    pub(crate) is_jfif: bool,
+    /// JPEG-LS: components lie in planes, one scan each.
+    pub(crate) is_planar: bool,
+}
+
+impl Declared {
+    /// Returns true if the identifiers spell RGB.
+    pub(crate) fn has_rgb_ids(&self) -> bool {
+        matches!(self.component_ids.as_slice(), b"RGB" | b"rgb")
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u32> {
+    let raw = bytes.get(at..)?.first_chunk::<2>()?;
+    Some(u32::from(u16::from_be_bytes(*raw)))
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..)?
+        .first_chunk::<4>()
+        .map(|raw| u32::from_be_bytes(*raw))
+}
+
+/// Reads the markers of a JPEG or JPEG-LS stream up to the first scan.
+///
+/// # Errors
+/// `Malformed` without a frame header before the first scan.
+pub(crate) fn jpeg(bytes: &[u8]) -> Result<Declared> {
+    scan_jpeg(bytes).ok_or_else(|| {
+        let wanted = "a frame header (SOF) and a scan (SOS)";
+        Error::refused(
+            "jpeg",
+            Code::Truncated,
+            "neither in the stream's markers",
+            wanted,
+        )
+    })
+}
+
+fn scan_jpeg(bytes: &[u8]) -> Option<Declared> {
+    let mut declared: Option<Declared> = None;
+    let mut adobe_transform = None;
+    let mut is_jfif = false;
+    let mut at = 2;
+    loop {
+        let marker = *bytes.get(at + 1)?;
+        if *bytes.get(at)? != 0xFF || marker == 0xFF {
+            at += 1;
+            continue;
+        }
+        let has_no_body = matches!(marker, 0x01 | 0xD0..=0xD8);
+        if has_no_body {
+            at += 2;
+            continue;
+        }
+        let n_bytes = be16(bytes, at + 2)? as usize;
+        let body = bytes.get(at + 4..at + 2 + n_bytes.max(2))?;
+        match marker {
+            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF | 0xF7 => {
+                declared = Some(frame_header(marker, body)?);
+            }
+            0xE0 if body.starts_with(b"JFIF") => is_jfif = true,
+            0xEE if body.starts_with(b"Adobe") => adobe_transform = body.get(11).copied(),
+            0xDA => {
+                // JPEG-LS: the byte after the near parameter is the interleave mode.
+                let n_in_scan = usize::from(*body.first()?);
+                let is_planar = body.get(2 + 2 * n_in_scan) == Some(&0);
+                return declared.map(|found| Declared {
+                    adobe_transform,
+                    is_jfif,
+                    is_planar,
+                    ..found
+                });
+            }
+            _ => {}
+        }
+        at += 2 + n_bytes.max(2);
+    }
+}
+
+fn frame_header(process: u8, body: &[u8]) -> Option<Declared> {
+    let n_components = *body.get(5)?;
+    let ids = body
+        .get(6..)?
+        .chunks_exact(3)
+        .take(usize::from(n_components));
+    Some(Declared {
+        width: be16(body, 3)?,
+        height: be16(body, 1)?,
+        n_components: u32::from(n_components),
+        precision: *body.first()?,
+        process,
+        component_ids: ids.filter_map(|id| id.first().copied()).collect(),
+        adobe_transform: None,
+        is_jfif: false,
+        is_planar: false,
+    })
+}
+
+/// Reads the SIZ segment of a JPEG 2000 codestream, bare or inside a JP2 file; also returns the
+/// number of tiles.
+///
+/// # Errors
+/// `Malformed` without one.
+pub(crate) fn jpeg_2000(bytes: &[u8]) -> Result<(Declared, u64)> {
+    let start = bytes.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]);
+    start
+        .and_then(|start| siz(bytes.get(start + 4..)?))
+        .ok_or_else(|| {
+            Error::malformed(
+                "jpeg 2000",
+                "no SIZ segment",
+                "one at the start of the codestream",
+            )
+        })
+}
+
+fn siz(body: &[u8]) -> Option<(Declared, u64)> {
+    let [x1, y1, x0, y0, tile_width, tile_height, tile_x0, tile_y0] =
+        [4, 8, 12, 16, 20, 24, 28, 32].map(|at| be32(body, at));
+    let n_components = be16(body, 36)?;
+    let (width, height) = (x1?.checked_sub(x0?)?, y1?.checked_sub(y0?)?);
+    let along = |end: u32, start: u32, side: u32| {
+        let span = end.checked_sub(start)?;
+        (side > 0).then(|| u64::from(span).div_ceil(u64::from(side)))
+    };
+    let n_tiles =
+        along(x1?, tile_x0?, tile_width?)?.checked_mul(along(y1?, tile_y0?, tile_height?)?)?;
+    let declared = Declared {
+        width,
+        height,
+        n_components,
+        precision: (*body.get(38)? & 0x7F) + 1,
+        process: 0,
+        component_ids: Vec::new(),
+        adobe_transform: None,
+        is_jfif: false,
+        is_planar: false,
+    };
+    Some((declared, n_tiles))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_cut_anywhere_is_an_error_not_a_panic() {
+        let mut stream = vec![0xFF, 0xD8, 0xFF, 0xEE, 0, 14];
+        stream.extend_from_slice(b"Adobe\0\x64\0\0\0\0\x01");
+        stream.extend_from_slice(&[0xFF, 0xC1, 0, 11, 12, 0, 2, 0, 3, 1, 1, 0x11, 0]);
+        stream.extend_from_slice(&[0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0]);
+        let declared = jpeg(&stream).unwrap();
+        assert_eq!(
+            (declared.width, declared.height, declared.precision),
+            (3, 2, 12)
+        );
+        assert_eq!(declared.adobe_transform, Some(1));
+        for length in 0..stream.len() {
+            assert!(jpeg(&stream[..length]).is_err(), "{length}");
+        }
+    }
+}

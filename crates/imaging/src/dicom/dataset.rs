@@ -1,0 +1,620 @@
+//! A DICOM data set as ranges of the file's bytes: nothing is copied, and nothing is reserved
+//! for a length that the file only claims.
+//!
+//! dicom-rs' own object reader reserves declared lengths (up to 4 GiB) before it reads them, copies
+//! the pixels, and refuses many files in the field; its tag dictionary is what we use.
+//!
+//! # Source
+//! DICOM PS3.5 sections 7.1 to 7.5, PS3.10 section 7.1.
+
+use std::borrow::Cow;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::reason::Code;
+use crate::samples::ByteOrder;
+
+const FORMAT: &str = "dicom";
+const ITEM: Tag = Tag(0xFFFE, 0xE000);
+const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
+const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
+const UNDEFINED: u32 = u32::MAX;
+/// Most elements of one data set, and most items of one sequence: each takes 32 bytes or less.
+const MAX_ELEMENTS: usize = 1 << 20;
+
+/// How elements are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Encoding {
+    /// Byte order of everything.
+    pub(crate) order: ByteOrder,
+    /// True if each element states its value representation.
+    pub(crate) explicit: bool,
+}
+
+impl Encoding {
+    /// Implicit VR Little Endian, DICOM's default.
+    pub(crate) const IMPLICIT: Self = Self {
+        order: ByteOrder::Little,
+        explicit: false,
+    };
+    /// Explicit VR Little Endian.
+    pub(crate) const EXPLICIT: Self = Self {
+        order: ByteOrder::Little,
+        explicit: true,
+    };
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Element<'a> {
+    tag: Tag,
+    /// The value; of an undefined length, everything before the delimiter.
+    value: &'a [u8],
+    /// Length was undefined: a sequence, or encapsulated pixels.
+    undefined: bool,
+    /// The representation is OW: bytes come in words of the data set's order.
+    is_words: bool,
+    /// `UN` of undefined length holds implicit little endian (PS3.5 section 6.2.2 note 2).
+    encoding: Encoding,
+}
+
+/// The elements of one level; sequences inside are parsed when they are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct DataSet<'a> {
+    elements: Vec<Element<'a>>,
+    encoding: Encoding,
+    depth: u64,
+    max_depth: u64,
+}
+
+impl<'a> DataSet<'a> {
+    /// Parses one level of elements until the bytes, or the item, end.
+    pub(crate) fn parse(bytes: &'a [u8], encoding: Encoding, limits: &Limits) -> Result<Self> {
+        let encoding = confirmed_encoding(bytes, encoding);
+        Self::parse_level(bytes, encoding, (0, limits.max_depth))
+    }
+
+    /// Parses one level up to its pixels, whose value is left empty: for files read only in part.
+    pub(crate) fn parse_header(
+        bytes: &'a [u8],
+        encoding: Encoding,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let encoding = confirmed_encoding(bytes, encoding);
+        let max_depth = limits.max_depth;
+        let mut cursor = Cursor {
+            bytes,
+            position: 0,
+            encoding,
+            depth: 0,
+            max_depth,
+        };
+        let mut elements = Vec::new();
+        while !cursor.is_at_end() {
+            if elements.len() >= MAX_ELEMENTS {
+                return Err(too_many(elements.len()));
+            }
+            let tag = { cursor }.tag()?;
+            if is_pixels(tag) {
+                elements.push(Element {
+                    tag,
+                    value: &[],
+                    undefined: false,
+                    is_words: false,
+                    encoding,
+                });
+                break;
+            }
+            elements.push(cursor.element()?);
+        }
+        Ok(Self {
+            elements,
+            encoding,
+            depth: 0,
+            max_depth,
+        })
+    }
+
+    fn parse_level(
+        bytes: &'a [u8],
+        encoding: Encoding,
+        (depth, max_depth): (u64, u64),
+    ) -> Result<Self> {
+        let mut cursor = Cursor {
+            bytes,
+            position: 0,
+            encoding,
+            depth,
+            max_depth,
+        };
+        let mut elements = Vec::new();
+        while !cursor.is_at_end() {
+            if elements.len() >= MAX_ELEMENTS {
+                return Err(too_many(elements.len()));
+            }
+            match cursor.element() {
+                Ok(element) => elements.push(element),
+                // Padding or garbage behind the pixels is common, and harms nothing.
+                Err(_) if elements.iter().any(|e: &Element| is_pixels(e.tag)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            elements,
+            encoding,
+            depth,
+            max_depth,
+        })
+    }
+
+    fn element(&self, tag: Tag) -> Option<&Element<'a>> {
+        self.elements.iter().find(|element| element.tag == tag)
+    }
+
+    /// Returns true if the element is there, even empty.
+    pub(crate) fn has(&self, tag: Tag) -> bool {
+        self.element(tag).is_some()
+    }
+
+    /// Returns the raw value.
+    pub(crate) fn bytes(&self, tag: Tag) -> Option<&'a [u8]> {
+        self.element(tag).map(|element| element.value)
+    }
+
+    /// Returns true if the element was written with undefined length.
+    pub(crate) fn is_undefined(&self, tag: Tag) -> bool {
+        self.element(tag).is_some_and(|element| element.undefined)
+    }
+
+    /// Returns true if each pair of bytes is swapped: big endian words that hold bytes.
+    pub(crate) fn is_swapped(&self, tag: Tag) -> bool {
+        self.encoding.order == ByteOrder::Big && self.element(tag).is_some_and(|e| e.is_words)
+    }
+
+    /// Returns the byte order of binary values.
+    pub(crate) fn order(&self) -> ByteOrder {
+        self.encoding.order
+    }
+
+    /// Returns a text value without padding, or `None` if absent or empty.
+    pub(crate) fn text(&self, tag: Tag) -> Option<Cow<'a, str>> {
+        let bytes = self.bytes(tag)?;
+        let trimmed = trim(bytes);
+        (!trimmed.is_empty()).then(|| String::from_utf8_lossy(trimmed))
+    }
+
+    /// Returns a value of representation CS if it keeps to CS' alphabet: safe to print.
+    pub(crate) fn code(&self, tag: Tag) -> Option<String> {
+        let text = self.text(tag)?;
+        let first = text.split('\\').next()?.trim();
+        let legal = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_' || c == ' ';
+        (!first.is_empty() && first.len() <= 16 && first.chars().all(legal))
+            .then(|| first.to_owned())
+    }
+
+    /// Returns every number of a DS or IS value; one that is no number makes it `None`.
+    pub(crate) fn decimals(&self, tag: Tag) -> Option<Vec<f64>> {
+        self.text(tag)?
+            .split('\\')
+            .map(|part| part.trim().parse().ok())
+            .collect()
+    }
+
+    /// Returns the first number of a DS or IS value.
+    pub(crate) fn decimal(&self, tag: Tag) -> Option<f64> {
+        self.decimals(tag)?.first().copied()
+    }
+
+    /// Returns exactly `N` finite numbers.
+    pub(crate) fn decimal_array<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
+        let array: [f64; N] = self.decimals(tag)?.try_into().ok()?;
+        array.iter().all(|x| x.is_finite()).then_some(array)
+    }
+
+    /// Returns the numbers of a US value.
+    pub(crate) fn u16s(&self, tag: Tag) -> Option<Vec<u16>> {
+        Some(u16s(self.bytes(tag)?, self.encoding.order))
+    }
+
+    /// Returns the first number of a US value.
+    pub(crate) fn u16(&self, tag: Tag) -> Option<u16> {
+        self.u16s(tag)?.first().copied()
+    }
+
+    /// Returns the first number of a UL value.
+    pub(crate) fn u32(&self, tag: Tag) -> Option<u32> {
+        let (chunks, _) = self.bytes(tag)?.as_chunks::<4>();
+        let raw = chunks.first()?;
+        Some(match self.encoding.order {
+            ByteOrder::Little => u32::from_le_bytes(*raw),
+            ByteOrder::Big => u32::from_be_bytes(*raw),
+        })
+    }
+
+    /// Returns the first number of an FD value.
+    pub(crate) fn f64(&self, tag: Tag) -> Option<f64> {
+        let (chunks, _) = self.bytes(tag)?.as_chunks::<8>();
+        let raw = chunks.first()?;
+        Some(match self.encoding.order {
+            ByteOrder::Little => f64::from_le_bytes(*raw),
+            ByteOrder::Big => f64::from_be_bytes(*raw),
+        })
+    }
+
+    /// Parses the items of a sequence; an absent sequence has none.
+    pub(crate) fn items(&self, tag: Tag) -> Result<Vec<Self>> {
+        let Some(element) = self.element(tag) else {
+            return Ok(Vec::new());
+        };
+        let depth = self.depth + 1;
+        if depth > self.max_depth {
+            return Err(too_deep(self.max_depth));
+        }
+        let mut cursor = Cursor {
+            bytes: element.value,
+            position: 0,
+            encoding: element.encoding,
+            depth,
+            max_depth: self.max_depth,
+        };
+        let mut items = Vec::new();
+        while let Some(item) = cursor.item()? {
+            if items.len() >= MAX_ELEMENTS {
+                return Err(too_many(items.len()));
+            }
+            items.push(Self::parse_level(
+                item,
+                element.encoding,
+                (depth, self.max_depth),
+            )?);
+        }
+        Ok(items)
+    }
+
+    /// Parses the first item of a sequence.
+    pub(crate) fn first_item(&self, tag: Tag) -> Result<Option<Self>> {
+        Ok(self.items(tag)?.into_iter().next())
+    }
+}
+
+/// Splits the value of encapsulated pixels into the offset table and the fragments.
+pub(crate) fn fragments<'a>(value: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>> {
+    // Encapsulated pixels are always little endian (PS3.5 section A.4).
+    let encoding = Encoding::EXPLICIT;
+    let mut cursor = Cursor {
+        bytes: value,
+        position: 0,
+        encoding,
+        depth: 0,
+        max_depth: 0,
+    };
+    let mut fragments = Vec::new();
+    while let Some(fragment) = cursor.item()? {
+        limits.parts(fragments.len() as u64)?;
+        fragments.push(fragment);
+    }
+    Ok(fragments)
+}
+
+/// Reads numbers of 16 bits.
+pub(crate) fn u16s(bytes: &[u8], order: ByteOrder) -> Vec<u16> {
+    let (chunks, _) = bytes.as_chunks::<2>();
+    let parse = |raw: &[u8; 2]| match order {
+        ByteOrder::Little => u16::from_le_bytes(*raw),
+        ByteOrder::Big => u16::from_be_bytes(*raw),
+    };
+    chunks.iter().map(parse).collect()
+}
+
+/// Removes the padding that DICOM allows around text.
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    let is_padding = |byte: &u8| matches!(byte, 0 | b' ');
+    let start = bytes
+        .iter()
+        .position(|b| !is_padding(b))
+        .unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .rposition(|b| !is_padding(b))
+        .map_or(start, |last| last + 1);
+    bytes.get(start..end).unwrap_or(&[])
+}
+
+/// Returns where the leading elements of `group` end, written as explicit little endian.
+pub(crate) fn end_of_group(bytes: &[u8], group: u16, limits: &Limits) -> Result<usize> {
+    let (encoding, max_depth) = (Encoding::EXPLICIT, limits.max_depth);
+    let mut cursor = Cursor {
+        bytes,
+        position: 0,
+        encoding,
+        depth: 0,
+        max_depth,
+    };
+    while !cursor.is_at_end() && { cursor }.tag()?.0 == group {
+        cursor.element()?;
+    }
+    Ok(cursor.position)
+}
+
+fn is_pixels(tag: Tag) -> bool {
+    matches!(
+        tag,
+        tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA
+    )
+}
+
+/// Believes the bytes where they contradict the stated transfer syntax: some writers state
+/// explicit and write implicit, or the reverse.
+fn confirmed_encoding(bytes: &[u8], stated: Encoding) -> Encoding {
+    let Some(&[v0, v1]) = bytes.get(4..6).and_then(|vr| vr.first_chunk::<2>()) else {
+        return stated;
+    };
+    let looks_explicit = VR_NAMES.iter().any(|name| *name == [v0, v1]);
+    if stated.order == ByteOrder::Big {
+        stated
+    } else {
+        Encoding {
+            explicit: looks_explicit,
+            ..stated
+        }
+    }
+}
+
+#[rustfmt::skip]
+const VR_NAMES: [[u8; 2]; 34] = [
+    *b"AE", *b"AS", *b"AT", *b"CS", *b"DA", *b"DS", *b"DT", *b"FL", *b"FD", *b"IS", *b"LO", *b"LT",
+    *b"OB", *b"OD", *b"OF", *b"OL", *b"OV", *b"OW", *b"PN", *b"SH", *b"SL", *b"SQ", *b"SS", *b"ST",
+    *b"SV", *b"TM", *b"UC", *b"UI", *b"UL", *b"UN", *b"UR", *b"US", *b"UT", *b"UV",
+];
+
+/// True for representations whose length takes 32 bits (PS3.5 table 7.1-1).
+fn has_long_length(vr: [u8; 2]) -> bool {
+    matches!(
+        &vr,
+        b"OB"
+            | b"OD"
+            | b"OF"
+            | b"OL"
+            | b"OV"
+            | b"OW"
+            | b"SQ"
+            | b"SV"
+            | b"UC"
+            | b"UN"
+            | b"UR"
+            | b"UT"
+            | b"UV"
+    )
+}
+
+struct Header {
+    tag: Tag,
+    vr: Option<[u8; 2]>,
+    length: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    encoding: Encoding,
+    depth: u64,
+    max_depth: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn is_at_end(&self) -> bool {
+        // Fewer bytes than a tag and a length are padding.
+        self.bytes.len().saturating_sub(self.position) < 8
+    }
+
+    fn take(&mut self, n_bytes: usize) -> Result<&'a [u8]> {
+        let end = self.position.checked_add(n_bytes);
+        let taken = end.and_then(|end| self.bytes.get(self.position..end));
+        let Some(taken) = taken else {
+            let left = self.bytes.len().saturating_sub(self.position);
+            return Err(truncated(
+                format!("{left} bytes at offset {}", self.position),
+                n_bytes,
+            ));
+        };
+        self.position += n_bytes;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16> {
+        let raw = self.take(2)?;
+        Ok(u16s(raw, self.encoding.order).first().copied().unwrap_or(0))
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        let (first, second) = (u32::from(self.u16()?), u32::from(self.u16()?));
+        Ok(match self.encoding.order {
+            ByteOrder::Little => first | second << 16,
+            ByteOrder::Big => first << 16 | second,
+        })
+    }
+
+    fn tag(&mut self) -> Result<Tag> {
+        Ok(Tag(self.u16()?, self.u16()?))
+    }
+
+    fn header(&mut self) -> Result<Header> {
+        let tag = self.tag()?;
+        if !self.encoding.explicit || tag.0 == 0xFFFE {
+            return Ok(Header {
+                tag,
+                vr: None,
+                length: self.u32()?,
+            });
+        }
+        let raw = self.take(2)?;
+        let vr = raw.first_chunk::<2>().copied().unwrap_or_default();
+        if !vr.iter().all(u8::is_ascii_uppercase) && vr != *b"??" {
+            // An element without a representation inside an explicit data set: its four bytes
+            // are an implicit length.
+            self.position -= 2;
+            return Ok(Header {
+                tag,
+                vr: None,
+                length: self.u32()?,
+            });
+        }
+        let length = if has_long_length(vr) {
+            self.take(2)?;
+            self.u32()?
+        } else {
+            u32::from(self.u16()?)
+        };
+        Ok(Header {
+            tag,
+            vr: Some(vr),
+            length,
+        })
+    }
+
+    fn element(&mut self) -> Result<Element<'a>> {
+        let Header { tag, vr, length } = self.header()?;
+        let encoding = if vr == Some(*b"UN") {
+            Encoding::IMPLICIT
+        } else {
+            self.encoding
+        };
+        if length != UNDEFINED {
+            let value = match self.take(usize::try_from(length).unwrap_or(usize::MAX)) {
+                // Pixels cut short: kept, so that the reader can say how many are missing.
+                Err(_) if is_pixels(tag) => self.rest(),
+                taken => taken?,
+            };
+            return Ok(Element {
+                tag,
+                value,
+                undefined: false,
+                is_words: vr == Some(*b"OW"),
+                encoding,
+            });
+        }
+        let start = self.position;
+        let end = if is_pixels(tag) {
+            self.skip_fragments()?
+        } else {
+            self.skip_items(encoding)?
+        };
+        let value = self.bytes.get(start..end).unwrap_or(&[]);
+        Ok(Element {
+            tag,
+            value,
+            undefined: true,
+            is_words: false,
+            encoding,
+        })
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        let rest = self.bytes.get(self.position..).unwrap_or(&[]);
+        self.position = self.bytes.len();
+        rest
+    }
+
+    /// Moves behind the delimiter of encapsulated pixels; returns where the delimiter starts.
+    /// A missing delimiter at the end of the file is tolerated: all fragments are there.
+    fn skip_fragments(&mut self) -> Result<usize> {
+        let mut items = Cursor {
+            encoding: Encoding::EXPLICIT,
+            ..*self
+        };
+        let mut end = items.position;
+        while items.item()?.is_some() {
+            end = items.position;
+        }
+        self.position = items.position;
+        Ok(end)
+    }
+
+    /// Moves behind the delimiter of a sequence of undefined length; returns where it starts.
+    fn skip_items(&mut self, encoding: Encoding) -> Result<usize> {
+        if self.depth >= self.max_depth {
+            return Err(too_deep(self.max_depth));
+        }
+        let mut inner = Cursor {
+            encoding,
+            depth: self.depth + 1,
+            ..*self
+        };
+        loop {
+            let end = inner.position;
+            if inner.is_at_end() {
+                return Err(truncated("a sequence without its delimiter".into(), 8));
+            }
+            if inner.item()?.is_none() {
+                self.position = inner.position;
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Returns the content of the next item, or `None` at a delimiter or the end.
+    fn item(&mut self) -> Result<Option<&'a [u8]>> {
+        if self.is_at_end() {
+            return Ok(None);
+        }
+        let at = self.position;
+        let (tag, length) = (self.tag()?, self.u32()?);
+        match tag {
+            SEQUENCE_END => Ok(None),
+            ITEM if length != UNDEFINED => Ok(Some(
+                self.take(usize::try_from(length).unwrap_or(usize::MAX))?,
+            )),
+            ITEM => self.open_item().map(Some),
+            other => Err(Error::malformed(
+                FORMAT,
+                format!("tag {other} at offset {at} of a sequence"),
+                "an item or the sequence's delimiter",
+            )),
+        }
+    }
+
+    /// Returns the content of an item of undefined length and moves behind its delimiter.
+    fn open_item(&mut self) -> Result<&'a [u8]> {
+        let start = self.position;
+        loop {
+            let end = self.position;
+            if self.is_at_end() {
+                return Err(truncated("an item without its delimiter".into(), 8));
+            }
+            let tag = { *self }.tag()?;
+            if tag == ITEM_END {
+                self.take(8)?;
+                return Ok(self.bytes.get(start..end).unwrap_or(&[]));
+            }
+            self.element()?;
+        }
+    }
+}
+
+fn truncated(found: String, wanted: usize) -> Error {
+    Error::refused(
+        FORMAT,
+        Code::Truncated,
+        found,
+        format!("{wanted} more bytes"),
+    )
+}
+
+fn too_deep(allowed: u64) -> Error {
+    Error::LimitExceeded {
+        what: "depth of nested sequences",
+        allowed,
+        asked: allowed + 1,
+    }
+}
+
+fn too_many(asked: usize) -> Error {
+    Error::LimitExceeded {
+        what: "elements of a data set",
+        allowed: MAX_ELEMENTS as u64,
+        asked: asked as u64 + 1,
+    }
+}

@@ -1,0 +1,122 @@
+//! The encoded frames of a data set: which fragments belong to which frame.
+//!
+//! # Source
+//! DICOM PS3.5 section A.4 and PS3.3 C.7.6.3.1.8 (extended offset table).
+
+use std::borrow::Cow;
+
+use dicom_dictionary_std::tags;
+
+use super::dataset::{DataSet, fragments};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::reason::Code;
+
+const FORMAT: &str = "dicom";
+
+/// Returns the compressed bytes of each of `n_frames` frames.
+///
+/// # Errors
+/// `Malformed` if fragments and offsets cannot be told apart into so many frames.
+pub(crate) fn encapsulated<'a>(
+    set: &DataSet<'a>,
+    n_frames: usize,
+    limits: &Limits,
+) -> Result<Vec<Cow<'a, [u8]>>> {
+    let value = set.bytes(tags::PIXEL_DATA).unwrap_or(&[]);
+    let mut items = fragments(value, limits)?.into_iter();
+    let basic = offsets::<4>(items.next().unwrap_or(&[]));
+    let pieces: Vec<&[u8]> = items.collect();
+    if pieces.is_empty() {
+        let wanted = "at least one fragment of compressed pixels";
+        return Err(Error::refused(
+            FORMAT,
+            Code::NoPixels,
+            "no fragment",
+            wanted,
+        ));
+    }
+    if n_frames == 1 {
+        return Ok(vec![joined(&pieces)]);
+    }
+    if pieces.len() == n_frames {
+        return Ok(pieces.into_iter().map(Cow::Borrowed).collect());
+    }
+    let extended = offsets::<8>(set.bytes(tags::EXTENDED_OFFSET_TABLE).unwrap_or(&[]));
+    for table in [extended, basic] {
+        if table.len() >= n_frames
+            && let Some(frames) = by_offsets(&pieces, &table)
+            && frames.len() >= n_frames
+        {
+            return Ok(frames.into_iter().take(n_frames).collect());
+        }
+    }
+    let frames = by_start_marker(&pieces);
+    if frames.len() != n_frames {
+        let found = format!(
+            "{} fragments that form {} frames",
+            pieces.len(),
+            frames.len()
+        );
+        return Err(Error::refused(
+            FORMAT,
+            Code::Truncated,
+            found,
+            format!("{n_frames} frames"),
+        ));
+    }
+    Ok(frames)
+}
+
+/// Returns all fragments in one piece: a video stream is not divided into frames.
+///
+/// # Errors
+/// `Malformed` if the items are broken.
+pub(crate) fn stream<'a>(set: &DataSet<'a>, limits: &Limits) -> Result<Cow<'a, [u8]>> {
+    let value = set.bytes(tags::PIXEL_DATA).unwrap_or(&[]);
+    let pieces: Vec<&[u8]> = fragments(value, limits)?.into_iter().skip(1).collect();
+    Ok(joined(&pieces))
+}
+
+fn joined<'a>(pieces: &[&'a [u8]]) -> Cow<'a, [u8]> {
+    match pieces {
+        [only] => Cow::Borrowed(only),
+        several => Cow::Owned(several.concat()),
+    }
+}
+
+fn offsets<const N: usize>(table: &[u8]) -> Vec<u64> {
+    let (chunks, _) = table.as_chunks::<N>();
+    chunks
+        .iter()
+        .map(|raw| raw.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b)))
+        .collect()
+}
+
+/// Groups fragments by the offsets of their item headers, counted from the first fragment's.
+fn by_offsets<'a>(pieces: &[&'a [u8]], table: &[u64]) -> Option<Vec<Cow<'a, [u8]>>> {
+    let mut groups: Vec<Vec<&[u8]>> = Vec::new();
+    let mut position = 0_u64;
+    for piece in pieces {
+        if table.contains(&position) {
+            groups.push(Vec::new());
+        }
+        groups.last_mut()?.push(piece);
+        position += 8 + piece.len() as u64;
+    }
+    (groups.len() == table.len()).then(|| groups.iter().map(|group| joined(group)).collect())
+}
+
+/// Groups fragments by the codestream's own start: JPEG and JPEG-LS `FFD8`, JPEG 2000 `FF4F`,
+/// JPEG XL `FF0A`.
+fn by_start_marker<'a>(pieces: &[&'a [u8]]) -> Vec<Cow<'a, [u8]>> {
+    let mut groups: Vec<Vec<&[u8]>> = Vec::new();
+    for piece in pieces {
+        let starts = matches!(piece.first_chunk::<2>(), Some([0xFF, 0xD8 | 0x4F | 0x0A]));
+        match groups.last_mut() {
+            Some(group) if !starts => group.push(piece),
+            _ => groups.push(vec![piece]),
+        }
+    }
+    groups.iter().map(|group| joined(group)).collect()
+}

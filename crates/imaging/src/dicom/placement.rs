@@ -1,0 +1,236 @@
+//! Where the pixels of a data set lie: in the patient, on the detector, in time.
+//!
+//! # Source
+//! DICOM PS3.3 C.7.6.2 (plane), C.7.6.16 (functional groups), C.7.6.5 (cine), C.8.5.5 (ultrasound
+//! regions), C.8.8.3.2 (dose grid).
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+use super::dataset::DataSet;
+use super::pixels::rescale_of;
+use crate::error::{Error, Result};
+use crate::reason::Code;
+use crate::samples::Linear;
+use crate::stack::Plane;
+
+/// What one frame says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Frame {
+    /// Where it lies, if it says so.
+    pub(crate) plane: Option<Plane>,
+    /// Its own modality transform.
+    pub(crate) rescale: Option<Linear>,
+    /// What, apart from the position, tells volumes of one object apart: stack, time, echo, b-value.
+    pub(crate) key: Vec<String>,
+}
+
+/// Reads the plane that the data set itself states (single frames, and the first of a dose grid).
+pub(crate) fn plane(set: &DataSet<'_>) -> Option<Plane> {
+    let orientation = set.decimal_array::<6>(tags::IMAGE_ORIENTATION_PATIENT)?;
+    let position = set.decimal_array::<3>(tags::IMAGE_POSITION_PATIENT)?;
+    let spacing = set.decimal_array::<2>(tags::PIXEL_SPACING)?;
+    Plane::new(orientation, position, spacing)
+}
+
+/// Reads every frame of an enhanced object, or of a dose grid; `None` for other multi-frames.
+///
+/// # Errors
+/// `Malformed` if there are fewer functional groups than frames.
+pub(crate) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Vec<Frame>>> {
+    if let Some(offsets) = set.decimals(tags::GRID_FRAME_OFFSET_VECTOR) {
+        return Ok(dose_grid(set, &offsets, n_frames));
+    }
+    let per_frame = set.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)?;
+    if per_frame.is_empty() {
+        return Ok(None);
+    }
+    if per_frame.len() < n_frames {
+        let found = format!(
+            "{} functional groups for {n_frames} frames",
+            per_frame.len()
+        );
+        return Err(Error::malformed("dicom", found, "one for each frame"));
+    }
+    let shared = set.first_item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)?;
+    let frame = |own: &DataSet<'_>| functional_frame(own, shared.as_ref());
+    per_frame
+        .iter()
+        .take(n_frames)
+        .map(frame)
+        .collect::<Result<_>>()
+        .map(Some)
+}
+
+fn functional_frame(own: &DataSet<'_>, shared: Option<&DataSet<'_>>) -> Result<Frame> {
+    let group = |tag: Tag| -> Result<Option<DataSet<'_>>> {
+        match (own.first_item(tag)?, shared) {
+            (Some(item), _) => Ok(Some(item)),
+            (None, Some(shared)) => shared.first_item(tag),
+            (None, None) => Ok(None),
+        }
+    };
+    let numbers =
+        |item: &Option<DataSet<'_>>, tag: Tag| item.as_ref().and_then(|i| i.decimals(tag));
+    let orientation = numbers(
+        &group(tags::PLANE_ORIENTATION_SEQUENCE)?,
+        tags::IMAGE_ORIENTATION_PATIENT,
+    );
+    let position = numbers(
+        &group(tags::PLANE_POSITION_SEQUENCE)?,
+        tags::IMAGE_POSITION_PATIENT,
+    );
+    let spacing = numbers(&group(tags::PIXEL_MEASURES_SEQUENCE)?, tags::PIXEL_SPACING);
+    let plane = match (orientation, position, spacing) {
+        (Some(o), Some(p), Some(s)) => match (o.try_into(), p.try_into(), s.try_into()) {
+            (Ok(o), Ok(p), Ok(s)) => Plane::new(o, p, s),
+            _ => None,
+        },
+        _ => None,
+    };
+    let rescale =
+        group(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)?.and_then(|item| rescale_of(&item));
+    let content = group(tags::FRAME_CONTENT_SEQUENCE)?;
+    let echo = group(tags::MR_ECHO_SEQUENCE)?;
+    let diffusion = group(tags::MR_DIFFUSION_SEQUENCE)?;
+    let segment = group(tags::SEGMENT_IDENTIFICATION_SEQUENCE)?;
+    let mut key = Vec::new();
+    if let Some(content) = &content {
+        key.push(
+            content
+                .text(tags::STACK_ID)
+                .map_or_else(String::new, |id| id.into_owned()),
+        );
+        key.push(format!("{:?}", content.u32(tags::TEMPORAL_POSITION_INDEX)));
+    }
+    let number = |item: &Option<DataSet<'_>>, tag| item.as_ref().and_then(|i| i.f64(tag));
+    key.push(format!("{:?}", number(&echo, tags::EFFECTIVE_ECHO_TIME)));
+    key.push(format!("{:?}", number(&diffusion, tags::DIFFUSION_B_VALUE)));
+    key.push(format!(
+        "{:?}",
+        segment.and_then(|i| i.u16(tags::REFERENCED_SEGMENT_NUMBER))
+    ));
+    Ok(Frame {
+        plane,
+        rescale,
+        key,
+    })
+}
+
+/// Planes of a dose grid: the first one, moved along its normal.
+fn dose_grid(set: &DataSet<'_>, offsets: &[f64], n_frames: usize) -> Option<Vec<Frame>> {
+    let first = plane(set)?;
+    if offsets.len() < n_frames || n_frames < 2 {
+        return None;
+    }
+    let normal = first.normal();
+    // The first offset is 0, or the position itself again (PS3.3 C.8.8.3.2).
+    let start = offsets.first().copied()?;
+    let moved = |&offset: &f64| {
+        let mut plane = first;
+        for (p, n) in plane.position.iter_mut().zip(normal) {
+            *p += n * (offset - start);
+        }
+        Frame {
+            plane: Some(plane),
+            rescale: None,
+            key: Vec::new(),
+        }
+    };
+    Some(offsets.iter().take(n_frames).map(moved).collect())
+}
+
+/// In-plane spacing (H, W) in mm, and what to say about it.
+pub(crate) fn in_plane(set: &DataSet<'_>) -> (Option<[f64; 2]>, Option<Code>) {
+    let usable = |tag| {
+        set.decimal_array::<2>(tag)
+            .filter(|s| s.iter().all(|&x| x > 0.0))
+    };
+    if let Some(spacing) = usable(tags::PIXEL_SPACING) {
+        return (Some(spacing), None);
+    }
+    let detector =
+        usable(tags::IMAGER_PIXEL_SPACING).or_else(|| usable(tags::NOMINAL_SCANNED_PIXEL_SPACING));
+    if let Some(spacing) = detector {
+        return (Some(spacing), Some(Code::SpacingAtDetector));
+    }
+    match ultrasound_spacing(set) {
+        Some(spacing) => (Some(spacing), None),
+        None => (None, Some(Code::SpacingUnknown)),
+    }
+}
+
+/// The spacing of ultrasound regions, if all spatial ones agree.
+fn ultrasound_spacing(set: &DataSet<'_>) -> Option<[f64; 2]> {
+    const CENTIMETRES: u16 = 3;
+    let mut agreed: Option<[f64; 2]> = None;
+    for region in set.items(tags::SEQUENCE_OF_ULTRASOUND_REGIONS).ok()? {
+        let units = [
+            tags::PHYSICAL_UNITS_X_DIRECTION,
+            tags::PHYSICAL_UNITS_Y_DIRECTION,
+        ];
+        if units
+            .iter()
+            .any(|&tag| region.u16(tag) != Some(CENTIMETRES))
+        {
+            continue;
+        }
+        let mm = |tag| {
+            region
+                .f64(tag)
+                .map(|cm: f64| cm.abs() * 10.0)
+                .filter(|mm| *mm > 0.0)
+        };
+        let spacing = [mm(tags::PHYSICAL_DELTA_Y)?, mm(tags::PHYSICAL_DELTA_X)?];
+        let differs = |a: &[f64; 2]| a.iter().zip(spacing).any(|(a, b)| (a - b).abs() > 0.01 * b);
+        if agreed.as_ref().is_some_and(differs) || spacing.iter().any(|s| !s.is_finite()) {
+            return None;
+        }
+        agreed = Some(spacing);
+    }
+    agreed
+}
+
+/// What the third axis of a multi-frame without positions is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Depth {
+    /// Time, with the seconds between frames where they are equal and known.
+    Time(Option<f64>),
+    /// Nothing says.
+    Unknown,
+}
+
+/// Decides what a multi-frame without positions counts along.
+pub(crate) fn depth_meaning(set: &DataSet<'_>, is_colour: bool) -> Depth {
+    let positive = |x: &f64| x.is_finite() && *x > 0.0;
+    if let Some(ms) = set.decimal(tags::FRAME_TIME).filter(positive) {
+        return Depth::Time(Some(ms / 1000.0));
+    }
+    if let Some(vector) = set.decimals(tags::FRAME_TIME_VECTOR) {
+        // The first increment is 0 by definition.
+        let steps = vector.get(1..).unwrap_or(&[]);
+        let even = steps.first().copied().filter(positive).filter(|first| {
+            steps
+                .iter()
+                .all(|step| (step - first).abs() <= 0.01 * first)
+        });
+        return Depth::Time(even.map(|ms| ms / 1000.0));
+    }
+    let rates = [tags::CINE_RATE, tags::RECOMMENDED_DISPLAY_FRAME_RATE];
+    if let Some(rate) = rates
+        .iter()
+        .find_map(|&tag| set.decimal(tag).filter(positive))
+    {
+        return Depth::Time(Some(1.0 / rate));
+    }
+    let modality = set.code(tags::MODALITY);
+    let is_cine = matches!(
+        modality.as_deref(),
+        Some("US" | "IVUS" | "XA" | "RF" | "ES" | "XC" | "GM" | "OP" | "DX" | "CR" | "OPT")
+    );
+    if is_cine || is_colour {
+        Depth::Time(None)
+    } else {
+        Depth::Unknown
+    }
+}

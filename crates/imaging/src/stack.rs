@@ -1,0 +1,285 @@
+//! Orders parallel slices into one volume, or says why they are none.
+//!
+//! # Source
+//! DICOM PS3.3 C.7.6.2.1.1: the direction cosines of a row and of a column, and the position of
+//! the first voxel, in the patient's LPS system.
+
+use crate::error::{Error, Result};
+use crate::geometry::{Affine, cross, dot, length, unit};
+use crate::reason::{Code, Reason};
+
+/// Slice distances may differ by this share of their median: positions are written as rounded text.
+const SPACING_TOLERANCE: f64 = 0.05;
+/// Positions closer than this share of the median distance, or than 1 um, are the same position.
+const SAME_POSITION: f64 = 0.01;
+/// Shear below this angle is rounding.
+const TILT_DEGREES: f64 = 0.5;
+
+/// One slice in the patient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Plane {
+    /// Unit vector along W: from one column to the next.
+    pub(crate) along_w: [f64; 3],
+    /// Unit vector along H: from one row to the next.
+    pub(crate) along_h: [f64; 3],
+    /// Centre of the first voxel in mm.
+    pub(crate) position: [f64; 3],
+    /// Spacing along H and W in mm.
+    pub(crate) spacing_mm: [f64; 2],
+}
+
+impl Plane {
+    /// Checks that both directions are perpendicular unit vectors and the spacing is positive.
+    pub(crate) fn new(
+        orientation: [f64; 6],
+        position: [f64; 3],
+        spacing_mm: [f64; 2],
+    ) -> Option<Self> {
+        let [w0, w1, w2, h0, h1, h2] = orientation;
+        let (w, h) = ([w0, w1, w2], [h0, h1, h2]);
+        let is_unit = |v| (length(v) - 1.0).abs() < 1e-2;
+        let is_positive = spacing_mm.iter().all(|&s| s.is_finite() && s > 0.0);
+        let is_placed = position.iter().all(|p| p.is_finite());
+        (is_unit(w) && is_unit(h) && dot(w, h).abs() < 1e-2 && is_positive && is_placed).then(
+            || Self {
+                along_w: unit(w),
+                along_h: unit(h),
+                position,
+                spacing_mm,
+            },
+        )
+    }
+
+    /// Returns the unit vector perpendicular to the slice.
+    pub(crate) fn normal(&self) -> [f64; 3] {
+        unit(cross(self.along_w, self.along_h))
+    }
+
+    /// Returns how far along `normal` the slice lies, in mm.
+    pub(crate) fn distance(&self, normal: [f64; 3]) -> f64 {
+        dot(self.position, normal)
+    }
+
+    /// Returns the affine of a volume that starts with this slice and steps by `step` in mm.
+    pub(crate) fn affine(&self, step: [f64; 3]) -> Affine {
+        let [spacing_h, spacing_w] = self.spacing_mm;
+        let w = self.along_w.map(|x| x * spacing_w);
+        let h = self.along_h.map(|x| x * spacing_h);
+        Affine::from_columns(w, h, step, self.position)
+    }
+}
+
+/// Slices in order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stack {
+    /// Indices of the given planes, along their normal.
+    pub(crate) order: Vec<usize>,
+    /// Where the ordered volume lies.
+    pub(crate) affine: Affine,
+    /// What is unusual about it.
+    pub(crate) reasons: Vec<Reason>,
+}
+
+/// Returns true if two of the planes share a position: they then belong to several volumes.
+pub(crate) fn has_collision(planes: &[Plane]) -> bool {
+    let Some(first) = planes.first() else {
+        return false;
+    };
+    let normal = first.normal();
+    let mut distances: Vec<f64> = planes.iter().map(|p| p.distance(normal)).collect();
+    distances.sort_by(f64::total_cmp);
+    let gaps = gaps(&distances);
+    let limit = same_position_mm(&gaps);
+    gaps.iter().any(|&gap| gap < limit)
+}
+
+fn gaps(ordered: &[f64]) -> Vec<f64> {
+    ordered
+        .iter()
+        .zip(ordered.iter().skip(1))
+        .map(|(a, b)| b - a)
+        .collect()
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn same_position_mm(gaps: &[f64]) -> f64 {
+    (median(gaps) * SAME_POSITION).max(1e-3)
+}
+
+/// Orders the planes of one series along their normal.
+///
+/// # Errors
+/// `Malformed` with `duplicate_position`, `missing_slices`, `mixed_spacing` or `bad_geometry`.
+pub(crate) fn stack(planes: &[Plane]) -> Result<Stack> {
+    let Some(first) = planes.first() else {
+        return Err(refused(Code::PositionUnknown, "no slice", "at least one"));
+    };
+    let normal = first.normal();
+    let mut order: Vec<usize> = (0..planes.len()).collect();
+    let distance = |&index: &usize| planes.get(index).map_or(0.0, |p| p.distance(normal));
+    order.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let ordered: Vec<&Plane> = order
+        .iter()
+        .filter_map(|&index| planes.get(index))
+        .collect();
+    let distances: Vec<f64> = order.iter().map(distance).collect();
+    let gaps = gaps(&distances);
+    let (Some(low), Some(high)) = (ordered.first(), ordered.last()) else {
+        return Err(refused(Code::PositionUnknown, "no slice", "at least one"));
+    };
+    if gaps.is_empty() {
+        return Ok(Stack {
+            order,
+            affine: low.affine(normal),
+            reasons: Vec::new(),
+        });
+    }
+    check_gaps(&gaps)?;
+    let n_gaps = f64::from(u32::try_from(gaps.len()).unwrap_or(u32::MAX));
+    let step = difference(high.position, low.position).map(|x| x / n_gaps);
+    check_line(&ordered, step, median(&gaps))?;
+    let tilt = (dot(unit(step), normal).clamp(-1.0, 1.0))
+        .acos()
+        .to_degrees();
+    let mut reasons = Vec::new();
+    if tilt > TILT_DEGREES {
+        let detail = format!("slices are sheared by {tilt:.1} degrees; the affine keeps the shear");
+        reasons.push(Reason::new(Code::GantryTilt, detail));
+    }
+    Ok(Stack {
+        order,
+        affine: low.affine(step),
+        reasons,
+    })
+}
+
+fn difference(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    let [a0, a1, a2] = a;
+    let [b0, b1, b2] = b;
+    [a0 - b0, a1 - b1, a2 - b2]
+}
+
+fn check_gaps(gaps: &[f64]) -> Result<()> {
+    let same = same_position_mm(gaps);
+    let n_same = gaps.iter().filter(|&&gap| gap < same).count();
+    if n_same > 0 {
+        let found = format!("{n_same} pairs of slices at the same position");
+        return Err(refused(
+            Code::DuplicatePosition,
+            found,
+            "one slice a position",
+        ));
+    }
+    let usual = median(gaps);
+    let is_usual = |gap: f64| (gap - usual).abs() <= usual * SPACING_TOLERANCE;
+    let unusual: Vec<f64> = gaps.iter().copied().filter(|&gap| !is_usual(gap)).collect();
+    if unusual.is_empty() {
+        return Ok(());
+    }
+    let is_multiple = |gap: f64| {
+        let times = (gap / usual).round();
+        times >= 2.0 && (gap - times * usual).abs() <= usual * SPACING_TOLERANCE * times
+    };
+    if unusual.iter().all(|&gap| is_multiple(gap)) {
+        let n_missing: f64 = unusual.iter().map(|gap| (gap / usual).round() - 1.0).sum();
+        let found = format!(
+            "{n_missing} slices missing in {} gaps of a {usual:.3} mm grid",
+            unusual.len()
+        );
+        return Err(refused(Code::MissingSlices, found, "every slice"));
+    }
+    let (low, high) = gaps
+        .iter()
+        .fold((f64::INFINITY, 0.0_f64), |(l, h), &g| (l.min(g), h.max(g)));
+    let found = format!("slice distances from {low:.3} to {high:.3} mm, median {usual:.3}");
+    Err(refused(
+        Code::MixedSpacing,
+        found,
+        "one distance within 5 %",
+    ))
+}
+
+/// Every position must lie on the line from the first to the last slice.
+fn check_line(ordered: &[&Plane], step: [f64; 3], usual: f64) -> Result<()> {
+    let Some(first) = ordered.first() else {
+        return Ok(());
+    };
+    let mut worst = 0.0_f64;
+    for (index, plane) in (0_u32..).zip(ordered) {
+        let along = step.map(|x| x * f64::from(index));
+        let off = difference(difference(plane.position, first.position), along);
+        worst = worst.max(length(off));
+    }
+    // Distances along the normal were checked: what is left is a jump inside the plane.
+    let [spacing_h, spacing_w] = first.spacing_mm;
+    if worst > usual.max(spacing_h).max(spacing_w) {
+        let found = format!("a slice {worst:.2} mm away from the line of the others");
+        return Err(refused(Code::BadGeometry, found, "slices on one line"));
+    }
+    Ok(())
+}
+
+fn refused(code: Code, found: impl Into<String>, wanted: &str) -> Error {
+    Error::refused("dicom series", code, found, wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axial(x: f64, z: f64) -> Plane {
+        Plane::new([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], [x, 0.0, z], [0.5, 0.5]).unwrap()
+    }
+
+    fn check(positions: &[f64], expected: std::result::Result<&[usize], Code>) {
+        let planes: Vec<Plane> = positions.iter().map(|&z| axial(0.0, z)).collect();
+        let got = stack(&planes)
+            .map(|stack| stack.order)
+            .map_err(|e| e.code());
+        assert_eq!(got.as_deref(), expected.as_deref(), "{positions:?}");
+    }
+
+    #[test]
+    fn slices_are_ordered_or_refused_with_their_reason() {
+        check(&[5.0, 0.0, 2.5], Ok(&[1, 2, 0]));
+        check(&[0.0], Ok(&[0]));
+        check(&[0.0, 1.01, 1.98, 3.0], Ok(&[0, 1, 2, 3]));
+        check(&[0.0, 1.0, 2.0, 4.0, 5.0], Err(Code::MissingSlices));
+        check(&[0.0, 1.0, 2.0, 2.0, 3.0], Err(Code::DuplicatePosition));
+        check(&[0.0, 1.0, 2.0, 3.5, 5.0], Err(Code::MixedSpacing));
+        check(&[], Err(Code::PositionUnknown));
+    }
+
+    #[test]
+    fn a_tilted_gantry_keeps_its_shear_in_the_affine_and_is_told() {
+        let planes: Vec<Plane> = (0..4)
+            .map(|i| axial(0.3 * f64::from(i), f64::from(i)))
+            .collect();
+        let stack = stack(&planes).unwrap();
+        assert_eq!(
+            stack.reasons.first().map(|r| r.code),
+            Some(Code::GantryTilt)
+        );
+        let [_, _, step, _] = stack.affine.columns();
+        assert!((step[0] - 0.3).abs() < 1e-12 && (step[2] - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_slice_that_jumps_sideways_is_refused() {
+        let planes = [axial(0.0, 0.0), axial(30.0, 1.0), axial(0.0, 2.0)];
+        assert_eq!(stack(&planes).map_err(|e| e.code()), Err(Code::BadGeometry));
+    }
+
+    #[test]
+    fn skewed_or_non_finite_planes_do_not_exist() {
+        let straight = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+        assert!(Plane::new([1.0, 0.0, 0.0, 0.7, 0.7, 0.0], [0.0; 3], [1.0; 2]).is_none());
+        assert!(Plane::new(straight, [f64::NAN, 0.0, 0.0], [1.0; 2]).is_none());
+        assert!(Plane::new(straight, [0.0; 3], [0.0, 1.0]).is_none());
+    }
+}
