@@ -17,7 +17,7 @@ use dicom_dictionary_std::{tags, uids};
 use self::codec::Codec;
 pub(crate) use self::dataset::DataSet;
 use self::dataset::{Encoding, trim};
-use self::pixels::{PixelModule, Wanted};
+use self::pixels::{PixelModule, Pixels, Wanted};
 pub(crate) use self::placement::plane;
 use self::placement::{Depth, Frame};
 use crate::error::{Error, Result};
@@ -209,7 +209,7 @@ struct Source<'s> {
 }
 
 impl Source<'_> {
-    fn decode(&self, frames: Vec<usize>, maps: Vec<Linear>) -> Result<Vec<f32>> {
+    fn decode(&self, frames: Vec<usize>, maps: Vec<Linear>) -> Result<Pixels> {
         let wanted = Wanted {
             frames,
             maps,
@@ -227,8 +227,9 @@ impl Source<'_> {
         ]
     }
 
-    fn volume(&self, values: Vec<f32>, depth: usize, kind: Kind) -> Result<Volume> {
-        let mut volume = Volume::new(values, self.shape(depth), kind)?;
+    fn volume(&self, pixels: Pixels, depth: usize, kind: Kind) -> Result<Volume> {
+        let mut volume = Volume::new(pixels.values, self.shape(depth), kind)?;
+        volume.reasons = pixels.reasons;
         volume.full_scale = (self.module.n_channels() > 1).then(|| self.module.full_scale());
         Ok(volume)
     }
@@ -248,8 +249,8 @@ impl Source<'_> {
         let groups = placement::frames(self.set, 1)?;
         let frame = groups.as_ref().and_then(|frames| frames.first());
         let plane = plane(self.set).or_else(|| frame.and_then(|f| f.plane));
-        let values = self.decode(vec![0], vec![self.map(frame)])?;
-        let mut volume = self.volume(values, 1, Kind::Image)?;
+        let pixels = self.decode(vec![0], vec![self.map(frame)])?;
+        let mut volume = self.volume(pixels, 1, Kind::Image)?;
         place_image(&mut volume, self.set, plane);
         Ok(vec![volume])
     }
@@ -306,13 +307,13 @@ impl Source<'_> {
             .collect();
         let maps = ordered.iter().map(|index| self.map(of(index))).collect();
         let depth = ordered.len();
-        let values = self.decode(ordered, maps)?;
+        let pixels = self.decode(ordered, maps)?;
         if depth == 1 {
-            let mut volume = self.volume(values, 1, Kind::Image)?;
+            let mut volume = self.volume(pixels, 1, Kind::Image)?;
             place_image(&mut volume, self.set, planes.first().copied());
             return Ok(volume);
         }
-        let volume = self.volume(values, depth, Kind::Volume)?;
+        let volume = self.volume(pixels, depth, Kind::Volume)?;
         place_stack(volume, stack)
     }
 
@@ -330,9 +331,9 @@ impl Source<'_> {
             .iter()
             .map(|&i| self.map(frames.and_then(|f| f.get(i))))
             .collect();
-        let values = self.decode(chosen, maps)?;
+        let pixels = self.decode(chosen, maps)?;
         let kind = if is_time { Kind::Video } else { Kind::Volume };
-        let mut volume = self.volume(values, n_read, kind)?;
+        let mut volume = self.volume(pixels, n_read, kind)?;
         place_image(&mut volume, self.set, None);
         match meaning {
             Depth::Time(seconds) if n_read == n_stored => volume.spacing[0] = seconds,
