@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import tempfile
 
-from dicom_cases import common, layouts
+from dicom_cases import common, geometry, layouts, series, videos
 
 
 def ship(out, folder, rows):
@@ -43,7 +43,8 @@ def main():
     out = options.out or pathlib.Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     cases = common.Cases(out)
-    layouts.add(cases)
+    for part in (layouts, geometry, series, videos):
+        part.add(cases)
     try:
         from dicom_cases import codecs
     except ModuleNotFoundError as missing:

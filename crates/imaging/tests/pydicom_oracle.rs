@@ -1,6 +1,8 @@
 //! Every file that pydicom ships, read by pydicom and by us. Runs where Python has pydicom 3 with
 //! pylibjpeg (see tools/oracles/requirements.txt); prints a line and passes where it has not.
 
+#![allow(clippy::unwrap_used, reason = "used by tests alone")]
+
 use std::path::Path;
 use std::process::Command;
 

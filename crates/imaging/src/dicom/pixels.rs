@@ -31,7 +31,7 @@ pub(crate) enum Photometric {
     Monochrome1,
     /// Indices of three tables.
     Palette(Box<[Table; 3]>),
-    /// Red, green, blue; also YBR_ICT and YBR_RCT, which JPEG 2000 itself turns into RGB.
+    /// Red, green, blue; also `YBR_ICT` and `YBR_RCT`, which JPEG 2000 itself turns into RGB.
     Rgb,
     /// Luminance and differences, full range.
     YbrFull,
@@ -345,7 +345,8 @@ fn rgb([y, cb, cr]: [f32; 3], full: f32) -> [f32; 3] {
     [red, green, blue].map(|v| (v + 0.5).clamp(0.0, full).floor())
 }
 
-fn n_frames(set: &DataSet<'_>) -> Result<u64> {
+/// Reads the declared number of frames.
+pub(crate) fn n_frames(set: &DataSet<'_>) -> Result<u64> {
     let Some(text) = set.text(tags::NUMBER_OF_FRAMES) else {
         return Ok(1);
     };
@@ -597,11 +598,12 @@ pub(crate) fn inflate(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut stream = DeflateDecoder::new(bytes).take(most + 1);
     stream.read_to_end(&mut out).map_err(|e| {
-        Error::malformed(
-            FORMAT,
-            format!("a DEFLATE stream that breaks off ({e})"),
-            "a whole one",
-        )
+        let code = match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Code::Truncated,
+            _ => Code::Malformed,
+        };
+        let found = format!("a DEFLATE stream that breaks off ({e})");
+        Error::refused(FORMAT, code, found, "a whole one")
     })?;
     limits.decompressed(bytes.len() as u64, out.len() as u64)?;
     Ok(out)

@@ -221,7 +221,7 @@ fn check_volume(
 }
 
 /// A property that the row does not state is not checked.
-fn same<T: PartialEq + std::fmt::Debug>(
+fn same<T: PartialEq + Copy + std::fmt::Debug>(
     what: &str,
     found: Option<T>,
     wanted: Option<T>,
