@@ -128,3 +128,19 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_docs_lists_every_code_with_its_weight() {
+        let table = include_str!("../../../docs/reason-codes.md");
+        for code in Code::ALL {
+            let weight = format!("{:?}", code.severity()).to_lowercase();
+            let row = format!("| `{code}` | {weight} |");
+            assert!(table.contains(&row), "{row}");
+        }
+        assert_eq!(table.matches("\n| `").count(), Code::ALL.len());
+    }
+}
