@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 800;
 const BANNED_NAMES: &[&str] = &[
-    "data", "info", "manager", "handler", "helper", "util", "utils", "misc", "common", "core", "types", "mod",
+    "data", "info", "manager", "handler", "helper", "util", "utils", "misc", "common", "core",
+    "types", "mod",
 ];
 
 fn root() -> PathBuf {
@@ -24,12 +25,17 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The lines above the unit tests.
 fn body(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
+    text.split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or(text)
 }
 
 fn faults(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
-    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
+    let name = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or("");
     let mut faults = Vec::new();
     if body(&text).lines().count() > MAX_LINES {
         faults.push(format!("more than {MAX_LINES} lines"));
@@ -41,7 +47,10 @@ fn faults(path: &Path) -> Vec<String> {
         faults.push("characters outside ASCII".into());
     }
     let marker = ["TO", "DO"].concat();
-    if text.lines().any(|line| line.contains(&marker) && !line.contains('#')) {
+    if text
+        .lines()
+        .any(|line| line.contains(&marker) && !line.contains('#'))
+    {
         faults.push(format!("{marker} without an issue number"));
     }
     faults
@@ -51,10 +60,18 @@ fn faults(path: &Path) -> Vec<String> {
 fn every_source_file_keeps_the_house_rules() {
     let mut files = Vec::new();
     rust_files(&root().join("crates"), &mut files);
-    assert!(files.len() > 20, "the walk found only {} files", files.len());
+    assert!(
+        files.len() > 20,
+        "the walk found only {} files",
+        files.len()
+    );
     let wrong: Vec<String> = files
         .iter()
-        .flat_map(|path| faults(path).into_iter().map(move |f| format!("{}: {f}", path.display())))
+        .flat_map(|path| {
+            faults(path)
+                .into_iter()
+                .map(move |f| format!("{}: {f}", path.display()))
+        })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -64,6 +81,10 @@ fn every_crate_takes_the_workspace_lints() {
     for entry in std::fs::read_dir(root().join("crates")).unwrap() {
         let manifest = entry.unwrap().path().join("Cargo.toml");
         let text = std::fs::read_to_string(&manifest).unwrap();
-        assert!(text.contains("[lints]\nworkspace = true"), "{}", manifest.display());
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{}",
+            manifest.display()
+        );
     }
 }
