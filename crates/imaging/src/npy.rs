@@ -2,4 +2,6 @@
 use crate::error::{Error, Result};
 use crate::read::ReadOptions;
 use crate::volume::Volume;
-pub(crate) fn read(_bytes: &[u8], _options: &ReadOptions) -> Result<Vec<Volume>> { Err(Error::unsupported("npy", "", "")) }
+pub(crate) fn read(_bytes: &[u8], _options: &ReadOptions) -> Result<Vec<Volume>> {
+    Err(Error::unsupported("npy", "", ""))
+}

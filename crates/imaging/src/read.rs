@@ -83,7 +83,11 @@ pub fn sniff(head: &[u8]) -> Option<Format> {
 /// As `read_file`.
 pub fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let refuse = |_: &str| {
-        Err(Error::unsupported("detached header", "reading from bytes alone", "pass the path"))
+        Err(Error::unsupported(
+            "detached header",
+            "reading from bytes alone",
+            "pass the path",
+        ))
     };
     read_with_siblings(bytes, &refuse, options)
 }
@@ -93,7 +97,11 @@ pub fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
 /// # Errors
 /// As `read_file`; a folder with several objects is refused with their number.
 pub fn read_path(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
-    if path.is_dir() { series::read_folder(path, options) } else { read_file(path, options) }
+    if path.is_dir() {
+        series::read_folder(path, options)
+    } else {
+        read_file(path, options)
+    }
 }
 
 /// Reads every image of one file: mostly one, several for 4D files.
@@ -158,7 +166,9 @@ pub fn read_head(path: &Path) -> Result<Vec<u8>> {
 /// `Io`; `LimitExceeded` above `max_bytes`; `Mismatch` for pipes and devices, which have no size.
 pub fn read_whole(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
-    let status = file.metadata().map_err(|e| Error::io("asking for the file's size", e))?;
+    let status = file
+        .metadata()
+        .map_err(|e| Error::io("asking for the file's size", e))?;
     if !status.is_file() {
         return Err(Error::Mismatch {
             what: "path",
