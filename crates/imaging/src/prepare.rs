@@ -202,7 +202,7 @@ impl Scaled {
 pub fn prepare(volume: &Volume, config: &InputConfig) -> Result<Input> {
     config.validate()?;
     let [_, depth, height, width] = volume.shape();
-    let [height, width] = fit([height, width], pixel_sides(volume), config.side, true);
+    let [height, width] = fit([height, width], in_plane_steps(volume), config.side, true);
     let depth = nearest_depth(depth, config.patch_depth, config.max_depth);
     Ok(pad(
         &resized(volume, config, [depth, height, width]),
@@ -223,7 +223,7 @@ pub fn scaled(volume: &Volume, config: &InputConfig) -> Result<Scaled> {
     config.validate()?;
     let [_, depth, height, width] = volume.shape();
     let largest = config.side.map(|side| side * config.view_scale);
-    let [height, width] = fit([height, width], pixel_sides(volume), largest, false);
+    let [height, width] = fit([height, width], in_plane_steps(volume), largest, false);
     let depth = depth.min(config.max_depth * config.view_scale);
     Ok(resized(volume, config, [depth, height, width]))
 }
@@ -295,29 +295,33 @@ fn pad(scaled: &Scaled, side: [usize; 2]) -> Input {
     }
 }
 
-/// Returns the pixel's height and width in one unit: mm where both are known, else 1 and 1.
-fn pixel_sides(volume: &Volume) -> [f64; 2] {
-    let [_, height, width] = volume.spacing;
-    let known = |side: Option<f64>| side.filter(|mm| mm.is_finite() && *mm > 0.0);
-    match (known(height), known(width)) {
-        (Some(height), Some(width)) => [height, width],
-        _ => [1.0, 1.0],
+/// Returns the steps along some axes relative to the finest of them, where all are known, else 1s.
+///
+/// Bounded by 1e12, so that no spacing in a file makes 0, infinity or NaN.
+pub(crate) fn relative_steps<const N: usize>(spacing: [Option<f64>; N]) -> [f64; N] {
+    let mut steps = [1.0; N];
+    for (step, known) in steps.iter_mut().zip(spacing) {
+        match known.filter(|known| known.is_finite() && *known > 0.0) {
+            Some(known) => *step = known,
+            None => return [1.0; N],
+        }
     }
+    let finest = steps.into_iter().fold(f64::INFINITY, f64::min);
+    steps.map(|step| (step / finest).min(1e12))
+}
+
+fn in_plane_steps(volume: &Volume) -> [f64; 2] {
+    let [_, row_step, column_step] = volume.spacing;
+    relative_steps([row_step, column_step])
 }
 
 /// Returns the `[H, W]` that fits `largest` with square pixels, each at least 1.
 ///
 /// `grows` fills `largest` along one axis; otherwise pixels keep the finer of both sizes, and
 /// only what is larger than `largest` shrinks.
-fn fit(sides: [usize; 2], pixel: [f64; 2], largest: [usize; 2], grows: bool) -> [usize; 2] {
-    let [height, width] = sides.map(as_f64);
-    let [pixel_height, pixel_width] = pixel;
-    // Relative to the finer side, so that no spacing, however small, divides by 0.
-    let finer = pixel_height.min(pixel_width);
-    let [height, width] = [
-        height * (pixel_height / finer),
-        width * (pixel_width / finer),
-    ];
+fn fit(sides: [usize; 2], steps: [f64; 2], largest: [usize; 2], grows: bool) -> [usize; 2] {
+    let ([rows, columns], [row_step, column_step]) = (sides.map(as_f64), steps);
+    let (height, width) = (rows * row_step, columns * column_step);
     let [largest_height, largest_width] = largest.map(as_f64);
     let factor = (largest_height / height).min(largest_width / width);
     let factor = if grows { factor } else { factor.min(1.0) };

@@ -2,9 +2,8 @@
 
 use crate::error::Result;
 use crate::intensity::Window;
-use crate::prepare::uniform_frames;
+use crate::prepare::{relative_steps, uniform_frames};
 use crate::resample::{as_f64, as_index, resample};
-use crate::samples::narrow;
 use crate::volume::{Kind, Volume};
 
 /// Where a plane is black, the ground is still seen: it shows where the plane ends.
@@ -66,7 +65,7 @@ pub fn thumbnail(volume: &Volume, max_side: usize) -> Picture {
     picture
 }
 
-/// One plane of a volume: where its rows and columns step, and how far apart they are.
+/// One plane of a volume: where it lies in memory, and how far apart its rows and columns are.
 struct Plane {
     /// Index of its first value within a channel.
     start: usize,
@@ -74,16 +73,16 @@ struct Plane {
     strides: [usize; 2],
     /// Rows and columns.
     sides: [usize; 2],
-    /// Distance of rows and of columns, in one unit for all planes of a picture.
-    spacing: [f64; 2],
+    /// Distance of rows and of columns, relative to the finest of the picture.
+    steps: [f64; 2],
     /// Draws the last row first.
     is_flipped: bool,
 }
 
 impl Plane {
-    /// Height and width in the unit of `spacing`.
+    /// Height and width in the unit of `steps`.
     fn extent(&self) -> [f64; 2] {
-        let ([rows, columns], [row_step, column_step]) = (self.sides, self.spacing);
+        let ([rows, columns], [row_step, column_step]) = (self.sides, self.steps);
         [as_f64(rows) * row_step, as_f64(columns) * column_step]
     }
 
@@ -105,58 +104,52 @@ impl Plane {
 fn planes_to_draw(volume: &Volume) -> Vec<Plane> {
     let [_, depth, height, width] = volume.shape();
     let n_plane = height * width;
-    let spacing = volume.spacing.map(|step| step.filter(|s| s.is_finite() && *s > 0.0));
+    let [_, row_step, column_step] = volume.spacing;
     let across = |d: usize| Plane {
         start: d * n_plane,
         strides: [width, 1],
         sides: [height, width],
-        spacing: match spacing {
-            [_, Some(row_step), Some(column_step)] => [row_step, column_step],
-            _ => [1.0, 1.0],
-        },
+        steps: relative_steps([row_step, column_step]),
         is_flipped: false,
     };
     match volume.kind {
-        Kind::Video => {
-            uniform_frames(depth, depth.min(N_FRAMES)).into_iter().map(across).collect()
-        }
-        Kind::Volume if depth > 1 => {
-            let steps = match spacing {
-                [Some(d), Some(h), Some(w)] => [d, h, w],
-                _ => [1.0; 3],
-            };
-            three_planes(volume, steps).into()
-        }
+        Kind::Video => uniform_frames(depth, depth.min(N_FRAMES))
+            .into_iter()
+            .map(across)
+            .collect(),
+        Kind::Volume if depth > 1 => three_planes(volume).into(),
         Kind::Image | Kind::Volume => vec![across(depth / 2)],
     }
 }
 
 /// Returns the middle planes along D, H and W.
-fn three_planes(volume: &Volume, steps: [f64; 3]) -> [Plane; 3] {
+fn three_planes(volume: &Volume) -> [Plane; 3] {
     let [_, depth, height, width] = volume.shape();
     let n_plane = height * width;
-    let [d, h, w] = steps;
+    let [d, h, w] = relative_steps(volume.spacing);
     // Canonical D grows to superior, and superior belongs at the top.
-    let is_flipped = volume.affine.is_some_and(|affine| affine.axis_order() == "SPL");
+    let is_flipped = volume
+        .affine
+        .is_some_and(|affine| affine.axis_order() == "SPL");
     let along_d = Plane {
         start: depth / 2 * n_plane,
         strides: [width, 1],
         sides: [height, width],
-        spacing: [h, w],
+        steps: [h, w],
         is_flipped: false,
     };
     let along_h = Plane {
         start: height / 2 * width,
         strides: [n_plane, 1],
         sides: [depth, width],
-        spacing: [d, w],
+        steps: [d, w],
         is_flipped,
     };
     let along_w = Plane {
         start: width / 2,
         strides: [n_plane, width],
         sides: [depth, height],
-        spacing: [d, h],
+        steps: [d, h],
         is_flipped,
     };
     [along_d, along_h, along_w]
@@ -235,10 +228,19 @@ impl Layout {
         let tallest = |row: &[[usize; 2]]| row.iter().map(|&[height, _]| height).max();
         let row_heights: Vec<usize> = sizes.chunks(n_columns).filter_map(tallest).collect();
         let widest = |column: usize| {
-            sizes.iter().skip(column).step_by(n_columns).map(|&[_, width]| width).max()
+            sizes
+                .iter()
+                .skip(column)
+                .step_by(n_columns)
+                .map(|&[_, width]| width)
+                .max()
         };
         let column_widths: Vec<usize> = (0..n_columns).filter_map(widest).collect();
-        let mut layout = Self { panels: Vec::new(), row_heights, column_widths };
+        let mut layout = Self {
+            panels: Vec::new(),
+            row_heights,
+            column_widths,
+        };
         layout.panels = layout.place(&sizes);
         layout
     }
@@ -249,14 +251,22 @@ impl Layout {
         let lefts = starts(&self.column_widths);
         let rows = tops.iter().zip(&self.row_heights);
         let cells = rows.flat_map(|row| {
-            lefts.iter().zip(&self.column_widths).map(move |column| (row, column))
+            lefts
+                .iter()
+                .zip(&self.column_widths)
+                .map(move |column| (row, column))
         });
         cells
             .zip(sizes)
-            .map(|(((top, cell_height), (left, cell_width)), &[height, width])| Panel {
-                corner: [top + (cell_height - height) / 2, left + (cell_width - width) / 2],
-                size: [height, width],
-            })
+            .map(
+                |(((top, cell_height), (left, cell_width)), &[height, width])| Panel {
+                    corner: [
+                        top + (cell_height - height) / 2,
+                        left + (cell_width - width) / 2,
+                    ],
+                    size: [height, width],
+                },
+            )
             .collect()
     }
 
@@ -271,7 +281,10 @@ impl Layout {
     /// Draws the lines between the cells.
     fn draw_lines(&self, picture: &mut Picture) {
         let in_gap = |starts: &[usize], index: usize| {
-            starts.iter().skip(1).any(|&start| index < start && index + LINE_PX >= start)
+            starts
+                .iter()
+                .skip(1)
+                .any(|&start| index < start && index + LINE_PX >= start)
         };
         let (tops, lefts) = (starts(&self.row_heights), starts(&self.column_widths));
         for (y, row) in picture.rgb.chunks_exact_mut(picture.width * 3).enumerate() {
@@ -303,24 +316,31 @@ fn total(sides: &[usize]) -> usize {
 
 /// Returns how many pixels a unit of length gets, so that the grid of planes fits `max_side`.
 fn scale_that_fits(planes: &[Plane], n_columns: usize, max_side: usize) -> f64 {
-    let largest = |axis: fn([f64; 2]) -> f64, planes: &mut dyn Iterator<Item = &Plane>| {
-        planes.map(|plane| axis(plane.extent())).fold(0.0, f64::max)
-    };
-    let height: f64 = planes.chunks(n_columns).map(|row| largest(|[h, _]| h, &mut row.iter())).sum();
-    let width: f64 = (0..n_columns)
-        .map(|column| largest(|[_, w]| w, &mut planes.iter().skip(column).step_by(n_columns)))
+    let extents: Vec<[f64; 2]> = planes.iter().map(Plane::extent).collect();
+    let largest = |sides: &mut dyn Iterator<Item = f64>| sides.fold(0.0, f64::max);
+    let height: f64 = extents
+        .chunks(n_columns)
+        .map(|row| largest(&mut row.iter().map(|[h, _]| *h)))
         .sum();
-    let n_rows = planes.len().div_ceil(n_columns);
-    let room = |n_cells: usize| as_f64(max_side.saturating_sub(LINE_PX * (n_cells - 1)));
-    let finest = planes.iter().flat_map(|plane| plane.spacing).fold(f64::INFINITY, f64::min);
-    // Rounding each panel to whole pixels may add half a pixel a cell.
-    let fit = |length: f64, n_cells: usize| (room(n_cells) - 0.5 * as_f64(n_cells)) / length;
-    let fitting = if planes.len() == 1 {
-        (as_f64(max_side) / height).min(as_f64(max_side) / width)
-    } else {
-        fit(height, n_rows).min(fit(width, n_columns))
+    let column = |first| {
+        extents
+            .iter()
+            .skip(first)
+            .step_by(n_columns)
+            .map(|[_, w]| *w)
     };
-    fitting.min(MAX_ENLARGEMENT / finest)
+    let width: f64 = (0..n_columns)
+        .map(|first| largest(&mut column(first)))
+        .sum();
+    let fit = |length: f64, n_cells: usize| {
+        // Lines between cells, and room for rounding up; a lone panel is clamped.
+        let n_spent = (LINE_PX + 2) * (n_cells - 1);
+        as_f64(max_side.saturating_sub(n_spent)) / length
+    };
+    let n_rows = planes.len().div_ceil(n_columns);
+    fit(height, n_rows)
+        .min(fit(width, n_columns))
+        .min(MAX_ENLARGEMENT)
 }
 
 /// Returns a panel's side: whole pixels, at least 1, whatever spacing a file claims.
@@ -332,5 +352,12 @@ fn pixels_of(length: f64, max_side: usize) -> usize {
 fn columns_that_draw_larger(planes: &[Plane], max_side: usize) -> usize {
     let (one_row, two_rows) = (planes.len(), planes.len().div_ceil(2));
     let scale = |n_columns| scale_that_fits(planes, n_columns, max_side);
-    if scale(two_rows) > scale(one_row) { two_rows } else { one_row }
+    if scale(two_rows) > scale(one_row) {
+        two_rows
+    } else {
+        one_row
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,7 @@ fn the_physical_aspect_is_kept_where_spacing_is_known() {
     ] {
         let mut object = volume([1, 1, 40, 40], Kind::Image);
         object.spacing = [None, height_mm, width_mm];
-        let found = fit([40, 40], pixel_sides(&object), [20, 20], true);
+        let found = fit([40, 40], in_plane_steps(&object), [20, 20], true);
         assert!(
             found == wanted || found == [1, 1],
             "{height_mm:?} {width_mm:?}: {found:?}"
