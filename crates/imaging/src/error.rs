@@ -62,7 +62,10 @@ pub enum Error {
 impl Error {
     /// Says that the machine failed while doing `action`.
     pub fn io(action: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Io { action: action.into(), source }
+        Self::Io {
+            action: action.into(),
+            source,
+        }
     }
 
     /// Says that a file breaks its format.
@@ -81,7 +84,12 @@ impl Error {
         found: impl Into<String>,
         wanted: impl Into<String>,
     ) -> Self {
-        Self::Malformed { format, code, found: found.into(), wanted: wanted.into() }
+        Self::Malformed {
+            format,
+            code,
+            found: found.into(),
+            wanted: wanted.into(),
+        }
     }
 
     /// Says that a valid file needs a feature that is not there.
@@ -90,7 +98,11 @@ impl Error {
         feature: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self::Unsupported { format, feature: feature.into(), advice: advice.into() }
+        Self::Unsupported {
+            format,
+            feature: feature.into(),
+            advice: advice.into(),
+        }
     }
 
     /// Returns the reason code under which reports count this error.

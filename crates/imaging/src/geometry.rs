@@ -23,7 +23,9 @@ impl Affine {
         let [h0, h1, h2] = h;
         let [d0, d1, d2] = d;
         let [o0, o1, o2] = origin;
-        Self { rows: [[w0, h0, d0, o0], [w1, h1, d1, o1], [w2, h2, d2, o2]] }
+        Self {
+            rows: [[w0, h0, d0, o0], [w1, h1, d1, o1], [w2, h2, d2, o2]],
+        }
     }
 
     /// Returns the column vectors of W, H, D and the origin.
@@ -44,7 +46,10 @@ impl Affine {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         let [w, h, d, origin] = self.columns();
-        let finite = [w, h, d, origin].iter().flatten().all(|value| value.is_finite());
+        let finite = [w, h, d, origin]
+            .iter()
+            .flatten()
+            .all(|value| value.is_finite());
         let volume = dot(cross(w, h), d).abs();
         finite && volume > 1e-6 * length(w) * length(h) * length(d) && volume > 0.0
     }
@@ -106,7 +111,9 @@ impl Affine {
 /// # Errors
 /// `Malformed` with `bad_geometry` if the affine is singular or not finite.
 pub fn canonicalise(volume: Volume) -> Result<Volume> {
-    let Some(affine) = volume.affine else { return Ok(volume) };
+    let Some(affine) = volume.affine else {
+        return Ok(volume);
+    };
     if !affine.is_usable() {
         return Err(Error::refused(
             "geometry",
@@ -121,7 +128,10 @@ pub fn canonicalise(volume: Volume) -> Result<Volume> {
     let nearest = affine.nearest_axes();
     // sources[i] = which stored axis (0 = D, 1 = H, 2 = W) becomes canonical axis i (S, P, L).
     let source = |patient_axis: usize| {
-        nearest.iter().position(|&(axis, _)| axis == patient_axis).unwrap_or(0)
+        nearest
+            .iter()
+            .position(|&(axis, _)| axis == patient_axis)
+            .unwrap_or(0)
     };
     let sources = [source(2), source(1), source(0)];
     let flips = sources.map(|axis| nearest.get(axis).is_some_and(|&(_, positive)| !positive));
@@ -148,7 +158,11 @@ fn reorder(
     let [flip_depth, flip_height, flip_width] = flips;
     let at = |index: usize, side: usize, flip: bool| if flip { side - 1 - index } else { index };
     let mut values = Vec::with_capacity(volume.values().len());
-    for channel in volume.values().chunks_exact(depth * height * width).take(n_channels) {
+    for channel in volume
+        .values()
+        .chunks_exact(depth * height * width)
+        .take(n_channels)
+    {
         for d in 0..new_depth {
             for h in 0..new_height {
                 let row = at(d, new_depth, flip_depth) * depth_stride
@@ -264,7 +278,10 @@ mod tests {
             .flat_map(|d| (0..height).flat_map(move |h| (0..width).map(move |w| (d, h, w))))
         {
             let value = after.plane(0, d).unwrap()[h * width + w];
-            let label = before.values().iter().position(|&v| v.to_bits() == value.to_bits());
+            let label = before
+                .values()
+                .iter()
+                .position(|&v| v.to_bits() == value.to_bits());
             let label = label.unwrap();
             let old = place(&affine, [label % 4, label / 4 % 3, label / 12]);
             let new = place(&moved, [w, h, d]);
@@ -274,8 +291,12 @@ mod tests {
 
     #[test]
     fn canonicalising_twice_changes_nothing() {
-        let affine =
-            Affine::from_columns([-1.0, 0.2, 0.0], [0.2, 1.0, 0.1], [0.0, 0.1, -2.0], [0.0; 3]);
+        let affine = Affine::from_columns(
+            [-1.0, 0.2, 0.0],
+            [0.2, 1.0, 0.1],
+            [0.0, 0.1, -2.0],
+            [0.0; 3],
+        );
         let once = canonicalise(labelled(affine)).unwrap();
         assert_eq!(canonicalise(once.clone()).unwrap(), once);
     }
@@ -284,6 +305,12 @@ mod tests {
     fn a_singular_affine_is_refused() {
         let affine = Affine::from_columns([1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0; 3], [0.0; 3]);
         let refused = canonicalise(labelled(affine));
-        assert!(matches!(refused, Err(Error::Malformed { code: Code::BadGeometry, .. })));
+        assert!(matches!(
+            refused,
+            Err(Error::Malformed {
+                code: Code::BadGeometry,
+                ..
+            })
+        ));
     }
 }

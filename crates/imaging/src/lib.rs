@@ -16,12 +16,14 @@ pub mod archive;
 mod dicom;
 mod error;
 mod geometry;
+mod inflate;
 mod limits;
 pub mod manifest;
 mod metaimage;
 mod nifti;
 mod npy;
 mod nrrd;
+mod payload;
 mod prepare;
 mod raster;
 mod read;
@@ -35,6 +37,7 @@ mod volume;
 pub use error::{Error, Result};
 pub use geometry::{Affine, canonicalise};
 pub use limits::Limits;
+pub use npy::write_npy;
 pub use read::{
     DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,
     read_head, read_path, read_whole, sniff,

@@ -48,8 +48,14 @@ impl Limits {
     /// # Errors
     /// `LimitExceeded` if the product passes `max_voxels` or does not fit the address space.
     pub fn voxels(&self, shape: [u64; 4]) -> Result<usize> {
-        let asked = shape.iter().try_fold(1_u64, |product, &side| product.checked_mul(side));
-        self.charge("voxels of one object", asked.unwrap_or(u64::MAX), self.max_voxels)
+        let asked = shape
+            .iter()
+            .try_fold(1_u64, |product, &side| product.checked_mul(side));
+        self.charge(
+            "voxels of one object",
+            asked.unwrap_or(u64::MAX),
+            self.max_voxels,
+        )
     }
 
     /// Checks a number of bytes that is about to be reserved or read.
@@ -88,11 +94,19 @@ impl Limits {
     /// # Errors
     /// `LimitExceeded` above `max_decompressed`.
     pub fn decompressed(&self, n_compressed: u64, asked: u64) -> Result<usize> {
-        self.charge("decompressed bytes", asked, self.max_decompressed(n_compressed))
+        self.charge(
+            "decompressed bytes",
+            asked,
+            self.max_decompressed(n_compressed),
+        )
     }
 
     fn charge(&self, what: &'static str, asked: u64, allowed: u64) -> Result<usize> {
-        let refused = Error::LimitExceeded { what, allowed, asked };
+        let refused = Error::LimitExceeded {
+            what,
+            allowed,
+            asked,
+        };
         if asked > allowed {
             return Err(refused);
         }
@@ -107,7 +121,13 @@ mod tests {
     #[test]
     fn a_product_that_overflows_is_refused_not_wrapped() {
         let refused = Limits::default().voxels([3, u64::MAX, u64::MAX, 2]);
-        assert!(matches!(refused, Err(Error::LimitExceeded { asked: u64::MAX, .. })));
+        assert!(matches!(
+            refused,
+            Err(Error::LimitExceeded {
+                asked: u64::MAX,
+                ..
+            })
+        ));
     }
 
     #[test]

@@ -2,5 +2,13 @@
 use crate::error::{Error, Result};
 use crate::read::{ReadOptions, Siblings};
 use crate::volume::Volume;
-pub(crate) fn is_nrrd(_head: &[u8]) -> bool { false }
-pub(crate) fn read(_bytes: &[u8], _siblings: Siblings<'_>, _options: &ReadOptions) -> Result<Vec<Volume>> { Err(Error::unsupported("nrrd", "", "")) }
+pub(crate) fn is_nrrd(_head: &[u8]) -> bool {
+    false
+}
+pub(crate) fn read(
+    _bytes: &[u8],
+    _siblings: Siblings<'_>,
+    _options: &ReadOptions,
+) -> Result<Vec<Volume>> {
+    Err(Error::unsupported("nrrd", "", ""))
+}

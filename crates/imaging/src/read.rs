@@ -48,6 +48,7 @@ pub enum Format {
 
 /// Fetches a file that a detached header names, by the name in the header.
 ///
+/// A leading `*` stands for the header's own file name without its extension: `*.img`.
 /// Implementations refuse names that leave the header's own folder.
 pub type Siblings<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
 
@@ -60,7 +61,7 @@ pub fn sniff(head: &[u8]) -> Option<Format> {
     }
     if nifti::is_nifti(head) {
         Some(Format::Nifti)
-    } else if head.starts_with(b"NRRD000") {
+    } else if nrrd::is_nrrd(head) {
         Some(Format::Nrrd)
     } else if head.starts_with(b"\x93NUMPY") {
         Some(Format::Npy)
@@ -83,7 +84,11 @@ pub fn sniff(head: &[u8]) -> Option<Format> {
 /// As `read_file`.
 pub fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let refuse = |_: &str| {
-        Err(Error::unsupported("detached header", "reading from bytes alone", "pass the path"))
+        Err(Error::unsupported(
+            "detached header",
+            "reading from bytes alone",
+            "pass the path",
+        ))
     };
     read_with_siblings(bytes, &refuse, options)
 }
@@ -93,7 +98,11 @@ pub fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
 /// # Errors
 /// As `read_file`; a folder with several objects is refused with their number.
 pub fn read_path(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
-    if path.is_dir() { series::read_folder(path, options) } else { read_file(path, options) }
+    if path.is_dir() {
+        series::read_folder(path, options)
+    } else {
+        read_file(path, options)
+    }
 }
 
 /// Reads every image of one file: mostly one, several for 4D files.
@@ -107,8 +116,21 @@ pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
     }
     let bytes = read_whole(path, &options.limits)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let siblings = |name: &str| read_sibling(folder, name, &options.limits);
+    let stem = stem(path);
+    let siblings = |name: &str| match name.strip_prefix('*') {
+        Some(end) => read_sibling(folder, &format!("{stem}{end}"), &options.limits),
+        None => read_sibling(folder, name, &options.limits),
+    };
     read_with_siblings(&bytes, &siblings, options)
+}
+
+/// Returns a path's file name without `.gz` and without its last extension.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.rsplit_once('.')
+        .map_or(name, |(stem, _)| stem)
+        .to_owned()
 }
 
 fn read_with_siblings(
@@ -158,7 +180,9 @@ pub fn read_head(path: &Path) -> Result<Vec<u8>> {
 /// `Io`; `LimitExceeded` above `max_bytes`; `Mismatch` for pipes and devices, which have no size.
 pub fn read_whole(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
-    let status = file.metadata().map_err(|e| Error::io("asking for the file's size", e))?;
+    let status = file
+        .metadata()
+        .map_err(|e| Error::io("asking for the file's size", e))?;
     if !status.is_file() {
         return Err(Error::Mismatch {
             what: "path",

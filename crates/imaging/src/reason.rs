@@ -122,6 +122,9 @@ pub struct Reason {
 impl Reason {
     /// Joins a code and its explanation.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self {
+            code,
+            detail: detail.into(),
+        }
     }
 }

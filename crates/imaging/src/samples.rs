@@ -59,7 +59,10 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// Changes nothing.
-    pub(crate) const IDENTITY: Self = Self { slope: 1.0, intercept: 0.0 };
+    pub(crate) const IDENTITY: Self = Self {
+        slope: 1.0,
+        intercept: 0.0,
+    };
 
     /// Returns true if the map changes nothing.
     pub(crate) fn is_identity(self) -> bool {
@@ -73,7 +76,10 @@ impl Linear {
 }
 
 /// Rounds to the nearest f32; a `Volume` holds nothing wider.
-#[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is what is asked for")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "rounding to f32 is what is asked for"
+)]
 pub(crate) fn narrow(value: f64) -> f32 {
     value as f32
 }
@@ -113,7 +119,11 @@ pub(crate) fn extend_f32(
         ($number:ty, $exact:expr, $wide:expr) => {{
             let little = order == ByteOrder::Little;
             let parse = move |raw: &[u8; size_of::<$number>()]| {
-                if little { <$number>::from_le_bytes(*raw) } else { <$number>::from_be_bytes(*raw) }
+                if little {
+                    <$number>::from_le_bytes(*raw)
+                } else {
+                    <$number>::from_be_bytes(*raw)
+                }
             };
             let (chunks, _) = bytes.as_chunks::<{ size_of::<$number>() }>();
             if map.is_identity() {

@@ -58,7 +58,9 @@ impl Volume {
     /// `Mismatch` if a side is 0, C is neither 1 nor 3, or the values do not fill the shape.
     pub fn new(values: Vec<f32>, shape: [usize; 4], kind: Kind) -> Result<Self> {
         let [n_channels, ..] = shape;
-        let wanted = shape.iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
+        let wanted = shape
+            .iter()
+            .try_fold(1_usize, |product, &side| product.checked_mul(side));
         if wanted != Some(values.len()) || values.is_empty() || !matches!(n_channels, 1 | 3) {
             return Err(Error::Mismatch {
                 what: "volume shape [C, D, H, W] with C 1 or 3",
@@ -122,7 +124,11 @@ impl Volume {
     /// As `new`.
     pub(crate) fn with_values(self, values: Vec<f32>, shape: [usize; 4]) -> Result<Self> {
         let fresh = Self::new(values, shape, self.kind)?;
-        Ok(Self { values: fresh.values, shape: fresh.shape, ..self })
+        Ok(Self {
+            values: fresh.values,
+            shape: fresh.shape,
+            ..self
+        })
     }
 }
 
@@ -132,10 +138,16 @@ mod tests {
 
     #[test]
     fn a_shape_must_be_filled_exactly_and_have_1_or_3_channels() {
-        for (n_values, shape) in
-            [(0, [1, 0, 2, 2]), (4, [1, 1, 2, 3]), (8, [2, 1, 2, 2]), (1, [1, usize::MAX, 2, 2])]
-        {
-            assert!(Volume::new(vec![0.0; n_values], shape, Kind::Image).is_err(), "{shape:?}");
+        for (n_values, shape) in [
+            (0, [1, 0, 2, 2]),
+            (4, [1, 1, 2, 3]),
+            (8, [2, 1, 2, 2]),
+            (1, [1, usize::MAX, 2, 2]),
+        ] {
+            assert!(
+                Volume::new(vec![0.0; n_values], shape, Kind::Image).is_err(),
+                "{shape:?}"
+            );
         }
         assert!(Volume::new(vec![0.0; 12], [3, 1, 2, 2], Kind::Image).is_ok());
     }
