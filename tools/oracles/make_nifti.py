@@ -39,6 +39,9 @@ def numbers(rng, dtype, shape):
         limits = np.iinfo(dtype)
         values = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
         values.flat[:2] = [limits.min, limits.max]
+        if dtype.itemsize == 8:
+            # Rounding to f64 first would lose the 1 that breaks the tie.
+            values.flat[2] = 2**60 + 2**36 + 1
         return values
     values = rng.normal(0, 1000, shape).astype(dtype)
     values.flat[:5] = [-0.0, np.inf, -np.inf, np.nan, 1e-42]

@@ -68,11 +68,13 @@ pub(crate) fn read(
     let (file, is_compressed) = if magic.single {
         (bytes, is_gzip(bytes))
     } else {
-        paired = fetch_img(siblings, is_gzip(bytes))?;
-        // Voxels may look like gzip by chance, but then there are enough of them.
+        let named_gz;
+        (paired, named_gz) = fetch_img(siblings, is_gzip(bytes))?;
+        // Plain voxels may look like gzip by chance, but then there are enough of them.
+        let is_short = (paired.len() as u64) < grid.end(&header)?;
         (
             paired.as_slice(),
-            is_gzip(&paired) && (paired.len() as u64) < grid.end(&header)?,
+            is_gzip(&paired) && (named_gz || is_short),
         )
     };
     let stored = Stored {
@@ -104,16 +106,17 @@ pub(crate) fn read(
     Ok(volumes)
 }
 
-/// Fetches the voxels of a pair; the header does not name their file.
-fn fetch_img(siblings: Siblings<'_>, header_is_compressed: bool) -> Result<Vec<u8>> {
-    let mut names = ["*.img", "*.img.gz", "*.IMG"];
+/// Fetches the voxels of a pair, whose file the header does not name, and says whether the name
+/// ends in `.gz`.
+fn fetch_img(siblings: Siblings<'_>, header_is_compressed: bool) -> Result<(Vec<u8>, bool)> {
+    let mut names = [("*.img", false), ("*.img.gz", true), ("*.IMG", false)];
     if header_is_compressed {
         names.swap(0, 1);
     }
-    for name in names {
+    for (name, is_named_gz) in names {
         match siblings(name) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            fetched => return fetched,
+            fetched => return Ok((fetched?, is_named_gz)),
         }
     }
     Err(Error::refused(

@@ -25,14 +25,14 @@ struct Expected {
 }
 
 /// Returns the folder of committed fixtures of a format.
-pub fn fixtures(format: &str) -> PathBuf {
+pub(crate) fn fixtures(format: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../testdata")
         .join(format)
 }
 
 /// Runs `tools/oracles/SCRIPT`; `None`, with a printed line, where Python lacks what it needs.
-pub fn generate(script: &str) -> Option<tempfile::TempDir> {
+pub(crate) fn generate(script: &str) -> Option<tempfile::TempDir> {
     #[allow(
         clippy::disallowed_methods,
         reason = "a test may be told which Python to use"
@@ -66,7 +66,7 @@ pub fn generate(script: &str) -> Option<tempfile::TempDir> {
 }
 
 /// Reads every file of a folder's `expected.json`, and returns their number.
-pub fn check_folder(folder: &Path) -> usize {
+pub(crate) fn check_folder(folder: &Path) -> usize {
     let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
     let files: Vec<File> = serde_json::from_str(&text).unwrap();
     for file in &files {
