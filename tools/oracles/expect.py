@@ -54,3 +54,17 @@ def spacing_of(affine):
     """Lengths of the columns in the order D, H, W."""
     w, h, d = (float(np.linalg.norm(affine[:3, i])) for i in range(3))
     return [d, h, w]
+
+
+def canonical(array, affine_lps):
+    """[x, y, z, ...] with an LPS affine -> our storage order [z, y, x, ...] and its LPS affine.
+
+    The axes are found by nibabel (which thinks in RAS), not by the code under test.
+    """
+    import nibabel as nib
+
+    ras = np.diag([-1, -1, 1, 1]) @ np.asarray(affine_lps, float)
+    orientation = nib.orientations.io_orientation(ras)
+    turned = nib.orientations.apply_orientation(array, orientation)
+    moved = ras @ nib.orientations.inv_ornt_aff(orientation, array.shape[:3])
+    return to_lps_storage(turned, moved)

@@ -157,7 +157,7 @@ impl Grid {
         let n_parts = n_parts.unwrap_or(u64::MAX);
         limits.parts(n_parts)?;
         // Charged as one object: all parts are in memory at once.
-        let in_plane = x.checked_mul(y).unwrap_or(u64::MAX);
+        let in_plane = x.saturating_mul(y);
         limits.voxels([n_stored_channels as u64, n_parts, depth, in_plane])?;
         let side = |side: u64| limits.voxels([1, 1, 1, side]);
         Ok(Self {

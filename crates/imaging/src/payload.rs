@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::inflate::{self, Wrapper};
 use crate::limits::Limits;
 use crate::reason::Code;
-use crate::samples::{ByteOrder, Linear, Scalar, extend_f32, narrow};
+use crate::samples::{ByteOrder, Linear, Scalar, extend_f32};
 
 /// Numbers that are decoded at a time: a block and its result stay in the first-level cache.
 const BLOCK: usize = 2048;
@@ -168,7 +168,7 @@ pub(crate) fn parse_text(format: &'static str, text: &[u8], n_values: usize) -> 
     for word in words.filter(|word| !word.is_empty()).take(n_values) {
         let number = str::from_utf8(word)
             .ok()
-            .and_then(|word| word.parse::<f64>().ok());
+            .and_then(|word| word.parse::<f32>().ok());
         let Some(number) = number else {
             return Err(Error::malformed(
                 format,
@@ -176,7 +176,7 @@ pub(crate) fn parse_text(format: &'static str, text: &[u8], n_values: usize) -> 
                 "decimal numbers",
             ));
         };
-        values.push(narrow(number));
+        values.push(number);
     }
     if values.len() < n_values {
         return Err(Error::refused(
