@@ -24,6 +24,7 @@ mod metaimage;
 mod nifti;
 mod npy;
 mod nrrd;
+mod payload;
 mod prepare;
 mod raster;
 mod read;

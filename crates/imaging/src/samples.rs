@@ -96,6 +96,24 @@ pub(crate) fn widen_u64(value: u64) -> f64 {
     value as f64
 }
 
+/// Rounds once to the nearest f32.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "rounding to f32 is what is asked for"
+)]
+fn round_i64(value: i64) -> f32 {
+    value as f32
+}
+
+/// As `round_i64`.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "rounding to f32 is what is asked for"
+)]
+fn round_u64(value: u64) -> f32 {
+    value as f32
+}
+
 /// Decodes all of `bytes` into f32 and appends them to `out`.
 ///
 /// # Errors
@@ -140,9 +158,9 @@ pub(crate) fn extend_f32(
         Scalar::I16 => decode!(i16, f32::from, f64::from),
         Scalar::U32 => decode!(u32, |v| narrow(f64::from(v)), f64::from),
         Scalar::I32 => decode!(i32, |v| narrow(f64::from(v)), f64::from),
-        // Through f64: what numpy does for `astype(float64).astype(float32)`.
-        Scalar::U64 => decode!(u64, |v| narrow(widen_u64(v)), widen_u64),
-        Scalar::I64 => decode!(i64, |v| narrow(widen_i64(v)), widen_i64),
+        // Straight to f32, as numpy's `astype(float32)`: rounding twice may end one step off.
+        Scalar::U64 => decode!(u64, round_u64, widen_u64),
+        Scalar::I64 => decode!(i64, round_i64, widen_i64),
         Scalar::F32 => decode!(f32, |v| v, f64::from),
         Scalar::F64 => decode!(f64, narrow, |v| v),
     }
@@ -172,6 +190,18 @@ mod tests {
             })*};
         }
         check!(U8 u8, I8 i8, U16 u16, I16 i16, U32 u32, I32 i32, U64 u64, I64 i64, F32 f32, F64 f64);
+    }
+
+    #[test]
+    fn wide_integers_are_rounded_once() {
+        // Half a step of f32 and 1: through f64 the 1 is lost, and the tie falls to even.
+        let stored = (1_i64 << 60) + (1 << 36) + 1;
+        for scalar in [Scalar::I64, Scalar::U64] {
+            let mut out = Vec::new();
+            let layout = (scalar, ByteOrder::Little);
+            extend_f32(&mut out, &stored.to_le_bytes(), layout, Linear::IDENTITY).unwrap();
+            assert_eq!(out, [2.0_f32.powi(60) + 2.0_f32.powi(37)]);
+        }
     }
 
     #[test]
