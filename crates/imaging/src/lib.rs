@@ -17,6 +17,7 @@ mod dicom;
 mod dicomdir;
 mod error;
 mod geometry;
+mod inflate;
 mod intensity;
 mod limits;
 pub mod manifest;
@@ -40,6 +41,7 @@ mod volume;
 pub use error::{Error, Result};
 pub use geometry::{Affine, canonicalise};
 pub use limits::Limits;
+pub use npy::write_npy;
 pub use prepare::{Filter, Input, InputConfig, Scaled, prepare, scaled};
 pub use read::{
     DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,

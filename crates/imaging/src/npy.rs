@@ -14,7 +14,491 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::payload::{Stored, gather};
 use crate::read::ReadOptions;
-use crate::volume::Volume;
-pub(crate) fn read(_bytes: &[u8], _options: &ReadOptions) -> Result<Vec<Volume>> {
-    Err(Error::unsupported("npy", "", ""))
+use crate::reason::Code;
+use crate::samples::{ByteOrder, Linear, Scalar};
+use crate::volume::{Kind, Volume};
+
+const FORMAT: &str = "npy";
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// How one number of an array is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Element {
+    Scalar(Scalar),
+    Bool,
+    Half,
+}
+
+/// The checked header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Header {
+    element: Element,
+    order: ByteOrder,
+    is_fortran: bool,
+    shape: Vec<u64>,
+}
+
+/// What the shape means: how many places one step along each axis of the volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Meaning {
+    /// C, D, H, W; C may be 4 here, the last being alpha.
+    sides: [u64; 4],
+    /// Which axis of the array is C, D, H, W; `None` for one that the array lacks.
+    axes: [Option<usize>; 4],
+}
+
+/// Reads the one image of a file.
+pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
+    let (header, data_start) = split_header(bytes)?;
+    let meaning = meaning(&header.shape)?;
+    let [n_channels, depth, ..] = meaning.sides;
+    options.limits.frames(depth)?;
+    let n_values = options.limits.voxels(meaning.sides)?;
+    let stored = decode(bytes, data_start, &header, n_values, &options.limits)?;
+    let mut sides = [0; 4];
+    for (side, asked) in sides.iter_mut().zip(meaning.sides) {
+        *side = options.limits.voxels([1, 1, 1, asked])?;
+    }
+    let [_, depth, height, width] = sides;
+    let shape = [
+        sides.map(|side| side.min(3)).first().copied().unwrap_or(1),
+        depth,
+        height,
+        width,
+    ];
+    let is_as_stored = !header.is_fortran && meaning.axes.is_sorted() && n_channels < 4;
+    let values = if is_as_stored {
+        stored
+    } else {
+        gather(&stored, 0, shape, strides(&header, &meaning))
+    };
+    let kind = if depth == 1 {
+        Kind::Image
+    } else {
+        Kind::Volume
+    };
+    let mut volume = Volume::new(values, shape, kind)?;
+    note(&mut volume, &header, n_channels);
+    Ok(vec![volume])
+}
+
+fn note(volume: &mut Volume, header: &Header, n_channels: u64) {
+    if n_channels > 1 {
+        volume.full_scale = match header.element {
+            Element::Scalar(Scalar::U8) => Some(255.0),
+            Element::Scalar(Scalar::U16) => Some(65_535.0),
+            _ => None,
+        };
+    }
+    volume.note(Code::SpacingUnknown, "an array states no pixel size");
+    if volume.kind == Kind::Volume {
+        volume.note(
+            Code::StackAxisUnknown,
+            "an array does not say what its axes are",
+        );
+    }
+    if n_channels == 4 {
+        volume.note(Code::AlphaDropped, "the fourth channel");
+    }
+    if header.element == Element::Bool {
+        volume.note(Code::LabelMap, "values are true or false");
+    }
+}
+
+/// Applies the module's table.
+fn meaning(shape: &[u64]) -> Result<Meaning> {
+    if shape.contains(&0) {
+        let found = "an array with a side of 0";
+        return Err(Error::refused(
+            FORMAT,
+            Code::NoPixels,
+            found,
+            "at least one value",
+        ));
+    }
+    let (sides, axes) = match *shape {
+        [h, w] => ([1, 1, h, w], [None, None, Some(0), Some(1)]),
+        [h, w, c @ (3 | 4)] => ([c, 1, h, w], [Some(2), None, Some(0), Some(1)]),
+        [d, h, w] => ([1, d, h, w], [None, Some(0), Some(1), Some(2)]),
+        [c @ (1 | 3), d, h, w] => ([c, d, h, w], [Some(0), Some(1), Some(2), Some(3)]),
+        [d, h, w, c @ (3 | 4)] => ([c, d, h, w], [Some(3), Some(0), Some(1), Some(2)]),
+        _ => {
+            let feature = format!("an array of shape {shape:?}");
+            let advice = "save [H, W], [H, W, 3], [D, H, W], [1 or 3, D, H, W] or [D, H, W, 3]";
+            return Err(Error::unsupported(FORMAT, feature, advice));
+        }
+    };
+    Ok(Meaning { sides, axes })
+}
+
+/// Returns how many numbers lie between neighbours along C, D, H, W.
+fn strides(header: &Header, meaning: &Meaning) -> [usize; 4] {
+    meaning.axes.map(|axis| {
+        let Some(axis) = axis else { return 0 };
+        // Charged before: the product of all sides fits.
+        let product = |sides: &[u64]| sides.iter().product::<u64>();
+        let stride = if header.is_fortran {
+            product(header.shape.get(..axis).unwrap_or_default())
+        } else {
+            product(header.shape.get(axis + 1..).unwrap_or_default())
+        };
+        usize::try_from(stride).unwrap_or(usize::MAX)
+    })
+}
+
+/// Decodes all numbers in file order.
+fn decode(
+    bytes: &[u8],
+    data_start: usize,
+    header: &Header,
+    n_values: usize,
+    limits: &Limits,
+) -> Result<Vec<f32>> {
+    let scalar = match header.element {
+        Element::Scalar(scalar) => scalar,
+        Element::Bool => Scalar::U8,
+        Element::Half => Scalar::U16,
+    };
+    let stored = Stored {
+        format: FORMAT,
+        bytes,
+        wrapper: None,
+        skip: data_start as u64,
+        layout: (scalar, header.order),
+        map: Linear::IDENTITY,
+    };
+    if header.element != Element::Half {
+        return Ok(stored.values(n_values, limits)?.0);
+    }
+    let (raw, _) = stored.raw(n_values, limits)?;
+    let (halves, _) = raw.as_chunks::<2>();
+    let parse = match header.order {
+        ByteOrder::Little => u16::from_le_bytes,
+        ByteOrder::Big => u16::from_be_bytes,
+    };
+    Ok(halves.iter().map(|&half| widen_half(parse(half))).collect())
+}
+
+/// Widens an IEEE 754 binary16; every one of them is an f32.
+fn widen_half(half: u16) -> f32 {
+    let sign = u32::from(half >> 15) << 31;
+    let exponent = u32::from(half >> 10) & 0x1f;
+    let fraction = u32::from(half) & 0x3ff;
+    let magnitude = match exponent {
+        // Subnormal: a whole number of 2^-24.
+        0 => (f32::from(half & 0x3ff) * 2.0_f32.powi(-24)).to_bits(),
+        0x1f => 0x7f80_0000 | fraction << 13,
+        _ => (exponent + 112) << 23 | fraction << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+/// Parses the header and returns it with the byte at which numbers begin.
+fn split_header(bytes: &[u8]) -> Result<(Header, usize)> {
+    let short = || {
+        let found = format!("a header of {} bytes", bytes.len());
+        Error::refused(FORMAT, Code::Truncated, found, "all of the header")
+    };
+    let behind = bytes.strip_prefix(MAGIC).ok_or_else(short)?;
+    let (&[major, _minor], behind) = behind.split_first_chunk::<2>().ok_or_else(short)?;
+    let (n_header, behind) = match major {
+        1 => {
+            let (&raw, behind) = behind.split_first_chunk::<2>().ok_or_else(short)?;
+            (usize::from(u16::from_le_bytes(raw)), behind)
+        }
+        2 | 3 => {
+            let (&raw, behind) = behind.split_first_chunk::<4>().ok_or_else(short)?;
+            (
+                usize::try_from(u32::from_le_bytes(raw)).unwrap_or(usize::MAX),
+                behind,
+            )
+        }
+        _ => {
+            let advice = "save it with numpy's own writer";
+            return Err(Error::unsupported(
+                FORMAT,
+                format!("version {major}"),
+                advice,
+            ));
+        }
+    };
+    let text = behind.get(..n_header).ok_or_else(short)?;
+    let text = str::from_utf8(text)
+        .map_err(|_| Error::malformed(FORMAT, "a header that is no text", "a Python dict"))?;
+    let data_start = bytes.len() - behind.len() + n_header;
+    Ok((parse_header(text)?, data_start))
+}
+
+/// Parses the dict literal that numpy writes: three keys, in any order.
+fn parse_header(text: &str) -> Result<Header> {
+    let wanted = "a dict with 'descr', 'fortran_order' and 'shape'";
+    let broken = |found: &str| Error::malformed(FORMAT, found, wanted);
+    let value_of = |key: &str| {
+        let (_, behind) = text.split_once(&format!("'{key}'"))?;
+        Some(behind.trim_start().strip_prefix(':')?.trim_start())
+    };
+    let descr = value_of("descr").ok_or_else(|| broken("no 'descr'"))?;
+    let (element, order) = parse_descr(descr)?;
+    let is_fortran = match value_of("fortran_order") {
+        Some(value) if value.starts_with("True") => true,
+        Some(value) if value.starts_with("False") => false,
+        _ => return Err(broken("no 'fortran_order'")),
+    };
+    let inner = value_of("shape")
+        .and_then(|value| value.strip_prefix('('))
+        .and_then(|value| value.split_once(')'))
+        .map(|(inner, _)| inner)
+        .ok_or_else(|| broken("no 'shape'"))?;
+    let sides = inner
+        .split(',')
+        .map(str::trim)
+        .filter(|side| !side.is_empty());
+    let shape = sides
+        // numpy 1 on Python 2 wrote long integers with a suffix.
+        .map(|side| side.trim_end_matches('L').parse().ok())
+        .take(33)
+        .collect::<Option<Vec<u64>>>()
+        .ok_or_else(|| broken("a shape that is no tuple of whole numbers"))?;
+    Ok(Header {
+        element,
+        order,
+        is_fortran,
+        shape,
+    })
+}
+
+fn parse_descr(descr: &str) -> Result<(Element, ByteOrder)> {
+    let unsupported = |feature: &str| {
+        Err(Error::unsupported(
+            FORMAT,
+            feature,
+            "save real numbers of at most 64 bits",
+        ))
+    };
+    if descr.starts_with('[') {
+        return unsupported("a structured data type");
+    }
+    let quote = descr
+        .chars()
+        .next()
+        .filter(|quote| matches!(quote, '\'' | '"'));
+    let code = quote
+        .and_then(|quote| descr.split(quote).nth(1))
+        .unwrap_or_default();
+    let order = if code.starts_with('>') {
+        ByteOrder::Big
+    } else {
+        ByteOrder::Little
+    };
+    let element = match code.trim_start_matches(['<', '>', '|']) {
+        "b1" => Element::Bool,
+        "u1" => Element::Scalar(Scalar::U8),
+        "i1" => Element::Scalar(Scalar::I8),
+        "u2" => Element::Scalar(Scalar::U16),
+        "i2" => Element::Scalar(Scalar::I16),
+        "u4" => Element::Scalar(Scalar::U32),
+        "i4" => Element::Scalar(Scalar::I32),
+        "u8" => Element::Scalar(Scalar::U64),
+        "i8" => Element::Scalar(Scalar::I64),
+        "f2" => Element::Half,
+        "f4" => Element::Scalar(Scalar::F32),
+        "f8" => Element::Scalar(Scalar::F64),
+        "f16" => return unsupported("data type float128"),
+        "c8" | "c16" | "c32" => return unsupported("a complex data type"),
+        "O" => return unsupported("a data type of pickled objects"),
+        _ => return unsupported("a data type that is no number"),
+    };
+    Ok((element, order))
+}
+
+/// Writes a volume's values as an f32 array of shape `[C, D, H, W]`, little-endian.
+///
+/// # Errors
+/// `Io`.
+pub fn write_npy(out: &mut impl Write, volume: &Volume) -> Result<()> {
+    let [n_channels, depth, height, width] = volume.shape();
+    let dict = format!(
+        "{{'descr': '<f4', 'fortran_order': False, \
+         'shape': ({n_channels}, {depth}, {height}, {width}), }}"
+    );
+    // Magic, version and length take 10 bytes, the line feed 1; numbers begin at a multiple of 64.
+    let n_padding = (64 - (dict.len() + 11) % 64) % 64;
+    let failed = |source| Error::io("writing npy", source);
+    let n_header = u16::try_from(dict.len() + n_padding + 1).map_err(|_| Error::Mismatch {
+        what: "header of the array",
+        expected: "at most 65535 bytes".into(),
+        got: dict.len().to_string(),
+    })?;
+    out.write_all(MAGIC).map_err(failed)?;
+    out.write_all(&[1, 0]).map_err(failed)?;
+    out.write_all(&n_header.to_le_bytes()).map_err(failed)?;
+    out.write_all(format!("{dict}{:n_padding$}\n", "").as_bytes())
+        .map_err(failed)?;
+    let mut block = Vec::with_capacity(1 << 16);
+    for values in volume.values().chunks(1 << 14) {
+        block.clear();
+        block.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        out.write_all(&block).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn array(descr: &str, is_fortran: bool, shape: &str, numbers: &[u8]) -> Vec<u8> {
+        let order = if is_fortran { "True" } else { "False" };
+        let dict =
+            format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([1, 0, u8::try_from(dict.len()).unwrap(), 0]);
+        bytes.extend(dict.as_bytes());
+        bytes.extend(numbers);
+        bytes
+    }
+
+    fn read_one(bytes: &[u8]) -> Result<Volume> {
+        read(bytes, &ReadOptions::default()).map(|mut volumes| volumes.remove(0))
+    }
+
+    /// Reads bytes 0, 1, 2, ... under a shape.
+    fn check(shape: &str, n: u8, is_fortran: bool) -> Option<([usize; 4], Vec<f32>)> {
+        let numbers: Vec<u8> = (0..n).collect();
+        let volume = read_one(&array("|u1", is_fortran, shape, &numbers)).ok()?;
+        Some((volume.shape(), volume.into_values()))
+    }
+
+    fn floats(values: &[u8]) -> Vec<f32> {
+        values.iter().copied().map(f32::from).collect()
+    }
+
+    #[test]
+    fn the_shape_decides_what_an_array_is() {
+        let upwards = |n: u8| (0..n).map(f32::from).collect::<Vec<_>>();
+        for (shape, wanted) in [
+            ("(2, 2)", [1, 1, 2, 2]),
+            ("(2, 3, 2)", [1, 2, 3, 2]),
+            ("(1, 3, 2)", [1, 1, 3, 2]),
+            ("(1, 2, 2, 3)", [1, 2, 2, 3]),
+            ("(3, 2, 2, 3)", [3, 2, 2, 3]),
+        ] {
+            let n = u8::try_from(wanted.iter().product::<usize>()).unwrap();
+            assert_eq!(
+                check(shape, n, false),
+                Some((wanted, upwards(n))),
+                "{shape}"
+            );
+        }
+        let rgb = floats(&[0, 3, 1, 4, 2, 5]);
+        assert_eq!(check("(1, 2, 3)", 6, false), Some(([3, 1, 1, 2], rgb)));
+        let rgba = floats(&[0, 4, 1, 5, 2, 6]);
+        assert_eq!(
+            check("(2, 1, 4)", 8, false),
+            Some(([3, 1, 2, 1], rgba.clone()))
+        );
+        assert_eq!(check("(2, 1, 1, 4)", 8, false), Some(([3, 2, 1, 1], rgba)));
+        for shape in [
+            "()",
+            "(8,)",
+            "(2, 2, 2, 1)",
+            "(2, 0)",
+            "(1, 1, 1, 2, 4)",
+            "(-2, 2)",
+        ] {
+            assert_eq!(check(shape, 8, false), None, "{shape}");
+        }
+    }
+
+    #[test]
+    fn fortran_order_is_transposed() {
+        let wanted = floats(&[0, 2, 4, 1, 3, 5]);
+        assert_eq!(check("(2, 3)", 6, true), Some(([1, 1, 2, 3], wanted)));
+        let wanted = floats(&[0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11]);
+        assert_eq!(check("(2, 2, 3)", 12, true), Some(([3, 1, 2, 2], wanted)));
+    }
+
+    #[test]
+    fn every_type_reads_in_both_orders() {
+        let check = |descr: &str, number: &[u8]| {
+            let volume = read_one(&array(descr, false, "(1, 1)", number)).unwrap();
+            assert_eq!(volume.values(), [1.0], "{descr}");
+        };
+        check("|b1", &[1]);
+        check("|i1", &[1]);
+        check("<u2", &1_u16.to_le_bytes());
+        check(">i4", &1_i32.to_be_bytes());
+        check("<i8", &1_i64.to_le_bytes());
+        check(">u8", &1_u64.to_be_bytes());
+        check("<f2", &[0, 0x3c]);
+        check(">f2", &[0x3c, 0]);
+        check(">f4", &1_f32.to_be_bytes());
+        check("<f8", &1_f64.to_le_bytes());
+        for descr in ["<c8", "|O", "<U4", "<f16", "<M8[s]", ""] {
+            let refused = read_one(&array(descr, false, "(1, 1)", &[0; 16])).unwrap_err();
+            assert_eq!(refused.code(), Code::Unsupported, "{descr}");
+        }
+    }
+
+    #[test]
+    fn halves_widen_exactly() {
+        for (half, wanted) in [
+            (0x0000, 0.0_f32),
+            (0x0001, 2.0_f32.powi(-24)),
+            (0x83ff, -1023.0 * 2.0_f32.powi(-24)),
+            (0x0400, 2.0_f32.powi(-14)),
+            (0x3555, 0.333_251_95),
+            (0x7bff, 65_504.0),
+            (0xfc00, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(widen_half(half).to_bits(), wanted.to_bits(), "{half:#x}");
+        }
+        assert_eq!(widen_half(0x8000).to_bits(), (-0.0_f32).to_bits());
+        assert!(widen_half(0x7e01).is_nan());
+    }
+
+    #[test]
+    fn an_array_cut_anywhere_is_refused() {
+        let whole = array("<f4", false, "(2, 2)", &[0; 16]);
+        for end in 6..whole.len() {
+            assert!(read_one(&whole[..end]).is_err(), "{end}");
+        }
+        assert!(read_one(&whole).is_ok());
+    }
+
+    #[test]
+    fn a_declared_size_is_charged_before_it_is_reserved() {
+        for shape in ["(99999999, 99999999)", "(18446744073709551615, 2, 2)"] {
+            let refused = read_one(&array("|u1", false, shape, &[0; 9])).unwrap_err();
+            assert_eq!(refused.code(), Code::LimitExceeded, "{shape}");
+        }
+        let refused = read_one(&array("|u1", false, "(9999, 9999)", &[0; 9])).unwrap_err();
+        assert_eq!(refused.code(), Code::Truncated);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            shape in (prop_oneof![Just(1_usize), Just(3)], 1_usize..4, 1_usize..5, 1_usize..5),
+            seed in any::<u32>(),
+        ) {
+            let (c, d, h, w) = shape;
+            let bits = (0..c * d * h * w).scan(seed, |bits, _| {
+                *bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                Some(f32::from_bits(*bits))
+            });
+            let kind = if d == 1 { Kind::Image } else { Kind::Volume };
+            let volume = Volume::new(bits.collect(), [c, d, h, w], kind).unwrap();
+            let mut bytes = Vec::new();
+            write_npy(&mut bytes, &volume).unwrap();
+            prop_assert_eq!((bytes.len() - 4 * c * d * h * w) % 64, 0);
+            let back = read_one(&bytes).unwrap();
+            prop_assert_eq!(back.shape(), volume.shape());
+            prop_assert_eq!(back.kind, kind);
+            let to_bits = |v: &Volume| v.values().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(to_bits(&back), to_bits(&volume));
+        }
+    }
 }
