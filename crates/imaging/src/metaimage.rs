@@ -131,7 +131,7 @@ fn decode(
         layout: (header.scalar, header.order),
         map: Linear::IDENTITY,
     };
-    Ok(stored.values(n_values, limits)?.0)
+    stored.values(n_values, limits)
 }
 
 fn full_scale(scalar: Scalar) -> Option<f32> {

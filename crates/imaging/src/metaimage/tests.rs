@@ -134,7 +134,6 @@ fn broken_headers_are_refused() {
         &["CompressedData = True"],
         &["BinaryData = False"],
         &["ElementDataFile ="],
-        &["ElementDataFile = LIST"],
         &["no field"],
     ] {
         assert_eq!(code(lines), Code::Malformed, "{lines:?}");
@@ -155,6 +154,11 @@ fn broken_headers_are_refused() {
         Code::Unsupported
     );
     assert_eq!(code(&["ElementDataFile = other.raw"]), Code::Io);
+    let empty = PLAIN.join("\n") + "\nElementDataFile = LIST\n";
+    assert_eq!(
+        read_bytes(empty.as_bytes()).unwrap_err().code(),
+        Code::Malformed
+    );
 }
 
 #[test]
