@@ -237,7 +237,7 @@ impl Turn {
     }
 
     /// As `read`, where stored neighbours become neighbours along D or H: turns tiles of
-    /// `LINE` x W, so that every cache line is read once.
+    /// `LINE` x W, so that cache lines are read whole.
     fn read_turned(&self, mut read_line: impl FnMut(usize, usize, &mut Vec<f32>)) -> Vec<f32> {
         let [depth, height, width] = self.sides;
         let [by_depth, by_height, by_width] = self.strides;
@@ -279,8 +279,9 @@ impl Turn {
     }
 }
 
-/// Values along the stored fast axis that are turned at a time: 64 bytes, one cache line, of f32.
-const LINE: usize = 16;
+/// Values along the stored fast axis that are turned at a time: a few cache lines, and a tile that
+/// stays in the second-level cache.
+const LINE: usize = 64;
 
 /// Counts from the other end if the axis is flipped.
 fn end_to_end(index: usize, side: usize, flip: bool) -> usize {

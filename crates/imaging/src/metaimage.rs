@@ -131,7 +131,7 @@ fn decode(
         layout: (header.scalar, header.order),
         map: Linear::IDENTITY,
     };
-    stored.values(n_values, limits)
+    Ok(stored.values(n_values, limits)?.0)
 }
 
 fn full_scale(scalar: Scalar) -> Option<f32> {

@@ -15,7 +15,7 @@ mod place;
 use std::io::ErrorKind;
 
 use crate::error::{Error, Result};
-use crate::geometry::Turn;
+use crate::geometry::{Turn, canonicalise};
 use crate::inflate::{Wrapper, gunzip_prefix, is_gzip};
 use crate::limits::Limits;
 use crate::payload::Stored;
@@ -97,34 +97,50 @@ fn volumes(
 ) -> Result<Vec<Volume>> {
     let mut place = place::place(header, grid)?;
     let [width, height, depth] = grid.sides;
-    let turn = (place.affine.filter(|_| grid.kind == Kind::Volume))
-        .and_then(|affine| Turn::canonical(&affine, [depth, height, width]));
-    let raw = stored.raw(grid.part_len() * grid.n_parts(), limits)?;
+    let n_values = grid.part_len() * grid.n_parts();
+    let n_behind;
+    let mut volumes = Vec::with_capacity(grid.n_parts());
+    if n_values == width * height * depth && stored.inflates_in_place() {
+        let values;
+        (values, n_behind) = stored.values(n_values, limits)?;
+        let mut volume = Volume::new(values, grid.shape(), grid.kind)?;
+        volume.affine = place.affine;
+        volume.spacing = place.spacing;
+        volumes.push(canonicalise(volume)?);
+    } else {
+        let raw = stored.raw(n_values, limits)?;
+        n_behind = raw.n_behind;
+        let turn = (place.affine.filter(|_| grid.kind == Kind::Volume))
+            .and_then(|affine| Turn::canonical(&affine, [depth, height, width]));
+        let [n_channels, ..] = grid.shape();
+        let mut shape = grid.shape();
+        if let Some(turn) = turn {
+            let [new_depth, new_height, new_width] = turn.sides;
+            shape = [n_channels, new_depth, new_height, new_width];
+            place.affine = place.affine.map(|affine| turn.affine(&affine));
+            place.spacing = turn.spacing(place.spacing);
+        }
+        for voxels in raw
+            .voxels()
+            .chunks_exact(grid.part_len() * grid.scalar.n_bytes())
+        {
+            let values = decode(stored, voxels, grid, turn.as_ref())?;
+            let mut volume = Volume::new(values, shape, grid.kind)?;
+            volume.affine = place.affine;
+            volume.spacing = place.spacing;
+            volumes.push(volume);
+        }
+    }
     let mut reasons = header_reasons(header, grid);
-    if raw.n_behind >= grid.plane_bytes() {
-        let detail = format!("{} bytes lie behind the declared voxels", raw.n_behind);
+    if n_behind >= grid.plane_bytes() {
+        let detail = format!("{n_behind} bytes lie behind the declared voxels");
         reasons.push(Reason::new(Code::ExtraFrames, detail));
     }
     reasons.append(&mut place.reasons);
-    let [n_channels, ..] = grid.shape();
-    let mut shape = grid.shape();
-    if let Some(turn) = turn {
-        let [new_depth, new_height, new_width] = turn.sides;
-        shape = [n_channels, new_depth, new_height, new_width];
-        place.affine = place.affine.map(|affine| turn.affine(&affine));
-        place.spacing = turn.spacing(place.spacing);
-    }
-    let mut volumes = Vec::with_capacity(grid.n_parts());
-    let part_bytes = grid.part_len() * grid.scalar.n_bytes();
-    for (index, voxels) in raw.voxels().chunks_exact(part_bytes).enumerate() {
-        let values = decode(stored, voxels, grid, turn.as_ref())?;
-        let mut volume = Volume::new(values, shape, grid.kind)?;
-        volume.affine = place.affine;
-        volume.spacing = place.spacing;
-        volume.full_scale = (n_channels > 1).then_some(255.0);
+    for (index, volume) in volumes.iter_mut().enumerate() {
+        volume.full_scale = (grid.n_stored_channels > 1).then_some(255.0);
         volume.part = grid.part(index);
         volume.reasons.clone_from(&reasons);
-        volumes.push(volume);
     }
     Ok(volumes)
 }

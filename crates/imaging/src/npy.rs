@@ -168,7 +168,7 @@ fn decode(
         map: Linear::IDENTITY,
     };
     if header.element != Element::Half {
-        return stored.values(n_values, limits);
+        return Ok(stored.values(n_values, limits)?.0);
     }
     let raw = stored.raw(n_values, limits)?;
     let (halves, _) = raw.voxels().as_chunks::<2>();

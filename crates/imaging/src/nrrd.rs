@@ -120,7 +120,7 @@ fn decode(header: &Header, file: &[u8], n_values: usize, limits: &Limits) -> Res
         bytes.get(skip..).unwrap_or_default()
     };
     match header.encoding {
-        Encoding::Raw | Encoding::Gzip => stored.values(n_values, limits),
+        Encoding::Raw | Encoding::Gzip => Ok(stored.values(n_values, limits)?.0),
         Encoding::Ascii => parse_text(FORMAT, text(), n_values),
         Encoding::Hex => parse_hex(text(), n_values, layout),
     }

@@ -9,6 +9,9 @@ use crate::limits::Limits;
 use crate::reason::Code;
 use crate::samples::{ByteOrder, Linear, Scalar, extend_f32};
 
+/// Numbers that are decoded at a time in place: a block and its copy stay in the nearest cache.
+const BLOCK: usize = 2048;
+
 /// Where the voxels of a file lie.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'a> {
@@ -81,15 +84,61 @@ impl<'a> Stored<'a> {
         })
     }
 
-    /// Decodes `n_values` numbers.
+    /// Returns true if `values` needs no memory beside the values themselves.
+    pub(crate) fn inflates_in_place(&self) -> bool {
+        self.wrapper.is_some() && self.layout.0.n_bytes() == size_of::<f32>()
+    }
+
+    /// Decodes `n_values` numbers, and says how many bytes lie behind them.
     ///
     /// # Errors
     /// As `raw`.
-    pub(crate) fn values(&self, n_values: usize, limits: &Limits) -> Result<Vec<f32>> {
+    pub(crate) fn values(&self, n_values: usize, limits: &Limits) -> Result<(Vec<f32>, u64)> {
+        if let Some(wrapper) = self.wrapper.filter(|_| self.inflates_in_place()) {
+            return self.inflate_in_place(n_values, wrapper, limits);
+        }
         let raw = self.raw(n_values, limits)?;
         let mut values = Vec::with_capacity(n_values);
         extend_f32(&mut values, raw.voxels(), self.layout, self.map)?;
-        Ok(values)
+        Ok((values, raw.n_behind))
+    }
+
+    /// Inflates numbers of 4 bytes into the very memory of their f32.
+    ///
+    /// Fresh memory costs more than decoding: half of it, half the time for a large volume.
+    fn inflate_in_place(
+        &self,
+        n_values: usize,
+        wrapper: Wrapper,
+        limits: &Limits,
+    ) -> Result<(Vec<f32>, u64)> {
+        let (skip, n_bytes) = self.extent(n_values)?;
+        let n_total = self.agree(skip, n_bytes, limits)?;
+        // The stream ends where the values end; what they are skipped for lies in front.
+        let n_front = skip.div_ceil(size_of::<f32>());
+        let mut values = vec![0.0_f32; n_front + n_values];
+        let all: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        let stream = all
+            .get_mut(n_front * size_of::<f32>() - skip..)
+            .unwrap_or_default();
+        debug_assert_eq!(stream.len(), n_total);
+        let n_behind = inflate::inflate_into(stream, self.bytes, wrapper, limits)?;
+        values.drain(..n_front);
+        let is_f32 = self.layout == (Scalar::F32, ByteOrder::Little) && self.map.is_identity();
+        if !(is_f32 && cfg!(target_endian = "little")) {
+            let mut decoded = Vec::with_capacity(BLOCK);
+            for block in values.chunks_mut(BLOCK) {
+                decoded.clear();
+                extend_f32(
+                    &mut decoded,
+                    bytemuck::cast_slice(block),
+                    self.layout,
+                    self.map,
+                )?;
+                block.copy_from_slice(&decoded);
+            }
+        }
+        Ok((values, n_behind))
     }
 
     /// Decodes the bytes of one `[D, H, W]` grid and turns it on the way, which saves a pass over
@@ -234,8 +283,8 @@ mod tests {
             };
             let packed = gzip(&bytes);
             let compressed = Stored { bytes: &packed, wrapper: Some(Wrapper::Gzip), ..plain };
-            let wanted = plain.values(n_values, &limits).unwrap();
-            let found = compressed.values(n_values, &limits).unwrap();
+            let wanted = plain.values(n_values, &limits).unwrap().0;
+            let found = compressed.values(n_values, &limits).unwrap().0;
             let n_behind = |stored: &Stored<'_>| stored.raw(n_values, &limits).unwrap().n_behind;
             let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&wanted), bits(&found));
