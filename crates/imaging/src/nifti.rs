@@ -15,13 +15,13 @@ mod place;
 use std::io::ErrorKind;
 
 use crate::error::{Error, Result};
-use crate::geometry::canonicalise;
+use crate::geometry::{Turn, canonicalise};
 use crate::inflate::{Wrapper, gunzip_prefix, is_gzip};
 use crate::limits::Limits;
-use crate::payload::{Stored, gather};
+use crate::payload::Stored;
 use crate::read::{ReadOptions, Siblings};
 use crate::reason::{Code, Reason};
-use crate::samples::{Linear, Scalar, extend_f32};
+use crate::samples::{Linear, Scalar};
 use crate::volume::{Kind, Volume};
 use header::{Header, Version};
 
@@ -85,23 +85,62 @@ pub(crate) fn read(
         layout: (grid.scalar, magic.order),
         map: scaling(&header, &grid)?,
     };
-    let (parts, n_behind) = decode(&stored, &grid, &options.limits)?;
-    let mut reasons = header_reasons(&header, &grid);
+    volumes(&stored, &header, &grid, &options.limits)
+}
+
+/// Decodes every part where it lies in the patient.
+fn volumes(
+    stored: &Stored<'_>,
+    header: &Header,
+    grid: &Grid,
+    limits: &Limits,
+) -> Result<Vec<Volume>> {
+    let mut place = place::place(header, grid)?;
+    let [width, height, depth] = grid.sides;
+    let n_values = grid.part_len() * grid.n_parts();
+    let n_behind;
+    let mut volumes = Vec::with_capacity(grid.n_parts());
+    if n_values == width * height * depth && stored.inflates_in_place() {
+        let values;
+        (values, n_behind) = stored.values(n_values, limits)?;
+        let mut volume = Volume::new(values, grid.shape(), grid.kind)?;
+        volume.affine = place.affine;
+        volume.spacing = place.spacing;
+        volumes.push(canonicalise(volume)?);
+    } else {
+        let raw = stored.raw(n_values, limits)?;
+        n_behind = raw.n_behind;
+        let turn = (place.affine.filter(|_| grid.kind == Kind::Volume))
+            .and_then(|affine| Turn::canonical(&affine, [depth, height, width]));
+        let [n_channels, ..] = grid.shape();
+        let mut shape = grid.shape();
+        if let Some(turn) = turn {
+            let [new_depth, new_height, new_width] = turn.sides;
+            shape = [n_channels, new_depth, new_height, new_width];
+            place.affine = place.affine.map(|affine| turn.affine(&affine));
+            place.spacing = turn.spacing(place.spacing);
+        }
+        for voxels in raw
+            .voxels()
+            .chunks_exact(grid.part_len() * grid.scalar.n_bytes())
+        {
+            let values = decode(stored, voxels, grid, turn.as_ref())?;
+            let mut volume = Volume::new(values, shape, grid.kind)?;
+            volume.affine = place.affine;
+            volume.spacing = place.spacing;
+            volumes.push(volume);
+        }
+    }
+    let mut reasons = header_reasons(header, grid);
     if n_behind >= grid.plane_bytes() {
         let detail = format!("{n_behind} bytes lie behind the declared voxels");
         reasons.push(Reason::new(Code::ExtraFrames, detail));
     }
-    let place = place::place(&header, &grid)?;
-    let mut volumes = Vec::with_capacity(parts.len());
-    for (index, values) in parts.into_iter().enumerate() {
-        let mut volume = Volume::new(values, grid.shape(), grid.kind)?;
-        volume.affine = place.affine;
-        volume.spacing = place.spacing;
+    reasons.append(&mut place.reasons);
+    for (index, volume) in volumes.iter_mut().enumerate() {
         volume.full_scale = (grid.n_stored_channels > 1).then_some(255.0);
         volume.part = grid.part(index);
         volume.reasons.clone_from(&reasons);
-        volume.reasons.extend_from_slice(&place.reasons);
-        volumes.push(canonicalise(volume)?);
     }
     Ok(volumes)
 }
@@ -347,31 +386,24 @@ fn scaling(header: &Header, grid: &Grid) -> Result<Linear> {
     Ok(Linear { slope, intercept })
 }
 
-/// Decodes every part, and says how many bytes lie behind the last.
-fn decode(stored: &Stored<'_>, grid: &Grid, limits: &Limits) -> Result<(Vec<Vec<f32>>, u64)> {
-    let (part_len, n_parts) = (grid.part_len(), grid.n_parts());
-    if n_parts == 1 && grid.n_stored_channels == 1 {
-        let (values, n_behind) = stored.values(part_len, limits)?;
-        return Ok((vec![values], n_behind));
+/// Decodes one part, turned to the canonical order.
+fn decode(
+    stored: &Stored<'_>,
+    voxels: &[u8],
+    grid: &Grid,
+    turn: Option<&Turn>,
+) -> Result<Vec<f32>> {
+    let n = grid.n_stored_channels;
+    if n == 1 {
+        return stored.turned(voxels, turn);
     }
-    let (raw, n_behind) = stored.raw(part_len * n_parts, limits)?;
-    let mut parts = Vec::with_capacity(n_parts);
-    for raw in raw.chunks_exact(part_len * grid.scalar.n_bytes()) {
-        let mut values = Vec::with_capacity(part_len);
-        extend_f32(&mut values, raw, stored.layout, stored.map)?;
-        if grid.n_stored_channels > 1 {
-            let n = grid.n_stored_channels;
-            let [width, height, _] = grid.sides;
-            values = gather(
-                &values,
-                0,
-                grid.shape(),
-                [1, n * width * height, n * width, n],
-            );
-        }
-        parts.push(values);
+    // Colour: one channel after the other, without alpha.
+    let mut values = Vec::with_capacity(voxels.len());
+    for channel in 0..n.min(3) {
+        let plane: Vec<u8> = voxels.iter().skip(channel).step_by(n).copied().collect();
+        values.extend(stored.turned(&plane, turn)?);
     }
-    Ok((parts, n_behind))
+    Ok(values)
 }
 
 /// Notes what is unusual about the header apart from geometry.

@@ -170,8 +170,8 @@ fn decode(
     if header.element != Element::Half {
         return Ok(stored.values(n_values, limits)?.0);
     }
-    let (raw, _) = stored.raw(n_values, limits)?;
-    let (halves, _) = raw.as_chunks::<2>();
+    let raw = stored.raw(n_values, limits)?;
+    let (halves, _) = raw.voxels().as_chunks::<2>();
     let parse = match header.order {
         ByteOrder::Little => u16::from_le_bytes,
         ByteOrder::Big => u16::from_be_bytes,

@@ -135,19 +135,18 @@ pub(crate) fn extend_f32(
     out.reserve(bytes.len() / scalar.n_bytes());
     macro_rules! decode {
         ($number:ty, $exact:expr, $wide:expr) => {{
-            let little = order == ByteOrder::Little;
-            let parse = move |raw: &[u8; size_of::<$number>()]| {
-                if little {
-                    <$number>::from_le_bytes(*raw)
-                } else {
-                    <$number>::from_be_bytes(*raw)
-                }
-            };
+            // One loop for each case: a branch inside would keep the compiler from vectorising.
             let (chunks, _) = bytes.as_chunks::<{ size_of::<$number>() }>();
-            if map.is_identity() {
-                out.extend(chunks.iter().map(|raw| $exact(parse(raw))));
-            } else {
-                out.extend(chunks.iter().map(|raw| map.apply($wide(parse(raw)))));
+            let (little, big) = (<$number>::from_le_bytes, <$number>::from_be_bytes);
+            match (order, map.is_identity()) {
+                (ByteOrder::Little, true) => out.extend(chunks.iter().map(|&r| $exact(little(r)))),
+                (ByteOrder::Big, true) => out.extend(chunks.iter().map(|&r| $exact(big(r)))),
+                (ByteOrder::Little, false) => {
+                    out.extend(chunks.iter().map(|&r| map.apply($wide(little(r)))));
+                }
+                (ByteOrder::Big, false) => {
+                    out.extend(chunks.iter().map(|&r| map.apply($wide(big(r)))));
+                }
             }
         }};
     }

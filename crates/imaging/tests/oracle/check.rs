@@ -1,5 +1,11 @@
 //! Compares what the readers return with what a Python oracle wrote beside each file.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "used by tests alone"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
