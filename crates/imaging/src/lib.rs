@@ -29,6 +29,7 @@ mod reason;
 mod samples;
 mod series;
 mod thumbnail;
+mod timeline;
 mod video;
 mod volume;
 
