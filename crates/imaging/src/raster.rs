@@ -52,7 +52,10 @@ impl Container {
             Some(Self::Gif)
         } else if head.starts_with(b"BM") {
             // Two letters are weak evidence; the size of the second header has few legal values.
-            let size = head.get(14..18).and_then(|raw| raw.try_into().ok()).map(u32::from_le_bytes);
+            let size = head
+                .get(14..18)
+                .and_then(|raw| raw.try_into().ok())
+                .map(u32::from_le_bytes);
             matches!(size, Some(12 | 16 | 40 | 52 | 56 | 64 | 108 | 124)).then_some(Self::Bmp)
         } else {
             None
@@ -82,7 +85,11 @@ pub(crate) fn is_raster(head: &[u8]) -> bool {
 /// `Malformed` (also for a truncated file), `Unsupported`, `LimitExceeded`.
 pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let Some(container) = Container::sniff(bytes) else {
-        return Err(Error::malformed("raster", "unknown leading bytes", "a raster format"));
+        return Err(Error::malformed(
+            "raster",
+            "unknown leading bytes",
+            "a raster format",
+        ));
     };
     if container == Container::Tiff {
         return tiff::read(bytes, options);
@@ -90,7 +97,12 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     if container == Container::Jpeg {
         return Ok(vec![jpeg::read(bytes, &options.limits)?.into_volume()?]);
     }
-    let source = Source { container, bytes, limits: &options.limits };
+    let source = Source {
+        container,
+        bytes,
+        limits: &options.limits,
+    };
+    source.check_length()?;
     Ok(vec![match animation::read(source, options)? {
         Some(film) => film,
         None => still::read(source)?.into_volume()?,
@@ -108,7 +120,10 @@ impl Picture {
             volume.note(Code::LossyCompression, codec);
         }
         if self.alpha_dropped {
-            volume.note(Code::AlphaDropped, "the alpha channel was dropped, not composited");
+            volume.note(
+                Code::AlphaDropped,
+                "the alpha channel was dropped, not composited",
+            );
         }
         Ok(volume)
     }
@@ -116,7 +131,10 @@ impl Picture {
 
 /// Notes what is true of every raster image.
 fn note_common(volume: &mut Volume) {
-    volume.note(Code::SpacingUnknown, "raster files state no physical pixel size");
+    volume.note(
+        Code::SpacingUnknown,
+        "raster files state no physical pixel size",
+    );
 }
 
 #[cfg(test)]

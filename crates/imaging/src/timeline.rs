@@ -30,31 +30,51 @@ pub(crate) fn sample(starts_s: &[f64], end_s: Option<f64>, n_wanted: Option<usiz
     let step_s = uniform_step(starts_s);
     let n_wanted = n_wanted.map_or(n_total, |n| n.clamp(1, n_total.max(1)));
     if n_wanted >= n_total {
-        return Sampling { frames: (0..n_total).collect(), n_total, spacing_s: step_s };
+        return Sampling {
+            frames: (0..n_total).collect(),
+            n_total,
+            spacing_s: step_s,
+        };
     }
     if let Some(step_s) = step_s {
         let spacing_s = Some(step_s * n_total as f64 / n_wanted as f64);
-        return Sampling { frames: uniform_indices(n_total, n_wanted), n_total, spacing_s };
+        return Sampling {
+            frames: uniform_indices(n_total, n_wanted),
+            n_total,
+            spacing_s,
+        };
     }
     let first_s = starts_s.first().copied().unwrap_or(0.0);
     let last_s = starts_s.last().copied().unwrap_or(0.0);
     let mean_gap_s = (last_s - first_s) / (n_total.max(2) - 1) as f64;
-    let end_s = end_s.filter(|&end| end > last_s).unwrap_or(last_s + mean_gap_s);
+    let end_s = end_s
+        .filter(|&end| end > last_s)
+        .unwrap_or(last_s + mean_gap_s);
     let part_s = (end_s - first_s) / n_wanted as f64;
     if part_s.is_nan() || part_s <= 0.0 {
         return sample_by_index(n_total, Some(n_wanted));
     }
     let on_screen = |i: usize| {
         let time_s = first_s + (i as f64 + 0.5) * part_s;
-        starts_s.partition_point(|&start_s| start_s <= time_s).saturating_sub(1)
+        starts_s
+            .partition_point(|&start_s| start_s <= time_s)
+            .saturating_sub(1)
     };
-    Sampling { frames: (0..n_wanted).map(on_screen).collect(), n_total, spacing_s: Some(part_s) }
+    Sampling {
+        frames: (0..n_wanted).map(on_screen).collect(),
+        n_total,
+        spacing_s: Some(part_s),
+    }
 }
 
 /// As `sample`, for a film without time stamps: equal parts of its frames, spacing unknown.
 pub(crate) fn sample_by_index(n_total: usize, n_wanted: Option<usize>) -> Sampling {
     let n_wanted = n_wanted.map_or(n_total, |n| n.clamp(1, n_total.max(1)));
-    Sampling { frames: uniform_indices(n_total, n_wanted), n_total, spacing_s: None }
+    Sampling {
+        frames: uniform_indices(n_total, n_wanted),
+        n_total,
+        spacing_s: None,
+    }
 }
 
 /// Returns `floor((i + 0.5) * n_total / n_wanted)` for every `i`; all frames if there are fewer.
@@ -73,7 +93,9 @@ fn uniform_step(starts_s: &[f64]) -> Option<f64> {
     let step_s = (last_s - first_s) / n_gaps as f64;
     // Matroska rounds to 1 ms, so two true neighbours may be 1 ms off.
     let tolerance_s = (0.02 * step_s).max((0.25 * step_s).min(0.0011));
-    let uniform = starts_s.array_windows().all(|[a, b]| (b - a - step_s).abs() <= tolerance_s);
+    let uniform = starts_s
+        .array_windows()
+        .all(|[a, b]| (b - a - step_s).abs() <= tolerance_s);
     (uniform && step_s > 0.0).then_some(step_s)
 }
 
@@ -111,8 +133,9 @@ mod tests {
 
     #[test]
     fn millisecond_rounding_still_counts_as_a_constant_rate() {
-        let rounded: Vec<f64> =
-            (0..90).map(|i| (f64::from(i) * 1000.0 / 29.97).round() / 1000.0).collect();
+        let rounded: Vec<f64> = (0..90)
+            .map(|i| (f64::from(i) * 1000.0 / 29.97).round() / 1000.0)
+            .collect();
         let sampling = sample(&rounded, None, Some(9));
         assert_eq!(sampling.frames, uniform_indices(90, 9));
     }

@@ -1,12 +1,15 @@
 //! Animated GIF, WebP and PNG as films: frames composed on the canvas as a viewer shows them.
+//!
+//! `image-webp` rounds when it lays even an opaque pixel over another, so lossless animated WebP
+//! may be 1 grey level off; GIF and PNG are exact.
 
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
-use image::{AnimationDecoder, Frames, ImageDecoder};
+use image::{AnimationDecoder, Frames, ImageDecoder, ImageError};
 
 use super::picture::Interleaved;
-use super::still::{Source, as_usize, is_lossy_webp};
+use super::still::{Source, as_usize, is_lossy_webp, is_opaque};
 use super::{Container, note_common};
 use crate::error::Result;
 use crate::read::{DEFAULT_VIDEO_FRAMES, ReadOptions};
@@ -20,7 +23,6 @@ struct Film<'a> {
     height: u32,
     width: u32,
     n_channels: usize,
-    has_alpha: bool,
 }
 
 /// Reads an animation of two frames or more; `None` if the file is a single image.
@@ -31,16 +33,25 @@ struct Film<'a> {
 /// # Errors
 /// `Malformed`, `Unsupported`, `LimitExceeded`.
 pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<Option<Volume>> {
-    let Some(film) = open(source)? else { return Ok(None) };
-    let (has_alpha, n_channels) = (film.has_alpha, film.n_channels);
-    let delays_s = read_delays(source, film)?;
+    let Some(film) = open(source)? else {
+        return Ok(None);
+    };
+    let n_channels = film.n_channels;
+    let (delays_s, is_opaque) = read_delays(source, film)?;
     if delays_s.len() < 2 {
         return Ok(None);
     }
     let sampling = sample_frames(&delays_s, options.n_frames.unwrap_or(DEFAULT_VIDEO_FRAMES));
-    let Some(film) = open(source)? else { return Ok(None) };
+    let Some(film) = open(source)? else {
+        return Ok(None);
+    };
     let n_sampled = sampling.frames.len();
-    let shape = [n_channels, n_sampled, as_usize(film.height)?, as_usize(film.width)?];
+    let shape = [
+        n_channels,
+        n_sampled,
+        as_usize(film.height)?,
+        as_usize(film.width)?,
+    ];
     let mut volume = Volume::new(read_frames(source, film, &sampling)?, shape, Kind::Video)?;
     volume.full_scale = Some(255.0);
     volume.spacing = [sampling.spacing_s, None, None];
@@ -52,14 +63,17 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<Option<V
     if source.container == Container::WebP && is_lossy_webp(source.bytes) {
         volume.note(Code::LossyCompression, "WebP (VP8)");
     }
-    if has_alpha {
-        volume.note(Code::AlphaDropped, "alpha was used to compose frames, then dropped");
+    if !is_opaque {
+        volume.note(
+            Code::AlphaDropped,
+            "alpha was used to compose frames, then dropped",
+        );
     }
     Ok(Some(volume))
 }
 
 fn open(source: Source<'_>) -> Result<Option<Film<'_>>> {
-    let explain = |error| source.explain(error);
+    let explain = |error: ImageError| source.explain(&error);
     let allowed = source.decoder_limits();
     match source.container {
         Container::Png => {
@@ -67,7 +81,9 @@ fn open(source: Source<'_>) -> Result<Option<Film<'_>>> {
             if !decoder.is_apng().map_err(explain)? {
                 return Ok(None);
             }
-            start(source, decoder, |decoder| Ok(decoder.apng().map_err(explain)?.into_frames()))
+            start(source, decoder, |decoder| {
+                Ok(decoder.apng().map_err(explain)?.into_frames())
+            })
         }
         Container::WebP => {
             let decoder = WebPDecoder::new(source.cursor()).map_err(explain)?;
@@ -94,24 +110,32 @@ fn start<'a, D: ImageDecoder>(
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
     source.charge(u64::from(width) * u64::from(height) * 4)?;
-    let (n_channels, has_alpha) = (if color.has_color() { 3 } else { 1 }, color.has_alpha());
-    Ok(Some(Film { frames: into_frames(decoder)?, height, width, n_channels, has_alpha }))
+    let n_channels = if color.has_color() { 3 } else { 1 };
+    Ok(Some(Film {
+        frames: into_frames(decoder)?,
+        height,
+        width,
+        n_channels,
+    }))
 }
 
-/// Walks over all frames and returns how long each is shown.
-fn read_delays(source: Source<'_>, film: Film<'_>) -> Result<Vec<f64>> {
+/// Walks over all frames; returns how long each is shown, and whether all of them are opaque.
+fn read_delays(source: Source<'_>, film: Film<'_>) -> Result<(Vec<f64>, bool)> {
     let n_canvas_bytes = u64::from(film.width) * u64::from(film.height) * 4;
-    let mut delays_s = Vec::new();
+    let (mut delays_s, mut all_opaque) = (Vec::new(), true);
     for frame in film.frames {
-        let frame = frame.map_err(|error| source.explain(error))?;
+        let frame = frame.map_err(|error| source.explain(&error))?;
         let n_frames = delays_s.len() as u64 + 1;
         source.limits.frames(n_frames)?;
         // A bound on the work: tiny frames on a huge canvas cost no bytes of the file.
-        source.limits.bytes(n_canvas_bytes.saturating_mul(n_frames))?;
+        source
+            .limits
+            .bytes(n_canvas_bytes.saturating_mul(n_frames))?;
         let (numerator, denominator) = frame.delay().numer_denom_ms();
+        all_opaque = all_opaque && is_opaque(frame.buffer());
         delays_s.push(f64::from(numerator) / f64::from(denominator.max(1)) / 1000.0);
     }
-    Ok(delays_s)
+    Ok((delays_s, all_opaque))
 }
 
 fn sample_frames(delays_s: &[f64], n_wanted: usize) -> Sampling {
@@ -142,7 +166,7 @@ fn read_frames(source: Source<'_>, film: Film<'_>, sampling: &Sampling) -> Resul
     let mut planes = Vec::new();
     let mut wanted = sampling.frames.iter().copied().enumerate().peekable();
     for (index, frame) in film.frames.enumerate() {
-        let frame = frame.map_err(|error| source.explain(error))?;
+        let frame = frame.map_err(|error| source.explain(&error))?;
         if wanted.peek().is_none() {
             break;
         }

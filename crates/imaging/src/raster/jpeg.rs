@@ -41,7 +41,11 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Picture> {
         PixelFormat::CMYK32 => (4, 3),
         PixelFormat::L16 => {
             let advice = "convert it to a 16-bit PNG or TIFF";
-            return Err(Error::unsupported(FORMAT, "lossless JPEG above 8 bits", advice));
+            return Err(Error::unsupported(
+                FORMAT,
+                "lossless JPEG above 8 bits",
+                advice,
+            ));
         }
     };
     let layout = Interleaved {
@@ -97,13 +101,21 @@ pub(super) fn decode(
     let (height, width) = (u64::from(info.height), u64::from(info.width));
     let n_bytes = width * height * info.pixel_format.pixel_bytes() as u64;
     let n_bytes = limits.decompressed(n_input as u64, n_bytes)?;
-    let n_channels = if info.pixel_format == PixelFormat::L8 { 1 } else { 3 };
+    let n_channels = if info.pixel_format == PixelFormat::L8 {
+        1
+    } else {
+        3
+    };
     limits.voxels([n_channels, 1, height, width])?;
     decoder.set_max_decoding_buffer_size(n_bytes);
     let samples = decoder.decode().map_err(explain)?;
     let exif = decoder.exif_data().and_then(Orientation::from_exif_chunk);
     let orientation = exif.map_or(1, Orientation::to_exif);
-    Ok(Stream { samples, info, orientation })
+    Ok(Stream {
+        samples,
+        info,
+        orientation,
+    })
 }
 
 /// Turns inverted CMYK, as Adobe writes it and the decoder gives it, into RGB, in place; the fourth
@@ -124,7 +136,10 @@ fn product(a: u8, b: u8) -> u8 {
 /// Counts start-of-scan markers; one inside a thumbnail counts too.
 fn count_scans(stream: &[u8]) -> u64 {
     // In entropy-coded bytes 0xff is followed by 0 or a marker, so this never miscounts there.
-    stream.array_windows().filter(|pair| *pair == &[0xff, 0xda]).count() as u64
+    stream
+        .array_windows()
+        .filter(|pair| *pair == &[0xff, 0xda])
+        .count() as u64
 }
 
 fn explain(error: jpeg_decoder::Error) -> Error {

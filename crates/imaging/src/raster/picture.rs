@@ -75,7 +75,9 @@ impl Interleaved {
                 let row = start.wrapping_add(y.wrapping_mul(row_step));
                 out.extend((0..out_width).filter_map(|x| {
                     let pixel = row.wrapping_add(x.wrapping_mul(column_step));
-                    samples.get(pixel * self.n_stored + channel).map(|&sample| widen(sample))
+                    samples
+                        .get(pixel * self.n_stored + channel)
+                        .map(|&sample| widen(sample))
                 }));
             }
         }
@@ -118,11 +120,18 @@ mod tests {
             (7, 3, [5, 2, 4, 1, 3, 0]),
             (8, 3, [2, 5, 1, 4, 0, 3]),
         ] {
-            let layout =
-                Interleaved { height: 2, width: 3, n_stored: 2, n_kept: 1, orientation };
+            let layout = Interleaved {
+                height: 2,
+                width: 3,
+                n_stored: 2,
+                n_kept: 1,
+                orientation,
+            };
             let stored: Vec<u8> = (0..6).flat_map(|value| [value, 99]).collect();
             let mut planes = Vec::new();
-            layout.extend_planes(&mut planes, &stored, f32::from).unwrap();
+            layout
+                .extend_planes(&mut planes, &stored, f32::from)
+                .unwrap();
             assert_eq!(planes, expected.map(|v: u8| f32::from(v)), "{orientation}");
             assert_eq!(layout.upright().0, height);
         }
@@ -130,8 +139,17 @@ mod tests {
 
     #[test]
     fn samples_that_do_not_fill_the_layout_are_refused() {
-        let layout =
-            Interleaved { height: 2, width: 2, n_stored: 3, n_kept: 3, orientation: 1 };
-        assert!(layout.extend_planes(&mut Vec::new(), &[0_u8; 11], f32::from).is_err());
+        let layout = Interleaved {
+            height: 2,
+            width: 2,
+            n_stored: 3,
+            n_kept: 3,
+            orientation: 1,
+        };
+        assert!(
+            layout
+                .extend_planes(&mut Vec::new(), &[0_u8; 11], f32::from)
+                .is_err()
+        );
     }
 }

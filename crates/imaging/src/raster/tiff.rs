@@ -35,7 +35,9 @@ const FORMAT: &str = "TIFF";
 
 /// Returns true if `head` starts a TIFF or `BigTIFF` file of either byte order.
 pub(super) fn is_tiff(head: &[u8]) -> bool {
-    [b"II\x2a\0", b"II\x2b\0", b"MM\0\x2a", b"MM\0\x2b"].iter().any(|magic| head.starts_with(*magic))
+    [b"II\x2a\0", b"II\x2b\0", b"MM\0\x2a", b"MM\0\x2b"]
+        .iter()
+        .any(|magic| head.starts_with(*magic))
 }
 
 /// Reads all pages.
@@ -79,7 +81,11 @@ fn read_directories<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Vec<Director
     let mut next = Some(header.first);
     while let Some(offset) = next {
         if !seen.insert(offset) {
-            return Err(Error::malformed(FORMAT, "page directories in a loop", "a chain"));
+            return Err(Error::malformed(
+                FORMAT,
+                "page directories in a loop",
+                "a chain",
+            ));
         }
         limits.frames(directories.len() as u64 + 1)?;
         let (directory, following) = header.directory(bytes, offset)?;
@@ -99,7 +105,12 @@ fn pages_of<'a>(bytes: &'a [u8], directories: &[Directory<'a>]) -> Result<Vec<Pa
         }
     }
     if pages.is_empty() {
-        return Err(Error::refused(FORMAT, Code::NoPixels, "no page", "at least one page"));
+        return Err(Error::refused(
+            FORMAT,
+            Code::NoPixels,
+            "no page",
+            "at least one page",
+        ));
     }
     Ok(pages)
 }
@@ -121,40 +132,66 @@ fn read_stack(
     (part, stack): (Option<String>, Option<&Stack>),
     limits: &Limits,
 ) -> Result<Volume> {
-    let members: Vec<&Page<'_>> = members.iter().filter_map(|&index| pages.get(index)).collect();
+    let members: Vec<&Page<'_>> = members
+        .iter()
+        .filter_map(|&index| pages.get(index))
+        .collect();
     let Some(first) = members.first() else {
-        return Err(Error::refused(FORMAT, Code::NoPixels, "no page", "at least one page"));
+        return Err(Error::refused(
+            FORMAT,
+            Code::NoPixels,
+            "no page",
+            "at least one page",
+        ));
     };
     let mut values = vec![0.0; limits.voxels(first.shape(members.len() as u64))?];
     let mut shape = [0, members.len(), 0, 0];
     let mut full_scale = None;
     for (depth, page) in members.iter().enumerate() {
         let picture = page.read(limits)?;
-        shape = [picture.n_channels, members.len(), picture.height, picture.width];
+        shape = [
+            picture.n_channels,
+            members.len(),
+            picture.height,
+            picture.width,
+        ];
         full_scale = picture.full_scale;
         place(&mut values, &picture, (depth, members.len()));
     }
-    let kind = if members.len() == 1 { Kind::Image } else { Kind::Volume };
+    let kind = if members.len() == 1 {
+        Kind::Image
+    } else {
+        Kind::Volume
+    };
     let mut volume = Volume::new(values, shape, kind)?;
     volume.full_scale = full_scale;
     volume.inverted = first.white_is_zero;
     volume.part = part;
     match stack {
         Some(stack) => stack.describe(&mut volume),
-        None => volume.note(Code::StackAxisUnknown, "pages of equal size, no word on their axis"),
+        None => volume.note(
+            Code::StackAxisUnknown,
+            "pages of equal size, no word on their axis",
+        ),
     }
     if volume.spacing == [None; 3] {
         note_common(&mut volume);
     }
     if first.has_alpha() {
-        volume.note(Code::AlphaDropped, "the alpha channel was dropped, not composited");
+        volume.note(
+            Code::AlphaDropped,
+            "the alpha channel was dropped, not composited",
+        );
     }
     note_page(&mut volume, first);
     Ok(volume)
 }
 
 fn note_page(volume: &mut Volume, page: &Page<'_>) {
-    let noted = volume.reasons.iter().any(|reason| reason.code == Code::LossyCompression);
+    let noted = volume
+        .reasons
+        .iter()
+        .any(|reason| reason.code == Code::LossyCompression);
     if page.is_jpeg() && !noted {
         volume.note(Code::LossyCompression, "JPEG in TIFF");
     }
@@ -173,5 +210,10 @@ fn place(values: &mut [f32], picture: &Picture, (depth, n_depth): (usize, usize)
 
 /// Says that the file ends before something it declares.
 fn truncated(what: &str) -> Error {
-    Error::refused(FORMAT, Code::Truncated, format!("an end before {what}"), "a whole file")
+    Error::refused(
+        FORMAT,
+        Code::Truncated,
+        format!("an end before {what}"),
+        "a whole file",
+    )
 }

@@ -31,7 +31,9 @@ impl Packed {
     /// Returns the bytes of one row; rows are padded to whole bytes. Never 0.
     pub(super) fn row_bytes(&self) -> usize {
         let bits = self.width.saturating_mul(self.n_samples);
-        bits.saturating_mul(self.encoding.bits.into()).div_ceil(8).max(1)
+        bits.saturating_mul(self.encoding.bits.into())
+            .div_ceil(8)
+            .max(1)
     }
 
     /// Returns the bytes of the chunk.
@@ -111,7 +113,10 @@ impl<'a> Codec<'a> {
         // `Page` had all chunks of all pages agreed; this is the same number again, for one.
         let n_bytes = limits.bytes(packed.n_bytes() as u64)?;
         let mut bytes = match self.method {
-            Method::None => raw.get(..n_bytes).ok_or_else(|| truncated("its pixels"))?.to_vec(),
+            Method::None => raw
+                .get(..n_bytes)
+                .ok_or_else(|| truncated("its pixels"))?
+                .to_vec(),
             Method::Lzw => lzw(raw, n_bytes)?,
             Method::Deflate => deflate(raw, n_bytes)?,
             Method::PackBits => pack_bits(raw, n_bytes)?,
@@ -124,18 +129,23 @@ impl<'a> Codec<'a> {
 
     /// Decodes a JPEG chunk, whose tables may be shared by all chunks of the page.
     fn jpeg(&self, raw: &[u8], packed: &Packed, limits: &Limits) -> Result<Vec<u8>> {
-        let shared = self.jpeg_tables.and_then(|tables| tables.strip_suffix(b"\xff\xd9"));
+        let shared = self
+            .jpeg_tables
+            .and_then(|tables| tables.strip_suffix(b"\xff\xd9"));
         let joined = match (shared, raw.strip_prefix(b"\xff\xd8")) {
             (Some(tables), Some(image)) => [tables, image].concat(),
             _ => raw.to_vec(),
         };
         let transform = match (packed.n_samples, self.photometric) {
             (3, 6) => Some(ColorTransform::YCbCr),
-            (3 | 4, _) => Some(ColorTransform::None),
+            (3, _) => Some(ColorTransform::RGB),
             _ => None,
         };
         let stream = jpeg::decode(&joined, joined.len(), transform, limits)?;
-        let (width, height) = (usize::from(stream.info.width), usize::from(stream.info.height));
+        let (width, height) = (
+            usize::from(stream.info.width),
+            usize::from(stream.info.height),
+        );
         let fits = stream.info.pixel_format.pixel_bytes() == packed.n_samples
             && stream.info.pixel_format != PixelFormat::L16
             && packed.encoding.is_u8()
@@ -195,13 +205,15 @@ fn lzw(raw: &[u8], n_bytes: usize) -> Result<Vec<u8>> {
 
 fn deflate(raw: &[u8], n_bytes: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; n_bytes];
-    ZlibDecoder::new(raw).read_exact(&mut bytes).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::UnexpectedEof {
-            truncated("the end of a deflate chunk")
-        } else {
-            Error::malformed(FORMAT, "a damaged deflate chunk", "a zlib stream")
-        }
-    })?;
+    ZlibDecoder::new(raw)
+        .read_exact(&mut bytes)
+        .map_err(|error| {
+            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                truncated("the end of a deflate chunk")
+            } else {
+                Error::malformed(FORMAT, "a damaged deflate chunk", "a zlib stream")
+            }
+        })?;
     Ok(bytes)
 }
 
@@ -213,8 +225,9 @@ fn pack_bits(mut raw: &[u8], n_bytes: usize) -> Result<Vec<u8>> {
         raw = rest;
         match control {
             0..=127 => {
-                let (literal, rest) =
-                    raw.split_at_checked(usize::from(control) + 1).ok_or_else(short)?;
+                let (literal, rest) = raw
+                    .split_at_checked(usize::from(control) + 1)
+                    .ok_or_else(short)?;
                 bytes.extend_from_slice(literal);
                 raw = rest;
             }
@@ -234,9 +247,15 @@ fn pack_bits(mut raw: &[u8], n_bytes: usize) -> Result<Vec<u8>> {
 fn group4(raw: &[u8], packed: &Packed) -> Result<Vec<u8>> {
     let damaged = || Error::malformed(FORMAT, "a damaged CCITT chunk", "group 4 codes");
     let width = u16::try_from(packed.width).map_err(|_| {
-        Error::unsupported(FORMAT, "CCITT group 4 wider than 65535", "convert it to LZW")
+        Error::unsupported(
+            FORMAT,
+            "CCITT group 4 wider than 65535",
+            "convert it to LZW",
+        )
     })?;
-    let source = raw.iter().map(|&byte| Ok::<u8, std::convert::Infallible>(byte));
+    let source = raw
+        .iter()
+        .map(|&byte| Ok::<u8, std::convert::Infallible>(byte));
     let mut decoder = Group4Decoder::new(source, width).map_err(|_| damaged())?;
     let mut bytes = Vec::with_capacity(packed.n_bytes());
     for _ in 0..packed.height {

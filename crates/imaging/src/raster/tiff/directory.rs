@@ -74,8 +74,16 @@ pub(super) struct Header {
 impl Header {
     /// Reads the first 8 or 16 bytes.
     pub(super) fn read(bytes: &[u8]) -> Result<Self> {
-        let order = if bytes.starts_with(b"MM") { ByteOrder::Big } else { ByteOrder::Little };
-        let mut fields = Fields { bytes, order, position: 2 };
+        let order = if bytes.starts_with(b"MM") {
+            ByteOrder::Big
+        } else {
+            ByteOrder::Little
+        };
+        let mut fields = Fields {
+            bytes,
+            order,
+            position: 2,
+        };
         let big = fields.uint(2)? == 43;
         if big {
             let (offset_size, zero) = (fields.uint(2)?, fields.uint(2)?);
@@ -95,7 +103,11 @@ impl Header {
         offset: u64,
     ) -> Result<(Directory<'a>, Option<u64>)> {
         let position = usize::try_from(offset).map_err(|_| truncated("a page directory"))?;
-        let mut fields = Fields { bytes, order: self.order, position };
+        let mut fields = Fields {
+            bytes,
+            order: self.order,
+            position,
+        };
         let (count_size, value_size) = if self.big { (8, 8) } else { (2, 4) };
         let n_entries = fields.uint(count_size)?;
         let mut entries = Vec::new();
@@ -105,7 +117,9 @@ impl Header {
             let inline_at = fields.position;
             let far = fields.uint(value_size)?;
             let name = u16::try_from(name).unwrap_or(0);
-            let Some(size) = scalar_size(field_type) else { continue };
+            let Some(size) = scalar_size(field_type) else {
+                continue;
+            };
             if !tag::KNOWN.contains(&name) {
                 continue;
             }
@@ -122,10 +136,20 @@ impl Header {
                 .checked_add(n_bytes)
                 .and_then(|end| bytes.get(start..end))
                 .ok_or_else(|| truncated("a tag's value"))?;
-            entries.push(Entry { name, field_type, value });
+            entries.push(Entry {
+                name,
+                field_type,
+                value,
+            });
         }
         let next = fields.uint(value_size)?;
-        Ok((Directory { order: self.order, entries }, (next != 0).then_some(next)))
+        Ok((
+            Directory {
+                order: self.order,
+                entries,
+            },
+            (next != 0).then_some(next),
+        ))
     }
 }
 
@@ -197,7 +221,13 @@ impl<'a> Directory<'a> {
                 return Err(Error::malformed(FORMAT, found, "an unsigned type"));
             }
         };
-        Ok(Some(entry.value.chunks_exact(size).map(|raw| uint(raw, self.order)).collect()))
+        Ok(Some(
+            entry
+                .value
+                .chunks_exact(size)
+                .map(|raw| uint(raw, self.order))
+                .collect(),
+        ))
     }
 
     /// Returns the first value of an unsigned tag.
@@ -207,7 +237,10 @@ impl<'a> Directory<'a> {
 
     /// Returns the raw bytes of a tag.
     pub(super) fn bytes(&self, name: u16) -> Option<&'a [u8]> {
-        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.value)
+        self.entries
+            .iter()
+            .find(|entry| entry.name == name)
+            .map(|entry| entry.value)
     }
 
     /// Returns the first value of a tag of type RATIONAL, if its quotient is finite.

@@ -4,8 +4,8 @@
 //! `ImageJ`'s public file format: `key=value` lines after `ImageJ=`; pages in the order channel,
 //! slice, frame. Only numbers and the unit are read; labels and notes are never looked at.
 
-use super::directory::{Directory, tag};
 use super::FORMAT;
+use super::directory::{Directory, tag};
 use crate::error::{Error, Result};
 use crate::reason::Code;
 use crate::volume::{Kind, Volume};
@@ -38,7 +38,9 @@ impl Stack {
         // A few hundred bytes in practice; Latin-1 or UTF-8, ASCII in all we read.
         let text = String::from_utf8_lossy(description.get(..65_536).unwrap_or(description));
         let field = |name: &str| {
-            text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name)
+            text.lines()
+                .filter_map(|line| line.split_once('='))
+                .find(|(key, _)| *key == name)
         };
         let count = |name| field(name).and_then(|(_, value)| value.trim().parse::<usize>().ok());
         let number = |name| {
@@ -55,10 +57,16 @@ impl Stack {
         Ok(Some(Self {
             n_pages,
             n_channels,
-            n_slices: count("slices").unwrap_or(if n_channels * n_frames == 1 { n_pages } else { 1 }),
+            n_slices: count("slices").unwrap_or(if n_channels * n_frames == 1 {
+                n_pages
+            } else {
+                1
+            }),
             n_frames,
             spacing_mm: [
-                unit_mm.zip(number("spacing")).map(|(unit, spacing)| unit * spacing),
+                unit_mm
+                    .zip(number("spacing"))
+                    .map(|(unit, spacing)| unit * spacing),
                 pixel(tag::Y_RESOLUTION),
                 pixel(tag::X_RESOLUTION),
             ],

@@ -54,9 +54,12 @@ impl<'a> Page<'a> {
     /// Checks the tags of one directory.
     pub(super) fn new(bytes: &'a [u8], directory: &Directory<'a>) -> Result<Self> {
         let side = |name, what: &str| -> Result<u64> {
-            directory.uint(name)?.filter(|&side| side > 0 && u32::try_from(side).is_ok()).ok_or_else(
-                || Error::malformed(FORMAT, format!("no usable {what}"), "1 to 4294967295"),
-            )
+            directory
+                .uint(name)?
+                .filter(|&side| side > 0 && u32::try_from(side).is_ok())
+                .ok_or_else(|| {
+                    Error::malformed(FORMAT, format!("no usable {what}"), "1 to 4294967295")
+                })
         };
         let (width, height) = (side(tag::WIDTH, "width")?, side(tag::LENGTH, "height")?);
         let n_samples = directory.uint(tag::SAMPLES_PER_PIXEL)?.unwrap_or(1);
@@ -65,11 +68,15 @@ impl<'a> Page<'a> {
             _ => 1,
         };
         let encoding = Encoding::new(directory)?;
-        let photometric = directory.uint(tag::PHOTOMETRIC)?.unwrap_or(u64::from(n_samples >= 3) * 2);
+        let photometric = directory
+            .uint(tag::PHOTOMETRIC)?
+            .unwrap_or(u64::from(n_samples >= 3) * 2);
         let color = color(directory, photometric, n_samples, encoding)?;
         let codec = Codec::new(directory, photometric)?;
         let chunks = Chunks::new(directory, (width, height), n_planes)?;
-        let orientation = directory.uint(tag::ORIENTATION)?.and_then(|o| u8::try_from(o).ok());
+        let orientation = directory
+            .uint(tag::ORIENTATION)?
+            .and_then(|o| u8::try_from(o).ok());
         Ok(Self {
             bytes,
             width,
@@ -89,7 +96,13 @@ impl<'a> Page<'a> {
     pub(super) fn has_layout_of(&self, other: &Self) -> bool {
         let layout = |page: &Self| {
             let [.., height, width] = page.shape(1);
-            (height, width, page.n_channels(), page.encoding, page.white_is_zero)
+            (
+                height,
+                width,
+                page.n_channels(),
+                page.encoding,
+                page.white_is_zero,
+            )
         };
         layout(self) == layout(other)
     }
@@ -116,17 +129,29 @@ impl<'a> Page<'a> {
 
     /// Returns how many bytes all chunks decode to, padding included.
     pub(super) fn n_decoded_bytes(&self) -> u64 {
-        let (width, height) = (self.chunks.width, self.chunks.height.min(self.height.max(1)));
-        let height = if self.chunks.padded { self.chunks.height } else { height };
+        let (width, height) = (
+            self.chunks.width,
+            self.chunks.height.min(self.height.max(1)),
+        );
+        let height = if self.chunks.padded {
+            self.chunks.height
+        } else {
+            height
+        };
         let n_chunks = self.chunks.n_across.saturating_mul(self.chunks.n_down);
         let samples = n_chunks
             .saturating_mul(width)
             .saturating_mul(height)
             .saturating_mul(self.n_samples);
-        samples.saturating_mul(self.encoding.bits.into()).div_ceil(8).saturating_add(
-            // Rows are padded to whole bytes.
-            n_chunks.saturating_mul(height).saturating_mul(self.n_planes),
-        )
+        samples
+            .saturating_mul(self.encoding.bits.into())
+            .div_ceil(8)
+            .saturating_add(
+                // Rows are padded to whole bytes.
+                n_chunks
+                    .saturating_mul(height)
+                    .saturating_mul(self.n_planes),
+            )
     }
 
     fn n_channels(&self) -> u64 {
@@ -163,7 +188,10 @@ impl<'a> Page<'a> {
             }
             Color::Cmyk => {
                 let rgb = cmyk_into_rgb(&stored, layout.n_stored);
-                let layout = Interleaved { n_stored: 3, ..layout };
+                let layout = Interleaved {
+                    n_stored: 3,
+                    ..layout
+                };
                 layout.extend_planes(&mut planes, &rgb, |v| v)?;
             }
         }
@@ -186,12 +214,19 @@ impl<'a> Page<'a> {
     /// Decodes all chunks into `[H, W, n_samples]`, stored order.
     fn read_samples(&self, limits: &Limits) -> Result<Vec<f32>> {
         let n_together = self.n_samples / self.n_planes;
-        let total = self.width.checked_mul(self.height).and_then(|n| n.checked_mul(self.n_samples));
+        let total = self
+            .width
+            .checked_mul(self.height)
+            .and_then(|n| n.checked_mul(self.n_samples));
         let mut samples = vec![0.0; limits.voxels([1, 1, 1, total.unwrap_or(u64::MAX)])?];
         let widen = matches!(self.color, Color::Grey);
         let mut decoded = Vec::new();
-        for (index, (&offset, &n_bytes)) in
-            self.chunks.offsets.iter().zip(&self.chunks.n_bytes).enumerate()
+        for (index, (&offset, &n_bytes)) in self
+            .chunks
+            .offsets
+            .iter()
+            .zip(&self.chunks.n_bytes)
+            .enumerate()
         {
             let place = self.chunks.place(index as u64, (self.width, self.height));
             let raw = slice(self.bytes, offset, n_bytes)?;
@@ -217,14 +252,18 @@ impl<'a> Page<'a> {
         let (width, chunk_width) = (usize_of(self.width)?, usize_of(self.chunks.width)?);
         let (left, n_columns) = (usize_of(place.left)?, usize_of(place.n_columns)?);
         let top = usize_of(place.top)?;
-        let rows = decoded.chunks(chunk_width * n_together).take(usize_of(place.n_rows)?);
+        let rows = decoded
+            .chunks(chunk_width * n_together)
+            .take(usize_of(place.n_rows)?);
         for (y, row) in rows.enumerate() {
             let start = ((top + y) * width + left) * n_stored;
             let target = samples
                 .get_mut(start..start + n_columns * n_stored)
                 .ok_or_else(|| truncated("a chunk's rows"))?;
             if n_together == n_stored {
-                let row = row.get(..target.len()).ok_or_else(|| truncated("a chunk's rows"))?;
+                let row = row
+                    .get(..target.len())
+                    .ok_or_else(|| truncated("a chunk's rows"))?;
                 target.copy_from_slice(row);
             } else {
                 for (pixel, &value) in target.chunks_mut(n_stored).zip(row) {
@@ -256,18 +295,32 @@ impl Chunks {
         let (chunk, offsets, counts) = match tile_width {
             Some(tile_width) => (
                 (tile_width, directory.uint(tag::TILE_LENGTH)?.unwrap_or(0)),
-                directory.uints(tag::TILE_OFFSETS)?.or(directory.uints(tag::STRIP_OFFSETS)?),
-                directory.uints(tag::TILE_BYTE_COUNTS)?.or(directory.uints(tag::STRIP_BYTE_COUNTS)?),
+                directory
+                    .uints(tag::TILE_OFFSETS)?
+                    .or(directory.uints(tag::STRIP_OFFSETS)?),
+                directory
+                    .uints(tag::TILE_BYTE_COUNTS)?
+                    .or(directory.uints(tag::STRIP_BYTE_COUNTS)?),
             ),
             None => (
-                (width, directory.uint(tag::ROWS_PER_STRIP)?.unwrap_or(height).min(height)),
+                (
+                    width,
+                    directory
+                        .uint(tag::ROWS_PER_STRIP)?
+                        .unwrap_or(height)
+                        .min(height),
+                ),
                 directory.uints(tag::STRIP_OFFSETS)?,
                 directory.uints(tag::STRIP_BYTE_COUNTS)?,
             ),
         };
         let legal = |side: u64| side > 0 && u32::try_from(side).is_ok();
         let (Some(mut offsets), true, true) = (offsets, legal(chunk.0), legal(chunk.1)) else {
-            return Err(Error::malformed(FORMAT, "no usable strips or tiles", "their sizes"));
+            return Err(Error::malformed(
+                FORMAT,
+                "no usable strips or tiles",
+                "their sizes",
+            ));
         };
         let (n_across, n_down) = (width.div_ceil(chunk.0), height.div_ceil(chunk.1));
         // Each factor is below 2^32 and n_planes below 2^64 / 2^64: saturate, then compare.
@@ -280,7 +333,15 @@ impl Chunks {
         }
         offsets.truncate(usize_of(n_chunks)?);
         n_bytes.truncate(usize_of(n_chunks)?);
-        Ok(Self { width: chunk.0, height: chunk.1, n_across, n_down, padded, offsets, n_bytes })
+        Ok(Self {
+            width: chunk.0,
+            height: chunk.1,
+            n_across,
+            n_down,
+            padded,
+            offsets,
+            n_bytes,
+        })
     }
 
     fn place(&self, index: u64, (width, height): (u64, u64)) -> Place {
@@ -306,22 +367,28 @@ fn color(
     n_samples: u64,
     encoding: Encoding,
 ) -> Result<Color> {
-    let n_extra = directory.uints(tag::EXTRA_SAMPLES)?.map_or(0, |extra| extra.len() as u64);
+    let n_extra = directory
+        .uints(tag::EXTRA_SAMPLES)?
+        .map_or(0, |extra| extra.len() as u64);
     let is_jpeg = directory.uint(tag::COMPRESSION)? == Some(7);
     let unsupported = |what: String| {
-        Err(Error::unsupported(FORMAT, what, "convert it to grey or RGB without further channels"))
+        Err(Error::unsupported(
+            FORMAT,
+            what,
+            "convert it to grey or RGB without further channels",
+        ))
     };
     match (photometric, n_samples) {
         (0 | 1, 1) => Ok(Color::Grey),
         (0 | 1, 2) if n_extra == 1 => Ok(Color::Grey),
         (2, 3 | 4) => Ok(Color::Rgb),
         (3, 1 | 2) => Ok(Color::Palette(palette(directory, encoding)?)),
-        (5, 4 | 5) if encoding.is_u8() => Ok(Color::Cmyk),
+        (5, 4 | 5) if encoding.is_u8() && !is_jpeg => Ok(Color::Cmyk),
         // The JPEG decoder turns it into RGB.
         (6, 3) if is_jpeg => Ok(Color::Rgb),
-        (0 | 1 | 2 | 3 | 5 | 6, n) => {
-            unsupported(format!("photometric interpretation {photometric} of {n} samples"))
-        }
+        (0 | 1 | 2 | 3 | 5 | 6, n) => unsupported(format!(
+            "photometric interpretation {photometric} of {n} samples"
+        )),
         (other, _) => unsupported(format!("photometric interpretation {other}")),
     }
 }
@@ -331,16 +398,35 @@ fn palette(directory: &Directory<'_>, encoding: Encoding) -> Result<Vec<f32>> {
     let map = directory.uints(tag::COLOR_MAP)?.unwrap_or_default();
     let wanted = 3_usize << encoding.bits.min(16);
     if map.len() != wanted || !encoding.is_unsigned() || encoding.bits > 8 {
-        let found = format!("a colour map of {} values, {} bits", map.len(), encoding.bits);
-        return Err(Error::malformed(FORMAT, found, "3 * 2^bits values, at most 8 bits"));
+        let found = format!(
+            "a colour map of {} values, {} bits",
+            map.len(),
+            encoding.bits
+        );
+        return Err(Error::malformed(
+            FORMAT,
+            found,
+            "3 * 2^bits values, at most 8 bits",
+        ));
     }
     // Some writers stored 8-bit values by mistake; libtiff tells them apart in the same way.
-    let shift = if map.iter().any(|&value| value > 255) { 8 } else { 0 };
-    Ok(map.iter().map(|&value| f32::from(u8::try_from(value >> shift).unwrap_or(255))).collect())
+    let shift = if map.iter().any(|&value| value > 255) {
+        8
+    } else {
+        0
+    };
+    Ok(map
+        .iter()
+        .map(|&value| f32::from(u8::try_from(value >> shift).unwrap_or(255)))
+        .collect())
 }
 
 /// Palette indices are small whole numbers that went through f32.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and <= 255")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole and <= 255"
+)]
 fn palette_index(value: f32) -> usize {
     value as usize
 }
@@ -358,12 +444,16 @@ fn cmyk_into_rgb(samples: &[f32], n_stored: usize) -> Vec<f32> {
 
 fn slice(bytes: &[u8], offset: u64, n_bytes: u64) -> Result<&[u8]> {
     let start = usize::try_from(offset).ok();
-    let rest = start.and_then(|start| bytes.get(start..)).ok_or_else(|| truncated("its pixels"))?;
+    let rest = start
+        .and_then(|start| bytes.get(start..))
+        .ok_or_else(|| truncated("its pixels"))?;
     if n_bytes == u64::MAX {
         return Ok(rest);
     }
     let n_bytes = usize::try_from(n_bytes).ok();
-    n_bytes.and_then(|n| rest.get(..n)).ok_or_else(|| truncated("its pixels"))
+    n_bytes
+        .and_then(|n| rest.get(..n))
+        .ok_or_else(|| truncated("its pixels"))
 }
 
 fn usize_of(value: u64) -> Result<usize> {

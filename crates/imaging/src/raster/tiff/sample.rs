@@ -27,11 +27,19 @@ pub(super) struct Encoding {
 impl Encoding {
     /// Reads the tags and checks that there is a decoder.
     pub(super) fn new(directory: &Directory<'_>) -> Result<Self> {
-        let bits = directory.uints(tag::BITS_PER_SAMPLE)?.unwrap_or_else(|| vec![1]);
-        let formats = directory.uints(tag::SAMPLE_FORMAT)?.unwrap_or_else(|| vec![1]);
+        let bits = directory
+            .uints(tag::BITS_PER_SAMPLE)?
+            .unwrap_or_else(|| vec![1]);
+        let formats = directory
+            .uints(tag::SAMPLE_FORMAT)?
+            .unwrap_or_else(|| vec![1]);
         let mixed = |values: &[u64]| values.array_windows().any(|[a, b]| a != b);
         let (Some(&n_bits), Some(&format)) = (bits.first(), formats.first()) else {
-            return Err(Error::malformed(FORMAT, "an empty tag 258 or 339", "one value a sample"));
+            return Err(Error::malformed(
+                FORMAT,
+                "an empty tag 258 or 339",
+                "one value a sample",
+            ));
         };
         let number = match format {
             1 | 4 => Some(Number::Unsigned),
@@ -40,17 +48,23 @@ impl Encoding {
             _ => None,
         };
         let encoding = match (u8::try_from(n_bits), number) {
-            (Ok(bits), Some(number)) => Some(Self { bits, number, order: directory.order }),
+            (Ok(bits), Some(number)) => Some(Self {
+                bits,
+                number,
+                order: directory.order,
+            }),
             _ => None,
         };
-        encoding.filter(|e| e.is_decodable() && !mixed(&bits) && !mixed(&formats)).ok_or_else(|| {
-            let feature = if mixed(&bits) || mixed(&formats) {
-                "a different format for each sample".to_owned()
-            } else {
-                format!("sample format {format} of {n_bits} bits")
-            };
-            Error::unsupported(FORMAT, feature, "convert it to 8- or 16-bit samples")
-        })
+        encoding
+            .filter(|e| e.is_decodable() && !mixed(&bits) && !mixed(&formats))
+            .ok_or_else(|| {
+                let feature = if mixed(&bits) || mixed(&formats) {
+                    "a different format for each sample".to_owned()
+                } else {
+                    format!("sample format {format} of {n_bits} bits")
+                };
+                Error::unsupported(FORMAT, feature, "convert it to 8- or 16-bit samples")
+            })
     }
 
     fn is_decodable(self) -> bool {
@@ -112,12 +126,7 @@ impl Encoding {
 ///
 /// # Errors
 /// `Malformed` if `bytes` is not what `packed` describes.
-pub(super) fn unpack(
-    out: &mut Vec<f32>,
-    bytes: &[u8],
-    packed: &Packed,
-    widen: bool,
-) -> Result<()> {
+pub(super) fn unpack(out: &mut Vec<f32>, bytes: &[u8], packed: &Packed, widen: bool) -> Result<()> {
     let encoding = packed.encoding;
     if let Some(scalar) = encoding.scalar() {
         return extend_f32(out, bytes, (scalar, encoding.order), Linear::IDENTITY);
@@ -127,7 +136,13 @@ pub(super) fn unpack(
             ByteOrder::Little => u16::from_le_bytes(*raw),
             ByteOrder::Big => u16::from_be_bytes(*raw),
         };
-        out.extend(bytes.as_chunks::<2>().0.iter().map(|raw| half_into_f32(half(raw))));
+        out.extend(
+            bytes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|raw| half_into_f32(half(raw))),
+        );
         return Ok(());
     }
     let factor = if widen { encoding.widening() } else { 1.0 };
@@ -216,7 +231,10 @@ fn add_up<const N: usize>(row: &mut [u8], packed: &Packed) {
 }
 
 fn copy<'a>(target: &mut [u8], source: impl Iterator<Item = &'a u8>) {
-    target.iter_mut().zip(source).for_each(|(slot, &byte)| *slot = byte);
+    target
+        .iter_mut()
+        .zip(source)
+        .for_each(|(slot, &byte)| *slot = byte);
 }
 
 /// Undoes the byte-wise differences, then gathers each number's bytes, which are stored as all
@@ -260,7 +278,11 @@ mod tests {
             (0x7bff, 65_504.0),
             (0xfc00, f32::NEG_INFINITY),
         ] {
-            assert_eq!(half_into_f32(half).to_bits(), f32::to_bits(expected), "{half:04x}");
+            assert_eq!(
+                half_into_f32(half).to_bits(),
+                f32::to_bits(expected),
+                "{half:04x}"
+            );
         }
         assert!(half_into_f32(0x7e00).is_nan());
     }
