@@ -35,6 +35,7 @@ mod samples;
 mod series;
 mod stack;
 mod thumbnail;
+mod timeline;
 mod video;
 mod volume;
 
