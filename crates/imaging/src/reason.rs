@@ -96,6 +96,8 @@ codes! {
     Io = "io", Refused;
     /// The caller's arguments do not fit each other.
     Mismatch = "mismatch", Refused;
+    /// This program has a fault; the file may be good.
+    InternalError = "internal_error", Refused;
 }
 
 impl std::fmt::Display for Code {
