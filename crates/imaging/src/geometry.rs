@@ -403,6 +403,64 @@ mod tests {
         }
     }
 
+    /// The 48 affines whose axes run along those of the patient.
+    fn straight() -> Vec<Affine> {
+        let orders = [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ];
+        let mut affines = Vec::new();
+        for (order, signs) in orders
+            .iter()
+            .flat_map(|order| (0..8).map(move |s| (order, s)))
+        {
+            let mut columns = [[0.0; 3]; 3];
+            for (axis, &to) in order.iter().enumerate() {
+                columns[axis][to] = if signs >> axis & 1 == 0 { 1.0 } else { -1.0 };
+            }
+            affines.push(Affine::from_columns(
+                columns[0], columns[1], columns[2], [0.0; 3],
+            ));
+        }
+        affines
+    }
+
+    #[test]
+    fn every_turn_of_every_shape_moves_no_voxel_in_the_patient() {
+        // 67 is longer than a tile.
+        for [depth, height, width] in [[2, 3, 67], [67, 2, 3], [3, 67, 2], [1, 1, 5], [67, 1, 1]] {
+            for affine in straight() {
+                let n = u16::try_from(depth * height * width).unwrap();
+                let values: Vec<f32> = (0..n).map(f32::from).collect();
+                let mut volume =
+                    Volume::new(values, [1, depth, height, width], Kind::Volume).unwrap();
+                volume.affine = Some(affine);
+                let turned = canonicalise(volume).unwrap();
+                let moved = turned.affine.unwrap();
+                assert_eq!(moved.axis_order(), "SPL");
+                let [_, _, new_height, new_width] = turned.shape();
+                for (at, &value) in turned.values().iter().enumerate() {
+                    let old = usize::from((0..n).find(|&i| f32::from(i) >= value).unwrap());
+                    let old = [old % width, old / width % height, old / width / height];
+                    let new = [
+                        at % new_width,
+                        at / new_width % new_height,
+                        at / new_width / new_height,
+                    ];
+                    let (old, new) = (place(&affine, old), place(&moved, new));
+                    assert!(
+                        old.iter().zip(new).all(|(a, b)| (a - b).abs() < 1e-9),
+                        "{affine:?}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn canonicalising_twice_changes_nothing() {
         let affine = Affine::from_columns(
