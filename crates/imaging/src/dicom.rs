@@ -11,13 +11,14 @@ mod placement;
 mod rle;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use dicom_dictionary_std::{tags, uids};
 
 use self::codec::Codec;
 pub(crate) use self::dataset::DataSet;
 use self::dataset::{Encoding, trim};
-use self::pixels::{PixelModule, Wanted};
+use self::pixels::{PixelModule, Pixels, Wanted};
 pub(crate) use self::placement::plane;
 use self::placement::{Depth, Frame};
 use crate::error::{Error, Result};
@@ -143,7 +144,8 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let codec = Codec::of(&file.transfer_syntax)?;
     if codec == Codec::Video {
         let stream = frames::stream(&set, limits)?;
-        let volume = video::read_bytes(&stream, options)?;
+        let mut volume = video::read_bytes(&stream, options)?;
+        time_video(&mut volume, &set)?;
         return Ok(vec![describe(volume, &set, &file.transfer_syntax)]);
     }
     let module = PixelModule::new(&set, limits)?;
@@ -209,7 +211,7 @@ struct Source<'s> {
 }
 
 impl Source<'_> {
-    fn decode(&self, frames: Vec<usize>, maps: Vec<Linear>) -> Result<Vec<f32>> {
+    fn decode(&self, frames: Vec<usize>, maps: Vec<Linear>) -> Result<Pixels> {
         let wanted = Wanted {
             frames,
             maps,
@@ -227,8 +229,9 @@ impl Source<'_> {
         ]
     }
 
-    fn volume(&self, values: Vec<f32>, depth: usize, kind: Kind) -> Result<Volume> {
-        let mut volume = Volume::new(values, self.shape(depth), kind)?;
+    fn volume(&self, pixels: Pixels, depth: usize, kind: Kind) -> Result<Volume> {
+        let mut volume = Volume::new(pixels.values, self.shape(depth), kind)?;
+        volume.reasons = pixels.reasons;
         volume.full_scale = (self.module.n_channels() > 1).then(|| self.module.full_scale());
         Ok(volume)
     }
@@ -248,8 +251,8 @@ impl Source<'_> {
         let groups = placement::frames(self.set, 1)?;
         let frame = groups.as_ref().and_then(|frames| frames.first());
         let plane = plane(self.set).or_else(|| frame.and_then(|f| f.plane));
-        let values = self.decode(vec![0], vec![self.map(frame)])?;
-        let mut volume = self.volume(values, 1, Kind::Image)?;
+        let pixels = self.decode(vec![0], vec![self.map(frame)])?;
+        let mut volume = self.volume(pixels, 1, Kind::Image)?;
         place_image(&mut volume, self.set, plane);
         Ok(vec![volume])
     }
@@ -264,24 +267,19 @@ impl Source<'_> {
 
     /// Frames with positions: one volume for each stack, time, echo and orientation.
     fn stacks(&self, frames: &[Frame]) -> Result<Vec<Volume>> {
-        let mut groups: Vec<(Vec<String>, Vec<usize>)> = Vec::new();
+        let mut by_key: Vec<Vec<usize>> = Vec::new();
+        let mut known: HashMap<&[String], usize> = HashMap::new();
         for (index, frame) in frames.iter().enumerate() {
-            let mut key = frame.key.clone();
-            key.push(
-                frame
-                    .plane
-                    .as_ref()
-                    .map_or_else(String::new, orientation_key),
-            );
-            match groups.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, members)) => members.push(index),
-                None => groups.push((key, vec![index])),
+            let group = *known.entry(&frame.key).or_insert(by_key.len());
+            match by_key.get_mut(group) {
+                Some(members) => members.push(index),
+                None => by_key.push(vec![index]),
             }
-            self.options.limits.parts(groups.len() as u64)?;
         }
-        let n_groups = groups.len();
+        let groups: Vec<Vec<usize>> = by_key.iter().flat_map(|m| by_grid(frames, m)).collect();
+        let n_groups = self.options.limits.parts(groups.len() as u64)?;
         let mut volumes = Vec::with_capacity(n_groups);
-        for (number, (_, members)) in groups.into_iter().enumerate() {
+        for (number, members) in groups.into_iter().enumerate() {
             let mut volume = self.one_stack(frames, &members)?;
             if n_groups > 1 {
                 volume.part = Some(format!("stack={number}"));
@@ -306,13 +304,13 @@ impl Source<'_> {
             .collect();
         let maps = ordered.iter().map(|index| self.map(of(index))).collect();
         let depth = ordered.len();
-        let values = self.decode(ordered, maps)?;
+        let pixels = self.decode(ordered, maps)?;
         if depth == 1 {
-            let mut volume = self.volume(values, 1, Kind::Image)?;
+            let mut volume = self.volume(pixels, 1, Kind::Image)?;
             place_image(&mut volume, self.set, planes.first().copied());
             return Ok(volume);
         }
-        let volume = self.volume(values, depth, Kind::Volume)?;
+        let volume = self.volume(pixels, depth, Kind::Volume)?;
         place_stack(volume, stack)
     }
 
@@ -330,9 +328,9 @@ impl Source<'_> {
             .iter()
             .map(|&i| self.map(frames.and_then(|f| f.get(i))))
             .collect();
-        let values = self.decode(chosen, maps)?;
+        let pixels = self.decode(chosen, maps)?;
         let kind = if is_time { Kind::Video } else { Kind::Volume };
-        let mut volume = self.volume(values, n_read, kind)?;
+        let mut volume = self.volume(pixels, n_read, kind)?;
         place_image(&mut volume, self.set, None);
         match meaning {
             Depth::Time(seconds) if n_read == n_stored => volume.spacing[0] = seconds,
@@ -352,6 +350,17 @@ impl Source<'_> {
     }
 }
 
+/// The header's times and sizes stand above those of the stream, which often lacks them.
+fn time_video(volume: &mut Volume, set: &DataSet<'_>) -> Result<()> {
+    let [_, n_read, ..] = volume.shape();
+    let n_stored = usize::try_from(pixels::n_frames(set)?).unwrap_or(n_read);
+    if let Depth::Time(Some(seconds)) = placement::depth_meaning(set, true) {
+        volume.spacing[0] = Some(seconds * ratio(n_stored.max(n_read), n_read));
+    }
+    place_image(volume, set, None);
+    Ok(())
+}
+
 #[allow(
     clippy::cast_precision_loss,
     reason = "frame counts are far below 2^53"
@@ -360,17 +369,19 @@ fn ratio(a: usize, b: usize) -> f64 {
     a as f64 / b as f64
 }
 
-/// Rounds direction cosines to 3 digits: equal keys mean parallel slices.
-pub(crate) fn orientation_key(plane: &Plane) -> String {
-    let rounded = plane
-        .along_w
-        .iter()
-        .chain(&plane.along_h)
-        .map(|x| (x * 1e3).round() + 0.0);
-    rounded
-        .map(|x| format!("{x}"))
-        .collect::<Vec<_>>()
-        .join(",")
+/// Parts frames whose planes are turned or spaced differently.
+fn by_grid(frames: &[Frame], members: &[usize]) -> Vec<Vec<usize>> {
+    let plane = |&index: &usize| Some((index, frames.get(index)?.plane?));
+    let (indices, planes): (Vec<usize>, Vec<Plane>) = members.iter().filter_map(plane).unzip();
+    stack::aligned(&planes)
+        .into_iter()
+        .map(|group| {
+            group
+                .into_iter()
+                .filter_map(|i| indices.get(i).copied())
+                .collect()
+        })
+        .collect()
 }
 
 /// Places an image: in the patient, if `plane` is known, else by whatever spacing is stated.

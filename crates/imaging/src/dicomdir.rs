@@ -25,7 +25,11 @@ pub(crate) fn referenced_files(
     let bytes = read_whole(index, &options.limits)?;
     let file = dicom::File::open(&bytes, &options.limits)?;
     let set = file.data_set(&options.limits)?;
-    let folder = index.parent().unwrap_or(Path::new("."));
+    // The parent of a bare name is empty, which no system call takes for the current folder.
+    let folder = match index.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
     let mut files = Vec::new();
     for record in set.items(tags::DIRECTORY_RECORD_SEQUENCE)? {
         let Some(name) = record.text(tags::REFERENCED_FILE_ID) else {
@@ -48,7 +52,7 @@ pub(crate) fn referenced_files(
 /// Joins the components of a file identifier to the folder, whatever their case on disk.
 fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     let mut path = folder.to_owned();
-    for component in name.split('\\') {
+    for component in name.split('\\').map(str::trim_end) {
         let is_plain = !component.is_empty()
             && !matches!(component, "." | "..")
             && !component.contains(['/', '\0']);

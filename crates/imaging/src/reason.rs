@@ -64,7 +64,7 @@ codes! {
     GantryTilt = "gantry_tilt", Warning;
     /// The same instance came more than once; one copy was kept.
     DuplicateInstance = "duplicate_instance", Warning;
-    /// The codestream contradicts the header in sign or depth; the codestream was believed.
+    /// The codestream contradicts the header's sign; the header was believed.
     SignMismatch = "sign_mismatch", Warning;
     /// A header field is broken and was not needed.
     HeaderRepaired = "header_repaired", Warning;

@@ -1,6 +1,6 @@
 //! DICOM series: which files belong together, and their slices as one Volume.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub(crate) enum Header {
 /// One slice of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Slice {
-    /// What all slices of one volume share: series, orientation, matrix, spacing, echo.
+    /// What all slices of one volume share, beside their grid: series, matrix, echo.
     pub(crate) key: Vec<String>,
     /// What tells overlapping volumes of one series apart, in this order: acquisition, time,
     /// diffusion, trigger, image type.
@@ -52,19 +52,24 @@ pub(crate) struct Slice {
 pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
     let mut file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
     let mut bytes = Vec::new();
-    let mut wanted = HEADER_BYTES;
+    let mut wanted = HEADER_BYTES.min(limits.max_bytes);
     loop {
         let missing = wanted - bytes.len() as u64;
         let n_read = file.by_ref().take(missing).read_to_end(&mut bytes);
         n_read.map_err(|e| Error::io("reading the file", e))?;
-        let is_whole = (bytes.len() as u64) < wanted;
-        let header =
-            dicom::File::open(&bytes, limits).and_then(|file| header_of(&file.header(limits)?));
-        match header {
-            Err(_) if !is_whole && wanted < limits.max_bytes => wanted *= 16,
+        let is_whole = (bytes.len() as u64) < wanted || wanted >= limits.max_bytes;
+        match parse_header(&bytes, limits) {
+            // A longer header; every other fault stays one, however much is read.
+            Err(error) if !is_whole && error.code() == Code::Truncated => {
+                wanted = wanted.saturating_mul(16).min(limits.max_bytes);
+            }
             header => return header,
         }
     }
+}
+
+fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header> {
+    header_of(&dicom::File::open(bytes, limits)?.header(limits)?)
 }
 
 fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
@@ -82,13 +87,10 @@ fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     let (Some(plane), false, false) = (dicom::plane(set), is_multi, series.is_empty()) else {
         return Ok(Header::Alone);
     };
-    let spacing = plane.spacing_mm.map(|s| format!("{s:.4}"));
     let key = vec![
         series,
-        dicom::orientation_key(&plane),
         format!("{:?}x{:?}", set.u16(tags::ROWS), set.u16(tags::COLUMNS)),
         format!("{:?}", set.u16(tags::SAMPLES_PER_PIXEL)),
-        spacing.join("x"),
         text(tags::ECHO_NUMBERS),
         text(tags::ECHO_TIME),
     ];
@@ -109,42 +111,43 @@ fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     })))
 }
 
-/// Splits slices that share a key into volumes: only where positions collide, and then by the
+/// Splits slices that share a key into volumes: by their grid, and where positions collide by the
 /// first refinements that resolve it. What stays ambiguous stays together, and is refused on
 /// reading.
 pub(crate) fn split(slices: &[Slice]) -> Vec<Vec<usize>> {
-    let everything: Vec<usize> = (0..slices.len()).collect();
-    let unique = without_copies(slices, &everything);
+    let planes: Vec<Plane> = slices.iter().map(|slice| slice.plane).collect();
+    let grids = stack::aligned(&planes);
+    grids
+        .into_iter()
+        .flat_map(|members| split_grid(slices, members))
+        .collect()
+}
+
+fn split_grid(slices: &[Slice], members: Vec<usize>) -> Vec<Vec<usize>> {
+    let of = |index: &usize| slices.get(*index);
     let collides = |members: &[usize]| {
-        let planes: Vec<Plane> = members
-            .iter()
-            .filter_map(|&i| slices.get(i))
-            .map(|s| s.plane)
-            .collect();
+        let unique = without_copies(slices, members);
+        let planes: Vec<Plane> = unique.iter().filter_map(of).map(|s| s.plane).collect();
         stack::has_collision(&planes)
     };
-    if !collides(&unique) {
-        return vec![everything];
+    if !collides(&members) {
+        return vec![members];
     }
-    let n_refinements = slices.first().map_or(0, |slice| slice.refinements.len());
+    let n_refinements = members
+        .first()
+        .and_then(of)
+        .map_or(0, |s| s.refinements.len());
     for depth in 1..=n_refinements {
-        let mut groups: Vec<(&[String], Vec<usize>)> = Vec::new();
-        for (index, slice) in slices.iter().enumerate() {
-            let key = slice.refinements.get(..depth).unwrap_or(&[]);
-            match groups.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, members)) => members.push(index),
-                None => groups.push((key, vec![index])),
-            }
+        let mut groups: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
+        for &index in &members {
+            let key = of(&index).and_then(|slice| slice.refinements.get(..depth));
+            groups.entry(key.unwrap_or(&[])).or_default().push(index);
         }
-        let resolved = groups.len() > 1
-            && groups
-                .iter()
-                .all(|(_, members)| !collides(&without_copies(slices, members)));
-        if resolved {
-            return groups.into_iter().map(|(_, members)| members).collect();
+        if groups.len() > 1 && !groups.values().any(|group| collides(group)) {
+            return groups.into_values().collect();
         }
     }
-    vec![everything]
+    vec![members]
 }
 
 /// Keeps the first copy of each instance; slices without an instance identifier are all kept.
@@ -237,7 +240,6 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
     let mut values = vec![0.0_f32; n_values];
     let mut reasons = first.reasons.clone();
-    let (inverted, modality) = (first.inverted, first.modality.clone());
     // [C, D, H, W]: the planes of one slice lie `D` planes apart.
     let mut planes: Vec<Vec<&mut [f32]>> = (0..ordered.len()).map(|_| Vec::new()).collect();
     for (index, plane) in values.chunks_exact_mut(n_pixels).enumerate() {
@@ -253,8 +255,9 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
         .map(|(slots, path)| {
             let slice = read_slice(path, options)?;
             let same = slice.shape() == first.shape()
-                && slice.inverted == inverted
-                && slice.modality == modality;
+                && slice.inverted == first.inverted
+                && slice.unit == first.unit
+                && slice.modality == first.modality;
             if !same {
                 let found = format!(
                     "a slice of shape {:?} or of another modality",

@@ -12,6 +12,9 @@ use crate::reason::{Code, Reason};
 const SPACING_TOLERANCE: f64 = 0.05;
 /// Positions closer than this share of the median distance, or than 1 um, are the same position.
 const SAME_POSITION: f64 = 0.01;
+/// Direction cosines and relative spacings that differ by less are the same: both are written as
+/// rounded text, in some archives with other digits in each slice.
+const SAME_GRID: f64 = 1e-3;
 /// Shear below this angle is rounding.
 const TILT_DEGREES: f64 = 0.5;
 
@@ -55,6 +58,19 @@ impl Plane {
         unit(cross(self.along_w, self.along_h))
     }
 
+    /// Returns true if both slices are parallel, turned alike, and spaced alike.
+    fn is_aligned(&self, other: &Self) -> bool {
+        let cosines = |p: &Self| p.along_w.into_iter().chain(p.along_h);
+        let mut turned = cosines(self).zip(cosines(other)).map(|(a, b)| a - b);
+        let mut spaced = self
+            .spacing_mm
+            .iter()
+            .zip(other.spacing_mm)
+            .map(|(a, b)| a / b - 1.0);
+        turned.all(|difference| difference.abs() < SAME_GRID)
+            && spaced.all(|ratio| ratio.abs() < SAME_GRID)
+    }
+
     /// Returns how far along `normal` the slice lies, in mm.
     pub(crate) fn distance(&self, normal: [f64; 3]) -> f64 {
         dot(self.position, normal)
@@ -78,6 +94,18 @@ pub(crate) struct Stack {
     pub(crate) affine: Affine,
     /// What is unusual about it.
     pub(crate) reasons: Vec<Reason>,
+}
+
+/// Groups the indices of planes that can lie in one volume, in the order of their first member.
+pub(crate) fn aligned(planes: &[Plane]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(&Plane, Vec<usize>)> = Vec::new();
+    for (index, plane) in planes.iter().enumerate() {
+        match groups.iter_mut().find(|(first, _)| first.is_aligned(plane)) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((plane, vec![index])),
+        }
+    }
+    groups.into_iter().map(|(_, members)| members).collect()
 }
 
 /// Returns true if two of the planes share a position: they then belong to several volumes.
@@ -273,6 +301,17 @@ mod tests {
     fn a_slice_that_jumps_sideways_is_refused() {
         let planes = [axial(0.0, 0.0), axial(30.0, 1.0), axial(0.0, 2.0)];
         assert_eq!(stack(&planes).map_err(|e| e.code()), Err(Code::BadGeometry));
+    }
+
+    #[test]
+    fn rounding_does_not_part_slices_and_a_turn_does() {
+        let turned = |angle: f64| {
+            let (sin, cos) = angle.sin_cos();
+            let orientation = [cos, sin, 0.0, -sin, cos, 0.0];
+            Plane::new(orientation, [0.0; 3], [0.97655, 0.97655]).unwrap()
+        };
+        let planes = [turned(0.3), turned(0.3 + 1e-5), turned(0.31)];
+        assert_eq!(aligned(&planes), [vec![0, 1], vec![2]]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Every file that pydicom ships, read by pydicom and by us. Runs where Python has pydicom 3 with
 //! pylibjpeg (see tools/oracles/requirements.txt); prints a line and passes where it has not.
 
+#![allow(clippy::unwrap_used, reason = "used by tests alone")]
+
 use std::path::Path;
 use std::process::Command;
 
@@ -33,6 +35,21 @@ const BEYOND_PYDICOM: &[(&str, Outcome)] = &[
     ("meta_missing_tsyntax.dcm", Outcome::Refused("no_pixels")),
     ("nested_priv_SQ.dcm", Outcome::Refused("no_pixels")),
 ];
+
+/// pylibjpeg interpolates chroma with weights of 3/16 where the pixel centres ask for 1/4, in every
+/// eighth column: there, at most 5 pixels of a frame are 4 levels off instead of 3. (libjpeg-turbo
+/// is 5 levels off pylibjpeg in the same places.)
+const PYLIBJPEG_CHROMA: Exception = Exception {
+    name: "color3d_jpeg_baseline.dcm",
+    n_per_frame: 5,
+    most: 4.0,
+};
+
+struct Exception {
+    name: &'static str,
+    n_per_frame: usize,
+    most: f32,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Outcome {
@@ -103,18 +120,39 @@ fn check(row: &Row, out: &Path) -> Result<(), String> {
         ));
     }
     let expected = floats(&out.join(values));
-    let differences = volume
+    let differences: Vec<f32> = volume
         .values()
         .iter()
         .zip(&expected)
-        .map(|(a, b)| (a - b).abs());
-    let worst = differences.fold(0.0_f32, |m, d| if d.is_nan() { f32::NAN } else { m.max(d) });
+        .map(|(a, b)| (a - b).abs())
+        .collect();
     let tolerance = row.tolerance.unwrap_or(0.0);
-    if worst <= tolerance {
+    let worst = differences.iter().fold(
+        0.0_f32,
+        |m, d| if d.is_nan() { f32::NAN } else { m.max(*d) },
+    );
+    let excepted = row.name == PYLIBJPEG_CHROMA.name
+        && worst <= PYLIBJPEG_CHROMA.most
+        && n_above(&differences, tolerance, volume.shape()) <= PYLIBJPEG_CHROMA.n_per_frame;
+    if worst <= tolerance || excepted {
         Ok(())
     } else {
-        Err(format!("differs by {worst}, allowed {tolerance}"))
+        let n = n_above(&differences, tolerance, volume.shape());
+        Err(format!(
+            "differs by {worst}, allowed {tolerance}; in {n} pixels of a frame"
+        ))
     }
+}
+
+/// The most pixels of any frame that differ by more than `tolerance` in any channel.
+fn n_above(differences: &[f32], tolerance: f32, [_, depth, height, width]: [usize; 4]) -> usize {
+    let n_pixels = height * width;
+    let is_above = |frame: usize, pixel: usize| {
+        let channels = differences[frame * n_pixels + pixel..].iter();
+        channels.step_by(depth * n_pixels).any(|d| *d > tolerance)
+    };
+    let count = |frame| (0..n_pixels).filter(|&p| is_above(frame, p)).count();
+    (0..depth).map(count).max().unwrap_or(0)
 }
 
 #[test]

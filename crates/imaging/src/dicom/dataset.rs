@@ -245,6 +245,15 @@ impl<'a> DataSet<'a> {
 
     /// Parses the items of a sequence; an absent sequence has none.
     pub(crate) fn items(&self, tag: Tag) -> Result<Vec<Self>> {
+        self.leading_items(tag, usize::MAX)
+    }
+
+    /// Parses the first item of a sequence, and no other.
+    pub(crate) fn first_item(&self, tag: Tag) -> Result<Option<Self>> {
+        Ok(self.leading_items(tag, 1)?.pop())
+    }
+
+    fn leading_items(&self, tag: Tag, n: usize) -> Result<Vec<Self>> {
         let Some(element) = self.element(tag) else {
             return Ok(Vec::new());
         };
@@ -269,13 +278,11 @@ impl<'a> DataSet<'a> {
                 element.encoding,
                 (depth, self.max_depth),
             )?);
+            if items.len() == n {
+                break;
+            }
         }
         Ok(items)
-    }
-
-    /// Parses the first item of a sequence.
-    pub(crate) fn first_item(&self, tag: Tag) -> Result<Option<Self>> {
-        Ok(self.items(tag)?.into_iter().next())
     }
 }
 
@@ -351,7 +358,7 @@ fn confirmed_encoding(bytes: &[u8], stated: Encoding) -> Encoding {
     let Some(&[v0, v1]) = bytes.get(4..6).and_then(|vr| vr.first_chunk::<2>()) else {
         return stated;
     };
-    let looks_explicit = VR_NAMES.iter().any(|name| *name == [v0, v1]);
+    let looks_explicit = VR_NAMES.contains(&[v0, v1]);
     if stated.order == ByteOrder::Big {
         stated
     } else {

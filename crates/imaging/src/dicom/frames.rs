@@ -4,6 +4,7 @@
 //! DICOM PS3.5 section A.4 and PS3.3 C.7.6.3.1.8 (extended offset table).
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use dicom_dictionary_std::tags;
 
@@ -14,6 +15,23 @@ use crate::reason::Code;
 
 const FORMAT: &str = "dicom";
 
+/// The compressed bytes of each declared frame.
+#[derive(Debug)]
+pub(crate) struct Encoded<'a> {
+    /// As many as were declared.
+    pub(crate) frames: Vec<Cow<'a, [u8]>>,
+    /// How many are stored.
+    pub(crate) n_stored: usize,
+}
+
+impl<'a> Encoded<'a> {
+    fn new(mut frames: Vec<Cow<'a, [u8]>>, n_declared: usize) -> Self {
+        let n_stored = frames.len();
+        frames.truncate(n_declared);
+        Self { frames, n_stored }
+    }
+}
+
 /// Returns the compressed bytes of each of `n_frames` frames.
 ///
 /// # Errors
@@ -22,7 +40,7 @@ pub(crate) fn encapsulated<'a>(
     set: &DataSet<'a>,
     n_frames: usize,
     limits: &Limits,
-) -> Result<Vec<Cow<'a, [u8]>>> {
+) -> Result<Encoded<'a>> {
     let value = set.bytes(tags::PIXEL_DATA).unwrap_or(&[]);
     let mut items = fragments(value, limits)?.into_iter();
     let basic = offsets::<4>(items.next().unwrap_or(&[]));
@@ -36,23 +54,24 @@ pub(crate) fn encapsulated<'a>(
             wanted,
         ));
     }
-    if n_frames == 1 {
-        return Ok(vec![joined(&pieces)]);
-    }
-    if pieces.len() == n_frames {
-        return Ok(pieces.into_iter().map(Cow::Borrowed).collect());
-    }
     let extended = offsets::<8>(set.bytes(tags::EXTENDED_OFFSET_TABLE).unwrap_or(&[]));
     for table in [extended, basic] {
         if table.len() >= n_frames
             && let Some(frames) = by_offsets(&pieces, &table)
-            && frames.len() >= n_frames
         {
-            return Ok(frames.into_iter().take(n_frames).collect());
+            return Ok(Encoded::new(frames, n_frames));
         }
     }
-    let frames = by_start_marker(&pieces);
-    if frames.len() != n_frames {
+    // Tables are optional, and wrong in some files.
+    if n_frames == 1 {
+        return Ok(Encoded::new(vec![joined(&pieces)], 1));
+    }
+    let frames = if pieces.len() == n_frames {
+        pieces.iter().map(|piece| Cow::Borrowed(*piece)).collect()
+    } else {
+        by_start_marker(&pieces)
+    };
+    if frames.len() < n_frames {
         let found = format!(
             "{} fragments that form {} frames",
             pieces.len(),
@@ -65,7 +84,7 @@ pub(crate) fn encapsulated<'a>(
             format!("{n_frames} frames"),
         ));
     }
-    Ok(frames)
+    Ok(Encoded::new(frames, n_frames))
 }
 
 /// Returns all fragments in one piece: a video stream is not divided into frames.
@@ -95,10 +114,11 @@ fn offsets<const N: usize>(table: &[u8]) -> Vec<u64> {
 
 /// Groups fragments by the offsets of their item headers, counted from the first fragment's.
 fn by_offsets<'a>(pieces: &[&'a [u8]], table: &[u64]) -> Option<Vec<Cow<'a, [u8]>>> {
+    let starts: HashSet<u64> = table.iter().copied().collect();
     let mut groups: Vec<Vec<&[u8]>> = Vec::new();
     let mut position = 0_u64;
     for piece in pieces {
-        if table.contains(&position) {
+        if starts.contains(&position) {
             groups.push(Vec::new());
         }
         groups.last_mut()?.push(piece);

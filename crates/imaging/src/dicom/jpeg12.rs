@@ -94,7 +94,7 @@ struct Bits<'a> {
     position: usize,
     buffer: u32,
     n_bits: u32,
-    n_beyond_end: usize,
+    n_beyond_end: u32,
 }
 
 impl Bits<'_> {
@@ -166,10 +166,16 @@ impl Bits<'_> {
         }
     }
 
+    /// Returns true if bits were used that the stream does not hold.
+    fn is_beyond_end(&self) -> bool {
+        self.n_beyond_end * 8 > self.n_bits
+    }
+
     /// Drops the rest of the byte and the restart marker behind it.
     fn restart(&mut self) {
         self.buffer = 0;
         self.n_bits = 0;
+        self.n_beyond_end = 0;
         while let Some(&byte) = self.bytes.get(self.position) {
             let next = self.bytes.get(self.position + 1);
             if byte == 0xFF && matches!(next, Some(0xD0..=0xD7)) {
@@ -381,7 +387,7 @@ impl<'a> Decoder<'a> {
                     self.block(index, (block_x, block_y), bits)?;
                 }
             }
-            if bits.n_beyond_end > 8 {
+            if bits.is_beyond_end() {
                 let found = format!(
                     "a scan that ends after {mcu} of {} MCUs",
                     mcus_wide * mcus_high

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::samples::ByteOrder;
 
 const FORMAT: &str = "dicom lookup table";
+/// Most segments of one table: one an entry, and a pointer to each.
+const MAX_SEGMENTS: usize = 1 << 17;
 
 /// One lookup table: values outside its range take the first or the last entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,18 +94,18 @@ pub(crate) fn colour_tables(set: &DataSet<'_>, signed: bool) -> Result<[Table; 3
                 ));
             }
         };
-        // Entries of 8 bits may be stored in words (PS3.3 C.7.6.3.1.6): the width decides.
-        let is_wide = entries.1;
-        let full_scale = if is_wide {
-            f32::from(u16::MAX)
+        // Entries of 8 bits may lie in words, the upper byte 0 (PS3.3 C.7.6.3.1.6). Some writers
+        // state 8 bits and fill all 16: then the entries decide.
+        let is_narrow = descriptor.bits <= 8 && entries.iter().all(|&entry| entry <= 255);
+        let full_scale = if is_narrow {
+            u16::from(u8::MAX)
         } else {
-            f32::from(u8::MAX)
+            u16::MAX
         };
-        let entries = entries.0.into_iter().map(f32::from).collect();
         Ok(Table {
             first: descriptor.first,
-            entries,
-            full_scale,
+            entries: entries.into_iter().map(f32::from).collect(),
+            full_scale: f32::from(full_scale),
         })
     };
     Ok([
@@ -132,7 +134,7 @@ pub(crate) fn colour_tables(set: &DataSet<'_>, signed: bool) -> Result<[Table; 3
 pub(crate) fn modality_table(item: &DataSet<'_>, signed: bool) -> Result<Table> {
     let descriptor = descriptor(item, tags::LUT_DESCRIPTOR, signed)?;
     let bytes = item.bytes(tags::LUT_DATA).unwrap_or(&[]);
-    let (entries, _) = plain_entries(bytes, &descriptor, item.order())?;
+    let entries = plain_entries(bytes, &descriptor, item.order())?;
     let full_scale = f32::from(u16::MAX >> (16 - descriptor.bits.min(16)));
     let entries = entries.into_iter().map(f32::from).collect();
     Ok(Table {
@@ -142,55 +144,51 @@ pub(crate) fn modality_table(item: &DataSet<'_>, signed: bool) -> Result<Table> 
     })
 }
 
-/// Entries, and whether they were stored in 16 bits.
-fn plain_entries(
-    bytes: &[u8],
-    descriptor: &Descriptor,
-    order: ByteOrder,
-) -> Result<(Vec<u16>, bool)> {
+/// Entries of 16 bits, or of 8 where there are too few bytes for that.
+fn plain_entries(bytes: &[u8], descriptor: &Descriptor, order: ByteOrder) -> Result<Vec<u16>> {
     let n = descriptor.n_entries;
-    if bytes.len() >= 2 * n {
-        let mut entries = u16s(bytes, order);
-        entries.truncate(n);
-        return Ok((entries, true));
+    if let Some(wide) = bytes.get(..2 * n) {
+        return Ok(u16s(wide, order));
     }
-    if bytes.len() < n {
+    let Some(narrow) = bytes.get(..n.next_multiple_of(2)).or(bytes.get(..n)) else {
         let found = format!("{} bytes for {n} entries", bytes.len());
         return Err(Error::malformed(FORMAT, found, "1 or 2 bytes each"));
-    }
-    let narrow = match order {
-        ByteOrder::Little => bytes.iter().map(|&b| u16::from(b)).take(n).collect(),
-        // Two entries share a big endian word: the first is the low byte.
-        ByteOrder::Big => {
-            let words = u16s(bytes, order).into_iter();
-            words
-                .flat_map(|word| [word & 0xFF, word >> 8])
-                .take(n)
-                .collect()
-        }
     };
-    Ok((narrow, false))
+    let mut entries = narrow_entries(narrow, order);
+    entries.truncate(n);
+    Ok(entries)
+}
+
+/// Two entries of 8 bits share a word: the first is its low byte.
+fn narrow_entries(bytes: &[u8], order: ByteOrder) -> Vec<u16> {
+    match order {
+        ByteOrder::Little => bytes.iter().map(|&byte| u16::from(byte)).collect(),
+        ByteOrder::Big => u16s(bytes, order)
+            .into_iter()
+            .flat_map(|word| [word & 0xFF, word >> 8])
+            .collect(),
+    }
 }
 
 /// Expands discrete, linear and indirect segments.
-fn segmented_entries(
-    bytes: &[u8],
-    descriptor: &Descriptor,
-    order: ByteOrder,
-) -> Result<(Vec<u16>, bool)> {
+fn segmented_entries(bytes: &[u8], descriptor: &Descriptor, order: ByteOrder) -> Result<Vec<u16>> {
     let is_wide = descriptor.bits > 8;
-    let words: Vec<u16> = if is_wide {
+    let words = if is_wide {
         u16s(bytes, order)
     } else {
-        bytes.iter().map(|&b| u16::from(b)).collect()
+        narrow_entries(bytes, order)
     };
-    let mut entries = Vec::new();
-    let mut offsets = Vec::new();
+    let mut expansion = Expansion {
+        words,
+        is_wide,
+        entries: Vec::new(),
+        n_segments: 0,
+    };
     let mut at = 0;
-    while at + 1 < words.len() && entries.len() < descriptor.n_entries {
-        offsets.push(at);
-        at = segment(&words, at, &mut entries, is_wide, true)?;
+    while at + 1 < expansion.words.len() && expansion.entries.len() < descriptor.n_entries {
+        at = expansion.segment(at, true)?;
     }
+    let mut entries = expansion.entries;
     if entries.len() < descriptor.n_entries {
         let found = format!("segments of {} entries", entries.len());
         return Err(Error::malformed(
@@ -200,63 +198,88 @@ fn segmented_entries(
         ));
     }
     entries.truncate(descriptor.n_entries);
-    Ok((entries, is_wide))
+    Ok(entries)
 }
 
-/// Appends one segment's entries and returns where the next starts.
-fn segment(
-    words: &[u16],
-    at: usize,
-    entries: &mut Vec<u16>,
+struct Expansion {
+    /// The coded table; bytes of a narrow one are widened.
+    words: Vec<u16>,
     is_wide: bool,
-    may_point: bool,
-) -> Result<usize> {
-    let broken = || Error::malformed(FORMAT, "a segment cut short", "opcode, length, values");
-    let opcode = *words.get(at).ok_or_else(broken)?;
-    let length = usize::from(*words.get(at + 1).ok_or_else(broken)?);
-    match opcode {
-        0 => {
-            entries.extend_from_slice(words.get(at + 2..at + 2 + length).ok_or_else(broken)?);
-            Ok(at + 2 + length)
+    entries: Vec<u16>,
+    n_segments: usize,
+}
+
+impl Expansion {
+    fn word(&self, at: usize) -> Result<u16> {
+        self.words.get(at).copied().ok_or_else(|| {
+            Error::malformed(FORMAT, "a segment cut short", "opcode, length, values")
+        })
+    }
+
+    /// Appends one segment's entries and returns where the next starts.
+    fn segment(&mut self, at: usize, may_point: bool) -> Result<usize> {
+        // No table of 65,536 entries needs more: pointers to empty segments cannot go on for ever.
+        self.n_segments += 1;
+        if self.n_segments > MAX_SEGMENTS || self.entries.len() > 1 << 16 {
+            let found = "segments without end";
+            return Err(Error::malformed(FORMAT, found, "at most 65536 entries"));
         }
-        1 => {
-            let end = f64::from(*words.get(at + 2).ok_or_else(broken)?);
-            let start = f64::from(*entries.last().ok_or_else(broken)?);
-            let step = (end - start) / f64::from(u16::try_from(length).unwrap_or(u16::MAX).max(1));
-            for i in 1..=length.max(1) {
-                let value = start + step * f64::from(u16::try_from(i).unwrap_or(u16::MAX));
-                #[allow(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "between two u16"
-                )]
-                entries.push(value.round_ties_even() as u16);
+        let length = usize::from(self.word(at + 1)?);
+        match self.word(at)? {
+            0 => {
+                let end = at + 2 + length;
+                self.word(end - 1)?;
+                self.entries
+                    .extend_from_slice(self.words.get(at + 2..end).unwrap_or(&[]));
+                Ok(end)
             }
-            Ok(at + 3)
-        }
-        2 if may_point => {
-            // A byte offset of 32 bits, least significant part first.
-            let (n_parts, width) = if is_wide { (2, 16) } else { (4, 8) };
-            let parts = words.get(at + 2..at + 2 + n_parts).ok_or_else(broken)?;
-            let target = parts
-                .iter()
-                .rev()
-                .fold(0, |sum, &part| sum << width | usize::from(part));
-            let mut from = if is_wide { target / 2 } else { target };
-            for _ in 0..length {
-                // The limit: no chain of pointers can expand without end.
-                if entries.len() > 1 << 16 {
-                    break;
-                }
-                from = segment(words, from, entries, is_wide, false)?;
+            1 => {
+                let end = self.word(at + 2)?;
+                self.linear(length, end)?;
+                Ok(at + 3)
             }
-            Ok(at + 2 + n_parts)
+            2 if may_point => self.indirect(at + 2, length),
+            opcode => Err(Error::malformed(
+                FORMAT,
+                format!("segment opcode {opcode}"),
+                "0, 1 or 2",
+            )),
         }
-        _ => Err(Error::malformed(
-            FORMAT,
-            format!("segment opcode {opcode}"),
-            "0, 1 or 2",
-        )),
+    }
+
+    /// A ramp of `length` entries from behind the last one to `end`.
+    fn linear(&mut self, length: usize, end: u16) -> Result<()> {
+        let start =
+            self.entries.last().copied().ok_or_else(|| {
+                Error::malformed(FORMAT, "a ramp at the start", "an entry before it")
+            })?;
+        let (start, end) = (f64::from(start), f64::from(end));
+        let n = u16::try_from(length).unwrap_or(u16::MAX);
+        let step = (end - start) / f64::from(n.max(1));
+        self.entries.extend((1..=n).map(|i| {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between two u16"
+            )]
+            let entry = (start + step * f64::from(i)).round_ties_even() as u16;
+            entry
+        }));
+        Ok(())
+    }
+
+    /// Repeats `length` segments that start at a byte offset of 32 bits, least significant first.
+    fn indirect(&mut self, at: usize, length: usize) -> Result<usize> {
+        let (n_parts, width) = if self.is_wide { (2, 16) } else { (4, 8) };
+        let mut target = 0;
+        for part in (at..at + n_parts).rev() {
+            target = target << width | usize::from(self.word(part)?);
+        }
+        let mut from = if self.is_wide { target / 2 } else { target };
+        for _ in 0..length {
+            from = self.segment(from, false)?;
+        }
+        Ok(at + n_parts)
     }
 }
 
@@ -266,11 +289,29 @@ mod tests {
 
     #[test]
     fn a_linear_segment_ends_on_its_value() {
-        let words = [0, 1, 10, 1, 4, 20];
-        let mut entries = Vec::new();
-        let next = segment(&words, 0, &mut entries, true, true).unwrap();
-        segment(&words, next, &mut entries, true, true).unwrap();
+        let bytes = [0, 0, 1, 0, 10, 0, 1, 0, 4, 0, 20, 0];
+        let descriptor = Descriptor {
+            n_entries: 5,
+            first: 0,
+            bits: 16,
+        };
+        let entries = segmented_entries(&bytes, &descriptor, ByteOrder::Little).unwrap();
         assert_eq!(entries, [10, 12, 15, 18, 20]);
+    }
+
+    #[test]
+    fn pointers_to_empty_segments_come_to_an_end() {
+        // An empty discrete segment, then pointers that repeat it 65,535 times each.
+        let mut bytes = vec![0, 0, 0, 0];
+        for _ in 0..10_000 {
+            bytes.extend_from_slice(&[2, 0, 0xFF, 0xFF, 0, 0, 0, 0]);
+        }
+        let descriptor = Descriptor {
+            n_entries: 5,
+            first: 0,
+            bits: 16,
+        };
+        assert!(segmented_entries(&bytes, &descriptor, ByteOrder::Little).is_err());
     }
 
     #[test]
@@ -280,7 +321,7 @@ mod tests {
             entries: vec![5.0, 6.0],
             full_scale: 255.0,
         };
-        let looked_up = [-9.0, -1.0, 0.0, 99.0].map(|v| table.at(v));
-        assert_eq!(looked_up, [5.0, 5.0, 6.0, 6.0]);
+        let looked_up = [-9.0, -1.0, 0.0, 99.0].map(|v| table.at(v).to_bits());
+        assert_eq!(looked_up, [5.0_f32, 5.0, 6.0, 6.0].map(f32::to_bits));
     }
 }

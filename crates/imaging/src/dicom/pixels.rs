@@ -17,7 +17,7 @@ use super::palette::{self, Table};
 use super::{frames, rle};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::reason::Code;
+use crate::reason::{Code, Reason};
 use crate::samples::{ByteOrder, Linear, Scalar, extend_f32, narrow, widen_i64, widen_u64};
 
 const FORMAT: &str = "dicom";
@@ -31,7 +31,7 @@ pub(crate) enum Photometric {
     Monochrome1,
     /// Indices of three tables.
     Palette(Box<[Table; 3]>),
-    /// Red, green, blue; also YBR_ICT and YBR_RCT, which JPEG 2000 itself turns into RGB.
+    /// Red, green, blue; also `YBR_ICT` and `YBR_RCT`, which JPEG 2000 itself turns into RGB.
     Rgb,
     /// Luminance and differences, full range.
     YbrFull,
@@ -152,7 +152,7 @@ impl PixelModule {
         n_values * u64::from(self.bits_allocated)
     }
 
-    fn layout(&self) -> Option<Scalar> {
+    fn scalar(&self) -> Option<Scalar> {
         Some(match (self.bits_allocated, self.signed, self.is_float) {
             (32, _, true) => Scalar::F32,
             (64, _, true) => Scalar::F64,
@@ -176,7 +176,7 @@ impl PixelModule {
         map: Linear,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        let Some(scalar) = self.layout() else {
+        let Some(scalar) = self.scalar() else {
             return Err(Error::malformed(
                 FORMAT,
                 "floating point of 8 or 16 bits",
@@ -292,16 +292,35 @@ impl PixelModule {
     }
 
     /// Native bytes of one frame -> planes.
-    fn native_planes(&self, bytes: &[u8], order: ByteOrder, map: Linear) -> Result<Vec<f32>> {
-        let mut samples = Vec::with_capacity(self.n_pixels() * self.n_samples);
-        self.unpack(bytes, order, Linear::IDENTITY, &mut samples)?;
+    fn native_planes(&self, bytes: &[u8], layout: Layout, map: Linear) -> Result<Vec<f32>> {
+        let n_samples = self.n_pixels() * self.n_samples;
+        let mut samples = Vec::with_capacity(n_samples);
+        if self.bits_allocated == 1 {
+            samples.extend(bits(bytes, 0, n_samples).map(f32::from));
+        } else {
+            self.unpack(bytes, layout.order, Linear::IDENTITY, &mut samples)?;
+        }
         if self.n_samples == 3 && self.photometric == Photometric::YbrFull422 {
             samples = spread_422(&samples);
-        } else if self.n_samples == 3 && self.is_planar {
+        } else if self.n_samples == 3 && layout.is_planar {
             samples = codec::by_pixel(&samples, 3);
         }
         self.planes(samples, Colour::AsHeader, map)
     }
+
+    fn layout_of(&self, order: ByteOrder) -> Layout {
+        Layout {
+            order,
+            is_planar: self.is_planar,
+        }
+    }
+}
+
+/// How the samples of one native frame follow each other.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    order: ByteOrder,
+    is_planar: bool,
 }
 
 /// Two luminances, then the differences they share -> three samples a pixel.
@@ -326,7 +345,8 @@ fn rgb([y, cb, cr]: [f32; 3], full: f32) -> [f32; 3] {
     [red, green, blue].map(|v| (v + 0.5).clamp(0.0, full).floor())
 }
 
-fn n_frames(set: &DataSet<'_>) -> Result<u64> {
+/// Reads the declared number of frames.
+pub(crate) fn n_frames(set: &DataSet<'_>) -> Result<u64> {
     let Some(text) = set.text(tags::NUMBER_OF_FRAMES) else {
         return Ok(1);
     };
@@ -389,10 +409,46 @@ pub(crate) struct Wanted<'m> {
     pub(crate) module: &'m PixelModule,
 }
 
+/// The wanted frames.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pixels {
+    /// `[C, frames, rows, columns]`, channel slowest.
+    pub(crate) values: Vec<f32>,
+    /// What is unusual about them.
+    pub(crate) reasons: Vec<Reason>,
+}
+
+impl Pixels {
+    fn new(values: Vec<f32>, n_stored: u64, n_declared: usize) -> Self {
+        let mut pixels = Self {
+            values,
+            reasons: Vec::new(),
+        };
+        if n_stored > n_declared as u64 {
+            let detail = format!("{n_stored} frames stored, {n_declared} declared and read");
+            pixels.reasons.push(Reason::new(Code::ExtraFrames, detail));
+        }
+        pixels
+    }
+}
+
+/// The planes of one frame.
+struct Planes {
+    values: Vec<f32>,
+    is_sign_mismatch: bool,
+}
+
+impl Planes {
+    fn native(values: Vec<f32>) -> Self {
+        Self {
+            values,
+            is_sign_mismatch: false,
+        }
+    }
+}
+
 /// Decodes the wanted frames.
 ///
-/// # Shapes
-/// `[C, frames, rows, columns]`, channel slowest.
 /// # Errors
 /// As the codecs.
 pub(crate) fn decode(
@@ -400,31 +456,49 @@ pub(crate) fn decode(
     codec: Codec,
     wanted: &Wanted<'_>,
     limits: &Limits,
-) -> Result<Vec<f32>> {
+) -> Result<Pixels> {
     let module = wanted.module;
-    let n_channels = module.n_channels();
-    let shape = [
-        n_channels,
+    if codec == Codec::Native {
+        return native(set, wanted, limits);
+    }
+    check_voxels(wanted, limits)?;
+    let encoded = frames::encapsulated(set, module.n_frames, limits)?;
+    let frame = |index: usize| encoded.frames.get(index).map_or(&[][..], |f| f.as_ref());
+    // Some codecs make gigabytes of a few bytes: charged like any other decompression.
+    let n_encoded: u64 = wanted.frames.iter().map(|&i| frame(i).len() as u64).sum();
+    let n_decoded = module
+        .frame_bits()
+        .div_ceil(8)
+        .checked_mul(wanted.frames.len() as u64);
+    limits.decompressed(n_encoded, n_decoded.unwrap_or(u64::MAX))?;
+    let (values, is_sign_mismatch) = in_order(wanted, |index, map| {
+        encapsulated_planes(module, codec, frame(index), (map, limits))
+    })?;
+    let mut pixels = Pixels::new(values, encoded.n_stored as u64, module.n_frames);
+    if is_sign_mismatch {
+        let detail = "the codestream and the header disagree on the sign; the header was believed";
+        pixels.reasons.push(Reason::new(Code::SignMismatch, detail));
+    }
+    Ok(pixels)
+}
+
+fn check_voxels(wanted: &Wanted<'_>, limits: &Limits) -> Result<()> {
+    let module = wanted.module;
+    let sides = [
+        module.n_channels(),
         wanted.frames.len(),
         module.n_rows,
         module.n_columns,
     ];
-    limits.voxels(shape.map(|side| side as u64))?;
-    if codec == Codec::Native {
-        return native(set, wanted);
-    }
-    let encoded = frames::encapsulated(set, module.n_frames, limits)?;
-    in_order(wanted, |frame, map| {
-        let bytes = encoded.get(frame).map_or(&[][..], |bytes| bytes.as_ref());
-        encapsulated_planes(module, codec, bytes, (map, limits))
-    })
+    limits.voxels(sides.map(|side| side as u64)).map(drop)
 }
 
-/// Decodes frames in parallel, a few at a time, and puts their planes where they belong.
+/// Decodes frames in parallel, a few at a time, and puts their planes where they belong. Also
+/// returns whether any frame contradicts the header's sign.
 fn in_order(
     wanted: &Wanted<'_>,
-    planes_of: impl Fn(usize, Linear) -> Result<Vec<f32>> + Sync,
-) -> Result<Vec<f32>> {
+    planes_of: impl Fn(usize, Linear) -> Result<Planes> + Sync,
+) -> Result<(Vec<f32>, bool)> {
     let module = wanted.module;
     let n_pixels = module.n_pixels();
     let n_channels = module.n_channels();
@@ -435,20 +509,29 @@ fn in_order(
         .copied()
         .zip(wanted.maps.iter().copied())
         .collect();
-    let mut values = vec![0.0_f32; n_channels * n_wanted * n_pixels];
+    // Reserved when the first frames have proved that there is something to hold.
+    let mut values = Vec::new();
+    let mut is_sign_mismatch = false;
     let mut depth = 0;
-    for batch in jobs.chunks(32) {
-        let decoded: Result<Vec<Vec<f32>>> = batch
+    for batch in jobs.chunks(16) {
+        let decoded: Result<Vec<Planes>> = batch
             .par_iter()
             .map(|&(frame, map)| planes_of(frame, map))
             .collect();
         for planes in decoded? {
-            if planes.len() != n_channels * n_pixels {
-                let found = format!("{} values", planes.len());
+            is_sign_mismatch |= planes.is_sign_mismatch;
+            if planes.values.len() != n_channels * n_pixels {
+                let found = format!("{} values", planes.values.len());
                 let wanted = format!("{}", n_channels * n_pixels);
                 return Err(Error::refused(FORMAT, Code::Truncated, found, wanted));
             }
-            for (channel, plane) in planes.chunks_exact(n_pixels).enumerate() {
+            if n_wanted == 1 {
+                return Ok((planes.values, is_sign_mismatch));
+            }
+            if values.is_empty() {
+                values = vec![0.0_f32; n_channels * n_wanted * n_pixels];
+            }
+            for (channel, plane) in planes.values.chunks_exact(n_pixels).enumerate() {
                 let start = (channel * n_wanted + depth) * n_pixels;
                 if let Some(place) = values.get_mut(start..start + n_pixels) {
                     place.copy_from_slice(plane);
@@ -457,7 +540,7 @@ fn in_order(
             depth += 1;
         }
     }
-    Ok(values)
+    Ok((values, is_sign_mismatch))
 }
 
 fn encapsulated_planes(
@@ -465,16 +548,19 @@ fn encapsulated_planes(
     codec: Codec,
     frame: &[u8],
     (map, limits): (Linear, &Limits),
-) -> Result<Vec<f32>> {
+) -> Result<Planes> {
+    let layout = module.layout_of(ByteOrder::Little);
     let native = match codec {
         Codec::Rle => {
             let n_bytes = usize::from(module.bits_allocated / 8);
             let bytes = rle::decode(frame, module.n_pixels(), module.n_samples, n_bytes)?;
-            let by_pixel = PixelModule {
+            let by_pixel = Layout {
                 is_planar: false,
-                ..module.clone()
+                ..layout
             };
-            return by_pixel.native_planes(&bytes, ByteOrder::Little, map);
+            return module
+                .native_planes(&bytes, by_pixel, map)
+                .map(Planes::native);
         }
         Codec::EncapsulatedNative => Some(Cow::Borrowed(frame)),
         Codec::DeflatedFrames => Some(Cow::Owned(inflate(frame, limits)?)),
@@ -482,7 +568,7 @@ fn encapsulated_planes(
     };
     if let Some(bytes) = native {
         let bytes = exact(&bytes, module.frame_bits().div_ceil(8))?;
-        return module.native_planes(bytes, ByteOrder::Little, map);
+        return module.native_planes(bytes, layout, map).map(Planes::native);
     }
     let expected = Expected {
         height: u32::try_from(module.n_rows).unwrap_or(0),
@@ -490,13 +576,17 @@ fn encapsulated_planes(
         n_samples: u32::try_from(module.n_samples).unwrap_or(0),
     };
     let mut decoded = codec::decode(codec, frame, expected, limits)?;
+    let is_sign_mismatch = decoded.signed.is_some_and(|signed| signed != module.signed);
     module.signed_samples(&mut decoded, codec);
     let samples = decoded
         .samples
         .iter()
         .map(|&v| narrow(f64::from(v)))
         .collect();
-    module.planes(samples, decoded.colour, map)
+    Ok(Planes {
+        values: module.planes(samples, decoded.colour, map)?,
+        is_sign_mismatch,
+    })
 }
 
 /// Inflates a raw DEFLATE stream within the limits.
@@ -508,11 +598,12 @@ pub(crate) fn inflate(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut stream = DeflateDecoder::new(bytes).take(most + 1);
     stream.read_to_end(&mut out).map_err(|e| {
-        Error::malformed(
-            FORMAT,
-            format!("a DEFLATE stream that breaks off ({e})"),
-            "a whole one",
-        )
+        let code = match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Code::Truncated,
+            _ => Code::Malformed,
+        };
+        let found = format!("a DEFLATE stream that breaks off ({e})");
+        Error::refused(FORMAT, code, found, "a whole one")
     })?;
     limits.decompressed(bytes.len() as u64, out.len() as u64)?;
     Ok(out)
@@ -535,46 +626,66 @@ fn exact(bytes: &[u8], n_bytes: u64) -> Result<&[u8]> {
 }
 
 /// Native pixels, all frames in one value.
-fn native(set: &DataSet<'_>, wanted: &Wanted<'_>) -> Result<Vec<f32>> {
+fn native(set: &DataSet<'_>, wanted: &Wanted<'_>, limits: &Limits) -> Result<Pixels> {
     let module = wanted.module;
-    let bytes = [
+    let stored = [
         tags::PIXEL_DATA,
         tags::FLOAT_PIXEL_DATA,
         tags::DOUBLE_FLOAT_PIXEL_DATA,
     ];
-    let bytes = bytes
-        .into_iter()
-        .find_map(|tag| set.bytes(tag))
-        .unwrap_or(&[]);
+    let stored = stored.into_iter().find_map(|tag| set.bytes(tag));
+    let stored = stored.unwrap_or(&[]);
     if set.is_undefined(tags::PIXEL_DATA) {
         let found = "compressed pixels under an uncompressed transfer syntax";
         return Err(Error::malformed(FORMAT, found, "native pixels"));
     }
+    // What is not there is refused before anything is reserved for it.
     let all_bits = module.frame_bits().checked_mul(module.n_frames as u64);
     let n_bytes = all_bits.map_or(u64::MAX, |bits| bits.div_ceil(8));
+    let bytes = exact(stored, n_bytes)?;
+    check_voxels(wanted, limits)?;
     let is_swapped = module.bits_allocated <= 8 && set.is_swapped(tags::PIXEL_DATA);
-    let swapped = is_swapped.then(|| swap_pairs(bytes));
-    let bytes = exact(swapped.as_deref().unwrap_or(bytes), n_bytes)?;
-    if module.bits_allocated == 1 {
-        return Ok(unpack_bits(bytes, wanted));
-    }
+    let swapped = is_swapped.then(|| swap_pairs(stored));
+    let bytes = swapped.as_deref().unwrap_or(bytes);
+    let n_stored = stored.len() as u64 * 8 / module.frame_bits().max(1);
+    let values = native_values(bytes, wanted)?;
+    Ok(Pixels::new(values, n_stored, module.n_frames))
+}
+
+fn native_values(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Vec<f32>> {
+    let module = wanted.module;
+    let n_pixels = module.n_pixels();
+    let is_plain = module.n_channels() == 1 && module.modality_table.is_none();
     let frame_bytes = usize::try_from(module.frame_bits() / 8).unwrap_or(usize::MAX);
     let frame = |index: usize| {
         bytes
             .get(index * frame_bytes..(index + 1) * frame_bytes)
             .unwrap_or(&[])
     };
-    if module.n_channels() == 1 && module.modality_table.is_none() {
+    if is_plain {
         // The common case, straight into place: CT, MR, projection X-ray.
-        let mut values = Vec::with_capacity(wanted.frames.len() * module.n_pixels());
+        let mut values = Vec::with_capacity(wanted.frames.len() * n_pixels);
         for (&index, &map) in wanted.frames.iter().zip(&wanted.maps) {
-            module.unpack(frame(index), module.order, map, &mut values)?;
+            if module.bits_allocated == 1 {
+                let frame = bits(bytes, index * n_pixels, n_pixels);
+                values.extend(frame.map(|bit| map.apply(f64::from(bit))));
+            } else {
+                module.unpack(frame(index), module.order, map, &mut values)?;
+            }
         }
         return Ok(values);
     }
-    in_order(wanted, |index, map| {
-        module.native_planes(frame(index), module.order, map)
-    })
+    if module.bits_allocated == 1 {
+        let advice = "convert it to 8 bits";
+        return Err(Error::unsupported(FORMAT, "colours of single bits", advice));
+    }
+    let layout = module.layout_of(module.order);
+    let planes = |index, map| {
+        module
+            .native_planes(frame(index), layout, map)
+            .map(Planes::native)
+    };
+    in_order(wanted, planes).map(|(values, _)| values)
 }
 
 /// Bytes stored in big endian words (PS3.5 section 8.1.1): the second of each pair comes first.
@@ -587,16 +698,7 @@ fn swap_pairs(bytes: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// One bit a pixel, least significant first, frames not aligned to bytes.
-fn unpack_bits(bytes: &[u8], wanted: &Wanted<'_>) -> Vec<f32> {
-    let n_pixels = wanted.module.n_pixels();
-    let mut values = Vec::with_capacity(wanted.frames.len() * n_pixels);
-    for (&frame, &map) in wanted.frames.iter().zip(&wanted.maps) {
-        let bits = frame * n_pixels..(frame + 1) * n_pixels;
-        values.extend(bits.map(|bit| {
-            let value = bytes.get(bit / 8).map_or(0, |byte| byte >> (bit % 8) & 1);
-            map.apply(f64::from(value))
-        }));
-    }
-    values
+/// `n` bits from bit `start` on, least significant first: frames are not aligned to bytes.
+fn bits(bytes: &[u8], start: usize, n: usize) -> impl Iterator<Item = u8> {
+    (start..start + n).map(|bit| bytes.get(bit / 8).map_or(0, |byte| byte >> (bit % 8) & 1))
 }

@@ -4,7 +4,8 @@
 //! DICOM PS3.3 C.7.6.2 (plane), C.7.6.16 (functional groups), C.7.6.5 (cine), C.8.5.5 (ultrasound
 //! regions), C.8.8.3.2 (dose grid).
 
-use dicom_core::Tag;
+use std::borrow::Cow;
+
 use dicom_dictionary_std::tags;
 
 use super::dataset::DataSet;
@@ -52,69 +53,93 @@ pub(crate) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Vec<Fr
         );
         return Err(Error::malformed("dicom", found, "one for each frame"));
     }
-    let shared = set.first_item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)?;
-    let frame = |own: &DataSet<'_>| functional_frame(own, shared.as_ref());
-    per_frame
-        .iter()
-        .take(n_frames)
-        .map(frame)
-        .collect::<Result<_>>()
-        .map(Some)
+    let shared = match set.first_item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)? {
+        Some(shared) => Groups::new(&shared)?,
+        None => Groups::default(),
+    };
+    let frame = |own: &DataSet<'_>| Ok(Groups::new(own)?.or(&shared).frame());
+    let own = per_frame.iter().take(n_frames);
+    own.map(frame).collect::<Result<_>>().map(Some)
 }
 
-fn functional_frame(own: &DataSet<'_>, shared: Option<&DataSet<'_>>) -> Result<Frame> {
-    let group = |tag: Tag| -> Result<Option<DataSet<'_>>> {
-        match (own.first_item(tag)?, shared) {
-            (Some(item), _) => Ok(Some(item)),
-            (None, Some(shared)) => shared.first_item(tag),
-            (None, None) => Ok(None),
+/// The functional groups that matter, of one frame or of all.
+#[derive(Debug, Clone, Default)]
+struct Groups {
+    orientation: Option<[f64; 6]>,
+    position: Option<[f64; 3]>,
+    spacing_mm: Option<[f64; 2]>,
+    rescale: Option<Linear>,
+    /// Stack, time, echo, b-value, segment, as far as they are stated.
+    key: [Option<String>; 5],
+}
+
+impl Groups {
+    fn new(set: &DataSet<'_>) -> Result<Self> {
+        let mut groups = Self::default();
+        if let Some(item) = set.first_item(tags::PLANE_ORIENTATION_SEQUENCE)? {
+            groups.orientation = item.decimal_array(tags::IMAGE_ORIENTATION_PATIENT);
         }
-    };
-    let numbers =
-        |item: &Option<DataSet<'_>>, tag: Tag| item.as_ref().and_then(|i| i.decimals(tag));
-    let orientation = numbers(
-        &group(tags::PLANE_ORIENTATION_SEQUENCE)?,
-        tags::IMAGE_ORIENTATION_PATIENT,
-    );
-    let position = numbers(
-        &group(tags::PLANE_POSITION_SEQUENCE)?,
-        tags::IMAGE_POSITION_PATIENT,
-    );
-    let spacing = numbers(&group(tags::PIXEL_MEASURES_SEQUENCE)?, tags::PIXEL_SPACING);
-    let plane = match (orientation, position, spacing) {
-        (Some(o), Some(p), Some(s)) => match (o.try_into(), p.try_into(), s.try_into()) {
-            (Ok(o), Ok(p), Ok(s)) => Plane::new(o, p, s),
-            _ => None,
-        },
-        _ => None,
-    };
-    let rescale =
-        group(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)?.and_then(|item| rescale_of(&item));
-    let content = group(tags::FRAME_CONTENT_SEQUENCE)?;
-    let echo = group(tags::MR_ECHO_SEQUENCE)?;
-    let diffusion = group(tags::MR_DIFFUSION_SEQUENCE)?;
-    let segment = group(tags::SEGMENT_IDENTIFICATION_SEQUENCE)?;
-    let mut key = Vec::new();
-    if let Some(content) = &content {
-        key.push(
-            content
-                .text(tags::STACK_ID)
-                .map_or_else(String::new, |id| id.into_owned()),
-        );
-        key.push(format!("{:?}", content.u32(tags::TEMPORAL_POSITION_INDEX)));
+        if let Some(item) = set.first_item(tags::PLANE_POSITION_SEQUENCE)? {
+            groups.position = item.decimal_array(tags::IMAGE_POSITION_PATIENT);
+        }
+        if let Some(item) = set.first_item(tags::PIXEL_MEASURES_SEQUENCE)? {
+            groups.spacing_mm = item.decimal_array(tags::PIXEL_SPACING);
+        }
+        if let Some(item) = set.first_item(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)? {
+            groups.rescale = rescale_of(&item);
+        }
+        let [stack, time, echo, b_value, segment] = &mut groups.key;
+        if let Some(item) = set.first_item(tags::FRAME_CONTENT_SEQUENCE)? {
+            *stack = item.text(tags::STACK_ID).map(Cow::into_owned);
+            *time = item
+                .u32(tags::TEMPORAL_POSITION_INDEX)
+                .map(|n| n.to_string());
+        }
+        if let Some(item) = set.first_item(tags::MR_ECHO_SEQUENCE)? {
+            *echo = item.f64(tags::EFFECTIVE_ECHO_TIME).map(|ms| ms.to_string());
+        }
+        if let Some(item) = set.first_item(tags::MR_DIFFUSION_SEQUENCE)? {
+            *b_value = item.f64(tags::DIFFUSION_B_VALUE).map(|b| b.to_string());
+        }
+        if let Some(item) = set.first_item(tags::SEGMENT_IDENTIFICATION_SEQUENCE)? {
+            *segment = item
+                .u16(tags::REFERENCED_SEGMENT_NUMBER)
+                .map(|n| n.to_string());
+        }
+        Ok(groups)
     }
-    let number = |item: &Option<DataSet<'_>>, tag| item.as_ref().and_then(|i| i.f64(tag));
-    key.push(format!("{:?}", number(&echo, tags::EFFECTIVE_ECHO_TIME)));
-    key.push(format!("{:?}", number(&diffusion, tags::DIFFUSION_B_VALUE)));
-    key.push(format!(
-        "{:?}",
-        segment.and_then(|i| i.u16(tags::REFERENCED_SEGMENT_NUMBER))
-    ));
-    Ok(Frame {
-        plane,
-        rescale,
-        key,
-    })
+
+    /// Takes from `shared` what these groups do not state.
+    fn or(self, shared: &Self) -> Self {
+        let mut key = self.key;
+        for (own, shared) in key.iter_mut().zip(&shared.key) {
+            if own.is_none() {
+                own.clone_from(shared);
+            }
+        }
+        Self {
+            orientation: self.orientation.or(shared.orientation),
+            position: self.position.or(shared.position),
+            spacing_mm: self.spacing_mm.or(shared.spacing_mm),
+            rescale: self.rescale.or(shared.rescale),
+            key,
+        }
+    }
+
+    fn frame(self) -> Frame {
+        let stated = (self.orientation, self.position, self.spacing_mm);
+        let plane = match stated {
+            (Some(orientation), Some(position), Some(spacing_mm)) => {
+                Plane::new(orientation, position, spacing_mm)
+            }
+            _ => None,
+        };
+        Frame {
+            plane,
+            rescale: self.rescale,
+            key: self.key.map(Option::unwrap_or_default).into(),
+        }
+    }
 }
 
 /// Planes of a dose grid: the first one, moved along its normal.

@@ -1,0 +1,1 @@
+"""Synthetic DICOM files with the values that a reader must find in them."""
