@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::intensity::{Window, is_grey};
 use crate::resample::{Planes, as_f64, as_index, resample_planes};
+use crate::timeline::uniform_frames;
 use crate::volume::{Kind, Volume};
 
 /// The most values one prepared object may hold: 1 GiB of f32, a hundred times a usual input.
@@ -340,15 +341,6 @@ fn nearest_depth(depth: usize, patch_depth: usize, max_depth: usize) -> usize {
     // Capped first: a depth beyond the largest input must not overflow.
     let n_patches = (depth.min(max_depth) + patch_depth / 2) / patch_depth;
     (n_patches * patch_depth).clamp(patch_depth, max_depth)
-}
-
-/// Returns the frames in the middle of `n_wanted` equal parts of the time axis:
-/// `floor((i + 0.5) * n_frames / n_wanted)`.
-pub(crate) fn uniform_frames(n_frames: usize, n_wanted: usize) -> Vec<usize> {
-    let frame = |index: usize| (2 * index + 1).saturating_mul(n_frames) / (2 * n_wanted);
-    (0..n_wanted)
-        .map(|index| frame(index).min(n_frames - 1))
-        .collect()
 }
 
 #[cfg(test)]

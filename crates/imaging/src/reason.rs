@@ -52,6 +52,8 @@ codes! {
     NotHounsfield = "not_hounsfield", Warning;
     /// Frames were sampled, not all read.
     FramesSampled = "frames_sampled", Note;
+    /// The video decoder reported errors and may have concealed some.
+    DamagedFrames = "damaged_frames", Warning;
     /// An alpha channel was dropped.
     AlphaDropped = "alpha_dropped", Note;
     /// Values are masks or segment numbers, not an image.

@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::intensity::Window;
-use crate::prepare::{relative_steps, uniform_frames};
+use crate::prepare::relative_steps;
 use crate::resample::{as_f64, as_index, resample};
+use crate::timeline::uniform_frames;
 use crate::volume::{Kind, Volume};
 
 /// Where a plane is black, the ground is still seen: it shows where the plane ends.

@@ -77,13 +77,18 @@ pub(crate) fn sample_by_index(n_total: usize, n_wanted: Option<usize>) -> Sampli
     }
 }
 
-/// Returns `floor((i + 0.5) * n_total / n_wanted)` for every `i`; all frames if there are fewer.
-pub(crate) fn uniform_indices(n_total: usize, n_wanted: usize) -> Vec<usize> {
-    let n_wanted = n_wanted.min(n_total);
+/// Returns `floor((i + 0.5) * n_total / n_wanted)` for every `i`: the frames in the middle of
+/// `n_wanted` equal parts. Where there are fewer frames than parts, they repeat evenly.
+pub(crate) fn uniform_frames(n_total: usize, n_wanted: usize) -> Vec<usize> {
     let (whole, parts) = (n_total as u128, n_wanted as u128);
     (0..parts)
         .map(|i| usize::try_from((2 * i + 1) * whole / (2 * parts)).unwrap_or(usize::MAX))
         .collect()
+}
+
+/// As `uniform_frames`, and all frames once if there are fewer.
+pub(crate) fn uniform_indices(n_total: usize, n_wanted: usize) -> Vec<usize> {
+    uniform_frames(n_total, n_wanted.min(n_total))
 }
 
 /// Returns the distance of neighbours if all distances agree up to what containers round away.
