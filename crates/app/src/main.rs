@@ -1,2 +1,67 @@
-//! Being written.
-fn main() {}
+//! The `m3ret` command line: finds, checks and describes medical images.
+//!
+//! Exit status: 0 if all went well, 1 if something failed or was refused, 2 for wrong usage.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "the outermost crate speaks to a person"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the outermost crate may read the environment"
+)]
+
+mod cli;
+mod commands;
+mod output;
+mod panics;
+mod report;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use output::Screen;
+
+/// How a command ended that could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Everything was readable.
+    AllGood,
+    /// At least one object was refused.
+    SomeRefused,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    panics::stay_silent_about_values();
+    match run(&cli) {
+        Ok(Outcome::AllGood) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeRefused) => ExitCode::FAILURE,
+        // Whoever reads our output (`| head`) has seen enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done if standard error is gone too.
+            let _ = writeln!(io::stderr(), "m3ret: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Outcome> {
+    output::remove_temporaries_on_interrupt()?;
+    let screen = Screen::detect();
+    match &cli.command {
+        Command::Inspect(arguments) => commands::inspect::run(arguments, screen),
+        Command::Check(arguments) => commands::check::run(arguments, screen),
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}

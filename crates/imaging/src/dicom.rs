@@ -28,6 +28,7 @@ use crate::read::ReadOptions;
 use crate::reason::{Code, Reason};
 use crate::samples::{ByteOrder, Linear};
 use crate::stack::{self, Plane};
+use crate::timeline::uniform_indices;
 use crate::video;
 use crate::volume::{Kind, Volume};
 
@@ -142,9 +143,9 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let set = file.data_set(limits)?;
     refuse_non_images(&set)?;
     let codec = Codec::of(&file.transfer_syntax)?;
-    if codec == Codec::Video {
+    if let Codec::Video(stream_kind) = codec {
         let stream = frames::stream(&set, limits)?;
-        let mut volume = video::read_bytes(&stream, options)?;
+        let mut volume = video::read_elementary(&stream, stream_kind, options)?;
         time_video(&mut volume, &set)?;
         return Ok(vec![describe(volume, &set, &file.transfer_syntax)]);
     }
@@ -323,7 +324,7 @@ impl Source<'_> {
             Some(n) if is_time => n.clamp(1, n_stored),
             _ => n_stored,
         };
-        let chosen = video::uniform_frames(n_stored, n_read);
+        let chosen = uniform_indices(n_stored, n_read);
         let maps = chosen
             .iter()
             .map(|&i| self.map(frames.and_then(|f| f.get(i))))

@@ -125,88 +125,202 @@ pub fn canonicalise(volume: Volume) -> Result<Volume> {
     if volume.kind != Kind::Volume {
         return Ok(volume);
     }
-    let nearest = affine.nearest_axes();
-    // sources[i] = which stored axis (0 = D, 1 = H, 2 = W) becomes canonical axis i (S, P, L).
-    let source = |patient_axis: usize| {
-        nearest
-            .iter()
-            .position(|&(axis, _)| axis == patient_axis)
-            .unwrap_or(0)
-    };
-    let sources = [source(2), source(1), source(0)];
-    let flips = sources.map(|axis| nearest.get(axis).is_some_and(|&(_, positive)| !positive));
-    if sources == [0, 1, 2] && flips == [false; 3] {
+    let [n_channels, depth, height, width] = volume.shape();
+    let Some(turn) = Turn::canonical(&affine, [depth, height, width]) else {
         return Ok(volume);
-    }
-    reorder(volume, &affine, sources, flips)
+    };
+    let mut volume = volume;
+    let stored = volume.take_values();
+    let values = if turn.sources == [0, 1, 2] {
+        flipped(stored, [depth, height, width], turn.flips)
+    } else {
+        let mut values = Vec::with_capacity(stored.len());
+        for channel in stored.chunks_exact(depth * height * width) {
+            values.extend(turn.read(|start, n, line| {
+                line.extend_from_slice(channel.get(start..start + n).unwrap_or_default());
+            }));
+        }
+        values
+    };
+    let [new_depth, new_height, new_width] = turn.sides;
+    let mut turned = volume.with_values(values, [n_channels, new_depth, new_height, new_width])?;
+    turned.spacing = turn.spacing(turned.spacing);
+    turned.affine = Some(turn.affine(&affine));
+    Ok(turned)
 }
 
-fn reorder(
-    volume: Volume,
-    affine: &Affine,
+/// How a stored `[D, H, W]` grid becomes a canonical one: axes permuted, then flipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// Which stored axis (0 = D, 1 = H, 2 = W) becomes canonical axis S, P, L.
     sources: [usize; 3],
     flips: [bool; 3],
-) -> Result<Volume> {
-    let [n_channels, depth, height, width] = volume.shape();
-    let old_sides = [depth, height, width];
-    let old_strides = [height * width, width, 1];
-    let pick = |table: &[usize; 3], axis: usize| table.get(axis).copied().unwrap_or(1);
-    let sides = sources.map(|axis| pick(&old_sides, axis));
-    let strides = sources.map(|axis| pick(&old_strides, axis));
-    let [new_depth, new_height, new_width] = sides;
-    let [depth_stride, height_stride, width_stride] = strides;
-    let [flip_depth, flip_height, flip_width] = flips;
-    let at = |index: usize, side: usize, flip: bool| if flip { side - 1 - index } else { index };
-    let mut values = Vec::with_capacity(volume.values().len());
-    for channel in volume
-        .values()
-        .chunks_exact(depth * height * width)
-        .take(n_channels)
-    {
-        for d in 0..new_depth {
-            for h in 0..new_height {
-                let row = at(d, new_depth, flip_depth) * depth_stride
-                    + at(h, new_height, flip_height) * height_stride;
-                if width_stride == 1 && !flip_width {
-                    values.extend_from_slice(channel.get(row..row + new_width).unwrap_or(&[]));
-                } else {
-                    values.extend((0..new_width).filter_map(|w| {
-                        channel.get(row + at(w, new_width, flip_width) * width_stride)
-                    }));
+    /// Sides of the canonical grid.
+    pub(crate) sides: [usize; 3],
+    /// Distances in the stored grid of neighbours along the canonical axes.
+    strides: [usize; 3],
+}
+
+impl Turn {
+    /// Finds the turn of a usable affine; `None` if the grid is canonical already.
+    pub(crate) fn canonical(affine: &Affine, stored_sides: [usize; 3]) -> Option<Self> {
+        let nearest = affine.nearest_axes();
+        let source = |patient_axis: usize| {
+            nearest
+                .iter()
+                .position(|&(axis, _)| axis == patient_axis)
+                .unwrap_or(0)
+        };
+        let sources = [source(2), source(1), source(0)];
+        let flips = sources.map(|axis| nearest.get(axis).is_some_and(|&(_, positive)| !positive));
+        let [_, height, width] = stored_sides;
+        let stored_strides = [height * width, width, 1];
+        let pick = |table: &[usize; 3], axis: usize| table.get(axis).copied().unwrap_or(1);
+        let sides = sources.map(|axis| pick(&stored_sides, axis));
+        let strides = sources.map(|axis| pick(&stored_strides, axis));
+        let turn = Self {
+            sources,
+            flips,
+            sides,
+            strides,
+        };
+        (sources != [0, 1, 2] || flips != [false; 3]).then_some(turn)
+    }
+
+    /// Returns the spacing along the new axes.
+    pub(crate) fn spacing(&self, stored: [Option<f64>; 3]) -> [Option<f64>; 3] {
+        self.sources.map(|axis| stored.get(axis).copied().flatten())
+    }
+
+    /// Returns the affine that keeps every voxel in its place.
+    pub(crate) fn affine(&self, stored: &Affine) -> Affine {
+        let [w, h, d, mut origin] = stored.columns();
+        let old = [d, h, w];
+        let mut fresh = [[0.0; 3]; 3];
+        let axes = self.sources.into_iter().zip(self.flips).zip(self.sides);
+        for (column, ((source, flip), side)) in fresh.iter_mut().zip(axes) {
+            *column = old.get(source).copied().unwrap_or_default();
+            if flip {
+                #[allow(clippy::cast_precision_loss, reason = "a side is far below 2^53")]
+                let last = (side - 1) as f64;
+                for (position, step) in origin.iter_mut().zip(column.iter_mut()) {
+                    *position += *step * last;
+                    *step = -*step;
                 }
             }
         }
+        let [d, h, w] = fresh;
+        Affine::from_columns(w, h, d, origin)
     }
-    let spacing = sources.map(|axis| volume.spacing.get(axis).copied().flatten());
-    let mut reordered =
-        volume.with_values(values, [n_channels, new_depth, new_height, new_width])?;
-    reordered.spacing = spacing;
-    reordered.affine = Some(reordered_affine(affine, sources, flips, sides));
-    Ok(reordered)
-}
 
-fn reordered_affine(
-    affine: &Affine,
-    sources: [usize; 3],
-    flips: [bool; 3],
-    sides: [usize; 3],
-) -> Affine {
-    let [w, h, d, mut origin] = affine.columns();
-    let old = [d, h, w];
-    let mut fresh = [[0.0; 3]; 3];
-    for (((column, source), flip), side) in fresh.iter_mut().zip(sources).zip(flips).zip(sides) {
-        *column = old.get(source).copied().unwrap_or_default();
-        if flip {
-            #[allow(clippy::cast_precision_loss, reason = "a side is far below 2^53")]
-            let last = (side - 1) as f64;
-            for (position, step) in origin.iter_mut().zip(column.iter_mut()) {
-                *position += *step * last;
-                *step = -*step;
+    /// Builds the canonical grid; `read_line(start, n, line)` appends `n` stored values to `line`.
+    pub(crate) fn read(&self, mut read_line: impl FnMut(usize, usize, &mut Vec<f32>)) -> Vec<f32> {
+        let [depth, height, width] = self.sides;
+        let [by_depth, by_height, by_width] = self.strides;
+        let [flip_depth, flip_height, flip_width] = self.flips;
+        if by_width != 1 {
+            return self.read_turned(read_line);
+        }
+        let mut fresh = Vec::with_capacity(depth * height * width);
+        for d in 0..depth {
+            for h in 0..height {
+                let first = fresh.len();
+                let start = end_to_end(d, depth, flip_depth) * by_depth
+                    + end_to_end(h, height, flip_height) * by_height;
+                read_line(start, width, &mut fresh);
+                if flip_width && let Some(row) = fresh.get_mut(first..) {
+                    row.reverse();
+                }
             }
         }
+        fresh
     }
-    let [d, h, w] = fresh;
-    Affine::from_columns(w, h, d, origin)
+
+    /// As `read`, where stored neighbours become neighbours along D or H: turns tiles of
+    /// `LINE` x W, so that cache lines are read whole.
+    fn read_turned(&self, mut read_line: impl FnMut(usize, usize, &mut Vec<f32>)) -> Vec<f32> {
+        let [depth, height, width] = self.sides;
+        let [by_depth, by_height, by_width] = self.strides;
+        let [flip_depth, flip_height, flip_width] = self.flips;
+        let along_depth = by_depth == 1;
+        let (fast, slow) = if along_depth {
+            ((depth, flip_depth), (height, by_height, flip_height))
+        } else {
+            ((height, flip_height), (depth, by_depth, flip_depth))
+        };
+        let mut fresh = vec![0.0; depth * height * width];
+        let mut tile = vec![0.0; LINE * width];
+        let mut line = Vec::with_capacity(LINE);
+        for s in 0..slow.0 {
+            let slow_start = end_to_end(s, slow.0, slow.2) * slow.1;
+            for first in (0..fast.0).step_by(LINE) {
+                let n = LINE.min(fast.0 - first);
+                for w in 0..width {
+                    let start = slow_start + end_to_end(w, width, flip_width) * by_width + first;
+                    line.clear();
+                    read_line(start, n, &mut line);
+                    for (row, value) in tile.chunks_exact_mut(width).zip(&line) {
+                        if let Some(slot) = row.get_mut(w) {
+                            *slot = *value;
+                        }
+                    }
+                }
+                for (i, row) in tile.chunks_exact(width).take(n).enumerate() {
+                    let f = end_to_end(first + i, fast.0, fast.1);
+                    let (d, h) = if along_depth { (f, s) } else { (s, f) };
+                    let start = (d * height + h) * width;
+                    if let Some(out) = fresh.get_mut(start..start + width) {
+                        out.copy_from_slice(row);
+                    }
+                }
+            }
+        }
+        fresh
+    }
+}
+
+/// Values along the stored fast axis that are turned at a time: a few cache lines, and a tile that
+/// stays in the second-level cache.
+const LINE: usize = 64;
+
+/// Counts from the other end if the axis is flipped.
+fn end_to_end(index: usize, side: usize, flip: bool) -> usize {
+    if flip { side - 1 - index } else { index }
+}
+
+/// Flips axes in place. Runs of flipped axes that end at W are one reversal.
+fn flipped(mut values: Vec<f32>, sides: [usize; 3], flips: [bool; 3]) -> Vec<f32> {
+    let [depth, height, width] = sides;
+    let [flip_depth, flip_height, flip_width] = flips;
+    if flip_width {
+        let run = match (flip_height, flip_depth) {
+            (true, true) => depth * height * width,
+            (true, false) => height * width,
+            (false, _) => width,
+        };
+        values.chunks_exact_mut(run).for_each(<[f32]>::reverse);
+    }
+    if flip_height && !flip_width {
+        values
+            .chunks_exact_mut(height * width)
+            .for_each(|plane| swap_ends(plane, width));
+    }
+    if flip_depth && !(flip_height && flip_width) {
+        let plane = height * width;
+        values
+            .chunks_exact_mut(depth * plane)
+            .for_each(|channel| swap_ends(channel, plane));
+    }
+    values
+}
+
+/// Reverses the order of runs of `n` values.
+fn swap_ends(values: &mut [f32], n: usize) {
+    let half = values.len() / n / 2 * n;
+    let (front, back) = values.split_at_mut(half);
+    for (first, last) in front.chunks_exact_mut(n).zip(back.rchunks_exact_mut(n)) {
+        first.swap_with_slice(last);
+    }
 }
 
 /// Returns the length of a vector.
@@ -286,6 +400,64 @@ mod tests {
             let old = place(&affine, [label % 4, label / 4 % 3, label / 12]);
             let new = place(&moved, [w, h, d]);
             assert!(old.iter().zip(new).all(|(a, b)| (a - b).abs() < 1e-9));
+        }
+    }
+
+    /// The 48 affines whose axes run along those of the patient.
+    fn straight() -> Vec<Affine> {
+        let orders = [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ];
+        let mut affines = Vec::new();
+        for (order, signs) in orders
+            .iter()
+            .flat_map(|order| (0..8).map(move |s| (order, s)))
+        {
+            let mut columns = [[0.0; 3]; 3];
+            for (axis, &to) in order.iter().enumerate() {
+                columns[axis][to] = if signs >> axis & 1 == 0 { 1.0 } else { -1.0 };
+            }
+            affines.push(Affine::from_columns(
+                columns[0], columns[1], columns[2], [0.0; 3],
+            ));
+        }
+        affines
+    }
+
+    #[test]
+    fn every_turn_of_every_shape_moves_no_voxel_in_the_patient() {
+        // 67 is longer than a tile.
+        for [depth, height, width] in [[2, 3, 67], [67, 2, 3], [3, 67, 2], [1, 1, 5], [67, 1, 1]] {
+            for affine in straight() {
+                let n = u16::try_from(depth * height * width).unwrap();
+                let values: Vec<f32> = (0..n).map(f32::from).collect();
+                let mut volume =
+                    Volume::new(values, [1, depth, height, width], Kind::Volume).unwrap();
+                volume.affine = Some(affine);
+                let turned = canonicalise(volume).unwrap();
+                let moved = turned.affine.unwrap();
+                assert_eq!(moved.axis_order(), "SPL");
+                let [_, _, new_height, new_width] = turned.shape();
+                for (at, &value) in turned.values().iter().enumerate() {
+                    let old = usize::from((0..n).find(|&i| f32::from(i) >= value).unwrap());
+                    let old = [old % width, old / width % height, old / width / height];
+                    let new = [
+                        at % new_width,
+                        at / new_width % new_height,
+                        at / new_width / new_height,
+                    ];
+                    let (old, new) = (place(&affine, old), place(&moved, new));
+                    assert!(
+                        old.iter().zip(new).all(|(a, b)| (a - b).abs() < 1e-9),
+                        "{affine:?}"
+                    );
+                }
+            }
         }
     }
 

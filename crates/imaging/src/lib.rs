@@ -17,29 +17,38 @@ mod dicom;
 mod dicomdir;
 mod error;
 mod geometry;
+mod inflate;
+mod intensity;
 mod limits;
 pub mod manifest;
 mod metaimage;
 mod nifti;
 mod npy;
 mod nrrd;
+mod payload;
 mod prepare;
 mod raster;
 mod read;
 mod reason;
+mod resample;
 mod samples;
 mod series;
 mod stack;
 mod thumbnail;
+mod timeline;
 mod video;
 mod volume;
 
 pub use error::{Error, Result};
 pub use geometry::{Affine, canonicalise};
 pub use limits::Limits;
+pub use npy::write_npy;
+pub use prepare::{Filter, Input, InputConfig, Scaled, prepare, scaled};
 pub use read::{
     DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,
     read_head, read_path, read_whole, sniff,
 };
 pub use reason::{Code, Reason, Severity};
+pub use resample::resample;
+pub use thumbnail::{Picture, thumbnail};
 pub use volume::{Kind, Volume};

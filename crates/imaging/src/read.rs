@@ -48,6 +48,7 @@ pub enum Format {
 
 /// Fetches a file that a detached header names, by the name in the header.
 ///
+/// A leading `*` stands for the header's own file name without its extension: `*.img`.
 /// Implementations refuse names that leave the header's own folder.
 pub type Siblings<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
 
@@ -60,7 +61,7 @@ pub fn sniff(head: &[u8]) -> Option<Format> {
     }
     if nifti::is_nifti(head) {
         Some(Format::Nifti)
-    } else if head.starts_with(b"NRRD000") {
+    } else if nrrd::is_nrrd(head) {
         Some(Format::Nrrd)
     } else if head.starts_with(b"\x93NUMPY") {
         Some(Format::Npy)
@@ -115,8 +116,21 @@ pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
     }
     let bytes = read_whole(path, &options.limits)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let siblings = |name: &str| read_sibling(folder, name, &options.limits);
+    let stem = stem(path);
+    let siblings = |name: &str| match name.strip_prefix('*') {
+        Some(end) => read_sibling(folder, &format!("{stem}{end}"), &options.limits),
+        None => read_sibling(folder, name, &options.limits),
+    };
     read_with_siblings(&bytes, &siblings, options)
+}
+
+/// Returns a path's file name without `.gz` and without its last extension.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.rsplit_once('.')
+        .map_or(name, |(stem, _)| stem)
+        .to_owned()
 }
 
 fn read_with_siblings(

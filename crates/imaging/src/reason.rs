@@ -52,6 +52,8 @@ codes! {
     NotHounsfield = "not_hounsfield", Warning;
     /// Frames were sampled, not all read.
     FramesSampled = "frames_sampled", Note;
+    /// The video decoder reported errors and may have concealed some.
+    DamagedFrames = "damaged_frames", Warning;
     /// An alpha channel was dropped.
     AlphaDropped = "alpha_dropped", Note;
     /// Values are masks or segment numbers, not an image.
@@ -96,6 +98,8 @@ codes! {
     Io = "io", Refused;
     /// The caller's arguments do not fit each other.
     Mismatch = "mismatch", Refused;
+    /// This program has a fault; the file may be good.
+    InternalError = "internal_error", Refused;
 }
 
 impl std::fmt::Display for Code {
@@ -126,5 +130,21 @@ impl Reason {
             code,
             detail: detail.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_docs_lists_every_code_with_its_weight() {
+        let table = include_str!("../../../docs/reason-codes.md");
+        for code in Code::ALL {
+            let weight = format!("{:?}", code.severity()).to_lowercase();
+            let row = format!("| `{code}` | {weight} |");
+            assert!(table.contains(&row), "{row}");
+        }
+        assert_eq!(table.matches("\n| `").count(), Code::ALL.len());
     }
 }

@@ -1,21 +1,249 @@
-//! Being written.
-use crate::error::{Error, Result};
-use crate::read::ReadOptions;
-use crate::volume::Volume;
+//! Video files, decoded by a child `ffmpeg`: MP4, MOV, AVI, Matroska, `WebM`, MPEG-PS and MPEG-TS.
+//!
+//! Which frames are read is `timeline::sample`'s business: of `T` seconds and `N` wanted frames,
+//! frame `i` is the one on screen at `(i + 0.5) / N * T`. Times come from the container without
+//! decoding; then one process decodes from the first frame on, never seeking, and gives only the
+//! chosen frames. Codecs without references between frames (`INTRA_CODECS`) are sought in
+//! where that is much cheaper. Every frame given is checked against the time it was asked for.
+//!
+//! # Units
+//! 0..=255, or 0..=65535 where the source has more than 8 bits, which `ffmpeg` scales to 16. Grey
+//! pixel formats give C = 1, all others RGB as `ffmpeg` converts it by default. Frames are turned
+//! upright by the container's rotation. Spacing along D is in seconds.
+//!
+//! # Safety against hostile files
+//! The demuxer is forced from the leading bytes, so no playlist is ever opened; only the local file
+//! may be read. Children share one time limit (`Limits::max_seconds`), are killed at its end or
+//! on any error, and are always reaped. Their error text is never shown: it may quote the file.
+
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::Path;
-pub(crate) fn is_video(_head: &[u8]) -> bool {
-    false
-}
-pub(crate) fn read_file(_path: &Path, _options: &ReadOptions) -> Result<Volume> {
-    Err(Error::unsupported("video", "", ""))
-}
-pub(crate) fn read_bytes(_bytes: &[u8], _options: &ReadOptions) -> Result<Volume> {
-    Err(Error::unsupported("video", "", ""))
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::read::{DEFAULT_VIDEO_FRAMES, ReadOptions};
+use crate::reason::Code;
+use crate::timeline::{Sampling, sample, sample_by_index};
+use crate::volume::{Kind, Volume};
+
+mod child;
+mod container;
+mod frames;
+mod probe;
+
+use child::{Deadline, Programs};
+use container::Demuxer;
+use frames::Frames;
+use probe::Stream;
+
+const FORMAT: &str = "video";
+
+/// A bare stream without container, as DICOM encapsulates it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Elementary {
+    /// MPEG-1 or MPEG-2 video.
+    Mpeg2,
+    /// H.264 (MPEG-4 part 10), Annex B.
+    H264,
+    /// HEVC, Annex B.
+    Hevc,
 }
 
-/// Which of `n_stored` frames stand for `n_wanted` equal spans of time: the one at each centre.
-pub(crate) fn uniform_frames(n_stored: usize, n_wanted: usize) -> Vec<usize> {
-    (0..n_wanted)
-        .map(|i| ((2 * i + 1) * n_stored / (2 * n_wanted)).min(n_stored - 1))
-        .collect()
+/// One file to decode, and what that may cost.
+struct Job<'a> {
+    programs: &'a Programs,
+    /// `file:` and the path.
+    input: OsString,
+    demuxer: Demuxer,
+    limits: &'a Limits,
+    deadline: Deadline,
 }
+
+/// Returns true if `head` starts a container that is read here.
+pub(crate) fn is_video(head: &[u8]) -> bool {
+    Demuxer::sniff(head).is_some()
+}
+
+/// Reads frames at uniform times: `n_frames`, or `DEFAULT_VIDEO_FRAMES`, or all of a shorter film.
+///
+/// # Errors
+/// `Io` naming the package if `ffmpeg` is not installed; `Malformed` (`no_pixels` for sound alone,
+/// `truncated`); `LimitExceeded` also for the time that decoding takes.
+pub(crate) fn read_file(path: &Path, options: &ReadOptions) -> Result<Volume> {
+    read_file_with(&Programs::default(), path, options)
+}
+
+/// As `read_file`, for a file in memory.
+///
+/// # Errors
+/// As `read_file`.
+pub(crate) fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Volume> {
+    let Some(demuxer) = Demuxer::sniff(bytes) else {
+        return Err(unknown_container());
+    };
+    let n_wanted = Some(options.n_frames.unwrap_or(DEFAULT_VIDEO_FRAMES));
+    read_temporary(bytes, demuxer, n_wanted, &options.limits)
+}
+
+/// Reads the video that a DICOM object encapsulates: a container if `bytes` start one, otherwise a
+/// bare stream of `codec`. `n_frames` of `None` reads every frame; `Some(n)` samples.
+///
+/// The result is `[C, frames, H, W]` with `Kind::Video`, `full_scale`, `lossy_compression` and
+/// `frames_sampled` set. Spacing along D is what the container says, `None` for a bare stream: the
+/// caller knows `FrameTime`.
+///
+/// # Errors
+/// As `read_file`.
+pub(crate) fn read_elementary(
+    bytes: &[u8],
+    codec: Elementary,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    let demuxer = Demuxer::sniff(bytes).unwrap_or(match codec {
+        Elementary::Mpeg2 => Demuxer::RawMpeg,
+        Elementary::H264 => Demuxer::RawH264,
+        Elementary::Hevc => Demuxer::RawHevc,
+    });
+    read_temporary(bytes, demuxer, options.n_frames, &options.limits)
+}
+
+fn read_file_with(programs: &Programs, path: &Path, options: &ReadOptions) -> Result<Volume> {
+    let limits = &options.limits;
+    let Some(demuxer) = Demuxer::of_file(path, limits)? else {
+        return Err(unknown_container());
+    };
+    // The prefix keeps a name like `-x` or `http:x` from being anything but a name.
+    let mut input = OsString::from("file:");
+    input.push(path);
+    let deadline = Deadline::after(limits);
+    let job = Job {
+        programs,
+        input,
+        demuxer,
+        limits,
+        deadline,
+    };
+    read(&job, Some(options.n_frames.unwrap_or(DEFAULT_VIDEO_FRAMES)))
+}
+
+fn read_temporary(
+    bytes: &[u8],
+    demuxer: Demuxer,
+    n_wanted: Option<usize>,
+    limits: &Limits,
+) -> Result<Volume> {
+    demuxer.check_length(&mut std::io::Cursor::new(bytes), bytes.len() as u64)?;
+    let failed = |error| Error::io("writing the video to a temporary file", error);
+    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.flush())
+        .map_err(failed)?;
+    let mut input = OsString::from("file:");
+    input.push(file.path());
+    let deadline = Deadline::after(limits);
+    read(
+        &Job {
+            programs: &Programs::default(),
+            input,
+            demuxer,
+            limits,
+            deadline,
+        },
+        n_wanted,
+    )
+}
+
+fn read(job: &Job<'_>, n_wanted: Option<usize>) -> Result<Volume> {
+    let stream = probe::stream(job)?;
+    let n_least = n_wanted
+        .unwrap_or(1)
+        .min(stream.starts_s.as_ref().map_or(1, Vec::len).max(1));
+    let shape = [
+        stream.n_channels(),
+        n_least as u64,
+        stream.height,
+        stream.width,
+    ];
+    job.limits.frames(n_least as u64)?;
+    job.limits.voxels(shape)?;
+    let (frames, sampling) = choose_frames(job, &stream, n_wanted)?;
+    let shape = [
+        frames.n_channels,
+        sampling.frames.len(),
+        frames.height,
+        frames.width,
+    ];
+    job.limits.voxels(shape.map(|side| side as u64))?;
+    let mut volume = Volume::new(frames.to_values(), shape, Kind::Video)?;
+    volume.full_scale = Some(frames.full_scale());
+    volume.spacing = [sampling.spacing_s, None, None];
+    volume.note(
+        Code::SpacingUnknown,
+        "video files state no physical pixel size",
+    );
+    if sampling.is_partial() {
+        let detail = format!("{} of {} frames", sampling.frames.len(), sampling.n_total);
+        volume.note(Code::FramesSampled, detail);
+    }
+    if !stream.is_lossless() {
+        volume.note(
+            Code::LossyCompression,
+            format!("video codec {}", stream.codec),
+        );
+    }
+    if frames.complaints {
+        volume.note(
+            Code::DamagedFrames,
+            "the decoder met errors; it may have concealed some",
+        );
+    }
+    Ok(volume)
+}
+
+/// Picks frames by the container's time stamps, or, where those turn out not to name the frames
+/// that are decoded, by counting the decoded ones.
+fn choose_frames(
+    job: &Job<'_>,
+    stream: &Stream,
+    n_wanted: Option<usize>,
+) -> Result<(Frames, Sampling)> {
+    if let (Some(starts_s), Some(n_wanted)) = (&stream.starts_s, n_wanted) {
+        let sampling = sample(starts_s, stream.end_s, Some(n_wanted));
+        let picked = frames::at_times(job, stream, (starts_s.as_slice(), &sampling.frames))?;
+        if let Some(frames) = picked {
+            return Ok((frames, sampling));
+        }
+    }
+    let Some(n_wanted) = n_wanted else {
+        let frames = frames::all(job, stream)?;
+        let n_frames = frames.n_frames();
+        let starts_s = stream
+            .starts_s
+            .as_deref()
+            .filter(|starts_s| starts_s.len() == n_frames);
+        let sampling = match starts_s {
+            Some(starts_s) => sample(starts_s, stream.end_s, None),
+            None => sample_by_index(n_frames, None),
+        };
+        return Ok((frames, sampling));
+    };
+    let shown = probe::shown_frames(job)?;
+    let sampling = match &shown.starts_s {
+        Some(starts_s) => sample(starts_s, stream.end_s, Some(n_wanted)),
+        None => sample_by_index(shown.n_frames, Some(n_wanted)),
+    };
+    Ok((frames::numbered(job, stream, &sampling.frames)?, sampling))
+}
+
+fn unknown_container() -> Error {
+    Error::refused(
+        FORMAT,
+        Code::UnknownFormat,
+        "unknown leading bytes",
+        "a video container",
+    )
+}
+
+#[cfg(test)]
+mod tests;

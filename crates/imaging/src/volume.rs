@@ -118,6 +118,11 @@ impl Volume {
         self.reasons.push(Reason::new(code, detail));
     }
 
+    /// Takes the values out, to be put back by `with_values`.
+    pub(crate) fn take_values(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.values)
+    }
+
     /// Replaces values and shape, keeping everything else.
     ///
     /// # Errors

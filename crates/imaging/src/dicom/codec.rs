@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::reason::Code;
 use crate::samples::narrow;
+use crate::video::Elementary;
 
 /// Most tiles of one JPEG 2000 frame: OpenJPEG keeps about 6 kB for each.
 const MAX_TILES: u64 = 16_384;
@@ -38,7 +39,7 @@ pub(crate) enum Codec {
     /// JPEG XL.
     JpegXl,
     /// MPEG-2, MPEG-4 AVC and HEVC.
-    Video,
+    Video(Elementary),
 }
 
 impl Codec {
@@ -69,19 +70,23 @@ impl Codec {
             "1.2.840.10008.1.2.4.110" | "1.2.840.10008.1.2.4.111" | "1.2.840.10008.1.2.4.112" => {
                 Self::JpegXl
             }
-            // 100, 101: MPEG-2; 102 to 106: H.264; 107, 108: HEVC; .1: fragmentable.
-            video if is_video(video) => Self::Video,
-            other => return Err(unknown_syntax(other)),
+            other => match video(other) {
+                Some(stream) => Self::Video(stream),
+                None => return Err(unknown_syntax(other)),
+            },
         })
     }
 }
 
-fn is_video(transfer_syntax: &str) -> bool {
-    let number = transfer_syntax.strip_prefix("1.2.840.10008.1.2.4.");
-    let number = number.map(|n| n.strip_suffix(".1").unwrap_or(n));
-    number
-        .and_then(|n| n.parse::<u16>().ok())
-        .is_some_and(|n| (100..=108).contains(&n))
+/// 100, 101: MPEG-2; 102 to 106: H.264; 107, 108: HEVC; a further `.1`: fragmentable.
+fn video(transfer_syntax: &str) -> Option<Elementary> {
+    let number = transfer_syntax.strip_prefix("1.2.840.10008.1.2.4.")?;
+    match number.strip_suffix(".1").unwrap_or(number).parse().ok()? {
+        100 | 101 => Some(Elementary::Mpeg2),
+        102..=106 => Some(Elementary::H264),
+        107 | 108 => Some(Elementary::Hevc),
+        _ => None,
+    }
 }
 
 fn unknown_syntax(uid: &str) -> Error {
@@ -161,7 +166,7 @@ fn dispatch(codec: Codec, frame: &[u8], expected: Expected, limits: &Limits) -> 
         | Codec::EncapsulatedNative
         | Codec::DeflatedFrames
         | Codec::Rle
-        | Codec::Video => Err(Error::unsupported(
+        | Codec::Video(_) => Err(Error::unsupported(
             "dicom",
             "a frame codec for native pixels",
             "report this file",

@@ -1,0 +1,137 @@
+//! Where results go: the terminal, and files that appear whole or not at all.
+
+use std::io::{self, BufWriter, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+
+/// What the two output streams can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Screen {
+    /// Standard output may hold colours.
+    pub(crate) has_colour: bool,
+    /// Standard error may hold a progress bar.
+    pub(crate) has_progress: bool,
+}
+
+impl Screen {
+    /// Looks at the streams and at `NO_COLOR` and `TERM`.
+    pub(crate) fn detect() -> Self {
+        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        Self {
+            has_colour: io::stdout().is_terminal() && !is_plain,
+            has_progress: io::stderr().is_terminal(),
+        }
+    }
+}
+
+/// Temporary files that exist right now; an interrupt removes them.
+static TEMPORARIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn temporaries() -> MutexGuard<'static, Vec<PathBuf>> {
+    // A list of paths is good, whoever panicked while it was locked.
+    TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets Ctrl-C, SIGTERM and SIGHUP remove unfinished files before they end the program.
+pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
+    const INTERRUPTED: i32 = 130;
+    ctrlc::set_handler(|| {
+        // The lock is kept: no new file may appear while the program ends.
+        for path in temporaries().iter() {
+            let _ = std::fs::remove_file(path);
+        }
+        std::process::exit(INTERRUPTED);
+    })
+    .context("listening for interrupts")
+}
+
+/// Writes a file beside its name and renames it once it is complete and on disk.
+pub(crate) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<std::fs::File>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let doing = || format!("writing {}", path.display());
+    // Renaming onto a device or pipe would put a file in its place.
+    if std::fs::metadata(path).is_ok_and(|status| !status.is_file()) {
+        anyhow::bail!("{} exists and is no regular file", path.display());
+    }
+    let temporary = create_temporary(path).with_context(doing)?;
+    let (file, name) = temporary.into_parts();
+    let name = Registered(name);
+    let mut buffered = BufWriter::new(file);
+    write(&mut buffered).with_context(doing)?;
+    let file = buffered
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)
+        .with_context(doing)?;
+    file.sync_all().with_context(doing)?;
+    let mut listed = temporaries();
+    std::fs::rename(&name.0, path).with_context(doing)?;
+    listed.retain(|other| *other != *name.0);
+    Ok(())
+}
+
+/// A temporary file on the list; it is removed and unlisted in the end, whatever happened.
+struct Registered(tempfile::TempPath);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let path = self.0.to_path_buf();
+        let _ = std::fs::remove_file(&path);
+        temporaries().retain(|other| *other != path);
+    }
+}
+
+fn create_temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".m3ret-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // As for any new file, the user's umask decides.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    // The lock is held so that an interrupt finds every file that exists.
+    let mut listed = temporaries();
+    let temporary = builder.tempfile_in(folder)?;
+    listed.push(temporary.path().to_path_buf());
+    Ok(temporary)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let count = || std::fs::read_dir(folder.path()).unwrap().count();
+        let failed = write_whole(&path, |out| {
+            out.write_all(b"half")?;
+            anyhow::bail!("no more")
+        });
+        assert!(failed.is_err());
+        assert_eq!(count(), 0);
+        for text in ["first", "second"] {
+            write_whole(&path, |out| Ok(out.write_all(text.as_bytes())?)).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(count(), 1);
+        assert!(write_whole(folder.path(), |_| Ok(())).is_err());
+        assert!(
+            !temporaries()
+                .iter()
+                .any(|listed| listed.starts_with(folder.path()))
+        );
+    }
+}

@@ -1,0 +1,428 @@
+//! Rows of a Parquet manifest, one batch of one row group at a time.
+
+use std::fmt::Write as _;
+
+use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, PageType, TimeUnit, Type};
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
+use parquet::data_type::{ByteArray, DataType};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::{ChunkReader, FileReader};
+use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::schema::types::ColumnDescriptor;
+
+use crate::error::{Error, Result};
+
+use super::FORMAT;
+use super::table::Builder;
+
+pub(super) struct ParquetRows {
+    file: Box<dyn FileReader + Send>,
+    columns: Vec<Leaf>,
+    next_group: usize,
+    group: Vec<ColumnReader>,
+    n_left: usize,
+    n_before: u64,
+    n_file_bytes: u64,
+}
+
+/// A column that can be rendered as text.
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    leaf_idx: usize,
+    /// Definition level of a value that is there; 0 where every value is.
+    present: i16,
+    meaning: Meaning,
+}
+
+/// What the stored numbers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Plain,
+    Unsigned,
+    Date,
+    /// Ticks of this many nanoseconds since 1970.
+    Timestamp(i64),
+}
+
+impl ParquetRows {
+    /// Reads the footer and returns the names of the usable and of the ignored columns.
+    pub(super) fn open(
+        bytes: impl ChunkReader + 'static,
+    ) -> Result<(Self, Vec<String>, Vec<String>)> {
+        let n_file_bytes = bytes.len();
+        let file = SerializedFileReader::new(bytes).map_err(|e| explain(e, "a broken footer"))?;
+        let (mut columns, mut names, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
+        let schema = file.metadata().file_metadata().schema_descr_ptr();
+        for (leaf_idx, column) in schema.columns().iter().enumerate() {
+            let name = column.path().parts().first().cloned().unwrap_or_default();
+            match meaning(column) {
+                Some(meaning) => {
+                    columns.push(Leaf {
+                        leaf_idx,
+                        present: column.max_def_level(),
+                        meaning,
+                    });
+                    names.push(name);
+                }
+                None if ignored.last() != Some(&name) => ignored.push(name),
+                None => {}
+            }
+        }
+        let (next_group, group, n_left, n_before) = (0, Vec::new(), 0, 0);
+        let rows = Self {
+            file: Box::new(file),
+            columns,
+            next_group,
+            group,
+            n_left,
+            n_before,
+            n_file_bytes,
+        };
+        Ok((rows, names, ignored))
+    }
+
+    /// Appends the next rows; fewer than `max_rows` at the end of a row group, 0 at the end.
+    pub(super) fn fill(&mut self, builder: &mut Builder, max_rows: usize) -> Result<usize> {
+        while self.n_left == 0 {
+            if !self.open_next_group()? {
+                return Ok(0);
+            }
+        }
+        let n_rows = max_rows.min(self.n_left);
+        for (column_idx, (leaf, reader)) in self.columns.iter().zip(&mut self.group).enumerate() {
+            let is_path = column_idx == builder.path_idx();
+            let mut row = self.n_before;
+            let mut sink = |cell: &str| {
+                row += 1;
+                if is_path && cell.trim().is_empty() {
+                    let found = format!("row {row}: an empty path");
+                    return Err(Error::malformed(FORMAT, found, "a path in every row"));
+                }
+                builder.push(column_idx, cell)
+            };
+            let n_read = read_cells(reader, *leaf, n_rows, &mut sink)?;
+            if n_read != n_rows {
+                return Err(Error::malformed(
+                    FORMAT,
+                    format!(
+                        "Parquet column {} with {n_read} of {n_rows} rows",
+                        column_idx + 1
+                    ),
+                    "as many rows as the row group declares",
+                ));
+            }
+        }
+        self.n_left -= n_rows;
+        self.n_before = self
+            .n_before
+            .saturating_add(u64::try_from(n_rows).unwrap_or(u64::MAX));
+        Ok(n_rows)
+    }
+
+    fn open_next_group(&mut self) -> Result<bool> {
+        if self.next_group >= self.file.num_row_groups() {
+            return Ok(false);
+        }
+        let group = self
+            .file
+            .get_row_group(self.next_group)
+            .map_err(|e| explain(e, "a broken row group"))?;
+        self.next_group += 1;
+        self.group.clear();
+        for leaf in &self.columns {
+            check_chunk(
+                group.metadata().columns().get(leaf.leaf_idx),
+                self.n_file_bytes,
+            )?;
+            let pages = group
+                .get_column_page_reader(leaf.leaf_idx)
+                .map_err(|e| explain(e, "a broken column"))?;
+            let schema = group.metadata().schema_descr();
+            let pages = Box::new(CheckedPages {
+                pages,
+                has_dictionary: false,
+            });
+            self.group
+                .push(get_column_reader(schema.column(leaf.leaf_idx), pages));
+        }
+        self.n_left = usize::try_from(group.metadata().num_rows()).map_err(|_| {
+            Error::malformed(
+                FORMAT,
+                "a row group with a negative number of rows",
+                "0 or more",
+            )
+        })?;
+        Ok(true)
+    }
+}
+
+/// Pages of which none needs a dictionary that was not there: the library panics on those.
+struct CheckedPages {
+    pages: Box<dyn PageReader>,
+    has_dictionary: bool,
+}
+
+impl PageReader for CheckedPages {
+    fn get_next_page(&mut self) -> parquet::errors::Result<Option<Page>> {
+        let page = self.pages.get_next_page()?;
+        match page
+            .as_ref()
+            .map(|page| (page.page_type(), page.encoding()))
+        {
+            Some((PageType::DICTIONARY_PAGE, _)) => self.has_dictionary = true,
+            Some((_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY))
+                if !self.has_dictionary =>
+            {
+                return Err(ParquetError::General(
+                    "a page without its dictionary".into(),
+                ));
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> parquet::errors::Result<Option<PageMetadata>> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> parquet::errors::Result<()> {
+        self.pages.skip_next_page()
+    }
+}
+
+impl Iterator for CheckedPages {
+    type Item = parquet::errors::Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+/// Returns what a column's numbers mean, or `None` if it cannot be rendered as text.
+fn meaning(column: &ColumnDescriptor) -> Option<Meaning> {
+    if column.path().parts().len() != 1 || column.max_rep_level() != 0 {
+        return None;
+    }
+    let logical = column.logical_type_ref();
+    match column.physical_type() {
+        Type::BOOLEAN | Type::FLOAT | Type::DOUBLE => Some(Meaning::Plain),
+        Type::BYTE_ARRAY => match (logical, column.converted_type()) {
+            (Some(LogicalType::String | LogicalType::Enum | LogicalType::Json), _)
+            | (
+                None,
+                ConvertedType::NONE
+                | ConvertedType::UTF8
+                | ConvertedType::ENUM
+                | ConvertedType::JSON,
+            ) => Some(Meaning::Plain),
+            _ => None,
+        },
+        Type::INT32 | Type::INT64 => match (logical, column.converted_type()) {
+            (None, ConvertedType::NONE) => Some(Meaning::Plain),
+            (Some(LogicalType::Integer(integer)), _) => Some(if integer.is_signed {
+                Meaning::Plain
+            } else {
+                Meaning::Unsigned
+            }),
+            (Some(LogicalType::Date), _) => Some(Meaning::Date),
+            (Some(LogicalType::Timestamp(stamp)), _) => {
+                Some(Meaning::Timestamp(match stamp.unit {
+                    TimeUnit::MILLIS => 1_000_000,
+                    TimeUnit::MICROS => 1_000,
+                    TimeUnit::NANOS => 1,
+                }))
+            }
+            _ => None,
+        },
+        Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => None,
+    }
+}
+
+/// Hands `n_rows` cells of a column to `sink` and returns how many there were.
+fn read_cells(
+    reader: &mut ColumnReader,
+    leaf: Leaf,
+    n_rows: usize,
+    sink: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<usize> {
+    let text = |value: &ByteArray, cell: &mut String| {
+        let value = std::str::from_utf8(value.data()).map_err(|_| {
+            Error::malformed(FORMAT, "a Parquet cell that is not UTF-8", "text in UTF-8")
+        })?;
+        cell.push_str(value);
+        Ok(())
+    };
+    match reader {
+        ColumnReader::ByteArrayColumnReader(reader) => render(reader, leaf, n_rows, text, sink),
+        ColumnReader::BoolColumnReader(reader) => {
+            let bool = |value: &bool, cell: &mut String| show(cell, value);
+            render(reader, leaf, n_rows, sure(bool), sink)
+        }
+        ColumnReader::Int32ColumnReader(reader) => {
+            let int = |value: &i32, cell: &mut String| match leaf.meaning {
+                Meaning::Unsigned => show(cell, value.cast_unsigned()),
+                meaning => show_integer(cell, i64::from(*value), meaning),
+            };
+            render(reader, leaf, n_rows, sure(int), sink)
+        }
+        ColumnReader::Int64ColumnReader(reader) => {
+            let int = |value: &i64, cell: &mut String| show_integer(cell, *value, leaf.meaning);
+            render(reader, leaf, n_rows, sure(int), sink)
+        }
+        ColumnReader::FloatColumnReader(reader) => {
+            let float = |value: &f32, cell: &mut String| show_float(cell, value.is_nan(), value);
+            render(reader, leaf, n_rows, sure(float), sink)
+        }
+        ColumnReader::DoubleColumnReader(reader) => {
+            let float = |value: &f64, cell: &mut String| show_float(cell, value.is_nan(), value);
+            render(reader, leaf, n_rows, sure(float), sink)
+        }
+        ColumnReader::Int96ColumnReader(_) | ColumnReader::FixedLenByteArrayColumnReader(_) => {
+            Ok(0)
+        }
+    }
+}
+
+/// Turns a rendering that cannot fail into one that could.
+fn sure<T>(write: impl Fn(&T, &mut String)) -> impl Fn(&T, &mut String) -> Result<()> {
+    move |value, cell| {
+        write(value, cell);
+        Ok(())
+    }
+}
+
+fn render<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    leaf: Leaf,
+    n_rows: usize,
+    write: impl Fn(&T::T, &mut String) -> Result<()>,
+    sink: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<usize> {
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    let (n_read, _, _) = reader
+        .read_records(n_rows, Some(&mut levels), None, &mut values)
+        .map_err(|e| explain(e, "a broken page"))?;
+    let mut values = values.iter();
+    let mut cell = String::new();
+    for row in 0..n_read {
+        cell.clear();
+        let is_present = leaf.present == 0 || levels.get(row) == Some(&leaf.present);
+        if let Some(value) = is_present.then(|| values.next()).flatten() {
+            write(value, &mut cell)?;
+        }
+        sink(&cell)?;
+    }
+    Ok(n_read)
+}
+
+fn show(cell: &mut String, value: impl std::fmt::Display) {
+    write!(cell, "{value}").expect("a String takes every write");
+}
+
+/// pandas writes a missing number as NaN, so NaN is an empty cell.
+fn show_float(cell: &mut String, is_nan: bool, value: impl std::fmt::Display) {
+    if !is_nan {
+        show(cell, value);
+    }
+}
+
+fn show_integer(cell: &mut String, value: i64, meaning: Meaning) {
+    const DAY_S: i64 = 86_400;
+    match meaning {
+        Meaning::Plain => show(cell, value),
+        Meaning::Unsigned => show(cell, value.cast_unsigned()),
+        Meaning::Date => show_date(cell, value),
+        Meaning::Timestamp(tick_ns) => {
+            let per_s = 1_000_000_000 / tick_ns;
+            let (seconds, ticks) = (value.div_euclid(per_s), value.rem_euclid(per_s));
+            show_date(cell, seconds.div_euclid(DAY_S));
+            let s = seconds.rem_euclid(DAY_S);
+            show(
+                cell,
+                format_args!("T{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
+            );
+            if ticks != 0 {
+                let fraction = format!("{:09}", ticks * tick_ns);
+                show(cell, format_args!(".{}", fraction.trim_end_matches('0')));
+            }
+        }
+    }
+}
+
+/// Writes a day since 1970 as `2024-02-29`, in the Gregorian calendar.
+fn show_date(cell: &mut String, day: i64) {
+    // Years are counted from March, so that a leap day ends its year; 400 years repeat exactly.
+    const DAYS_OF_400_YEARS: i64 = 146_097;
+    const MARCH_1_OF_YEAR_0: i64 = -719_468;
+    let since = day.saturating_sub(MARCH_1_OF_YEAR_0);
+    let (cycle, of_cycle) = (
+        since.div_euclid(DAYS_OF_400_YEARS),
+        since.rem_euclid(DAYS_OF_400_YEARS),
+    );
+    let year_of_cycle =
+        (of_cycle - of_cycle / 1_460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;
+    let of_year = of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day_of_month = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = cycle * 400 + year_of_cycle + i64::from(month <= 2);
+    show(cell, format_args!("{year:04}-{month:02}-{day_of_month:02}"));
+}
+
+/// Checks what the library takes for granted: it panics on a negative size or offset.
+fn check_chunk(chunk: Option<&ColumnChunkMetaData>, n_file_bytes: u64) -> Result<()> {
+    let start = |chunk: &ColumnChunkMetaData| {
+        chunk
+            .dictionary_page_offset()
+            .unwrap_or_else(|| chunk.data_page_offset())
+    };
+    let end = chunk.and_then(|chunk| {
+        let start = u64::try_from(start(chunk)).ok()?;
+        let n_values = u64::try_from(chunk.num_values()).ok();
+        let n_bytes = u64::try_from(chunk.compressed_size()).ok()?;
+        n_values.and(start.checked_add(n_bytes))
+    });
+    let (Some(chunk), Some(true)) = (chunk, end.map(|end| end <= n_file_bytes)) else {
+        return Err(Error::malformed(
+            FORMAT,
+            "a Parquet column outside the file",
+            "a whole, undamaged file",
+        ));
+    };
+    let name = match chunk.compression() {
+        Compression::UNCOMPRESSED
+        | Compression::SNAPPY
+        | Compression::GZIP(_)
+        | Compression::ZSTD(_) => return Ok(()),
+        Compression::BROTLI(_) => "Brotli",
+        Compression::LZ4 | Compression::LZ4_RAW => "LZ4",
+        Compression::LZO => "LZO",
+    };
+    let advice = "write it with snappy, gzip or zstd";
+    Err(Error::unsupported(
+        FORMAT,
+        format!("Parquet compression {name}"),
+        advice,
+    ))
+}
+
+/// Explains a failed read; the library's own words could repeat a cell, so they are left out.
+fn explain(error: ParquetError, found: &str) -> Error {
+    if let ParquetError::External(source) = error
+        && let Ok(source) = source.downcast::<std::io::Error>()
+    {
+        return Error::io("reading the manifest", *source);
+    }
+    Error::malformed(
+        FORMAT,
+        format!("Parquet with {found}"),
+        "a whole, undamaged file",
+    )
+}

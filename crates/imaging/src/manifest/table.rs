@@ -1,0 +1,369 @@
+//! Rows in memory: every column's distinct words once, and small numbers that point at them.
+
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::error::{Error, Result};
+
+use super::Shared;
+
+/// Rows of a manifest in memory.
+///
+/// Most columns have few distinct words, so a row costs about the length of its path and one to
+/// four bytes a column.
+#[derive(Debug, Clone)]
+pub struct Table {
+    shared: Arc<Shared>,
+    columns: Vec<Column>,
+    n_rows: usize,
+}
+
+impl Table {
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Returns whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.n_rows == 0
+    }
+
+    /// Returns the names of the columns, in the order of the file.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.shared.names
+    }
+
+    /// Returns the column of that name, if the manifest has it.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        let idx = self
+            .shared
+            .names
+            .iter()
+            .position(|candidate| candidate == name)?;
+        self.columns.get(idx)
+    }
+
+    /// Returns the row at `idx`, or `None` past the end.
+    #[must_use]
+    pub fn row(&self, idx: usize) -> Option<Row<'_>> {
+        (idx < self.n_rows).then_some(Row { table: self, idx })
+    }
+
+    /// Iterates over the rows in the order of the file.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
+        (0..self.n_rows).map(|idx| Row { table: self, idx })
+    }
+
+    /// Returns `(first, again)` for every row whose path a row before it has too.
+    ///
+    /// Paths are compared as written: `a/b` and `a/./b` are not the same.
+    #[must_use]
+    pub fn duplicate_paths(&self) -> Vec<(usize, usize)> {
+        let mut seen = HashTable::with_capacity(self.n_rows);
+        let path = |idx: usize| self.cell(self.shared.path_idx, idx);
+        let mut pairs = Vec::new();
+        for again in 0..self.n_rows {
+            let hash = hash(path(again));
+            match seen.find(hash, |&first| path(first) == path(again)) {
+                Some(&first) => pairs.push((first, again)),
+                None => {
+                    seen.insert_unique(hash, again, |&idx| self::hash(path(idx)));
+                }
+            }
+        }
+        pairs
+    }
+
+    fn cell(&self, column_idx: usize, row_idx: usize) -> &str {
+        self.columns
+            .get(column_idx)
+            .and_then(|column| column.get(row_idx))
+            .unwrap_or_default()
+    }
+}
+
+/// One row of a `Table`.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    table: &'a Table,
+    idx: usize,
+}
+
+impl<'a> Row<'a> {
+    /// Returns the position in the table, from 0.
+    #[must_use]
+    pub fn idx(&self) -> usize {
+        self.idx
+    }
+
+    /// Returns the path as it is written in the manifest.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.table.cell(self.table.shared.path_idx, self.idx)
+    }
+
+    /// Returns the path to open: relative paths start at the manifest's folder.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.table.shared.folder.join(self.path())
+    }
+
+    /// Returns the cell of a column: empty where nothing is known, `None` if there is no such
+    /// column.
+    #[must_use]
+    pub fn get(&self, column: &str) -> Option<&'a str> {
+        self.table.column(column)?.get(self.idx)
+    }
+
+    /// Iterates over the cells in the order of the columns.
+    pub fn cells(&self) -> impl ExactSizeIterator<Item = &'a str> {
+        let (table, idx) = (self.table, self.idx);
+        table
+            .columns
+            .iter()
+            .map(move |column| column.get(idx).unwrap_or_default())
+    }
+}
+
+/// One column of a `Table`: numbered words, and the number of each row's word.
+///
+/// The words are distinct in every column but `path`, where row `i` simply has word `i`.
+#[derive(Debug, Clone, Default)]
+pub struct Column {
+    words: Arena,
+    ids: Ids,
+}
+
+impl Column {
+    /// Returns the cell of a row, or `None` past the end.
+    #[must_use]
+    pub fn get(&self, row_idx: usize) -> Option<&str> {
+        self.words.get(self.id(row_idx)?)
+    }
+
+    /// Returns the number of a row's word, or `None` past the end.
+    #[must_use]
+    pub fn id(&self, row_idx: usize) -> Option<usize> {
+        match &self.ids {
+            Ids::Same => (row_idx < self.words.len()).then_some(row_idx),
+            Ids::Narrow(ids) => ids.get(row_idx).map(|&id| usize::from(id)),
+            Ids::Medium(ids) => ids.get(row_idx).map(|&id| usize::from(id)),
+            Ids::Wide(ids) => ids.get(row_idx).and_then(|&id| usize::try_from(id).ok()),
+        }
+    }
+
+    /// Iterates over the words by number, in the order in which they first came.
+    pub fn words(&self) -> impl ExactSizeIterator<Item = &str> {
+        (0..self.words.len()).map(|id| self.words.get(id).unwrap_or_default())
+    }
+}
+
+/// Strings end to end.
+#[derive(Debug, Clone, Default)]
+struct Arena {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Arena {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, id: usize) -> Option<&str> {
+        let end = *self.ends.get(id)?;
+        let start = id
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before))
+            .map_or(0, |&e| e);
+        self.text.get(start..end)
+    }
+
+    fn push(&mut self, word: &str) {
+        self.text.push_str(word);
+        self.ends.push(self.text.len());
+    }
+}
+
+/// One word number a row, in as few bytes as the number of words allows.
+#[derive(Debug, Clone, Default)]
+enum Ids {
+    #[default]
+    Same,
+    Narrow(Vec<u8>),
+    Medium(Vec<u16>),
+    Wide(Vec<u32>),
+}
+
+impl Ids {
+    fn push(&mut self, id: u32) {
+        loop {
+            match self {
+                Self::Same => return,
+                Self::Narrow(ids) => match u8::try_from(id) {
+                    Ok(id) => return ids.push(id),
+                    Err(_) => *self = Self::Medium(ids.iter().map(|&id| u16::from(id)).collect()),
+                },
+                Self::Medium(ids) => match u16::try_from(id) {
+                    Ok(id) => return ids.push(id),
+                    Err(_) => *self = Self::Wide(ids.iter().map(|&id| u32::from(id)).collect()),
+                },
+                Self::Wide(ids) => return ids.push(id),
+            }
+        }
+    }
+}
+
+/// Grows a `Table`, by rows or by columns.
+#[derive(Debug)]
+pub(super) struct Builder {
+    shared: Arc<Shared>,
+    columns: Vec<Growing>,
+    n_bytes: u64,
+    max_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Growing {
+    column: Column,
+    index: HashTable<u32>,
+    last: u32,
+}
+
+/// What a cell may cost at most beside its text: its number, its word's end, its place in the
+/// index.
+const CELL_BYTES: u64 = 16;
+
+impl Builder {
+    pub(super) fn new(shared: Arc<Shared>, max_bytes: u64) -> Self {
+        let grow = |idx| {
+            let mut growing = Growing::default();
+            if idx != shared.path_idx {
+                growing.column.ids = Ids::Narrow(Vec::new());
+            }
+            growing
+        };
+        let columns = (0..shared.names.len()).map(grow).collect();
+        Self {
+            shared,
+            columns,
+            n_bytes: 0,
+            max_bytes,
+        }
+    }
+
+    /// Returns the number of complete rows, if rows are pushed in whole.
+    pub(super) fn n_rows(&self) -> usize {
+        let path = self.columns.get(self.shared.path_idx);
+        path.map_or(0, |growing| growing.column.words.len())
+    }
+
+    pub(super) fn path_idx(&self) -> usize {
+        self.shared.path_idx
+    }
+
+    /// Appends a cell to a column; the caller has checked that a path is not empty.
+    pub(super) fn push(&mut self, column_idx: usize, cell: &str) -> Result<()> {
+        let is_path = column_idx == self.shared.path_idx;
+        let Some(growing) = self.columns.get_mut(column_idx) else {
+            return Ok(());
+        };
+        let n_new = if is_path {
+            growing.column.words.push_counted(cell)
+        } else {
+            growing.push(cell)?
+        };
+        self.n_bytes = self.n_bytes.saturating_add(n_new);
+        if self.n_bytes > self.max_bytes {
+            return Err(Error::LimitExceeded {
+                what: "bytes of the manifest in memory",
+                allowed: self.max_bytes,
+                asked: self.n_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Table {
+        let n_rows = self.n_rows();
+        let columns = self
+            .columns
+            .into_iter()
+            .map(|growing| growing.column)
+            .collect();
+        Table {
+            shared: self.shared,
+            columns,
+            n_rows,
+        }
+    }
+}
+
+impl Growing {
+    /// Appends a cell and returns what it costs in memory.
+    fn push(&mut self, cell: &str) -> Result<u64> {
+        let Self {
+            column: Column { words, ids },
+            index,
+            last,
+        } = self;
+        // Neighbouring rows mostly agree, which saves the search.
+        if usize::try_from(*last).ok().and_then(|id| words.get(id)) == Some(cell) {
+            ids.push(*last);
+            return Ok(4);
+        }
+        let word = |id: u32| {
+            usize::try_from(id)
+                .ok()
+                .and_then(|id| words.get(id))
+                .unwrap_or_default()
+        };
+        let hash = hash(cell);
+        let found = index.find(hash, |&id| word(id) == cell).copied();
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let id = u32::try_from(words.len()).map_err(|_| Error::LimitExceeded {
+                    what: "distinct words of one manifest column",
+                    allowed: u64::from(u32::MAX),
+                    asked: u64::MAX,
+                })?;
+                index.insert_unique(hash, id, |&id| self::hash(word(id)));
+                words.push(cell);
+                id
+            }
+        };
+        ids.push(id);
+        *last = id;
+        Ok(if found.is_some() {
+            4
+        } else {
+            n_cell_bytes(cell)
+        })
+    }
+}
+
+impl Arena {
+    fn push_counted(&mut self, word: &str) -> u64 {
+        self.push(word);
+        n_cell_bytes(word)
+    }
+}
+
+fn n_cell_bytes(cell: &str) -> u64 {
+    u64::try_from(cell.len())
+        .unwrap_or(u64::MAX)
+        .saturating_add(CELL_BYTES)
+}
+
+fn hash(word: &str) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(word)
+}

@@ -1,0 +1,247 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::limits::Limits;
+
+/// One file of every container and of every codec of TIFF, from `tools/oracles/make_raster.py`.
+fn fixtures() -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/raster");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 15, "testdata/raster is not complete");
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    files
+        .iter()
+        .map(|path| (name(path), std::fs::read(path).unwrap()))
+        .collect()
+}
+
+fn read_default(bytes: &[u8]) -> Result<Vec<Volume>> {
+    read(bytes, &ReadOptions::default())
+}
+
+fn read_limited(bytes: &[u8], limits: Limits) -> Result<Vec<Volume>> {
+    read(
+        bytes,
+        &ReadOptions {
+            limits,
+            n_frames: None,
+        },
+    )
+}
+
+#[test]
+fn every_fixture_is_read_with_its_shape() {
+    for (name, bytes) in fixtures() {
+        let volumes = read_default(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let shape = volumes[0].shape();
+        let expected = match name.as_str() {
+            "grey16.png" => [1, 1, 13, 17],
+            "orientation6.jpg" => [3, 1, 40, 24],
+            "film.gif" | "film.png" | "film.webp" => [3, 6, 24, 32],
+            "tiles_planar_lzw.tif" => [3, 1, 50, 70],
+            "imagej_z.tif" => [1, 6, 9, 12],
+            "bits12_be.tif" => [1, 1, 5, 9],
+            _ => shape,
+        };
+        assert_eq!(shape, expected, "{name}");
+        assert!(is_raster(&bytes), "{name}");
+    }
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_an_error_or_complete() {
+    for (name, bytes) in fixtures() {
+        let whole = read_default(&bytes).unwrap();
+        for n in 0..bytes.len() {
+            match read_default(&bytes[..n]) {
+                Ok(volumes) => assert!(volumes == whole, "{name} cut at {n}"),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        }
+        let half = read_default(&bytes[..bytes.len() / 2]).unwrap_err();
+        assert!(
+            matches!(half.code(), Code::Truncated | Code::Malformed),
+            "{name}: {half}"
+        );
+    }
+}
+
+#[test]
+fn damaged_bytes_never_panic_or_pass_the_limits() {
+    // A fixed sequence: the fuzz targets look further, this guards what they found.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % n
+    };
+    let limits = Limits {
+        max_voxels: 1 << 22,
+        ratio_free_bytes: 1 << 22,
+        ..Limits::default()
+    };
+    for (name, bytes) in fixtures() {
+        for _ in 0..300 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=random(4) {
+                // Headers are where the harm is: half of the damage goes to the first 300 bytes.
+                let reach = if random(2) == 0 {
+                    damaged.len()
+                } else {
+                    damaged.len().min(300)
+                };
+                let at = random(reach);
+                damaged[at] = [0, 1, 0x7f, 0xff, u8::try_from(random(256)).unwrap()][random(5)];
+            }
+            if let Ok(volumes) = read_limited(&damaged, limits.clone()) {
+                for volume in volumes {
+                    assert!(volume.values().len() <= 1 << 22, "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn declared_sizes_are_charged_before_pixels_are_decoded() {
+    for (name, bytes) in fixtures() {
+        let n_voxels = read_default(&bytes).unwrap()[0].values().len() as u64;
+        let limits = Limits {
+            max_voxels: n_voxels - 1,
+            ..Limits::default()
+        };
+        let refused = read_limited(&bytes, limits).unwrap_err();
+        assert!(
+            matches!(refused, Error::LimitExceeded { .. }),
+            "{name}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn a_huge_declared_png_costs_nothing() {
+    let mut bytes = fixtures()
+        .into_iter()
+        .find(|(name, _)| name == "grey16.png")
+        .unwrap()
+        .1;
+    bytes[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
+    let crc = crc32(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+    let refused = read_default(&bytes).unwrap_err();
+    assert!(matches!(refused, Error::LimitExceeded { .. }), "{refused}");
+}
+
+#[test]
+fn a_stream_of_thousands_of_scans_is_refused() {
+    let mut bytes = fixtures()
+        .into_iter()
+        .find(|(name, _)| name == "color_s2_p1.jpg")
+        .unwrap()
+        .1;
+    let at = bytes
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xda])
+        .unwrap();
+    let scan = bytes[at..at + 12].to_vec();
+    let scans: Vec<u8> = scan
+        .iter()
+        .copied()
+        .cycle()
+        .take(scan.len() * 2_000)
+        .collect();
+    bytes.splice(at..at, scans);
+    let refused = read_default(&bytes).unwrap_err();
+    assert!(
+        matches!(refused, Error::LimitExceeded { allowed: 500, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn tiff_pages_in_a_loop_are_refused() {
+    let mut bytes = tiff_of(&[(256, 4, 1), (257, 4, 1), (258, 3, 8), (262, 3, 1)], b"x");
+    let n = bytes.len();
+    let first: [u8; 4] = bytes[4..8].try_into().unwrap();
+    bytes[n - 4..].copy_from_slice(&first);
+    let refused = read_default(&bytes).unwrap_err();
+    assert!(refused.to_string().contains("loop"), "{refused}");
+}
+
+#[test]
+fn tiff_features_without_a_decoder_are_named() {
+    for (tag, value, word) in [
+        (259, 50_000, "Zstandard"),
+        (259, 34_712, "JPEG 2000"),
+        (259, 3, "group 3"),
+        (262, 8, "photometric interpretation 8"),
+        (339, 5, "sample format 5"),
+        (258, 24, "24 bits"),
+    ] {
+        let mut tags = vec![(256, 4, 1), (257, 4, 1), (258, 3, 8), (262, 3, 1)];
+        tags.retain(|&(name, ..)| name != tag);
+        tags.push((tag, 3, value));
+        let refused = read_default(&tiff_of(&tags, b"x")).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+        assert!(refused.to_string().contains(word), "{refused}");
+    }
+}
+
+#[test]
+fn a_tile_far_larger_than_its_image_is_charged_in_full() {
+    let tags = [
+        (256, 4, 1),
+        (257, 4, 1),
+        (258, 3, 8),
+        (259, 3, 8),
+        (262, 3, 1),
+        (322, 4, 1 << 30),
+        (323, 4, 1 << 30),
+        (324, 4, 8),
+        (325, 4, 1),
+    ];
+    let refused = read_default(&tiff_of(&tags, b"x")).unwrap_err();
+    assert!(matches!(refused, Error::LimitExceeded { .. }), "{refused}");
+}
+
+#[test]
+fn a_bitmap_needs_more_than_two_letters() {
+    assert!(!is_raster(b"BM: body mass index of the patients, by year"));
+    assert!(!is_raster(b""));
+}
+
+/// A TIFF of one page with the pixels at offset 8; strips are added where no tile is named.
+fn tiff_of(tags: &[(u16, u16, u32)], pixels: &[u8]) -> Vec<u8> {
+    let n_pixels = u32::try_from(pixels.len()).unwrap();
+    let mut tags = tags.to_vec();
+    if !tags.iter().any(|&(name, ..)| name == 322) {
+        tags.extend([(273, 4, 8), (279, 4, n_pixels)]);
+    }
+    tags.sort_unstable();
+    let mut bytes = b"II*\0".to_vec();
+    bytes.extend((8 + n_pixels).to_le_bytes());
+    bytes.extend(pixels);
+    bytes.extend(u16::try_from(tags.len()).unwrap().to_le_bytes());
+    for (name, kind, value) in tags {
+        bytes.extend(name.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend(0_u32.to_le_bytes());
+    bytes
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
+        })
+    };
+    !bytes.iter().fold(!0, step)
+}
