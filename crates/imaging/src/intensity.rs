@@ -121,24 +121,21 @@ fn first_channel(volume: &Volume) -> &[f32] {
 /// sort, no copy; an outlier costs no accuracy.
 #[must_use]
 pub(crate) fn percentiles_of(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
-    let coarse = histogram(values, 1, |_| Some(0), |key| key >> 16);
+    let coarse = count_upper_halves(values);
     let n_finite: u64 = coarse.iter().sum();
     let last_rank = n_finite.checked_sub(1)?;
     let places = wanted.map(|percentile| place_of(percentile, last_rank));
-    let mut bins: Vec<(u32, u64)> = Vec::with_capacity(4);
-    for (rank, _) in places {
-        bins.push(bin_of(&coarse, rank)?);
-        bins.push(bin_of(&coarse, (rank + 1).min(last_rank))?);
+    // Both ranks of both percentiles; a bin wanted twice fills only the first of its tables.
+    let [(first, _), (second, _)] = places;
+    let mut bins = [0; 4];
+    for (bin, rank) in bins.iter_mut().zip([first, first + 1, second, second + 1]) {
+        (*bin, _) = bin_of(&coarse, rank.min(last_rank))?;
     }
-    bins.sort_unstable();
-    bins.dedup();
-    let slot_of = |key: u32| bins.iter().position(|&(bin, _)| bin == key >> 16);
-    let fine = histogram(values, bins.len(), slot_of, |key| key & 0xffff);
+    let fine = count_lower_halves(values, bins);
     let at = |rank: u64| {
         let (bin, n_before) = bin_of(&coarse, rank)?;
-        let slot = bins.iter().position(|&(other, _)| other == bin)?;
-        let start = slot * N_HALF_KEYS;
-        let (low_half, _) = bin_of(fine.get(start..start + N_HALF_KEYS)?, rank - n_before)?;
+        let table = bins.iter().position(|&wanted| wanted == bin)?;
+        let (low_half, _) = bin_of(fine.chunks_exact(N_HALF_KEYS).nth(table)?, rank - n_before)?;
         Some(f64::from(value_of(bin << 16 | low_half)))
     };
     let [first, second] = places.map(|(rank, share)| {
@@ -172,40 +169,90 @@ fn bin_of(counts: &[u64], rank: u64) -> Option<(u32, u64)> {
     None
 }
 
-/// Counts the finite values by half of their key, in one table for each slot; a value without a
-/// slot is left out.
-fn histogram(
+/// Counts the finite values by the upper half of their key.
+fn count_upper_halves(values: &[f32]) -> Vec<u64> {
+    let mut counts = in_parts(values, N_HALF_KEYS, |part| {
+        // Neighbours are often equal: with a table for each of a pair, neither waits for the other.
+        let mut tables = [vec![0; N_HALF_KEYS], vec![0; N_HALF_KEYS]];
+        let [even, odd] = &mut tables;
+        let (pairs, rest) = part.as_chunks::<2>();
+        for [first, second] in pairs {
+            count(even, key_of(*first) >> 16);
+            count(odd, key_of(*second) >> 16);
+        }
+        rest.iter()
+            .for_each(|value| count(even, key_of(*value) >> 16));
+        let [even, odd] = tables;
+        added(even, &odd)
+    });
+    // The exponent lies in the upper half, so infinities and NaN have bins of their own: the
+    // lowest (negative) and the highest.
+    for (bin, count) in (0_u32..).zip(&mut counts) {
+        if !value_of(bin << 16).is_finite() {
+            *count = 0;
+        }
+    }
+    counts
+}
+
+/// Counts the values of four bins of upper halves by the lower half of their key: one table a
+/// bin. What falls into a bin that is listed twice is counted in its first table.
+fn count_lower_halves(values: &[f32], bins: [u32; 4]) -> Vec<u64> {
+    let [first, second, third, fourth] = bins;
+    let is_wanted = |value: &f32| {
+        let bin = key_of(*value) >> 16;
+        (bin == first) | (bin == second) | (bin == third) | (bin == fourth)
+    };
+    in_parts(values, bins.len() * N_HALF_KEYS, |part| {
+        let mut counts = vec![0; bins.len() * N_HALF_KEYS];
+        // Few values are wanted: eight at a time are looked at without a branch.
+        for group in part.chunks(8) {
+            if !group
+                .iter()
+                .fold(false, |any, value| any | is_wanted(value))
+            {
+                continue;
+            }
+            for key in group.iter().map(|value| key_of(*value)) {
+                let table = (0_u32..).zip(bins).find(|&(_, bin)| bin == key >> 16);
+                if let Some((table, _)) = table {
+                    count(&mut counts, table << 16 | key & 0xffff);
+                }
+            }
+        }
+        counts
+    })
+}
+
+/// Counts parts of the values on all threads and adds the tables.
+fn in_parts(
     values: &[f32],
-    n_slots: usize,
-    slot_of: impl Fn(u32) -> Option<usize> + Sync,
-    half_of: impl Fn(u32) -> u32 + Sync,
+    n_counts: usize,
+    count_part: impl Fn(&[f32]) -> Vec<u64> + Send + Sync,
 ) -> Vec<u64> {
-    let n_counts = n_slots * N_HALF_KEYS;
-    // One table a thread; never so short a part that adding the tables costs more than counting.
+    // Never so short a part that adding the tables costs more than counting.
     let part = values
         .len()
         .div_ceil(rayon::current_num_threads())
         .max(16 * n_counts);
-    let count = |part: &[f32]| {
-        let mut counts = vec![0_u64; n_counts];
-        for value in part.iter().filter(|value| value.is_finite()) {
-            let key = key_of(*value);
-            let Some(slot) = slot_of(key) else { continue };
-            let half = usize::try_from(half_of(key)).unwrap_or(usize::MAX);
-            if let Some(count) = counts.get_mut(slot * N_HALF_KEYS + half) {
-                *count += 1;
-            }
-        }
-        counts
-    };
-    let add = |mut sum: Vec<u64>, counts: Vec<u64>| {
-        sum.iter_mut()
-            .zip(counts)
-            .for_each(|(total, count)| *total += count);
-        sum
-    };
-    let counts = values.par_chunks(part).map(count).reduce_with(add);
+    let counts = values
+        .par_chunks(part)
+        .map(count_part)
+        .reduce_with(|a: Vec<u64>, b: Vec<u64>| added(a, &b));
     counts.unwrap_or_else(|| vec![0; n_counts])
+}
+
+fn count(counts: &mut [u64], index: u32) {
+    if let Some(count) = counts.get_mut(usize::try_from(index).unwrap_or(usize::MAX)) {
+        *count += 1;
+    }
+}
+
+fn added(mut sums: Vec<u64>, counts: &[u64]) -> Vec<u64> {
+    sums.iter_mut()
+        .zip(counts)
+        .for_each(|(sum, count)| *sum += count);
+    sums
 }
 
 /// Returns a number that grows with the value: negative floats have all bits flipped, others the
@@ -233,6 +280,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::resample::{as_f64, as_index};
     use crate::volume::Kind;
 
     fn volume(values: Vec<f32>, n_channels: usize) -> Volume {
@@ -250,9 +298,9 @@ mod tests {
     fn by_sorting(values: &[f32], percentile: f64) -> f64 {
         let mut sorted: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
         sorted.sort_by(f64::total_cmp);
-        let place = percentile / 100.0 * (sorted.len() - 1) as f64;
-        let below = sorted[place.floor() as usize];
-        below + (place - place.floor()) * (sorted[place.ceil() as usize] - below)
+        let place = percentile / 100.0 * as_f64(sorted.len() - 1);
+        let (below, above) = (sorted[as_index(place)], sorted[as_index(place.ceil())]);
+        below + place.fract() * (above - below)
     }
 
     proptest! {
