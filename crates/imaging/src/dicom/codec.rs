@@ -1,6 +1,8 @@
 //! One compressed frame -> samples, by transfer syntax. Sides are compared with the header's
 //! before any codec reserves memory.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use dicom_dictionary_std::uids;
 use jpeg_decoder::{ColorTransform, PixelFormat};
 use jpeg2k::DecodeParameters;
@@ -144,6 +146,17 @@ pub(crate) fn decode(
     expected: Expected,
     limits: &Limits,
 ) -> Result<Decoded> {
+    // The decoders are others' code: a panic in one of them must not end a walk over an archive.
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        dispatch(codec, frame, expected, limits)
+    }));
+    decoded.unwrap_or_else(|_| {
+        let found = "a frame at which its decoder fails";
+        Err(Error::malformed("dicom", found, "a valid codestream"))
+    })
+}
+
+fn dispatch(codec: Codec, frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
     match codec {
         Codec::Jpeg => jpeg(frame, expected, limits),
         Codec::JpegLs => jpeg_ls(frame, expected),
@@ -177,6 +190,23 @@ fn check_sides(format: &'static str, found: &Declared, expected: Expected) -> Re
     ))
 }
 
+/// Refuses a stream that is too short for its pixels before anything is reserved for them.
+fn check_length(declared: &Declared, n_bytes: usize) -> Result<()> {
+    let n_samples = u64::from(declared.width) * u64::from(declared.height);
+    // A block of 64 samples takes 1 bit (progressive) or more, a lossless sample 1 bit.
+    let per_byte = if declared.is_lossless() { 8 } else { 512 };
+    if n_samples.div_ceil(per_byte) > n_bytes as u64 {
+        let found = format!("{n_bytes} bytes for {n_samples} pixels");
+        return Err(Error::refused(
+            "jpeg",
+            Code::Truncated,
+            found,
+            "1 bit a block or sample",
+        ));
+    }
+    Ok(())
+}
+
 fn failed(format: &'static str, error: impl std::fmt::Display) -> Error {
     Error::malformed(
         format,
@@ -188,6 +218,7 @@ fn failed(format: &'static str, error: impl std::fmt::Display) -> Error {
 fn jpeg(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
     let declared = codestream::jpeg(frame)?;
     check_sides("jpeg", &declared, expected)?;
+    check_length(&declared, frame.len())?;
     let colour = jpeg_colour(&declared);
     let precision = u32::from(declared.precision);
     let is_sequential = matches!(declared.process, 0xC0 | 0xC1);
@@ -234,7 +265,7 @@ fn jpeg_colour(declared: &Declared) -> Colour {
         Colour::AsHeader
     } else if declared.has_rgb_ids() || declared.adobe_transform == Some(0) {
         Colour::Rgb
-    } else if declared.adobe_transform == Some(1) || declared.is_jfif {
+    } else if declared.adobe_transform == Some(1) || declared.is_jfif && !declared.is_lossless() {
         Colour::Ybr
     } else {
         Colour::AsHeader
@@ -294,7 +325,7 @@ fn jpeg_2000(frame: &[u8], expected: Expected) -> Result<Decoded> {
     // Header palettes are DICOM's own business: components are taken as coded.
     let parameters = DecodeParameters::default()
         .ignore_pclr_cmap_cdef()
-        .strict(false);
+        .strict(true);
     let image =
         jpeg2k::Image::from_bytes_with(frame, parameters).map_err(|e| failed("jpeg 2000", e))?;
     let components = image.components();

@@ -31,6 +31,11 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// Returns true for the lossless processes of T.81.
+    pub(crate) fn is_lossless(&self) -> bool {
+        matches!(self.process, 0xC3 | 0xC7 | 0xCB | 0xCF)
+    }
+
     /// Returns true if the identifiers spell RGB.
     pub(crate) fn has_rgb_ids(&self) -> bool {
         matches!(self.component_ids.as_slice(), b"RGB" | b"rgb")

@@ -595,16 +595,25 @@ fn encapsulated_planes(
 /// `LimitExceeded` if it grows past them, `Malformed` if it is broken.
 pub(crate) fn inflate(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     let most = limits.max_decompressed(bytes.len() as u64);
+    let mut stream = DeflateDecoder::new(bytes).take(most.saturating_add(1));
     let mut out = Vec::new();
-    let mut stream = DeflateDecoder::new(bytes).take(most + 1);
-    stream.read_to_end(&mut out).map_err(|e| {
-        let code = match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => Code::Truncated,
-            _ => Code::Malformed,
-        };
-        let found = format!("a DEFLATE stream that breaks off ({e})");
-        Error::refused(FORMAT, code, found, "a whole one")
-    })?;
+    loop {
+        // Doubled, but never beyond what is allowed.
+        let room = (out.len() as u64).max(1 << 16).min(stream.limit());
+        out.reserve_exact(usize::try_from(room).unwrap_or(usize::MAX));
+        let n_read = stream.by_ref().take(room).read_to_end(&mut out);
+        let n_read = n_read.map_err(|e| {
+            let code = match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => Code::Truncated,
+                _ => Code::Malformed,
+            };
+            let found = format!("a DEFLATE stream that breaks off ({e})");
+            Error::refused(FORMAT, code, found, "a whole one")
+        })?;
+        if n_read as u64 != room || room == 0 {
+            break;
+        }
+    }
     limits.decompressed(bytes.len() as u64, out.len() as u64)?;
     Ok(out)
 }

@@ -36,6 +36,12 @@ pub(crate) fn decode(
         ));
     }
     let stride = n_segments;
+    // Two bytes stand for 128 at most: nothing is reserved for what cannot be there.
+    if n_pixels.div_ceil(64) * stride > frame.len() {
+        let found = format!("{} bytes for {n_pixels} pixels", frame.len());
+        let wanted = "1 byte for 64 at least";
+        return Err(Error::refused(FORMAT, Code::Truncated, found, wanted));
+    }
     let mut out = vec![0; n_pixels * stride];
     for (segment, &start) in header.iter().skip(1).take(n_segments).enumerate() {
         let end = header
