@@ -254,21 +254,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
         .zip(rest)
         .map(|(slots, path)| {
             let slice = read_slice(path, options)?;
-            let same = slice.shape() == first.shape()
-                && slice.inverted == first.inverted
-                && slice.unit == first.unit
-                && slice.modality == first.modality;
-            if !same {
-                let found = format!(
-                    "a slice of shape {:?} or of another modality",
-                    slice.shape()
-                );
-                return Err(Error::malformed(
-                    "dicom series",
-                    found,
-                    format!("{:?}", first.shape()),
-                ));
-            }
+            check_alike(&slice, &first)?;
             fill(std::slice::from_mut(slots), &slice);
             Ok(slice.reasons)
         })
@@ -291,6 +277,24 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     volume.full_scale = first.full_scale;
     volume.reasons = reasons;
     Ok(volume)
+}
+
+fn check_alike(slice: &Volume, first: &Volume) -> Result<()> {
+    let is_alike = slice.shape() == first.shape()
+        && slice.inverted == first.inverted
+        && slice.unit == first.unit
+        && slice.modality == first.modality;
+    if is_alike {
+        return Ok(());
+    }
+    Err(Error::malformed(
+        "dicom series",
+        format!(
+            "a slice of shape {:?}, or of another modality or unit",
+            slice.shape()
+        ),
+        format!("{:?} and the rest as in the first slice", first.shape()),
+    ))
 }
 
 fn fill(slots: &mut [Vec<&mut [f32]>], slice: &Volume) {
