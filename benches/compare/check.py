@@ -4,7 +4,7 @@
 Needs pydicom and numpy. CPU time (user + system) of whole processes for m3ret, and of the loop
 alone, without starting the interpreter and importing, for Python: that favours Python.
 
-Usage: benches/compare/check.py [--files 1000] [--repeats 5]
+Usage: benches/compare/check.py [--files 1000] [--repeats 5] [--binary PATH]
 """
 
 import argparse
@@ -63,15 +63,20 @@ def check(binary, folder):
     return seconds - before.children_user - before.children_system, summary["n_ok"]
 
 
+def build():
+    command = ["cargo", "build", "--release", "-p", "m3ret", "--message-format=json"]
+    built = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    messages = [json.loads(line) for line in built.stdout.splitlines()]
+    return next(m["executable"] for m in messages if m.get("executable"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--binary", help="a release build of m3ret; built here by default")
     args = parser.parse_args()
-    build = ["cargo", "build", "--release", "-p", "m3ret", "--message-format=json"]
-    built = subprocess.run(build, cwd=ROOT, check=True, capture_output=True, text=True)
-    messages = [json.loads(line) for line in built.stdout.splitlines()]
-    binary = next(m["executable"] for m in messages if m.get("executable"))
+    binary = args.binary or build()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         make(folder, args.files)
