@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::geometry::Turn;
 use crate::inflate::{self, Wrapper};
 use crate::limits::Limits;
+use crate::memory;
 use crate::reason::Code;
 use crate::samples::{ByteOrder, Linear, Scalar, extend_f32};
 
@@ -105,7 +106,7 @@ impl<'a> Stored<'a> {
             return self.inflate_in_place(n_values, wrapper, limits);
         }
         let raw = self.raw(n_values, limits)?;
-        let mut values = Vec::with_capacity(n_values);
+        let mut values = memory::with_capacity(n_values);
         extend_f32(&mut values, raw.voxels(), self.layout, self.map)?;
         Ok((values, raw.n_behind))
     }
@@ -123,7 +124,7 @@ impl<'a> Stored<'a> {
         let (skip, n_bytes) = self.extent(n_values)?;
         let n_total = self.agree(skip, n_bytes, limits)?;
         let n_floats = n_values + skip.div_ceil(size_of::<f32>());
-        let mut values = vec![0.0_f32; n_floats];
+        let mut values = memory::zeroed(n_floats);
         let stream_start = n_floats * size_of::<f32>() - n_total;
         let all: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         let stream = all.get_mut(stream_start..).unwrap_or_default();
@@ -154,7 +155,7 @@ impl<'a> Stored<'a> {
     pub(crate) fn turned(&self, voxels: &[u8], turn: Option<&Turn>) -> Result<Vec<f32>> {
         let width = self.layout.0.n_bytes();
         let Some(turn) = turn else {
-            let mut values = Vec::with_capacity(voxels.len() / width);
+            let mut values = memory::with_capacity(voxels.len() / width);
             extend_f32(&mut values, voxels, self.layout, self.map)?;
             return Ok(values);
         };
@@ -202,7 +203,7 @@ pub(crate) fn gather(
 ) -> Vec<f32> {
     let [n_channels, depth, height, width] = sides;
     let [by_channel, by_depth, by_height, by_width] = strides;
-    let mut gathered = Vec::with_capacity(n_channels * depth * height * width);
+    let mut gathered = memory::with_capacity(n_channels * depth * height * width);
     for c in 0..n_channels {
         for d in 0..depth {
             for h in 0..height {
