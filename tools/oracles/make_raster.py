@@ -160,6 +160,18 @@ def make_oriented():
             case(file, image(np.asarray(upright), **codes), tolerance=3 if name == "jpg" else 0)
 
 
+def make_late_exif():
+    """An eXIf chunk behind the pixels, as some writers place it."""
+    source = smooth(24, 40, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(source).save(OUT / "late.png")
+    written = (OUT / "late.png").read_bytes()
+    chunk = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    (OUT / "late.png").write_bytes(written[:-12] + chunk + written[-12:])
+    case("late.png", image(np.rot90(source, -1)))
+
+
 def make_jpeg():
     lossy = {"codes": ["lossy_compression"]}
     for subsampling in (0, 1, 2):
@@ -410,6 +422,8 @@ def make_tiff_pages():
         spacing = [depth_spacing, 0.5, 0.25]
         return stack(array, 65535, spacing=spacing, **fields)
 
+    flat = noise(9, 12, dtype=np.uint16)
+    imagej("imagej_2d.tif", flat, "YX", [calibrated(flat[None, None], None, kind="image")])
     volume = noise(6, 9, 12, dtype=np.uint16)
     imagej("imagej_z.tif", volume, "ZYX", [calibrated(volume[None], 1.5)], spacing=1.5)
     film = [calibrated(volume[None], 0.2, kind="video")]
@@ -427,6 +441,7 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     make_png()
     make_oriented()
+    make_late_exif()
     make_jpeg()
     make_bmp_gif_webp()
     make_animations()

@@ -85,11 +85,11 @@ pub(crate) struct CheckArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReadArguments {
-    /// Frames to read of a video, at uniform times [default: 32 of a video file, all of a DICOM]
+    /// Frames to read of a video, at uniform times [default: 32 of a video file, all of DICOM]
     #[arg(long, value_name = "N|all")]
     pub(crate) frames: Option<Frames>,
 
-    /// Objects read at once, each by one thread; memory grows with it [default: all cores]
+    /// Threads, and for check objects in memory at once [default: the number of cores]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
 

@@ -43,6 +43,10 @@ pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
         for path in temporaries().iter() {
             let _ = std::fs::remove_file(path);
         }
+        if io::stderr().is_terminal() {
+            // The shell's next prompt starts on a line of its own.
+            eprintln!();
+        }
         std::process::exit(INTERRUPTED);
     })
     .context("listening for interrupts")

@@ -11,6 +11,7 @@ mod placement;
 mod rle;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use dicom_dictionary_std::{tags, uids};
@@ -138,6 +139,19 @@ fn split_meta<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Option<DataSet<'a
 /// # Errors
 /// `Malformed`, `Unsupported` and `LimitExceeded` as found.
 pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
+    read_reusing(Vec::new(), bytes, options)
+}
+
+/// As `read`; values may be written into the memory of `scratch`. For series, where fresh memory
+/// for every slice costs more than decoding it.
+///
+/// # Errors
+/// As `read`.
+pub(crate) fn read_reusing(
+    scratch: Vec<f32>,
+    bytes: &[u8],
+    options: &ReadOptions,
+) -> Result<Vec<Volume>> {
     let limits = &options.limits;
     let file = File::open(bytes, limits)?;
     let set = file.data_set(limits)?;
@@ -155,6 +169,7 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
         codec,
         module: &module,
         options,
+        scratch: Cell::new(scratch),
     };
     let volumes = if module.n_frames == 1 {
         source.single()?
@@ -209,6 +224,7 @@ struct Source<'s> {
     codec: Codec,
     module: &'s PixelModule,
     options: &'s ReadOptions,
+    scratch: Cell<Vec<f32>>,
 }
 
 impl Source<'_> {
@@ -217,6 +233,7 @@ impl Source<'_> {
             frames,
             maps,
             module: self.module,
+            scratch: Cell::new(self.scratch.take()),
         };
         pixels::decode(self.set, self.codec, &wanted, &self.options.limits)
     }

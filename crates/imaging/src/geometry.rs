@@ -1,6 +1,7 @@
 //! Where voxels lie in the patient: the affine, its letters, and the one canonical axis order.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::reason::Code;
 use crate::volume::{Kind, Volume};
 
@@ -134,7 +135,7 @@ pub fn canonicalise(volume: Volume) -> Result<Volume> {
     let values = if turn.sources == [0, 1, 2] {
         flipped(stored, [depth, height, width], turn.flips)
     } else {
-        let mut values = Vec::with_capacity(stored.len());
+        let mut values = memory::with_capacity(stored.len());
         for channel in stored.chunks_exact(depth * height * width) {
             values.extend(turn.read(|start, n, line| {
                 line.extend_from_slice(channel.get(start..start + n).unwrap_or_default());
@@ -221,7 +222,7 @@ impl Turn {
         if by_width != 1 {
             return self.read_turned(read_line);
         }
-        let mut fresh = Vec::with_capacity(depth * height * width);
+        let mut fresh = memory::with_capacity(depth * height * width);
         for d in 0..depth {
             for h in 0..height {
                 let first = fresh.len();
@@ -248,7 +249,7 @@ impl Turn {
         } else {
             ((height, flip_height), (depth, by_depth, flip_depth))
         };
-        let mut fresh = vec![0.0; depth * height * width];
+        let mut fresh = memory::zeroed(depth * height * width);
         let mut tile = vec![0.0; LINE * width];
         let mut line = Vec::with_capacity(LINE);
         for s in 0..slow.0 {

@@ -21,6 +21,7 @@ mod inflate;
 mod intensity;
 mod limits;
 pub mod manifest;
+mod memory;
 mod metaimage;
 mod nifti;
 mod npy;

@@ -100,7 +100,7 @@ fn volumes(
     let n_values = grid.part_len() * grid.n_parts();
     let n_behind;
     let mut volumes = Vec::with_capacity(grid.n_parts());
-    if n_values == width * height * depth && stored.inflates_in_place() {
+    if n_values == width * height * depth && stored.inflates_in_place(n_values) {
         let values;
         (values, n_behind) = stored.values(n_values, limits)?;
         let mut volume = Volume::new(values, grid.shape(), grid.kind)?;

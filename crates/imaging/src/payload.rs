@@ -6,11 +6,16 @@ use crate::error::{Error, Result};
 use crate::geometry::Turn;
 use crate::inflate::{self, Wrapper};
 use crate::limits::Limits;
+use crate::memory;
 use crate::reason::Code;
 use crate::samples::{ByteOrder, Linear, Scalar, extend_f32};
 
 /// Numbers that are decoded at a time in place: a block and its copy stay in the nearest cache.
 const BLOCK: usize = 2048;
+
+/// Allocators map a buffer of this size (glibc) afresh each time, and the first touch of a page
+/// costs more than decoding what it holds: from here on, one buffer is better than two.
+const FRESH_BYTES: usize = 32 << 20;
 
 /// Where the voxels of a file lie.
 #[derive(Debug, Clone, Copy)]
@@ -84,9 +89,12 @@ impl<'a> Stored<'a> {
         })
     }
 
-    /// Returns true if `values` needs no memory beside the values themselves.
-    pub(crate) fn inflates_in_place(&self) -> bool {
-        self.wrapper.is_some() && self.layout.0.n_bytes() == size_of::<f32>()
+    /// Returns true if `values` inflates into the very memory of the values.
+    pub(crate) fn inflates_in_place(&self, n_values: usize) -> bool {
+        let width = self.layout.0.n_bytes();
+        let is_large = n_values >= FRESH_BYTES / size_of::<f32>();
+        self.wrapper.is_some()
+            && (width == size_of::<f32>() || width < size_of::<f32>() && is_large)
     }
 
     /// Decodes `n_values` numbers, and says how many bytes lie behind them.
@@ -94,50 +102,48 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// As `raw`.
     pub(crate) fn values(&self, n_values: usize, limits: &Limits) -> Result<(Vec<f32>, u64)> {
-        if let Some(wrapper) = self.wrapper.filter(|_| self.inflates_in_place()) {
+        if let Some(wrapper) = self.wrapper.filter(|_| self.inflates_in_place(n_values)) {
             return self.inflate_in_place(n_values, wrapper, limits);
         }
         let raw = self.raw(n_values, limits)?;
-        let mut values = Vec::with_capacity(n_values);
+        let mut values = memory::with_capacity(n_values);
         extend_f32(&mut values, raw.voxels(), self.layout, self.map)?;
         Ok((values, raw.n_behind))
     }
 
-    /// Inflates numbers of 4 bytes into the very memory of their f32.
+    /// Inflates to the end of the buffer that becomes the values, then widens from its front.
     ///
-    /// Fresh memory costs more than decoding: half of it, half the time for a large volume.
+    /// A number takes at most the 4 bytes of its f32, so that writing never overtakes reading.
     fn inflate_in_place(
         &self,
         n_values: usize,
         wrapper: Wrapper,
         limits: &Limits,
     ) -> Result<(Vec<f32>, u64)> {
+        let width = self.layout.0.n_bytes();
         let (skip, n_bytes) = self.extent(n_values)?;
         let n_total = self.agree(skip, n_bytes, limits)?;
-        // The stream ends where the values end; what they are skipped for lies in front.
-        let n_front = skip.div_ceil(size_of::<f32>());
-        let mut values = vec![0.0_f32; n_front + n_values];
+        let n_floats = n_values + skip.div_ceil(size_of::<f32>());
+        let mut values = memory::zeroed(n_floats);
+        let stream_start = n_floats * size_of::<f32>() - n_total;
         let all: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        let stream = all
-            .get_mut(n_front * size_of::<f32>() - skip..)
-            .unwrap_or_default();
-        debug_assert_eq!(stream.len(), n_total);
+        let stream = all.get_mut(stream_start..).unwrap_or_default();
         let n_behind = inflate::inflate_into(stream, self.bytes, wrapper, limits)?;
-        values.drain(..n_front);
-        let is_f32 = self.layout == (Scalar::F32, ByteOrder::Little) && self.map.is_identity();
-        if !(is_f32 && cfg!(target_endian = "little")) {
-            let mut decoded = Vec::with_capacity(BLOCK);
-            for block in values.chunks_mut(BLOCK) {
-                decoded.clear();
-                extend_f32(
-                    &mut decoded,
-                    bytemuck::cast_slice(block),
-                    self.layout,
-                    self.map,
-                )?;
-                block.copy_from_slice(&decoded);
+        let first = stream_start + skip;
+        let mut decoded = Vec::with_capacity(BLOCK);
+        for start in (0..n_values).step_by(BLOCK) {
+            let end = (start + BLOCK).min(n_values);
+            let all: &[u8] = bytemuck::cast_slice(&values);
+            let raw = all
+                .get(first + start * width..first + end * width)
+                .unwrap_or_default();
+            decoded.clear();
+            extend_f32(&mut decoded, raw, self.layout, self.map)?;
+            if let Some(out) = values.get_mut(start..end) {
+                out.copy_from_slice(&decoded);
             }
         }
+        values.truncate(n_values);
         Ok((values, n_behind))
     }
 
@@ -149,7 +155,7 @@ impl<'a> Stored<'a> {
     pub(crate) fn turned(&self, voxels: &[u8], turn: Option<&Turn>) -> Result<Vec<f32>> {
         let width = self.layout.0.n_bytes();
         let Some(turn) = turn else {
-            let mut values = Vec::with_capacity(voxels.len() / width);
+            let mut values = memory::with_capacity(voxels.len() / width);
             extend_f32(&mut values, voxels, self.layout, self.map)?;
             return Ok(values);
         };
@@ -197,7 +203,7 @@ pub(crate) fn gather(
 ) -> Vec<f32> {
     let [n_channels, depth, height, width] = sides;
     let [by_channel, by_depth, by_height, by_width] = strides;
-    let mut gathered = Vec::with_capacity(n_channels * depth * height * width);
+    let mut gathered = memory::with_capacity(n_channels * depth * height * width);
     for c in 0..n_channels {
         for d in 0..depth {
             for h in 0..height {
@@ -292,6 +298,37 @@ mod tests {
             prop_assert!(plain.values(n_values + 1, &limits).is_err());
             prop_assert!(compressed.values(n_values + 1, &limits).is_err());
         }
+    }
+
+    #[test]
+    fn a_large_volume_inflates_in_place() {
+        let n_values = FRESH_BYTES / size_of::<f32>() + 3;
+        let bytes: Vec<u8> = (0..=250).cycle().take(5 + 2 * n_values).collect();
+        let plain = Stored {
+            format: "test",
+            bytes: &bytes,
+            wrapper: None,
+            skip: 5,
+            layout: (Scalar::I16, ByteOrder::Big),
+            map: Linear::IDENTITY,
+        };
+        let packed = gzip(&bytes);
+        let stored = Stored {
+            bytes: &packed,
+            wrapper: Some(Wrapper::Gzip),
+            ..plain
+        };
+        assert!(stored.inflates_in_place(n_values) && !stored.inflates_in_place(1000));
+        let limits = Limits::default();
+        let (wanted, _) = plain.values(n_values, &limits).unwrap();
+        let (found, _) = stored.values(n_values, &limits).unwrap();
+        assert!(
+            wanted
+                .iter()
+                .zip(&found)
+                .all(|(a, b)| a.to_bits() == b.to_bits())
+        );
+        assert_eq!(found.len(), n_values);
     }
 
     #[test]

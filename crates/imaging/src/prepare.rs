@@ -13,8 +13,8 @@ const MAX_INPUT_VALUES: usize = 1 << 28;
 
 /// Everything that decides the numbers of the model input; part of every checkpoint.
 ///
-/// # Errors
-/// Deserialising refuses unknown fields; `validate` refuses senseless values.
+/// Deserialising fills absent fields from `default` and refuses unknown ones; `validate` refuses
+/// senseless values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InputConfig {

@@ -180,6 +180,16 @@ pub fn read_head(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// `Io`; `LimitExceeded` above `max_bytes`; `Mismatch` for pipes and devices, which have no size.
 pub fn read_whole(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read_whole_into(&mut bytes, path, limits)?;
+    Ok(bytes)
+}
+
+/// As `read_whole`, replacing what `bytes` held.
+///
+/// # Errors
+/// As `read_whole`.
+pub(crate) fn read_whole_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
     let status = file
         .metadata()
@@ -192,12 +202,13 @@ pub fn read_whole(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
         });
     }
     let n_bytes = limits.bytes(status.len())?;
-    let mut bytes = Vec::with_capacity(n_bytes);
+    bytes.clear();
+    bytes.reserve_exact(n_bytes);
     // `take`: a file that grows while it is read stays within the limit.
     file.take(limits.max_bytes)
-        .read_to_end(&mut bytes)
+        .read_to_end(bytes)
         .map_err(|e| Error::io("reading the file", e))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Reads a file beside a header; the name must be a plain file name.

@@ -12,7 +12,8 @@ use crate::archive;
 use crate::dicom;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::read::{ReadOptions, read_whole};
+use crate::memory;
+use crate::read::{ReadOptions, read_whole_into};
 use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
 use crate::volume::{Kind, Volume};
@@ -233,22 +234,25 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
             "at least one",
         ));
     };
-    let first = read_slice(first, options)?;
+    let first = read_slice(first, &mut Scratch::default(), options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
-    let mut values = vec![0.0_f32; n_values];
+    let mut values = memory::zeroed(n_values);
     let mut planes = planes_of_slices(&mut values, ordered.len(), height * width);
     let (head, tail) = planes.split_at_mut(1);
     fill(head, &first);
     let notes: Vec<Vec<Reason>> = tail
         .par_iter_mut()
         .zip(rest)
-        .map(|(slots, path)| {
-            let slice = read_slice(path, options)?;
+        .with_min_len(8)
+        .map_init(Scratch::default, |scratch, (slots, path)| {
+            let mut slice = read_slice(path, scratch, options)?;
             check_alike(&first, &slice)?;
             fill(std::slice::from_mut(slots), &slice);
-            Ok(slice.reasons)
+            let reasons = std::mem::take(&mut slice.reasons);
+            scratch.values = slice.into_values();
+            Ok(reasons)
         })
         .collect::<Result<_>>()?;
     let kind = if ordered.len() > 1 {
@@ -305,9 +309,17 @@ fn fill(slots: &mut [Vec<&mut [f32]>], slice: &Volume) {
     }
 }
 
-fn read_slice(path: &Path, options: &ReadOptions) -> Result<Volume> {
-    let bytes = read_whole(path, &options.limits)?;
-    let mut volumes = dicom::read(&bytes, options)?;
+/// Memory that one thread uses for slice after slice.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    values: Vec<f32>,
+}
+
+fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
+    read_whole_into(&mut scratch.bytes, path, &options.limits)?;
+    let values = std::mem::take(&mut scratch.values);
+    let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;
     match (volumes.pop(), volumes.is_empty()) {
         (Some(volume), true) => Ok(volume),
         _ => Err(Error::malformed(

@@ -92,7 +92,7 @@ pub(crate) fn uniform_indices(n_total: usize, n_wanted: usize) -> Vec<usize> {
 }
 
 /// Returns the distance of neighbours if all distances agree up to what containers round away.
-fn uniform_step(starts_s: &[f64]) -> Option<f64> {
+pub(crate) fn uniform_step(starts_s: &[f64]) -> Option<f64> {
     let (first_s, last_s) = (starts_s.first()?, starts_s.last()?);
     let n_gaps = starts_s.len().checked_sub(1).filter(|&n| n > 0)?;
     let step_s = (last_s - first_s) / n_gaps as f64;

@@ -40,6 +40,7 @@ use probe::Stream;
 const FORMAT: &str = "video";
 
 /// A bare stream without container, as DICOM encapsulates it.
+#[allow(dead_code, reason = "named by the DICOM reader")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Elementary {
     /// MPEG-1 or MPEG-2 video.
@@ -208,32 +209,50 @@ fn choose_frames(
     stream: &Stream,
     n_wanted: Option<usize>,
 ) -> Result<(Frames, Sampling)> {
-    if let (Some(starts_s), Some(n_wanted)) = (&stream.starts_s, n_wanted) {
+    let Some(n_wanted) = n_wanted else {
+        return every_frame(job, stream);
+    };
+    if let Some(starts_s) = &stream.starts_s {
         let sampling = sample(starts_s, stream.end_s, Some(n_wanted));
         let picked = frames::at_times(job, stream, (starts_s.as_slice(), &sampling.frames))?;
         if let Some(frames) = picked {
             return Ok((frames, sampling));
         }
+    } else if let Some((n_packets, step_s)) = stream.steady {
+        let sampling = sample(&steady_starts(n_packets, step_s), None, Some(n_wanted));
+        let frames = frames::numbered(job, stream, &sampling.frames)?;
+        if frames.n_seen == n_packets {
+            return Ok((frames, sampling));
+        }
     }
-    let Some(n_wanted) = n_wanted else {
-        let frames = frames::all(job, stream)?;
-        let n_frames = frames.n_frames();
-        let starts_s = stream
-            .starts_s
-            .as_deref()
-            .filter(|starts_s| starts_s.len() == n_frames);
-        let sampling = match starts_s {
-            Some(starts_s) => sample(starts_s, stream.end_s, None),
-            None => sample_by_index(n_frames, None),
-        };
-        return Ok((frames, sampling));
-    };
     let shown = probe::shown_frames(job)?;
-    let sampling = match &shown.starts_s {
-        Some(starts_s) => sample(starts_s, stream.end_s, Some(n_wanted)),
-        None => sample_by_index(shown.n_frames, Some(n_wanted)),
+    let sampling = match (&shown.starts_s, stream.steady) {
+        (Some(starts_s), _) => sample(starts_s, stream.end_s, Some(n_wanted)),
+        (None, Some((_, step_s))) => {
+            sample(&steady_starts(shown.n_frames, step_s), None, Some(n_wanted))
+        }
+        (None, None) => sample_by_index(shown.n_frames, Some(n_wanted)),
     };
-    Ok((frames::numbered(job, stream, &sampling.frames)?, sampling))
+    let frames = frames::numbered(job, stream, &sampling.frames)?;
+    frames.check_number(sampling.frames.len())?;
+    Ok((frames, sampling))
+}
+
+fn every_frame(job: &Job<'_>, stream: &Stream) -> Result<(Frames, Sampling)> {
+    let frames = frames::all(job, stream)?;
+    let n_frames = frames.n_frames();
+    let sampling = match (&stream.starts_s, stream.steady) {
+        (Some(starts_s), _) if starts_s.len() == n_frames => sample(starts_s, stream.end_s, None),
+        (None, Some((n_packets, step_s))) if n_packets == n_frames => {
+            sample(&steady_starts(n_packets, step_s), None, None)
+        }
+        _ => sample_by_index(n_frames, None),
+    };
+    Ok((frames, sampling))
+}
+
+fn steady_starts(n_frames: usize, step_s: f64) -> Vec<f64> {
+    (0..n_frames).map(|index| index as f64 * step_s).collect()
 }
 
 fn unknown_container() -> Error {

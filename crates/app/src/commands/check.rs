@@ -3,7 +3,7 @@
 mod tally;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use m3ret_imaging::archive::find_objects;
 use m3ret_imaging::{ReadOptions, Volume};
+use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Entry, entries, write_json_line};
@@ -20,7 +21,7 @@ use crate::cli::CheckArguments;
 use crate::output::Screen;
 use crate::report::text::Paint;
 use crate::report::{self, Report};
-use tally::Tally;
+use tally::{Summary, Tally};
 
 /// One image of an object, without its pixels.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ struct Checked {
     report: Report,
     /// Hash of shape and values, where there are any.
     pixels: Option<u128>,
+}
+
+/// Tells the summary from the objects before it.
+#[derive(Debug, Serialize)]
+struct LastLine<'a> {
+    summary: Summary<'a>,
 }
 
 /// Walks the archive and prints reports in the order of the paths, whatever finishes first.
@@ -41,17 +48,17 @@ pub(crate) fn run(arguments: &CheckArguments, screen: Screen) -> anyhow::Result<
     let entries = entries(found, arguments.strict);
     progress.count(entries.len());
     let mut out = BufWriter::new(io::stdout().lock());
-    let shares_terminal = screen.has_progress && io::stdout().is_terminal();
     let mut tally = Tally::default();
     walk(&entries, arguments.reading.n_jobs(), &options, |images| {
         progress.advance(&tally);
         for checked in images {
-            if arguments.json && shares_terminal {
-                progress.bar.suspend(|| {
-                    write_json_line(&mut out, &checked.report).and_then(|()| out.flush())
-                })?;
-            } else if arguments.json {
-                write_json_line(&mut out, &checked.report)?;
+            if arguments.json {
+                let write = || {
+                    write_json_line(&mut out, &checked.report)?;
+                    // Whoever reads along sees each object at once.
+                    out.flush()
+                };
+                progress.beside(write)?;
             }
             tally.add(checked);
         }
@@ -59,7 +66,12 @@ pub(crate) fn run(arguments: &CheckArguments, screen: Screen) -> anyhow::Result<
     })?;
     progress.bar.finish_and_clear();
     if arguments.json {
-        write_json_line(&mut out, &serde_json::json!({ "summary": tally.summary() }))?;
+        write_json_line(
+            &mut out,
+            &LastLine {
+                summary: tally.summary(),
+            },
+        )?;
     } else {
         let paint = Paint {
             is_on: screen.has_colour,
@@ -150,6 +162,13 @@ struct Progress {
     bar: ProgressBar,
 }
 
+impl Drop for Progress {
+    /// An error message or a prompt needs the line.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Progress {
     fn start(screen: Screen) -> Self {
         let bar = if screen.has_progress {
@@ -162,7 +181,7 @@ impl Progress {
     }
 
     fn count(&self, n_entries: usize) {
-        let template = "{bar:30} {human_pos}/{human_len} objects, {per_sec}, {eta} left{msg}";
+        let template = "{bar:30} {human_pos}/{human_len} objects, {eta} left{msg}";
         let style = ProgressStyle::with_template(template)
             .expect("the template is ours")
             .progress_chars("=> ");
@@ -170,6 +189,15 @@ impl Progress {
         self.bar.set_style(style);
         self.bar
             .set_length(u64::try_from(n_entries).unwrap_or(u64::MAX));
+    }
+
+    /// Writes to standard output without tearing the bar.
+    fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        if !self.bar.is_hidden() && io::stdout().is_terminal() {
+            self.bar.suspend(write)
+        } else {
+            write()
+        }
     }
 
     fn advance(&self, tally: &Tally) {

@@ -99,7 +99,14 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 fn what(report: &Report, image: &Image) -> String {
-    let mut words = vec![report.format.map_or("", format_name).to_owned()];
+    let mut words = Vec::new();
+    // A video file says as much by its kind.
+    words.extend(
+        report
+            .format
+            .filter(|&f| f != Format::Video)
+            .map(|f| format_name(f).to_owned()),
+    );
     words.extend(image.modality.iter().map(|modality| printable(modality)));
     words.push(
         match image.kind {
@@ -128,7 +135,7 @@ pub(crate) fn format_name(format: Format) -> &'static str {
         Format::MetaImage => "MetaImage",
         Format::Npy => "npy",
         Format::Raster => "raster",
-        Format::Video => "video file",
+        Format::Video => "video",
     }
 }
 

@@ -4,6 +4,7 @@
 //! DICOM PS3.3 C.7.6.3 and C.11.1, PS3.5 section 8.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::io::Read as _;
 
 use dicom_core::Tag;
@@ -17,6 +18,7 @@ use super::palette::{self, Table};
 use super::{frames, rle};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::memory;
 use crate::reason::{Code, Reason};
 use crate::samples::{ByteOrder, Linear, Scalar, extend_f32, narrow, widen_i64, widen_u64};
 
@@ -407,6 +409,8 @@ pub(crate) struct Wanted<'m> {
     pub(crate) maps: Vec<Linear>,
     /// The module that describes them.
     pub(crate) module: &'m PixelModule,
+    /// Memory of an earlier result to use again; empty if there is none.
+    pub(crate) scratch: Cell<Vec<f32>>,
 }
 
 /// The wanted frames.
@@ -529,7 +533,7 @@ fn in_order(
                 return Ok((planes.values, is_sign_mismatch));
             }
             if values.is_empty() {
-                values = vec![0.0_f32; n_channels * n_wanted * n_pixels];
+                values = memory::zeroed(n_channels * n_wanted * n_pixels);
             }
             for (channel, plane) in planes.values.chunks_exact(n_pixels).enumerate() {
                 let start = (channel * n_wanted + depth) * n_pixels;
@@ -673,7 +677,12 @@ fn native_values(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Vec<f32>> {
     };
     if is_plain {
         // The common case, straight into place: CT, MR, projection X-ray.
-        let mut values = Vec::with_capacity(wanted.frames.len() * n_pixels);
+        let mut values = wanted.scratch.take();
+        let n_values = wanted.frames.len() * n_pixels;
+        if values.capacity() < n_values {
+            values = memory::with_capacity(n_values);
+        }
+        values.clear();
         for (&index, &map) in wanted.frames.iter().zip(&wanted.maps) {
             if module.bits_allocated == 1 {
                 let frame = bits(bytes, index * n_pixels, n_pixels);

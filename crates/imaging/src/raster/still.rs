@@ -156,14 +156,13 @@ fn decode(source: Source<'_>, mut decoder: impl ImageDecoder) -> Result<Picture>
     decoder
         .set_limits(source.decoder_limits())
         .map_err(explain)?;
-    // A broken EXIF block must not cost the picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation(source, &mut decoder);
     let layout = Interleaved {
         height: as_usize(height)?,
         width: as_usize(width)?,
         n_stored: color.channel_count().into(),
         n_kept: n_channels.into(),
-        orientation: orientation.to_exif(),
+        orientation,
     };
     let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
     let mut planes = Vec::new();
@@ -180,6 +179,33 @@ fn decode(source: Source<'_>, mut decoder: impl ImageDecoder) -> Result<Picture>
         alpha_dropped: color.has_alpha() && !is_opaque,
         lossy: None,
     })
+}
+
+/// Returns the EXIF orientation, 1 where none is stated: a broken block must not cost the picture.
+fn orientation(source: Source<'_>, decoder: &mut impl ImageDecoder) -> u8 {
+    let block = match source.container {
+        // The decoder sees only what comes before the pixels; some writers put it behind.
+        Container::Png => png_chunk(source.bytes, b"eXIf").map(<[u8]>::to_vec),
+        _ => decoder.exif_metadata().ok().flatten(),
+    };
+    let block = block.unwrap_or_default();
+    // The prefix belongs to JPEG, and is found elsewhere all the same.
+    let block = block.strip_prefix(b"Exif\0\0").unwrap_or(&block);
+    Orientation::from_exif_chunk(block).map_or(1, Orientation::to_exif)
+}
+
+/// Finds the body of the first chunk of a name.
+fn png_chunk<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
+    let mut chunks = bytes.get(8..)?;
+    while let Some(([size @ .., _, _, _, _], rest)) = chunks.split_first_chunk::<8>() {
+        let size = usize::try_from(u32::from_be_bytes(size.first_chunk().copied()?)).ok()?;
+        if chunks.get(4..8) == Some(wanted) {
+            return rest.get(..size);
+        }
+        // Behind the body, four bytes of checksum.
+        chunks = rest.get(size.checked_add(4)?..)?;
+    }
+    None
 }
 
 fn extend_from_image(

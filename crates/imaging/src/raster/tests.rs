@@ -210,6 +210,28 @@ fn a_tile_far_larger_than_its_image_is_charged_in_full() {
 }
 
 #[test]
+fn an_imagej_stack_without_its_pages_is_refused() {
+    // Above 4 GiB ImageJ writes one directory and lets the other images follow uncounted.
+    let text = b"ImageJ=1.54\nimages=3\nslices=3\n";
+    let n_text = u32::try_from(text.len()).unwrap();
+    let tags = [
+        (256, 4, 1),
+        (257, 4, 1),
+        (258, 3, 8),
+        (262, 3, 1),
+        (270, 2, 9),
+    ];
+    let mut bytes = tiff_of(&tags, &[b"x", &text[..]].concat());
+    let entry = bytes
+        .windows(4)
+        .position(|raw| raw == [0x0e, 1, 2, 0])
+        .unwrap();
+    bytes[entry + 4..entry + 8].copy_from_slice(&n_text.to_le_bytes());
+    let refused = read_default(&bytes).unwrap_err();
+    assert!(refused.to_string().contains("ImageJ"), "{refused}");
+}
+
+#[test]
 fn a_bitmap_needs_more_than_two_letters() {
     assert!(!is_raster(b"BM: body mass index of the patients, by year"));
     assert!(!is_raster(b""));

@@ -51,7 +51,7 @@ pub(super) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let pages = pages_of(bytes, &directories)?;
     charge(bytes, &pages, limits)?;
     let equal = pages.array_windows().all(|[a, b]| a.has_layout_of(b));
-    if pages.len() > 1 && equal {
+    if equal && (pages.len() > 1 || stack.is_some()) {
         let groups = match &stack {
             Some(stack) => stack.group(pages.len())?,
             None => vec![(None, (0..pages.len()).collect())],
@@ -117,11 +117,17 @@ fn pages_of<'a>(bytes: &'a [u8], directories: &[Directory<'a>]) -> Result<Vec<Pa
 
 /// Charges the work of decoding every chunk of every page, padding included, and each page.
 fn charge(bytes: &[u8], pages: &[Page<'_>], limits: &Limits) -> Result<()> {
-    let mut total = 0_u64;
+    let (mut total, mut n_voxels) = (0_u64, 0_u64);
     for page in pages {
         total = total.saturating_add(page.n_decoded_bytes());
-        limits.voxels(page.shape(1))?;
+        let page_voxels = page
+            .shape(1)
+            .iter()
+            .fold(1_u64, |n, &side| n.saturating_mul(side));
+        n_voxels = n_voxels.saturating_add(page_voxels);
     }
+    // All pages are held at once, whether in one `Volume` or in several.
+    limits.voxels([n_voxels, 1, 1, 1])?;
     limits.decompressed(bytes.len() as u64, total).map(|_| ())
 }
 

@@ -2,10 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -76,7 +74,7 @@ pub(super) struct Exit {
 pub(super) struct Running {
     child: Child,
     chunks: Receiver<std::io::Result<Vec<u8>>>,
-    complaints: Arc<AtomicBool>,
+    complaints: Receiver<bool>,
     deadline: Deadline,
     chunk: Vec<u8>,
     n_used: usize,
@@ -97,36 +95,15 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| Error::io("running ffmpeg (install the Debian package ffmpeg)", e))?;
-        let (sender, chunks) = sync_channel(2);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let complaints = Arc::new(AtomicBool::new(false));
-        let said_something = Arc::clone(&complaints);
+        let (chunk_sender, chunks) = sync_channel(2);
+        let (complaint_sender, complaints) = sync_channel(1);
         // Both threads end when the child closes its end, which its death does.
-        std::thread::spawn(move || {
-            let Some(mut stdout) = stdout else { return };
-            loop {
-                let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-                let read = stdout
-                    .by_ref()
-                    .take(CHUNK_BYTES as u64)
-                    .read_to_end(&mut chunk);
-                let done = !matches!(read, Ok(n) if n > 0);
-                let message = read.map(|_| chunk);
-                if (!done || message.is_err()) && sender.send(message).is_err() || done {
-                    return;
-                }
-            }
-        });
-        std::thread::spawn(move || {
-            let Some(mut stderr) = stderr else { return };
-            let mut text = [0; 4096];
-            while let Ok(n) = stderr.read(&mut text) {
-                if n == 0 {
-                    return;
-                }
-                said_something.store(true, Ordering::Release);
-            }
-        });
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || send_chunks(stdout, &chunk_sender));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || complaint_sender.send(has_content(stderr)));
+        }
         Ok(Self {
             child,
             chunks,
@@ -209,7 +186,9 @@ impl Running {
         loop {
             let status = self.child.try_wait();
             if let Some(status) = status.map_err(|e| Error::io("waiting for ffmpeg", e))? {
-                let complaints = self.complaints.load(Ordering::Acquire);
+                // Comes with the end of the error stream; only a stray grandchild could hold it.
+                let complaints = self.complaints.recv_timeout(Duration::from_secs(1));
+                let complaints = complaints.unwrap_or(false);
                 return Ok(Exit {
                     success: status.success(),
                     complaints,
@@ -222,6 +201,31 @@ impl Running {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+}
+
+/// Reads to the end, or until nobody listens.
+fn send_chunks(mut stdout: ChildStdout, sender: &SyncSender<std::io::Result<Vec<u8>>>) {
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let message = stdout
+            .by_ref()
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk);
+        let is_last = !matches!(message, Ok(n) if n > 0);
+        if sender.send(message.map(|_| chunk)).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Reads to the end and forgets what it read, save whether there was anything.
+fn has_content(mut stderr: ChildStderr) -> bool {
+    let mut text = [0; 4096];
+    let mut any = false;
+    while let Ok(1..) = stderr.read(&mut text) {
+        any = true;
+    }
+    any
 }
 
 impl Drop for Running {

@@ -190,9 +190,8 @@ fn matroska_length(file: &mut (impl Read + Seek)) -> std::io::Result<Option<u64>
         return Ok(None);
     }
     let size = matroska_size(file)?;
-    Ok(size
-        .map(|size| file.stream_position().map(|at| at.saturating_add(size)))
-        .transpose()?)
+    size.map(|size| file.stream_position().map(|at| at.saturating_add(size)))
+        .transpose()
 }
 
 /// Reads a length of 1 to 8 bytes; all ones mean "unknown".

@@ -6,6 +6,7 @@ use super::child::Running;
 use super::{FORMAT, Job};
 use crate::error::{Error, Result};
 use crate::reason::Code;
+use crate::timeline::uniform_step;
 
 /// Most packets or frames that are listed; an hour at 1000 frames a second.
 const MAX_LISTED: u64 = 4_000_000;
@@ -40,6 +41,9 @@ pub(super) struct Stream {
     pub(super) starts_s: Option<Vec<f64>>,
     /// When the last frame goes.
     pub(super) end_s: Option<f64>,
+    /// Packets and seconds from one to the next, if decoding times keep a constant rate: all that
+    /// AVI says of films with B-frames.
+    pub(super) steady: Option<(usize, f64)>,
 }
 
 impl Stream {
@@ -72,14 +76,16 @@ pub(super) struct Shown {
 /// # Errors
 /// `Malformed` (`no_pixels` where there is no video stream), `Io`, `LimitExceeded`.
 pub(super) fn stream(job: &Job<'_>) -> Result<Stream> {
-    let entries = "stream=codec_name,pix_fmt,width,height:packet=pts_time,duration_time,flags";
-    let mut listed = Listed::default();
+    let entries =
+        "stream=codec_name,pix_fmt,width,height:packet=pts_time,dts_time,duration_time,flags";
+    let (mut listed, mut decoded) = (Listed::default(), Listed::default());
     let mut found = None;
     list(job, entries, |line| {
         if let Some(fields) = line.strip_prefix("packet|") {
             // Packets cut away by an edit list are decoded, but never shown.
             if !field(fields, "flags").is_some_and(|flags| flags.contains('D')) {
                 listed.add(number(fields, "pts_time"), number(fields, "duration_time"))?;
+                decoded.add(number(fields, "dts_time"), None)?;
             }
         } else if line.contains("codec_name=") && found.is_none() {
             found = Some(describe(line)?);
@@ -98,6 +104,9 @@ pub(super) fn stream(job: &Job<'_>) -> Result<Stream> {
     if job.demuxer.has_times() {
         stream.end_s = listed.end_s;
         stream.starts_s = listed.into_starts();
+        let n_packets = decoded.n_listed;
+        let step_s = decoded.into_starts().and_then(|times| uniform_step(&times));
+        stream.steady = step_s.map(|step_s| (n_packets, step_s));
     }
     Ok(stream)
 }
@@ -221,6 +230,7 @@ fn describe(line: &str) -> Result<Stream> {
         height,
         starts_s: None,
         end_s: None,
+        steady: None,
     })
 }
 

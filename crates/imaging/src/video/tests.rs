@@ -10,66 +10,20 @@ use crate::timeline::uniform_indices;
 const N_FRAMES: usize = 50;
 
 /// `name`, the encoder it needs, C, full scale, output options.
-const FILMS: [(&str, &str, usize, f32, &str); 19] = [
-    (
-        "h264.mp4",
-        "libx264",
-        3,
-        255.0,
-        "-pix_fmt yuv420p -g 25 -bf 3",
-    ),
-    (
-        "h264.mkv",
-        "libx264",
-        3,
-        255.0,
-        "-pix_fmt yuv420p -g 250 -bf 3",
-    ),
-    ("h264.ts", "libx264", 3, 255.0, "-pix_fmt yuv420p -g 10"),
-    ("ffv1_grey.mkv", "ffv1", 1, 255.0, "-pix_fmt gray"),
-    (
-        "hevc.mp4",
-        "libx265",
-        3,
-        255.0,
-        "-pix_fmt yuv420p -x265-params log-level=none",
-    ),
-    (
-        "hevc10.mkv",
-        "libx265",
-        3,
-        65_535.0,
-        "-pix_fmt yuv420p10le -x265-params log-level=none",
-    ),
+#[rustfmt::skip]
+const FILMS: [(&str, &str, usize, f32, &str); 14] = [
+    ("h264.mp4", "libx264", 3, 255.0, "-pix_fmt yuv420p -g 25 -bf 3"),
+    ("h264.ts", "libx264", 3, 255.0, "-pix_fmt yuv420p -g 250 -bf 2"),
+    ("hevc.mp4", "libx265", 3, 255.0, "-pix_fmt yuv420p -x265-params log-level=none"),
+    ("hevc10.mkv", "libx265", 3, 65_535.0, "-pix_fmt yuv420p10le -x265-params log-level=none"),
     ("mpeg4.avi", "mpeg4", 3, 255.0, "-bf 2 -g 30"),
-    ("mpeg4.mov", "mpeg4", 3, 255.0, "-q 3"),
-    ("mjpeg.avi", "mjpeg", 3, 255.0, "-q 3 -pix_fmt yuvj420p"),
     ("mjpeg.mov", "mjpeg", 3, 255.0, "-q 3 -pix_fmt yuvj422p"),
-    (
-        "vp9.webm",
-        "libvpx-vp9",
-        3,
-        255.0,
-        "-deadline realtime -cpu-used 8 -auto-alt-ref 1",
-    ),
-    (
-        "vp8.webm",
-        "libvpx",
-        3,
-        255.0,
-        "-auto-alt-ref 1 -lag-in-frames 16 -b:v 100k",
-    ),
-    (
-        "av1.mkv",
-        "libaom-av1",
-        3,
-        255.0,
-        "-cpu-used 8 -usage realtime",
-    ),
+    ("vp9.webm", "libvpx-vp9", 3, 255.0, "-deadline realtime -cpu-used 8 -auto-alt-ref 1"),
+    ("vp8.webm", "libvpx", 3, 255.0, "-auto-alt-ref 1 -lag-in-frames 16 -b:v 100k"),
+    ("av1.mkv", "libaom-av1", 3, 255.0, "-cpu-used 8 -usage realtime"),
     ("mpeg2.mpg", "mpeg2video", 3, 255.0, "-bf 2"),
-    ("mpeg2.ts", "mpeg2video", 3, 255.0, "-bf 2"),
-    ("ffv1.mkv", "ffv1", 3, 255.0, "-pix_fmt yuv444p"),
-    ("ffv1_grey16.mkv", "ffv1", 1, 65_535.0, "-pix_fmt gray16le"),
+    ("ffv1.mkv", "ffv1", 1, 255.0, "-pix_fmt gray"),
+    ("ffv1_16.mkv", "ffv1", 1, 65_535.0, "-pix_fmt gray16le"),
     ("raw.avi", "rawvideo", 3, 255.0, "-pix_fmt bgr24"),
     ("prores.mov", "prores", 3, 65_535.0, ""),
 ];
@@ -185,7 +139,7 @@ fn sampled_frames_are_those_of_a_full_decode_in_every_codec() {
         };
         let film = decode_all(&path, n_channels, full_scale);
         assert_eq!(film.len(), N_FRAMES, "{name}");
-        for n_wanted in [1, 8, 49, 200] {
+        for n_wanted in [8, 200] {
             let volume = read_file(&path, &frames(n_wanted)).unwrap();
             assert_eq!(volume.full_scale, Some(full_scale), "{name}");
             check_frames(name, &volume, &film, &uniform_indices(N_FRAMES, n_wanted));
@@ -201,6 +155,12 @@ fn sampled_frames_are_those_of_a_full_decode_in_every_codec() {
                 "{name}: {spacing_s} s"
             );
             assert!(!has_code(&volume, Code::DamagedFrames), "{name}");
+            let lossless = matches!(encoder, "ffv1" | "rawvideo");
+            assert_eq!(
+                has_code(&volume, Code::LossyCompression),
+                !lossless,
+                "{name}"
+            );
         }
         let volume = read_bytes(&std::fs::read(&path).unwrap(), &frames(3)).unwrap();
         check_frames(name, &volume, &film, &[8, 25, 41]);
@@ -330,16 +290,27 @@ fn long_films_of_single_frames_are_sought_in() {
             continue;
         }
         // 300 frames of 0.3 million pixels for one wanted frame: above the bound.
-        let sought = read_file(&path, &frames(2)).unwrap();
-        let all = read_file(&path, &frames(300)).unwrap();
-        for (depth, index) in uniform_indices(300, 2).into_iter().enumerate() {
-            for channel in 0..3 {
-                assert!(
-                    sought.plane(channel, depth) == all.plane(channel, index),
-                    "{name}"
-                );
-            }
-        }
+        let sought = read_file(&path, &frames(1)).unwrap();
+        let output = Command::new("ffmpeg")
+            .args(["-v", "error", "-nostdin", "-i"])
+            .arg(&path)
+            .args([
+                "-vf",
+                "select='eq(n,150)'",
+                "-frames:v",
+                "1",
+                "-pix_fmt",
+                "rgb24",
+            ])
+            .args(["-f", "rawvideo", "-"])
+            .output()
+            .unwrap();
+        let film = [output
+            .stdout
+            .iter()
+            .map(|&sample| f32::from(sample))
+            .collect()];
+        check_frames(name, &sought, &film, &[0]);
     }
 }
 
@@ -400,8 +371,8 @@ fn a_film_that_takes_too_long_is_given_up_in_time() {
         folder.path().join("long.mkv"),
     );
     let source = "-f lavfi -i testsrc2=size=1920x1080:rate=25,trim=end_frame=12";
-    let looped = format!("-stream_loop 2000 -i {} -c copy", short.display());
-    if !ffmpeg(&format!("{source} -c:v mpeg4"), &short) || !ffmpeg(&looped, &path) {
+    let looped = format!("-stream_loop 500 -i {} -c copy", short.display());
+    if !ffmpeg(&format!("{source} -c:v mpeg4 -q:v 31"), &short) || !ffmpeg(&looped, &path) {
         return;
     }
     let limits = Limits {
@@ -490,7 +461,7 @@ fn damaged_files_never_panic_or_hang() {
     }
     let bytes = std::fs::read(fixture()).unwrap();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..40 {
+    for _ in 0..12 {
         let mut damaged = bytes.clone();
         for _ in 0..20 {
             state = state

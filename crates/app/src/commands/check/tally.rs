@@ -11,8 +11,10 @@ use super::Checked;
 use crate::report::text::{Paint, format_name, name, printable};
 use crate::report::{Report, Verdict};
 
-/// Most objects listed in one section for people; JSON lists all.
-const MAX_LISTED: usize = 200;
+/// Most reasons, and most groups of duplicates, that are listed for people; JSON lists all.
+const MAX_GROUPS: usize = 100;
+/// Most paths listed under one reason.
+const MAX_PATHS: usize = 20;
 
 /// Everything a walk found, without pixels.
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ pub(super) struct Summary<'a> {
     n_not_images: u64,
     kinds: &'a BTreeMap<String, u64>,
     modalities: &'a BTreeMap<String, u64>,
-    formats: &'a BTreeMap<&'static str, u64>,
+    formats: BTreeMap<String, u64>,
     reason_codes: BTreeMap<&'static str, u64>,
     duplicate_pixels: Vec<&'a [Member]>,
 }
@@ -100,7 +102,11 @@ impl Tally {
             n_not_images: self.n_not_images,
             kinds: &self.kinds,
             modalities: &self.modalities,
-            formats: &self.formats,
+            formats: self
+                .formats
+                .iter()
+                .map(|(name, &n)| (name.to_lowercase(), n))
+                .collect(),
             reason_codes: self
                 .codes
                 .iter()
@@ -142,7 +148,7 @@ impl Tally {
             counted(length(&groups), "group", "groups")
         );
         line(text, &paint.bold(&title));
-        for group in groups.iter().take(MAX_LISTED) {
+        for group in groups.iter().take(MAX_GROUPS) {
             for (idx, member) in group.iter().enumerate() {
                 let part = member
                     .part
@@ -155,7 +161,7 @@ impl Tally {
                 );
             }
         }
-        rest(text, paint, groups.len());
+        rest(text, paint, "  ", groups.len(), MAX_GROUPS);
         line(text, "");
     }
 
@@ -175,7 +181,7 @@ impl Tally {
             let objects = counted(summary.n_objects, "object", "objects");
             let verdicts = [
                 verdict(Verdict::Ok, summary.n_ok, "ok"),
-                verdict(Verdict::Warning, summary.n_warning, "to look at"),
+                verdict(Verdict::Warning, summary.n_warning, "with warnings"),
                 verdict(Verdict::Refused, summary.n_refused, "refused"),
             ];
             let took = format!("({:.1} s)", elapsed.as_secs_f64());
@@ -203,7 +209,7 @@ impl Tally {
         for (code, n) in codes {
             let weight = match code.severity() {
                 Severity::Refused => "refused",
-                Severity::Warning => "look",
+                Severity::Warning => "warning",
                 Severity::Note => "note",
             };
             line(text, &format!("  {n:>10}  {:<7}  {code}", weight));
@@ -211,51 +217,49 @@ impl Tally {
     }
 }
 
-/// Lists reports by code, path and message.
+/// Lists reports under the reasons they share: code and message once, then the paths.
 fn section(text: &mut String, paint: Paint, verdict: Verdict, reports: &[Report]) {
-    let Some(weight) = (match verdict {
-        Verdict::Refused => Some(Severity::Refused),
-        Verdict::Warning => Some(Severity::Warning),
-        Verdict::Ok | Verdict::NotAnImage => None,
-    }) else {
-        return;
+    let (weight, title) = match verdict {
+        Verdict::Refused => (Severity::Refused, "Refused"),
+        Verdict::Warning => (Severity::Warning, "Warnings"),
+        Verdict::Ok | Verdict::NotAnImage => return,
     };
-    if reports.is_empty() {
-        return;
-    }
-    let word = if weight == Severity::Refused {
-        "Refused"
-    } else {
-        "To look at"
-    };
-    line(
-        text,
-        &paint.bold(&format!(
-            "{word} ({})",
-            counted(length(reports), "object", "objects")
-        )),
-    );
-    for report in reports.iter().take(MAX_LISTED) {
-        line(text, &format!("  {}", name(report)));
-        let heavy = report
+    let mut groups: BTreeMap<(Code, &str), Vec<&Report>> = BTreeMap::new();
+    for report in reports {
+        for reason in report
             .reasons
             .iter()
-            .filter(|reason| reason.code.severity() == weight);
-        for reason in heavy {
-            let code = paint.verdict(verdict, reason.code.as_str());
-            line(
-                text,
-                &format!("      {code}: {}", printable(&reason.detail)),
-            );
+            .filter(|r| r.code.severity() == weight)
+        {
+            groups
+                .entry((reason.code, &reason.detail))
+                .or_default()
+                .push(report);
         }
     }
-    rest(text, paint, reports.len());
+    if groups.is_empty() {
+        return;
+    }
+    let objects = counted(length(reports), "object", "objects");
+    line(text, &paint.bold(&format!("{title} ({objects})")));
+    for ((code, detail), members) in groups.iter().take(MAX_GROUPS) {
+        let code = paint.verdict(verdict, code.as_str());
+        line(text, &format!("  {code}: {}", printable(detail)));
+        for report in members.iter().take(MAX_PATHS) {
+            line(text, &format!("      {}", name(report)));
+        }
+        rest(text, paint, "      ", members.len(), MAX_PATHS);
+    }
+    rest(text, paint, "  ", groups.len(), MAX_GROUPS);
     line(text, "");
 }
 
-fn rest(text: &mut String, paint: Paint, n_all: usize) {
-    if n_all > MAX_LISTED {
-        let more = format!("  ... and {} more; --json lists all", n_all - MAX_LISTED);
+fn rest(text: &mut String, paint: Paint, indent: &str, n_all: usize, n_listed: usize) {
+    if n_all > n_listed {
+        let more = format!(
+            "{indent}... and {} more; --json lists all",
+            n_all - n_listed
+        );
         line(text, &paint.dim(&more));
     }
 }
@@ -292,4 +296,135 @@ fn length<T>(list: &[T]) -> u64 {
 
 fn counted(n: u64, one: &str, several: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { several })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{ct, object};
+
+    fn read(path: &str, pixels: u128) -> Checked {
+        Checked {
+            report: Report::new(&object(path), &ct()),
+            pixels: Some(pixels),
+        }
+    }
+
+    fn refused(path: &str, code: Code, message: &str) -> Checked {
+        let report = Report::refused(path.as_ref(), code, message.into());
+        Checked {
+            report,
+            pixels: None,
+        }
+    }
+
+    fn tally() -> Tally {
+        let mut tally = Tally::default();
+        let mut tilted = read("c", 3);
+        tilted.report.verdict = Verdict::Warning;
+        for code in [Code::GantryTilt, Code::SpacingUnknown] {
+            tilted.report.reason_codes.push(code);
+            tilted
+                .report
+                .reasons
+                .push(m3ret_imaging::Reason::new(code, "by 12 degrees"));
+        }
+        let mut readme = refused("README", Code::UnknownFormat, "text");
+        readme.report.verdict = Verdict::NotAnImage;
+        for checked in [read("b", 1), read("a", 1), read("d", 2), tilted, readme] {
+            tally.add(checked);
+        }
+        for idx in 0..22 {
+            tally.add(refused(
+                &format!("report{idx:02}"),
+                Code::NoPixels,
+                "no image",
+            ));
+        }
+        tally.add(refused(
+            "cut\n.png",
+            Code::Truncated,
+            "png: found 10 bytes, wanted 20",
+        ));
+        tally
+    }
+
+    #[test]
+    fn totals_and_groups_as_text() {
+        let text = tally().text(Paint { is_on: false }, Duration::from_millis(1234));
+        insta::assert_snapshot!(text, @r"
+        Refused (23 objects)
+          truncated: png: found 10 bytes, wanted 20
+              cut\n.png
+          no_pixels: no image
+              report00
+              report01
+              report02
+              report03
+              report04
+              report05
+              report06
+              report07
+              report08
+              report09
+              report10
+              report11
+              report12
+              report13
+              report14
+              report15
+              report16
+              report17
+              report18
+              report19
+              ... and 2 more; --json lists all
+
+        Warnings (1 object)
+          gantry_tilt: by 12 degrees
+              c
+
+        Same pixels (1 group)
+          - b
+            a
+
+        27 objects: 3 ok, 1 with warnings, 23 refused (1.2 s)
+          kinds      volume 4
+          modalities CT 4
+          formats    DICOM 4
+          others     1 file holds no image format
+          reasons
+                  22  refused  no_pixels
+                   1  refused  truncated
+                   1  warning  gantry_tilt
+                   1  note     spacing_unknown
+        ");
+    }
+
+    #[test]
+    fn totals_and_groups_as_json() {
+        let json = serde_json::to_value(tally().summary()).unwrap();
+        let counts = [
+            "n_objects",
+            "n_ok",
+            "n_warning",
+            "n_refused",
+            "n_not_images",
+        ];
+        assert_eq!(
+            counts.map(|key| json[key].as_u64().unwrap()),
+            [27, 3, 1, 23, 1]
+        );
+        let group = serde_json::json!([[{"path": "b", "part": null}, {"path": "a", "part": null}]]);
+        assert_eq!(json["duplicate_pixels"], group);
+        assert_eq!(json["reason_codes"]["no_pixels"], 22);
+        assert_eq!(json["kinds"], serde_json::json!({ "volume": 4 }));
+        assert_eq!(json["formats"], serde_json::json!({ "dicom": 4 }));
+        assert_eq!(json["modalities"], serde_json::json!({ "CT": 4 }));
+    }
+
+    #[test]
+    fn an_empty_archive_says_so() {
+        let text = Tally::default().text(Paint { is_on: false }, Duration::ZERO);
+        assert_eq!(text, "no images found\n");
+    }
 }

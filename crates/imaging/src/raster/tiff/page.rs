@@ -178,6 +178,10 @@ impl<'a> Page<'a> {
         };
         let mut planes = Vec::new();
         match &self.color {
+            // Upright single samples are planes already.
+            Color::Grey if self.n_samples == 1 && !matches!(self.orientation, 2..=8) => {
+                planes = stored;
+            }
             Color::Grey | Color::Rgb => layout.extend_planes(&mut planes, &stored, |v| v)?,
             Color::Palette(map) => {
                 let n_colors = map.len() / 3;

@@ -1,6 +1,6 @@
 """Writes testdata/resample/pillow.json: grids resampled by Pillow, percentiles by numpy.
 
-Run: python tools/golden_resample.py   (needs numpy and pillow; fixed seed, same file every time)
+Run: python tools/oracles/make_resample.py   (needs numpy and pillow; fixed seed, same file every time)
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-OUT = Path(__file__).resolve().parent.parent / "testdata" / "resample" / "pillow.json"
+OUT = Path(__file__).resolve().parents[2] / "testdata" / "resample" / "pillow.json"
 
 
 def resize(plane, height, width):
