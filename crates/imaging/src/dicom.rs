@@ -4,7 +4,7 @@ mod codec;
 mod codestream;
 mod dataset;
 mod frames;
-mod jpeg12;
+mod jpeg_sequential;
 mod palette;
 mod pixels;
 mod placement;

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::memory;
 use crate::read::{ReadOptions, read_whole_into};
-use crate::reason::Code;
+use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
 use crate::volume::{Kind, Volume};
 
@@ -279,38 +279,25 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     };
     let first = read_slice(first, &mut Scratch::default(), options)?;
     let [n_channels, _, height, width] = first.shape();
-    let n_pixels = height * width;
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
     let mut values = memory::zeroed(n_values)?;
-    let mut reasons = first.reasons.clone();
-    // [C, D, H, W]: the planes of one slice lie `D` planes apart.
-    let mut planes: Vec<Vec<&mut [f32]>> = (0..ordered.len()).map(|_| Vec::new()).collect();
-    for (index, plane) in values.chunks_exact_mut(n_pixels).enumerate() {
-        if let Some(slots) = planes.get_mut(index % ordered.len()) {
-            slots.push(plane);
-        }
-    }
+    let mut planes = planes_of_slices(&mut values, ordered.len(), height * width);
     let (head, tail) = planes.split_at_mut(1);
     fill(head, &first);
-    let notes: Vec<Vec<crate::reason::Reason>> = tail
+    let notes: Vec<Vec<Reason>> = tail
         .par_iter_mut()
         .zip(rest)
         .with_min_len(8)
         .map_init(Scratch::default, |scratch, (slots, path)| {
             let mut slice = read_slice(path, scratch, options)?;
-            check_alike(&slice, &first)?;
+            check_alike(&first, &slice)?;
             fill(std::slice::from_mut(slots), &slice);
             let reasons = std::mem::take(&mut slice.reasons);
             scratch.values = slice.into_values();
             Ok(reasons)
         })
         .collect::<Result<_>>()?;
-    for reason in notes.into_iter().flatten() {
-        if !reasons.iter().any(|known| known.code == reason.code) {
-            reasons.push(reason);
-        }
-    }
     let kind = if ordered.len() > 1 {
         Kind::Volume
     } else {
@@ -322,26 +309,39 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     volume.unit = first.unit;
     volume.inverted = first.inverted;
     volume.full_scale = first.full_scale;
-    volume.reasons = reasons;
+    volume.reasons = first.reasons;
+    for reason in notes.into_iter().flatten() {
+        if !volume.reasons.iter().any(|known| known.code == reason.code) {
+            volume.reasons.push(reason);
+        }
+    }
     Ok(volume)
 }
 
-fn check_alike(slice: &Volume, first: &Volume) -> Result<()> {
-    let is_alike = slice.shape() == first.shape()
-        && slice.inverted == first.inverted
-        && slice.unit == first.unit
-        && slice.modality == first.modality;
-    if is_alike {
-        return Ok(());
+/// Returns the planes of each slice: in `[C, D, H, W]` they lie `D` planes apart.
+fn planes_of_slices(values: &mut [f32], n_slices: usize, n_pixels: usize) -> Vec<Vec<&mut [f32]>> {
+    let mut planes: Vec<Vec<&mut [f32]>> = (0..n_slices).map(|_| Vec::new()).collect();
+    for (index, plane) in values.chunks_exact_mut(n_pixels).enumerate() {
+        if let Some(slots) = planes.get_mut(index % n_slices) {
+            slots.push(plane);
+        }
     }
-    Err(Error::malformed(
-        "dicom series",
-        format!(
-            "a slice of shape {:?}, or of another modality or unit",
-            slice.shape()
-        ),
-        format!("{:?} and the rest as in the first slice", first.shape()),
-    ))
+    planes
+}
+
+/// Slices of one volume mean the same: HU beside raw values would be a wrong picture.
+fn check_alike(first: &Volume, slice: &Volume) -> Result<()> {
+    if slice.shape() != first.shape() {
+        let found = format!("a slice of shape {:?}", slice.shape());
+        let wanted = format!("{:?}", first.shape());
+        return Err(Error::malformed("dicom series", found, wanted));
+    }
+    let meaning = |v: &Volume| (v.inverted, v.unit, v.modality.clone());
+    if meaning(slice) != meaning(first) {
+        let found = "slices of other modality, unit or photometric interpretation";
+        return Err(Error::malformed("dicom series", found, "the same in all"));
+    }
+    Ok(())
 }
 
 fn fill(slots: &mut [Vec<&mut [f32]>], slice: &Volume) {

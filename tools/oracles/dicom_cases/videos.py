@@ -46,8 +46,12 @@ def add(cases):
     with tempfile.TemporaryDirectory() as folder:
         for name, (syntax, encoder, container) in STREAMS.items():
             path = pathlib.Path(folder) / name
-            ffmpeg(*raw, "-r", "25", "-i", "-", *encoder, "-pix_fmt", "yuv420p", "-f", container, path,
-                   feed=scene().tobytes())
+            try:
+                ffmpeg(*raw, "-r", "25", "-i", "-", *encoder, "-pix_fmt", "yuv420p", "-f", container, path,
+                       feed=scene().tobytes())
+            except subprocess.CalledProcessError:
+                print(f"left out: {name}, which this ffmpeg does not encode")
+                continue
             shown = ffmpeg("-i", path, "-fps_mode", "passthrough", *raw[:4], "-")
             expected = np.frombuffer(shown, "u1").reshape(N, ROWS, COLUMNS, 3)
             stream = path.read_bytes()

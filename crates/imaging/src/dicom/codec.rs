@@ -9,7 +9,7 @@ use jpeg2k::DecodeParameters;
 use jxl_oxide::{AllocTracker, JxlImage};
 
 use super::codestream::{self, Declared};
-use super::jpeg12;
+use super::jpeg_sequential;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::reason::Code;
@@ -224,7 +224,7 @@ fn jpeg(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
     let precision = u32::from(declared.precision);
     let is_sequential = matches!(declared.process, 0xC0 | 0xC1);
     if is_sequential && matches!(declared.precision, 8 | 12) {
-        let samples = jpeg12::decode(frame, &declared)?;
+        let samples = jpeg_sequential::decode(frame, &declared)?;
         return Ok(Decoded {
             samples,
             precision,

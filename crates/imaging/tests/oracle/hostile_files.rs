@@ -234,7 +234,17 @@ fn wrong_offsets() -> Vec<u8> {
 /// Every hostile file.
 #[allow(clippy::too_many_lines, reason = "one row a case")]
 pub(crate) fn all() -> Vec<Hostile> {
-    let hostile = |name, code, bytes| Hostile { name, bytes, code };
+    [headers(), codestreams(), fragments_and_tables()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn hostile(name: &'static str, code: Code, bytes: Vec<u8>) -> Hostile {
+    Hostile { name, bytes, code }
+}
+
+fn headers() -> Vec<Hostile> {
     let plain = |rows, columns, frames: &str| {
         file(
             EXPLICIT,
@@ -244,17 +254,7 @@ pub(crate) fn all() -> Vec<Hostile> {
     let elements: Vec<u8> = (0..1_100_000)
         .flat_map(|_| short((9, 9), "US", &[]))
         .collect();
-    let rle_head = |n: u8| {
-        let mut head = vec![0; 64];
-        head[0] = n;
-        head[4] = 64;
-        head
-    };
     let deflated = |n| file(DEFLATED, &deflated_zeros(n));
-    let deflated_frame = deflated_zeros(80 << 20);
-    let jxl = [
-        0xFF, 0x0A, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
-    ];
     vec![
         hostile("huge native", Code::Truncated, plain(65535, 65535, "1")),
         hostile(
@@ -303,6 +303,22 @@ pub(crate) fn all() -> Vec<Hostile> {
             file(EXPLICIT, &open.repeat(10_000))
         }),
         hostile("deflate bomb", Code::LimitExceeded, deflated(80 << 20)),
+    ]
+}
+
+#[allow(clippy::too_many_lines, reason = "rows of data")]
+fn codestreams() -> Vec<Hostile> {
+    let rle_head = |n: u8| {
+        let mut head = vec![0; 64];
+        head[0] = n;
+        head[4] = 64;
+        head
+    };
+    let deflated_frame = deflated_zeros(80 << 20);
+    let jxl = [
+        0xFF, 0x0A, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+    ];
+    vec![
         hostile("deflated frame", Code::LimitExceeded, {
             huge(DEFLATED_FRAMES, 7000, &deflated_frame)
         }),
@@ -357,6 +373,11 @@ pub(crate) fn all() -> Vec<Hostile> {
             Code::Malformed,
             huge(JXL, 8, &jxl),
         ),
+    ]
+}
+
+fn fragments_and_tables() -> Vec<Hostile> {
+    vec![
         hostile("no fragments", Code::NoPixels, {
             file(
                 BASELINE,

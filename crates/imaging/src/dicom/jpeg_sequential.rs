@@ -1,20 +1,23 @@
-//! 12-bit sequential JPEG (extended, process 2 and 4): no Rust crate decodes it, and nuclear
-//! medicine, mammography and old CT archives hold it.
+//! Sequential JPEG of 8 and 12 bits (baseline and extended, processes 1, 2 and 4). No Rust crate
+//! decodes 12 bits, which nuclear medicine, mammography and old CT archives hold; for 8 bits this
+//! is nearer to the definition than decoders that round between their steps.
 //!
-//! Huffman coding, one or more scans, restart markers, subsampled components (replicated).
+//! Huffman coding, one or more scans, restart markers, subsampled components.
 //!
 //! # Source
-//! ITU-T T.81 annexes B, E, F. The inverse transform is the definition in A.3.3 in f32, which is
-//! within one level of any integer transform.
+//! ITU-T T.81 annexes A, B, E, F.
 
-use std::f32::consts::PI;
+mod huffman;
+mod transform;
+mod upsample;
 
-use super::codec::by_pixel;
+use self::huffman::{Bits, Huffman};
+use self::upsample::Plane;
 use super::codestream::Declared;
 use crate::error::{Error, Result};
 use crate::reason::Code;
 
-const FORMAT: &str = "12-bit jpeg";
+const FORMAT: &str = "jpeg";
 
 #[rustfmt::skip]
 const ZIGZAG: [usize; 64] = [
@@ -34,42 +37,12 @@ pub(crate) fn decode(bytes: &[u8], declared: &Declared) -> Result<Vec<i32>> {
     decoder.finish()
 }
 
-struct Huffman {
-    /// Largest code of each length, left-aligned to 16 bits and exclusive; 0 where none.
-    limits: [u32; 17],
-    /// Index of the first symbol of each length minus its first code.
-    offsets: [i64; 17],
-    symbols: Vec<u8>,
-}
-
-impl Huffman {
-    fn new(counts: &[u8], symbols: &[u8]) -> Self {
-        let (mut limits, mut offsets) = ([0; 17], [0; 17]);
-        let (mut code, mut n_before) = (0_u32, 0_i64);
-        for ((length, &count), (limit, offset)) in (1..=16_u32)
-            .zip(counts)
-            .zip(limits.iter_mut().zip(offsets.iter_mut()).skip(1))
-        {
-            *offset = n_before - i64::from(code);
-            code += u32::from(count);
-            n_before += i64::from(count);
-            *limit = code << (16 - length);
-            code <<= 1;
-        }
-        Self {
-            limits,
-            offsets,
-            symbols: symbols.to_vec(),
-        }
-    }
-}
-
 struct Component {
     id: u8,
     h: usize,
     v: usize,
     quantisation: usize,
-    /// Blocks along each side, whole MCUs included.
+    /// Blocks along each side, whole MCUs (T.81's minimum coded units) included.
     blocks_wide: usize,
     blocks_high: usize,
     samples: Vec<f32>,
@@ -86,108 +59,6 @@ struct Decoder<'a> {
     dc_tables: [Option<Huffman>; 4],
     ac_tables: [Option<Huffman>; 4],
     restart_interval: usize,
-    cosines: [[f32; 8]; 8],
-}
-
-struct Bits<'a> {
-    bytes: &'a [u8],
-    position: usize,
-    buffer: u32,
-    n_bits: u32,
-    n_beyond_end: u32,
-}
-
-impl Bits<'_> {
-    fn fill(&mut self) {
-        while self.n_bits <= 16 {
-            let byte = match (
-                self.bytes.get(self.position),
-                self.bytes.get(self.position + 1),
-            ) {
-                (Some(0xFF), Some(0)) => {
-                    self.position += 2;
-                    0xFF
-                }
-                // A marker or the end: zeros, counted, so that a cut stream is noticed.
-                (Some(0xFF) | None, _) => {
-                    self.n_beyond_end += 1;
-                    0
-                }
-                (Some(&byte), _) => {
-                    self.position += 1;
-                    byte
-                }
-            };
-            self.buffer |= u32::from(byte) << (24 - self.n_bits);
-            self.n_bits += 8;
-        }
-    }
-
-    fn take(&mut self, n: u32) -> u32 {
-        if n == 0 {
-            return 0;
-        }
-        self.fill();
-        let taken = self.buffer >> (32 - n);
-        self.buffer <<= n;
-        self.n_bits -= n;
-        taken
-    }
-
-    fn symbol(&mut self, table: &Huffman) -> Result<u8> {
-        self.fill();
-        let ahead = self.buffer >> 16;
-        for (length, (&limit, &offset)) in (0_u32..)
-            .zip(table.limits.iter().zip(&table.offsets))
-            .skip(1)
-        {
-            if ahead < limit {
-                let code = i64::from(self.take(length));
-                let symbol = usize::try_from(code + offset).ok();
-                return symbol
-                    .and_then(|index| table.symbols.get(index))
-                    .copied()
-                    .ok_or_else(|| broken("a Huffman code without a symbol"));
-            }
-        }
-        Err(broken("a Huffman code longer than 16 bits"))
-    }
-
-    /// Reads `n` bits as a signed difference (T.81 F.2.2.1, EXTEND).
-    fn signed(&mut self, n: u32) -> i32 {
-        if n == 0 || n > 16 {
-            return 0;
-        }
-        let raw = i32::try_from(self.take(n)).unwrap_or(0);
-        if raw < 1 << (n - 1) {
-            raw - (1 << n) + 1
-        } else {
-            raw
-        }
-    }
-
-    /// Returns true if bits were used that the stream does not hold.
-    fn is_beyond_end(&self) -> bool {
-        self.n_beyond_end * 8 > self.n_bits
-    }
-
-    /// Drops the rest of the byte and the restart marker behind it.
-    fn restart(&mut self) {
-        self.buffer = 0;
-        self.n_bits = 0;
-        self.n_beyond_end = 0;
-        while let Some(&byte) = self.bytes.get(self.position) {
-            let next = self.bytes.get(self.position + 1);
-            if byte == 0xFF && matches!(next, Some(0xD0..=0xD7)) {
-                self.position += 2;
-                return;
-            }
-            if byte == 0xFF && !matches!(next, Some(0 | 0xFF)) {
-                return;
-            }
-            self.position += 1;
-        }
-    }
 }
 
 fn broken(found: impl Into<String>) -> Error {
@@ -196,13 +67,6 @@ fn broken(found: impl Into<String>) -> Error {
 
 impl<'a> Decoder<'a> {
     fn new(declared: &'a Declared) -> Self {
-        let mut cosines = [[0.0; 8]; 8];
-        for (x, row) in (0_u8..).zip(&mut cosines) {
-            for (u, cosine) in (0_u8..).zip(row) {
-                let scale = if u == 0 { 0.5_f32.sqrt() } else { 1.0 };
-                *cosine = 0.5 * scale * (f32::from(2 * x + 1) * f32::from(u) * PI / 16.0).cos();
-            }
-        }
         Self {
             declared,
             components: Vec::new(),
@@ -210,7 +74,6 @@ impl<'a> Decoder<'a> {
             dc_tables: [const { None }; 4],
             ac_tables: [const { None }; 4],
             restart_interval: 0,
-            cosines,
         }
     }
 
@@ -353,13 +216,7 @@ impl<'a> Decoder<'a> {
             }
             chosen.push(index);
         }
-        let mut bits = Bits {
-            bytes,
-            position: at,
-            buffer: 0,
-            n_bits: 0,
-            n_beyond_end: 0,
-        };
+        let mut bits = Bits::new(bytes, at);
         self.scan_mcus(&chosen, &mut bits)?;
         Ok(bits.position)
     }
@@ -425,6 +282,7 @@ impl<'a> Decoder<'a> {
         (h, v)
     }
 
+    /// Decodes one block and puts its samples in their place.
     fn block(
         &mut self,
         index: usize,
@@ -434,64 +292,39 @@ impl<'a> Decoder<'a> {
         let Some(component) = self.components.get_mut(index) else {
             return Ok(());
         };
-        let table = |tables: &'_ [Option<Huffman>; 4], at: usize| {
-            tables.get(at).is_some_and(Option::is_some)
-        };
-        if !table(&self.dc_tables, component.dc_table)
-            || !table(&self.ac_tables, component.ac_table)
-        {
-            return Err(broken("a scan whose Huffman table is missing"));
-        }
         let (Some(Some(dc)), Some(Some(ac)), Some(quantisation)) = (
             self.dc_tables.get(component.dc_table),
             self.ac_tables.get(component.ac_table),
             self.quantisation.get(component.quantisation),
         ) else {
-            return Ok(());
+            return Err(broken("a scan whose Huffman table is missing"));
         };
-        let mut coefficients = [0.0_f32; 64];
         let n_bits = u32::from(bits.symbol(dc)?);
-        component.predictor = component.predictor.wrapping_add(bits.signed(n_bits));
-        coefficients[0] = level(component.predictor) * quantisation[0];
-        let mut k = 1;
-        while k < 64 {
-            let symbol = bits.symbol(ac)?;
-            let (run, n_bits) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-            if n_bits == 0 {
-                if run != 15 {
-                    break;
-                }
-                k += 16;
-                continue;
-            }
-            k += run;
-            let value = level(bits.signed(n_bits));
-            if let (Some(&place), Some(q)) = (ZIGZAG.get(k), quantisation.get(k))
-                && let Some(coefficient) = coefficients.get_mut(place)
-            {
-                *coefficient = value * q;
-            }
-            k += 1;
-        }
+        let difference = bits.signed(n_bits)?;
+        component.predictor = component.predictor.wrapping_add(difference);
+        let [q0, ..] = quantisation;
+        let mean = level(component.predictor) * q0;
+        let mut coefficients = [[0.0_f32; 8]; 8];
         let half = level(1 << (self.declared.precision - 1));
-        let pixels = inverse_transform(&coefficients, &self.cosines);
-        let stride = component.blocks_wide * 8;
-        let corner = block_y.min(component.blocks_high - 1) * 8 * stride
-            + block_x.min(component.blocks_wide - 1) * 8;
-        for (row, pixels) in pixels.chunks_exact(8).enumerate() {
-            let start = corner + row * stride;
-            if let Some(target) = component.samples.get_mut(start..start + 8) {
-                target
-                    .iter_mut()
-                    .zip(pixels)
-                    .for_each(|(t, &p)| *t = p.clamp(-half, half - 1.0));
-            }
+        let clamp = |sample: f32| sample.clamp(-half, half - 1.0);
+        let block = (
+            block_x.min(component.blocks_wide - 1),
+            block_y.min(component.blocks_high - 1),
+        );
+        if alternating(bits, ac, quantisation, &mut coefficients)? {
+            let [[first, ..], ..] = &mut coefficients;
+            *first = mean;
+            let samples = transform::inverse(&coefficients);
+            component.put(block, &samples.map(|row| row.map(clamp)));
+        } else {
+            component.put(block, &[[clamp(mean / 8.0); 8]; 8]);
         }
         Ok(())
     }
 
+    /// Returns the samples of whole pixels, rounded once.
     fn finish(self) -> Result<Vec<i32>> {
-        let (h_max, v_max) = self.most_sampled();
+        let (h_most, v_most) = self.most_sampled();
         if self.components.is_empty() || !self.components.iter().all(|c| c.is_decoded) {
             return Err(Error::refused(
                 FORMAT,
@@ -500,74 +333,88 @@ impl<'a> Decoder<'a> {
                 "one each",
             ));
         }
-        let planes: Vec<i32> = self
-            .components
-            .iter()
-            .flat_map(|c| self.plane(c, (h_max, v_max)))
-            .collect();
-        Ok(by_pixel(&planes, self.components.len()))
-    }
-
-    /// One component at full size, rounded once.
-    fn plane(&self, component: &Component, (h_max, v_max): (usize, usize)) -> Vec<i32> {
-        let (width, height) = (self.declared.width as usize, self.declared.height as usize);
-        let columns = neighbours(width, component.h, h_max);
-        let rows = neighbours(height, component.v, v_max);
-        let stride = component.blocks_wide * 8;
+        let sides = [self.declared.height as usize, self.declared.width as usize];
+        let [height, width] = sides;
+        let n_components = self.components.len();
         let half = level(1 << (self.declared.precision - 1));
-        let mut plane = Vec::with_capacity(width * height);
-        for &(above, below, down) in &rows {
-            let row = |y: usize| {
-                component
-                    .samples
-                    .get(y * stride..(y + 1) * stride)
-                    .unwrap_or(&[])
+        let mut pixels = vec![0; height * width * n_components];
+        let mut row = Vec::new();
+        for (index, component) in self.components.iter().enumerate() {
+            let plane = Plane {
+                samples: &component.samples,
+                stride: component.blocks_wide * 8,
+                factors: [component.v, component.h],
+                most: [v_most, h_most],
             };
-            let (above, below) = (row(above), row(below));
-            plane.extend(columns.iter().map(|&(left, right, across)| {
-                let between = |row: &[f32]| {
-                    let (l, r) = (row.get(left), row.get(right));
-                    l.zip(r).map_or(0.0, |(l, r)| l + (r - l) * across)
-                };
-                let (a, b) = (between(above), between(below));
-                to_sample(a + (b - a) * down, half)
-            }));
+            for (y, out) in pixels.chunks_exact_mut(width * n_components).enumerate() {
+                let row = plane.row(y, sides, &mut row);
+                if n_components == 1 {
+                    out.iter_mut()
+                        .zip(row)
+                        .for_each(|(p, &v)| *p = to_sample(v, half));
+                    continue;
+                }
+                let places = out.iter_mut().skip(index).step_by(n_components);
+                places.zip(row).for_each(|(p, &v)| *p = to_sample(v, half));
+            }
         }
-        plane
+        Ok(pixels)
     }
 }
 
-/// For each of `n` pixels, the two samples it lies between and how far: samples of a component with
-/// fewer of them lie at the centres of the pixels they cover (JFIF).
-fn neighbours(n: usize, factor: usize, most: usize) -> Vec<(usize, usize, f32)> {
-    if factor == most {
-        return (0..n).map(|i| (i, i, 0.0)).collect();
+impl Component {
+    fn put(&mut self, (block_x, block_y): (usize, usize), samples: &[[f32; 8]; 8]) {
+        let stride = self.blocks_wide * 8;
+        let corner = (block_y * stride + block_x) * 8;
+        for (y, row) in samples.iter().enumerate() {
+            let start = corner + y * stride;
+            if let Some(place) = self.samples.get_mut(start..start + 8) {
+                place.copy_from_slice(row);
+            }
+        }
     }
-    let last = (n * factor).div_ceil(most) - 1;
-    (0..n)
-        .map(|i| {
-            // Position (i + 1/2) factor / most - 1/2, as a multiple of 1 / (2 most).
-            let twice = ((2 * i + 1) * factor).saturating_sub(most);
-            let (whole, part) = (twice / (2 * most), twice % (2 * most));
-            #[allow(clippy::cast_precision_loss, reason = "both are at most 8")]
-            let across = part as f32 / (2 * most) as f32;
-            (whole.min(last), (whole + 1).min(last), across)
-        })
-        .collect()
+}
+
+/// Reads the 63 coefficients behind the first; returns false if all of them are 0.
+fn alternating(
+    bits: &mut Bits<'_>,
+    table: &Huffman,
+    quantisation: &[f32; 64],
+    coefficients: &mut [[f32; 8]; 8],
+) -> Result<bool> {
+    let mut is_any = false;
+    let mut k = 1;
+    while k < 64 {
+        let symbol = bits.symbol(table)?;
+        let (run, n_bits) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+        if n_bits == 0 {
+            if run != 15 {
+                break;
+            }
+            k += 16;
+            continue;
+        }
+        k += run;
+        let value = level(bits.signed(n_bits)?);
+        let (Some(&place), Some(q)) = (ZIGZAG.get(k), quantisation.get(k)) else {
+            return Err(broken("a coefficient beyond the block"));
+        };
+        if let Some(row) = coefficients.get_mut(place / 8)
+            && let Some(coefficient) = row.get_mut(place % 8)
+        {
+            *coefficient = value * q;
+        }
+        is_any = true;
+        k += 1;
+    }
+    Ok(is_any)
 }
 
 fn most_sampled(specs: &[&[u8; 3]]) -> (usize, usize) {
-    let h = specs
-        .iter()
-        .map(|[_, hv, _]| usize::from(hv >> 4))
-        .max()
-        .unwrap_or(1);
-    let v = specs
-        .iter()
-        .map(|[_, hv, _]| usize::from(hv & 15))
-        .max()
-        .unwrap_or(1);
-    (h, v)
+    let most = |factor: fn(u8) -> u8| specs.iter().map(|[_, hv, _]| factor(*hv)).max();
+    let h = most(|hv| hv >> 4).unwrap_or(1);
+    let v = most(|hv| hv & 15).unwrap_or(1);
+    (usize::from(h), usize::from(v))
 }
 
 #[allow(
@@ -578,28 +425,11 @@ fn level(value: i32) -> f32 {
     value as f32
 }
 
-/// Shifts to unsigned and clamps to the precision.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "clamped to at most 4095 before the cast"
-)]
+/// Shifts to unsigned, clamps to the precision and rounds.
 fn to_sample(value: f32, half: f32) -> i32 {
-    (value + half).round().clamp(0.0, 2.0 * half - 1.0) as i32
-}
-
-/// Rows, then columns of the 8 x 8 inverse cosine transform.
-fn inverse_transform(coefficients: &[f32; 64], cosines: &[[f32; 8]; 8]) -> [f32; 64] {
-    let mut rows = [0.0; 64];
-    for (row, out) in coefficients.chunks_exact(8).zip(rows.chunks_exact_mut(8)) {
-        for (x, cosine) in out.iter_mut().zip(cosines) {
-            *x = row.iter().zip(cosine).map(|(c, k)| c * k).sum();
-        }
-    }
-    let mut pixels = [0.0; 64];
-    for (out, cosine) in pixels.chunks_exact_mut(8).zip(cosines) {
-        for (row, &k) in rows.chunks_exact(8).zip(cosine) {
-            out.iter_mut().zip(row).for_each(|(p, r)| *p += k * r);
-        }
-    }
-    pixels
+    // 2^23 leaves no room for a fraction: the sum is rounded, and its lower bits are the integer.
+    // Unlike casts, which check for NaN and overflow, this becomes vector code.
+    const SHIFT: f32 = 8_388_608.0;
+    let shifted = (value + half).clamp(0.0, 2.0 * half - 1.0) + SHIFT;
+    (shifted.to_bits() & 0x007F_FFFF).cast_signed()
 }
