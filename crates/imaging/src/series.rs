@@ -201,15 +201,17 @@ pub(crate) fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<Vol
     limits.parts(files.len() as u64)?;
     let slices: Vec<Slice> = files
         .par_iter()
-        .map(|path| match read_header(path, limits)? {
-            Header::Slice(slice) => Ok(*slice),
-            Header::Alone | Header::Index | Header::NoImage => Err(Error::refused(
-                "dicom series",
-                Code::PositionUnknown,
-                "a file that is no slice",
-                "position, orientation and spacing in every file",
-            )),
-        })
+        .map(
+            |path| match read_header(path, limits).map_err(|e| e.in_file(path))? {
+                Header::Slice(slice) => Ok(*slice),
+                Header::Alone | Header::Index | Header::NoImage => Err(Error::refused(
+                    "dicom series",
+                    Code::PositionUnknown,
+                    "a file that is no slice",
+                    "position, orientation and spacing in every file",
+                )),
+            },
+        )
         .collect::<Result<_>>()?;
     let everything: Vec<usize> = (0..slices.len()).collect();
     let unique = without_copies(&slices, &everything);
@@ -261,7 +263,8 @@ fn check_copies(
                 Code::DuplicatePosition,
                 "one instance identifier on slices with different pixels",
                 "copies that are equal",
-            ));
+            )
+            .in_file(path));
         }
     }
     Ok(())
@@ -291,7 +294,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
         .with_min_len(8)
         .map_init(Scratch::default, |scratch, (slots, path)| {
             let mut slice = read_slice(path, scratch, options)?;
-            check_alike(&first, &slice)?;
+            check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
             fill(std::slice::from_mut(slots), &slice);
             let reasons = std::mem::take(&mut slice.reasons);
             scratch.values = slice.into_values();
@@ -360,6 +363,10 @@ struct Scratch {
 }
 
 fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
+    read_one(path, scratch, options).map_err(|error| error.in_file(path))
+}
+
+fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
     read_whole_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
     let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;
