@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing can be done if standard error is gone too.
-            let _ = writeln!(io::stderr(), "m3ret: {error:#}");
+            let _ = writeln!(io::stderr(), "m3ret: {}", told_once(&error));
             ExitCode::FAILURE
         }
     }
@@ -57,6 +57,19 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Inspect(arguments) => commands::inspect::run(arguments, screen),
         Command::Check(arguments) => commands::check::run(arguments, screen),
     }
+}
+
+/// Joins an error and its causes, leaving out what an earlier one already says.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -165,7 +165,9 @@ impl Report {
     /// that is named like an image is.
     pub(crate) fn skipped(path: &Path, error: &Error, is_strict: bool) -> Self {
         let report = Self::refused(path, error.code(), error.to_string());
-        let is_foreign = is_not_an_image(error) && !is_named_like_an_image(path) && !is_strict;
+        // A DICOM report or plan is no image, whatever its name; other formats may be promised by it.
+        let is_promised = error.code() != Code::NoPixels && is_named_like_an_image(path);
+        let is_foreign = is_not_an_image(error) && !is_promised && !is_strict;
         Self {
             verdict: if is_foreign {
                 Verdict::NotAnImage
@@ -181,8 +183,8 @@ impl Image {
     fn new(volume: &Volume, value: Values) -> Self {
         let [depth_spacing, ..] = volume.spacing;
         let spacing_unit = match volume.kind {
-            Kind::Video => "s",
-            Kind::Image | Kind::Volume => "mm",
+            Kind::Video => depth_spacing.map(|_| "s"),
+            Kind::Image | Kind::Volume => volume.spacing.iter().flatten().next().map(|_| "mm"),
         };
         Self {
             kind: volume.kind,
@@ -190,7 +192,7 @@ impl Image {
             body_part: volume.body_part.clone(),
             shape: volume.shape(),
             spacing: volume.spacing,
-            spacing_unit: depth_spacing.map(|_| spacing_unit),
+            spacing_unit,
             axis_order: volume.affine.map(|affine| affine.axis_order()),
             affine: volume.affine.map(|affine| affine.rows),
             unit: volume.unit,

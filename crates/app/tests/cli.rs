@@ -306,3 +306,74 @@ fn a_reader_that_stops_early_is_no_error() {
         );
     }
 }
+
+#[test]
+fn a_result_never_replaces_what_is_read_or_the_other_result() {
+    let folder = archive();
+    let before = std::fs::read(folder.path().join("in/a.npy")).unwrap();
+    for words in [
+        ["inspect", "in/a.npy", "--npy", "in/../in/a.npy"].as_slice(),
+        &["inspect", "in/a.npy", "--thumbnail", "in/a.npy"],
+        &["inspect", "in/a.npy", "--npy", "x", "--thumbnail", "x"],
+    ] {
+        let (code, _, stderr) = run(folder.path(), words);
+        assert_eq!(code, 1, "{words:?}");
+        assert!(stderr.contains("name"), "{stderr}");
+    }
+    assert_eq!(
+        std::fs::read(folder.path().join("in/a.npy")).unwrap(),
+        before
+    );
+    assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn an_error_is_told_once() {
+    let folder = archive();
+    let (code, _, stderr) = run(folder.path(), &["check", "nowhere"]);
+    assert_eq!(
+        (code, stderr.matches("No such file").count()),
+        (1, 1),
+        "{stderr}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = archive();
+    let pipe = folder.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let header =
+        "NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\ndata file: pipe\n\n";
+    std::fs::write(folder.path().join("in/piped.nhdr"), header).unwrap();
+    std::fs::rename(&pipe, folder.path().join("in/pipe")).unwrap();
+    let (code, stdout, _) = run(folder.path(), &["inspect", "in/pipe", "in/piped.nhdr"]);
+    assert_eq!(code, 1, "{stdout}");
+    assert_eq!(stdout.matches("refused").count(), 2, "{stdout}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_header_cannot_point_at_itself_or_through_a_link() {
+    let folder = archive();
+    std::os::unix::fs::symlink("/etc/passwd", folder.path().join("in/link")).unwrap();
+    for name in ["link", "self.nhdr"] {
+        let header = format!(
+            "NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\ndata file: {name}\n\n"
+        );
+        std::fs::write(folder.path().join("in/self.nhdr"), header).unwrap();
+        let (code, stdout, _) = run(folder.path(), &["inspect", "in/self.nhdr"]);
+        assert_eq!(code, 1, "{stdout}");
+        assert!(
+            stdout.contains("another file in the header's folder"),
+            "{stdout}"
+        );
+    }
+}

@@ -105,10 +105,20 @@ fn classify(path: &Path, options: &ReadOptions) -> Result<Class> {
             Header::Slice(slice) => Class::Slice(slice),
             Header::Alone => Class::Alone(Format::Dicom),
             Header::Index => Class::Index,
+            Header::NoImage => Class::Unknown(no_image()),
         }),
         Some(format) => Ok(Class::Alone(format)),
         None => Ok(Class::Unknown(unknown_format(&head))),
     }
+}
+
+fn no_image() -> Error {
+    Error::refused(
+        "dicom",
+        Code::NoPixels,
+        "an object that is no image",
+        "an image",
+    )
 }
 
 fn is_index(path: &Path, options: &ReadOptions) -> Result<bool> {
@@ -198,13 +208,17 @@ fn group(slices: BTreeMap<Vec<String>, Vec<(PathBuf, Slice)>>) -> Vec<Object> {
     for (_, members) in slices {
         let (paths, slices): (Vec<PathBuf>, Vec<Slice>) = members.into_iter().unzip();
         for volume in series::split(&slices) {
+            let is_one_slice = series::is_one_slice(&slices, &volume);
             let files: Vec<PathBuf> = volume
                 .into_iter()
                 .filter_map(|index| paths.get(index).cloned())
                 .collect();
             match files.as_slice() {
                 [] => {}
-                [only] => objects.push(alone(only.clone(), Format::Dicom)),
+                // One slice, perhaps copied: images of their own, so that copies are seen.
+                _ if is_one_slice => {
+                    objects.extend(files.into_iter().map(|file| alone(file, Format::Dicom)));
+                }
                 _ => objects.push(Object {
                     path: common_folder(&files),
                     part: None,
@@ -248,8 +262,8 @@ fn name_parts(objects: &mut [Object]) {
     }
 }
 
-/// Says that a file in a folder is not an image at all.
+/// Says that a file in a folder is no image at all: of no image format, or a DICOM report or plan.
 #[must_use]
 pub fn is_not_an_image(error: &Error) -> bool {
-    error.code() == Code::UnknownFormat
+    matches!(error.code(), Code::UnknownFormat | Code::NoPixels)
 }

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::geometry::canonicalise;
 use crate::limits::Limits;
 use crate::read::ReadOptions;
-use crate::reason::{Code, Reason};
+use crate::reason::Code;
 use crate::samples::{ByteOrder, Linear};
 use crate::stack::{self, Plane};
 use crate::timeline::uniform_indices;
@@ -161,7 +161,8 @@ pub(crate) fn read_reusing(
         let stream = frames::stream(&set, limits)?;
         let mut volume = video::read_elementary(&stream, stream_kind, options)?;
         time_video(&mut volume, &set)?;
-        return Ok(vec![describe(volume, &set, &file.transfer_syntax)]);
+        describe(&mut volume, &set, &file.transfer_syntax);
+        return Ok(vec![volume]);
     }
     let module = PixelModule::new(&set, limits)?;
     let source = Source {
@@ -171,41 +172,43 @@ pub(crate) fn read_reusing(
         options,
         scratch: Cell::new(scratch),
     };
-    let volumes = if module.n_frames == 1 {
+    let mut volumes = if module.n_frames == 1 {
         source.single()?
     } else {
         source.multi()?
     };
-    Ok(volumes
-        .into_iter()
-        .map(|v| describe(v, &set, &file.transfer_syntax))
-        .collect())
+    let is_measured = source.is_measured()?;
+    for volume in &mut volumes {
+        describe(volume, &set, &file.transfer_syntax);
+        describe_values(volume, &set, is_measured);
+    }
+    Ok(volumes)
 }
 
-fn refuse_non_images(set: &DataSet<'_>) -> Result<()> {
-    let has_pixels = [
+/// Returns true if the data set holds pixels, or at least their place.
+pub(crate) fn has_pixels(set: &DataSet<'_>) -> bool {
+    let places = [
         tags::PIXEL_DATA,
         tags::FLOAT_PIXEL_DATA,
         tags::DOUBLE_FLOAT_PIXEL_DATA,
-    ]
-    .iter()
-    .any(|&tag| set.has(tag));
+    ];
+    places.iter().any(|&tag| set.has(tag))
+}
+
+fn refuse_non_images(set: &DataSet<'_>) -> Result<()> {
+    let refused = |code, found| Err(Error::refused(FORMAT, code, found, "an image"));
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
-        let found = "a DICOMDIR, an index without pixels";
-        return Err(Error::refused(
-            FORMAT,
-            Code::NoPixels,
-            found,
-            "an image; pass its folder instead",
-        ));
+        return refused(Code::NoPixels, "a DICOMDIR: pass its folder");
     }
-    if !has_pixels {
-        return Err(Error::refused(
-            FORMAT,
-            Code::NoPixels,
-            "no pixel data",
-            "an image",
-        ));
+    if !has_pixels(set) {
+        return if set.has(tags::ROWS) {
+            refused(
+                Code::Truncated,
+                "an image's header that ends before its pixels",
+            )
+        } else {
+            refused(Code::NoPixels, "an object without pixels")
+        };
     }
     if set.has(tags::TOTAL_PIXEL_MATRIX_COLUMNS) {
         let advice = "export one level as a single image";
@@ -263,6 +266,12 @@ impl Source<'_> {
             .and_then(|f| f.rescale)
             .or(self.module.rescale)
             .unwrap_or(Linear::IDENTITY)
+    }
+
+    /// Returns true if the values went through a modality transform.
+    fn is_measured(&self) -> Result<bool> {
+        let frames = placement::frames(self.set, self.module.n_frames)?.unwrap_or_default();
+        Ok(self.module.has_modality_transform() || frames.iter().any(|f| f.rescale.is_some()))
     }
 
     fn single(&self) -> Result<Vec<Volume>> {
@@ -414,7 +423,9 @@ fn place_image(volume: &mut Volume, set: &DataSet<'_>, plane: Option<Plane>) {
         volume.spacing = [None, Some(spacing_h), Some(spacing_w)];
         return;
     }
-    if set.has(tags::IMAGE_ORIENTATION_PATIENT) {
+    let modality = set.code(tags::MODALITY);
+    let is_sliced = matches!(modality.as_deref(), Some("CT" | "MR" | "PT"));
+    if is_sliced || set.has(tags::IMAGE_ORIENTATION_PATIENT) {
         let detail = "orientation, position or spacing is missing or contradicts itself";
         volume.note(Code::OrientationUnknown, detail);
     }
@@ -443,34 +454,37 @@ pub(crate) fn place_stack(mut volume: Volume, stack: stack::Stack) -> Result<Vol
 }
 
 /// Adds what the header says of the whole object.
-pub(crate) fn describe(mut volume: Volume, set: &DataSet<'_>, transfer_syntax: &str) -> Volume {
+fn describe(volume: &mut Volume, set: &DataSet<'_>, transfer_syntax: &str) {
     volume.modality = set.code(tags::MODALITY);
     volume.body_part = set.code(tags::BODY_PART_EXAMINED);
     let photometric = set.code(tags::PHOTOMETRIC_INTERPRETATION);
     volume.inverted = photometric.as_deref() == Some("MONOCHROME1");
-    let mut reasons: Vec<Reason> = Vec::new();
     if is_lossy(set, transfer_syntax) {
-        reasons.push(Reason::new(Code::LossyCompression, "compressed with loss"));
-    }
-    if volume.modality.as_deref() == Some("CT") {
-        let unit = set.code(tags::RESCALE_TYPE);
-        let has_rescale = set.has(tags::RESCALE_SLOPE)
-            || set.has(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
-            || set.has(tags::MODALITY_LUT_SEQUENCE);
-        if has_rescale && matches!(unit.as_deref(), None | Some("HU")) {
-            volume.unit = Some("HU");
-        } else {
-            reasons.push(Reason::new(
-                Code::NotHounsfield,
-                "no rescale to Hounsfield units",
-            ));
-        }
+        volume.note(Code::LossyCompression, "compressed with loss");
     }
     if volume.modality.as_deref() == Some("SEG") {
-        reasons.push(Reason::new(Code::LabelMap, "a segmentation, not an image"));
+        volume.note(Code::LabelMap, "a segmentation, not an image");
     }
-    volume.reasons.extend(reasons);
-    volume
+}
+
+/// Adds what is known of the values' unit; `is_measured` if they went through a modality transform.
+fn describe_values(volume: &mut Volume, set: &DataSet<'_>, is_measured: bool) {
+    let states_rescale = [tags::RESCALE_SLOPE, tags::RESCALE_INTERCEPT]
+        .iter()
+        .any(|&tag| set.text(tag).is_some());
+    if states_rescale && !is_measured {
+        let detail = "RescaleSlope or RescaleIntercept is unusable; values are as stored";
+        volume.note(Code::HeaderRepaired, detail);
+    }
+    if volume.modality.as_deref() != Some("CT") {
+        return;
+    }
+    let unit = set.code(tags::RESCALE_TYPE);
+    if is_measured && matches!(unit.as_deref(), None | Some("HU")) {
+        volume.unit = Some("HU");
+    } else {
+        volume.note(Code::NotHounsfield, "no usable rescale to Hounsfield units");
+    }
 }
 
 fn is_lossy(set: &DataSet<'_>, transfer_syntax: &str) -> bool {

@@ -47,6 +47,14 @@ pub enum Error {
         /// What the file asks for.
         asked: u64,
     },
+    /// One file of several is at fault.
+    #[error("in {name}: {source}")]
+    InFile {
+        /// The file's name, without its folder.
+        name: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// The caller's arguments do not fit each other.
     #[error("{what}: expected {expected}, got {got}")]
     Mismatch {
@@ -105,6 +113,16 @@ impl Error {
         }
     }
 
+    /// Says which of several files is at fault.
+    #[must_use]
+    pub fn in_file(self, path: &std::path::Path) -> Self {
+        let name = path.file_name().unwrap_or_default();
+        Self::InFile {
+            name: name.to_string_lossy().into_owned(),
+            source: Box::new(self),
+        }
+    }
+
     /// Returns the reason code under which reports count this error.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -113,6 +131,7 @@ impl Error {
             Self::Malformed { code, .. } => *code,
             Self::Unsupported { .. } => Code::Unsupported,
             Self::LimitExceeded { .. } => Code::LimitExceeded,
+            Self::InFile { source, .. } => source.code(),
             Self::Mismatch { .. } => Code::Mismatch,
         }
     }

@@ -135,11 +135,11 @@ pub fn canonicalise(volume: Volume) -> Result<Volume> {
     let values = if turn.sources == [0, 1, 2] {
         flipped(stored, [depth, height, width], turn.flips)
     } else {
-        let mut values = memory::with_capacity(stored.len());
+        let mut values = memory::with_capacity(stored.len())?;
         for channel in stored.chunks_exact(depth * height * width) {
             values.extend(turn.read(|start, n, line| {
                 line.extend_from_slice(channel.get(start..start + n).unwrap_or_default());
-            }));
+            })?);
         }
         values
     };
@@ -215,14 +215,17 @@ impl Turn {
     }
 
     /// Builds the canonical grid; `read_line(start, n, line)` appends `n` stored values to `line`.
-    pub(crate) fn read(&self, mut read_line: impl FnMut(usize, usize, &mut Vec<f32>)) -> Vec<f32> {
+    pub(crate) fn read(
+        &self,
+        mut read_line: impl FnMut(usize, usize, &mut Vec<f32>),
+    ) -> Result<Vec<f32>> {
         let [depth, height, width] = self.sides;
         let [by_depth, by_height, by_width] = self.strides;
         let [flip_depth, flip_height, flip_width] = self.flips;
         if by_width != 1 {
             return self.read_turned(read_line);
         }
-        let mut fresh = memory::with_capacity(depth * height * width);
+        let mut fresh = memory::with_capacity(depth * height * width)?;
         for d in 0..depth {
             for h in 0..height {
                 let first = fresh.len();
@@ -234,12 +237,15 @@ impl Turn {
                 }
             }
         }
-        fresh
+        Ok(fresh)
     }
 
     /// As `read`, where stored neighbours become neighbours along D or H: turns tiles of
     /// `LINE` x W, so that cache lines are read whole.
-    fn read_turned(&self, mut read_line: impl FnMut(usize, usize, &mut Vec<f32>)) -> Vec<f32> {
+    fn read_turned(
+        &self,
+        mut read_line: impl FnMut(usize, usize, &mut Vec<f32>),
+    ) -> Result<Vec<f32>> {
         let [depth, height, width] = self.sides;
         let [by_depth, by_height, by_width] = self.strides;
         let [flip_depth, flip_height, flip_width] = self.flips;
@@ -249,7 +255,7 @@ impl Turn {
         } else {
             ((height, flip_height), (depth, by_depth, flip_depth))
         };
-        let mut fresh = memory::zeroed(depth * height * width);
+        let mut fresh = memory::zeroed(depth * height * width)?;
         let mut tile = vec![0.0; LINE * width];
         let mut line = Vec::with_capacity(LINE);
         for s in 0..slow.0 {
@@ -276,7 +282,7 @@ impl Turn {
                 }
             }
         }
-        fresh
+        Ok(fresh)
     }
 }
 

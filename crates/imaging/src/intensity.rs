@@ -56,7 +56,8 @@ impl Window {
         Self::new(low, high, volume.inverted)
     }
 
-    fn new(low: f64, high: f64, inverted: bool) -> Self {
+    /// Returns the window between two values.
+    pub(crate) fn new(low: f64, high: f64, inverted: bool) -> Self {
         let span = high - low;
         let is_constant = span <= 0.0;
         let factor = if is_constant { 0.0 } else { 1.0 / span };

@@ -26,11 +26,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 4 GiB of bytes, 2^30 voxels (4 GiB), 16,384 frames, 120 s.
+    /// 4 GiB of bytes, 2^29 voxels (2 GiB; a CT of 512 x 512 x 2048), 16,384 frames, 120 s.
     fn default() -> Self {
         Self {
             max_bytes: 4 << 30,
-            max_voxels: 1 << 30,
+            max_voxels: 1 << 29,
             max_frames: 16_384,
             max_parts: 16_384,
             max_seconds: 120,

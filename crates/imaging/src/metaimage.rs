@@ -54,7 +54,7 @@ pub(crate) fn read(
                 let n = grid.n_stored_channels;
                 let [_, _, height, width] = grid.shape;
                 let strides = [1, n * width * height, n * width, n];
-                gather(all, index * grid.part_len(), grid.shape, strides)
+                gather(all, index * grid.part_len(), grid.shape, strides)?
             }
             None => Vec::new(),
         };

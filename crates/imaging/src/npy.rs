@@ -70,7 +70,7 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let values = if is_as_stored {
         stored
     } else {
-        gather(&stored, 0, shape, strides(&header, &meaning))
+        gather(&stored, 0, shape, strides(&header, &meaning))?
     };
     let kind = if depth == 1 {
         Kind::Image

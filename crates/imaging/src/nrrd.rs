@@ -48,7 +48,7 @@ pub(crate) fn read(
     for index in 0..axes.n_parts {
         let values = match &whole {
             Some(_) if axes.is_as_stored => whole.take().unwrap_or_default(),
-            Some(all) => gather(all, index * axes.part_stride, axes.shape, axes.strides),
+            Some(all) => gather(all, index * axes.part_stride, axes.shape, axes.strides)?,
             None => Vec::new(),
         };
         let mut volume = Volume::new(values, axes.shape, axes.kind)?;

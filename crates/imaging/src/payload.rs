@@ -106,7 +106,7 @@ impl<'a> Stored<'a> {
             return self.inflate_in_place(n_values, wrapper, limits);
         }
         let raw = self.raw(n_values, limits)?;
-        let mut values = memory::with_capacity(n_values);
+        let mut values = memory::with_capacity(n_values)?;
         extend_f32(&mut values, raw.voxels(), self.layout, self.map)?;
         Ok((values, raw.n_behind))
     }
@@ -124,7 +124,7 @@ impl<'a> Stored<'a> {
         let (skip, n_bytes) = self.extent(n_values)?;
         let n_total = self.agree(skip, n_bytes, limits)?;
         let n_floats = n_values + skip.div_ceil(size_of::<f32>());
-        let mut values = memory::zeroed(n_floats);
+        let mut values = memory::zeroed(n_floats)?;
         let stream_start = n_floats * size_of::<f32>() - n_total;
         let all: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         let stream = all.get_mut(stream_start..).unwrap_or_default();
@@ -155,7 +155,7 @@ impl<'a> Stored<'a> {
     pub(crate) fn turned(&self, voxels: &[u8], turn: Option<&Turn>) -> Result<Vec<f32>> {
         let width = self.layout.0.n_bytes();
         let Some(turn) = turn else {
-            let mut values = memory::with_capacity(voxels.len() / width);
+            let mut values = memory::with_capacity(voxels.len() / width)?;
             extend_f32(&mut values, voxels, self.layout, self.map)?;
             return Ok(values);
         };
@@ -168,7 +168,7 @@ impl<'a> Stored<'a> {
                 outcome = Err(error);
             }
         });
-        outcome.map(|()| values)
+        outcome.and(values)
     }
 
     /// Returns the bytes in front of the voxels and those of the voxels.
@@ -200,10 +200,10 @@ pub(crate) fn gather(
     start: usize,
     sides: [usize; 4],
     strides: [usize; 4],
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let [n_channels, depth, height, width] = sides;
     let [by_channel, by_depth, by_height, by_width] = strides;
-    let mut gathered = memory::with_capacity(n_channels * depth * height * width);
+    let mut gathered = memory::with_capacity(n_channels * depth * height * width)?;
     for c in 0..n_channels {
         for d in 0..depth {
             for h in 0..height {
@@ -217,7 +217,7 @@ pub(crate) fn gather(
             }
         }
     }
-    gathered
+    Ok(gathered)
 }
 
 /// Parses `n_values` numbers of text, separated by white space or commas.
@@ -355,11 +355,11 @@ mod tests {
     fn gathering_permutes() {
         let values: Vec<f32> = (0_u8..24).map(f32::from).collect();
         // Stored as [H=4, W=2, C=3], channel fastest.
-        let planes = gather(&values, 0, [3, 1, 4, 2], [1, 0, 6, 3]);
+        let planes = gather(&values, 0, [3, 1, 4, 2], [1, 0, 6, 3]).unwrap();
         assert_eq!(planes[..8], [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0]);
         assert_eq!(planes[16..18], [2.0, 5.0]);
         assert_eq!(
-            gather(&values, 8, [1, 2, 2, 2], [0, 8, 2, 1])[4..6],
+            gather(&values, 8, [1, 2, 2, 2], [0, 8, 2, 1]).unwrap()[4..6],
             [16.0, 17.0]
         );
     }

@@ -115,11 +115,10 @@ pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
         return Ok(vec![video::read_file(path, options)?]);
     }
     let bytes = read_whole(path, &options.limits)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
     let stem = stem(path);
     let siblings = |name: &str| match name.strip_prefix('*') {
-        Some(end) => read_sibling(folder, &format!("{stem}{end}"), &options.limits),
-        None => read_sibling(folder, name, &options.limits),
+        Some(end) => read_sibling(path, &format!("{stem}{end}"), &options.limits),
+        None => read_sibling(path, name, &options.limits),
     };
     read_with_siblings(&bytes, &siblings, options)
 }
@@ -167,6 +166,7 @@ pub(crate) fn unknown_format(bytes: &[u8]) -> Error {
 /// # Errors
 /// `Io`.
 pub fn read_head(path: &Path) -> Result<Vec<u8>> {
+    check_regular(path)?;
     let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
     let mut head = Vec::with_capacity(SNIFF_BYTES);
     file.take(SNIFF_BYTES as u64)
@@ -190,17 +190,11 @@ pub fn read_whole(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
 /// # Errors
 /// As `read_whole`.
 pub(crate) fn read_whole_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits) -> Result<()> {
+    check_regular(path)?;
     let file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
     let status = file
         .metadata()
         .map_err(|e| Error::io("asking for the file's size", e))?;
-    if !status.is_file() {
-        return Err(Error::Mismatch {
-            what: "path",
-            expected: "a regular file or a folder".into(),
-            got: "neither".into(),
-        });
-    }
     let n_bytes = limits.bytes(status.len())?;
     bytes.clear();
     bytes.reserve_exact(n_bytes);
@@ -211,8 +205,25 @@ pub(crate) fn read_whole_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits)
     Ok(())
 }
 
-/// Reads a file beside a header; the name must be a plain file name.
-fn read_sibling(folder: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>> {
+/// Refuses pipes and devices before they are opened: opening a pipe can wait for ever.
+fn check_regular(path: &Path) -> Result<()> {
+    let status = std::fs::metadata(path).map_err(|e| Error::io("opening the file", e))?;
+    if status.is_file() {
+        return Ok(());
+    }
+    Err(Error::Mismatch {
+        what: "path",
+        expected: "a regular file or a folder".into(),
+        got: "neither".into(),
+    })
+}
+
+/// Reads a file beside a header: a plain name, another file, and no link out of the folder.
+fn read_sibling(header: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>> {
+    let folder = match header.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
     let mut parts = Path::new(name).components();
     let plain = matches!(
         (parts.next(), parts.next()),
@@ -226,5 +237,18 @@ fn read_sibling(folder: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>> {
             "a plain file name beside the header",
         ));
     }
-    read_whole(&folder.join(name), limits)
+    let resolved = |path: &Path| {
+        path.canonicalize()
+            .map_err(|e| Error::io("finding the data file beside the header", e))
+    };
+    let data_file = resolved(&folder.join(name))?;
+    if data_file.parent() != Some(&resolved(folder)?) || data_file == resolved(header)? {
+        return Err(Error::refused(
+            "detached header",
+            Code::Malformed,
+            "a data file that is the header itself or a link out of its folder",
+            "another file in the header's folder",
+        ));
+    }
+    read_whole(&data_file, limits)
 }

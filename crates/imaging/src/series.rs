@@ -30,6 +30,8 @@ pub(crate) enum Header {
     Alone,
     /// A DICOMDIR.
     Index,
+    /// A report, a plan, a presentation state: nothing that has pixels.
+    NoImage,
 }
 
 /// One slice of a series.
@@ -76,6 +78,9 @@ fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header> {
 fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
         return Ok(Header::Index);
+    }
+    if !dicom::has_pixels(set) && !set.has(tags::ROWS) {
+        return Ok(Header::NoImage);
     }
     let text = |tag| {
         set.text(tag)
@@ -151,6 +156,11 @@ fn split_grid(slices: &[Slice], members: Vec<usize>) -> Vec<Vec<usize>> {
     vec![members]
 }
 
+/// Returns true if the members are one instance, however often it is there.
+pub(crate) fn is_one_slice(slices: &[Slice], members: &[usize]) -> bool {
+    without_copies(slices, members).len() == 1
+}
+
 /// Keeps the first copy of each instance; slices without an instance identifier are all kept.
 fn without_copies(slices: &[Slice], members: &[usize]) -> Vec<usize> {
     let mut seen: HashSet<&str> = HashSet::new();
@@ -191,15 +201,17 @@ pub(crate) fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<Vol
     limits.parts(files.len() as u64)?;
     let slices: Vec<Slice> = files
         .par_iter()
-        .map(|path| match read_header(path, limits)? {
-            Header::Slice(slice) => Ok(*slice),
-            Header::Alone | Header::Index => Err(Error::refused(
-                "dicom series",
-                Code::PositionUnknown,
-                "a file that is no slice",
-                "position, orientation and spacing in every file",
-            )),
-        })
+        .map(
+            |path| match read_header(path, limits).map_err(|e| e.in_file(path))? {
+                Header::Slice(slice) => Ok(*slice),
+                Header::Alone | Header::Index | Header::NoImage => Err(Error::refused(
+                    "dicom series",
+                    Code::PositionUnknown,
+                    "a file that is no slice",
+                    "position, orientation and spacing in every file",
+                )),
+            },
+        )
         .collect::<Result<_>>()?;
     let everything: Vec<usize> = (0..slices.len()).collect();
     let unique = without_copies(&slices, &everything);
@@ -218,10 +230,44 @@ pub(crate) fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<Vol
     let mut volume = read_slices(&ordered, options)?;
     let n_copies = slices.len() - unique.len();
     if n_copies > 0 {
+        check_copies(files, &slices, &unique, options)?;
         let detail = format!("{n_copies} further copies of slices that are there already");
         volume.note(Code::DuplicateInstance, detail);
     }
     dicom::place_stack(volume, stack)
+}
+
+/// Refuses a series in which one instance stands for different pixels: which ones are meant?
+fn check_copies(
+    files: &[PathBuf],
+    slices: &[Slice],
+    unique: &[usize],
+    options: &ReadOptions,
+) -> Result<()> {
+    let first_of = |instance: &str| {
+        let is_same = |&&index: &&usize| slices.get(index).is_some_and(|s| s.instance == instance);
+        unique
+            .iter()
+            .find(is_same)
+            .and_then(|&index| files.get(index))
+    };
+    for (index, (slice, path)) in slices.iter().zip(files).enumerate() {
+        let Some(first) = first_of(&slice.instance).filter(|_| !unique.contains(&index)) else {
+            continue;
+        };
+        let copy = read_slice(path, &mut Scratch::default(), options)?;
+        let kept = read_slice(first, &mut Scratch::default(), options)?;
+        if copy.shape() != kept.shape() || copy.values() != kept.values() {
+            return Err(Error::refused(
+                "dicom series",
+                Code::DuplicatePosition,
+                "one instance identifier on slices with different pixels",
+                "copies that are equal",
+            )
+            .in_file(path));
+        }
+    }
+    Ok(())
 }
 
 /// Reads ordered slices side by side; the first one describes them all.
@@ -238,7 +284,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
-    let mut values = memory::zeroed(n_values);
+    let mut values = memory::zeroed(n_values)?;
     let mut planes = planes_of_slices(&mut values, ordered.len(), height * width);
     let (head, tail) = planes.split_at_mut(1);
     fill(head, &first);
@@ -248,7 +294,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
         .with_min_len(8)
         .map_init(Scratch::default, |scratch, (slots, path)| {
             let mut slice = read_slice(path, scratch, options)?;
-            check_alike(&first, &slice)?;
+            check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
             fill(std::slice::from_mut(slots), &slice);
             let reasons = std::mem::take(&mut slice.reasons);
             scratch.values = slice.into_values();
@@ -317,6 +363,10 @@ struct Scratch {
 }
 
 fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
+    read_one(path, scratch, options).map_err(|error| error.in_file(path))
+}
+
+fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
     read_whole_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
     let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;

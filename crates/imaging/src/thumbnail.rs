@@ -17,6 +17,9 @@ const LINE_PX: usize = 2;
 const MAX_ENLARGEMENT: f64 = 4.0;
 /// Frames of a video that are shown.
 const N_FRAMES: usize = 6;
+/// CT is shown in the usual soft-tissue window, level 40 and width 400: the whole range would show
+/// bone on flat grey.
+const SOFT_TISSUE_HU: [f64; 2] = [-160.0, 240.0];
 /// What a person sees of the range of values.
 const PERCENTILES: [f64; 2] = [0.5, 99.5];
 
@@ -50,7 +53,10 @@ pub fn thumbnail(volume: &Volume, max_side: usize) -> Picture {
         _ => planes.len(),
     };
     let layout = Layout::new(&planes, n_columns, max_side);
-    let window = Window::of(volume, PERCENTILES);
+    let window = match volume.unit {
+        Some("HU") => Window::new(SOFT_TISSUE_HU[0], SOFT_TISSUE_HU[1], false),
+        _ => Window::of(volume, PERCENTILES),
+    };
     let mut picture = Picture {
         width: layout.width(),
         height: layout.height(),

@@ -90,6 +90,8 @@ fn refused(path: &Path, code: Code, message: String) -> Entry {
 struct Files<'a> {
     npy: Option<&'a Path>,
     thumbnail: Option<&'a Path>,
+    /// What is being read, with links resolved: never written to.
+    inputs: Vec<PathBuf>,
     is_numbered: bool,
     n_written: usize,
 }
@@ -103,9 +105,27 @@ impl<'a> Files<'a> {
         Self {
             npy: arguments.npy.as_deref(),
             thumbnail: arguments.thumbnail.as_deref(),
+            inputs: inputs(arguments, entries),
             is_numbered: n_objects > 1,
             n_written: 0,
         }
+    }
+
+    /// Refuses to write over what is read, or over the other result.
+    fn check(&self, path: &Path) -> anyhow::Result<()> {
+        if self.npy.is_some() && self.npy == self.thumbnail {
+            anyhow::bail!("--npy and --thumbnail name the same file; give each its own");
+        }
+        let is_input = path
+            .canonicalize()
+            .is_ok_and(|path| self.inputs.contains(&path));
+        if is_input {
+            anyhow::bail!(
+                "{} is being read; give the result another name",
+                path.display()
+            );
+        }
+        Ok(())
     }
 
     /// Writes what was asked for and notes the names in the report.
@@ -114,16 +134,32 @@ impl<'a> Files<'a> {
         self.n_written += 1;
         if let Some(path) = self.npy {
             let path = numbered(path, number);
+            self.check(&path)?;
             write_whole(&path, |out| Ok(write_npy(out, volume)?))?;
             report.npy = Some(path.to_string_lossy().into_owned());
         }
         if let Some(path) = self.thumbnail {
             let path = numbered(path, number);
+            self.check(&path)?;
             write_whole(&path, |out| write_picture(out, volume))?;
             report.thumbnail = Some(path.to_string_lossy().into_owned());
         }
         Ok(())
     }
+}
+
+fn inputs(arguments: &InspectArguments, entries: &[Entry]) -> Vec<PathBuf> {
+    if arguments.npy.is_none() && arguments.thumbnail.is_none() {
+        return Vec::new();
+    }
+    let objects = entries.iter().filter_map(|entry| match entry {
+        Entry::Object(object) => Some(object.files.iter()),
+        Entry::Skipped(_) => None,
+    });
+    objects
+        .flatten()
+        .filter_map(|file| file.canonicalize().ok())
+        .collect()
 }
 
 fn write_picture(out: &mut impl Write, volume: &Volume) -> anyhow::Result<()> {

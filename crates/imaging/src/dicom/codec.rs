@@ -91,11 +91,12 @@ fn video(transfer_syntax: &str) -> Option<Elementary> {
 }
 
 fn unknown_syntax(uid: &str) -> Error {
-    let legal = uid.len() <= 64 && uid.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let name = if legal {
+    let is_standard = uid.starts_with("1.2.840.10008.1.2") && uid.len() <= 32;
+    let is_number = uid.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let name = if is_standard && is_number {
         uid
     } else {
-        "that is no valid identifier"
+        "of a private or unknown kind"
     };
     let advice =
         "convert it to Explicit VR Little Endian, for example with dcmtk's dcmconv or gdcmconv";

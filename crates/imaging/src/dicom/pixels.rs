@@ -97,7 +97,14 @@ impl PixelModule {
             let wanted = "1, 8, 16, 32 or 64 bits allocated that hold the stored ones";
             return Err(Error::malformed(FORMAT, found, wanted));
         }
-        let signed = set.u16(tags::PIXEL_REPRESENTATION) == Some(1);
+        let signed = match set.u16(tags::PIXEL_REPRESENTATION) {
+            None | Some(0) => false,
+            Some(1) => true,
+            Some(other) => {
+                let found = format!("PixelRepresentation {other}");
+                return Err(Error::malformed(FORMAT, found, "0 or 1"));
+            }
+        };
         let n_samples = usize::from(set.u16(tags::SAMPLES_PER_PIXEL).unwrap_or(1));
         let modality = set.first_item(tags::MODALITY_LUT_SEQUENCE)?;
         Ok(Self {
@@ -118,6 +125,11 @@ impl PixelModule {
             rescale: rescale(set),
             order: set.order(),
         })
+    }
+
+    /// Returns true if stored values become measurements.
+    pub(crate) fn has_modality_transform(&self) -> bool {
+        self.rescale.is_some() || self.modality_table.is_some()
     }
 
     /// Returns 1 for grey and 3 for colour.
@@ -367,20 +379,24 @@ pub(crate) fn n_frames(set: &DataSet<'_>) -> Result<u64> {
     }
 }
 
-fn rescale(set: &DataSet<'_>) -> Option<Linear> {
+/// Reads the rescale of a data set, or of a Pixel Value Transformation item.
+pub(crate) fn rescale(set: &DataSet<'_>) -> Option<Linear> {
     let slope = set.decimal(tags::RESCALE_SLOPE)?;
     let intercept = set.decimal(tags::RESCALE_INTERCEPT)?;
     (slope.is_finite() && intercept.is_finite() && slope != 0.0)
         .then_some(Linear { slope, intercept })
 }
 
-/// Reads a Pixel Value Transformation item or a data set's own rescale.
-pub(crate) fn rescale_of(item: &DataSet<'_>) -> Option<Linear> {
-    rescale(item)
-}
-
 fn photometric(set: &DataSet<'_>, n_samples: usize, signed: bool) -> Result<Photometric> {
     let stated = set.code(tags::PHOTOMETRIC_INTERPRETATION);
+    if stated.is_none() && set.text(tags::PHOTOMETRIC_INTERPRETATION).is_some() {
+        let found = "a PhotometricInterpretation that is no code";
+        return Err(Error::malformed(
+            FORMAT,
+            found,
+            "capitals, digits and underscores",
+        ));
+    }
     let found = match (stated.as_deref(), n_samples) {
         (Some("MONOCHROME1"), 1) => Photometric::Monochrome1,
         (Some("MONOCHROME2") | None, 1) => Photometric::Monochrome2,
@@ -533,7 +549,7 @@ fn in_order(
                 return Ok((planes.values, is_sign_mismatch));
             }
             if values.is_empty() {
-                values = memory::zeroed(n_channels * n_wanted * n_pixels);
+                values = memory::zeroed(n_channels * n_wanted * n_pixels)?;
             }
             for (channel, plane) in planes.values.chunks_exact(n_pixels).enumerate() {
                 let start = (channel * n_wanted + depth) * n_pixels;
@@ -680,7 +696,7 @@ fn native_values(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Vec<f32>> {
         let mut values = wanted.scratch.take();
         let n_values = wanted.frames.len() * n_pixels;
         if values.capacity() < n_values {
-            values = memory::with_capacity(n_values);
+            values = memory::with_capacity(n_values)?;
         }
         values.clear();
         for (&index, &map) in wanted.frames.iter().zip(&wanted.maps) {

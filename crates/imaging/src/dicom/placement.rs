@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use dicom_dictionary_std::tags;
 
 use super::dataset::DataSet;
-use super::pixels::rescale_of;
+use super::pixels::rescale;
 use crate::error::{Error, Result};
 use crate::reason::Code;
 use crate::samples::Linear;
@@ -86,7 +86,7 @@ impl Groups {
             groups.spacing_mm = item.decimal_array(tags::PIXEL_SPACING);
         }
         if let Some(item) = set.first_item(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)? {
-            groups.rescale = rescale_of(&item);
+            groups.rescale = rescale(&item);
         }
         let [stack, time, echo, b_value, segment] = &mut groups.key;
         if let Some(item) = set.first_item(tags::FRAME_CONTENT_SEQUENCE)? {
