@@ -1,6 +1,7 @@
 //! One compressed frame -> samples, by transfer syntax. Sides are compared with the header's
 //! before any codec reserves memory.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dicom_dictionary_std::uids;
@@ -277,7 +278,7 @@ fn jpeg_ls(frame: &[u8], expected: Expected) -> Result<Decoded> {
     let declared = codestream::jpeg(frame)?;
     check_sides("jpeg-ls", &declared, expected)?;
     let bytes = charls::CharLS::default()
-        .decode(frame)
+        .decode(&ended(frame))
         .map_err(|e| failed("jpeg-ls", e))?;
     let samples: Vec<i32> = if declared.precision > 8 {
         let (chunks, _) = bytes.as_chunks::<2>();
@@ -301,6 +302,16 @@ fn jpeg_ls(frame: &[u8], expected: Expected) -> Result<Decoded> {
         signed: None,
         colour: Colour::AsHeader,
     })
+}
+
+/// Ends the stream with its marker. CharLS 2.4 notices the end of the data only if the last bit
+/// falls on it, and else goes on for 2^31 zero bits; a marker it never passes.
+fn ended(frame: &[u8]) -> Cow<'_, [u8]> {
+    if matches!(frame, [.., 0xFF, 0xD9] | [.., 0xFF, 0xD9, 0]) {
+        Cow::Borrowed(frame)
+    } else {
+        Cow::Owned([frame, &[0xFF, 0xD9]].concat())
+    }
 }
 
 /// Planes -> samples by pixel.
