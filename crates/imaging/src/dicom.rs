@@ -416,7 +416,7 @@ fn place_image(volume: &mut Volume, set: &DataSet<'_>, plane: Option<Plane>) {
     if let Some(plane) = plane {
         let thickness = set
             .decimal(tags::SLICE_THICKNESS)
-            .filter(|t| t.is_finite() && *t > 0.0);
+            .filter(|t| stack::PLAUSIBLE_MM.contains(t));
         let step = plane.normal().map(|x| x * thickness.unwrap_or(1.0));
         let [spacing_h, spacing_w] = plane.spacing_mm;
         volume.affine = Some(plane.affine(step));

@@ -43,16 +43,16 @@ impl Affine {
         [length(d), length(h), length(w)]
     }
 
-    /// Returns true if every entry is finite and the three axes span a space.
+    /// Returns true if every entry is finite, the three axes span a space, and their lengths can
+    /// be told from 0 and from infinity.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         let [w, h, d, origin] = self.columns();
-        let finite = [w, h, d, origin]
-            .iter()
-            .flatten()
-            .all(|value| value.is_finite());
-        let volume = dot(cross(w, h), d).abs();
-        finite && volume > 1e-6 * length(w) * length(h) * length(d) && volume > 0.0
+        let lengths = [w, h, d].map(length);
+        let is_finite = origin.iter().chain(&lengths).all(|x| x.is_finite());
+        // Of unit vectors: the product of lengths may leave the range of f64.
+        let volume = dot(cross(unit(w), unit(h)), unit(d)).abs();
+        is_finite && lengths.iter().all(|&l| l > 0.0) && volume > 1e-6
     }
 
     /// Returns the patient axis (0 = x, 1 = y, 2 = z) nearest to each of D, H, W, and whether the
@@ -478,6 +478,16 @@ mod tests {
         );
         let once = canonicalise(labelled(affine)).unwrap();
         assert_eq!(canonicalise(once.clone()).unwrap(), once);
+    }
+
+    #[test]
+    fn axes_too_short_or_long_for_a_length_are_not_usable() {
+        let scaled =
+            |x| Affine::from_columns([x, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0; 3]);
+        assert!(scaled(0.7).is_usable() && scaled(1e-9).is_usable());
+        for x in [0.0, 1e-200, 1e200, f64::NAN] {
+            assert!(!scaled(x).is_usable(), "{x}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! DICOM PS3.3 C.7.6.2.1.1: the direction cosines of a row and of a column, and the position of
 //! the first voxel, in the patient's LPS system.
 
+use std::ops::RangeInclusive;
+
 use crate::error::{Error, Result};
 use crate::geometry::{Affine, cross, dot, length, unit};
 use crate::reason::{Code, Reason};
@@ -15,6 +17,8 @@ const SAME_POSITION: f64 = 0.01;
 /// Direction cosines and relative spacings that differ by less are the same: both are written as
 /// rounded text, in some archives with other digits in each slice.
 const SAME_GRID: f64 = 1e-3;
+/// Sizes beyond are no lengths in a patient, and their squares no numbers.
+pub(crate) const PLAUSIBLE_MM: RangeInclusive<f64> = 1e-6..=1e6;
 /// Shear below this angle is rounding.
 const TILT_DEGREES: f64 = 0.5;
 
@@ -41,8 +45,8 @@ impl Plane {
         let [w0, w1, w2, h0, h1, h2] = orientation;
         let (w, h) = ([w0, w1, w2], [h0, h1, h2]);
         let is_unit = |v| (length(v) - 1.0).abs() < 1e-2;
-        let is_positive = spacing_mm.iter().all(|&s| s.is_finite() && s > 0.0);
-        let is_placed = position.iter().all(|p| p.is_finite());
+        let is_positive = spacing_mm.iter().all(|s| PLAUSIBLE_MM.contains(s));
+        let is_placed = position.iter().all(|p| p.abs() <= *PLAUSIBLE_MM.end());
         (is_unit(w) && is_unit(h) && dot(w, h).abs() < 1e-2 && is_positive && is_placed).then(
             || Self {
                 along_w: unit(w),

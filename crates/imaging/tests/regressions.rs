@@ -28,7 +28,15 @@ fn files_that_once_broke_a_reader_are_read_or_refused_in_time() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         let start = Instant::now();
-        let _ = read_bytes(&bytes, &options);
+        for volume in read_bytes(&bytes, &options).into_iter().flatten() {
+            let is_sound = |mm: &f64| mm.is_finite() && *mm > 0.0;
+            let spacing = volume.spacing;
+            assert!(
+                spacing.iter().flatten().all(is_sound),
+                "{spacing:?} in {}",
+                path.display()
+            );
+        }
         let _ = read_file(&path, &options);
         if let Ok((objects, _)) = find_objects(&path, &options) {
             objects

@@ -13,7 +13,7 @@ use super::pixels::rescale;
 use crate::error::{Error, Result};
 use crate::reason::Code;
 use crate::samples::Linear;
-use crate::stack::Plane;
+use crate::stack::{PLAUSIBLE_MM, Plane};
 
 /// What one frame says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,7 +169,7 @@ fn dose_grid(set: &DataSet<'_>, offsets: &[f64], n_frames: usize) -> Option<Vec<
 pub(crate) fn in_plane(set: &DataSet<'_>) -> (Option<[f64; 2]>, Option<Code>) {
     let usable = |tag| {
         set.decimal_array::<2>(tag)
-            .filter(|s| s.iter().all(|&x| x > 0.0))
+            .filter(|s| s.iter().all(|x| PLAUSIBLE_MM.contains(x)))
     };
     if let Some(spacing) = usable(tags::PIXEL_SPACING) {
         return (Some(spacing), None);
@@ -204,11 +204,11 @@ fn ultrasound_spacing(set: &DataSet<'_>) -> Option<[f64; 2]> {
             region
                 .f64(tag)
                 .map(|cm: f64| cm.abs() * 10.0)
-                .filter(|mm| *mm > 0.0)
+                .filter(|mm| PLAUSIBLE_MM.contains(mm))
         };
         let spacing = [mm(tags::PHYSICAL_DELTA_Y)?, mm(tags::PHYSICAL_DELTA_X)?];
         let differs = |a: &[f64; 2]| a.iter().zip(spacing).any(|(a, b)| (a - b).abs() > 0.01 * b);
-        if agreed.as_ref().is_some_and(differs) || spacing.iter().any(|s| !s.is_finite()) {
+        if agreed.as_ref().is_some_and(differs) {
             return None;
         }
         agreed = Some(spacing);
@@ -227,7 +227,8 @@ pub(crate) enum Depth {
 
 /// Decides what a multi-frame without positions counts along.
 pub(crate) fn depth_meaning(set: &DataSet<'_>, is_colour: bool) -> Depth {
-    let positive = |x: &f64| x.is_finite() && *x > 0.0;
+    // Milliseconds, and frames a second.
+    let positive = |x: &f64| (1e-6..=1e9).contains(x);
     if let Some(ms) = set.decimal(tags::FRAME_TIME).filter(positive) {
         return Depth::Time(Some(ms / 1000.0));
     }
