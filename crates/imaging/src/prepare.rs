@@ -128,6 +128,24 @@ pub struct Input {
 }
 
 impl Input {
+    /// Takes values that were prepared elsewhere, e.g. for a public encoder.
+    ///
+    /// # Errors
+    /// `Mismatch` if the shape has another number of values.
+    pub fn new(values: Vec<f32>, shape: [usize; 4]) -> Result<Self> {
+        let n_values = shape
+            .iter()
+            .try_fold(1_usize, |n, &side| n.checked_mul(side));
+        if n_values != Some(values.len()) {
+            return Err(Error::Mismatch {
+                what: "values of an input",
+                expected: format!("{shape:?}"),
+                got: values.len().to_string(),
+            });
+        }
+        Ok(Self { values, shape })
+    }
+
     /// Returns the values, W fastest.
     #[must_use]
     pub fn values(&self) -> &[f32] {

@@ -1,0 +1,102 @@
+//! The tiles for AVX-512, AVX512-BF16 and AVX512-VNNI.
+//!
+//! A tile keeps `ROWS` x 32 sums in registers; each step of k loads 32 columns and broadcasts one
+//! unit of each row. A macro writes the loop once: a function generic over the instruction could
+//! not be compiled for each one's features.
+
+#![allow(
+    unsafe_code,
+    reason = "vector loads and stores, calls of detected features"
+)]
+
+use std::arch::x86_64::{
+    _MM_HINT_T0, _mm_prefetch, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_storeu_si512,
+};
+use std::mem::transmute;
+
+use super::{MR, Tile, UnitRow};
+
+/// How many steps of k ahead a panel is fetched into the first-level cache.
+const AHEAD: usize = 12;
+
+macro_rules! tile {
+    ($tile:ident, $sums:ident, $features:literal, $term:expr) => {
+        /// Computes one tile; every number of rows is a loop of its own, so that sums stay in
+        /// registers.
+        pub(crate) fn $tile(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+            // SAFETY: this function is handed out only where the CPU has these features.
+            unsafe {
+                match n_rows {
+                    0 => {}
+                    1 => $sums::<1>(rows, panel, tile),
+                    2 => $sums::<2>(rows, panel, tile),
+                    3 => $sums::<3>(rows, panel, tile),
+                    4 => $sums::<4>(rows, panel, tile),
+                    5 => $sums::<5>(rows, panel, tile),
+                    6 => $sums::<6>(rows, panel, tile),
+                    7 => $sums::<7>(rows, panel, tile),
+                    8 => $sums::<8>(rows, panel, tile),
+                    9 => $sums::<9>(rows, panel, tile),
+                    10 => $sums::<10>(rows, panel, tile),
+                    11 => $sums::<11>(rows, panel, tile),
+                    _ => $sums::<MR>(rows, panel, tile),
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn $sums<const ROWS: usize>(rows: &[[u32; MR]], panel: &[UnitRow], tile: &mut Tile) {
+            let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+            for (row, columns) in rows.iter().zip(panel) {
+                let columns = columns.0.as_ptr();
+                // SAFETY: 32 units are two vectors; a prefetch may name any address.
+                let columns = unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(AHEAD * 32).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(AHEAD * 32 + 16).cast());
+                    [
+                        _mm512_loadu_si512(columns.cast()),
+                        _mm512_loadu_si512(columns.add(16).cast()),
+                    ]
+                };
+                for (sums, &unit) in sums.iter_mut().zip(row) {
+                    let unit = _mm512_set1_epi32(unit.cast_signed());
+                    sums[0] = $term(sums[0], unit, columns[0]);
+                    sums[1] = $term(sums[1], unit, columns[1]);
+                }
+            }
+            for (out, sums) in tile.iter_mut().zip(sums) {
+                let out = out.0.as_mut_ptr();
+                // SAFETY: 32 results are two vectors.
+                unsafe {
+                    _mm512_storeu_si512(out.cast(), sums[0]);
+                    _mm512_storeu_si512(out.add(16).cast(), sums[1]);
+                }
+            }
+        }
+    };
+}
+
+tile!(tile_f32, sum_f32, "avx512f", |sum, row, column| {
+    let [sum, row, column] = [sum, row, column].map(|bits| _mm512_castsi512_ps(bits));
+    _mm512_castps_si512(_mm512_fmadd_ps(row, column, sum))
+});
+
+tile!(
+    tile_bf16,
+    sum_bf16,
+    "avx512f,avx512bf16",
+    |sum, row, column| {
+        // SAFETY: a vector of 32 bf16 is 512 bits, whatever they are.
+        let [row, column] = unsafe { [transmute(row), transmute(column)] };
+        _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), row, column))
+    }
+);
+
+tile!(
+    tile_int8,
+    sum_int8,
+    "avx512f,avx512vnni",
+    |sum, row, column| { _mm512_dpbusd_epi32(sum, row, column) }
+);

@@ -1,0 +1,159 @@
+//! Chooses, once at run time, the kernels that this CPU can run.
+
+use super::{MR, Precision, Tile, UnitRow, portable};
+
+/// Computes one tile: `tile[i][j] = sum over k of rows[k][i] * panel[k][j]`, for the first
+/// `n_rows` rows; the others are left as they were.
+pub(crate) type TileFn = fn(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, &mut Tile);
+
+/// Which vector instructions element-wise loops are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isa {
+    /// What every CPU of the architecture has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL, and AVX2 and FMA.
+    Avx512,
+}
+
+/// The kernels of one CPU.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kernels {
+    pub(crate) isa: Isa,
+    f32: TileFn,
+    bf16: TileFn,
+    int8: TileFn,
+    /// Products of bf16 are as fast as the hardware's own, not emulated.
+    pub(crate) has_bf16: bool,
+    /// So are those of int8.
+    pub(crate) has_int8: bool,
+}
+
+/// A loop worth compiling for several instruction sets; `run` must be `#[inline(always)]`.
+pub(crate) trait Task {
+    type Output;
+    fn run(self) -> Self::Output;
+}
+
+impl Kernels {
+    /// Returns the plain Rust kernels, correct everywhere.
+    pub(crate) fn portable() -> Self {
+        Self {
+            isa: Isa::Portable,
+            f32: portable::tile_f32,
+            bf16: portable::tile_bf16,
+            int8: portable::tile_int8,
+            has_bf16: false,
+            has_int8: false,
+        }
+    }
+
+    /// Returns the best kernels that this CPU can run.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn detect() -> Self {
+        Self::portable()
+    }
+
+    /// Returns the best kernels that this CPU can run.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn detect() -> Self {
+        let all = Self::available();
+        all.last().copied().unwrap_or_else(Self::portable)
+    }
+
+    /// Returns every set of kernels that this CPU can run, the best last.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn available() -> Vec<Self> {
+        let mut all = vec![Self::portable()];
+        if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+            return all;
+        }
+        let avx2 = Self {
+            isa: Isa::Avx2,
+            f32: super::avx2::tile_f32,
+            bf16: super::avx2::tile_bf16,
+            int8: super::avx2::tile_int8,
+            ..Self::portable()
+        };
+        all.push(avx2);
+        let has_avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        if !has_avx512 {
+            return all;
+        }
+        let mut avx512 = Self {
+            isa: Isa::Avx512,
+            f32: super::avx512::tile_f32,
+            ..avx2
+        };
+        all.push(avx512);
+        if is_x86_feature_detected!("avx512vnni") {
+            (avx512.int8, avx512.has_int8) = (super::avx512::tile_int8, true);
+        }
+        if is_x86_feature_detected!("avx512bf16") {
+            (avx512.bf16, avx512.has_bf16) = (super::avx512::tile_bf16, true);
+        }
+        if avx512.has_int8 || avx512.has_bf16 {
+            all.push(avx512);
+        }
+        all
+    }
+
+    /// Returns the tile kernel of a precision.
+    pub(crate) fn tile(&self, precision: Precision) -> TileFn {
+        match precision {
+            Precision::F32 => self.f32,
+            Precision::Bf16 => self.bf16,
+            Precision::Int8 => self.int8,
+        }
+    }
+
+    /// Returns the fastest precision that changes vectors by less than a rounding of bf16.
+    pub(crate) fn fastest_precision(&self) -> Precision {
+        if self.has_bf16 {
+            Precision::Bf16
+        } else {
+            Precision::F32
+        }
+    }
+
+    /// Returns the precision that attention runs in, where products run in `precision`.
+    pub(crate) fn attention_precision(&self, precision: Precision) -> Precision {
+        match precision {
+            Precision::Int8 if self.has_bf16 => Precision::Bf16,
+            Precision::Int8 => Precision::F32,
+            other => other,
+        }
+    }
+
+    /// Runs a loop compiled for this CPU.
+    #[inline]
+    pub(crate) fn run<T: Task>(&self, task: T) -> T::Output {
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code, reason = "calls functions compiled for detected features")]
+        match self.isa {
+            Isa::Portable => task.run(),
+            // SAFETY: `available` makes this value only where the CPU has AVX2 and FMA.
+            Isa::Avx2 => unsafe { run_avx2(task) },
+            // SAFETY: `available` makes this value only where the CPU has these features.
+            Isa::Avx512 => unsafe { run_avx512(task) },
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        task.run()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<T: Task>(task: T) -> T::Output {
+    task.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn run_avx512<T: Task>(task: T) -> T::Output {
+    task.run()
+}

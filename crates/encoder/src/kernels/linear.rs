@@ -1,0 +1,380 @@
+//! Linear layers: weights packed once, and the product with packed rows.
+
+use rayon::prelude::*;
+
+use super::dispatch::{Kernels, Task};
+use super::math::{gelu, sigmoid};
+use super::rows::{INT8_ZERO, Rows, bf16_pair, quantised};
+use super::{Lanes, MR, NR, Panels, Precision, Tile, UnitRow};
+
+/// Units of K that one pass over the columns takes: 32 x 768 x 4 bytes of weights are 96 KiB.
+const K_BLOCK: usize = 768;
+
+/// Rows that one pass over the columns takes: with `K_BLOCK`, 612 KiB that stay in the
+/// second-level cache. 17 tiles, so that the 197 tokens of a ViT-B/16 are one block.
+const ROW_BLOCK: usize = 17 * MR;
+
+/// A linear layer `y = W x + b`, packed: [ceil(N / NR)][units of K][NR].
+#[derive(Debug)]
+pub(crate) struct Linear {
+    units: Vec<UnitRow>,
+    n_inputs: usize,
+    n_outputs: usize,
+    precision: Precision,
+    /// [ceil(N / NR)], zeros at the end.
+    bias: Vec<Lanes>,
+    /// What one step of an int8 column stands for; empty for floats.
+    scales: Vec<Lanes>,
+    /// What the 128 of every int8 activation adds to a column's sum; empty for floats.
+    offsets: Vec<[i32; NR]>,
+}
+
+/// A function of every result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Gelu,
+    /// `x * sigmoid(1.702 x)`, as the first CLIP models.
+    QuickGelu,
+    /// `x * sigmoid(x)`.
+    Silu,
+}
+
+/// What happens to a finished product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// `out = product + bias`.
+    Store,
+    /// `out = activation(product + bias)`.
+    Activate(Activation),
+    /// `out = out + product + bias`: the residual connection.
+    Add,
+}
+
+impl Activation {
+    #[inline(always)]
+    pub(crate) fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
+            Self::QuickGelu => values.iter_mut().for_each(|x| *x *= sigmoid(1.702 * *x)),
+            Self::Silu => values.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+        }
+    }
+}
+
+impl Linear {
+    /// Packs a weight matrix.
+    ///
+    /// # Shapes
+    /// `weight` [N, K], row-major; `bias` [N], zeros if there is none.
+    pub(crate) fn pack(
+        precision: Precision,
+        weight: &[f32],
+        [n_outputs, n_inputs]: [usize; 2],
+        bias: Option<&[f32]>,
+    ) -> Self {
+        let per_unit = precision.per_unit();
+        let n_units = n_inputs.div_ceil(per_unit);
+        let n_panels = n_outputs.div_ceil(NR);
+        let mut units = vec![UnitRow::ZERO; n_panels * n_units];
+        let mut columns = vec![Column::default(); n_panels * NR];
+        units
+            .par_chunks_mut(n_units)
+            .zip(columns.par_chunks_mut(NR))
+            .zip(weight.par_chunks(NR * n_inputs))
+            .for_each(|((units, columns), weight)| {
+                for (j, line) in weight.chunks_exact(n_inputs).enumerate() {
+                    columns[j] = pack_column(line, precision, j, units);
+                }
+            });
+        let is_int8 = precision == Precision::Int8;
+        let columns = if is_int8 { &columns[..] } else { &[] };
+        Self {
+            units,
+            n_inputs,
+            n_outputs,
+            precision,
+            bias: padded(bias.unwrap_or_default(), n_panels),
+            scales: columns
+                .as_chunks::<NR>()
+                .0
+                .iter()
+                .map(|columns| Lanes(columns.map(|column| column.scale)))
+                .collect(),
+            offsets: columns
+                .as_chunks::<NR>()
+                .0
+                .iter()
+                .map(|columns| columns.map(|column| column.offset))
+                .collect(),
+        }
+    }
+
+    /// Packs a patch embedding, and beside it, where patches are deeper than 1, what an image
+    /// repeated along D needs: the weights summed over the depth.
+    ///
+    /// # Shapes
+    /// `weight` [E, P] with P in the order of `patchify`, so depth is slowest.
+    pub(crate) fn patch_embeds(
+        precision: Precision,
+        weight: &[f32],
+        [n_outputs, n_inputs]: [usize; 2],
+        patch_depth: usize,
+        bias: Option<&[f32]>,
+    ) -> (Self, Option<Self>) {
+        let deep = Self::pack(precision, weight, [n_outputs, n_inputs], bias);
+        if patch_depth == 1 {
+            return (deep, None);
+        }
+        let n_flat = n_inputs / patch_depth;
+        let mut flat = vec![0.0; n_outputs * n_flat];
+        for (flat, line) in flat
+            .chunks_exact_mut(n_flat)
+            .zip(weight.chunks_exact(n_inputs))
+        {
+            for plane in line.chunks_exact(n_flat) {
+                flat.iter_mut().zip(plane).for_each(|(sum, w)| *sum += w);
+            }
+        }
+        let flat = Self::pack(precision, &flat, [n_outputs, n_flat], bias);
+        (deep, Some(flat))
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(crate) fn n_inputs(&self) -> usize {
+        self.n_inputs
+    }
+
+    pub(crate) fn n_outputs(&self) -> usize {
+        self.n_outputs
+    }
+
+    fn n_units(&self) -> usize {
+        self.n_inputs.div_ceil(self.precision.per_unit())
+    }
+}
+
+/// What int8 needs to know of one column.
+#[derive(Debug, Clone, Copy, Default)]
+struct Column {
+    scale: f32,
+    offset: i32,
+}
+
+/// Writes one output's weights as column `j` of a packed panel.
+fn pack_column(line: &[f32], precision: Precision, j: usize, units: &mut [UnitRow]) -> Column {
+    match precision {
+        Precision::F32 => {
+            for (unit, value) in units.iter_mut().zip(line) {
+                unit.0[j] = value.to_bits();
+            }
+            Column::default()
+        }
+        Precision::Bf16 => {
+            for (unit, pair) in units.iter_mut().zip(line.chunks(2)) {
+                unit.0[j] = bf16_pair(pair[0], pair.get(1).copied().unwrap_or_default());
+            }
+            Column::default()
+        }
+        Precision::Int8 => {
+            let largest = line
+                .iter()
+                .fold(0.0, |most: f32, value| most.max(value.abs()));
+            let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+            let mut sum = 0;
+            for (unit, four) in units.iter_mut().zip(line.chunks(4)) {
+                let mut bytes = [0; 4];
+                for (byte, value) in bytes.iter_mut().zip(four) {
+                    let step = quantised(value / scale);
+                    sum += step;
+                    *byte = step.to_le_bytes()[0];
+                }
+                unit.0[j] = u32::from_le_bytes(bytes);
+            }
+            Column {
+                scale,
+                offset: sum * INT8_ZERO,
+            }
+        }
+    }
+}
+
+fn padded(values: &[f32], n_panels: usize) -> Vec<Lanes> {
+    let mut lanes = vec![Lanes::ZERO; n_panels];
+    for (lanes, values) in lanes.iter_mut().zip(values.chunks(NR)) {
+        lanes.0[..values.len()].copy_from_slice(values);
+    }
+    lanes
+}
+
+/// Computes `rows x linear^T` into `out`, which has the rows of one and the columns of the other.
+///
+/// Threads share out the panels; each goes over its own in blocks of K and of rows, so that the
+/// block of rows stays in cache while weights stream by once.
+pub(crate) fn multiply(
+    kernels: &Kernels,
+    rows: &Rows,
+    linear: &Linear,
+    finish: Finish,
+    out: &mut Panels,
+) {
+    assert_eq!(
+        (
+            rows.n_rows,
+            linear.n_outputs,
+            linear.n_units(),
+            linear.precision
+        ),
+        (out.n_rows, out.n_cols, rows.n_units, rows.precision),
+        "shapes of a product"
+    );
+    let n_panels = linear.bias.len();
+    let per_task = n_panels.div_ceil(rayon::current_num_threads()).max(1);
+    let n_units = linear.n_units();
+    out.lanes
+        .par_chunks_mut(per_task * rows.n_rows)
+        .zip(linear.units.par_chunks(per_task * n_units))
+        .enumerate()
+        .for_each(|(task, (out, units))| {
+            Share {
+                kernels,
+                rows,
+                linear,
+                finish,
+                first_panel: task * per_task,
+                units,
+            }
+            .multiply(out);
+        });
+}
+
+/// One thread's part of a product: some panels.
+struct Share<'a> {
+    kernels: &'a Kernels,
+    rows: &'a Rows,
+    linear: &'a Linear,
+    finish: Finish,
+    first_panel: usize,
+    units: &'a [UnitRow],
+}
+
+impl Share<'_> {
+    fn multiply(&self, out: &mut [Lanes]) {
+        let (n_rows, n_units) = (self.rows.n_rows, self.rows.n_units);
+        // Sums of int8 are integers until the end, so they are not split.
+        let k_block = match self.linear.precision {
+            Precision::Int8 => n_units,
+            Precision::F32 | Precision::Bf16 => K_BLOCK,
+        };
+        for first_k in (0..n_units).step_by(k_block) {
+            let ks = first_k..n_units.min(first_k + k_block);
+            for first_row in (0..n_rows).step_by(ROW_BLOCK) {
+                let block = first_row..n_rows.min(first_row + ROW_BLOCK);
+                let panels = out
+                    .chunks_exact_mut(n_rows)
+                    .zip(self.units.chunks_exact(n_units));
+                for (panel, (out, units)) in panels.enumerate() {
+                    let place = Place {
+                        panel: self.first_panel + panel,
+                        is_first: ks.start == 0,
+                        is_last: ks.end == n_units,
+                    };
+                    self.block(&units[ks.clone()], ks.start, block.clone(), place, out);
+                }
+            }
+        }
+    }
+
+    /// Multiplies a block of rows with part of one panel.
+    fn block(
+        &self,
+        units: &[UnitRow],
+        first_k: usize,
+        rows: std::ops::Range<usize>,
+        place: Place,
+        out: &mut [Lanes],
+    ) {
+        let tile_of = self.kernels.tile(self.linear.precision);
+        let mut tile = [Lanes::ZERO; MR];
+        for first in rows.clone().step_by(MR) {
+            let n = MR.min(rows.end - first);
+            let packed =
+                &self.rows.units[first / MR * self.rows.n_units + first_k..][..units.len()];
+            tile_of(packed, units, n, &mut tile);
+            self.kernels.run(FinishTile {
+                share: self,
+                place,
+                tile: &mut tile,
+                scales: &self.rows.scales[first..first + n],
+                out: &mut out[first..first + n],
+            });
+        }
+    }
+}
+
+/// Which panel a tile belongs to, and whether it is the first or last block of K.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    panel: usize,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// Adds one tile to the result; at the last block of K, the bias and the activation.
+struct FinishTile<'a> {
+    share: &'a Share<'a>,
+    place: Place,
+    tile: &'a mut Tile,
+    scales: &'a [f32],
+    out: &'a mut [Lanes],
+}
+
+impl Task for FinishTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            share,
+            place,
+            tile,
+            scales,
+            out,
+        } = self;
+        let linear = share.linear;
+        let is_sum = share.finish == Finish::Add || !place.is_first;
+        let bias = if place.is_last {
+            linear.bias[place.panel]
+        } else {
+            Lanes::ZERO
+        };
+        for ((sums, out), &row_scale) in tile.iter_mut().zip(out).zip(scales) {
+            if linear.precision == Precision::Int8 {
+                let (scale, offset) = (&linear.scales[place.panel], &linear.offsets[place.panel]);
+                for j in 0..NR {
+                    let steps = sums.0[j].to_bits().cast_signed() - offset[j];
+                    sums.0[j] = as_f32(steps) * (row_scale * scale.0[j]);
+                }
+            }
+            if is_sum {
+                for j in 0..NR {
+                    sums.0[j] += out.0[j];
+                }
+            }
+            for j in 0..NR {
+                out.0[j] = sums.0[j] + bias.0[j];
+            }
+            if let (Finish::Activate(activation), true) = (share.finish, place.is_last) {
+                activation.apply(&mut out.0);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::cast_precision_loss, reason = "a relative error of 2^-24")]
+fn as_f32(steps: i32) -> f32 {
+    steps as f32
+}

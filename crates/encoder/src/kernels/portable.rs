@@ -1,0 +1,74 @@
+//! The tiles in plain Rust: correct on every CPU, and what the fast ones are compared with.
+
+use super::{Lanes, MR, NR, Tile, UnitRow};
+
+/// Both factors f32.
+pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+    product(rows, panel, n_rows, tile, |sum, row, column| {
+        sum + f32::from_bits(row) * f32::from_bits(column)
+    });
+}
+
+/// Both factors pairs of bf16, the even one in the low half.
+pub(crate) fn tile_bf16(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+    accumulate_bf16(rows, panel, n_rows, tile);
+}
+
+/// `tile_bf16`, to be compiled into functions for other instruction sets.
+#[inline(always)]
+pub(crate) fn accumulate_bf16(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    n_rows: usize,
+    tile: &mut Tile,
+) {
+    // A bf16 is the high half of an f32.
+    let even = |unit: u32| f32::from_bits(unit << 16);
+    let odd = |unit: u32| f32::from_bits(unit & 0xffff_0000);
+    product(rows, panel, n_rows, tile, |sum, row, column| {
+        sum + odd(row) * odd(column) + even(row) * even(column)
+    });
+}
+
+/// Rows of four u8, columns of four i8, first in the lowest byte; sums are i32.
+pub(crate) fn tile_int8(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+    accumulate_int8(rows, panel, n_rows, tile);
+}
+
+/// `tile_int8`, to be compiled into functions for other instruction sets.
+#[inline(always)]
+pub(crate) fn accumulate_int8(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    n_rows: usize,
+    tile: &mut Tile,
+) {
+    product(rows, panel, n_rows, tile, |sum, row, column| {
+        let (row, column) = (row.to_le_bytes(), column.to_le_bytes());
+        let mut total = sum.to_bits().cast_signed();
+        for (row, column) in row.into_iter().zip(column) {
+            total = total.wrapping_add(i32::from(row) * i32::from(column.cast_signed()));
+        }
+        f32::from_bits(total.cast_unsigned())
+    });
+}
+
+/// Sums `term` over k into every result of the tile.
+#[inline(always)]
+fn product(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    n_rows: usize,
+    tile: &mut Tile,
+    term: impl Fn(f32, u32, u32) -> f32,
+) {
+    for (i, out) in tile.iter_mut().enumerate().take(n_rows) {
+        let mut sums = [0.0; NR];
+        for (row, columns) in rows.iter().zip(panel) {
+            for (sum, &column) in sums.iter_mut().zip(&columns.0) {
+                *sum = term(*sum, row[i], column);
+            }
+        }
+        *out = Lanes(sums);
+    }
+}

@@ -1,0 +1,21 @@
+//! Model input -> a vector: vision transformers on a CPU, ours and the public ones.
+//!
+//! Owns the SIMD kernels and the reading of weights; knows no gradients and no disk layout but
+//! that of models.
+
+mod config;
+mod error;
+mod kernels;
+mod model;
+mod position;
+mod random;
+mod tokens;
+mod vit;
+
+pub use config::{ModelConfig, Pooling, VitConfig};
+pub use error::{Error, Result};
+pub use kernels::Precision;
+pub use model::{Model, Prepared, RunOptions};
+pub use position::{part_widths, sin_cos};
+pub use tokens::{grid_of, patchify, unpatchify};
+pub use vit::{Tokens, View};
