@@ -137,8 +137,8 @@ impl Precision {
 #[inline(always)]
 pub(crate) fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
-    let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    // Adding may carry a NaN's mantissa into infinity or beyond: keep it, made quiet.
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    // Rounding may carry a NaN's mantissa into infinity or beyond: keep it, made quiet.
     if value.is_nan() {
         (bits >> 16) | 0x40
     } else {
