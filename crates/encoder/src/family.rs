@@ -331,3 +331,6 @@ impl<'a> Recipe<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

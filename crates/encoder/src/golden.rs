@@ -2,8 +2,8 @@
 //!
 //! The folder is `M3RET_GOLDEN` where it is set, else `testdata/golden`; sizes are read from it.
 
-mod case;
-mod external;
+pub(crate) mod case;
+pub(crate) mod external;
 
 use serde::Deserialize;
 

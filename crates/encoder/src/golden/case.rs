@@ -13,18 +13,18 @@ use crate::weights::Weights;
 
 /// `|found - wanted| <= atol + rtol * |wanted|`.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
-pub(super) struct Tolerance {
-    pub(super) atol: f32,
-    pub(super) rtol: f32,
+pub(crate) struct Tolerance {
+    pub(crate) atol: f32,
+    pub(crate) rtol: f32,
 }
 
 /// The tensors of one case.
-pub(super) struct Case {
+pub(crate) struct Case {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     #[allow(
         clippy::disallowed_methods,
         reason = "a test may be told where other cases of the same layout lie"
@@ -37,7 +37,7 @@ pub(super) fn folder() -> PathBuf {
 }
 
 impl Case {
-    pub(super) fn open(folder: &Path, name: &str) -> Self {
+    pub(crate) fn open(folder: &Path, name: &str) -> Self {
         let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self { path, bytes }
@@ -47,12 +47,12 @@ impl Case {
         SafeTensors::deserialize(&self.bytes).unwrap()
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors().tensor(name).is_ok()
     }
 
     /// Returns a whole tensor.
-    pub(super) fn get(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn get(&self, name: &str) -> Vec<f32> {
         let tensors = self.tensors();
         let tensor = tensors
             .tensor(name)
@@ -62,19 +62,19 @@ impl Case {
         floats.map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
-    pub(super) fn shape(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.tensors().tensor(name).unwrap().shape().to_vec()
     }
 
     /// Returns a tensor cut along its first axis.
-    pub(super) fn items(&self, name: &str) -> Vec<Vec<f32>> {
+    pub(crate) fn items(&self, name: &str) -> Vec<Vec<f32>> {
         let values = self.get(name);
         let n = values.len() / self.shape(name)[0];
         values.chunks_exact(n).map(<[f32]>::to_vec).collect()
     }
 
     /// Returns the network's inputs of a tensor [B, C, D, H, W].
-    pub(super) fn inputs(&self, name: &str, shape: [usize; 5]) -> Vec<Input> {
+    pub(crate) fn inputs(&self, name: &str, shape: [usize; 5]) -> Vec<Input> {
         let [_, c, d, h, w] = shape;
         let items = self.items(name).into_iter();
         items
@@ -82,7 +82,7 @@ impl Case {
             .collect()
     }
 
-    pub(super) fn patch_embed(
+    pub(crate) fn patch_embed(
         &self,
         name: &str,
         sides: [usize; 2],
@@ -98,8 +98,51 @@ impl Case {
             .unwrap()
     }
 
+    /// Returns the names of all tensors.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let tensors = self.tensors();
+        tensors.names().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Writes the file again with tensors beside its own, one number each.
+    pub(crate) fn save_with(&self, names: &[&str], path: &Path) {
+        let tensors = self.tensors();
+        let mut all: HashMap<_, _> = tensors.tensors().into_iter().collect();
+        for name in names {
+            let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+            all.insert((*name).to_owned(), view);
+        }
+        safetensors::serialize_to_file(all, None, path).unwrap();
+    }
+
+    /// Writes the file again in bf16 or f16.
+    pub(crate) fn save_halved(&self, is_bf16: bool, path: &Path) {
+        let halved = |value: f32| {
+            if is_bf16 {
+                half::bf16::from_f32(value).to_le_bytes()
+            } else {
+                half::f16::from_f32(value).to_le_bytes()
+            }
+        };
+        let names = self.names();
+        let bytes: Vec<Vec<u8>> = names
+            .iter()
+            .map(|name| self.get(name).into_iter().flat_map(halved).collect())
+            .collect();
+        let dtype = if is_bf16 { Dtype::BF16 } else { Dtype::F16 };
+        let all: HashMap<_, _> = names
+            .iter()
+            .zip(&bytes)
+            .map(|(name, bytes)| {
+                let view = TensorView::new(dtype, self.shape(name), bytes).unwrap();
+                (name.clone(), view)
+            })
+            .collect();
+        safetensors::serialize_to_file(all, None, path).unwrap();
+    }
+
     /// Writes the file again without some tensors.
-    pub(super) fn save_without(&self, left_out: &[&str], path: &Path) {
+    pub(crate) fn save_without(&self, left_out: &[&str], path: &Path) {
         let tensors = self.tensors();
         let kept: HashMap<String, TensorView<'_>> = tensors
             .tensors()
@@ -111,7 +154,7 @@ impl Case {
 }
 
 /// Fails at the value that is worst beside its tolerance.
-pub(super) fn close(found: &[f32], wanted: &[f32], tolerance: Tolerance, what: &str) {
+pub(crate) fn close(found: &[f32], wanted: &[f32], tolerance: Tolerance, what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}: number of values");
     let pairs = found.iter().zip(wanted).enumerate();
     for (i, (found, wanted)) in pairs {

@@ -26,13 +26,13 @@ const KNOWN: [&str; 11] = [
     "vit_mae",
 ];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     folder().join("c08_external")
 }
 
 /// Returns the folder to open: that of the case or, where the case states what the model's config
 /// cannot, a copy of it with `m3ret.json`.
-fn model_folder(name: &str) -> (PathBuf, Option<tempfile::TempDir>) {
+pub(crate) fn model_folder(name: &str) -> (PathBuf, Option<tempfile::TempDir>) {
     let folder = root().join(name);
     let io: Value = read_json(&folder.join("io.json")).unwrap();
     let Some(trunk) = io.get("trunk_config") else {
@@ -112,11 +112,11 @@ fn check(name: &str) {
             }
         }
     }
-    assert!(n_checked >= 6, "{name}: only {n_checked} outputs");
+    assert!(n_checked >= 4, "{name}: only {n_checked} outputs");
 }
 
 /// Returns every folder of external models.
-fn names() -> Vec<String> {
+pub(crate) fn names() -> Vec<String> {
     let entries = std::fs::read_dir(root()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.collect()
