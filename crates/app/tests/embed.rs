@@ -561,6 +561,9 @@ fn an_unknown_model_and_a_wrong_name_are_told() {
         "{stderr}"
     );
     assert!(stderr.contains("weights/dinosaur"), "{stderr}");
+    let (code, _, stderr) = embed(folder.path(), &["in", "-o", "no/v.npy"]);
+    let expected = "m3ret: found no folder no; make it first\n";
+    assert_eq!((code, stderr.as_str()), (1, expected));
     for words in [
         &["in", "-o", "v.csv"][..],
         &["in"],

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use m3ret_encoder::{Model, Precision};
 use m3ret_imaging::Code;
 use m3ret_imaging::manifest::Table;
@@ -174,6 +175,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     arguments.reading.start_threads()?;
     let options = arguments.reading.options();
     let outputs = Outputs::of(&arguments.out.path);
+    check_paths(&arguments.source, &outputs.out)?;
     let progress = Progress::start(screen);
     if arguments.model.model.is_none() {
         progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
@@ -229,6 +231,22 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     } else {
         Outcome::AllGood
     })
+}
+
+/// Fails before the model is read, where it can be known.
+fn check_paths(source: &Path, out: &Path) -> anyhow::Result<()> {
+    std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
+    let folder = out.parent().unwrap_or(Path::new(""));
+    if folder != Path::new("") && !folder.is_dir() {
+        anyhow::bail!("found no folder {}; make it first", folder.display());
+    }
+    if out.is_dir() {
+        anyhow::bail!(
+            "{} is a folder; give the result another name",
+            out.display()
+        );
+    }
+    Ok(())
 }
 
 /// Says what an earlier run left, and returns how many items there are to embed.

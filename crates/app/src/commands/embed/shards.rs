@@ -99,7 +99,12 @@ impl Shards {
     ) -> anyhow::Result<(Self, Kept, Found)> {
         let doing = || format!("opening the work folder {}", folder.display());
         refuse_foreign(folder).with_context(doing)?;
-        std::fs::create_dir_all(folder).with_context(doing)?;
+        match std::fs::create_dir(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(doing);
+            }
+            _ => {}
+        }
         let lock = lock(folder)?;
         let mut shards = Self {
             folder: folder.to_owned(),
