@@ -41,8 +41,8 @@ pub(crate) const IMAGENET: Stats = Stats {
 
 /// Of the first CLIP.
 pub(crate) const CLIP: Stats = Stats {
-    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_7],
+    std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
 };
 
 /// -1..1, as Hugging Face's ViT.

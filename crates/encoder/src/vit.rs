@@ -74,7 +74,7 @@ pub(crate) struct Vit {
     /// [E, P / pd]: `patch_embed` summed over the depth of a patch. An image repeated along D
     /// gives the same numbers with it, for less work. Only where `pd` > 1.
     pub(crate) flat_patch_embed: Option<Linear>,
-    /// [n_prefix, E]: CLS (its position already added), then registers.
+    /// `[n_prefix, E]`: CLS (its position already added), then registers.
     pub(crate) prefix: Vec<f32>,
     pub(crate) position: Position,
     /// On all tokens before the first block.
@@ -188,7 +188,9 @@ impl Vit {
             n_rows += n_tokens;
             batch.push(patches);
         }
-        all.extend(self.run(&batch));
+        if !batch.is_empty() {
+            all.extend(self.run(&batch));
+        }
         Ok(all)
     }
 

@@ -1,7 +1,11 @@
 //! Model folders as their libraries save them, against what the libraries compute:
 //! `tools/oracles/make_models.py`. Skipped, with a line, where Python lacks what it needs.
 
-#![allow(clippy::unwrap_used, reason = "used by tests alone")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "used by tests alone"
+)]
 
 use std::path::Path;
 use std::process::Command;
