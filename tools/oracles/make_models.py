@@ -1,6 +1,6 @@
 """Writes model folders with random weights, as their libraries save them, and what the libraries compute.
 
-Run: python tools/oracles/make_models.py OUT [--full]   (needs torch, transformers, timm, open_clip_torch and pillow)
+Run: python tools/oracles/make_models.py OUT [--full]   (needs requirements-models.txt)
 
 OUT/cases.json lists the cases; numbers lie beside it as raw little-endian f32. `--full` adds networks of real size.
 M3D-CLIP is written here from its published description (MONAI's ViT, perceptron patch embedding): no library holds it.
