@@ -215,6 +215,109 @@ fn a_3d_model_gets_one_grey_volume_of_its_own_size() {
     }
 }
 
+/// Reads a processor's file as that of a model of 224 pixels in patches of 14.
+fn read(file: &str, text: &str) -> Result<PlaneInput> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(file), text).unwrap();
+    let config = crate::family::Config {
+        path: folder.path().join("config.json"),
+        value: serde_json::Value::Null,
+    };
+    PlaneInput::read(&config, [224; 2], [14; 2], IMAGENET)
+}
+
+#[test]
+fn processors_are_read_in_all_their_spellings() {
+    let shortest = Some(Size::ShortestEdge(30));
+    let square = Some(Size::Exact([30; 2]));
+    for (text, size, crop) in [
+        ("{}", Some(Size::ShortestEdge(224)), None),
+        (r#"{"size": 30, "crop_size": 28}"#, shortest, Some([28; 2])),
+        (
+            r#"{"size": 30, "feature_extractor_type": "ViTFeatureExtractor"}"#,
+            square,
+            None,
+        ),
+        (
+            r#"{"size": 30, "image_processor_type": "ViTImageProcessorFast"}"#,
+            square,
+            None,
+        ),
+        (
+            r#"{"size": [30, 30], "do_center_crop": true}"#,
+            square,
+            Some([224; 2]),
+        ),
+        (
+            r#"{"size": {"height": 30, "width": 30}, "crop_size": 28, "do_center_crop": false}"#,
+            square,
+            None,
+        ),
+        (
+            r#"{"size": {"shortest_edge": 30}, "crop_size": {"height": 28, "width": 14}}"#,
+            shortest,
+            Some([28, 14]),
+        ),
+        (r#"{"do_resize": false, "size": 30}"#, None, None),
+    ] {
+        let input = read("preprocessor_config.json", text).unwrap();
+        assert_eq!((input.size, input.crop), (size, crop), "{text}");
+        let nested = format!(r#"{{"image_processor": {text}}}"#);
+        assert_eq!(read("processor_config.json", &nested).unwrap(), input);
+    }
+    let absent = read("another.json", "{}").unwrap();
+    assert_eq!(
+        (absent.size, absent.crop),
+        (Some(Size::ShortestEdge(224)), Some([224; 2]))
+    );
+    assert_eq!(absent.stats, IMAGENET);
+}
+
+#[test]
+fn white_and_statistics_follow_what_the_library_would_do() {
+    let input = read(
+        "preprocessor_config.json",
+        r#"{"do_rescale": false, "do_normalize": false, "image_mean": 3}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        (input.white, input.stats.mean, input.stats.std),
+        (255.0, [0.0; 3], [1.0; 3])
+    );
+    let text =
+        r#"{"rescale_factor": 0.00392156862745098, "image_mean": 0.5, "image_std": [1, 2, 3]}"#;
+    let input = read("preprocessor_config.json", text).unwrap();
+    assert_eq!(
+        (input.white, input.stats.mean, input.stats.std),
+        (1.0, [0.5; 3], [1.0, 2.0, 3.0])
+    );
+}
+
+#[test]
+fn senseless_processors_are_refused() {
+    for text in [
+        "",
+        "[]x",
+        r#"{"size": 0}"#,
+        r#"{"size": -1}"#,
+        r#"{"size": 18446744073709551615}"#,
+        r#"{"crop_size": {"height": 0, "width": 5}}"#,
+        r#"{"crop_size": 1000000}"#,
+        r#"{"size": {"longest_edge": 5}}"#,
+        r#"{"size": {"shortest_edge": 5, "longest_edge": 9}}"#,
+        r#"{"resample": 0}"#,
+        r#"{"resample": 5}"#,
+        r#"{"image_std": 0}"#,
+        r#"{"image_std": [1, -1, 1]}"#,
+        r#"{"image_std": [1, 1]}"#,
+        r#"{"image_mean": 1e300}"#,
+        r#"{"rescale_factor": 1e300}"#,
+    ] {
+        let found = read("preprocessor_config.json", text);
+        assert!(found.is_err(), "{text}: {found:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_picture_is_prepared_at_the_size_asked_for(
