@@ -80,14 +80,15 @@ fn golden_c01_patchify() {
 fn product(linear: &Linear, values: &[f32]) -> Vec<f32> {
     struct Lines<'a>(&'a [f32]);
     impl Source for Lines<'_> {
-        fn fill(&self, row: usize, line: &mut [f32]) {
+        fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
             line.copy_from_slice(&self.0[row * line.len()..][..line.len()]);
         }
     }
     let kernels = Kernels::detect();
     let n_rows = values.len() / linear.n_inputs();
     let shape = [n_rows, linear.n_inputs()];
-    let rows = Rows::pack(&kernels, Precision::F32, shape, &Lines(values));
+    let mut rows = Rows::empty(Precision::F32);
+    rows.pack(&kernels, shape, &Lines(values));
     let mut out = Panels::zeroed(n_rows, linear.n_outputs());
     multiply(&kernels, &rows, linear, Finish::Store, &mut out);
     let mut found = vec![0.0; n_rows * linear.n_outputs()];
@@ -233,11 +234,11 @@ fn golden_c03_encoder_units() {
     let (weight, bias) = (case.get("unit.ln_weight"), case.get("unit.ln_bias"));
     let mut rows = case.get("unit.ln_input");
     for row in rows.chunks_exact_mut(weight.len()) {
-        layer_norm(row, &weight, &bias, sizes.layer_norm_eps);
+        layer_norm::<true>(row, &weight, &bias, sizes.layer_norm_eps);
     }
     close(&rows, &case.get("unit.ln_output"), sizes.tolerance, "ln");
     let mut values = case.get("unit.gelu_input");
-    Activation::Gelu.apply(&mut values);
+    Activation::Gelu.apply::<true>(&mut values);
     close(
         &values,
         &case.get("unit.gelu_output"),
