@@ -9,7 +9,9 @@ Run from the repository root, in a Python with torch onnx onnxscript onnxruntime
     cargo build --release -p m3ret-encoder --examples
     python benches/compare/encode.py --json encode.json
 Set CARGO_TARGET_DIR if the build did, or give --binaries, the folder of embed_bench and
-machine_peak. `--from encode.json` prints the table of an earlier run again.
+machine_peak. `--from encode.json` prints the tables of an earlier run again, and
+`--docs docs/benchmarks.md` puts them there. The first run exports the networks, which takes minutes;
+`--exports FOLDER` keeps them for the next.
 """
 
 import argparse
@@ -119,26 +121,58 @@ def rows(result):
         yield row
 
 
-def print_tables(report):
+def tables(report):
+    """The report as Markdown: a table for each number of threads and each thing measured."""
     peak = report["peak_gflops"]
-    print(f"Machine: {report['machine']}; {report['rounds']} rounds; load average "
-          f"{report['load'][0]:.1f} before and {report['load'][1]:.1f} after.")
-    print("Versions: " + ", ".join(f"{name} {v}" for name, v in report["versions"].items()) + ".")
-    print("Measured peak of one core, 10^9 operations a second: "
-          + ", ".join(f"{name} {rate:.0f}" for name, rate in peak.items()) + ".")
-    for title, case in report["cases"].items():
-        for result in case["results"]:
-            n_threads = result["threads"]
-            plural = "thread" if n_threads == 1 else "threads"
-            print(f"\n{title}, {n_threads} {plural} ({case['gflop']:.0f} GFLOP)\n")
-            print("| engine | CPU ms | CPU ratio | wall ms | wall ratio | GF/s of CPU time "
-                  "| of peak | peak MiB |\n|---|---|---|---|---|---|---|---|")
-            for row in rows(result):
-                rate = case["gflop"] / row["cpu"]
-                most = peak[next(p for p in peak if p in row["engine"])]
-                print(f"| {row['engine']} | {row['cpu'] * 1e3:.0f} | {row.get('cpu_ratio', 0):.2f} "
-                      f"| {row['wall'] * 1e3:.0f} | {row.get('wall_ratio', 0):.2f} | {rate:.0f} "
-                      f"| {rate / most if most else 0:.0%} | {row['peak_mib']:.0f} |")
+    yield (f"Machine: {report['machine']}, shared with other work; load average "
+           f"{report['load'][0]:.1f} before and {report['load'][-1]:.1f} after. "
+           f"Medians of {report['rounds']} rounds.")
+    yield "Versions: " + ", ".join(f"{name} {v}" for name, v in report["versions"].items()) + "."
+    yield ("Peak of one core, measured by `machine_peak`, in 10^9 operations a second: "
+           + ", ".join(f"{name} {rate:.0f}" for name, rate in peak.items()) + ".")
+
+    def milliseconds(key):
+        return lambda row, _: f"{row[key] * 1e3:.0f} ({row.get(key + '_ratio', 0):.2f})"
+
+    def rate(row, case):
+        rate = case["gflop"] / row["cpu"]
+        most = peak[next(name for name in peak if name in row["engine"])]
+        return f"{rate:.0f} ({rate / most if most else 0:.0%})"
+
+    cases = report["cases"]
+    for n_threads in sorted({r["threads"] for case in cases.values() for r in case["results"]}):
+        on = "one thread" if n_threads == 1 else f"{n_threads} threads"
+        cells = {
+            f"CPU ms, {on} (ratio to {REFERENCE})": milliseconds("cpu"),
+            f"Wall ms, {on} (ratio to {REFERENCE})": milliseconds("wall"),
+        }
+        if n_threads == 1:
+            cells["10^9 operations a second (share of the core's peak)"] = rate
+        else:
+            cells[f"Peak memory MiB, {on}"] = lambda row, _: f"{row['peak_mib']:.0f}"
+        by_engine = {}
+        for title, case in cases.items():
+            for result in case["results"]:
+                if result["threads"] == n_threads:
+                    for row in rows(result):
+                        by_engine.setdefault(row["engine"], {})[title] = row
+        for heading, cell in cells.items():
+            lines = [f"| {heading} | " + " | ".join(cases) + " |", "|---" * (len(cases) + 1) + "|"]
+            for engine, found in by_engine.items():
+                line = [cell(found[t], cases[t]) if t in found else "" for t in cases]
+                lines.append(f"| {engine} | " + " | ".join(line) + " |")
+            yield "\n".join(lines)
+
+
+def write_docs(path, report):
+    """Puts the tables between the two comments of a document that name this script."""
+    begin, end = "<!-- encode.py -->\n", "<!-- end of encode.py -->"
+    text = path.read_text()
+    if begin not in text or end not in text:
+        sys.exit(f"{path} lacks the lines {begin.strip()} and {end}")
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    path.write_text(before + begin + "\n\n".join(tables(report)) + "\n" + end + after)
 
 
 def versions():
@@ -197,9 +231,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--exports", type=Path, help="folder that keeps the exported networks")
     parser.add_argument("--json", type=Path, help="file for every single time")
+    parser.add_argument("--docs", type=Path, help="document to write the tables into")
     parser.add_argument("--from", dest="earlier", type=Path, help="print the table of this file")
     options = parser.parse_args()
-    print_tables(json.loads(options.earlier.read_text()) if options.earlier else measure(options))
+    report = json.loads(options.earlier.read_text()) if options.earlier else measure(options)
+    print("\n\n".join(tables(report)))
+    if options.docs:
+        write_docs(options.docs, report)
 
 
 if __name__ == "__main__":
