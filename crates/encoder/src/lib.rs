@@ -5,12 +5,15 @@
 
 mod config;
 mod error;
+mod family;
 mod kernels;
 mod model;
 mod position;
+mod preprocess;
 mod random;
 mod tokens;
 mod vit;
+mod weights;
 
 pub use config::{ModelConfig, Pooling, VitConfig};
 pub use error::{Error, Result};

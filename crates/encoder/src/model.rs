@@ -1,10 +1,14 @@
 //! A model: how a `Volume` becomes its input, and how the input becomes a unit vector.
 
-use m3ret_imaging::{Input, InputConfig, Volume, prepare};
+use std::path::Path;
+
+use m3ret_imaging::{Input, Volume};
 
 use crate::config::{ModelConfig, VitConfig};
 use crate::error::{Error, Result};
+use crate::family;
 use crate::kernels::{Kernels, Precision};
+use crate::preprocess::{Preparation, THUMBNAIL};
 use crate::random;
 use crate::vit::{Tokens, View, Vit};
 
@@ -24,9 +28,17 @@ pub struct Model {
     name: String,
     fingerprint: String,
     precision: Precision,
-    vit: Vit,
-    input: InputConfig,
+    network: Network,
+    preparation: Preparation,
     pool: Option<rayon::ThreadPool>,
+}
+
+/// What turns an input into a vector.
+#[derive(Debug)]
+enum Network {
+    Vit(Box<Vit>),
+    /// The thumbnail itself, mean removed.
+    Pixels,
 }
 
 /// An object ready for one model: one input of the network, or several whose vectors are
@@ -45,6 +57,43 @@ impl Prepared {
 }
 
 impl Model {
+    /// Opens a model folder: ours, or as a public library saves it; docs/models.md lists which.
+    ///
+    /// # Errors
+    /// `Io` if a file cannot be read or no threads can be started; `Malformed` if the files break
+    /// their formats or do not fit each other; `Unsupported` if the family is not known or the
+    /// weights are there only as a pickle.
+    pub fn open(folder: &Path, options: &RunOptions) -> Result<Self> {
+        let kernels = Kernels::detect();
+        let precision = options
+            .precision
+            .unwrap_or_else(|| kernels.fastest_precision());
+        let opened = family::open(folder, kernels, precision)?;
+        let name = folder.file_name().unwrap_or(folder.as_os_str());
+        Ok(Self {
+            name: name.to_string_lossy().into_owned(),
+            fingerprint: opened.fingerprint,
+            precision,
+            network: Network::Vit(Box::new(opened.vit)),
+            preparation: opened.preparation,
+            pool: start_pool(options.n_threads)?,
+        })
+    }
+
+    /// Returns the model that compares pictures by their pixels: a 32x32 grey thumbnail of the
+    /// central slice or frame, mean removed, of unit length. What a network must beat.
+    #[must_use]
+    pub fn pixels() -> Self {
+        Self {
+            name: "pixels".to_owned(),
+            fingerprint: "pixels:32".to_owned(),
+            precision: Precision::F32,
+            network: Network::Pixels,
+            preparation: Preparation::Pixels,
+            pool: None,
+        }
+    }
+
     /// Makes a network of a preset's sizes with random weights, the same for the same seed: what
     /// a trained network is to be compared with.
     ///
@@ -63,8 +112,8 @@ impl Model {
             name: format!("random:{preset}"),
             fingerprint: format!("random:{preset}:{seed}"),
             precision,
-            vit: random::vit(kernels, precision, &config, seed),
-            input: config.input,
+            network: Network::Vit(Box::new(random::vit(kernels, precision, &config, seed))),
+            preparation: Preparation::Ours(config.input),
             pool: start_pool(options.n_threads)?,
         })
     }
@@ -91,15 +140,21 @@ impl Model {
     /// Returns the length of a vector.
     #[must_use]
     pub fn width(&self) -> usize {
-        self.vit.width()
+        match &self.network {
+            Network::Vit(vit) => vit.width(),
+            Network::Pixels => THUMBNAIL * THUMBNAIL,
+        }
     }
 
     /// Prepares one object for `embed`, as the model's config says.
     ///
+    /// A model of 2D pictures gets up to 16 slices or frames, those in the middle of equal parts.
+    ///
     /// # Errors
-    /// As `m3ret_imaging::prepare`.
+    /// As `m3ret_imaging::prepare`; `Mismatch` or `LimitExceeded` if the object's shape leaves no
+    /// patch, or too many.
     pub fn prepare(&self, volume: &Volume) -> Result<Prepared> {
-        let inputs = vec![prepare(volume, &self.input)?];
+        let inputs = self.preparation.prepare(volume)?;
         Ok(Prepared { inputs })
     }
 
@@ -109,16 +164,19 @@ impl Model {
     /// `Mismatch` if an object was prepared for another model, or has no direction: its vector
     /// is zero or not finite.
     pub fn embed(&self, objects: &[&Prepared]) -> Result<Vec<Vec<f32>>> {
-        let views: Vec<_> = objects
-            .iter()
-            .flat_map(|object| &object.inputs)
-            .map(|input| View {
-                input,
-                left_out: &[],
-            })
-            .collect();
-        let tokens = self.tokens(&views)?;
-        let mut vectors = tokens.iter().map(|tokens| self.vit.embedding(tokens));
+        let inputs = objects.iter().flat_map(|object| &object.inputs);
+        let vectors = match &self.network {
+            Network::Vit(vit) => {
+                let views = inputs.map(|input| View {
+                    input,
+                    left_out: &[],
+                });
+                let tokens = self.tokens(&views.collect::<Vec<_>>())?;
+                tokens.iter().map(|tokens| vit.embedding(tokens)).collect()
+            }
+            Network::Pixels => inputs.map(without_mean).collect::<Result<Vec<_>>>()?,
+        };
+        let mut vectors = vectors.into_iter();
         objects
             .iter()
             .map(|object| {
@@ -136,13 +194,38 @@ impl Model {
     /// Returns all tokens of each view, in their order.
     ///
     /// # Errors
-    /// `Mismatch` if a view does not fit the model.
+    /// `Mismatch` if a view does not fit the model; `Unsupported` if the model is `pixels`, which
+    /// has no tokens.
     pub fn tokens(&self, views: &[View<'_>]) -> Result<Vec<Tokens>> {
+        let Network::Vit(vit) = &self.network else {
+            return Err(Error::unsupported(
+                "a token of the model pixels",
+                "take a model with a network",
+            ));
+        };
         match &self.pool {
-            Some(pool) => pool.install(|| self.vit.tokens(views)),
-            None => self.vit.tokens(views),
+            Some(pool) => pool.install(|| vit.tokens(views)),
+            None => vit.tokens(views),
         }
     }
+}
+
+/// Returns a thumbnail's values less their mean; they are summed in f64, so that a constant picture
+/// gives zeros.
+fn without_mean(input: &Input) -> Result<Vec<f32>> {
+    let values = input.values();
+    if values.len() != THUMBNAIL * THUMBNAIL {
+        return Err(Error::mismatch(
+            "input of the model pixels",
+            format!("{THUMBNAIL} x {THUMBNAIL} values"),
+            format!("{:?}", input.shape()),
+        ));
+    }
+    #[allow(clippy::cast_precision_loss, reason = "1024 is exact")]
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+    #[allow(clippy::cast_possible_truncation, reason = "the one rounding to f32")]
+    let centred = values.iter().map(|&x| (f64::from(x) - mean) as f32);
+    Ok(centred.collect())
 }
 
 fn start_pool(n_threads: Option<usize>) -> Result<Option<rayon::ThreadPool>> {

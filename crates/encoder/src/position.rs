@@ -90,12 +90,14 @@ pub(crate) struct Table {
     pub(crate) values: Vec<f32>,
     pub(crate) grid: [usize; 3],
     pub(crate) resize: Resize,
+    /// A grid that is asked for again and again, and its positions.
+    pub(crate) usual: Option<([usize; 3], Vec<f32>)>,
 }
 
 /// How a table becomes that of another grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resize {
-    /// Bicubic over y and x, align_corners false; without antialias the kernel has a = -0.75,
+    /// Bicubic over y and x (and z, where the grid is deep), align_corners false; without antialias the kernel has a = -0.75,
     /// with it a = -0.5 and a support that widens where the grid shrinks, as torch does.
     Bicubic {
         /// Widen the kernel where the grid shrinks.

@@ -44,7 +44,9 @@ pub use error::{Error, Result};
 pub use geometry::{Affine, canonicalise};
 pub use limits::Limits;
 pub use npy::write_npy;
-pub use prepare::{Filter, Input, InputConfig, Scaled, prepare, scaled};
+pub use prepare::{
+    Filter, Input, InputConfig, Scaled, prepare, scaled, scaled_planes, square_sides,
+};
 pub use read::{
     DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,
     read_head, read_path, read_whole, sniff,

@@ -247,6 +247,61 @@ pub fn scaled(volume: &Volume, config: &InputConfig) -> Result<Scaled> {
     Ok(resized(volume, config, [depth, height, width]))
 }
 
+/// Returns some planes of an object after steps 1 to 3 of `prepare`, at their own size: what a
+/// public 2D encoder resizes in its own way. The percentiles are those of the whole object.
+///
+/// # Shapes
+/// `[C, D, H, W]` -> `[1 or 3, planes, H, W]`, planes in the order asked for.
+/// # Errors
+/// `Mismatch` if no plane is asked for, or one that is not there, or the percentiles are not in
+/// order.
+pub fn scaled_planes(volume: &Volume, percentiles: [f64; 2], planes: &[usize]) -> Result<Scaled> {
+    let [n_stored_channels, depth, height, width] = volume.shape();
+    let [lower, upper] = percentiles;
+    if !(0.0 <= lower && lower < upper && upper <= 100.0) {
+        return Err(Error::Mismatch {
+            what: "percentiles",
+            expected: "0 <= lower < upper <= 100".to_owned(),
+            got: format!("{lower}, {upper}"),
+        });
+    }
+    if planes.is_empty() || planes.iter().any(|&plane| plane >= depth) {
+        return Err(Error::Mismatch {
+            what: "planes of an object",
+            expected: format!("at least one, each below {depth}"),
+            got: format!("{} planes", planes.len()),
+        });
+    }
+    let n_channels = if is_grey(volume) {
+        1
+    } else {
+        n_stored_channels
+    };
+    let window = Window::of(volume, percentiles);
+    let n_plane = height * width;
+    let mut values = vec![0.0; n_channels * planes.len() * n_plane];
+    let channels = volume.values().chunks_exact(depth * n_plane);
+    for (channel, made) in channels.zip(values.chunks_exact_mut(planes.len() * n_plane)) {
+        for (&plane, made) in planes.iter().zip(made.chunks_exact_mut(n_plane)) {
+            let stored = channel.get(plane * n_plane..(plane + 1) * n_plane);
+            window.apply(stored.unwrap_or_default(), made);
+        }
+    }
+    Ok(Scaled {
+        values,
+        shape: [n_channels, planes.len(), height, width],
+    })
+}
+
+/// Returns `[H, W]` in units of the finer in-plane spacing where it is known, else in pixels: the
+/// sides that an object has with square pixels.
+#[must_use]
+pub fn square_sides(volume: &Volume) -> [f64; 2] {
+    let [_, _, height, width] = volume.shape();
+    let [row_step, column_step] = in_plane_steps(volume);
+    [as_f64(height) * row_step, as_f64(width) * column_step]
+}
+
 /// Steps 1 to 3, then the resizing of 4 and 5 to the sides `to` `[D, H, W]`.
 fn resized(volume: &Volume, config: &InputConfig, to: [usize; 3]) -> Scaled {
     let Filter::Triangle = config.filter;

@@ -8,33 +8,68 @@ struct Taps {
 }
 
 impl Table {
+    /// Keeps the positions of the grid that most objects will have, so that they are resized once.
+    pub(crate) fn expect(&mut self, grid: [usize; 3], embed_dim: usize) {
+        if grid != self.grid {
+            self.usual = Some((grid, self.resized(grid, embed_dim)));
+        }
+    }
+
     /// Returns the positions of a grid, [N, E].
     pub(super) fn resized(&self, grid: [usize; 3], embed_dim: usize) -> Vec<f32> {
         if grid == self.grid {
             return self.values.clone();
         }
+        if let Some((_, values)) = self.usual.as_ref().filter(|(usual, _)| *usual == grid) {
+            return values.clone();
+        }
         let Resize::Bicubic { antialias } = self.resize;
-        let [_, from_rows, from_columns] = self.grid;
+        let [from_depth, from_rows, from_columns] = self.grid;
         let [depth, n_rows, n_columns] = grid;
-        let along_y = taps(from_rows, n_rows, antialias);
-        let along_x = taps(from_columns, n_columns, antialias);
-        let mut plane = Vec::with_capacity(n_rows * n_columns * embed_dim);
-        let mut sums = vec![0.0_f64; embed_dim];
-        for row in &along_y {
-            for column in &along_x {
+        let values = self.values.iter().map(|&value| f64::from(value)).collect();
+        let mut axis = Axis {
+            values,
+            inner: from_columns * embed_dim,
+            antialias,
+        };
+        axis.resize(from_rows, n_rows);
+        axis.inner = embed_dim;
+        axis.resize(from_columns, n_columns);
+        axis.inner = n_rows * n_columns * embed_dim;
+        axis.resize(from_depth, depth);
+        axis.values.into_iter().map(rounded).collect()
+    }
+}
+
+/// Values [outer, n, inner] that are resized along `n`.
+struct Axis {
+    values: Vec<f64>,
+    inner: usize,
+    antialias: bool,
+}
+
+impl Axis {
+    fn resize(&mut self, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
+        let taps = taps(from, to, self.antialias);
+        let inner = self.inner;
+        let mut resized = Vec::with_capacity(self.values.len() / from * to);
+        let mut sums = vec![0.0; inner];
+        for outer in self.values.chunks_exact(from * inner) {
+            for taps in &taps {
                 sums.fill(0.0);
-                for &(y, weight_y) in &row.sources {
-                    for &(x, weight_x) in &column.sources {
-                        let vector = &self.values[(y * from_columns + x) * embed_dim..];
-                        for (sum, &value) in sums.iter_mut().zip(vector) {
-                            *sum += weight_y * weight_x * f64::from(value);
-                        }
+                for &(source, weight) in &taps.sources {
+                    let line = &outer[source * inner..][..inner];
+                    for (sum, value) in sums.iter_mut().zip(line) {
+                        *sum += weight * value;
                     }
                 }
-                plane.extend(sums.iter().map(|&sum| rounded(sum)));
+                resized.extend_from_slice(&sums);
             }
         }
-        plane.repeat(depth)
+        self.values = resized;
     }
 }
 

@@ -1,0 +1,333 @@
+//! Model folders of every supported family -> one `Vit`, how it wants to be fed, and a fingerprint.
+//!
+//! One file a family: its config, its tensors' names, and how they differ. The common parts, which
+//! name no family, are here.
+
+mod clip;
+mod dinov2;
+mod dinov3;
+mod m3d;
+mod open_clip;
+mod ours;
+mod tensors;
+mod vit;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::tensors::Tensors;
+use crate::config::Pooling;
+use crate::error::{Error, Result};
+use crate::kernels::{Activation, Kernels, Precision};
+use crate::position::{Position, Resize};
+use crate::preprocess::Preparation;
+use crate::vit::{Head, Mlp, Norm, Vit};
+use crate::weights::{Weights, read_json, shown};
+
+/// What is said where a family is not known.
+const SUPPORTED: &str = "supported are our own models, the model types dinov2, \
+    dinov2_with_registers, dinov3_vit, vit, vit_mae, clip, clip_vision_model and m3d_clip, and \
+    open_clip's ViT towers";
+
+/// What follows once weights are there only as a pickle.
+const CONVERT: &str = "a pickle runs code when it is read; convert it on a machine where that is \
+    acceptable, in Python: safetensors.torch.save_file(torch.load(OLD, weights_only=True), \
+    'model.safetensors'), or save_pretrained(FOLDER, safe_serialization=True)";
+
+/// A model that was read from a folder.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) vit: Vit,
+    pub(crate) preparation: Preparation,
+    pub(crate) fingerprint: String,
+}
+
+/// Opens a model folder.
+///
+/// # Errors
+/// `Io` if a file cannot be read, `Malformed` if config and tensors do not fit each other,
+/// `Unsupported` if the family, or a part of it, is not known, or the weights are a pickle.
+pub(crate) fn open(folder: &Path, kernels: Kernels, precision: Precision) -> Result<Opened> {
+    let found = Found::in_folder(folder)?;
+    let config = Config {
+        value: read_json(&found.config)?,
+        path: found.config,
+    };
+    let mut tensors = Tensors {
+        weights: Weights::open(&found.weights)?,
+        kernels,
+        precision,
+    };
+    let (mut vit, preparation) = if found.is_open_clip {
+        open_clip::load(&config, &mut tensors)?
+    } else {
+        load(&config, &mut tensors)?
+    };
+    if let (Preparation::Planes(input), Position::Table(table)) = (&preparation, &mut vit.position)
+        && let Some(grid) = input.usual_grid()
+    {
+        table.expect(grid, vit.embed_dim);
+    }
+    let recipe = Recipe::of(&vit, &preparation);
+    let recipe = serde_json::to_string(&recipe)
+        .map_err(|error| Error::malformed(&config.path, error.to_string(), "finite numbers"))?;
+    Ok(Opened {
+        fingerprint: tensors.weights.fingerprint(&recipe),
+        vit,
+        preparation,
+    })
+}
+
+fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+    let model_type = config.value.get("model_type").and_then(Value::as_str);
+    match model_type {
+        Some("dinov2") => dinov2::load(config, tensors, false),
+        Some("dinov2_with_registers") => dinov2::load(config, tensors, true),
+        Some("dinov3_vit") => dinov3::load(config, tensors),
+        Some("vit") => vit::load(config, tensors),
+        Some("vit_mae") => vit::load_mae(config, tensors),
+        Some("clip" | "clip_vision_model") => clip::load(config, tensors),
+        Some("m3d_clip") => m3d::load(config, tensors),
+        Some(other) => Err(Error::unsupported(
+            format!("model_type {}", shown(other)),
+            SUPPORTED,
+        )),
+        None if config.value.get("ref_grid").is_some() => ours::load(config, tensors),
+        None => Err(Error::unsupported(
+            "a config.json without model_type",
+            SUPPORTED,
+        )),
+    }
+}
+
+/// The files of a model folder.
+struct Found {
+    config: PathBuf,
+    weights: PathBuf,
+    is_open_clip: bool,
+}
+
+impl Found {
+    /// Finds the first pair of config and weights that is whole.
+    fn in_folder(folder: &Path) -> Result<Self> {
+        const MODEL: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
+        const OPEN_CLIP: [&str; 3] = ["open_clip_model.safetensors", MODEL[0], MODEL[1]];
+        let entries = std::fs::read_dir(folder)
+            .map_err(|error| Error::io("listing the model folder", error))?;
+        let has = |name: &str| folder.join(name).exists();
+        for (config, weights) in [
+            ("config.json", &MODEL[..]),
+            ("open_clip_config.json", &OPEN_CLIP[..]),
+        ] {
+            let weights = weights.iter().find(|name| has(name));
+            if let (true, Some(weights)) = (has(config), weights) {
+                return Ok(Self {
+                    config: folder.join(config),
+                    weights: folder.join(weights),
+                    is_open_clip: config != "config.json",
+                });
+            }
+        }
+        let is_pickle = |path: &Path| {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            matches!(extension, Some("bin" | "pt" | "pth" | "ckpt" | "pkl"))
+        };
+        let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let has_weights = OPEN_CLIP.into_iter().any(has);
+        match files.find(|path| !has_weights && is_pickle(path)) {
+            Some(pickle) => {
+                let name = pickle.file_name().unwrap_or_default().to_string_lossy();
+                Err(Error::unsupported(
+                    format!("the pickle {}", shown(&name)),
+                    CONVERT,
+                ))
+            }
+            None => Err(Error::malformed(
+                folder,
+                "no whole model",
+                "config.json with model.safetensors (or its index and shards), or \
+                 open_clip_config.json with open_clip_model.safetensors",
+            )),
+        }
+    }
+}
+
+/// A config file, before it is known what of it matters.
+pub(crate) struct Config {
+    pub(crate) path: PathBuf,
+    pub(crate) value: Value,
+}
+
+impl Config {
+    /// Reads the fields that a family knows.
+    fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        self.parse_value(&self.value)
+    }
+
+    fn parse_value<T: serde::de::DeserializeOwned>(&self, value: &Value) -> Result<T> {
+        T::deserialize(value).map_err(|error| {
+            self.malformed(
+                shown(&error.to_string()),
+                "the fields that the family's library writes",
+            )
+        })
+    }
+
+    pub(crate) fn malformed(&self, found: impl Into<String>, wanted: impl Into<String>) -> Error {
+        Error::malformed(&self.path, found, wanted)
+    }
+
+    /// Returns the folder that the config lies in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Translates the name of an activation.
+    fn activation(&self, name: &str) -> Result<Activation> {
+        match name {
+            "gelu" => Ok(Activation::Gelu),
+            "quick_gelu" => Ok(Activation::QuickGelu),
+            "silu" | "swish" => Ok(Activation::Silu),
+            other => Err(Error::unsupported(
+                format!("the activation {}", shown(other)),
+                "supported are gelu (exact), quick_gelu and silu",
+            )),
+        }
+    }
+}
+
+/// One side for both axes, or `[H, W]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Sides {
+    Square(usize),
+    Both([usize; 2]),
+}
+
+impl From<Sides> for [usize; 2] {
+    fn from(sides: Sides) -> Self {
+        match sides {
+            Sides::Square(side) => [side; 2],
+            Sides::Both(sides) => sides,
+        }
+    }
+}
+
+/// The sizes that every 2D family states.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    /// `E`.
+    width: usize,
+    depth: usize,
+    n_heads: usize,
+    /// Width of the MLP's hidden layer.
+    hidden: usize,
+    n_channels: usize,
+    image: [usize; 2],
+    patch: [usize; 2],
+}
+
+impl Sizes {
+    /// Checks bounds that every real model keeps, so that no product of sizes overflows.
+    fn check(self, config: &Config) -> Result<Self> {
+        let bounded = |n: usize, most: usize| 0 < n && n <= most;
+        let fits =
+            self.image.iter().zip(self.patch).all(|(&image, patch)| {
+                bounded(patch, 1 << 10) && patch <= image && image <= 1 << 14
+            });
+        let rules = [
+            (bounded(self.width, 1 << 14), "a width of 1..=16384"),
+            (bounded(self.depth, 1 << 10), "1..=1024 layers"),
+            (
+                self.n_heads > 0 && self.width.is_multiple_of(self.n_heads),
+                "a number of heads that divides the width",
+            ),
+            (bounded(self.hidden, 1 << 16), "a hidden width of 1..=65536"),
+            (self.n_channels == 3, "3 channels"),
+            (
+                fits,
+                "an image of up to 16384 that holds a patch of up to 1024",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, wanted)) => Err(config.malformed(format!("{self:?}"), wanted)),
+            None => Ok(self),
+        }
+    }
+
+    /// Returns the grid of the pretraining image; what is over at the border is not seen.
+    fn grid(&self) -> [usize; 3] {
+        let [rows, columns] = [0, 1].map(|axis| self.image[axis] / self.patch[axis]);
+        [1, rows, columns]
+    }
+
+    fn patch(&self) -> [usize; 3] {
+        [1, self.patch[0], self.patch[1]]
+    }
+}
+
+/// Everything but tensors that decides a vector; hashed into the fingerprint.
+#[derive(Serialize)]
+struct Recipe<'a> {
+    in_chans: usize,
+    num_heads: usize,
+    patch: [usize; 3],
+    mlp: [&'static str; 2],
+    position: PositionRecipe,
+    /// Of the norms before, in, and after the blocks, and on the pooled token.
+    eps: [Option<f32>; 4],
+    pooling: Pooling,
+    is_projected: bool,
+    preparation: &'a Preparation,
+}
+
+#[derive(Serialize)]
+enum PositionRecipe {
+    SinCos { ref_grid: [usize; 3] },
+    Table { grid: [usize; 3], antialias: bool },
+    Rotary { base: f64 },
+}
+
+impl<'a> Recipe<'a> {
+    fn of(vit: &Vit, preparation: &'a Preparation) -> Self {
+        let name = |activation| match activation {
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+            Activation::Silu => "silu",
+        };
+        let eps = |norm: Option<&Norm>| norm.map(|norm| norm.eps);
+        Self {
+            in_chans: vit.in_chans,
+            num_heads: vit.num_heads,
+            patch: vit.patch,
+            mlp: match vit.mlp {
+                Mlp::Plain(activation) => ["plain", name(activation)],
+                Mlp::Gated(activation) => ["gated", name(activation)],
+            },
+            position: match &vit.position {
+                Position::SinCos { ref_grid } => PositionRecipe::SinCos {
+                    ref_grid: *ref_grid,
+                },
+                Position::Table(table) => {
+                    let Resize::Bicubic { antialias } = table.resize;
+                    PositionRecipe::Table {
+                        grid: table.grid,
+                        antialias,
+                    }
+                }
+                Position::Rotary(rotary) => PositionRecipe::Rotary { base: rotary.base },
+            },
+            eps: [
+                eps(vit.pre_norm.as_ref()),
+                eps(vit.blocks.first().map(|block| &block.norm1)),
+                eps(vit.norm.as_ref()),
+                eps(vit.pooled_norm.as_ref()),
+            ],
+            pooling: vit.pooling,
+            is_projected: matches!(vit.head, Some(Head::Projection(_))),
+            preparation,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Hugging Face `Dinov2Model` and `Dinov2WithRegistersModel`; RAD-DINO is one.
+
+use serde::Deserialize;
+
+use super::tensors::{Tensors, prefix};
+use super::{Config, Preparation, Sides, Sizes};
+use crate::config::Pooling;
+use crate::error::Result;
+use crate::kernels::Activation;
+use crate::preprocess::{IMAGENET, PlaneInput};
+use crate::vit::{Block, Mlp, Vit};
+
+/// Absent fields have the library's defaults.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Fields {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    mlp_ratio: f64,
+    hidden_act: String,
+    layer_norm_eps: f32,
+    image_size: Sides,
+    patch_size: Sides,
+    num_channels: usize,
+    qkv_bias: bool,
+    use_swiglu_ffn: bool,
+    num_register_tokens: usize,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            mlp_ratio: 4.0,
+            hidden_act: "gelu".to_owned(),
+            layer_norm_eps: 1e-6,
+            image_size: Sides::Square(224),
+            patch_size: Sides::Square(14),
+            num_channels: 3,
+            qkv_bias: true,
+            use_swiglu_ffn: false,
+            num_register_tokens: 4,
+        }
+    }
+}
+
+/// `mask_token` serves pretraining, `classifier` a task.
+const IGNORED: [&str; 2] = ["embeddings.mask_token", "classifier."];
+
+pub(super) fn load(
+    config: &Config,
+    tensors: &mut Tensors,
+    has_registers: bool,
+) -> Result<(Vit, Preparation)> {
+    let fields: Fields = config.parse()?;
+    let sizes = Sizes {
+        width: fields.hidden_size,
+        depth: fields.num_hidden_layers,
+        n_heads: fields.num_attention_heads,
+        hidden: hidden(&fields),
+        n_channels: fields.num_channels,
+        image: fields.image_size.into(),
+        patch: fields.patch_size.into(),
+    }
+    .check(config)?;
+    let registers = has_registers.then_some(fields.num_register_tokens);
+    if registers.is_some_and(|n| n > 1 << 10) {
+        return Err(config.malformed(format!("{registers:?} registers"), "at most 1024"));
+    }
+    let preparation = PlaneInput::read(config, sizes.image, sizes.patch, IMAGENET)?;
+    tensors.weights.strip_prefix("dinov2.");
+    tensors.weights.strip_prefix("dinov2_with_registers.");
+    let vit = network(config, tensors, &fields, (sizes, registers))?;
+    tensors.weights.finish(&IGNORED)?;
+    Ok((vit, Preparation::Planes(preparation)))
+}
+
+/// Returns the width of the MLP's hidden layer: gated, 2/3 of it, rounded up to 8.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "the library truncates, too; `Sizes::check` bounds the result"
+)]
+fn hidden(fields: &Fields) -> usize {
+    let hidden = (fields.hidden_size as f64 * fields.mlp_ratio) as usize;
+    if !fields.use_swiglu_ffn {
+        return hidden;
+    }
+    let two_thirds = (hidden as f64 * 2.0 / 3.0) as usize;
+    two_thirds.saturating_add(7) / 8 * 8
+}
+
+fn network(
+    config: &Config,
+    tensors: &mut Tensors,
+    fields: &Fields,
+    (sizes, n_registers): (Sizes, Option<usize>),
+) -> Result<Vit> {
+    let (width, eps) = (sizes.width, fields.layer_norm_eps);
+    let cls = tensors.vector("embeddings.cls_token", &[1, 1, width])?;
+    let registers = match n_registers {
+        None | Some(0) => Vec::new(),
+        Some(n) => tensors.vector("embeddings.register_tokens", &[1, n, width])?,
+    };
+    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
+        "embeddings.patch_embeddings.projection",
+        [width, sizes.n_channels],
+        sizes.patch(),
+        (false, true),
+    )?;
+    let grid = sizes.grid();
+    let n_positions = 1 + grid.iter().product::<usize>();
+    // The library resizes with antialias only in the class with registers.
+    let positions = tensors.positions(
+        "embeddings.position_embeddings",
+        &[1, n_positions, width],
+        grid,
+        n_registers.is_some(),
+    )?;
+    let mlp = if fields.use_swiglu_ffn {
+        Mlp::Gated(Activation::Silu)
+    } else {
+        Mlp::Plain(config.activation(&fields.hidden_act)?)
+    };
+    let mut blocks = Vec::new();
+    for i in 0..sizes.depth {
+        blocks.push(block(tensors, fields, sizes, i)?);
+    }
+    Ok(Vit {
+        kernels: tensors.kernels,
+        in_chans: sizes.n_channels,
+        embed_dim: width,
+        num_heads: sizes.n_heads,
+        patch: sizes.patch(),
+        patch_embed,
+        flat_patch_embed,
+        prefix: prefix(cls, &positions.cls, &registers),
+        position: positions.patches,
+        pre_norm: None,
+        blocks,
+        mlp,
+        norm: Some(tensors.norm("layernorm", width, eps)?),
+        pooling: Pooling::Cls,
+        pooled_norm: None,
+        head: None,
+    })
+}
+
+fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Result<Block> {
+    let (width, eps) = (sizes.width, fields.layer_norm_eps);
+    let at = |name: &str| format!("encoder.layer.{i}.{name}");
+    // Gated, one layer makes gate and value: [gate; up].
+    let (fc1, fc2, n_inner) = if fields.use_swiglu_ffn {
+        ("mlp.weights_in", "mlp.weights_out", 2 * sizes.hidden)
+    } else {
+        ("mlp.fc1", "mlp.fc2", sizes.hidden)
+    };
+    let scale1 = tensors.vector(&at("layer_scale1.lambda1"), &[width])?;
+    let scale2 = tensors.vector(&at("layer_scale2.lambda1"), &[width])?;
+    Ok(Block {
+        norm1: tensors.norm(&at("norm1"), width, eps)?,
+        qkv: super::vit::attention(tensors, i, width, fields.qkv_bias)?,
+        proj: tensors
+            .matrix(&at("attention.output.dense"), [width, width], true)?
+            .scaled(Some(&scale1))
+            .pack(tensors.precision),
+        norm2: tensors.norm(&at("norm2"), width, eps)?,
+        fc1: tensors.linear(&at(fc1), [n_inner, width])?,
+        fc2: tensors
+            .matrix(&at(fc2), [width, sizes.hidden], true)?
+            .scaled(Some(&scale2))
+            .pack(tensors.precision),
+    })
+}

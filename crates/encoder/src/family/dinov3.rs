@@ -1,0 +1,180 @@
+//! Hugging Face `DINOv3ViTModel`: rotary positions, registers, plain or gated MLP.
+
+use serde::Deserialize;
+
+use super::tensors::{Matrix, Tensors, prefix};
+use super::{Config, Preparation, Sides, Sizes};
+use crate::config::Pooling;
+use crate::error::Result;
+use crate::position::{Position, Rotary};
+use crate::preprocess::{IMAGENET, PlaneInput};
+use crate::vit::{Block, Mlp, Vit};
+
+/// Absent fields have the library's defaults.
+#[derive(Deserialize)]
+#[serde(default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "the fields of the library's config"
+)]
+struct Fields {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    hidden_act: String,
+    layer_norm_eps: f32,
+    rope_theta: f64,
+    rope_parameters: Option<RopeParameters>,
+    image_size: Sides,
+    patch_size: Sides,
+    num_channels: usize,
+    num_register_tokens: usize,
+    query_bias: bool,
+    key_bias: bool,
+    value_bias: bool,
+    proj_bias: bool,
+    mlp_bias: bool,
+    use_gated_mlp: bool,
+}
+
+/// Where newer versions of the library keep the base.
+#[derive(Deserialize)]
+struct RopeParameters {
+    rope_theta: f64,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            hidden_size: 384,
+            num_hidden_layers: 12,
+            num_attention_heads: 6,
+            intermediate_size: 1536,
+            hidden_act: "gelu".to_owned(),
+            layer_norm_eps: 1e-5,
+            rope_theta: 100.0,
+            rope_parameters: None,
+            image_size: Sides::Square(224),
+            patch_size: Sides::Square(16),
+            num_channels: 3,
+            num_register_tokens: 0,
+            query_bias: true,
+            key_bias: false,
+            value_bias: true,
+            proj_bias: true,
+            mlp_bias: true,
+            use_gated_mlp: false,
+        }
+    }
+}
+
+pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+    let fields: Fields = config.parse()?;
+    let sizes = Sizes {
+        width: fields.hidden_size,
+        depth: fields.num_hidden_layers,
+        n_heads: fields.num_attention_heads,
+        hidden: fields.intermediate_size,
+        n_channels: fields.num_channels,
+        image: fields.image_size.into(),
+        patch: fields.patch_size.into(),
+    }
+    .check(config)?;
+    let head_width = sizes.width / sizes.n_heads;
+    if !head_width.is_multiple_of(4) || fields.num_register_tokens > 1 << 10 {
+        return Err(config.malformed(
+            format!(
+                "heads of width {head_width}, {} registers",
+                fields.num_register_tokens
+            ),
+            "a multiple of 4, and at most 1024",
+        ));
+    }
+    let preparation = PlaneInput::read(config, sizes.image, sizes.patch, IMAGENET)?;
+    tensors.weights.strip_prefix("model.");
+    let vit = network(config, tensors, &fields, sizes)?;
+    tensors.weights.finish(&["embeddings.mask_token"])?;
+    Ok((vit, Preparation::Planes(preparation)))
+}
+
+fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes) -> Result<Vit> {
+    let (width, eps) = (sizes.width, fields.layer_norm_eps);
+    let base = fields
+        .rope_parameters
+        .as_ref()
+        .map_or(fields.rope_theta, |parameters| parameters.rope_theta);
+    if !(base.is_finite() && base > 0.0) {
+        return Err(config.malformed(format!("rope_theta {base}"), "a number above 0"));
+    }
+    let activation = config.activation(&fields.hidden_act)?;
+    let cls = tensors.vector("embeddings.cls_token", &[1, 1, width])?;
+    let registers = match fields.num_register_tokens {
+        0 => Vec::new(),
+        n => tensors.vector("embeddings.register_tokens", &[1, n, width])?,
+    };
+    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
+        "embeddings.patch_embeddings",
+        [width, sizes.n_channels],
+        sizes.patch(),
+        (false, true),
+    )?;
+    let mut blocks = Vec::new();
+    for i in 0..sizes.depth {
+        blocks.push(block(tensors, fields, sizes, i)?);
+    }
+    Ok(Vit {
+        kernels: tensors.kernels,
+        in_chans: sizes.n_channels,
+        embed_dim: width,
+        num_heads: sizes.n_heads,
+        patch: sizes.patch(),
+        patch_embed,
+        flat_patch_embed,
+        prefix: prefix(cls, &[], &registers),
+        position: Position::Rotary(Rotary { base }),
+        pre_norm: None,
+        blocks,
+        mlp: if fields.use_gated_mlp {
+            Mlp::Gated(activation)
+        } else {
+            Mlp::Plain(activation)
+        },
+        norm: Some(tensors.norm("norm", width, eps)?),
+        pooling: Pooling::Cls,
+        pooled_norm: None,
+        head: None,
+    })
+}
+
+fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Result<Block> {
+    let (width, hidden, eps) = (sizes.width, sizes.hidden, fields.layer_norm_eps);
+    let at = |name: &str| format!("layer.{i}.{name}");
+    let scale1 = tensors.vector(&at("layer_scale1.lambda1"), &[width])?;
+    let scale2 = tensors.vector(&at("layer_scale2.lambda1"), &[width])?;
+    let qkv = [
+        at("attention.q_proj"),
+        at("attention.k_proj"),
+        at("attention.v_proj"),
+    ];
+    let has_bias = [fields.query_bias, fields.key_bias, fields.value_bias];
+    let mut inner = Vec::with_capacity(2);
+    if fields.use_gated_mlp {
+        inner.push(tensors.matrix(&at("mlp.gate_proj"), [hidden, width], fields.mlp_bias)?);
+    }
+    inner.push(tensors.matrix(&at("mlp.up_proj"), [hidden, width], fields.mlp_bias)?);
+    Ok(Block {
+        norm1: tensors.norm(&at("norm1"), width, eps)?,
+        qkv: tensors.qkv(qkv.each_ref().map(String::as_str), width, has_bias)?,
+        proj: tensors
+            .matrix(&at("attention.o_proj"), [width, width], fields.proj_bias)?
+            .scaled(Some(&scale1))
+            .pack(tensors.precision),
+        norm2: tensors.norm(&at("norm2"), width, eps)?,
+        fc1: Matrix::stacked(inner).pack(tensors.precision),
+        fc2: tensors
+            .matrix(&at("mlp.down_proj"), [width, hidden], fields.mlp_bias)?
+            .scaled(Some(&scale2))
+            .pack(tensors.precision),
+    })
+}

@@ -1,0 +1,215 @@
+//! A ViT of timm as the trunk of open_clip's vision tower (BiomedCLIP).
+//!
+//! The config names the trunk and no sizes: widths and depth come from the tensors' shapes; heads,
+//! norm and activation from the name, or from `m3ret.json`.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{ModelCfg, refuse_unless};
+use crate::config::Pooling;
+use crate::error::{Error, Result};
+use crate::family::tensors::{Matrix, Tensors, prefix};
+use crate::family::{Config, Preparation, Sizes};
+use crate::kernels::{Activation, Linear};
+use crate::preprocess::PlaneInput;
+use crate::vit::{Block, Head, Mlp, Vit};
+use crate::weights::{read_json, shown};
+
+/// `m3ret.json`, which people write beside a model that does not say enough.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Beside {
+    trunk_config: TrunkConfig,
+}
+
+/// What names do not tell. Sizes may be repeated here; the tensors decide.
+#[derive(Deserialize)]
+struct TrunkConfig {
+    num_heads: usize,
+    #[serde(default = "usual_eps")]
+    layer_norm_eps: f32,
+    /// `gelu` (the default), `gelu (exact)`, `quick_gelu` or `silu`.
+    #[serde(default = "usual_act")]
+    act: String,
+}
+
+fn usual_eps() -> f32 {
+    1e-6
+}
+
+fn usual_act() -> String {
+    "gelu".to_owned()
+}
+
+impl TrunkConfig {
+    /// Reads `m3ret.json` where there is one; otherwise knows timm's plain ViTs by name.
+    fn read(config: &Config, name: &str, width: usize) -> Result<Self> {
+        let beside = config.folder().join("m3ret.json");
+        if beside.exists() {
+            return Ok(read_json::<Beside>(&beside)?.trunk_config);
+        }
+        let is_wide = ["huge", "giant", "gigantic", "so400m"]
+            .iter()
+            .any(|size| name.contains(size));
+        let num_heads = if is_wide { 16 } else { width / 64 };
+        if !name.starts_with("vit_") || num_heads == 0 {
+            return Err(Error::unsupported(
+                format!("the trunk {}", shown(name)),
+                "write its heads into a file m3ret.json beside the config: \
+                 {\"trunk_config\": {\"num_heads\": 12, \"layer_norm_eps\": 1e-6, \"act\": \"gelu\"}}",
+            ));
+        }
+        let is_clip = name.contains("_clip_");
+        let is_quick = name.contains("quickgelu");
+        Ok(Self {
+            num_heads,
+            layer_norm_eps: if is_clip { 1e-5 } else { usual_eps() },
+            act: if is_quick { "quick_gelu" } else { "gelu" }.to_owned(),
+        })
+    }
+}
+
+pub(super) fn load(
+    config: &Config,
+    tensors: &mut Tensors,
+    model: &ModelCfg,
+    (name, image): (&str, [usize; 2]),
+) -> Result<(Vit, Preparation)> {
+    let tower = &model.vision_cfg;
+    refuse_unless(
+        config,
+        tower,
+        "timm_proj",
+        &[json!("linear"), json!("none")],
+    )?;
+    refuse_unless(
+        config,
+        tower,
+        "timm_pool",
+        &[json!(""), json!("token"), json!("avg")],
+    )?;
+    tensors.weights.strip_prefix("visual.");
+    let sizes = sizes(config, tensors, image)?;
+    let stated = TrunkConfig::read(config, name, sizes.width)?;
+    let sizes = Sizes {
+        n_heads: stated.num_heads,
+        ..sizes
+    }
+    .check(config)?;
+    let preparation = PlaneInput::read_open_clip(config, sizes.image, sizes.patch)?;
+    let act = match &*stated.act {
+        "gelu (exact)" => Activation::Gelu,
+        other => config.activation(other)?,
+    };
+    let mut vit = network(tensors, sizes, stated.layer_norm_eps, act)?;
+    let text = |field: &str| tower.get(field).and_then(serde_json::Value::as_str);
+    if text("timm_pool") == Some("avg") {
+        vit.pooling = Pooling::Mean;
+    }
+    if text("timm_proj") != Some("none") {
+        let has_bias = tensors.weights.has("head.proj.bias");
+        let shape = [model.embed_dim, sizes.width];
+        let projection = tensors.matrix("head.proj", shape, has_bias)?;
+        vit.head = Some(Head::Projection(projection.pack(tensors.precision)));
+    }
+    Ok((vit, Preparation::Planes(preparation)))
+}
+
+/// Reads the sizes off the tensors; the number of heads is not among them.
+fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes> {
+    let weights = &tensors.weights;
+    let patch = weights.shape("trunk.patch_embed.proj.weight");
+    let fc1 = weights.shape("trunk.blocks.0.mlp.fc1.weight");
+    let (Some(&[width, n_channels, ph, pw]), Some(&[hidden, _])) = (patch, fc1) else {
+        return Err(config.malformed(
+            format!("patch embedding {patch:?} and hidden layer {fc1:?} in the trunk"),
+            "trunk.patch_embed.proj.weight [E, 3, ph, pw] and \
+             trunk.blocks.0.mlp.fc1.weight [hidden, E], as timm's ViTs have",
+        ));
+    };
+    let has_block = |i: &usize| weights.has(&format!("trunk.blocks.{i}.norm1.weight"));
+    Ok(Sizes {
+        width,
+        depth: (0..=1 << 10).take_while(has_block).count(),
+        n_heads: 0,
+        hidden,
+        n_channels,
+        image,
+        patch: [ph, pw],
+    })
+}
+
+fn network(tensors: &mut Tensors, sizes: Sizes, eps: f32, activation: Activation) -> Result<Vit> {
+    let width = sizes.width;
+    let cls = tensors.vector("trunk.cls_token", &[1, 1, width])?;
+    let registers = match tensors.weights.shape("trunk.reg_token") {
+        Some(&[1, n, _]) => tensors.vector("trunk.reg_token", &[1, n, width])?,
+        _ => Vec::new(),
+    };
+    let has_bias = tensors.weights.has("trunk.patch_embed.proj.bias");
+    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
+        "trunk.patch_embed.proj",
+        [width, sizes.n_channels],
+        sizes.patch(),
+        (false, has_bias),
+    )?;
+    let grid = sizes.grid();
+    let n_positions = 1 + grid.iter().product::<usize>();
+    let shape = [1, n_positions, width];
+    let positions = tensors.positions("trunk.pos_embed", &shape, grid, true)?;
+    let pre_norm = if tensors.weights.has("trunk.norm_pre.weight") {
+        Some(tensors.norm("trunk.norm_pre", width, eps)?)
+    } else {
+        None
+    };
+    let mut blocks = Vec::new();
+    for i in 0..sizes.depth {
+        blocks.push(block(tensors, sizes, eps, i)?);
+    }
+    Ok(Vit {
+        kernels: tensors.kernels,
+        in_chans: sizes.n_channels,
+        embed_dim: width,
+        num_heads: sizes.n_heads,
+        patch: sizes.patch(),
+        patch_embed,
+        flat_patch_embed,
+        prefix: prefix(cls, &positions.cls, &registers),
+        position: positions.patches,
+        pre_norm,
+        blocks,
+        mlp: Mlp::Plain(activation),
+        norm: Some(tensors.norm("trunk.norm", width, eps)?),
+        pooling: Pooling::Cls,
+        pooled_norm: None,
+        head: None,
+    })
+}
+
+fn block(tensors: &mut Tensors, sizes: Sizes, eps: f32, i: usize) -> Result<Block> {
+    let (width, hidden) = (sizes.width, sizes.hidden);
+    let at = |name: &str| format!("trunk.blocks.{i}.{name}");
+    let has_bias = tensors.weights.has(&at("attn.qkv.bias"));
+    Ok(Block {
+        norm1: tensors.norm(&at("norm1"), width, eps)?,
+        qkv: tensors
+            .matrix(&at("attn.qkv"), [3 * width, width], has_bias)?
+            .pack(tensors.precision),
+        proj: scaled(tensors, &at("attn.proj"), &at("ls1.gamma"), [width, width])?,
+        norm2: tensors.norm(&at("norm2"), width, eps)?,
+        fc1: tensors.linear(&at("mlp.fc1"), [hidden, width])?,
+        fc2: scaled(tensors, &at("mlp.fc2"), &at("ls2.gamma"), [width, hidden])?,
+    })
+}
+
+/// Takes a layer and, where it is there, the `LayerScale` after it.
+fn scaled(tensors: &mut Tensors, name: &str, scale: &str, shape: [usize; 2]) -> Result<Linear> {
+    let factors = if tensors.weights.has(scale) {
+        Some(tensors.vector(scale, &shape[..1])?)
+    } else {
+        None
+    };
+    let matrix: Matrix = tensors.matrix(name, shape, true)?;
+    Ok(matrix.scaled(factors.as_deref()).pack(tensors.precision))
+}

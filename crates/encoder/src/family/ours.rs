@@ -1,0 +1,75 @@
+//! Our own models: `config.json` is `ModelConfig`, names are those of timm's ViT.
+
+use m3ret_imaging::InputConfig;
+
+use super::tensors::{Tensors, prefix};
+use super::{Config, Preparation};
+use crate::config::{ModelConfig, VitConfig};
+use crate::error::Result;
+use crate::kernels::Activation;
+use crate::position::Position;
+use crate::vit::{Block, Mlp, Vit};
+
+/// Weights of pretraining that an encoder does not use.
+const IGNORED: [&str; 3] = ["decoder", "mask_token", "head."];
+
+pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+    let parsed: ModelConfig = config.parse()?;
+    parsed.validate()?;
+    let vit = network(&parsed, tensors)?;
+    tensors.weights.finish(&IGNORED)?;
+    // What training views are cropped from changes no vector, so it is no part of the fingerprint.
+    let input = InputConfig {
+        view_scale: 1,
+        ..parsed.input
+    };
+    Ok((vit, Preparation::Ours(input)))
+}
+
+fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
+    let sizes = &config.vit;
+    let (width, eps) = (sizes.embed_dim, VitConfig::NORM_EPS);
+    let cls = tensors.vector("cls_token", &[1, 1, width])?;
+    let registers = match sizes.num_registers {
+        0 => Vec::new(),
+        n => tensors.vector("register_tokens", &[1, n, width])?,
+    };
+    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
+        "patch_embed.proj",
+        [width, sizes.in_chans],
+        sizes.patch,
+        (true, true),
+    )?;
+    let mut blocks = Vec::new();
+    for i in 0..sizes.depth {
+        let at = |name: &str| format!("blocks.{i}.{name}");
+        blocks.push(Block {
+            norm1: tensors.norm(&at("norm1"), width, eps)?,
+            qkv: tensors.linear(&at("attn.qkv"), [3 * width, width])?,
+            proj: tensors.linear(&at("attn.proj"), [width, width])?,
+            norm2: tensors.norm(&at("norm2"), width, eps)?,
+            fc1: tensors.linear(&at("mlp.fc1"), [sizes.mlp_hidden, width])?,
+            fc2: tensors.linear(&at("mlp.fc2"), [width, sizes.mlp_hidden])?,
+        });
+    }
+    Ok(Vit {
+        kernels: tensors.kernels,
+        in_chans: sizes.in_chans,
+        embed_dim: width,
+        num_heads: sizes.num_heads,
+        patch: sizes.patch,
+        patch_embed,
+        flat_patch_embed,
+        prefix: prefix(cls, &[], &registers),
+        position: Position::SinCos {
+            ref_grid: sizes.ref_grid,
+        },
+        pre_norm: None,
+        blocks,
+        mlp: Mlp::Plain(Activation::Gelu),
+        norm: Some(tensors.norm("norm", width, eps)?),
+        pooling: config.embedding,
+        pooled_norm: None,
+        head: None,
+    })
+}

@@ -1,0 +1,304 @@
+//! The files that say how a public model wants its pictures.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{CLIP, Filter, N_PLANES, PERCENTILES, PlaneInput, Size, Stats};
+use crate::error::{Error, Result};
+use crate::family::Config;
+use crate::weights::{read_json, shown};
+
+/// The largest side that a config may ask for.
+const MAX_SIDE: usize = 1 << 13;
+
+/// `preprocessor_config.json` of Hugging Face, old and new.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Processor {
+    do_resize: Option<bool>,
+    size: Option<Sides>,
+    resample: Option<u32>,
+    do_center_crop: Option<bool>,
+    crop_size: Option<Sides>,
+    do_rescale: Option<bool>,
+    rescale_factor: Option<f32>,
+    do_normalize: Option<bool>,
+    image_mean: Option<Channels>,
+    image_std: Option<Channels>,
+    image_processor_type: Option<String>,
+    feature_extractor_type: Option<String>,
+}
+
+/// A size in one of its spellings.
+#[derive(Deserialize, Debug, Clone, Copy)]
+#[serde(untagged)]
+enum Sides {
+    One(usize),
+    Both([usize; 2]),
+    Named {
+        shortest_edge: Option<usize>,
+        longest_edge: Option<usize>,
+        height: Option<usize>,
+        width: Option<usize>,
+    },
+}
+
+/// One number for all channels, or three.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(untagged)]
+enum Channels {
+    One(f32),
+    Three([f32; 3]),
+}
+
+impl Channels {
+    fn values(self) -> [f32; 3] {
+        match self {
+            Self::One(value) => [value; 3],
+            Self::Three(values) => values,
+        }
+    }
+}
+
+/// `preprocess_cfg` of open_clip.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct OpenClip {
+    size: Option<Sides>,
+    mean: Option<Channels>,
+    std: Option<Channels>,
+    interpolation: Option<String>,
+    resize_mode: Option<String>,
+}
+
+impl PlaneInput {
+    /// Reads `preprocessor_config.json` beside a config, or `image_processor` of
+    /// `processor_config.json`; where there is neither: shortest edge to the model's own image
+    /// size, bicubic, the centre of that size, the family's mean and standard deviation.
+    ///
+    /// # Errors
+    /// `Malformed` or `Unsupported`, naming what is asked for.
+    pub(crate) fn read(
+        config: &Config,
+        image: [usize; 2],
+        patch: [usize; 2],
+        stats: Stats,
+    ) -> Result<Self> {
+        let path = config.folder().join("preprocessor_config.json");
+        let newer = config.folder().join("processor_config.json");
+        let (path, processor): (_, Option<Processor>) = if path.exists() {
+            let processor = read_json(&path)?;
+            (path, Some(processor))
+        } else if newer.exists() {
+            let mut whole: Value = read_json(&newer)?;
+            let inner = whole.get_mut("image_processor").map(Value::take);
+            let inner = inner.map(|inner| Processor::deserialize(inner));
+            let inner = inner.transpose().map_err(|error| {
+                let found = shown(&error.to_string());
+                Error::malformed(&newer, found, "the fields that the library writes")
+            })?;
+            (newer, inner)
+        } else {
+            (path, None)
+        };
+        let usual = Self::usual(image, patch, stats);
+        let wanted = match processor {
+            Some(processor) => processor.wanted(usual)?,
+            None => usual,
+        };
+        wanted.check(&path)
+    }
+
+    /// Reads `preprocess_cfg` of open_clip's config.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub(crate) fn read_open_clip(
+        config: &Config,
+        image: [usize; 2],
+        patch: [usize; 2],
+    ) -> Result<Self> {
+        let preprocess = match config.value.get("preprocess_cfg") {
+            None | Some(Value::Null) => OpenClip::default(),
+            Some(value) => OpenClip::deserialize(value).map_err(|error| {
+                let found = shown(&format!("preprocess_cfg: {error}"));
+                config.malformed(found, "the fields that open_clip writes")
+            })?,
+        };
+        let usual = Self::usual(image, patch, CLIP);
+        let size = match preprocess.size {
+            Some(Sides::One(side)) => [side; 2],
+            Some(Sides::Both(sides)) => sides,
+            Some(Sides::Named { .. }) | None => image,
+        };
+        let squashes = match preprocess.resize_mode.as_deref() {
+            None | Some("shortest") => size[0] != size[1],
+            Some("squash") => true,
+            Some(other) => {
+                return Err(Error::unsupported(
+                    format!("resize_mode {}", shown(other)),
+                    "supported are shortest and squash",
+                ));
+            }
+        };
+        let filter = match preprocess.interpolation.as_deref() {
+            None | Some("bicubic" | "random") => Filter::Bicubic,
+            Some("bilinear") => Filter::Bilinear,
+            Some(other) => {
+                return Err(Error::unsupported(
+                    format!("interpolation {}", shown(other)),
+                    "supported are bicubic and bilinear",
+                ));
+            }
+        };
+        let stats = Stats {
+            mean: preprocess.mean.map_or(CLIP.mean, Channels::values),
+            std: preprocess.std.map_or(CLIP.std, Channels::values),
+        };
+        Self {
+            size: Some(if squashes {
+                Size::Exact(size)
+            } else {
+                Size::ShortestEdge(size[0])
+            }),
+            filter,
+            crop: Some(size),
+            rounds_border: true,
+            stats,
+            ..usual
+        }
+        .check(&config.path)
+    }
+
+    /// What is done where no file says otherwise.
+    fn usual(image: [usize; 2], patch: [usize; 2], stats: Stats) -> Self {
+        Self {
+            size: Some(if image[0] == image[1] {
+                Size::ShortestEdge(image[0])
+            } else {
+                Size::Exact(image)
+            }),
+            filter: Filter::Bicubic,
+            crop: Some(image),
+            rounds_border: false,
+            white: 1.0,
+            stats,
+            patch,
+            n_planes: N_PLANES,
+            percentiles: PERCENTILES,
+        }
+    }
+
+    fn check(self, path: &std::path::Path) -> Result<Self> {
+        let largest = match self.size {
+            None => 1,
+            Some(Size::ShortestEdge(side)) => side,
+            Some(Size::Exact([height, width])) => height.max(width),
+        };
+        let [height, width] = self.crop.unwrap_or([1, 1]);
+        let sides = [largest, height, width];
+        if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+            return Err(Error::malformed(
+                path,
+                format!("sides {sides:?}"),
+                format!("sides of 1..={MAX_SIDE}"),
+            ));
+        }
+        let Stats { mean, std } = self.stats;
+        let is_sound = mean.iter().chain([&self.white]).all(|x| x.is_finite())
+            && std.iter().all(|std| std.is_finite() && *std > 0.0);
+        if !is_sound {
+            return Err(Error::malformed(
+                path,
+                format!(
+                    "mean {mean:?}, standard deviation {std:?}, white {}",
+                    self.white
+                ),
+                "finite numbers, standard deviations above 0",
+            ));
+        }
+        Ok(self)
+    }
+}
+
+impl Processor {
+    fn wanted(self, usual: PlaneInput) -> Result<PlaneInput> {
+        let class = self.image_processor_type.or(self.feature_extractor_type);
+        // The library's ViT classes resize to a square, bilinearly; the others keep the aspect.
+        let is_vit = class.is_some_and(|class| class.contains("ViT"));
+        let size = match (self.do_resize, self.size) {
+            (Some(false), _) => None,
+            (_, None) => usual.size,
+            (_, Some(Sides::One(side))) if is_vit => Some(Size::Exact([side; 2])),
+            (_, Some(Sides::One(side))) => Some(Size::ShortestEdge(side)),
+            (_, Some(sides)) => Some(named(sides)?),
+        };
+        let filter = match self.resample {
+            Some(1) => Filter::Lanczos,
+            Some(2) => Filter::Bilinear,
+            Some(3) => Filter::Bicubic,
+            None if is_vit => Filter::Bilinear,
+            None => Filter::Bicubic,
+            Some(other) => {
+                return Err(Error::unsupported(
+                    format!("resample {other}"),
+                    "supported are Pillow's 1 (Lanczos), 2 (bilinear) and 3 (bicubic)",
+                ));
+            }
+        };
+        let crop = match (self.do_center_crop, self.crop_size) {
+            (Some(false), _) | (None, None) => None,
+            (_, Some(Sides::One(side))) => Some([side; 2]),
+            (_, Some(sides)) => match named(sides)? {
+                Size::Exact(sides) => Some(sides),
+                Size::ShortestEdge(side) => Some([side; 2]),
+            },
+            (Some(true), None) => usual.crop,
+        };
+        let white = if self.do_rescale == Some(false) {
+            255.0
+        } else {
+            self.rescale_factor.map_or(1.0, |factor| 255.0 * factor)
+        };
+        let stats = if self.do_normalize == Some(false) {
+            Stats {
+                mean: [0.0; 3],
+                std: [1.0; 3],
+            }
+        } else {
+            Stats {
+                mean: self.image_mean.map_or(usual.stats.mean, Channels::values),
+                std: self.image_std.map_or(usual.stats.std, Channels::values),
+            }
+        };
+        Ok(PlaneInput {
+            size,
+            filter,
+            crop,
+            white,
+            stats,
+            ..usual
+        })
+    }
+}
+
+fn named(sides: Sides) -> Result<Size> {
+    match sides {
+        Sides::One(side) => Ok(Size::Exact([side; 2])),
+        Sides::Both(sides) => Ok(Size::Exact(sides)),
+        Sides::Named {
+            height: Some(height),
+            width: Some(width),
+            ..
+        } => Ok(Size::Exact([height, width])),
+        Sides::Named {
+            shortest_edge: Some(side),
+            longest_edge: None,
+            ..
+        } => Ok(Size::ShortestEdge(side)),
+        Sides::Named { .. } => Err(Error::unsupported(
+            format!("the size {sides:?}"),
+            "supported are height with width, and shortest_edge alone",
+        )),
+    }
+}
