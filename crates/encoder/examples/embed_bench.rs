@@ -1,6 +1,6 @@
 //! Times one network: `embed_bench MODEL DEPTH BATCH ROUNDS PRECISION THREADS`.
 //!
-//! MODEL is a preset (random weights); DEPTH and BATCH are of the input
+//! MODEL is a model folder or a preset (random weights); DEPTH and BATCH are of the input
 //! `[BATCH, 3, DEPTH, 224, 224]`; PRECISION is f32, bf16 or int8. ROUNDS is a number, or `-`: then
 //! it loads, runs twice to warm up, says `ready`, and runs once for each line of its input, so that
 //! benches/compare/encode.py can alternate it with others. Each run prints its wall and CPU
@@ -30,7 +30,12 @@ fn main() -> Result<(), Failure> {
         }),
         n_threads: Some(n_threads.parse()?),
     };
-    let model = Model::random(model, 0, &options)?;
+    let folder = std::path::Path::new(model);
+    let model = if folder.is_dir() {
+        Model::open(folder, &options)?
+    } else {
+        Model::random(model, 0, &options)?
+    };
     let shape = [3, depth.parse()?, 224, 224];
     let n_values: usize = shape.iter().product();
     let values = (0..n_values).map(|i| (i * 37 % 101) as f32 / 100.0);
