@@ -9,7 +9,7 @@ mod dinov3;
 mod m3d;
 mod open_clip;
 mod ours;
-mod tensors;
+pub(crate) mod tensors;
 mod vit;
 
 use std::path::{Path, PathBuf};
@@ -331,3 +331,6 @@ impl<'a> Recipe<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ mod math;
 mod portable;
 mod rows;
 
-pub(crate) use attention::{Rotation, Span, attend};
+pub(crate) use attention::{Attended, Rotation, Span, attend};
 pub(crate) use dispatch::Kernels;
 pub(crate) use linear::{Activation, Finish, Linear, multiply};
 pub(crate) use math::layer_norm;
@@ -46,9 +46,6 @@ impl UnitRow {
     pub(crate) const ZERO: Self = Self([0; NR]);
 }
 
-/// The result of one tile; of int8, the bits of i32 sums.
-pub(crate) type Tile = [Lanes; MR];
-
 /// A matrix stored as panels of `NR` columns: [ceil(cols / NR)][rows][NR].
 ///
 /// Threads write whole panels, so no two touch the same memory.
@@ -68,6 +65,12 @@ impl Panels {
         }
     }
 
+    /// Takes another shape; what the matrix holds is then without meaning.
+    pub(crate) fn reshape(&mut self, n_rows: usize, n_cols: usize) {
+        self.lanes.resize(n_rows * n_cols.div_ceil(NR), Lanes::ZERO);
+        (self.n_rows, self.n_cols) = (n_rows, n_cols);
+    }
+
     pub(crate) fn n_rows(&self) -> usize {
         self.n_rows
     }
@@ -80,6 +83,15 @@ impl Panels {
     #[inline(always)]
     pub(crate) fn read(&self, row: usize, first: usize, line: &mut [f32]) {
         let (mut col, mut rest) = (first, line);
+        if col % NR == 0 {
+            // Whole panels are copied as vectors, without a call.
+            let (whole, remainder) = rest.as_chunks_mut::<NR>();
+            for chunk in whole {
+                *chunk = self.lanes[col / NR * self.n_rows + row].0;
+                col += NR;
+            }
+            rest = remainder;
+        }
         while !rest.is_empty() {
             let lanes = &self.lanes[col / NR * self.n_rows + row].0[col % NR..];
             let n = lanes.len().min(rest.len());
@@ -125,8 +137,8 @@ impl Precision {
 #[inline(always)]
 pub(crate) fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
-    let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    // Adding may carry a NaN's mantissa into infinity or beyond: keep it, made quiet.
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    // Rounding may carry a NaN's mantissa into infinity or beyond: keep it, made quiet.
     if value.is_nan() {
         (bits >> 16) | 0x40
     } else {

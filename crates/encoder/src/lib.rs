@@ -6,6 +6,8 @@
 mod config;
 mod error;
 mod family;
+#[cfg(test)]
+mod golden;
 mod kernels;
 mod model;
 mod position;

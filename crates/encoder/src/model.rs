@@ -49,6 +49,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Takes inputs that were prepared elsewhere, as the model's own library does it.
+    #[must_use]
+    pub fn new(inputs: Vec<Input>) -> Self {
+        Self { inputs }
+    }
+
     /// Returns the network's inputs, f32 [C, D, H, W] each.
     #[must_use]
     pub fn inputs(&self) -> &[Input] {
@@ -210,8 +216,10 @@ impl Model {
     }
 }
 
-/// Returns a thumbnail's values less their mean; they are summed in f64, so that a constant picture
-/// gives zeros.
+/// What f32 resampling may make of a constant picture: less than a hundredth of an 8-bit step.
+const NO_CONTRAST: f64 = 1e-5;
+
+/// Returns a thumbnail's values less their mean; of a constant picture, zeros.
 fn without_mean(input: &Input) -> Result<Vec<f32>> {
     let values = input.values();
     if values.len() != THUMBNAIL * THUMBNAIL {
@@ -223,6 +231,10 @@ fn without_mean(input: &Input) -> Result<Vec<f32>> {
     }
     #[allow(clippy::cast_precision_loss, reason = "1024 is exact")]
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+    let contrast = values.iter().map(|&x| (f64::from(x) - mean).abs());
+    if contrast.fold(0.0, f64::max) < NO_CONTRAST {
+        return Ok(vec![0.0; values.len()]);
+    }
     #[allow(clippy::cast_possible_truncation, reason = "the one rounding to f32")]
     let centred = values.iter().map(|&x| (f64::from(x) - mean) as f32);
     Ok(centred.collect())

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use crate::config::{MAX_TOKENS, Pooling};
 use crate::error::{Error, Result};
 use crate::kernels::{
-    Activation, Finish, Kernels, Linear, Panels, Rotation, Rows, Source, Span, attend, layer_norm,
-    multiply,
+    Activation, Attended, Finish, Kernels, Linear, Panels, Rotation, Rows, Source, Span, attend,
+    layer_norm, multiply,
 };
 use crate::position::Position;
 use crate::tokens::{grid_of, patchify};
@@ -198,10 +198,11 @@ impl Vit {
     pub(crate) fn hidden(&self, view: &View<'_>, n_blocks: usize) -> Result<Vec<f32>> {
         let batch = [self.cut(view)?];
         let spans = self.spans(&batch);
-        let mut hidden = self.embed(&batch, &spans);
+        let mut buffers = self.embed(&batch, &spans);
         for block in &self.blocks[..n_blocks] {
-            self.block(block, &mut hidden, &spans);
+            self.block(block, &mut buffers, &spans);
         }
+        let hidden = buffers.hidden;
         let mut values = vec![0.0; hidden.n_rows() * self.embed_dim];
         for (row, line) in values.chunks_exact_mut(self.embed_dim).enumerate() {
             hidden.read(row, 0, line);
@@ -216,7 +217,7 @@ impl Vit {
             Pooling::Mean => tokens.mean(),
         };
         if let Some(norm) = &self.pooled_norm {
-            layer_norm(&mut pooled, &norm.weight, &norm.bias, norm.eps);
+            layer_norm::<false>(&mut pooled, &norm.weight, &norm.bias, norm.eps);
         }
         pooled
     }
@@ -231,7 +232,8 @@ impl Vit {
             values: pooled,
             width: pooled.len(),
         };
-        let rows = Rows::pack(&self.kernels, linear.precision(), [1, pooled.len()], &row);
+        let mut rows = Rows::empty(linear.precision());
+        rows.pack(&self.kernels, [1, pooled.len()], &row);
         let mut out = Panels::zeroed(1, linear.n_outputs());
         multiply(&self.kernels, &rows, linear, Finish::Store, &mut out);
         let mut values = vec![0.0; linear.n_outputs()];
@@ -318,10 +320,11 @@ impl Vit {
 
     fn run(&self, batch: &[Patches]) -> Vec<Tokens> {
         let spans = self.spans(batch);
-        let mut hidden = self.embed(batch, &spans);
+        let mut buffers = self.embed(batch, &spans);
         for block in &self.blocks {
-            self.block(block, &mut hidden, &spans);
+            self.block(block, &mut buffers, &spans);
         }
+        let hidden = buffers.hidden;
         let objects = batch.par_iter().zip(&spans);
         objects
             .map(|(patches, span)| {
@@ -329,7 +332,7 @@ impl Vit {
                 for (row, line) in values.chunks_exact_mut(self.embed_dim).enumerate() {
                     hidden.read(span.first_row + row, 0, line);
                     if let Some(norm) = &self.norm {
-                        layer_norm(line, &norm.weight, &norm.bias, norm.eps);
+                        layer_norm::<false>(line, &norm.weight, &norm.bias, norm.eps);
                     }
                 }
                 Tokens {
@@ -371,7 +374,7 @@ impl Vit {
     }
 
     /// Makes the tokens before the first block: [rows, E].
-    fn embed(&self, batch: &[Patches], spans: &[Span]) -> Panels {
+    fn embed(&self, batch: &[Patches], spans: &[Span]) -> Buffers {
         let n_rows = spans.iter().map(|span| span.n_tokens).sum();
         let mut hidden = Panels::zeroed(n_rows, self.embed_dim);
         let mut line = vec![0.0; self.embed_dim];
@@ -386,13 +389,14 @@ impl Vit {
                 width: linear.n_inputs(),
             };
             let shape = [n, linear.n_inputs()];
-            let rows = Rows::pack(&self.kernels, linear.precision(), shape, &source);
+            let mut rows = Rows::empty(linear.precision());
+            rows.pack(&self.kernels, shape, &source);
             let mut embedded = Panels::zeroed(n, self.embed_dim);
             multiply(&self.kernels, &rows, linear, Finish::Store, &mut embedded);
             let positions = self.position.added(patches.grid, self.embed_dim);
             let mut put = |row: usize, line: &mut [f32]| {
                 if let Some(norm) = &self.pre_norm {
-                    layer_norm(line, &norm.weight, &norm.bias, norm.eps);
+                    layer_norm::<false>(line, &norm.weight, &norm.bias, norm.eps);
                 }
                 hidden.write(span.first_row + row, line);
             };
@@ -411,65 +415,80 @@ impl Vit {
                 put(self.n_prefix() + row, &mut line);
             }
         }
-        hidden
+        Buffers {
+            hidden,
+            rows: Rows::empty(self.patch_embed.precision()),
+            qkv: Panels::zeroed(0, 0),
+            attended: Attended {
+                values: Vec::new(),
+                n_heads: self.num_heads,
+            },
+            inner: Panels::zeroed(0, 0),
+        }
     }
 
-    fn block(&self, block: &Block, hidden: &mut Panels, spans: &[Span]) {
+    fn block(&self, block: &Block, buffers: &mut Buffers, spans: &[Span]) {
         let kernels = &self.kernels;
         let precision = block.qkv.precision();
+        let Buffers {
+            hidden,
+            rows,
+            qkv,
+            attended,
+            inner,
+        } = buffers;
         let (n_rows, width) = (hidden.n_rows(), self.embed_dim);
-        let hidden_width = block.fc2.n_inputs();
 
         // x + proj(attention(norm1(x)))
         let normed = Normed {
             panels: hidden,
             norm: &block.norm1,
         };
-        let rows = Rows::pack(kernels, precision, [n_rows, width], &normed);
-        let mut qkv = Panels::zeroed(n_rows, 3 * width);
-        multiply(kernels, &rows, &block.qkv, Finish::Store, &mut qkv);
-        let attended = attend(
-            kernels,
-            kernels.attention_precision(precision),
-            &qkv,
-            self.num_heads,
-            spans,
-        );
-        let heads = Heads {
-            values: &attended,
-            spans,
-            n_heads: self.num_heads,
-        };
-        let rows = Rows::pack(kernels, precision, [n_rows, width], &heads);
-        multiply(kernels, &rows, &block.proj, Finish::Add, hidden);
+        rows.pack(kernels, [n_rows, width], &normed);
+        qkv.reshape(n_rows, 3 * width);
+        multiply(kernels, rows, &block.qkv, Finish::Store, qkv);
+        let attention_precision = kernels.attention_precision(precision);
+        attend(kernels, attention_precision, qkv, spans, attended);
+        rows.pack(kernels, [n_rows, width], &Heads { attended, spans });
+        multiply(kernels, rows, &block.proj, Finish::Add, hidden);
 
         // x + fc2(mlp(fc1(norm2(x))))
         let normed = Normed {
             panels: hidden,
             norm: &block.norm2,
         };
-        let rows = Rows::pack(kernels, precision, [n_rows, width], &normed);
-        let mut inner = Panels::zeroed(n_rows, block.fc1.n_outputs());
-        let finish = match self.mlp {
-            Mlp::Plain(activation) => Finish::Activate(activation),
-            Mlp::Gated(_) => Finish::Store,
-        };
-        multiply(kernels, &rows, &block.fc1, finish, &mut inner);
-        let shape = [n_rows, hidden_width];
-        let rows = match self.mlp {
-            Mlp::Plain(_) => Rows::pack(kernels, precision, shape, &Plain { panels: &inner }),
-            Mlp::Gated(activation) => Rows::pack(
-                kernels,
-                precision,
-                shape,
-                &Gated {
-                    panels: &inner,
+        rows.pack(kernels, [n_rows, width], &normed);
+        inner.reshape(n_rows, block.fc1.n_outputs());
+        let shape = [n_rows, block.fc2.n_inputs()];
+        match self.mlp {
+            Mlp::Plain(activation) => {
+                let finish = Finish::Activate(activation);
+                multiply(kernels, rows, &block.fc1, finish, inner);
+                rows.pack(kernels, shape, &Plain { panels: inner });
+            }
+            Mlp::Gated(activation) => {
+                multiply(kernels, rows, &block.fc1, Finish::Store, inner);
+                let gated = Gated {
+                    panels: inner,
                     activation,
-                },
-            ),
-        };
-        multiply(kernels, &rows, &block.fc2, Finish::Add, hidden);
+                };
+                rows.pack(kernels, shape, &gated);
+            }
+        }
+        multiply(kernels, rows, &block.fc2, Finish::Add, hidden);
     }
+}
+
+/// What a forward pass writes, kept from block to block.
+struct Buffers {
+    /// The tokens: [rows, E].
+    hidden: Panels,
+    /// The left factor of the next product.
+    rows: Rows,
+    qkv: Panels,
+    attended: Attended,
+    /// The hidden layer of the MLP.
+    inner: Panels,
 }
 
 /// Rows of a plain matrix.
@@ -480,7 +499,7 @@ struct Slice<'a> {
 
 impl Source for Slice<'_> {
     #[inline(always)]
-    fn fill(&self, row: usize, line: &mut [f32]) {
+    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
         line.copy_from_slice(&self.values[row * self.width..][..self.width]);
     }
 }
@@ -492,7 +511,7 @@ struct Plain<'a> {
 
 impl Source for Plain<'_> {
     #[inline(always)]
-    fn fill(&self, row: usize, line: &mut [f32]) {
+    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
         self.panels.read(row, 0, line);
     }
 }
@@ -505,9 +524,9 @@ struct Normed<'a> {
 
 impl Source for Normed<'_> {
     #[inline(always)]
-    fn fill(&self, row: usize, line: &mut [f32]) {
+    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
         self.panels.read(row, 0, line);
-        layer_norm(line, &self.norm.weight, &self.norm.bias, self.norm.eps);
+        layer_norm::<FMA>(line, &self.norm.weight, &self.norm.bias, self.norm.eps);
     }
 }
 
@@ -519,9 +538,9 @@ struct Gated<'a> {
 
 impl Source for Gated<'_> {
     #[inline(always)]
-    fn fill(&self, row: usize, line: &mut [f32]) {
+    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
         self.panels.read(row, 0, line);
-        self.activation.apply(line);
+        self.activation.apply::<FMA>(line);
         let mut up = vec![0.0; line.len()];
         self.panels.read(row, line.len(), &mut up);
         line.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
@@ -530,18 +549,17 @@ impl Source for Gated<'_> {
 
 /// Rows of the output of `attend`, the heads of a token side by side.
 struct Heads<'a> {
-    values: &'a [f32],
+    attended: &'a Attended,
     spans: &'a [Span],
-    n_heads: usize,
 }
 
 impl Source for Heads<'_> {
     #[inline(always)]
-    fn fill(&self, row: usize, line: &mut [f32]) {
+    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
         let span = self.spans.partition_point(|span| span.first_row <= row) - 1;
         let span = &self.spans[span];
-        let width = line.len() / self.n_heads;
-        let object = &self.values[span.first_row * line.len()..];
+        let width = line.len() / self.attended.n_heads;
+        let object = &self.attended.values[span.first_row * line.len()..];
         let token = row - span.first_row;
         for (head, out) in line.chunks_exact_mut(width).enumerate() {
             let start = (head * span.n_tokens + token) * width;

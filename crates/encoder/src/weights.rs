@@ -128,6 +128,16 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// Returns how many layers there are by the numbers that follow a prefix: the largest and one.
+    pub(crate) fn n_numbered(&self, prefix: &str) -> usize {
+        let names = self.tensors.keys();
+        let numbers = names.filter_map(|name| {
+            let (number, _) = name.strip_prefix(prefix)?.split_once('.')?;
+            number.parse::<usize>().ok()
+        });
+        numbers.max().map_or(0, |last| last.saturating_add(1))
+    }
+
     /// Takes a tensor as f32, row-major; its pages of the file are given back.
     ///
     /// # Errors

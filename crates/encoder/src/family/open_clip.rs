@@ -1,4 +1,4 @@
-//! open_clip folders: its own ViT, and timm's as a trunk (BiomedCLIP).
+//! `open_clip` folders: its own ViT, and timm's as a trunk (BiomedCLIP).
 
 mod native;
 mod trunk;

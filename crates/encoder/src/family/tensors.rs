@@ -7,14 +7,14 @@ use crate::vit::Norm;
 use crate::weights::Weights;
 
 /// The weights of a folder, and how they are packed.
-pub(super) struct Tensors {
-    pub(super) weights: Weights,
-    pub(super) kernels: Kernels,
-    pub(super) precision: Precision,
+pub(crate) struct Tensors {
+    pub(crate) weights: Weights,
+    pub(crate) kernels: Kernels,
+    pub(crate) precision: Precision,
 }
 
 /// A linear layer before it is packed.
-pub(super) struct Matrix {
+pub(crate) struct Matrix {
     /// [N, K], row-major.
     weight: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -22,22 +22,22 @@ pub(super) struct Matrix {
 }
 
 /// A patch embedding: the layer, and the one for images repeated along D.
-pub(super) type PatchEmbeds = (Linear, Option<Linear>);
+pub(crate) type PatchEmbeds = (Linear, Option<Linear>);
 
 /// A learned table's vector for CLS, if it has one, and its positions for patches.
-pub(super) struct Positions {
-    pub(super) cls: Vec<f32>,
-    pub(super) patches: Position,
+pub(crate) struct Positions {
+    pub(crate) cls: Vec<f32>,
+    pub(crate) patches: Position,
 }
 
 impl Tensors {
     /// Takes a vector, whatever leading sides of 1 its shape has.
-    pub(super) fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.weights.take(name, shape)
     }
 
     /// Takes a `LayerNorm`.
-    pub(super) fn norm(&mut self, name: &str, width: usize, eps: f32) -> Result<Norm> {
+    pub(crate) fn norm(&mut self, name: &str, width: usize, eps: f32) -> Result<Norm> {
         Ok(Norm {
             weight: self.weights.take(&format!("{name}.weight"), &[width])?,
             bias: self.weights.take(&format!("{name}.bias"), &[width])?,
@@ -46,7 +46,7 @@ impl Tensors {
     }
 
     /// Takes `name.weight` [N, K] and, if it has one, `name.bias` [N].
-    pub(super) fn matrix(
+    pub(crate) fn matrix(
         &mut self,
         name: &str,
         shape: [usize; 2],
@@ -62,12 +62,12 @@ impl Tensors {
     }
 
     /// Takes a linear layer with a bias.
-    pub(super) fn linear(&mut self, name: &str, shape: [usize; 2]) -> Result<Linear> {
+    pub(crate) fn linear(&mut self, name: &str, shape: [usize; 2]) -> Result<Linear> {
         Ok(self.matrix(name, shape, true)?.pack(self.precision))
     }
 
     /// Takes queries, keys and values that are saved apart: [3E, E].
-    pub(super) fn qkv(
+    pub(crate) fn qkv(
         &mut self,
         names: [&str; 3],
         width: usize,
@@ -82,7 +82,7 @@ impl Tensors {
 
     /// Takes a convolution whose stride is its kernel, `[E, C, ph, pw]`, or `[E, C, pd, ph, pw]`
     /// where `is_deep`.
-    pub(super) fn patch_embed(
+    pub(crate) fn patch_embed(
         &mut self,
         name: &str,
         [width, n_channels]: [usize; 2],
@@ -113,7 +113,7 @@ impl Tensors {
     }
 
     /// Takes a learned table of positions, CLS first, of the pretraining grid.
-    pub(super) fn positions(
+    pub(crate) fn positions(
         &mut self,
         name: &str,
         shape: &[usize],
@@ -141,7 +141,7 @@ impl Matrix {
     ///
     /// # Shapes
     /// `weight` [N, K] = `shape`; `bias` [N].
-    pub(super) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, shape: [usize; 2]) -> Self {
+    pub(crate) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, shape: [usize; 2]) -> Self {
         Self {
             weight,
             bias,
@@ -150,7 +150,7 @@ impl Matrix {
     }
 
     /// Puts the outputs of layers of equal inputs one after another; a missing bias is zeros.
-    pub(super) fn stacked(parts: Vec<Self>) -> Self {
+    pub(crate) fn stacked(parts: Vec<Self>) -> Self {
         let mut parts = parts.into_iter();
         let Some(mut whole) = parts.next() else {
             return Self::new(Vec::new(), None, [0, 0]);
@@ -167,7 +167,7 @@ impl Matrix {
     }
 
     /// Multiplies every output by its own factor: `LayerScale` after the layer.
-    pub(super) fn scaled(mut self, factors: Option<&[f32]>) -> Self {
+    pub(crate) fn scaled(mut self, factors: Option<&[f32]>) -> Self {
         let Some(factors) = factors else {
             return self;
         };
@@ -180,13 +180,13 @@ impl Matrix {
         self
     }
 
-    pub(super) fn pack(self, precision: Precision) -> Linear {
+    pub(crate) fn pack(self, precision: Precision) -> Linear {
         Linear::pack(precision, &self.weight, self.shape, self.bias.as_deref())
     }
 }
 
 /// Adds CLS's own position to CLS and appends the registers: the prefix of every sequence.
-pub(super) fn prefix(mut cls: Vec<f32>, position: &[f32], registers: &[f32]) -> Vec<f32> {
+pub(crate) fn prefix(mut cls: Vec<f32>, position: &[f32], registers: &[f32]) -> Vec<f32> {
     cls.iter_mut()
         .zip(position)
         .for_each(|(value, p)| *value += p);

@@ -6,10 +6,10 @@
 
 use rayon::prelude::*;
 
-use super::dispatch::{Kernels, Task};
+use super::dispatch::{Kernels, Start, Task};
 use super::math::exp2;
-use super::rows::{bf16_pair, interleave};
-use super::{Lanes, MR, NR, Panels, Precision, Tile, UnitRow};
+use super::rows::{Line, bf16_pair};
+use super::{Lanes, MR, NR, Panels, Precision, UnitRow};
 
 /// The rows of one object among those of a batch.
 #[derive(Debug, Clone)]
@@ -54,38 +54,61 @@ impl Rotation {
 /// Computes softmax(Q K^T / sqrt(d)) V of every object and head.
 ///
 /// # Shapes
-/// `qkv` [rows, 3E], columns q, k, v, each split by head -> one vector after another, for every
-/// object and head [L, d].
+/// `qkv` [rows, 3E], columns q, k, v, each split by head -> in `out`, one after another for every
+/// object and head, [L, d].
 pub(crate) fn attend(
     kernels: &Kernels,
     precision: Precision,
     qkv: &Panels,
-    n_heads: usize,
     spans: &[Span],
-) -> Vec<f32> {
-    let width = qkv.n_cols() / 3 / n_heads;
-    let mut out = vec![0.0; qkv.n_rows() * n_heads * width];
-    let mut heads = Vec::with_capacity(spans.len() * n_heads);
-    let mut rest = &mut out[..];
+    out: &mut Attended,
+) {
+    let width = qkv.n_cols() / 3 / out.n_heads;
+    out.values.resize(qkv.n_rows() * out.n_heads * width, 0.0);
+    let mut heads = Vec::with_capacity(spans.len() * out.n_heads);
+    let mut rest = &mut out.values[..];
     for span in spans {
-        for head in 0..n_heads {
+        for head in 0..out.n_heads {
             let (mine, others) = rest.split_at_mut(span.n_tokens * width);
             heads.push((span, head, mine));
             rest = others;
         }
     }
-    heads.into_par_iter().for_each(|(span, head, out)| {
-        Head {
-            kernels,
-            precision,
-            qkv,
-            span,
-            first_col: head * width,
-            width,
-        }
-        .attend(out);
-    });
-    out
+    heads
+        .into_par_iter()
+        .for_each_init(Scratch::default, |scratch, (span, head, out)| {
+            Head {
+                kernels,
+                precision,
+                qkv,
+                span,
+                first_col: head * width,
+                width,
+            }
+            .attend(scratch, out);
+        });
+}
+
+/// What `attend` computes: for every object and head [L, d].
+#[derive(Debug)]
+pub(crate) struct Attended {
+    pub(crate) values: Vec<f32>,
+    pub(crate) n_heads: usize,
+}
+
+/// What one thread needs for one head.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// Keys as rows of tiles: [ceil(L / MR)][units of d][MR].
+    keys: Vec<[u32; MR]>,
+    /// Values as rows of tiles, a row for each channel: [ceil(d / MR)][units of L][MR].
+    values: Vec<[u32; MR]>,
+    /// 32 queries: [units of d].
+    queries: Vec<UnitRow>,
+    /// [L] scores of 32 queries.
+    scores: Vec<Lanes>,
+    /// What they become: [units of L].
+    weights: Vec<UnitRow>,
 }
 
 /// One head of one object.
@@ -99,47 +122,51 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    fn attend(&self, out: &mut [f32]) {
+    fn attend(&self, scratch: &mut Scratch, out: &mut [f32]) {
         let (n_tokens, width) = (self.span.n_tokens, self.width);
         let per_unit = self.precision.per_unit();
         let (n_units, n_key_units) = (width.div_ceil(per_unit), n_tokens.div_ceil(per_unit));
-        // Keys: rows are tokens. Values: rows are channels, and tokens are summed over.
-        let mut keys = vec![[0; MR]; n_tokens.div_ceil(MR) * n_units];
-        let mut values = vec![[0; MR]; width.div_ceil(MR) * n_key_units];
+        let Scratch {
+            keys,
+            values,
+            queries,
+            scores,
+            weights,
+        } = scratch;
+        keys.resize(n_tokens.div_ceil(MR) * n_units, [0; MR]);
+        values.resize(width.div_ceil(MR) * n_key_units, [0; MR]);
+        queries.resize(n_units, UnitRow::ZERO);
+        scores.resize(n_tokens.next_multiple_of(MR), Lanes::ZERO);
+        weights.resize(n_key_units, UnitRow::ZERO);
         self.kernels.run(PackHead {
             head: self,
-            keys: &mut keys,
-            values: &mut values,
+            keys,
+            values,
         });
-        let mut strip = Strip {
-            queries: vec![UnitRow::ZERO; n_units],
-            scores: vec![Lanes::ZERO; n_tokens.next_multiple_of(MR)],
-            weights: vec![UnitRow::ZERO; n_key_units],
-        };
         let tile_of = self.kernels.tile(self.precision);
         let mut tile = [Lanes::ZERO; MR];
         for (idx, out) in out.chunks_mut(NR * width).enumerate() {
             self.kernels.run(PackQueries {
                 head: self,
                 first: idx * NR,
-                queries: &mut strip.queries,
+                queries,
             });
-            let scores = strip.scores.as_chunks_mut::<MR>().0;
-            for (scores, keys) in scores.iter_mut().zip(keys.chunks_exact(n_units)) {
-                tile_of(keys, &strip.queries, MR, scores);
+            // Scores of keys past the last are whatever; nobody reads them.
+            let tiles = scores.as_chunks_mut::<MR>().0;
+            for (tile, keys) in tiles.iter_mut().zip(keys.chunks_exact(n_units)) {
+                tile_of(keys, queries, Start::ZERO, tile);
             }
-            let sums = self.kernels.run(Softmax {
-                scores: &mut strip.scores[..n_tokens],
+            let shares = self.kernels.run(Softmax {
+                scores: &mut scores[..n_tokens],
                 precision: self.precision,
-                weights: &mut strip.weights,
+                weights,
             });
             for (first, values) in (0..width).step_by(MR).zip(values.chunks_exact(n_key_units)) {
-                let n = MR.min(width - first);
-                tile_of(values, &strip.weights, n, &mut tile);
+                let tile = &mut tile[..MR.min(width - first)];
+                tile_of(values, weights, Start::ZERO, tile);
                 self.kernels.run(Divide {
-                    tile: &tile,
-                    n,
-                    sums: &sums,
+                    tile,
+                    shares: &shares,
                     out,
                     first,
                     width,
@@ -159,13 +186,6 @@ impl Head<'_> {
     }
 }
 
-/// Room for 32 queries and what they ask.
-struct Strip {
-    queries: Vec<UnitRow>,
-    scores: Vec<Lanes>,
-    weights: Vec<UnitRow>,
-}
-
 /// Packs all keys and values of a head.
 struct PackHead<'a> {
     head: &'a Head<'a>,
@@ -177,32 +197,50 @@ impl Task for PackHead<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FMA: bool>(self) {
         let Self { head, keys, values } = self;
         let (n_tokens, width) = (head.span.n_tokens, head.width);
         let per_unit = head.precision.per_unit();
-        let n_units = width.div_ceil(per_unit);
-        let mut line = vec![0.0; n_units * per_unit];
-        for token in 0..n_tokens {
-            head.read(1, token, &mut line[..width]);
-            let units = &mut keys[token / MR * n_units..][..n_units];
-            interleave(&line, head.precision, token % MR, units);
+        let mut line = Line::new(head.precision, width);
+        let n_units = line.units.len();
+        for (first, tile) in (0..n_tokens)
+            .step_by(MR)
+            .zip(keys.chunks_exact_mut(n_units))
+        {
+            for i in 0..MR.min(n_tokens - first) {
+                head.read(1, first + i, line.values_mut());
+                line.convert();
+                for (unit, &converted) in tile.iter_mut().zip(&line.units) {
+                    unit[i] = converted;
+                }
+            }
         }
         let n_key_units = n_tokens.div_ceil(per_unit);
-        let mut next = vec![0.0; width];
+        let (mut even, mut odd) = (vec![0.0; width], vec![0.0; width]);
+        let mut units = vec![0; width];
         for unit in 0..n_key_units {
             let token = unit * per_unit;
-            head.read(2, token, &mut line[..width]);
-            if per_unit == 2 && token + 1 < n_tokens {
-                head.read(2, token + 1, &mut next);
+            head.read(2, token, &mut even);
+            if per_unit == 1 {
+                for (unit, value) in units.iter_mut().zip(&even) {
+                    *unit = value.to_bits();
+                }
             } else {
-                next.fill(0.0);
+                if token + 1 < n_tokens {
+                    head.read(2, token + 1, &mut odd);
+                } else {
+                    odd.fill(0.0);
+                }
+                for (unit, (&even, &odd)) in units.iter_mut().zip(even.iter().zip(&odd)) {
+                    *unit = bf16_pair(even, odd);
+                }
             }
-            for (channel, (&even, &odd)) in line[..width].iter().zip(&next).enumerate() {
-                values[channel / MR * n_key_units + unit][channel % MR] = match head.precision {
-                    Precision::F32 => even.to_bits(),
-                    _ => bf16_pair(even, odd),
-                };
+            for (tile, channels) in units.chunks(MR).enumerate() {
+                let place = &mut values[tile * n_key_units + unit];
+                match channels.as_array::<MR>() {
+                    Some(whole) => *place = *whole,
+                    None => place[..channels.len()].copy_from_slice(channels),
+                }
             }
         }
     }
@@ -219,32 +257,30 @@ impl Task for PackQueries<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FMA: bool>(self) {
         let Self {
             head,
             first,
             queries,
         } = self;
-        let width = head.width;
         #[allow(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
-        let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
-        let per_unit = head.precision.per_unit();
-        let mut line = vec![0.0; queries.len() * per_unit];
+        let scale = std::f32::consts::LOG2_E / (head.width as f32).sqrt();
+        let mut line = Line::new(head.precision, head.width);
         // Columns past the last query keep what they had; nobody reads their results.
         for j in 0..NR.min(head.span.n_tokens - first) {
-            head.read(0, first + j, &mut line[..width]);
-            line.iter_mut().for_each(|value| *value *= scale);
-            for (query, values) in queries.iter_mut().zip(line.chunks_exact(per_unit)) {
-                query.0[j] = match values {
-                    [value] => value.to_bits(),
-                    _ => bf16_pair(values[0], values[1]),
-                };
+            let values = line.values_mut();
+            head.read(0, first + j, values);
+            values.iter_mut().for_each(|value| *value *= scale);
+            line.convert();
+            for (query, &converted) in queries.iter_mut().zip(&line.units) {
+                query.0[j] = converted;
             }
         }
     }
 }
 
-/// Turns scores [keys][32 queries] into weights `2^(score - largest)`, packed; returns their sums.
+/// Turns scores [keys][32 queries] into weights `2^(score - largest)`, packed; returns 1 over their
+/// sums.
 struct Softmax<'a> {
     scores: &'a mut [Lanes],
     precision: Precision,
@@ -255,7 +291,7 @@ impl Task for Softmax<'_> {
     type Output = Lanes;
 
     #[inline(always)]
-    fn run(self) -> Lanes {
+    fn run<const FMA: bool>(self) -> Lanes {
         let mut largest = [f32::NEG_INFINITY; NR];
         for scores in &*self.scores {
             for (most, &score) in largest.iter_mut().zip(&scores.0) {
@@ -263,37 +299,37 @@ impl Task for Softmax<'_> {
             }
         }
         let mut sums = [0.0; NR];
-        for scores in &mut *self.scores {
-            for j in 0..NR {
-                let weight = exp2(scores.0[j] - largest[j]);
-                sums[j] += weight;
-                scores.0[j] = weight;
-            }
-        }
         match self.precision {
             Precision::F32 => {
                 for (weights, scores) in self.weights.iter_mut().zip(&*self.scores) {
-                    weights.0 = scores.0.map(f32::to_bits);
+                    for j in 0..NR {
+                        let weight = exp2::<FMA>(scores.0[j] - largest[j]);
+                        sums[j] += weight;
+                        weights.0[j] = weight.to_bits();
+                    }
                 }
             }
-            _ => {
+            Precision::Bf16 | Precision::Int8 => {
+                let none = Lanes([f32::NEG_INFINITY; NR]);
                 for (weights, pair) in self.weights.iter_mut().zip(self.scores.chunks(2)) {
-                    let odd = pair.get(1).unwrap_or(&Lanes::ZERO);
+                    let (even, odd) = (&pair[0], pair.get(1).unwrap_or(&none));
                     for j in 0..NR {
-                        weights.0[j] = bf16_pair(pair[0].0[j], odd.0[j]);
+                        let even = exp2::<FMA>(even.0[j] - largest[j]);
+                        let odd = exp2::<FMA>(odd.0[j] - largest[j]);
+                        sums[j] += even + odd;
+                        weights.0[j] = bf16_pair(even, odd);
                     }
                 }
             }
         }
-        Lanes(sums)
+        Lanes(sums.map(|sum| 1.0 / sum))
     }
 }
 
-/// Writes a tile [channels][32 queries], divided by the queries' sums, as rows [query][channel].
+/// Writes a tile [channels][32 queries], times the queries' shares, as rows [query][channel].
 struct Divide<'a> {
-    tile: &'a Tile,
-    n: usize,
-    sums: &'a Lanes,
+    tile: &'a mut [Lanes],
+    shares: &'a Lanes,
     out: &'a mut [f32],
     first: usize,
     width: usize,
@@ -303,11 +339,15 @@ impl Task for Divide<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FMA: bool>(self) {
+        for lanes in &mut *self.tile {
+            for j in 0..NR {
+                lanes.0[j] *= self.shares.0[j];
+            }
+        }
         for (j, out) in self.out.chunks_exact_mut(self.width).enumerate() {
-            let share = 1.0 / self.sums.0[j];
-            for (out, lanes) in out[self.first..].iter_mut().zip(&self.tile[..self.n]) {
-                *out = lanes.0[j] * share;
+            for (out, lanes) in out[self.first..].iter_mut().zip(&*self.tile) {
+                *out = lanes.0[j];
             }
         }
     }

@@ -9,27 +9,28 @@
 )]
 
 use std::arch::x86_64::{
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps,
 };
 
-use super::{MR, Tile, UnitRow, portable};
+use super::dispatch::Start;
+use super::{Lanes, MR, UnitRow, portable};
 
 /// Rows of one part.
 const PART: usize = 6;
 
 /// Both factors f32.
-pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
-    for first in (0..n_rows).step_by(PART) {
+pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
+    for (first, out) in (0..MR).step_by(PART).zip(out.chunks_mut(PART)) {
         for half in [0, 16] {
             // SAFETY: this function is handed out only where the CPU has AVX2 and FMA.
             unsafe {
-                match n_rows - first {
-                    1 => sum_f32::<1>(rows, panel, [first, half], tile),
-                    2 => sum_f32::<2>(rows, panel, [first, half], tile),
-                    3 => sum_f32::<3>(rows, panel, [first, half], tile),
-                    4 => sum_f32::<4>(rows, panel, [first, half], tile),
-                    5 => sum_f32::<5>(rows, panel, [first, half], tile),
-                    _ => sum_f32::<PART>(rows, panel, [first, half], tile),
+                match out.len() {
+                    1 => sum_f32::<1>(rows, panel, [first, half], start, out),
+                    2 => sum_f32::<2>(rows, panel, [first, half], start, out),
+                    3 => sum_f32::<3>(rows, panel, [first, half], start, out),
+                    4 => sum_f32::<4>(rows, panel, [first, half], start, out),
+                    5 => sum_f32::<5>(rows, panel, [first, half], start, out),
+                    _ => sum_f32::<PART>(rows, panel, [first, half], start, out),
                 }
             }
         }
@@ -37,15 +38,25 @@ pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, til
 }
 
 /// Both factors pairs of bf16.
-pub(crate) fn tile_bf16(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+pub(crate) fn tile_bf16(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    start: Start<'_>,
+    out: &mut [Lanes],
+) {
     // SAFETY: this function is handed out only where the CPU has AVX2 and FMA.
-    unsafe { sum_bf16(rows, panel, n_rows, tile) }
+    unsafe { sum_bf16(rows, panel, start, out) }
 }
 
 /// Rows of four u8, columns of four i8.
-pub(crate) fn tile_int8(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+pub(crate) fn tile_int8(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    start: Start<'_>,
+    out: &mut [Lanes],
+) {
     // SAFETY: this function is handed out only where the CPU has AVX2 and FMA.
-    unsafe { sum_int8(rows, panel, n_rows, tile) }
+    unsafe { sum_int8(rows, panel, start, out) }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -53,35 +64,52 @@ fn sum_f32<const ROWS: usize>(
     rows: &[[u32; MR]],
     panel: &[UnitRow],
     [first, half]: [usize; 2],
-    tile: &mut Tile,
+    start: Start<'_>,
+    out: &mut [Lanes],
 ) {
-    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+    let mut sums = [load(start.bias, half); ROWS];
+    if start.is_sum {
+        for i in 0..ROWS {
+            let before = load(&out[i], half);
+            sums[i][0] = _mm256_add_ps(sums[i][0], before[0]);
+            sums[i][1] = _mm256_add_ps(sums[i][1], before[1]);
+        }
+    }
     for (row, columns) in rows.iter().zip(panel) {
         let columns = columns.0[half..half + 16].as_ptr().cast::<f32>();
         // SAFETY: 16 columns are two vectors.
         let columns = unsafe { [_mm256_loadu_ps(columns), _mm256_loadu_ps(columns.add(8))] };
-        for (sums, &unit) in sums.iter_mut().zip(&row[first..]) {
-            let unit = _mm256_set1_ps(f32::from_bits(unit));
-            sums[0] = _mm256_fmadd_ps(unit, columns[0], sums[0]);
-            sums[1] = _mm256_fmadd_ps(unit, columns[1], sums[1]);
+        for i in 0..ROWS {
+            let unit = _mm256_set1_ps(f32::from_bits(row[first + i]));
+            sums[i][0] = _mm256_fmadd_ps(unit, columns[0], sums[i][0]);
+            sums[i][1] = _mm256_fmadd_ps(unit, columns[1], sums[i][1]);
         }
     }
-    for (out, sums) in tile[first..].iter_mut().zip(sums) {
-        let out = out.0[half..half + 16].as_mut_ptr();
+    for i in 0..ROWS {
+        let out = out[i].0[half..half + 16].as_mut_ptr();
         // SAFETY: 16 results are two vectors.
         unsafe {
-            _mm256_storeu_ps(out, sums[0]);
-            _mm256_storeu_ps(out.add(8), sums[1]);
+            _mm256_storeu_ps(out, sums[i][0]);
+            _mm256_storeu_ps(out.add(8), sums[i][1]);
         }
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
-fn sum_bf16(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
-    portable::accumulate_bf16(rows, panel, n_rows, tile);
+/// Loads 16 columns.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load(lanes: &Lanes, half: usize) -> [__m256; 2] {
+    let lanes = lanes.0[half..half + 16].as_ptr();
+    // SAFETY: 16 columns are two vectors.
+    unsafe { [_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes.add(8))] }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn sum_int8(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
-    portable::accumulate_int8(rows, panel, n_rows, tile);
+fn sum_bf16(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
+    portable::accumulate_bf16(rows, panel, start, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn sum_int8(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
+    portable::accumulate_int8(rows, panel, start, out);
 }

@@ -10,13 +10,14 @@
 )]
 
 use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_prefetch, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_storeu_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_storeu_si512,
 };
 use std::mem::transmute;
 
-use super::{MR, Tile, UnitRow};
+use super::dispatch::Start;
+use super::{Lanes, MR, UnitRow};
 
 /// How many steps of k ahead a panel is fetched into the first-level cache.
 const AHEAD: usize = 12;
@@ -25,30 +26,48 @@ macro_rules! tile {
     ($tile:ident, $sums:ident, $features:literal, $term:expr) => {
         /// Computes one tile; every number of rows is a loop of its own, so that sums stay in
         /// registers.
-        pub(crate) fn $tile(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
+        pub(crate) fn $tile(
+            rows: &[[u32; MR]],
+            panel: &[UnitRow],
+            start: Start<'_>,
+            out: &mut [Lanes],
+        ) {
             // SAFETY: this function is handed out only where the CPU has these features.
             unsafe {
-                match n_rows {
+                match out.len() {
                     0 => {}
-                    1 => $sums::<1>(rows, panel, tile),
-                    2 => $sums::<2>(rows, panel, tile),
-                    3 => $sums::<3>(rows, panel, tile),
-                    4 => $sums::<4>(rows, panel, tile),
-                    5 => $sums::<5>(rows, panel, tile),
-                    6 => $sums::<6>(rows, panel, tile),
-                    7 => $sums::<7>(rows, panel, tile),
-                    8 => $sums::<8>(rows, panel, tile),
-                    9 => $sums::<9>(rows, panel, tile),
-                    10 => $sums::<10>(rows, panel, tile),
-                    11 => $sums::<11>(rows, panel, tile),
-                    _ => $sums::<MR>(rows, panel, tile),
+                    1 => $sums::<1>(rows, panel, start, out),
+                    2 => $sums::<2>(rows, panel, start, out),
+                    3 => $sums::<3>(rows, panel, start, out),
+                    4 => $sums::<4>(rows, panel, start, out),
+                    5 => $sums::<5>(rows, panel, start, out),
+                    6 => $sums::<6>(rows, panel, start, out),
+                    7 => $sums::<7>(rows, panel, start, out),
+                    8 => $sums::<8>(rows, panel, start, out),
+                    9 => $sums::<9>(rows, panel, start, out),
+                    10 => $sums::<10>(rows, panel, start, out),
+                    11 => $sums::<11>(rows, panel, start, out),
+                    _ => $sums::<MR>(rows, panel, start, out),
                 }
             }
         }
 
         #[target_feature(enable = $features)]
-        fn $sums<const ROWS: usize>(rows: &[[u32; MR]], panel: &[UnitRow], tile: &mut Tile) {
-            let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+        fn $sums<const ROWS: usize>(
+            rows: &[[u32; MR]],
+            panel: &[UnitRow],
+            start: Start<'_>,
+            out: &mut [Lanes],
+        ) {
+            let mut sums = [load(start.bias); ROWS];
+            if start.is_sum {
+                for i in 0..ROWS {
+                    let before = load(&out[i]);
+                    for half in 0..2 {
+                        sums[i][half] = add(sums[i][half], before[half]);
+                    }
+                }
+            }
             for (row, columns) in rows.iter().zip(panel) {
                 let columns = columns.0.as_ptr();
                 // SAFETY: 32 units are two vectors; a prefetch may name any address.
@@ -60,22 +79,46 @@ macro_rules! tile {
                         _mm512_loadu_si512(columns.add(16).cast()),
                     ]
                 };
-                for (sums, &unit) in sums.iter_mut().zip(row) {
-                    let unit = _mm512_set1_epi32(unit.cast_signed());
-                    sums[0] = $term(sums[0], unit, columns[0]);
-                    sums[1] = $term(sums[1], unit, columns[1]);
+                for i in 0..ROWS {
+                    let unit = _mm512_set1_epi32(row[i].cast_signed());
+                    sums[i][0] = $term(sums[i][0], unit, columns[0]);
+                    sums[i][1] = $term(sums[i][1], unit, columns[1]);
                 }
             }
-            for (out, sums) in tile.iter_mut().zip(sums) {
-                let out = out.0.as_mut_ptr();
+            for i in 0..ROWS {
+                let out = out[i].0.as_mut_ptr();
                 // SAFETY: 32 results are two vectors.
                 unsafe {
-                    _mm512_storeu_si512(out.cast(), sums[0]);
-                    _mm512_storeu_si512(out.add(16).cast(), sums[1]);
+                    _mm512_storeu_si512(out.cast(), sums[i][0]);
+                    _mm512_storeu_si512(out.add(16).cast(), sums[i][1]);
                 }
             }
         }
     };
+}
+
+/// Loads the bits of 32 columns.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(lanes: &Lanes) -> [__m512i; 2] {
+    let lanes = lanes.0.as_ptr();
+    // SAFETY: 32 columns are two vectors.
+    unsafe {
+        [
+            _mm512_loadu_si512(lanes.cast()),
+            _mm512_loadu_si512(lanes.add(16).cast()),
+        ]
+    }
+}
+
+/// Adds f32.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add(left: __m512i, right: __m512i) -> __m512i {
+    _mm512_castps_si512(_mm512_add_ps(
+        _mm512_castsi512_ps(left),
+        _mm512_castsi512_ps(right),
+    ))
 }
 
 tile!(tile_f32, sum_f32, "avx512f", |sum, row, column| {

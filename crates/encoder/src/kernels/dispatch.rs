@@ -1,10 +1,26 @@
 //! Chooses, once at run time, the kernels that this CPU can run.
 
-use super::{MR, Precision, Tile, UnitRow, portable};
+use super::{Lanes, MR, Precision, UnitRow, portable};
 
-/// Computes one tile: `tile[i][j] = sum over k of rows[k][i] * panel[k][j]`, for the first
-/// `n_rows` rows; the others are left as they were.
-pub(crate) type TileFn = fn(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, &mut Tile);
+/// Computes one tile: `out[i][j] = start + sum over k of rows[k][i] * panel[k][j]`, for as many
+/// rows as `out` has, at most `MR`. Of int8, results are the bits of i32 sums, from 0.
+pub(crate) type TileFn = fn(rows: &[[u32; MR]], panel: &[UnitRow], Start<'_>, out: &mut [Lanes]);
+
+/// What a tile's sums start from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start<'a> {
+    /// They go on from what `out` holds.
+    pub(crate) is_sum: bool,
+    /// Added to every row.
+    pub(crate) bias: &'a Lanes,
+}
+
+impl Start<'_> {
+    pub(crate) const ZERO: Self = Self {
+        is_sum: false,
+        bias: &Lanes::ZERO,
+    };
+}
 
 /// Which vector instructions element-wise loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +49,8 @@ pub(crate) struct Kernels {
 /// A loop worth compiling for several instruction sets; `run` must be `#[inline(always)]`.
 pub(crate) trait Task {
     type Output;
-    fn run(self) -> Self::Output;
+    /// `FMA`: the code is compiled for fused multiply-add.
+    fn run<const FMA: bool>(self) -> Self::Output;
 }
 
 impl Kernels {
@@ -135,25 +152,25 @@ impl Kernels {
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code, reason = "calls functions compiled for detected features")]
         match self.isa {
-            Isa::Portable => task.run(),
+            Isa::Portable => task.run::<false>(),
             // SAFETY: `available` makes this value only where the CPU has AVX2 and FMA.
             Isa::Avx2 => unsafe { run_avx2(task) },
             // SAFETY: `available` makes this value only where the CPU has these features.
             Isa::Avx512 => unsafe { run_avx512(task) },
         }
         #[cfg(not(target_arch = "x86_64"))]
-        task.run()
+        task.run::<false>()
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<T: Task>(task: T) -> T::Output {
-    task.run()
+    task.run::<true>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn run_avx512<T: Task>(task: T) -> T::Output {
-    task.run()
+    task.run::<true>()
 }

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::dispatch::{Kernels, Task};
+use super::dispatch::{Kernels, Start, Task};
 use super::math::{gelu, sigmoid};
-use super::rows::{INT8_ZERO, Rows, bf16_pair, quantised};
-use super::{Lanes, MR, NR, Panels, Precision, Tile, UnitRow};
+use super::rows::{INT8_ZERO, Rows, bf16_pair, quantised, step_of};
+use super::{Lanes, MR, NR, Panels, Precision, UnitRow};
 
 /// Units of K that one pass over the columns takes: 32 x 768 x 4 bytes of weights are 96 KiB.
 const K_BLOCK: usize = 768;
@@ -52,11 +52,13 @@ pub(crate) enum Finish {
 
 impl Activation {
     #[inline(always)]
-    pub(crate) fn apply(self, values: &mut [f32]) {
+    pub(crate) fn apply<const FMA: bool>(self, values: &mut [f32]) {
         match self {
-            Self::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
-            Self::QuickGelu => values.iter_mut().for_each(|x| *x *= sigmoid(1.702 * *x)),
-            Self::Silu => values.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+            Self::Gelu => values.iter_mut().for_each(|x| *x = gelu::<FMA>(*x)),
+            Self::QuickGelu => values
+                .iter_mut()
+                .for_each(|x| *x *= sigmoid::<FMA>(1.702 * *x)),
+            Self::Silu => values.iter_mut().for_each(|x| *x *= sigmoid::<FMA>(*x)),
         }
     }
 }
@@ -179,10 +181,7 @@ fn pack_column(line: &[f32], precision: Precision, j: usize, units: &mut [UnitRo
             Column::default()
         }
         Precision::Int8 => {
-            let largest = line
-                .iter()
-                .fold(0.0, |most: f32, value| most.max(value.abs()));
-            let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+            let scale = step_of(line);
             let mut sum = 0;
             for (unit, four) in units.iter_mut().zip(line.chunks(4)) {
                 let mut bytes = [0; 4];
@@ -296,20 +295,36 @@ impl Share<'_> {
         place: Place,
         out: &mut [Lanes],
     ) {
+        let is_int8 = self.linear.precision == Precision::Int8;
         let tile_of = self.kernels.tile(self.linear.precision);
-        let mut tile = [Lanes::ZERO; MR];
-        for first in rows.clone().step_by(MR) {
-            let n = MR.min(rows.end - first);
-            let packed =
-                &self.rows.units[first / MR * self.rows.n_units + first_k..][..units.len()];
-            tile_of(packed, units, n, &mut tile);
-            self.kernels.run(FinishTile {
-                share: self,
-                place,
-                tile: &mut tile,
-                scales: &self.rows.scales[first..first + n],
-                out: &mut out[first..first + n],
-            });
+        let start = Start {
+            is_sum: self.finish == Finish::Add || !place.is_first,
+            bias: if place.is_first {
+                &self.linear.bias[place.panel]
+            } else {
+                &Lanes::ZERO
+            },
+        };
+        let mut steps = [Lanes::ZERO; MR];
+        for (first, out) in rows.clone().step_by(MR).zip(out[rows].chunks_mut(MR)) {
+            let packed = &self.rows.units[first / MR * self.rows.n_units + first_k..];
+            let packed = &packed[..units.len()];
+            if is_int8 {
+                tile_of(packed, units, Start::ZERO, &mut steps[..out.len()]);
+                self.kernels.run(Rescale {
+                    linear: self.linear,
+                    panel: place.panel,
+                    is_sum: start.is_sum,
+                    steps: &steps,
+                    scales: &self.rows.scales[first..],
+                    out,
+                });
+            } else {
+                tile_of(packed, units, start, out);
+            }
+            if let (Finish::Activate(activation), true) = (self.finish, place.is_last) {
+                self.kernels.run(Activate { activation, out });
+            }
         }
     }
 }
@@ -322,55 +337,62 @@ struct Place {
     is_last: bool,
 }
 
-/// Adds one tile to the result; at the last block of K, the bias and the activation.
-struct FinishTile<'a> {
-    share: &'a Share<'a>,
-    place: Place,
-    tile: &'a mut Tile,
+/// Turns integer sums of one tile into results.
+struct Rescale<'a> {
+    linear: &'a Linear,
+    panel: usize,
+    is_sum: bool,
+    steps: &'a [Lanes],
     scales: &'a [f32],
     out: &'a mut [Lanes],
 }
 
-impl Task for FinishTile<'_> {
+impl Task for Rescale<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let Self {
-            share,
-            place,
-            tile,
-            scales,
-            out,
-        } = self;
-        let linear = share.linear;
-        let is_sum = share.finish == Finish::Add || !place.is_first;
-        let bias = if place.is_last {
-            linear.bias[place.panel]
-        } else {
-            Lanes::ZERO
-        };
-        for ((sums, out), &row_scale) in tile.iter_mut().zip(out).zip(scales) {
-            if linear.precision == Precision::Int8 {
-                let (scale, offset) = (&linear.scales[place.panel], &linear.offsets[place.panel]);
-                for j in 0..NR {
-                    let steps = sums.0[j].to_bits().cast_signed() - offset[j];
-                    sums.0[j] = as_f32(steps) * (row_scale * scale.0[j]);
-                }
-            }
-            if is_sum {
-                for j in 0..NR {
-                    sums.0[j] += out.0[j];
-                }
-            }
-            for j in 0..NR {
-                out.0[j] = sums.0[j] + bias.0[j];
-            }
-            if let (Finish::Activate(activation), true) = (share.finish, place.is_last) {
-                activation.apply(&mut out.0);
-            }
+    fn run<const FMA: bool>(self) {
+        let scale = self.linear.scales[self.panel];
+        let offset = self.linear.offsets[self.panel];
+        let bias = self.linear.bias[self.panel];
+        let rows = self.steps.iter().zip(self.out).zip(self.scales);
+        for ((steps, out), &row_scale) in rows {
+            let before = if self.is_sum { *out } else { Lanes::ZERO };
+            let steps = *steps;
+            *out = lanes(|j| {
+                let steps = steps.0[j].to_bits().cast_signed() - offset[j];
+                as_f32(steps) * (row_scale * scale.0[j]) + bias.0[j] + before.0[j]
+            });
         }
     }
+}
+
+/// Applies the activation to one tile.
+struct Activate<'a> {
+    activation: Activation,
+    out: &'a mut [Lanes],
+}
+
+impl Task for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for out in self.out {
+            self.activation.apply::<FMA>(&mut out.0);
+        }
+    }
+}
+
+/// Makes `NR` values at once. Its inputs are copies, not references into the matrix: what cannot
+/// overlap becomes vector code.
+#[inline(always)]
+fn lanes(value: impl Fn(usize) -> f32) -> Lanes {
+    let mut values = [0.0; NR];
+    for (j, out) in values.iter_mut().enumerate() {
+        *out = value(j);
+    }
+    Lanes(values)
 }
 
 #[inline(always)]

@@ -1,17 +1,23 @@
 //! The tiles in plain Rust: correct on every CPU, and what the fast ones are compared with.
 
-use super::{Lanes, MR, NR, Tile, UnitRow};
+use super::dispatch::Start;
+use super::{Lanes, MR, NR, UnitRow};
 
 /// Both factors f32.
-pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
-    product(rows, panel, n_rows, tile, |sum, row, column| {
+pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
+    product(rows, panel, start, out, |sum, row, column| {
         sum + f32::from_bits(row) * f32::from_bits(column)
     });
 }
 
 /// Both factors pairs of bf16, the even one in the low half.
-pub(crate) fn tile_bf16(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
-    accumulate_bf16(rows, panel, n_rows, tile);
+pub(crate) fn tile_bf16(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    start: Start<'_>,
+    out: &mut [Lanes],
+) {
+    accumulate_bf16(rows, panel, start, out);
 }
 
 /// `tile_bf16`, to be compiled into functions for other instruction sets.
@@ -19,20 +25,25 @@ pub(crate) fn tile_bf16(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, ti
 pub(crate) fn accumulate_bf16(
     rows: &[[u32; MR]],
     panel: &[UnitRow],
-    n_rows: usize,
-    tile: &mut Tile,
+    start: Start<'_>,
+    out: &mut [Lanes],
 ) {
     // A bf16 is the high half of an f32.
     let even = |unit: u32| f32::from_bits(unit << 16);
     let odd = |unit: u32| f32::from_bits(unit & 0xffff_0000);
-    product(rows, panel, n_rows, tile, |sum, row, column| {
+    product(rows, panel, start, out, |sum, row, column| {
         sum + odd(row) * odd(column) + even(row) * even(column)
     });
 }
 
 /// Rows of four u8, columns of four i8, first in the lowest byte; sums are i32.
-pub(crate) fn tile_int8(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, tile: &mut Tile) {
-    accumulate_int8(rows, panel, n_rows, tile);
+pub(crate) fn tile_int8(
+    rows: &[[u32; MR]],
+    panel: &[UnitRow],
+    start: Start<'_>,
+    out: &mut [Lanes],
+) {
+    accumulate_int8(rows, panel, start, out);
 }
 
 /// `tile_int8`, to be compiled into functions for other instruction sets.
@@ -40,10 +51,10 @@ pub(crate) fn tile_int8(rows: &[[u32; MR]], panel: &[UnitRow], n_rows: usize, ti
 pub(crate) fn accumulate_int8(
     rows: &[[u32; MR]],
     panel: &[UnitRow],
-    n_rows: usize,
-    tile: &mut Tile,
+    start: Start<'_>,
+    out: &mut [Lanes],
 ) {
-    product(rows, panel, n_rows, tile, |sum, row, column| {
+    product(rows, panel, start, out, |sum, row, column| {
         let (row, column) = (row.to_le_bytes(), column.to_le_bytes());
         let mut total = sum.to_bits().cast_signed();
         for (row, column) in row.into_iter().zip(column) {
@@ -58,12 +69,17 @@ pub(crate) fn accumulate_int8(
 fn product(
     rows: &[[u32; MR]],
     panel: &[UnitRow],
-    n_rows: usize,
-    tile: &mut Tile,
+    start: Start<'_>,
+    out: &mut [Lanes],
     term: impl Fn(f32, u32, u32) -> f32,
 ) {
-    for (i, out) in tile.iter_mut().enumerate().take(n_rows) {
-        let mut sums = [0.0; NR];
+    for (i, out) in out.iter_mut().enumerate() {
+        let mut sums = start.bias.0;
+        if start.is_sum {
+            for (sum, &before) in sums.iter_mut().zip(&out.0) {
+                *sum += before;
+            }
+        }
         for (row, columns) in rows.iter().zip(panel) {
             for (sum, &column) in sums.iter_mut().zip(&columns.0) {
                 *sum = term(*sum, row[i], column);

@@ -6,13 +6,13 @@ use super::dispatch::{Kernels, Task};
 use super::{MR, Precision, bf16_bits};
 
 /// What the u8 of an int8 activation holds for 0.
-pub(crate) const INT8_ZERO: i32 = 128;
+pub(super) const INT8_ZERO: i32 = 128;
 
 /// Where rows come from. `fill` must be `#[inline(always)]`: it is compiled for the CPU's
 /// instruction set where it is called.
 pub(crate) trait Source: Sync {
-    /// Writes the values of one row.
-    fn fill(&self, row: usize, line: &mut [f32]);
+    /// Writes the values of one row; `FMA` as in `math`.
+    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]);
 }
 
 /// Packed rows: [ceil(M / MR)][units of K][MR].
@@ -27,42 +27,50 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Packs `n_rows` rows of `n_values` values.
+    /// Returns no rows, and memory for none.
+    pub(crate) fn empty(precision: Precision) -> Self {
+        Self {
+            units: Vec::new(),
+            n_rows: 0,
+            n_units: 0,
+            precision,
+            scales: Vec::new(),
+        }
+    }
+
+    /// Packs `n_rows` rows of `n_values` values in place of what was there.
     ///
     /// Int8 rows are scaled by their own largest magnitude and stored as u8 with 128 for 0.
     pub(crate) fn pack(
+        &mut self,
         kernels: &Kernels,
-        precision: Precision,
         [n_rows, n_values]: [usize; 2],
         source: &impl Source,
-    ) -> Self {
+    ) {
+        let precision = self.precision;
         let n_units = n_values.div_ceil(precision.per_unit());
         let n_tiles = n_rows.div_ceil(MR);
-        let mut units = vec![[0; MR]; n_tiles * n_units];
-        let mut scales = vec![1.0; n_tiles * MR];
-        units
+        (self.n_rows, self.n_units) = (n_rows, n_units);
+        // Rows past the last of a tile keep what they had; no kernel reads them.
+        self.units.resize(n_tiles * n_units, [0; MR]);
+        self.scales.resize(n_tiles * MR, 1.0);
+        self.units
             .par_chunks_mut(n_units)
-            .zip(scales.par_chunks_mut(MR))
+            .zip(self.scales.par_chunks_mut(MR))
             .enumerate()
-            .for_each(|(tile, (units, scales))| {
-                let rows = tile * MR..n_rows.min((tile + 1) * MR);
-                kernels.run(PackTile {
-                    source,
-                    rows,
-                    line: &mut vec![0.0; n_units * precision.per_unit()],
-                    n_values,
-                    precision,
-                    units,
-                    scales,
-                });
-            });
-        Self {
-            units,
-            n_rows,
-            n_units,
-            precision,
-            scales,
-        }
+            .for_each_init(
+                || Line::new(precision, n_values),
+                |line, (tile, (units, scales))| {
+                    let rows = tile * MR..n_rows.min((tile + 1) * MR);
+                    kernels.run(PackTile {
+                        source,
+                        rows,
+                        line,
+                        units,
+                        scales,
+                    });
+                },
+            );
     }
 }
 
@@ -70,10 +78,7 @@ impl Rows {
 struct PackTile<'a, S> {
     source: &'a S,
     rows: std::ops::Range<usize>,
-    /// Room for one row, zeros at its end.
-    line: &'a mut [f32],
-    n_values: usize,
-    precision: Precision,
+    line: &'a mut Line,
     units: &'a mut [[u32; MR]],
     scales: &'a mut [f32],
 }
@@ -82,48 +87,73 @@ impl<S: Source> Task for PackTile<'_, S> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FMA: bool>(self) {
         for (i, row) in self.rows.enumerate() {
-            self.source.fill(row, &mut self.line[..self.n_values]);
-            self.scales[i] = interleave(self.line, self.precision, i, self.units);
+            self.source.fill::<FMA>(row, self.line.values_mut());
+            self.scales[i] = self.line.convert();
+            for (unit, &converted) in self.units.iter_mut().zip(&self.line.units) {
+                unit[i] = converted;
+            }
         }
     }
 }
 
-/// Writes a line as row `i` of a packed tile; returns its scale.
-#[inline(always)]
-pub(super) fn interleave(
-    line: &[f32],
+/// One row on its way into units.
+///
+/// It is converted as a whole before it is spread over a tile, so that the conversion is vector
+/// code.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Zeros after the last value.
+    values: Vec<f32>,
+    n_values: usize,
+    pub(super) units: Vec<u32>,
     precision: Precision,
-    i: usize,
-    units: &mut [[u32; MR]],
-) -> f32 {
-    match precision {
-        Precision::F32 => {
-            for (unit, value) in units.iter_mut().zip(line) {
-                unit[i] = value.to_bits();
-            }
-            1.0
+}
+
+impl Line {
+    pub(super) fn new(precision: Precision, n_values: usize) -> Self {
+        let n_units = n_values.div_ceil(precision.per_unit());
+        Self {
+            values: vec![0.0; n_units * precision.per_unit()],
+            n_values,
+            units: vec![0; n_units],
+            precision,
         }
-        Precision::Bf16 => {
-            for (unit, pair) in units.iter_mut().zip(line.as_chunks::<2>().0) {
-                unit[i] = bf16_pair(pair[0], pair[1]);
+    }
+
+    #[inline(always)]
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values[..self.n_values]
+    }
+
+    /// Turns the values into units; returns what one step of an int8 stands for.
+    #[inline(always)]
+    pub(super) fn convert(&mut self) -> f32 {
+        match self.precision {
+            Precision::F32 => {
+                for (unit, value) in self.units.iter_mut().zip(&self.values) {
+                    *unit = value.to_bits();
+                }
+                1.0
             }
-            1.0
-        }
-        Precision::Int8 => {
-            let largest = line
-                .iter()
-                .fold(0.0, |most: f32, value| most.max(value.abs()));
-            // A row of zeros (or of NaN only) has no scale; its products are 0.
-            let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-            let steps = 1.0 / scale;
-            for (unit, four) in units.iter_mut().zip(line.as_chunks::<4>().0) {
-                let bytes = four.map(|value| quantised(value * steps) + INT8_ZERO);
-                unit[i] =
-                    u32::from_le_bytes(bytes.map(|byte| byte.cast_unsigned().to_le_bytes()[0]));
+            Precision::Bf16 => {
+                let pairs = self.values.as_chunks::<2>().0;
+                for (unit, pair) in self.units.iter_mut().zip(pairs) {
+                    *unit = bf16_pair(pair[0], pair[1]);
+                }
+                1.0
             }
-            scale
+            Precision::Int8 => {
+                let scale = step_of(&self.values);
+                let steps = 1.0 / scale;
+                let fours = self.values.as_chunks::<4>().0;
+                for (unit, four) in self.units.iter_mut().zip(fours) {
+                    let bytes = four.map(|x| (quantised(x * steps) + INT8_ZERO).cast_unsigned());
+                    *unit = bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24;
+                }
+                scale
+            }
         }
     }
 }
@@ -134,12 +164,35 @@ pub(super) fn bf16_pair(even: f32, odd: f32) -> u32 {
     bf16_bits(even) | bf16_bits(odd) << 16
 }
 
+/// Returns what one of 127 steps to the largest magnitude stands for.
+#[inline(always)]
+pub(super) fn step_of(values: &[f32]) -> f32 {
+    let mut most = [0.0_f32; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        for i in 0..16 {
+            let magnitude = chunk[i].abs();
+            most[i] = if magnitude > most[i] {
+                magnitude
+            } else {
+                most[i]
+            };
+        }
+    }
+    let largest = most
+        .into_iter()
+        .chain(rest.iter().map(|value| value.abs()))
+        .fold(0.0_f32, f32::max);
+    // A line of zeros has no scale, and its products are 0.
+    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+}
+
 /// Rounds to the nearest integer in -127..=127.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation, reason = "clamped before")]
 pub(super) fn quantised(steps: f32) -> i32 {
     /// Adding 1.5 * 2^23 leaves the rounded integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let bits = (steps.clamp(-127.0, 127.0) + ROUND).to_bits().cast_signed();
-    bits - ROUND.to_bits().cast_signed()
+    let low = if steps < -127.0 { -127.0 } else { steps };
+    let clamped = if low > 127.0 { 127.0 } else { low };
+    (clamped + ROUND).to_bits().cast_signed() - ROUND.to_bits().cast_signed()
 }

@@ -60,7 +60,7 @@ impl Channels {
     }
 }
 
-/// `preprocess_cfg` of open_clip.
+/// `preprocess_cfg` of `open_clip`.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct OpenClip {
@@ -109,7 +109,7 @@ impl PlaneInput {
         wanted.check(&path)
     }
 
-    /// Reads `preprocess_cfg` of open_clip's config.
+    /// Reads `preprocess_cfg` of `open_clip`'s config.
     ///
     /// # Errors
     /// As `read`.

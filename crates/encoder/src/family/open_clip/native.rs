@@ -1,4 +1,4 @@
-//! open_clip's own `VisionTransformer` (OpenAI's CLIP, LAION's, BMC-CLIP).
+//! `open_clip`'s own `VisionTransformer` (OpenAI's CLIP, LAION's, BMC-CLIP).
 
 use serde::Deserialize;
 use serde_json::{Value, json};

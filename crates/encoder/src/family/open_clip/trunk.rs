@@ -1,4 +1,4 @@
-//! A ViT of timm as the trunk of open_clip's vision tower (BiomedCLIP).
+//! A ViT of timm as the trunk of `open_clip`'s vision tower (BiomedCLIP).
 //!
 //! The config names the trunk and no sizes: widths and depth come from the tensors' shapes; heads,
 //! norm and activation from the name, or from `m3ret.json`.
@@ -9,9 +9,9 @@ use serde_json::json;
 use super::{ModelCfg, refuse_unless};
 use crate::config::Pooling;
 use crate::error::{Error, Result};
-use crate::family::tensors::{Matrix, Tensors, prefix};
+use crate::family::tensors::{Tensors, prefix};
 use crate::family::{Config, Preparation, Sizes};
-use crate::kernels::{Activation, Linear};
+use crate::kernels::Activation;
 use crate::preprocess::PlaneInput;
 use crate::vit::{Block, Head, Mlp, Vit};
 use crate::weights::{read_json, shown};
@@ -128,16 +128,21 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
              trunk.blocks.0.mlp.fc1.weight [hidden, E], as timm's ViTs have",
         ));
     };
-    let has_block = |i: &usize| weights.has(&format!("trunk.blocks.{i}.norm1.weight"));
     Ok(Sizes {
         width,
-        depth: (0..=1 << 10).take_while(has_block).count(),
+        depth: weights.n_numbered("trunk.blocks."),
         n_heads: 0,
         hidden,
         n_channels,
         image,
         patch: [ph, pw],
     })
+}
+
+/// Returns true if any block has a tensor: what one has, all must have.
+fn any_has(tensors: &Tensors, sizes: Sizes, name: &str) -> bool {
+    let at = |i: usize| format!("trunk.blocks.{i}.{name}");
+    (0..sizes.depth).any(|i| tensors.weights.has(&at(i)))
 }
 
 fn network(tensors: &mut Tensors, sizes: Sizes, eps: f32, activation: Activation) -> Result<Vit> {
@@ -147,25 +152,28 @@ fn network(tensors: &mut Tensors, sizes: Sizes, eps: f32, activation: Activation
         Some(&[1, n, _]) => tensors.vector("trunk.reg_token", &[1, n, width])?,
         _ => Vec::new(),
     };
-    let has_bias = tensors.weights.has("trunk.patch_embed.proj.bias");
+    // timm leaves it out only where a norm follows.
+    let has_pre_norm = tensors.weights.has("trunk.norm_pre.weight");
     let (patch_embed, flat_patch_embed) = tensors.patch_embed(
         "trunk.patch_embed.proj",
         [width, sizes.n_channels],
         sizes.patch(),
-        (false, has_bias),
+        (false, !has_pre_norm),
     )?;
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     let shape = [1, n_positions, width];
     let positions = tensors.positions("trunk.pos_embed", &shape, grid, true)?;
-    let pre_norm = if tensors.weights.has("trunk.norm_pre.weight") {
+    let pre_norm = if has_pre_norm {
         Some(tensors.norm("trunk.norm_pre", width, eps)?)
     } else {
         None
     };
+    let has_bias = any_has(tensors, sizes, "attn.qkv.bias");
+    let has_scale = any_has(tensors, sizes, "ls1.gamma");
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
-        blocks.push(block(tensors, sizes, eps, i)?);
+        blocks.push(block(tensors, (sizes, eps), (has_bias, has_scale), i)?);
     }
     Ok(Vit {
         kernels: tensors.kernels,
@@ -187,29 +195,33 @@ fn network(tensors: &mut Tensors, sizes: Sizes, eps: f32, activation: Activation
     })
 }
 
-fn block(tensors: &mut Tensors, sizes: Sizes, eps: f32, i: usize) -> Result<Block> {
+fn block(
+    tensors: &mut Tensors,
+    (sizes, eps): (Sizes, f32),
+    (has_bias, has_scale): (bool, bool),
+    i: usize,
+) -> Result<Block> {
     let (width, hidden) = (sizes.width, sizes.hidden);
     let at = |name: &str| format!("trunk.blocks.{i}.{name}");
-    let has_bias = tensors.weights.has(&at("attn.qkv.bias"));
+    let mut scales = [None, None];
+    if has_scale {
+        scales[0] = Some(tensors.vector(&at("ls1.gamma"), &[width])?);
+        scales[1] = Some(tensors.vector(&at("ls2.gamma"), &[width])?);
+    }
     Ok(Block {
         norm1: tensors.norm(&at("norm1"), width, eps)?,
         qkv: tensors
             .matrix(&at("attn.qkv"), [3 * width, width], has_bias)?
             .pack(tensors.precision),
-        proj: scaled(tensors, &at("attn.proj"), &at("ls1.gamma"), [width, width])?,
+        proj: tensors
+            .matrix(&at("attn.proj"), [width, width], true)?
+            .scaled(scales[0].as_deref())
+            .pack(tensors.precision),
         norm2: tensors.norm(&at("norm2"), width, eps)?,
         fc1: tensors.linear(&at("mlp.fc1"), [hidden, width])?,
-        fc2: scaled(tensors, &at("mlp.fc2"), &at("ls2.gamma"), [width, hidden])?,
+        fc2: tensors
+            .matrix(&at("mlp.fc2"), [width, hidden], true)?
+            .scaled(scales[1].as_deref())
+            .pack(tensors.precision),
     })
-}
-
-/// Takes a layer and, where it is there, the `LayerScale` after it.
-fn scaled(tensors: &mut Tensors, name: &str, scale: &str, shape: [usize; 2]) -> Result<Linear> {
-    let factors = if tensors.weights.has(scale) {
-        Some(tensors.vector(scale, &shape[..1])?)
-    } else {
-        None
-    };
-    let matrix: Matrix = tensors.matrix(name, shape, true)?;
-    Ok(matrix.scaled(factors.as_deref()).pack(tensors.precision))
 }

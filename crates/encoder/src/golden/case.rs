@@ -1,0 +1,167 @@
+//! Reading one case, and comparing with it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use m3ret_imaging::Input;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::family::tensors::{PatchEmbeds, Tensors};
+use crate::kernels::{Kernels, Precision};
+use crate::weights::Weights;
+
+/// `|found - wanted| <= atol + rtol * |wanted|`.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+pub(crate) struct Tolerance {
+    pub(crate) atol: f32,
+    pub(crate) rtol: f32,
+}
+
+/// The tensors of one case.
+pub(crate) struct Case {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+pub(crate) fn folder() -> PathBuf {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test may be told where other cases of the same layout lie"
+    )]
+    let chosen = std::env::var_os("M3RET_GOLDEN");
+    chosen.map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden"),
+        PathBuf::from,
+    )
+}
+
+impl Case {
+    pub(crate) fn open(folder: &Path, name: &str) -> Self {
+        let path = folder.join(format!("{name}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Self { path, bytes }
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors().tensor(name).is_ok()
+    }
+
+    /// Returns a whole tensor.
+    pub(crate) fn get(&self, name: &str) -> Vec<f32> {
+        let tensors = self.tensors();
+        let tensor = tensors
+            .tensor(name)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
+        let floats = tensor.data().as_chunks().0.iter();
+        floats.map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
+        self.tensors().tensor(name).unwrap().shape().to_vec()
+    }
+
+    /// Returns a tensor cut along its first axis.
+    pub(crate) fn items(&self, name: &str) -> Vec<Vec<f32>> {
+        let values = self.get(name);
+        let n = values.len() / self.shape(name)[0];
+        values.chunks_exact(n).map(<[f32]>::to_vec).collect()
+    }
+
+    /// Returns the network's inputs of a tensor [B, C, D, H, W].
+    pub(crate) fn inputs(&self, name: &str, shape: [usize; 5]) -> Vec<Input> {
+        let [_, c, d, h, w] = shape;
+        let items = self.items(name).into_iter();
+        items
+            .map(|values| Input::new(values, [c, d, h, w]).unwrap())
+            .collect()
+    }
+
+    pub(crate) fn patch_embed(
+        &self,
+        name: &str,
+        sides: [usize; 2],
+        patch: [usize; 3],
+    ) -> PatchEmbeds {
+        let mut tensors = Tensors {
+            weights: Weights::open(&self.path).unwrap(),
+            kernels: Kernels::detect(),
+            precision: Precision::F32,
+        };
+        tensors
+            .patch_embed(name, sides, patch, (true, true))
+            .unwrap()
+    }
+
+    /// Returns the names of all tensors.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let tensors = self.tensors();
+        tensors.names().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Writes the file again with tensors beside its own, one number each.
+    pub(crate) fn save_with(&self, names: &[&str], path: &Path) {
+        let tensors = self.tensors();
+        let mut all: HashMap<_, _> = tensors.tensors().into_iter().collect();
+        for name in names {
+            let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+            all.insert((*name).to_owned(), view);
+        }
+        safetensors::serialize_to_file(all, None, path).unwrap();
+    }
+
+    /// Writes the file again in bf16 or f16.
+    pub(crate) fn save_halved(&self, is_bf16: bool, path: &Path) {
+        let halved = |value: f32| {
+            if is_bf16 {
+                half::bf16::from_f32(value).to_le_bytes()
+            } else {
+                half::f16::from_f32(value).to_le_bytes()
+            }
+        };
+        let names = self.names();
+        let bytes: Vec<Vec<u8>> = names
+            .iter()
+            .map(|name| self.get(name).into_iter().flat_map(halved).collect())
+            .collect();
+        let dtype = if is_bf16 { Dtype::BF16 } else { Dtype::F16 };
+        let all: HashMap<_, _> = names
+            .iter()
+            .zip(&bytes)
+            .map(|(name, bytes)| {
+                let view = TensorView::new(dtype, self.shape(name), bytes).unwrap();
+                (name.clone(), view)
+            })
+            .collect();
+        safetensors::serialize_to_file(all, None, path).unwrap();
+    }
+
+    /// Writes the file again without some tensors.
+    pub(crate) fn save_without(&self, left_out: &[&str], path: &Path) {
+        let tensors = self.tensors();
+        let kept: HashMap<String, TensorView<'_>> = tensors
+            .tensors()
+            .into_iter()
+            .filter(|(name, _)| !left_out.contains(&name.as_str()))
+            .collect();
+        safetensors::serialize_to_file(kept, None, path).unwrap();
+    }
+}
+
+/// Fails at the value that is worst beside its tolerance.
+pub(crate) fn close(found: &[f32], wanted: &[f32], tolerance: Tolerance, what: &str) {
+    assert_eq!(found.len(), wanted.len(), "{what}: number of values");
+    let pairs = found.iter().zip(wanted).enumerate();
+    for (i, (found, wanted)) in pairs {
+        let allowed = tolerance.atol + tolerance.rtol * wanted.abs();
+        assert!(
+            (found - wanted).abs() <= allowed,
+            "{what}: value {i} is {found}, wanted {wanted} within {allowed}"
+        );
+    }
+}
