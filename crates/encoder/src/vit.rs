@@ -126,7 +126,7 @@ impl Tokens {
         self.grid
     }
 
-    /// Returns CLS, [E].
+    /// Returns CLS, `[E]`.
     #[must_use]
     pub fn cls(&self) -> &[f32] {
         &self.values[..self.embed_dim]
@@ -138,7 +138,7 @@ impl Tokens {
         &self.values[self.n_prefix * self.embed_dim..]
     }
 
-    /// Returns the mean of the patch tokens, [E].
+    /// Returns the mean of the patch tokens, `[E]`.
     #[must_use]
     pub fn mean(&self) -> Vec<f32> {
         let mut sums = vec![0.0_f64; self.embed_dim];
