@@ -80,8 +80,9 @@ fn golden_c01_patchify() {
 fn product(linear: &Linear, values: &[f32]) -> Vec<f32> {
     struct Lines<'a>(&'a [f32]);
     impl Source for Lines<'_> {
-        fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-            line.copy_from_slice(&self.0[row * line.len()..][..line.len()]);
+        fn fill<const FMA: bool>(&self, rows: std::ops::Range<usize>, lines: &mut [f32]) {
+            let start = rows.start * lines.len() / rows.len();
+            lines.copy_from_slice(&self.0[start..][..lines.len()]);
         }
     }
     let kernels = Kernels::detect();

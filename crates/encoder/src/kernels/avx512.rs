@@ -19,9 +19,6 @@ use std::mem::transmute;
 use super::dispatch::Start;
 use super::{Lanes, MR, UnitRow};
 
-/// How many steps of k ahead a panel is fetched into the first-level cache.
-const AHEAD: usize = 12;
-
 macro_rules! tile {
     ($tile:ident, $sums:ident, $features:literal, $term:expr) => {
         /// Computes one tile; every number of rows is a loop of its own, so that sums stay in
@@ -68,12 +65,13 @@ macro_rules! tile {
                     }
                 }
             }
+            let (mut ahead, step) = fetches(start.ahead, panel);
             for (row, columns) in rows.iter().zip(panel) {
                 let columns = columns.0.as_ptr();
                 // SAFETY: 32 units are two vectors; a prefetch may name any address.
                 let columns = unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(AHEAD * 32).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(AHEAD * 32 + 16).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    ahead = ahead.wrapping_add(step);
                     [
                         _mm512_loadu_si512(columns.cast()),
                         _mm512_loadu_si512(columns.add(16).cast()),
@@ -95,6 +93,16 @@ macro_rules! tile {
             }
         }
     };
+}
+
+/// Spreads the fetching of `ahead` over the steps of a panel: where to begin, and bytes a step.
+fn fetches(ahead: &[UnitRow], panel: &[UnitRow]) -> (*const u8, usize) {
+    if ahead.is_empty() || panel.is_empty() {
+        // Some address that is in cache already.
+        return (panel.as_ptr().cast(), 0);
+    }
+    let step = size_of_val(ahead).div_ceil(panel.len());
+    (ahead.as_ptr().cast(), step)
 }
 
 /// Loads the bits of 32 columns.

@@ -13,12 +13,15 @@ pub(crate) struct Start<'a> {
     pub(crate) is_sum: bool,
     /// Added to every row.
     pub(crate) bias: &'a Lanes,
+    /// What is wanted next, fetched into cache meanwhile; may be empty.
+    pub(crate) ahead: &'a [UnitRow],
 }
 
 impl Start<'_> {
     pub(crate) const ZERO: Self = Self {
         is_sum: false,
         bias: &Lanes::ZERO,
+        ahead: &[],
     };
 }
 

@@ -56,8 +56,8 @@ struct Matrix<'a> {
 
 impl Source for Matrix<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        line.copy_from_slice(&self.values[row * self.width..][..self.width]);
+    fn fill<const FMA: bool>(&self, rows: std::ops::Range<usize>, lines: &mut [f32]) {
+        lines.copy_from_slice(&self.values[rows.start * self.width..][..lines.len()]);
     }
 }
 
@@ -170,7 +170,11 @@ proptest! {
             let bias = Lanes(std::array::from_fn(|_| noise.value()));
             let start = match precision {
                 Precision::Int8 => Start::ZERO,
-                _ => Start { is_sum, bias: &bias },
+                _ => Start {
+                    is_sum,
+                    bias: &bias,
+                    ahead: &panel[k / 2..],
+                },
             };
             let before: Vec<Lanes> = (0..n_rows)
                 .map(|_| Lanes(std::array::from_fn(|_| noise.value())))
