@@ -53,9 +53,10 @@ fn best(per_instruction: u32, run: fn(u64) -> f32) -> f64 {
 #[allow(unsafe_code, reason = "calls functions compiled for detected features")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm512_cvtepi32_ps,
-        _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_reduce_add_ps,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        __m256, __m512bh, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm512_cvtepi32_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+        _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_setzero_si512,
     };
     use std::hint::black_box;
     use std::mem::transmute;
@@ -103,7 +104,7 @@ mod x86 {
         _mm512_setzero_ps(),
         |sum, factor: i32| {
             // SAFETY: a vector of 32 bf16 is 512 bits, whatever they are.
-            let factor = unsafe { transmute::<_, _>(_mm512_set1_epi32(factor)) };
+            let factor = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(factor)) };
             _mm512_dpbf16_ps(sum, factor, factor)
         },
         |sum| _mm512_reduce_add_ps(sum)

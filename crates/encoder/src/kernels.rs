@@ -85,7 +85,7 @@ impl Panels {
     #[inline(always)]
     pub(crate) fn read(&self, row: usize, first: usize, line: &mut [f32]) {
         let (mut col, mut rest) = (first, line);
-        if col % NR == 0 {
+        if col.is_multiple_of(NR) {
             // Whole panels are copied as vectors, without a call.
             let (whole, remainder) = rest.as_chunks_mut::<NR>();
             for chunk in whole {
@@ -109,7 +109,7 @@ impl Panels {
     #[inline(always)]
     pub(crate) fn read_rows(&self, rows: Range<usize>, first: usize, lines: &mut [f32]) {
         let width = lines.len() / rows.len();
-        if first % NR != 0 || width % NR != 0 {
+        if !first.is_multiple_of(NR) || !width.is_multiple_of(NR) {
             for (row, line) in rows.zip(lines.chunks_exact_mut(width)) {
                 self.read(row, first, line);
             }

@@ -10,9 +10,9 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_storeu_si512,
+    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_si512,
 };
 use std::mem::transmute;
 
@@ -140,7 +140,8 @@ tile!(
     "avx512f,avx512bf16",
     |sum, row, column| {
         // SAFETY: a vector of 32 bf16 is 512 bits, whatever they are.
-        let [row, column] = unsafe { [transmute(row), transmute(column)] };
+        let [row, column] =
+            unsafe { [row, column].map(|bits| transmute::<__m512i, __m512bh>(bits)) };
         _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), row, column))
     }
 );

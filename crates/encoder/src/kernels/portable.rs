@@ -1,7 +1,7 @@
 //! The tiles in plain Rust: correct on every CPU, and what the fast ones are compared with.
 
 use super::dispatch::Start;
-use super::{Lanes, MR, NR, UnitRow};
+use super::{Lanes, MR, UnitRow};
 
 /// Both factors f32.
 pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
