@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
 use crate::panics;
@@ -21,6 +23,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Inspect(InspectArguments),
     Check(CheckArguments),
+    Embed(EmbedArguments),
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual
@@ -83,13 +86,125 @@ pub(crate) struct CheckArguments {
     pub(crate) reading: ReadArguments,
 }
 
+/// Turns every object into a unit vector, and writes them as one array or table
+///
+/// Objects that cannot be read are skipped, counted by reason and listed. Of a folder, rows come in
+/// the order of the paths, one for each image. Of a manifest, there is one row for each of its rows,
+/// in its order; the row of a refused object is NaN (null in Parquet). docs/embeddings.md describes
+/// the formats.
+///
+/// What is done is kept in the folder F.part: after an interruption, the same command goes on where
+/// it was. The folder is removed once F is complete.
+///
+/// Exit status: 0 if every object was embedded, 1 if one was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArguments {
+    /// A file, a folder, or a manifest: CSV or Parquet with a column path
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+
+    /// Where to write: .npy (f32 [rows, width]), .safetensors or .parquet
+    ///
+    /// Beside .npy and .safetensors, F.rows.csv says which row is which object. Older files of
+    /// these names are replaced once the new ones are complete.
+    #[arg(short, long, value_name = "F", value_parser = PathBufValueParser::new().try_map(OutputFile::new))]
+    pub(crate) out: OutputFile,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    /// Print JSON lines instead of text: one for each object, then {"summary": {...}}
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Seconds between saves to F.part: what a run that is killed loses
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) save_every: u64,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// A result whose name says how it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutputFile {
+    pub(crate) path: PathBuf,
+    pub(crate) layout: Layout,
+}
+
+/// How vectors lie on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    Npy,
+    Safetensors,
+    Parquet,
+}
+
+impl OutputFile {
+    fn new(path: PathBuf) -> Result<Self, String> {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        let layout = match extension.to_str() {
+            Some("npy") => Layout::Npy,
+            Some("safetensors") => Layout::Safetensors,
+            Some("parquet" | "pq") => Layout::Parquet,
+            _ => return Err("a name that ends in .npy, .safetensors or .parquet is wanted".into()),
+        };
+        Ok(Self { path, layout })
+    }
+}
+
+/// Which model, and how it is run.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// A model folder, or the name of one [default: pixels]
+    ///
+    /// A name is looked up as a folder, then in the folder that the environment variable
+    /// M3RET_MODELS names, in weights/ of the current folder, and beside the program. Built in are pixels (a thumbnail of 32 x 32: finds copies, knows no
+    /// medicine) and random:PRESET[:SEED] (tiny, small, base or large with random weights).
+    #[arg(short, long, value_name = "M")]
+    pub(crate) model: Option<String>,
+
+    /// The numbers that the network computes with; auto is bf16 where the CPU has it, else f32
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
+    pub(crate) precision: PrecisionChoice,
+
+    /// Threads of the network [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionChoice {
+    Auto,
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl ModelArguments {
+    /// Returns how to run the model.
+    pub(crate) fn run_options(&self) -> RunOptions {
+        let precision = match self.precision {
+            PrecisionChoice::Auto => None,
+            PrecisionChoice::F32 => Some(Precision::F32),
+            PrecisionChoice::Bf16 => Some(Precision::Bf16),
+            PrecisionChoice::Int8 => Some(Precision::Int8),
+        };
+        let n_threads = self.threads.map_or_else(n_cores, NonZeroUsize::get);
+        RunOptions {
+            precision,
+            n_threads: Some(n_threads),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ReadArguments {
     /// Frames to read of a video, at uniform times [default: 32 of a video file, all of DICOM]
     #[arg(long, value_name = "N|all")]
     pub(crate) frames: Option<Frames>,
 
-    /// Threads, and for check objects in memory at once [default: the number of cores]
+    /// Reading threads; check and embed hold one object each [default: the number of cores]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
 
@@ -194,8 +309,7 @@ impl ReadArguments {
 
     /// Returns how many objects to read at once.
     pub(crate) fn n_jobs(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.jobs.map_or_else(cores, NonZeroUsize::get)
+        self.jobs.map_or_else(n_cores, NonZeroUsize::get)
     }
 
     /// Gives the readers' thread pool as many threads as objects are read at once.
@@ -206,6 +320,10 @@ impl ReadArguments {
             .build_global()?;
         Ok(())
     }
+}
+
+fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 #[cfg(test)]
@@ -245,6 +363,17 @@ mod tests {
             "bytes=99999999999G",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_result_says_how_it_is_written() {
+        let layout = |name: &str| OutputFile::new(name.into()).map(|out| out.layout).ok();
+        assert_eq!(layout("a/b.NPY"), Some(Layout::Npy));
+        assert_eq!(layout("b.safetensors"), Some(Layout::Safetensors));
+        assert_eq!(layout("b.pq"), Some(Layout::Parquet));
+        for wrong in ["", "npy", "b.csv", "b.npy.gz", ".npy"] {
+            assert_eq!(layout(wrong), None, "{wrong}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! One file a verb: read the arguments, call the library, print.
 
 pub(crate) mod check;
+pub(crate) mod embed;
 pub(crate) mod inspect;
 
 use std::io::Write;

@@ -13,8 +13,10 @@
 
 mod cli;
 mod commands;
+mod model_name;
 mod output;
 mod panics;
+mod progress;
 mod report;
 
 use std::io::{self, Write as _};
@@ -56,6 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Inspect(arguments) => commands::inspect::run(arguments, screen),
         Command::Check(arguments) => commands::check::run(arguments, screen),
+        Command::Embed(arguments) => commands::embed::run(arguments, screen),
     }
 }
 

@@ -35,6 +35,14 @@ fn temporaries() -> MutexGuard<'static, Vec<PathBuf>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What an interrupt tells a person, if anything: how to go on.
+static FAREWELL: Mutex<Option<String>> = Mutex::new(None);
+
+/// Sets what an interrupt tells a person.
+pub(crate) fn say_when_interrupted(sentence: Option<String>) {
+    *FAREWELL.lock().unwrap_or_else(PoisonError::into_inner) = sentence;
+}
+
 /// Lets Ctrl-C, SIGTERM and SIGHUP remove unfinished files before they end the program.
 pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
     const INTERRUPTED: i32 = 130;
@@ -46,6 +54,10 @@ pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
         if io::stderr().is_terminal() {
             // The shell's next prompt starts on a line of its own.
             eprintln!();
+        }
+        let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sentence) = farewell.as_deref() {
+            eprintln!("m3ret: {sentence}");
         }
         std::process::exit(INTERRUPTED);
     })

@@ -203,7 +203,8 @@ impl Image {
     }
 }
 
-fn join_parts(series: Option<&str>, part: Option<&str>) -> Option<String> {
+/// Names an image by its series and its part of a file, where there are several.
+pub(crate) fn join_parts(series: Option<&str>, part: Option<&str>) -> Option<String> {
     match (series, part) {
         (Some(series), Some(part)) => Some(format!("{series}, {part}")),
         (one, other) => one.or(other).map(str::to_owned),

@@ -75,6 +75,7 @@ fn help_reads_well() {
         ("help", &["--help"][..]),
         ("inspect_help", &["inspect", "--help"]),
         ("check_help", &["check", "--help"]),
+        ("embed_help", &["embed", "--help"]),
     ] {
         let (code, stdout, _) = run(folder.path(), words);
         assert_eq!(code, 0);

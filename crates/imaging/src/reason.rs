@@ -94,6 +94,8 @@ codes! {
     Unsupported = "unsupported", Refused;
     /// Reading would cost more than allowed.
     LimitExceeded = "limit_exceeded", Refused;
+    /// A model made no vector of it that points anywhere, as of a constant image.
+    NoDirection = "no_direction", Refused;
     /// The machine failed.
     Io = "io", Refused;
     /// The caller's arguments do not fit each other.

@@ -1,15 +1,14 @@
 //! `m3ret check`: reads every object of an archive and says which need a look.
 
-mod tally;
+pub(super) mod tally;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use m3ret_imaging::archive::find_objects;
 use m3ret_imaging::{ReadOptions, Volume};
 use serde::Serialize;
@@ -19,6 +18,7 @@ use super::{Entry, entries, write_json_line};
 use crate::Outcome;
 use crate::cli::CheckArguments;
 use crate::output::Screen;
+use crate::progress::Progress;
 use crate::report::text::Paint;
 use crate::report::{self, Report};
 use tally::{Summary, Tally};
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &CheckArguments, screen: Screen) -> anyhow::Result<
     let mut out = BufWriter::new(io::stdout().lock());
     let mut tally = Tally::default();
     walk(&entries, arguments.reading.n_jobs(), &options, |images| {
-        progress.advance(&tally);
+        progress.advance(tally.n_refused());
         for checked in images {
             if arguments.json {
                 let write = || {
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &CheckArguments, screen: Screen) -> anyhow::Result<
         }
         Ok(())
     })?;
-    progress.bar.finish_and_clear();
+    progress.clear();
     if arguments.json {
         write_json_line(
             &mut out,
@@ -155,58 +155,6 @@ fn pixel_hash(volume: &Volume) -> u128 {
         hasher.update(&bytes[..values.len() * 4]);
     }
     hasher.digest128()
-}
-
-/// The bar on a terminal; nothing elsewhere.
-struct Progress {
-    bar: ProgressBar,
-}
-
-impl Drop for Progress {
-    /// An error message or a prompt needs the line.
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl Progress {
-    fn start(screen: Screen) -> Self {
-        let bar = if screen.has_progress {
-            ProgressBar::new_spinner().with_message("looking for images")
-        } else {
-            ProgressBar::hidden()
-        };
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar }
-    }
-
-    fn count(&self, n_entries: usize) {
-        let template = "{bar:30} {human_pos}/{human_len} objects, {eta} left{msg}";
-        let style = ProgressStyle::with_template(template)
-            .expect("the template is ours")
-            .progress_chars("=> ");
-        self.bar.set_message("");
-        self.bar.set_style(style);
-        self.bar
-            .set_length(u64::try_from(n_entries).unwrap_or(u64::MAX));
-    }
-
-    /// Writes to standard output without tearing the bar.
-    fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
-        if !self.bar.is_hidden() && io::stdout().is_terminal() {
-            self.bar.suspend(write)
-        } else {
-            write()
-        }
-    }
-
-    fn advance(&self, tally: &Tally) {
-        self.bar.inc(1);
-        if tally.n_refused() > 0 {
-            self.bar
-                .set_message(format!(", {} refused", tally.n_refused()));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -218,7 +218,12 @@ impl Tally {
 }
 
 /// Lists reports under the reasons they share: code and message once, then the paths.
-fn section(text: &mut String, paint: Paint, verdict: Verdict, reports: &[Report]) {
+pub(in crate::commands) fn section(
+    text: &mut String,
+    paint: Paint,
+    verdict: Verdict,
+    reports: &[Report],
+) {
     let (weight, title) = match verdict {
         Verdict::Refused => (Severity::Refused, "Refused"),
         Verdict::Warning => (Severity::Warning, "Warnings"),
@@ -294,7 +299,7 @@ fn length<T>(list: &[T]) -> u64 {
     u64::try_from(list.len()).unwrap_or(u64::MAX)
 }
 
-fn counted(n: u64, one: &str, several: &str) -> String {
+pub(in crate::commands) fn counted(n: u64, one: &str, several: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { several })
 }
 

@@ -1,0 +1,316 @@
+//! `m3ret embed`: every object of a file, folder or manifest as a unit vector.
+
+mod ahead;
+mod arrays;
+mod items;
+mod shards;
+mod table;
+mod told;
+mod work;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use m3ret_encoder::{Model, Precision};
+use m3ret_imaging::Code;
+use m3ret_imaging::manifest::Table;
+use serde::{Deserialize, Serialize};
+
+use crate::Outcome;
+use crate::cli::{EmbedArguments, Layout, OutputFile};
+use crate::model_name;
+use crate::output::{Screen, say_when_interrupted, write_whole};
+use crate::progress::Progress;
+use items::{Item, Listing, list};
+use shards::{Found, Kept, Place, Settings, Shards};
+use told::{Summary, Teller, refused_reports};
+use work::{Tools, embed_all};
+
+/// Where results go.
+#[derive(Debug)]
+struct Outputs {
+    out: PathBuf,
+    /// Which row is which object.
+    rows: PathBuf,
+    /// What is done so far.
+    work: PathBuf,
+}
+
+/// What a reader knows of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    /// Which image of the path, where it holds several.
+    part: Option<String>,
+    modality: Option<String>,
+    body_part: Option<String>,
+    /// 2d, 3d or video.
+    dims: Option<String>,
+}
+
+/// Why an image has no vector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    code: Code,
+    message: String,
+}
+
+/// One image: where its vector lies, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    facts: Facts,
+    place: Result<Place, Refusal>,
+}
+
+/// An image in the results.
+#[derive(Debug, Clone, Copy)]
+struct Placed<'a> {
+    item_idx: usize,
+    path: &'a str,
+    row: &'a Row,
+}
+
+/// Everything that the results tell, but the vectors.
+#[derive(Debug)]
+struct Made<'a> {
+    /// One for each vector; of a manifest, one for each of its rows.
+    rows: Vec<Placed<'a>>,
+    /// Refused images that have no row.
+    without_row: Vec<Placed<'a>>,
+    manifest: Option<&'a Table>,
+    width: usize,
+    model: &'a Model,
+}
+
+impl<'a> Made<'a> {
+    /// Puts the rows of all items into the order of the results.
+    fn new(listing: &'a Listing, rows: &'a [Vec<Row>], model: &'a Model) -> Self {
+        let items = listing.items.iter().zip(rows).enumerate();
+        let placed = items.flat_map(|(item_idx, (item, rows))| {
+            rows.iter().map(move |row| Placed {
+                item_idx,
+                path: &item.path,
+                row,
+            })
+        });
+        let has_row = |placed: &Placed<'_>| listing.manifest.is_some() || placed.row.place.is_ok();
+        let (rows, without_row) = placed.partition(has_row);
+        Self {
+            rows,
+            without_row,
+            manifest: listing.manifest.as_ref(),
+            width: model.width(),
+            model,
+        }
+    }
+
+    fn n_embedded(&self) -> usize {
+        let rows = self.rows.iter();
+        rows.filter(|placed| placed.row.place.is_ok()).count()
+    }
+
+    /// Iterates over refused images, those without a row last.
+    fn refused(&self) -> impl Iterator<Item = (&Placed<'a>, &Refusal)> {
+        let all = self.rows.iter().chain(&self.without_row);
+        all.filter_map(|placed| Some((placed, placed.row.place.as_ref().err()?)))
+    }
+
+    /// Says what made the vectors, for formats that can hold it.
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("model", self.model.name().to_owned()),
+            ("fingerprint", self.model.fingerprint().to_owned()),
+            (
+                "precision",
+                precision_name(self.model.precision()).to_owned(),
+            ),
+        ]
+    }
+}
+
+impl Refusal {
+    fn internal(message: String) -> Self {
+        let code = Code::InternalError;
+        Self { code, message }
+    }
+
+    /// Says why a model cannot take an image.
+    fn by_model(error: &m3ret_encoder::Error) -> Self {
+        use m3ret_encoder::Error;
+        let code = match error {
+            Error::Io { .. } => Code::Io,
+            Error::Malformed { .. } => Code::Malformed,
+            Error::Unsupported { .. } => Code::Unsupported,
+            Error::LimitExceeded { .. } => Code::LimitExceeded,
+            Error::Mismatch { .. } => Code::Mismatch,
+            Error::Imaging(error) => error.code(),
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl Outputs {
+    /// `F`, `F.rows.csv` and `F.part`.
+    fn of(out: &Path) -> Self {
+        let with = |end: &str| {
+            let mut name = OsString::from(out.file_name().unwrap_or_default());
+            name.push(end);
+            out.with_file_name(name)
+        };
+        Self {
+            out: out.to_owned(),
+            rows: with(".rows.csv"),
+            work: with(".part"),
+        }
+    }
+}
+
+/// Embeds what is not yet in the work folder, then writes the results from there.
+pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let options = arguments.reading.options();
+    let outputs = Outputs::of(&arguments.out.path);
+    let progress = Progress::start(screen);
+    if arguments.model.model.is_none() {
+        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
+    }
+    let model = model_name::open(&arguments.model)?;
+    let listing = list(&arguments.source, &outputs, &options)?;
+    let settings = Settings {
+        format: 1,
+        fingerprint: model.fingerprint().to_owned(),
+        precision: precision_name(model.precision()).to_owned(),
+        width: model.width(),
+        reading: format!("{options:?}"),
+    };
+    let save_every = Duration::from_secs(arguments.save_every);
+    let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, save_every)?;
+    let n_new = tell_found(&listing.items, &kept, &found, (&outputs, &progress));
+    say_when_interrupted(Some(format!(
+        "what is done is in {}; the same command goes on from there",
+        outputs.work.display()
+    )));
+    progress.count(n_new);
+    let start = Instant::now();
+    let mut teller = Teller::new(arguments.json, &listing, &progress);
+    let tools = Tools {
+        model: &model,
+        options: &options,
+        n_readers: arguments.reading.n_jobs(),
+    };
+    embed_all(
+        &listing.items,
+        &kept,
+        &tools,
+        &mut shards,
+        |rows, is_new| teller.tell(rows, is_new),
+    )?;
+    let seconds = start.elapsed().as_secs_f64();
+    progress.announce(", writing");
+    let made = Made::new(&listing, teller.rows(), &model);
+    let written = write_results(&arguments.out, &outputs, &made, &mut shards)?;
+    say_when_interrupted(None);
+    shards.remove()?;
+    progress.clear();
+    let summary = Summary {
+        seconds,
+        items_per_second: per_second(n_new, seconds),
+        n_kept: listing.items.len() - n_new,
+        n_not_images: listing.n_foreign,
+        ..Summary::new(&made, &settings, written)
+    };
+    let refused = refused_reports(&made);
+    teller.end(&summary, &refused, screen)?;
+    Ok(if summary.n_refused > 0 || summary.n_embedded == 0 {
+        Outcome::SomeRefused
+    } else {
+        Outcome::AllGood
+    })
+}
+
+/// Says what an earlier run left, and returns how many items there are to embed.
+fn tell_found(
+    items: &[Item],
+    kept: &Kept,
+    found: &Found,
+    (outputs, progress): (&Outputs, &Progress),
+) -> usize {
+    let n_new = items
+        .iter()
+        .filter(|item| !kept.contains_key(&item.key))
+        .count();
+    let work = outputs.work.display();
+    match *found {
+        Found::Nothing => {}
+        Found::Items { n_damaged } => {
+            let (n_kept, n_all) = (items.len() - n_new, items.len());
+            progress.note(&format!("going on: {n_kept} of {n_all} are done in {work}"));
+            if n_damaged > 0 {
+                progress.note(&format!(
+                    "{n_damaged} damaged shards in {work} are left out"
+                ));
+            }
+            let keys: HashSet<u128> = items.iter().map(|item| item.key).collect();
+            let n_gone = kept.keys().filter(|key| !keys.contains(key)).count();
+            if n_gone > 0 {
+                progress.note(&format!(
+                    "{n_gone} objects in {work} have changed or are gone; their vectors are left out"
+                ));
+            }
+        }
+        Found::Other { what } => progress.note(&format!("{work} was of {what}: starting anew")),
+    }
+    n_new
+}
+
+/// The files of the results.
+#[derive(Debug, Default)]
+struct Written {
+    out: Option<String>,
+    rows: Option<String>,
+}
+
+/// Writes the results, the list of rows first; without any vector there is nothing to write.
+fn write_results(
+    out: &OutputFile,
+    outputs: &Outputs,
+    made: &Made<'_>,
+    shards: &mut Shards,
+) -> anyhow::Result<Written> {
+    if made.n_embedded() == 0 {
+        return Ok(Written::default());
+    }
+    let mut written = Written::default();
+    if out.layout != Layout::Parquet {
+        write_whole(&outputs.rows, |file| table::write_rows(file, made))?;
+        written.rows = Some(outputs.rows.to_string_lossy().into_owned());
+    }
+    let vectors = made.rows.iter().map(|placed| {
+        let place = placed.row.place.as_ref().ok();
+        place.map(|&place| shards.vector(place)).transpose()
+    });
+    write_whole(&outputs.out, |file| match out.layout {
+        Layout::Npy => arrays::write_npy(file, made, vectors),
+        Layout::Safetensors => arrays::write_safetensors(file, made, vectors),
+        Layout::Parquet => table::write_parquet(file, made, vectors),
+    })?;
+    written.out = Some(outputs.out.to_string_lossy().into_owned());
+    Ok(written)
+}
+
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+        Precision::Int8 => "int8",
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn per_second(n: usize, seconds: f64) -> f64 {
+    n as f64 / seconds.max(1e-9)
+}

@@ -1,0 +1,393 @@
+//! Reads and prepares objects ahead of the network, a bounded amount of them.
+//!
+//! Readers take items in order and hand over images one by one; they come out in the order of the
+//! items. What waits is bounded: a reader takes no new item, and hands over no further image, while
+//! `MAX_WAITING_BYTES` of model input wait, except for the item whose turn it is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use m3ret_encoder::{Model, Prepared};
+use m3ret_imaging::archive::{Object, find_objects, read_object};
+use m3ret_imaging::{Code, Error, Kind, ReadOptions, Volume};
+
+use super::items::{Content, Item};
+use super::{Facts, Refusal};
+use crate::panics;
+use crate::report::join_parts;
+
+/// Prepared input that may wait for the network; each reader may hold one image more.
+const MAX_WAITING_BYTES: usize = 256 << 20;
+
+/// Items that readers may be ahead, however small they are.
+const MAX_ITEMS_AHEAD: usize = 1024;
+
+/// What comes of an item, in order: its images, readable or not, then its end.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Image(Facts, Prepared),
+    Refused(Facts, Refusal),
+    End,
+}
+
+impl Piece {
+    fn n_bytes(&self) -> usize {
+        match self {
+            Self::Image(_, prepared) => n_values(prepared).saturating_mul(4),
+            Self::Refused(..) | Self::End => 0,
+        }
+    }
+}
+
+/// Returns how many numbers the network gets of an object.
+pub(super) fn n_values(prepared: &Prepared) -> usize {
+    let inputs = prepared.inputs().iter();
+    inputs.map(|input| input.values().len()).sum()
+}
+
+/// What all readers share.
+pub(super) struct Ahead<'a> {
+    items: &'a [&'a Item],
+    state: Mutex<State>,
+    changed: Condvar,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The item that the next free reader takes.
+    next: usize,
+    /// The item whose pieces come out now.
+    head: usize,
+    waiting: BTreeMap<usize, VecDeque<Piece>>,
+    n_bytes: usize,
+    is_over: bool,
+}
+
+impl State {
+    fn has_of_head(&self) -> bool {
+        self.waiting
+            .get(&self.head)
+            .is_some_and(|pieces| !pieces.is_empty())
+    }
+}
+
+/// Ends the readers, whatever becomes of the one who listens.
+struct Listening<'a>(&'a Ahead<'a>);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
+/// item, in order.
+pub(super) fn read_ahead(
+    items: &[&Item],
+    model: &Model,
+    (options, n_readers): (&ReadOptions, usize),
+    sink: impl FnMut(usize, Piece) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let ahead = Ahead {
+        items,
+        state: Mutex::default(),
+        changed: Condvar::new(),
+        max_bytes: MAX_WAITING_BYTES,
+    };
+    ahead.run(n_readers, sink, |item, push| {
+        read(item, model, options, push);
+    })
+}
+
+impl Ahead<'_> {
+    fn run(
+        &self,
+        n_readers: usize,
+        mut sink: impl FnMut(usize, Piece) -> anyhow::Result<()>,
+        read: impl Fn(&Item, &mut dyn FnMut(Piece) -> bool) + Sync,
+    ) -> anyhow::Result<()> {
+        std::thread::scope(|scope| {
+            for _ in 0..n_readers.min(self.items.len()) {
+                scope.spawn(|| {
+                    while let Some((idx, item)) = self.claim() {
+                        read(item, &mut |piece| self.push(idx, piece));
+                        self.push(idx, Piece::End);
+                    }
+                });
+            }
+            let listening = Listening(self);
+            while let Some((idx, piece)) = listening.0.take() {
+                sink(idx, piece)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is one statement or two that cannot panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `is_ready`; `None` once nobody listens any more.
+    fn wait(&self, is_ready: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+        let must_wait = |state: &mut State| !state.is_over && !is_ready(state);
+        let waited = self.changed.wait_while(self.lock(), must_wait);
+        let state = waited.unwrap_or_else(PoisonError::into_inner);
+        (!state.is_over).then_some(state)
+    }
+
+    fn claim(&self) -> Option<(usize, &Item)> {
+        let has_room = |state: &State| {
+            state.next == state.head
+                || state.next >= self.items.len()
+                || (state.n_bytes < self.max_bytes && state.next - state.head < MAX_ITEMS_AHEAD)
+        };
+        let mut state = self.wait(has_room)?;
+        let idx = state.next;
+        let item = self.items.get(idx)?;
+        state.next += 1;
+        Some((idx, item))
+    }
+
+    /// Hands over a piece; false once nobody wants it.
+    fn push(&self, idx: usize, piece: Piece) -> bool {
+        let has_room = |state: &State| {
+            state.n_bytes < self.max_bytes || (idx == state.head && !state.has_of_head())
+        };
+        let n_bytes = piece.n_bytes();
+        let Some(mut state) = self.wait(|state| n_bytes == 0 || has_room(state)) else {
+            return false;
+        };
+        state.n_bytes += n_bytes;
+        state.waiting.entry(idx).or_default().push_back(piece);
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Takes the next piece; `None` after the end of the last item.
+    fn take(&self) -> Option<(usize, Piece)> {
+        let is_ready = |state: &State| state.head >= self.items.len() || state.has_of_head();
+        let mut state = self.wait(is_ready)?;
+        let idx = state.head;
+        let piece = state.waiting.get_mut(&idx)?.pop_front()?;
+        state.n_bytes -= piece.n_bytes();
+        if matches!(piece, Piece::End) {
+            state.waiting.remove(&idx);
+            state.head += 1;
+        }
+        drop(state);
+        self.changed.notify_all();
+        Some((idx, piece))
+    }
+}
+
+/// Reads and prepares the images of one item; stops when `push` says so.
+fn read(item: &Item, model: &Model, options: &ReadOptions, push: &mut dyn FnMut(Piece) -> bool) {
+    let outcome = match &item.content {
+        Content::Object(object) => guarded(|| {
+            let part = object.part.clone();
+            Ok(read_object(object, options)?
+                .into_iter()
+                .map(|volume| (join_parts(part.as_deref(), volume.part.as_deref()), volume))
+                .collect())
+        }),
+        Content::Row { path, part } => guarded(|| {
+            let volume = read_row(path, part.as_deref(), options)?;
+            Ok(vec![(part.clone(), volume)])
+        }),
+        Content::Unreadable { code, message } => Err(Refusal {
+            code: *code,
+            message: message.clone(),
+        }),
+    };
+    let volumes = match outcome {
+        Ok(volumes) => volumes,
+        Err(refusal) => {
+            let part = match &item.content {
+                Content::Object(object) => object.part.clone(),
+                Content::Row { part, .. } => part.clone(),
+                Content::Unreadable { .. } => None,
+            };
+            let facts = Facts {
+                part,
+                ..Facts::default()
+            };
+            push(Piece::Refused(facts, refusal));
+            return;
+        }
+    };
+    for (part, volume) in volumes {
+        let facts = facts(part, &volume);
+        let piece = match prepare(model, &volume) {
+            Ok(prepared) => Piece::Image(facts, prepared),
+            Err(refusal) => Piece::Refused(facts, refusal),
+        };
+        drop(volume);
+        if !push(piece) {
+            return;
+        }
+    }
+}
+
+fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {
+    match panics::guard(|| model.prepare(volume)) {
+        Ok(prepared) => prepared.map_err(|error| Refusal::by_model(&error)),
+        Err(message) => Err(Refusal::internal(message)),
+    }
+}
+
+fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Refusal> {
+    match panics::guard(read) {
+        Ok(outcome) => outcome.map_err(|error| Refusal {
+            code: error.code(),
+            message: error.to_string(),
+        }),
+        Err(message) => Err(Refusal::internal(message)),
+    }
+}
+
+fn facts(part: Option<String>, volume: &Volume) -> Facts {
+    let dims = match volume.kind {
+        Kind::Image => "2d",
+        Kind::Volume => "3d",
+        Kind::Video => "video",
+    };
+    Facts {
+        part,
+        modality: volume.modality.clone(),
+        body_part: volume.body_part.clone(),
+        dims: Some(dims.to_owned()),
+    }
+}
+
+/// Reads the one image that a manifest's row names.
+fn read_row(
+    path: &std::path::Path,
+    part: Option<&str>,
+    options: &ReadOptions,
+) -> Result<Volume, Error> {
+    let (objects, skipped) = find_objects(path, options)?;
+    if objects.is_empty() {
+        let first = skipped.into_iter().next();
+        return Err(first.map_or_else(nothing_there, |file| file.error.in_file(&file.path)));
+    }
+    let Some(part) = part else {
+        let [object] = &objects[..] else {
+            return Err(several("objects", objects.len()));
+        };
+        let mut volumes = read_object(object, options)?;
+        return match (volumes.pop(), volumes.len()) {
+            (Some(volume), 0) => Ok(volume),
+            (_, n_others) => Err(several("images", n_others + 1)),
+        };
+    };
+    let may_hold = |object: &&Object| {
+        let series = object.part.as_deref();
+        series.is_none_or(|series| part.starts_with(series))
+    };
+    for object in objects.iter().filter(may_hold) {
+        let is_it = |volume: &Volume| {
+            join_parts(object.part.as_deref(), volume.part.as_deref()).as_deref() == Some(part)
+        };
+        if let Some(volume) = read_object(object, options)?.into_iter().find(is_it) {
+            return Ok(volume);
+        }
+    }
+    Err(Error::Mismatch {
+        what: "part of the row",
+        expected: "one that m3ret inspect lists".to_owned(),
+        got: part.to_owned(),
+    })
+}
+
+fn nothing_there() -> Error {
+    Error::refused(
+        "folder",
+        Code::NoPixels,
+        "no file",
+        "an image or the files of one series",
+    )
+}
+
+fn several(what: &str, n: usize) -> Error {
+    Error::Mismatch {
+        what: "row of the manifest",
+        expected: "one image; add a column part with what m3ret inspect shows in brackets".into(),
+        got: format!("{n} {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use m3ret_imaging::Input;
+
+    fn item(idx: usize) -> Item {
+        Item {
+            path: idx.to_string(),
+            content: Content::Unreadable {
+                code: Code::Io,
+                message: String::new(),
+            },
+            key: 0,
+        }
+    }
+
+    fn image(n_values: usize) -> Piece {
+        let input = Input::new(vec![0.0; n_values], [1, 1, 1, n_values]).unwrap();
+        Piece::Image(Facts::default(), Prepared::new(vec![input]))
+    }
+
+    /// Item `i` has `i % 4` images of 10 numbers.
+    fn run(n_readers: usize, max_bytes: usize, n_wanted: usize) -> (Vec<usize>, usize) {
+        let items: Vec<Item> = (0..40).map(item).collect();
+        let items: Vec<&Item> = items.iter().collect();
+        let ahead = Ahead {
+            items: &items,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            max_bytes,
+        };
+        let (mut seen, mut most) = (Vec::new(), 0);
+        let sink = |idx, piece| {
+            if matches!(piece, Piece::Image(..)) {
+                seen.push(idx);
+            }
+            most = most.max(ahead.lock().n_bytes);
+            anyhow::ensure!(seen.len() < n_wanted, "enough");
+            Ok(())
+        };
+        let outcome = ahead.run(n_readers, sink, |item, push| {
+            let n_images = item.path.parse::<usize>().unwrap() % 4;
+            for _ in 0..n_images {
+                if !push(image(10)) {
+                    return;
+                }
+            }
+        });
+        assert_eq!(outcome.is_err(), n_wanted < 60);
+        (seen, most)
+    }
+
+    #[test]
+    fn pieces_come_in_the_order_of_the_items_and_what_waits_is_bounded() {
+        let expected: Vec<usize> = (0..40).flat_map(|idx| vec![idx; idx % 4]).collect();
+        for n_readers in [1, 2, 8] {
+            for max_bytes in [1, 100, 1 << 20] {
+                let (seen, most) = run(n_readers, max_bytes, usize::MAX);
+                assert_eq!(seen, expected);
+                assert!(most < max_bytes + 40 * (n_readers + 1), "{most} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn readers_end_when_nobody_listens_any_more() {
+        for max_bytes in [1, 1 << 20] {
+            assert_eq!(run(4, max_bytes, 5).0.len(), 5);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Vectors as one array: numpy's `.npy` and safetensors.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+
+use super::Made;
+
+/// Longest header that readers of safetensors take.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+
+/// Writes f32 [n, width]; a row without a vector is NaN.
+pub(super) fn write_npy(
+    out: &mut impl Write,
+    made: &Made<'_>,
+    vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
+) -> anyhow::Result<()> {
+    let (n_rows, width) = (made.rows.len(), made.width);
+    let dict =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {width}), }}");
+    // Magic, version and length take 10 bytes, the line feed 1; numbers begin at a multiple of 64.
+    let n_padding = (64 - (dict.len() + 11) % 64) % 64;
+    let n_header = u16::try_from(dict.len() + n_padding + 1)?;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&n_header.to_le_bytes())?;
+    out.write_all(format!("{dict}{:n_padding$}\n", "").as_bytes())?;
+    write_vectors(out, width, vectors)
+}
+
+/// Writes the tensor `embeddings`, f32 [n, width], and says in the metadata what it is.
+///
+/// Metadata: `model`, `fingerprint`, `precision`, and `rows`, a JSON list of `{"path", "part"}` and,
+/// where there is no vector, `"refused"`; `rows` is left out if the header would be too long for
+/// readers.
+pub(super) fn write_safetensors(
+    out: &mut impl Write,
+    made: &Made<'_>,
+    vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
+) -> anyhow::Result<()> {
+    let mut metadata: Map<String, Value> = made
+        .metadata()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let rows: Vec<Value> = made.rows.iter().map(|row| json_row(row)).collect();
+    let rows = serde_json::to_string(&rows)?;
+    // Quotes inside of quotes are escaped: at most twice as long.
+    if rows.len() < MAX_HEADER_BYTES / 2 - (1 << 16) {
+        metadata.insert("rows".to_owned(), rows.into());
+    }
+    let n_bytes = made
+        .rows
+        .len()
+        .checked_mul(4 * made.width)
+        .context("more bytes than fit a file")?;
+    let header = json!({
+        "__metadata__": metadata,
+        "embeddings": {
+            "dtype": "F32",
+            "shape": [made.rows.len(), made.width],
+            "data_offsets": [0, n_bytes],
+        },
+    });
+    let mut header = serde_json::to_vec(&header)?;
+    // Numbers begin at a multiple of 8.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    write_vectors(out, made.width, vectors)
+}
+
+fn json_row(row: &super::Placed<'_>) -> Value {
+    let mut object = Map::new();
+    object.insert("path".to_owned(), row.path.into());
+    if let Some(part) = &row.row.facts.part {
+        object.insert("part".to_owned(), part.as_str().into());
+    }
+    if let Err(refusal) = &row.row.place {
+        object.insert("refused".to_owned(), refusal.code.as_str().into());
+    }
+    object.into()
+}
+
+fn write_vectors(
+    out: &mut impl Write,
+    width: usize,
+    vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
+) -> anyhow::Result<()> {
+    let mut bytes = Vec::with_capacity(4 * width);
+    for vector in vectors {
+        let vector = vector?.unwrap_or_else(|| vec![f32::NAN; width]);
+        bytes.clear();
+        bytes.extend(vector.iter().flat_map(|value| value.to_le_bytes()));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! What there is to embed: the objects of a file or folder, or the rows of a manifest.
+
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context as _;
+use m3ret_imaging::archive::{Object, find_objects};
+use m3ret_imaging::manifest::{Manifest, Table};
+use m3ret_imaging::{Code, ReadOptions, read_head, sniff};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Outputs;
+use crate::commands::{Entry, entries};
+use crate::report::{Report, Verdict};
+
+/// Deepest folder of a manifest's row that is looked at for changes.
+const MAX_DEPTH: usize = 16;
+
+/// One thing to embed.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// The path as reports show it; of a manifest, as it is written there.
+    pub(super) path: String,
+    pub(super) content: Content,
+    /// Changes when the path, or the size or time of a file, does.
+    pub(super) key: u128,
+}
+
+/// What an item is read from.
+#[derive(Debug)]
+pub(super) enum Content {
+    Object(Object),
+    /// A row of a manifest: it names one image.
+    Row {
+        path: PathBuf,
+        part: Option<String>,
+    },
+    Unreadable {
+        code: Code,
+        message: String,
+    },
+}
+
+/// Everything that SRC holds.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) items: Vec<Item>,
+    /// Files of a folder that hold no image format.
+    pub(super) n_foreign: usize,
+    /// The rows, where SRC is a manifest: row `i` is item `i`.
+    pub(super) manifest: Option<Table>,
+}
+
+/// Lists what SRC holds, but for our own results.
+pub(super) fn list(
+    source: &Path,
+    outputs: &Outputs,
+    options: &ReadOptions,
+) -> anyhow::Result<Listing> {
+    let doing = || format!("opening {}", source.display());
+    if is_same_file(source, &outputs.out) || is_same_file(source, &outputs.rows) {
+        anyhow::bail!(
+            "{} is being read; give the result another name",
+            source.display()
+        );
+    }
+    let listing = match open_manifest(source, options).with_context(doing)? {
+        Some(table) => rows(table, outputs)?,
+        None => objects(source, outputs, options).with_context(doing)?,
+    };
+    Ok(listing)
+}
+
+/// Opens SRC as a manifest if it is one.
+fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<Table>> {
+    if !source.is_file() {
+        return Ok(None);
+    }
+    let head = read_head(source)?;
+    let is_named_so = source
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    if !is_manifest(&head, is_named_so) {
+        return Ok(None);
+    }
+    Ok(Some(Manifest::open(source, &options.limits)?.load()?))
+}
+
+/// Tells a manifest from an image: Parquet, or no image but a text with a column `path`.
+fn is_manifest(head: &[u8], is_named_so: bool) -> bool {
+    if head.starts_with(b"PAR1") {
+        return true;
+    }
+    if sniff(head).is_some() {
+        return false;
+    }
+    let first_line = head.split(|&byte| byte == b'\n').next().unwrap_or(head);
+    let first_line = String::from_utf8_lossy(first_line);
+    let mut names = first_line
+        .trim_start_matches('\u{feff}')
+        .split(',')
+        .map(|name| name.trim().trim_matches('"'));
+    is_named_so || names.any(|name| name == "path")
+}
+
+fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
+    let mut contents = Vec::with_capacity(table.len());
+    for row in table.rows() {
+        let path = row.file();
+        if is_same_file(&path, &outputs.out) || is_same_file(&path, &outputs.rows) {
+            anyhow::bail!(
+                "row {} of the manifest names {}; give the result another name",
+                row.idx() + 1,
+                path.display()
+            );
+        }
+        let part = row.get("part").filter(|part| !part.is_empty());
+        let part = part.map(str::to_owned);
+        contents.push((row.path().to_owned(), Content::Row { path, part }));
+    }
+    Ok(Listing {
+        items: with_keys(contents),
+        n_foreign: 0,
+        manifest: Some(table),
+    })
+}
+
+fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
+    let found = entries(find_objects(source, options)?, false);
+    let mut contents = Vec::with_capacity(found.len());
+    let mut n_foreign = 0;
+    for entry in found {
+        match entry {
+            Entry::Object(object) => {
+                if !object.files.iter().any(|file| outputs.own(file)) {
+                    let path = object.path.to_string_lossy().into_owned();
+                    contents.push((path, Content::Object(object)));
+                }
+            }
+            Entry::Skipped(report) if outputs.own(Path::new(&report.path)) => {}
+            Entry::Skipped(report) if report.verdict == Verdict::NotAnImage => n_foreign += 1,
+            Entry::Skipped(report) => contents.push(unreadable(*report)),
+        }
+    }
+    Ok(Listing {
+        items: with_keys(contents),
+        n_foreign,
+        manifest: None,
+    })
+}
+
+fn unreadable(report: Report) -> (String, Content) {
+    let code = report.reason_codes.first().copied().unwrap_or(Code::Io);
+    let message = report.error.unwrap_or_default();
+    (report.path, Content::Unreadable { code, message })
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    // Asking the disk is slow; a link under another name is told where it matters, by renaming:
+    // the file that is read stays as it is.
+    one.file_name() == other.file_name()
+        && match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        }
+}
+
+impl Outputs {
+    /// Says whether a file of the walk is one of our own results.
+    fn own(&self, file: &Path) -> bool {
+        let is_in = |folder: &Path| match (file.canonicalize(), folder.canonicalize()) {
+            (Ok(file), Ok(folder)) => file.starts_with(folder),
+            _ => false,
+        };
+        let has = |name: Option<&OsStr>| file.iter().any(|part| Some(part) == name);
+        is_same_file(file, &self.out)
+            || is_same_file(file, &self.rows)
+            || (has(self.work.file_name()) && is_in(&self.work))
+    }
+}
+
+fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
+    let contents = contents.into_par_iter();
+    let items = contents.map(|(path, content)| Item {
+        key: key(&path, &content),
+        path,
+        content,
+    });
+    items.collect()
+}
+
+/// Hashes the path, the part, and the name, size and time of every file.
+fn key(path: &str, content: &Content) -> u128 {
+    let mut hasher = Xxh3::new();
+    let mut word = |word: &[u8]| {
+        hasher.update(&(word.len() as u64).to_le_bytes());
+        hasher.update(word);
+    };
+    word(path.as_bytes());
+    let mut files = Vec::new();
+    match content {
+        Content::Object(object) => {
+            word(object.part.as_deref().unwrap_or_default().as_bytes());
+            files.extend(object.files.iter().cloned());
+        }
+        Content::Row { path, part } => {
+            word(part.as_deref().unwrap_or_default().as_bytes());
+            collect_files(path, MAX_DEPTH, &mut files);
+        }
+        Content::Unreadable { .. } => {}
+    }
+    files.sort();
+    for file in files {
+        word(file.as_os_str().as_encoded_bytes());
+        if let Ok(status) = std::fs::metadata(&file) {
+            word(&stamp(&status));
+        }
+    }
+    hasher.digest128()
+}
+
+fn collect_files(path: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) if depth > 0 => entries,
+        _ => return files.push(path.to_owned()),
+    };
+    for entry in entries.flatten() {
+        // As in a walk, links to folders are not followed.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_files(&entry.path(), depth - 1, files);
+        } else {
+            files.push(entry.path());
+        }
+    }
+}
+
+fn stamp(status: &Metadata) -> [u8; 24] {
+    let modified = status.modified().ok();
+    let nanoseconds = modified
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_nanos());
+    let mut stamp = [0; 24];
+    stamp[..8].copy_from_slice(&status.len().to_le_bytes());
+    stamp[8..].copy_from_slice(&nanoseconds.to_le_bytes());
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_told_by_content_or_by_its_name() {
+        for (head, is_named_so, expected) in [
+            (&b"PAR1\x15"[..], false, true),
+            (b"\"path\",modality\na,CT\n", false, true),
+            (b"\xef\xbb\xbfmodality, path\r\n", false, true),
+            (b"file,modality\n", false, false),
+            (b"file,modality\n", true, true),
+            (b"\x89PNG\r\n\x1a\npath,", true, false),
+            (b"", false, false),
+        ] {
+            assert_eq!(is_manifest(head, is_named_so), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_changes_with_any_file_below_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = |part: Option<&str>| Content::Row {
+            path: folder.path().to_owned(),
+            part: part.map(str::to_owned),
+        };
+        std::fs::create_dir(folder.path().join("series")).unwrap();
+        let file = folder.path().join("series/1");
+        std::fs::write(&file, "one").unwrap();
+        let before = key("a", &row(None));
+        assert_eq!(key("a", &row(None)), before);
+        assert_ne!(key("b", &row(None)), before);
+        assert_ne!(key("a", &row(Some("time=1"))), before);
+        std::fs::write(&file, "longer").unwrap();
+        let longer = key("a", &row(None));
+        assert_ne!(longer, before);
+        let later = UNIX_EPOCH + std::time::Duration::from_secs(9);
+        let open = std::fs::File::options().write(true).open(&file).unwrap();
+        open.set_modified(later).unwrap();
+        assert_ne!(key("a", &row(None)), longer);
+    }
+}

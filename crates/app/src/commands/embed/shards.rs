@@ -1,0 +1,471 @@
+//! The work folder: what is done so far, in shards that are whole or not there.
+//!
+//! `F.part/` holds `settings.json`, `lock`, and `shard-000000.m3s` and so on. A shard is the magic,
+//! a JSON header with its length before it, the vectors as f32, and a checksum of all of that;
+//! integers and floats are little-endian. A shard never changes: what is not current any more
+//! (another key, other settings) is left out when the results are put together.
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Facts, Row};
+use crate::output::write_whole;
+
+const MAGIC: &[u8; 8] = b"m3shard1";
+
+/// Items of one shard; with `--save-every`, whichever comes first.
+const MAX_ITEMS: usize = 1024;
+
+/// What decides about every vector; a work folder of other settings is emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    pub(super) format: u32,
+    pub(super) fingerprint: String,
+    pub(super) precision: String,
+    pub(super) width: usize,
+    /// Frames and limits.
+    pub(super) reading: String,
+}
+
+/// What is already there, in words for a person.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// Items that need not be embedded again, if their keys come up.
+    Items {
+        n_damaged: usize,
+    },
+    /// It was made with other settings, so it was removed.
+    Other {
+        what: &'static str,
+    },
+}
+
+/// Where the vector of a row lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    shard: usize,
+    vector: usize,
+}
+
+/// The rows of an item that an earlier run embedded.
+pub(super) type Kept = HashMap<u128, Vec<Row>>;
+
+/// The header of a shard.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    width: usize,
+    items: Vec<Embedded>,
+}
+
+/// One item of a shard.
+#[derive(Debug, Serialize, Deserialize)]
+struct Embedded {
+    /// None where an image of the item was refused: the next run tries again.
+    key: Option<String>,
+    /// What is known of each image that has a vector.
+    rows: Vec<Facts>,
+}
+
+/// The open work folder.
+pub(super) struct Shards {
+    folder: PathBuf,
+    width: usize,
+    save_every: Duration,
+    /// The number of the shard that is being filled.
+    current: usize,
+    header: Header,
+    vectors: Vec<f32>,
+    last_save: Instant,
+    /// The shard that was read last: rows mostly come in order.
+    open: Option<(usize, File, u64)>,
+    /// Held while the folder is in use.
+    _lock: File,
+}
+
+impl Shards {
+    /// Opens or makes the folder, and reads what is there.
+    pub(super) fn open(
+        folder: &Path,
+        settings: &Settings,
+        save_every: Duration,
+    ) -> anyhow::Result<(Self, Kept, Found)> {
+        let doing = || format!("opening the work folder {}", folder.display());
+        refuse_foreign(folder).with_context(doing)?;
+        std::fs::create_dir_all(folder).with_context(doing)?;
+        let lock = lock(folder)?;
+        let mut shards = Self {
+            folder: folder.to_owned(),
+            width: settings.width,
+            save_every,
+            current: 0,
+            header: Header {
+                width: settings.width,
+                items: Vec::new(),
+            },
+            vectors: Vec::new(),
+            last_save: Instant::now(),
+            open: None,
+            _lock: lock,
+        };
+        let (kept, found) = shards.take_over(settings).with_context(doing)?;
+        Ok((shards, kept, found))
+    }
+
+    /// Reads the shards of an earlier run, or removes them if it had other settings.
+    fn take_over(&mut self, settings: &Settings) -> anyhow::Result<(Kept, Found)> {
+        let path = self.folder.join("settings.json");
+        let earlier = std::fs::read(&path)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Settings>(&text).ok());
+        let numbers = self.numbers()?;
+        let differs = match &earlier {
+            _ if numbers.is_empty() => None,
+            Some(earlier) => settings.differs_from(earlier),
+            None => Some("settings that cannot be read"),
+        };
+        if differs.is_some() {
+            for number in numbers {
+                std::fs::remove_file(self.path(number))?;
+            }
+        }
+        if earlier.as_ref() != Some(settings) {
+            write_whole(&path, |out| {
+                Ok(serde_json::to_writer_pretty(out, settings)?)
+            })?;
+        }
+        if let Some(what) = differs {
+            return Ok((Kept::new(), Found::Other { what }));
+        }
+        let (mut kept, mut n_damaged) = (Kept::new(), 0);
+        let numbers = self.numbers()?;
+        for &number in &numbers {
+            self.current = number + 1;
+            match self.read(number) {
+                Ok(header) => add(&mut kept, number, header),
+                Err(_) => n_damaged += 1,
+            }
+        }
+        let found = if numbers.is_empty() {
+            Found::Nothing
+        } else {
+            Found::Items { n_damaged }
+        };
+        Ok((kept, found))
+    }
+
+    /// Lists the numbers of the shards that are there.
+    fn numbers(&self) -> anyhow::Result<Vec<usize>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(number_of);
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("shard-{number:06}.m3s"))
+    }
+
+    /// Reads and checks a shard, and returns its header.
+    fn read(&self, number: usize) -> anyhow::Result<Header> {
+        let bytes = std::fs::read(self.path(number))?;
+        let (content, checksum) = bytes.split_last_chunk::<8>().context("too short")?;
+        anyhow::ensure!(xxh3_64(content) == u64::from_le_bytes(*checksum), "damaged");
+        let rest = content.strip_prefix(MAGIC).context("no shard")?;
+        let (n_header, rest) = rest.split_first_chunk::<8>().context("too short")?;
+        let n_header = usize::try_from(u64::from_le_bytes(*n_header))?;
+        let (header, vectors) = rest.split_at_checked(n_header).context("too short")?;
+        let header: Header = serde_json::from_slice(header)?;
+        let n_rows: usize = header.items.iter().map(|item| item.rows.len()).sum();
+        let n_bytes = n_rows.checked_mul(4 * self.width);
+        anyhow::ensure!(header.width == self.width, "another width");
+        anyhow::ensure!(n_bytes == Some(vectors.len()), "another number of vectors");
+        Ok(header)
+    }
+
+    /// Keeps the images of an item, in their order, and returns where their vectors will lie.
+    ///
+    /// With `key`, a later run need not embed the item again.
+    pub(super) fn push(
+        &mut self,
+        key: Option<u128>,
+        images: Vec<(Facts, Vec<f32>)>,
+    ) -> anyhow::Result<Vec<Place>> {
+        let mut rows = Vec::with_capacity(images.len());
+        let mut places = Vec::with_capacity(images.len());
+        for (facts, vector) in images {
+            places.push(Place {
+                shard: self.current,
+                vector: self.vectors.len() / self.width,
+            });
+            rows.push(facts);
+            self.vectors.extend(vector);
+        }
+        if !rows.is_empty() {
+            let key = key.map(|key| format!("{key:032x}"));
+            self.header.items.push(Embedded { key, rows });
+        }
+        let is_due = self.last_save.elapsed() >= self.save_every;
+        if is_due || self.header.items.len() >= MAX_ITEMS {
+            self.save()?;
+        }
+        Ok(places)
+    }
+
+    /// Writes what is not yet on disk.
+    pub(super) fn save(&mut self) -> anyhow::Result<()> {
+        self.last_save = Instant::now();
+        if self.header.items.is_empty() {
+            return Ok(());
+        }
+        let header = serde_json::to_vec(&self.header)?;
+        let mut bytes = Vec::with_capacity(header.len() + 4 * self.vectors.len() + 24);
+        bytes.extend(MAGIC);
+        bytes.extend((header.len() as u64).to_le_bytes());
+        bytes.extend(header);
+        bytes.extend(self.vectors.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.extend(xxh3_64(&bytes).to_le_bytes());
+        write_whole(&self.path(self.current), |out| Ok(out.write_all(&bytes)?))?;
+        self.header.items.clear();
+        self.vectors.clear();
+        self.current += 1;
+        Ok(())
+    }
+
+    /// Reads one saved vector.
+    pub(super) fn vector(&mut self, place: Place) -> anyhow::Result<Vec<f32>> {
+        let path = self.path(place.shard);
+        let doing = || format!("reading {}", path.display());
+        if self.open.as_ref().is_none_or(|open| open.0 != place.shard) {
+            let mut file = File::open(&path).with_context(doing)?;
+            let mut start = [0; 16];
+            file.read_exact(&mut start).with_context(doing)?;
+            let (_, n_header) = start.split_at(8);
+            let n_header = u64::from_le_bytes(n_header.try_into()?);
+            self.open = Some((place.shard, file, 16 + n_header));
+        }
+        let (_, file, first) = self.open.as_mut().context("a shard is open")?;
+        let mut bytes = vec![0; 4 * self.width];
+        let offset = *first + (place.vector * bytes.len()) as u64;
+        file.seek(SeekFrom::Start(offset)).with_context(doing)?;
+        file.read_exact(&mut bytes).with_context(doing)?;
+        let (values, _) = bytes.as_chunks::<4>();
+        Ok(values
+            .iter()
+            .map(|&value| f32::from_le_bytes(value))
+            .collect())
+    }
+
+    /// Removes the folder, once the results are on disk; files that are not ours stay.
+    pub(super) fn remove(self) -> anyhow::Result<()> {
+        let doing = || format!("removing the work folder {}", self.folder.display());
+        for number in self.numbers().with_context(doing)? {
+            std::fs::remove_file(self.path(number)).with_context(doing)?;
+        }
+        for name in ["settings.json", "lock"] {
+            std::fs::remove_file(self.folder.join(name)).with_context(doing)?;
+        }
+        match std::fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
+                Err(error).with_context(doing)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Settings {
+    /// Names the first setting that is not the same.
+    fn differs_from(&self, other: &Self) -> Option<&'static str> {
+        if self.fingerprint != other.fingerprint {
+            Some("another model")
+        } else if self.precision != other.precision {
+            Some("another precision")
+        } else if self.reading != other.reading {
+            Some("other reading options")
+        } else if self != other {
+            Some("another version of m3ret")
+        } else {
+            None
+        }
+    }
+}
+
+fn add(kept: &mut Kept, shard: usize, header: Header) {
+    let mut vector = 0;
+    for item in header.items {
+        let mut rows = Vec::with_capacity(item.rows.len());
+        for facts in item.rows {
+            let place = Ok(Place { shard, vector });
+            rows.push(Row { facts, place });
+            vector += 1;
+        }
+        let key = item.key.and_then(|key| u128::from_str_radix(&key, 16).ok());
+        if let Some(key) = key {
+            kept.insert(key, rows);
+        }
+    }
+}
+
+fn number_of(name: &str) -> Option<usize> {
+    let number = name.strip_prefix("shard-")?.strip_suffix(".m3s")?;
+    number.parse().ok()
+}
+
+/// Refuses a folder that somebody else made: nothing in it may be lost.
+fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(mut entries) => {
+            let is_ours = entries.next().is_none() || folder.join("lock").exists();
+            anyhow::ensure!(
+                is_ours,
+                "found a folder that m3ret did not make; rename it, or give the result another name"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another m3ret is working in {}; wait for it, or give the result another name",
+            folder.display()
+        ),
+        // Some network disks know no locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            format: 1,
+            fingerprint: "f".into(),
+            precision: "f32".into(),
+            width: 2,
+            reading: String::new(),
+        }
+    }
+
+    fn open(folder: &Path, settings: &Settings) -> (Shards, Kept, Found) {
+        Shards::open(folder, settings, Duration::ZERO).unwrap()
+    }
+
+    fn facts(part: &str) -> Facts {
+        Facts {
+            part: Some(part.into()),
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_found_again_and_what_was_refused_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("work");
+        let (mut shards, kept, found) = open(&folder, &settings());
+        assert_eq!((kept.len(), found), (0, Found::Nothing));
+        let images = vec![(facts("a"), vec![1.0, 2.0]), (facts("b"), vec![3.0, 4.0])];
+        shards.push(Some(7), images).unwrap();
+        let places = shards
+            .push(None, vec![(facts("c"), vec![5.0, 6.0])])
+            .unwrap();
+        assert_eq!(shards.vector(places[0]).unwrap(), [5.0, 6.0]);
+        shards.push(Some(8), Vec::new()).unwrap();
+        drop(shards);
+        let (mut shards, kept, found) = open(&folder, &settings());
+        assert_eq!(found, Found::Items { n_damaged: 0 });
+        assert_eq!(kept.keys().collect::<Vec<_>>(), [&7]);
+        let rows = &kept[&7];
+        assert_eq!(rows[1].facts, facts("b"));
+        assert_eq!(
+            shards.vector(*rows[1].place.as_ref().unwrap()).unwrap(),
+            [3.0, 4.0]
+        );
+        // New shards never replace old ones.
+        let places = shards
+            .push(Some(9), vec![(facts("d"), vec![7.0, 8.0])])
+            .unwrap();
+        assert_eq!(places[0].shard, 2);
+        shards.remove().unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_damaged_shard_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut shards, ..) = open(root.path(), &settings());
+        for key in [1, 2] {
+            shards
+                .push(Some(key), vec![(facts("a"), vec![1.0, 2.0])])
+                .unwrap();
+        }
+        let path = shards.path(0);
+        drop(shards);
+        let bytes = std::fs::read(&path).unwrap();
+        for n_bytes in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..n_bytes]).unwrap();
+            let (_, kept, found) = open(root.path(), &settings());
+            assert_eq!(found, Found::Items { n_damaged: 1 });
+            assert_eq!(kept.keys().collect::<Vec<_>>(), [&2], "{n_bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn other_settings_start_anew_and_say_why() {
+        type Change = fn(&mut Settings);
+        let root = tempfile::tempdir().unwrap();
+        let mut current = settings();
+        let changes: [(Change, &str); 4] = [
+            (|s| s.fingerprint = "g".into(), "another model"),
+            (|s| s.precision = "int8".into(), "another precision"),
+            (|s| s.reading = "frames 3".into(), "other reading options"),
+            (|s| s.width = 3, "another version of m3ret"),
+        ];
+        for (change, what) in changes {
+            let (mut shards, ..) = open(root.path(), &current);
+            let vector = vec![0.0; current.width];
+            shards.push(Some(1), vec![(facts("a"), vector)]).unwrap();
+            drop(shards);
+            change(&mut current);
+            let (_, kept, found) = open(root.path(), &current);
+            assert_eq!((kept.len(), found), (0, Found::Other { what }));
+            assert_eq!(open(root.path(), &current).2, Found::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_others_and_one_in_use_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (shards, ..) = open(root.path(), &settings());
+        let error = Shards::open(root.path(), &settings(), Duration::ZERO)
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("another m3ret"), "{error}");
+        shards.remove().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("thesis.txt"), "").unwrap();
+        let error = Shards::open(other.path(), &settings(), Duration::ZERO)
+            .err()
+            .unwrap();
+        assert!(format!("{error:#}").contains("did not make"), "{error:#}");
+    }
+}

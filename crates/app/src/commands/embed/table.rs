@@ -1,0 +1,234 @@
+//! Vectors as a table: Parquet with what is known of each row, and the list of rows beside an array.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use m3ret_imaging::manifest::Table;
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{ColumnPath, Type};
+
+use super::{Made, Placed};
+
+/// The column of vectors.
+const EMBEDDING: &str = "embedding";
+
+/// The column that says why a row has no vector.
+const REFUSED: &str = "refused";
+
+/// Rows of one row group; their vectors are in memory until it is written.
+const GROUP_ROWS: usize = 4096;
+
+/// Writes which row is which object, as CSV.
+///
+/// Objects that have no row are listed too, with an empty cell in the column `row`.
+pub(super) fn write_rows(out: &mut impl Write, made: &Made<'_>) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    let columns = columns_of_folder();
+    let names = columns.iter().map(|column| column.name.as_str());
+    writer.write_record(std::iter::once("row").chain(names))?;
+    let numbered = made.rows.iter().enumerate();
+    let numbered = numbered.map(|(idx, row)| (idx.to_string(), row));
+    let others = made.without_row.iter().map(|row| (String::new(), row));
+    for (number, row) in numbered.chain(others) {
+        let cells = columns.iter().map(|column| column.cell(row, None));
+        writer.write_record(std::iter::once(number.as_str()).chain(cells))?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// Writes the manifest's columns, or what readers know, then `refused` and `embedding`.
+///
+/// `embedding` is a list of floats of one length, or null where the object was refused.
+pub(super) fn write_parquet(
+    out: &mut (impl Write + Send),
+    made: &Made<'_>,
+    mut vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
+) -> anyhow::Result<()> {
+    let columns = match made.manifest {
+        Some(table) => columns_of_manifest(table)?,
+        None => columns_of_folder(),
+    };
+    let metadata = made.metadata().into_iter();
+    let metadata = metadata.map(|(name, value)| KeyValue::new(name.to_owned(), value));
+    let vector_path = ColumnPath::new([EMBEDDING, "list", "element"].map(str::to_owned).to_vec());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        // Unit vectors neither repeat nor compress.
+        .set_column_dictionary_enabled(vector_path.clone(), false)
+        .set_column_compression(vector_path, Compression::UNCOMPRESSED)
+        .set_key_value_metadata(Some(metadata.collect()))
+        .build();
+    let schema = Arc::new(schema(&columns)?);
+    let mut file = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
+    for rows in made.rows.chunks(GROUP_ROWS) {
+        let mut group = file.next_row_group()?;
+        for column in &columns {
+            let cells = rows.iter().map(|row| column.cell(row, made.manifest));
+            write_cells(&mut group, column.is_always_there(), cells)?;
+        }
+        write_vectors(&mut group, vectors.by_ref().take(rows.len()))?;
+        group.close()?;
+    }
+    file.close()?;
+    Ok(())
+}
+
+/// A column of text.
+struct Column {
+    name: String,
+    source: Source,
+}
+
+/// Where a column's cells come from.
+#[derive(Clone, Copy)]
+enum Source {
+    Path,
+    Part,
+    Modality,
+    BodyPart,
+    Dims,
+    /// A column of the manifest, by its own name.
+    Manifest,
+    Refused,
+}
+
+impl Column {
+    fn new(name: &str, source: Source) -> Self {
+        Self {
+            name: name.to_owned(),
+            source,
+        }
+    }
+
+    fn is_always_there(&self) -> bool {
+        self.name == "path"
+    }
+
+    fn cell<'a>(&self, row: &'a Placed<'_>, manifest: Option<&'a Table>) -> &'a str {
+        let facts = &row.row.facts;
+        let cell = match self.source {
+            Source::Path => return row.path,
+            Source::Part => &facts.part,
+            Source::Modality => &facts.modality,
+            Source::BodyPart => &facts.body_part,
+            Source::Dims => &facts.dims,
+            Source::Manifest => {
+                let column = manifest.and_then(|table| table.column(&self.name));
+                return column
+                    .and_then(|column| column.get(row.item_idx))
+                    .unwrap_or_default();
+            }
+            Source::Refused => {
+                let refusal = row.row.place.as_ref().err();
+                return refusal.map_or("", |refusal| refusal.code.as_str());
+            }
+        };
+        cell.as_deref().unwrap_or_default()
+    }
+}
+
+fn columns_of_folder() -> Vec<Column> {
+    vec![
+        Column::new("path", Source::Path),
+        Column::new("part", Source::Part),
+        Column::new("modality", Source::Modality),
+        Column::new("body_part", Source::BodyPart),
+        Column::new("dims", Source::Dims),
+        Column::new(REFUSED, Source::Refused),
+    ]
+}
+
+fn columns_of_manifest(table: &Table) -> anyhow::Result<Vec<Column>> {
+    let names = table.columns().iter().filter(|name| *name != REFUSED);
+    let mut columns: Vec<Column> = names
+        .map(|name| Column::new(name, Source::Manifest))
+        .collect();
+    if columns.iter().any(|column| column.name == EMBEDDING) {
+        anyhow::bail!("the manifest has a column {EMBEDDING} of text; give it another name");
+    }
+    columns.push(Column::new(REFUSED, Source::Refused));
+    Ok(columns)
+}
+
+fn schema(columns: &[Column]) -> anyhow::Result<Type> {
+    let mut fields = Vec::with_capacity(columns.len() + 1);
+    for column in columns {
+        let repetition = if column.is_always_there() {
+            Repetition::REQUIRED
+        } else {
+            Repetition::OPTIONAL
+        };
+        let field = Type::primitive_type_builder(&column.name, Physical::BYTE_ARRAY)
+            .with_repetition(repetition)
+            .with_logical_type(Some(LogicalType::String))
+            .build()?;
+        fields.push(Arc::new(field));
+    }
+    let element = Type::primitive_type_builder("element", Physical::FLOAT)
+        .with_repetition(Repetition::REQUIRED)
+        .build()?;
+    let list = Type::group_type_builder("list")
+        .with_repetition(Repetition::REPEATED)
+        .with_fields(vec![Arc::new(element)])
+        .build()?;
+    let embedding = Type::group_type_builder(EMBEDDING)
+        .with_repetition(Repetition::OPTIONAL)
+        .with_logical_type(Some(LogicalType::List))
+        .with_fields(vec![Arc::new(list)])
+        .build()?;
+    fields.push(Arc::new(embedding));
+    Ok(Type::group_type_builder("embeddings")
+        .with_fields(fields)
+        .build()?)
+}
+
+fn write_cells<'a, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    is_always_there: bool,
+    cells: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<()> {
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    for cell in cells {
+        let is_there = is_always_there || !cell.is_empty();
+        // Level 0 is a null, and has no value.
+        levels.push(i16::from(is_there));
+        if is_there {
+            values.push(ByteArray::from(cell));
+        }
+    }
+    let mut writer = group.next_column()?.context("a column too few")?;
+    let levels = (!is_always_there).then_some(&levels[..]);
+    writer
+        .typed::<ByteArrayType>()
+        .write_batch(&values, levels, None)?;
+    Ok(writer.close()?)
+}
+
+fn write_vectors<W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
+) -> anyhow::Result<()> {
+    // Definition: 0 no vector, 2 a number. Repetition: 0 starts a row, 1 goes on with it.
+    let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for vector in vectors {
+        let vector = vector?.unwrap_or_default();
+        let n_levels = vector.len().max(1);
+        let definition = if vector.is_empty() { 0 } else { 2 };
+        definitions.resize(definitions.len() + n_levels, definition);
+        repetitions.push(0);
+        repetitions.resize(definitions.len(), 1);
+        values.extend(vector);
+    }
+    let mut writer = group.next_column()?.context("a column too few")?;
+    writer
+        .typed::<FloatType>()
+        .write_batch(&values, Some(&definitions), Some(&repetitions))?;
+    Ok(writer.close()?)
+}

@@ -1,0 +1,170 @@
+//! The work itself: reading ahead, batches for the network, shards, in the order of the items.
+
+use m3ret_encoder::{Model, Prepared};
+use m3ret_imaging::{Code, ReadOptions};
+
+use super::ahead::{Piece, n_values, read_ahead};
+use super::items::Item;
+use super::shards::{Kept, Shards};
+use super::{Facts, Refusal, Row};
+use crate::panics;
+
+/// Inputs of one batch.
+const BATCH_INPUTS: usize = 8;
+
+/// Numbers of one batch, unless one image has more: 2,048 patches of 3 x 16 x 16.
+const BATCH_VALUES: usize = 2048 * 768;
+
+/// What is needed to embed.
+pub(super) struct Tools<'a> {
+    pub(super) model: &'a Model,
+    pub(super) options: &'a ReadOptions,
+    pub(super) n_readers: usize,
+}
+
+/// Embeds every item that is not in `kept`, and hands the rows of all items to `sink`, in order.
+///
+/// Says with the rows whether they are new. Everything is on disk when this returns.
+pub(super) fn embed_all(
+    items: &[Item],
+    kept: &Kept,
+    tools: &Tools<'_>,
+    shards: &mut Shards,
+    mut sink: impl FnMut(Vec<Row>, bool) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let new = |(idx, item): (usize, &Item)| (!kept.contains_key(&item.key)).then_some(idx);
+    let left: Vec<usize> = items.iter().enumerate().filter_map(new).collect();
+    let to_read: Vec<&Item> = left.iter().filter_map(|&idx| items.get(idx)).collect();
+    let mut n_done = 0;
+    let mut batch = Batch::default();
+    let mut finish = |idx: usize, images: Vec<Embedded>| {
+        let at = left.get(idx).copied().unwrap_or(items.len());
+        for item in items.get(n_done..at).unwrap_or_default() {
+            sink(kept.get(&item.key).cloned().unwrap_or_default(), false)?;
+        }
+        n_done = at + 1;
+        match items.get(at) {
+            Some(item) => sink(save(item, images, shards)?, true),
+            None => Ok(()),
+        }
+    };
+    let reading = (tools.options, tools.n_readers);
+    read_ahead(&to_read, tools.model, reading, |idx, piece| {
+        batch.add(idx, piece);
+        if batch.is_full() {
+            batch.embed(tools.model, &mut finish)?;
+        }
+        Ok(())
+    })?;
+    batch.embed(tools.model, &mut finish)?;
+    finish(left.len(), Vec::new())?;
+    shards.save()
+}
+
+/// An image with its vector, or the reason why there is none.
+type Embedded = (Facts, Result<Vec<f32>, Refusal>);
+
+/// Keeps what was embedded of an item, and returns its rows.
+fn save(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> anyhow::Result<Vec<Row>> {
+    let is_whole = images.iter().all(|(_, outcome)| outcome.is_ok());
+    let mut vectors = Vec::with_capacity(images.len());
+    let mut refusals = Vec::with_capacity(images.len());
+    for (facts, outcome) in images {
+        match outcome {
+            Ok(vector) => {
+                vectors.push((facts.clone(), vector));
+                refusals.push((facts, None));
+            }
+            Err(refusal) => refusals.push((facts, Some(refusal))),
+        }
+    }
+    let mut places = shards
+        .push(is_whole.then_some(item.key), vectors)?
+        .into_iter();
+    let rows = refusals.into_iter().map(|(facts, refusal)| {
+        let lost = || Refusal::internal("a vector was lost; this is a bug".to_owned());
+        let place = match refusal {
+            Some(refusal) => Err(refusal),
+            None => places.next().ok_or_else(lost),
+        };
+        Row { facts, place }
+    });
+    Ok(rows.collect())
+}
+
+/// Pieces that wait until the network has enough to do.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<(usize, Piece)>,
+    n_inputs: usize,
+    n_values: usize,
+    /// Images of the item whose end has not come.
+    images: Vec<Embedded>,
+}
+
+impl Batch {
+    fn add(&mut self, idx: usize, piece: Piece) {
+        if let Piece::Image(_, prepared) = &piece {
+            self.n_inputs += prepared.inputs().len();
+            self.n_values += n_values(prepared);
+        }
+        self.pieces.push((idx, piece));
+    }
+
+    /// A batch without images has nothing to wait for.
+    fn is_full(&self) -> bool {
+        self.n_inputs == 0 || self.n_inputs >= BATCH_INPUTS || self.n_values >= BATCH_VALUES
+    }
+
+    /// Embeds the images and hands over every item that is complete.
+    fn embed(
+        &mut self,
+        model: &Model,
+        finish: &mut impl FnMut(usize, Vec<Embedded>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let inputs = self.pieces.iter().filter_map(|(_, piece)| match piece {
+            Piece::Image(_, prepared) => Some(prepared),
+            Piece::Refused(..) | Piece::End => None,
+        });
+        let mut vectors = embed(model, &inputs.collect::<Vec<_>>()).into_iter();
+        (self.n_inputs, self.n_values) = (0, 0);
+        for (idx, piece) in self.pieces.drain(..) {
+            match piece {
+                Piece::Image(facts, _) => {
+                    let lost = || Err(Refusal::internal("a vector was lost; this is a bug".into()));
+                    self.images
+                        .push((facts, vectors.next().unwrap_or_else(lost)));
+                }
+                Piece::Refused(facts, refusal) => self.images.push((facts, Err(refusal))),
+                Piece::End => finish(idx, std::mem::take(&mut self.images))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Embeds images together; if one of them has no vector, one by one.
+fn embed(model: &Model, images: &[&Prepared]) -> Vec<Result<Vec<f32>, Refusal>> {
+    if images.is_empty() {
+        return Vec::new();
+    }
+    match panics::guard(|| model.embed(images)) {
+        Ok(Ok(vectors)) => vectors.into_iter().map(Ok).collect(),
+        Ok(Err(error)) if images.len() == 1 => vec![Err(without_vector(&error))],
+        Err(message) if images.len() == 1 => vec![Err(Refusal::internal(message))],
+        Ok(Err(_)) | Err(_) => {
+            let each = images.chunks(1).flat_map(|image| embed(model, image));
+            each.collect()
+        }
+    }
+}
+
+/// What was prepared by a model fits it, so that only the vector itself can be wrong.
+fn without_vector(error: &m3ret_encoder::Error) -> Refusal {
+    let refusal = Refusal::by_model(error);
+    let code = match refusal.code {
+        Code::Mismatch => Code::NoDirection,
+        code => code,
+    };
+    Refusal { code, ..refusal }
+}

@@ -1,0 +1,89 @@
+//! The bar on a terminal; nothing elsewhere.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::output::Screen;
+use crate::report::text::number;
+
+/// How far a walk over many objects is.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Drop for Progress {
+    /// An error message or a prompt needs the line.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Progress {
+    /// Starts before it is known how many objects there are.
+    pub(crate) fn start(screen: Screen) -> Self {
+        let bar = if screen.has_progress {
+            ProgressBar::new_spinner().with_message("looking for images")
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self { bar }
+    }
+
+    /// Says that the next step takes a while.
+    pub(crate) fn announce(&self, step: &'static str) {
+        self.bar.set_message(step);
+    }
+
+    /// Starts to count.
+    pub(crate) fn count(&self, n_entries: usize) {
+        let template = "{bar:30} {human_pos}/{human_len} objects, {rate}, {eta} left{msg}";
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // Three digits: more would only flicker. A bar that cannot be drawn is no error.
+            let rate = state.per_sec();
+            let _ = if rate < 10.0 {
+                write!(out, "{rate:.2}/s")
+            } else {
+                write!(out, "{}/s", number(rate.round()))
+            };
+        };
+        let style = ProgressStyle::with_template(template)
+            .expect("the template is ours")
+            .with_key("rate", rate)
+            .progress_chars("=> ");
+        self.bar.set_message("");
+        self.bar.set_style(style);
+        self.bar
+            .set_length(u64::try_from(n_entries).unwrap_or(u64::MAX));
+        self.bar.reset_eta();
+    }
+
+    /// Writes to standard output without tearing the bar.
+    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        if !self.bar.is_hidden() && io::stdout().is_terminal() {
+            self.bar.suspend(write)
+        } else {
+            write()
+        }
+    }
+
+    /// Counts one object more.
+    pub(crate) fn advance(&self, n_refused: usize) {
+        self.bar.inc(1);
+        if n_refused > 0 {
+            self.bar.set_message(format!(", {n_refused} refused"));
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Says something to a person above the bar.
+    pub(crate) fn note(&self, sentence: &str) {
+        self.bar.suspend(|| eprintln!("m3ret: {sentence}"));
+    }
+}
