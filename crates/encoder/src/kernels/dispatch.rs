@@ -25,6 +25,9 @@ impl Start<'_> {
     };
 }
 
+/// Turns `MR` lines of units, one after another, into a packed tile.
+pub(crate) type InterleaveFn = fn(lines: &[u32], units: &mut [[u32; MR]]);
+
 /// Which vector instructions element-wise loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
@@ -43,6 +46,7 @@ pub(crate) struct Kernels {
     f32: TileFn,
     bf16: TileFn,
     int8: TileFn,
+    pub(crate) interleave: InterleaveFn,
     /// Products of bf16 are as fast as the hardware's own, not emulated.
     pub(crate) has_bf16: bool,
     /// So are those of int8.
@@ -64,6 +68,7 @@ impl Kernels {
             f32: portable::tile_f32,
             bf16: portable::tile_bf16,
             int8: portable::tile_int8,
+            interleave: portable::interleave,
             has_bf16: false,
             has_int8: false,
         }
@@ -107,6 +112,7 @@ impl Kernels {
         let mut avx512 = Self {
             isa: Isa::Avx512,
             f32: super::avx512::tile_f32,
+            interleave: super::avx512::interleave,
             ..avx2
         };
         all.push(avx512);

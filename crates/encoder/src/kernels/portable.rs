@@ -64,6 +64,25 @@ pub(crate) fn accumulate_int8(
     });
 }
 
+/// Turns `MR` lines of units into a packed tile.
+pub(crate) fn interleave(lines: &[u32], units: &mut [[u32; MR]]) {
+    interleave_from(0, lines, units.len(), units);
+}
+
+/// The part of `interleave` whose first unit is `first`.
+pub(crate) fn interleave_from(
+    first: usize,
+    lines: &[u32],
+    n_units: usize,
+    units: &mut [[u32; MR]],
+) {
+    for (k, units) in units.iter_mut().enumerate() {
+        for (i, unit) in units.iter_mut().enumerate() {
+            *unit = lines[i * n_units + first + k];
+        }
+    }
+}
+
 /// Sums `term` over k into every result of the tile.
 #[inline(always)]
 fn product(

@@ -71,15 +71,16 @@ impl Rows {
                         precision,
                         values,
                         lines,
-                        units,
                         scales,
                     });
+                    // All lines at once: one by one, each would sweep the tile through the cache.
+                    (kernels.interleave)(lines, units);
                 },
             );
     }
 }
 
-/// Packs the rows of one tile.
+/// Turns the rows of one tile into lines of units.
 struct PackTile<'a, S> {
     source: &'a S,
     rows: Range<usize>,
@@ -88,7 +89,6 @@ struct PackTile<'a, S> {
     values: &'a mut [f32],
     /// Room for [MR][units of K].
     lines: &'a mut [u32],
-    units: &'a mut [[u32; MR]],
     scales: &'a mut [f32],
 }
 
@@ -97,21 +97,12 @@ impl<S: Source> Task for PackTile<'_, S> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let (n_units, n_values) = (self.units.len(), self.values.len() / self.rows.len());
+        let (n_units, n_values) = (self.lines.len() / MR, self.values.len() / self.rows.len());
         self.source.fill::<FMA>(self.rows, self.values);
         let values = self.values.chunks_exact(n_values);
         let lines = self.lines.chunks_exact_mut(n_units);
         for ((values, scale), line) in values.zip(self.scales).zip(lines) {
             *scale = convert(values, self.precision, line);
-        }
-        // Transposed at once: row by row, each would sweep the whole tile through the cache.
-        let (first, rest) = self.lines.split_at(n_units);
-        let rest: [&[u32]; MR - 1] = std::array::from_fn(|i| &rest[i * n_units..][..n_units]);
-        for (k, (units, &unit)) in self.units.iter_mut().zip(first).enumerate() {
-            units[0] = unit;
-            for i in 1..MR {
-                units[i] = rest[i - 1][k];
-            }
         }
     }
 }

@@ -198,6 +198,21 @@ proptest! {
     }
 
     #[test]
+    fn lines_are_interleaved_alike_by_every_instruction_set(n_units in 1..70_usize, seed: u64) {
+        let mut noise = Noise(seed);
+        let lines: Vec<u32> = (0..MR * n_units).map(|_| noise.bits()).collect();
+        for kernels in kernel_sets() {
+            let mut units = vec![[0; MR]; n_units];
+            (kernels.interleave)(&lines, &mut units);
+            for (k, unit) in units.iter().enumerate() {
+                for (i, &unit) in unit.iter().enumerate() {
+                    prop_assert_eq!(unit, lines[i * n_units + k]);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn products_equal_their_definition(
         m in 1..50_usize, n in 1..80_usize, k in 1..90_usize, seed: u64,
     ) {
