@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::output::Screen;
-use crate::report::text::number;
+use crate::report::text::rate;
 
 /// How far a walk over many objects is.
 pub(crate) struct Progress {
@@ -41,13 +41,8 @@ impl Progress {
     pub(crate) fn count(&self, n_entries: usize) {
         let template = "{bar:30} {human_pos}/{human_len} objects, {rate}, {eta} left{msg}";
         let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            // Three digits: more would only flicker. A bar that cannot be drawn is no error.
-            let rate = state.per_sec();
-            let _ = if rate < 10.0 {
-                write!(out, "{rate:.2}/s")
-            } else {
-                write!(out, "{}/s", number(rate.round()))
-            };
+            // A bar that cannot be drawn is no error.
+            let _ = write!(out, "{}/s", rate(state.per_sec()));
         };
         let style = ProgressStyle::with_template(template)
             .expect("the template is ours")

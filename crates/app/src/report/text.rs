@@ -235,6 +235,16 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
+/// A speed with three significant digits: more would only flicker.
+pub(crate) fn rate(per_second: f64) -> String {
+    let n_decimals = match per_second {
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
+    format!("{per_second:.n_decimals$}")
+}
+
 /// A number of bytes with three significant digits.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn size(n_bytes: usize) -> String {
@@ -277,6 +287,12 @@ mod tests {
         ] {
             assert_eq!(number(value), text, "{value}");
         }
+    }
+
+    #[test]
+    fn rates_have_three_digits() {
+        let rates = [0.0, 0.123_4, 9.876, 98.76, 987.6].map(rate);
+        assert_eq!(rates, ["0.00", "0.12", "9.88", "98.8", "988"]);
     }
 
     #[test]

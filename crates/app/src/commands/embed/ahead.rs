@@ -17,7 +17,7 @@ use crate::panics;
 use crate::report::join_parts;
 
 /// Prepared input that may wait for the network; each reader may hold one image more.
-const MAX_WAITING_BYTES: usize = 256 << 20;
+const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// Items that readers may be ahead, however small they are.
 const MAX_ITEMS_AHEAD: usize = 1024;
@@ -284,9 +284,11 @@ fn read_row(
             (_, n_others) => Err(several("images", n_others + 1)),
         };
     };
-    let may_hold = |object: &&Object| {
-        let series = object.part.as_deref();
-        series.is_none_or(|series| part.starts_with(series))
+    let may_hold = |object: &&Object| match object.part.as_deref() {
+        Some(series) => part
+            .strip_prefix(series)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(',')),
+        None => true,
     };
     for object in objects.iter().filter(may_hold) {
         let is_it = |volume: &Volume| {

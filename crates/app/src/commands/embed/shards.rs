@@ -197,11 +197,7 @@ impl Shards {
     /// Keeps the images of an item, in their order, and returns where their vectors will lie.
     ///
     /// With `key`, a later run need not embed the item again.
-    pub(super) fn push(
-        &mut self,
-        key: Option<u128>,
-        images: Vec<(Facts, Vec<f32>)>,
-    ) -> anyhow::Result<Vec<Place>> {
+    pub(super) fn push(&mut self, key: Option<u128>, images: Vec<(Facts, Vec<f32>)>) -> Vec<Place> {
         let mut rows = Vec::with_capacity(images.len());
         let mut places = Vec::with_capacity(images.len());
         for (facts, vector) in images {
@@ -216,11 +212,16 @@ impl Shards {
             let key = key.map(|key| format!("{key:032x}"));
             self.header.items.push(Embedded { key, rows });
         }
+        places
+    }
+
+    /// Writes what is not yet on disk, if it is much or old.
+    pub(super) fn save_if_due(&mut self) -> anyhow::Result<()> {
         let is_due = self.last_save.elapsed() >= self.save_every;
         if is_due || self.header.items.len() >= MAX_ITEMS {
             self.save()?;
         }
-        Ok(places)
+        Ok(())
     }
 
     /// Writes what is not yet on disk.
@@ -384,12 +385,12 @@ mod tests {
         let (mut shards, kept, found) = open(&folder, &settings());
         assert_eq!((kept.len(), found), (0, Found::Nothing));
         let images = vec![(facts("a"), vec![1.0, 2.0]), (facts("b"), vec![3.0, 4.0])];
-        shards.push(Some(7), images).unwrap();
-        let places = shards
-            .push(None, vec![(facts("c"), vec![5.0, 6.0])])
-            .unwrap();
+        shards.push(Some(7), images);
+        shards.save_if_due().unwrap();
+        let places = shards.push(None, vec![(facts("c"), vec![5.0, 6.0])]);
+        shards.save().unwrap();
         assert_eq!(shards.vector(places[0]).unwrap(), [5.0, 6.0]);
-        shards.push(Some(8), Vec::new()).unwrap();
+        shards.push(Some(8), Vec::new());
         drop(shards);
         let (mut shards, kept, found) = open(&folder, &settings());
         assert_eq!(found, Found::Items { n_damaged: 0 });
@@ -401,9 +402,7 @@ mod tests {
             [3.0, 4.0]
         );
         // New shards never replace old ones.
-        let places = shards
-            .push(Some(9), vec![(facts("d"), vec![7.0, 8.0])])
-            .unwrap();
+        let places = shards.push(Some(9), vec![(facts("d"), vec![7.0, 8.0])]);
         assert_eq!(places[0].shard, 2);
         shards.remove().unwrap();
         assert!(!folder.exists());
@@ -414,9 +413,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (mut shards, ..) = open(root.path(), &settings());
         for key in [1, 2] {
-            shards
-                .push(Some(key), vec![(facts("a"), vec![1.0, 2.0])])
-                .unwrap();
+            shards.push(Some(key), vec![(facts("a"), vec![1.0, 2.0])]);
+            shards.save().unwrap();
         }
         let path = shards.path(0);
         drop(shards);
@@ -443,7 +441,8 @@ mod tests {
         for (change, what) in changes {
             let (mut shards, ..) = open(root.path(), &current);
             let vector = vec![0.0; current.width];
-            shards.push(Some(1), vec![(facts("a"), vector)]).unwrap();
+            shards.push(Some(1), vec![(facts("a"), vector)]);
+            shards.save().unwrap();
             drop(shards);
             change(&mut current);
             let (_, kept, found) = open(root.path(), &current);

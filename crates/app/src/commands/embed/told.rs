@@ -14,7 +14,7 @@ use crate::commands::check::tally::{counted, section};
 use crate::commands::write_json_line;
 use crate::output::Screen;
 use crate::progress::Progress;
-use crate::report::text::{Paint, number, printable};
+use crate::report::text::{Paint, printable, rate};
 use crate::report::{Report, Verdict};
 
 /// Collects the rows of all items, and tells of each as soon as it comes.
@@ -263,7 +263,7 @@ fn speed(summary: &Summary) -> String {
     } else {
         indicatif::HumanDuration(elapsed).to_string()
     };
-    format!("{} objects/s ({took})", number(summary.items_per_second))
+    format!("{} objects/s ({took})", rate(summary.items_per_second))
 }
 
 #[cfg(test)]
@@ -305,7 +305,7 @@ mod tests {
           objects  12 embedded, 2 refused (no_direction 1, truncated 1), 4 from the run before
           others   1 file holds no image format
           model    random:tiny, bf16
-          speed    3.2 objects/s (2.5 s)
+          speed    3.20 objects/s (2.5 s)
           rows     v.npy.rows.csv says which is which
         ");
     }

@@ -36,28 +36,34 @@ pub(super) fn embed_all(
     let left: Vec<usize> = items.iter().enumerate().filter_map(new).collect();
     let to_read: Vec<&Item> = left.iter().filter_map(|&idx| items.get(idx)).collect();
     let mut n_done = 0;
-    let mut batch = Batch::default();
-    let mut finish = |idx: usize, images: Vec<Embedded>| {
+    let mut finish = |idx: usize, images: Vec<Embedded>, shards: &mut Shards| {
         let at = left.get(idx).copied().unwrap_or(items.len());
         for item in items.get(n_done..at).unwrap_or_default() {
             sink(kept.get(&item.key).cloned().unwrap_or_default(), false)?;
         }
         n_done = at + 1;
         match items.get(at) {
-            Some(item) => sink(save(item, images, shards)?, true),
+            Some(item) => sink(keep(item, images, shards), true),
             None => Ok(()),
         }
     };
+    let mut embed = |batch: &mut Batch| {
+        for (idx, images) in batch.embed(tools.model) {
+            finish(idx, images, shards)?;
+        }
+        shards.save_if_due()
+    };
+    let mut batch = Batch::default();
     let reading = (tools.options, tools.n_readers);
     read_ahead(&to_read, tools.model, reading, |idx, piece| {
         batch.add(idx, piece);
         if batch.is_full() {
-            batch.embed(tools.model, &mut finish)?;
+            embed(&mut batch)?;
         }
         Ok(())
     })?;
-    batch.embed(tools.model, &mut finish)?;
-    finish(left.len(), Vec::new())?;
+    embed(&mut batch)?;
+    finish(left.len(), Vec::new(), shards)?;
     shards.save()
 }
 
@@ -65,7 +71,7 @@ pub(super) fn embed_all(
 type Embedded = (Facts, Result<Vec<f32>, Refusal>);
 
 /// Keeps what was embedded of an item, and returns its rows.
-fn save(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> anyhow::Result<Vec<Row>> {
+fn keep(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> Vec<Row> {
     let is_whole = images.iter().all(|(_, outcome)| outcome.is_ok());
     let mut vectors = Vec::with_capacity(images.len());
     let mut refusals = Vec::with_capacity(images.len());
@@ -78,9 +84,8 @@ fn save(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> anyhow::Resu
             Err(refusal) => refusals.push((facts, Some(refusal))),
         }
     }
-    let mut places = shards
-        .push(is_whole.then_some(item.key), vectors)?
-        .into_iter();
+    let key = is_whole.then_some(item.key);
+    let mut places = shards.push(key, vectors).into_iter();
     let rows = refusals.into_iter().map(|(facts, refusal)| {
         let lost = || Refusal::internal("a vector was lost; this is a bug".to_owned());
         let place = match refusal {
@@ -89,7 +94,7 @@ fn save(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> anyhow::Resu
         };
         Row { facts, place }
     });
-    Ok(rows.collect())
+    rows.collect()
 }
 
 /// Pieces that wait until the network has enough to do.
@@ -111,35 +116,37 @@ impl Batch {
         self.pieces.push((idx, piece));
     }
 
-    /// A batch without images has nothing to wait for.
+    /// Waits for the end of an item where that costs little: a shard holds whole items.
     fn is_full(&self) -> bool {
-        self.n_inputs == 0 || self.n_inputs >= BATCH_INPUTS || self.n_values >= BATCH_VALUES
+        let is_at_end = matches!(self.pieces.last(), Some((_, Piece::End)));
+        let has = |n_batches: usize| {
+            self.n_inputs >= n_batches * BATCH_INPUTS || self.n_values >= n_batches * BATCH_VALUES
+        };
+        // A batch without images has nothing to wait for.
+        has(2) || (is_at_end && (has(1) || self.n_inputs == 0))
     }
 
-    /// Embeds the images and hands over every item that is complete.
-    fn embed(
-        &mut self,
-        model: &Model,
-        finish: &mut impl FnMut(usize, Vec<Embedded>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    /// Embeds the images, and returns the images of every item that is complete.
+    fn embed(&mut self, model: &Model) -> Vec<(usize, Vec<Embedded>)> {
         let inputs = self.pieces.iter().filter_map(|(_, piece)| match piece {
             Piece::Image(_, prepared) => Some(prepared),
             Piece::Refused(..) | Piece::End => None,
         });
         let mut vectors = embed(model, &inputs.collect::<Vec<_>>()).into_iter();
         (self.n_inputs, self.n_values) = (0, 0);
+        let mut complete = Vec::new();
         for (idx, piece) in self.pieces.drain(..) {
             match piece {
                 Piece::Image(facts, _) => {
                     let lost = || Err(Refusal::internal("a vector was lost; this is a bug".into()));
-                    self.images
-                        .push((facts, vectors.next().unwrap_or_else(lost)));
+                    let vector = vectors.next().unwrap_or_else(lost);
+                    self.images.push((facts, vector));
                 }
                 Piece::Refused(facts, refusal) => self.images.push((facts, Err(refusal))),
-                Piece::End => finish(idx, std::mem::take(&mut self.images))?,
+                Piece::End => complete.push((idx, std::mem::take(&mut self.images))),
             }
         }
-        Ok(())
+        complete
     }
 }
 
