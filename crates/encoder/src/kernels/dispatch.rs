@@ -75,16 +75,15 @@ impl Kernels {
     }
 
     /// Returns the best kernels that this CPU can run.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn detect() -> Self {
-        Self::portable()
-    }
-
-    /// Returns the best kernels that this CPU can run.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn detect() -> Self {
         let all = Self::available();
         all.last().copied().unwrap_or_else(Self::portable)
+    }
+
+    /// Returns every set of kernels that this CPU can run, the best last.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn available() -> Vec<Self> {
+        vec![Self::portable()]
     }
 
     /// Returns every set of kernels that this CPU can run, the best last.

@@ -41,13 +41,6 @@ impl Noise {
     }
 }
 
-fn kernel_sets() -> Vec<Kernels> {
-    #[cfg(target_arch = "x86_64")]
-    return Kernels::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    vec![Kernels::portable()]
-}
-
 /// A row-major matrix as a source of rows.
 struct Matrix<'a> {
     values: &'a [f32],
@@ -181,7 +174,7 @@ proptest! {
                 .collect();
             let mut expected = before.clone();
             Kernels::portable().tile(precision)(&rows, &panel, start, &mut expected);
-            for kernels in kernel_sets() {
+            for kernels in Kernels::available() {
                 let mut out = before.clone();
                 kernels.tile(precision)(&rows, &panel, start, &mut out);
                 for (got, want) in out.iter().zip(&expected) {
@@ -201,7 +194,7 @@ proptest! {
     fn lines_are_interleaved_alike_by_every_instruction_set(n_units in 1..70_usize, seed: u64) {
         let mut noise = Noise(seed);
         let lines: Vec<u32> = (0..MR * n_units).map(|_| noise.bits()).collect();
-        for kernels in kernel_sets() {
+        for kernels in Kernels::available() {
             let mut units = vec![[0; MR]; n_units];
             (kernels.interleave)(&lines, &mut units);
             for (k, unit) in units.iter().enumerate() {
@@ -229,7 +222,7 @@ proptest! {
         ];
         for finish in finishes {
             let wanted = wanted(finish, factors, [m, n, k]);
-            for kernels in kernel_sets() {
+            for kernels in Kernels::available() {
                 for precision in ALL {
                     let got = product(&kernels, precision, finish, factors, [m, n, k]);
                     for (&got, want) in got.iter().zip(&wanted) {
@@ -274,7 +267,7 @@ proptest! {
             first_row += n_tokens;
         }
         let wanted = plain_attention(&qkv, n_heads, width, &spans);
-        for kernels in kernel_sets() {
+        for kernels in Kernels::available() {
             for (precision, tolerance) in [(Precision::F32, 3e-6), (Precision::Bf16, 2e-2)] {
                 let mut out = Attended { values: Vec::new(), n_heads };
                 attend(&kernels, precision, &panels, &spans, &mut out);
