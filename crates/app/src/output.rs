@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -35,18 +36,56 @@ fn temporaries() -> MutexGuard<'static, Vec<PathBuf>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an interrupt tells a person, if anything: how to go on.
-static FAREWELL: Mutex<Option<String>> = Mutex::new(None);
+/// A program that was interrupted: 128 and the number of SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
 
-/// Sets what an interrupt tells a person.
-pub(crate) fn say_when_interrupted(sentence: Option<String>) {
-    *FAREWELL.lock().unwrap_or_else(PoisonError::into_inner) = sentence;
+/// What an interrupt means now.
+static INTERRUPT: AtomicU8 = AtomicU8::new(ENDS);
+/// It ends the program at once.
+const ENDS: u8 = 0;
+/// It is noted: whoever works ends the program as soon as the work is safe.
+const IS_NOTED: u8 = 1;
+/// It was noted; the next one ends the program at once.
+const HAS_COME: u8 = 2;
+
+/// While this exists, an interrupt is noted and does not end the program; a second one does.
+pub(crate) struct Deferred(());
+
+impl Deferred {
+    pub(crate) fn start() -> Self {
+        INTERRUPT.store(IS_NOTED, Ordering::SeqCst);
+        Self(())
+    }
+
+    pub(crate) fn has_come(&self) -> bool {
+        INTERRUPT.load(Ordering::SeqCst) == HAS_COME
+    }
+
+    /// Ends the program as an interrupt does, once the work is safe.
+    pub(crate) fn end(&self, farewell: &str) -> ! {
+        if io::stderr().is_terminal() {
+            // The progress bar stays as it was.
+            eprintln!();
+        }
+        eprintln!("m3ret: {farewell}");
+        std::process::exit(EXIT_INTERRUPTED)
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        INTERRUPT.store(ENDS, Ordering::SeqCst);
+    }
 }
 
 /// Lets Ctrl-C, SIGTERM and SIGHUP remove unfinished files before they end the program.
 pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
-    const INTERRUPTED: i32 = 130;
     ctrlc::set_handler(|| {
+        let noted =
+            INTERRUPT.compare_exchange(IS_NOTED, HAS_COME, Ordering::SeqCst, Ordering::SeqCst);
+        if noted.is_ok() {
+            return;
+        }
         // The lock is kept: no new file may appear while the program ends.
         for path in temporaries().iter() {
             let _ = std::fs::remove_file(path);
@@ -55,11 +94,7 @@ pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
             // The shell's next prompt starts on a line of its own.
             eprintln!();
         }
-        let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sentence) = farewell.as_deref() {
-            eprintln!("m3ret: {sentence}");
-        }
-        std::process::exit(INTERRUPTED);
+        std::process::exit(EXIT_INTERRUPTED);
     })
     .context("listening for interrupts")
 }

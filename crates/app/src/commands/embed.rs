@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::Outcome;
 use crate::cli::{EmbedArguments, Layout, OutputFile};
 use crate::model_name;
-use crate::output::{Screen, say_when_interrupted, write_whole};
+use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
 use items::{Item, Listing, list};
 use shards::{Found, Kept, Place, Settings, Shards};
@@ -190,10 +190,6 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     let save_every = Duration::from_secs(arguments.save_every);
     let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, save_every)?;
     let n_new = tell_found(&listing.items, &kept, &found, (&outputs, &progress));
-    say_when_interrupted(Some(format!(
-        "what is done is in {}; the same command goes on from there",
-        outputs.work.display()
-    )));
     progress.count(n_new);
     let start = Instant::now();
     let mut teller = Teller::new(arguments.json, &listing, &progress);
@@ -201,6 +197,10 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
         model: &model,
         options: &options,
         n_readers: arguments.reading.n_jobs(),
+        farewell: &format!(
+            "interrupted; what is done is in {}, and the same command goes on from there",
+            outputs.work.display()
+        ),
     };
     embed_all(
         &listing.items,
@@ -213,7 +213,6 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     progress.announce(", writing");
     let made = Made::new(&listing, teller.rows(), &model);
     let written = write_results(&arguments.out, &outputs, &made, &mut shards)?;
-    say_when_interrupted(None);
     shards.remove()?;
     progress.clear();
     let summary = Summary {

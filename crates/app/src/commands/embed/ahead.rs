@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::archive::{Object, find_objects, read_object};
@@ -21,6 +22,9 @@ const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// Items that readers may be ahead, however small they are.
 const MAX_ITEMS_AHEAD: usize = 1024;
+
+/// How long the one who listens waits before looking at the clock and the keyboard.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What comes of an item, in order: its images, readable or not, then its end.
 #[derive(Debug)]
@@ -83,12 +87,12 @@ impl Drop for Listening<'_> {
 }
 
 /// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
-/// item, in order.
+/// item, in order; `None` from time to time while nothing comes.
 pub(super) fn read_ahead(
     items: &[&Item],
     model: &Model,
     (options, n_readers): (&ReadOptions, usize),
-    sink: impl FnMut(usize, Piece) -> anyhow::Result<()>,
+    sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let ahead = Ahead {
         items,
@@ -105,7 +109,7 @@ impl Ahead<'_> {
     fn run(
         &self,
         n_readers: usize,
-        mut sink: impl FnMut(usize, Piece) -> anyhow::Result<()>,
+        mut sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
         read: impl Fn(&Item, &mut dyn FnMut(Piece) -> bool) + Sync,
     ) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
@@ -118,8 +122,8 @@ impl Ahead<'_> {
                 });
             }
             let listening = Listening(self);
-            while let Some((idx, piece)) = listening.0.take() {
-                sink(idx, piece)?;
+            while let Some(taken) = listening.0.take() {
+                sink(taken)?;
             }
             Ok(())
         })
@@ -167,10 +171,16 @@ impl Ahead<'_> {
         true
     }
 
-    /// Takes the next piece; `None` after the end of the last item.
-    fn take(&self) -> Option<(usize, Piece)> {
-        let is_ready = |state: &State| state.head >= self.items.len() || state.has_of_head();
-        let mut state = self.wait(is_ready)?;
+    /// Takes the next piece, if it comes soon; `None` after the end of the last item.
+    fn take(&self) -> Option<Option<(usize, Piece)>> {
+        let must_wait = |state: &mut State| state.head < self.items.len() && !state.has_of_head();
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), PATIENCE, must_wait);
+        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            return Some(None);
+        }
         let idx = state.head;
         let piece = state.waiting.get_mut(&idx)?.pop_front()?;
         state.n_bytes -= piece.n_bytes();
@@ -180,7 +190,7 @@ impl Ahead<'_> {
         }
         drop(state);
         self.changed.notify_all();
-        Some((idx, piece))
+        Some(Some((idx, piece)))
     }
 }
 
@@ -354,8 +364,8 @@ mod tests {
             max_bytes,
         };
         let (mut seen, mut most) = (Vec::new(), 0);
-        let sink = |idx, piece| {
-            if matches!(piece, Piece::Image(..)) {
+        let sink = |taken| {
+            if let Some((idx, Piece::Image(..))) = taken {
                 seen.push(idx);
             }
             most = most.max(ahead.lock().n_bytes);

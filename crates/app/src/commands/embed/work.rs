@@ -7,6 +7,7 @@ use super::ahead::{Piece, n_values, read_ahead};
 use super::items::Item;
 use super::shards::{Kept, Shards};
 use super::{Facts, Refusal, Row};
+use crate::output::Deferred;
 use crate::panics;
 
 /// Inputs of one batch.
@@ -20,6 +21,8 @@ pub(super) struct Tools<'a> {
     pub(super) model: &'a Model,
     pub(super) options: &'a ReadOptions,
     pub(super) n_readers: usize,
+    /// What to say when an interrupt ends the work.
+    pub(super) farewell: &'a str,
 }
 
 /// Embeds every item that is not in `kept`, and hands the rows of all items to `sink`, in order.
@@ -47,7 +50,7 @@ pub(super) fn embed_all(
             None => Ok(()),
         }
     };
-    let mut embed = |batch: &mut Batch| {
+    let mut embed = |batch: &mut Batch, shards: &mut Shards| {
         for (idx, images) in batch.embed(tools.model) {
             finish(idx, images, shards)?;
         }
@@ -55,14 +58,21 @@ pub(super) fn embed_all(
     };
     let mut batch = Batch::default();
     let reading = (tools.options, tools.n_readers);
-    read_ahead(&to_read, tools.model, reading, |idx, piece| {
-        batch.add(idx, piece);
+    let deferred = Deferred::start();
+    read_ahead(&to_read, tools.model, reading, |taken| {
+        if deferred.has_come() {
+            shards.save()?;
+            deferred.end(tools.farewell);
+        }
+        if let Some((idx, piece)) = taken {
+            batch.add(idx, piece);
+        }
         if batch.is_full() {
-            embed(&mut batch)?;
+            embed(&mut batch, shards)?;
         }
         Ok(())
     })?;
-    embed(&mut batch)?;
+    embed(&mut batch, shards)?;
     finish(left.len(), Vec::new(), shards)?;
     shards.save()
 }
