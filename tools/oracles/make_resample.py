@@ -1,4 +1,5 @@
-"""Writes testdata/resample/pillow.json: grids resampled by Pillow, percentiles by numpy.
+"""Writes testdata/resample/pillow.json: grids resampled by Pillow, percentiles by numpy; and
+testdata/resample/filters.json: planes of 0..1 resized by the filters that public models ask for.
 
 Run: python tools/oracles/make_resample.py   (needs numpy and pillow; fixed seed, same file every time)
 """
@@ -24,6 +25,25 @@ def resample(grid, sides):
     planes = np.stack([resize(plane, height, width) for plane in grid])
     deep = resize(planes.reshape(len(planes), -1), depth, height * width)
     return deep.reshape(sides)
+
+
+def filtered():
+    """Resizes planes by each filter; what leaves 0..1 is clamped at the end."""
+    rng = np.random.default_rng(6)
+    cases = []
+    for name in ["BILINEAR", "BICUBIC", "LANCZOS"]:
+        for start, sides in [([9, 7], [4, 3]), ([5, 6], [11, 13]), ([16, 3], [5, 8]), ([8, 12], [8, 5]), ([1, 1], [3, 2])]:
+            plane = np.round(rng.uniform(0, 1, start), 3).astype(np.float32)
+            image = Image.fromarray(plane).resize(sides[::-1], Image.Resampling[name])
+            wanted = np.clip(np.asarray(image), 0, 1)
+            cases.append({
+                "filter": name,
+                "from": start,
+                "to": sides,
+                "values": [float(f"{v:.3g}") for v in plane.ravel()],
+                "wanted": [float(f"{v:.8g}") for v in wanted.ravel()],
+            })
+    return cases
 
 
 def main():
@@ -58,6 +78,7 @@ def main():
         percentiles.append({"values": [float(v) for v in values], "wanted": [low, high]})
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps({"resampled": cases, "percentiles": percentiles}) + "\n")
+    OUT.with_name("filters.json").write_text(json.dumps(filtered()) + "\n")
 
 
 if __name__ == "__main__":

@@ -80,8 +80,9 @@ fn golden_c01_patchify() {
 fn product(linear: &Linear, values: &[f32]) -> Vec<f32> {
     struct Lines<'a>(&'a [f32]);
     impl Source for Lines<'_> {
-        fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-            line.copy_from_slice(&self.0[row * line.len()..][..line.len()]);
+        fn fill<const FMA: bool>(&self, rows: std::ops::Range<usize>, lines: &mut [f32]) {
+            let start = rows.start * lines.len() / rows.len();
+            lines.copy_from_slice(&self.0[start..][..lines.len()]);
         }
     }
     let kernels = Kernels::detect();
@@ -151,14 +152,26 @@ struct EncoderInput {
 
 /// Opens the golden encoder from a folder as our own models are saved.
 fn ours(sizes: &VitConfig, has_registers: bool, pooling: Pooling) -> Opened {
-    let model = tempfile::tempdir().unwrap();
-    let mut vit = sizes.clone();
+    let mut sizes = sizes.clone();
     let left_out: &[&str] = if has_registers {
         &[]
     } else {
-        vit.num_registers = 0;
+        sizes.num_registers = 0;
         &["register_tokens"]
     };
+    let weights = Case::open(&folder(), "c03_encoder.weights");
+    saved_as_ours(&weights, left_out, &sizes, pooling, Kernels::detect())
+}
+
+fn saved_as_ours(
+    weights: &Case,
+    left_out: &[&str],
+    sizes: &VitConfig,
+    pooling: Pooling,
+    kernels: Kernels,
+) -> Opened {
+    let model = tempfile::tempdir().unwrap();
+    let vit = sizes.clone();
     let [_, ph, pw] = vit.patch;
     let mut config = ModelConfig::new(vit.clone());
     config.embedding = pooling;
@@ -166,9 +179,8 @@ fn ours(sizes: &VitConfig, has_registers: bool, pooling: Pooling) -> Opened {
     config.input.max_depth = 4 * vit.patch[0];
     let text = serde_json::to_vec_pretty(&config).unwrap();
     std::fs::write(model.path().join("config.json"), text).unwrap();
-    Case::open(&folder(), "c03_encoder.weights")
-        .save_without(left_out, &model.path().join("model.safetensors"));
-    family::open(model.path(), Kernels::detect(), Precision::F32).unwrap()
+    weights.save_without(left_out, &model.path().join("model.safetensors"));
+    family::open(model.path(), kernels, Precision::F32).unwrap()
 }
 
 #[test]
@@ -245,4 +257,94 @@ fn golden_c03_encoder_units() {
         sizes.tolerance,
         "gelu",
     );
+}
+
+#[test]
+fn golden_c03_encoder_with_every_instruction_set() {
+    let case = Case::open(&folder(), "c03_encoder");
+    let sizes: Encoder = read_json(&folder().join("c03_encoder.json")).unwrap();
+    let weights = Case::open(&folder(), "c03_encoder.weights");
+    for kernels in Kernels::available() {
+        let vit = saved_as_ours(&weights, &[], &sizes.config, Pooling::Cls, kernels).vit;
+        // Both grids in one batch.
+        let all: Vec<_> = sizes.inputs.iter().collect();
+        let inputs: Vec<_> = all
+            .iter()
+            .map(|(kind, input)| case.inputs(&format!("{kind}.input"), input.shape))
+            .collect();
+        let views: Vec<_> = inputs
+            .iter()
+            .flatten()
+            .map(|input| View {
+                input,
+                left_out: &[],
+            })
+            .collect();
+        let wanted = all
+            .iter()
+            .flat_map(|(kind, _)| case.items(&format!("{kind}.reg.tokens")));
+        let together = vit.tokens(&views).unwrap();
+        for ((tokens, wanted), view) in together.iter().zip(wanted).zip(&views) {
+            close(tokens.values(), &wanted, sizes.tolerance, "tokens");
+            // Bit for bit: a vector does not depend on its neighbours in a batch.
+            assert_eq!(vit.tokens(&[*view]).unwrap()[0], *tokens);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Mae {
+    encoder: VitConfig,
+}
+
+#[test]
+fn golden_c04_encoder_of_the_patches_left_to_see() {
+    let sizes: Mae = read_json(&folder().join("c04_mae.weights.json")).unwrap();
+    let weights = Case::open(&folder(), "c04_mae.weights");
+    let names = weights.names();
+    let decoder: Vec<_> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| name.starts_with("decoder_") || *name == "mask_token")
+        .collect();
+    let pooling = Pooling::Mean;
+    let vit = saved_as_ours(
+        &weights,
+        &decoder,
+        &sizes.encoder,
+        pooling,
+        Kernels::detect(),
+    )
+    .vit;
+    let tolerance = Tolerance {
+        atol: 1e-5,
+        rtol: 1e-5,
+    };
+    for kind in ["three_d", "two_d"] {
+        let case = Case::open(&folder(), &format!("c04_mae.{kind}"));
+        let shape: [usize; 5] = case.shape("input").try_into().unwrap();
+        let (hidden, latents) = (case.items("mask"), case.items("latent"));
+        let kept = case.integers("ids_keep");
+        let n_kept = kept.len() / latents.len();
+        for (i, input) in case.inputs("input", shape).iter().enumerate() {
+            let left_out: Vec<_> = (0..hidden[i].len())
+                .filter(|&patch| hidden[i][patch] > 0.5)
+                .collect();
+            let view = View {
+                input,
+                left_out: &left_out,
+            };
+            let tokens = vit.tokens(&[view]).unwrap().remove(0);
+            // MAE sees the patches in the order of its noise, we in that of the grid.
+            let width = tokens.embed_dim();
+            let n_prefix = tokens.values().len() / width - n_kept;
+            let mut order: Vec<_> = kept[i * n_kept..][..n_kept].iter().zip(0..).collect();
+            order.sort_unstable();
+            let rows = (0..n_prefix).chain(order.iter().map(|(_, place)| n_prefix + place));
+            let wanted: Vec<f32> = rows
+                .flat_map(|row| latents[i][row * width..][..width].to_vec())
+                .collect();
+            close(tokens.values(), &wanted, tolerance, "latent");
+        }
+    }
 }

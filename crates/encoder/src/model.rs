@@ -177,8 +177,11 @@ impl Model {
                     input,
                     left_out: &[],
                 });
-                let tokens = self.tokens(&views.collect::<Vec<_>>())?;
-                tokens.iter().map(|tokens| vit.embedding(tokens)).collect()
+                let views: Vec<_> = views.collect();
+                self.install(|| {
+                    let tokens = vit.tokens(&views)?;
+                    Ok(tokens.iter().map(|tokens| vit.embedding(tokens)).collect())
+                })?
             }
             Network::Pixels => inputs.map(without_mean).collect::<Result<Vec<_>>>()?,
         };
@@ -209,9 +212,14 @@ impl Model {
                 "take a model with a network",
             ));
         };
+        self.install(|| vit.tokens(views))
+    }
+
+    /// Runs work on the model's own threads, where it has some.
+    fn install<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match &self.pool {
-            Some(pool) => pool.install(|| vit.tokens(views)),
-            None => vit.tokens(views),
+            Some(pool) => pool.install(work),
+            None => work(),
         }
     }
 }
@@ -279,4 +287,106 @@ fn make_unit(vector: &mut [f32]) -> Result<()> {
         .iter_mut()
         .for_each(|x| *x = (f64::from(*x) / norm) as f32);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use m3ret_imaging::Kind;
+
+    use super::*;
+
+    fn wave(shape: [usize; 4], phase: f32) -> Volume {
+        let n = shape.iter().product::<usize>();
+        #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+        let values = (0..n).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
+        Volume::new(values, shape, Kind::Volume).unwrap()
+    }
+
+    fn embed(model: &Model, volume: &Volume) -> Result<Vec<f32>> {
+        let prepared = model.prepare(volume)?;
+        Ok(model.embed(&[&prepared])?.remove(0))
+    }
+
+    #[test]
+    fn pixels_compares_the_central_plane_without_its_mean() {
+        let model = Model::pixels();
+        let vector = embed(&model, &wave([1, 5, 40, 50], 0.0)).unwrap();
+        assert_eq!(vector.len(), model.width());
+        let sum: f32 = vector.iter().sum();
+        let norm: f32 = vector.iter().map(|x| x * x).sum();
+        assert!(
+            sum.abs() < 1e-4 && (norm - 1.0).abs() < 1e-5,
+            "{sum} {norm}"
+        );
+
+        let whole = wave([1, 5, 40, 50], 0.0);
+        let plane = whole.plane(0, 2).unwrap().to_vec();
+        let plane = Volume::new(plane, [1, 1, 40, 50], Kind::Image).unwrap();
+        let alone = embed(&model, &plane).unwrap();
+        let cosine: f32 = vector.iter().zip(alone).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.999, "{cosine}");
+    }
+
+    #[test]
+    fn a_constant_picture_has_no_vector() {
+        let model = Model::pixels();
+        for value in [0.0, 1.0, 0.1, -1000.0] {
+            let constant = Volume::new(vec![value; 35], [1, 1, 5, 7], Kind::Image).unwrap();
+            assert!(matches!(
+                embed(&model, &constant),
+                Err(Error::Mismatch { .. })
+            ));
+        }
+        // A constant plane between others is scaled to something else than 0.
+        let mut values = vec![0.3; 3 * 35];
+        (values[0], values[104]) = (0.0, 1.0);
+        let middle = Volume::new(values, [1, 3, 5, 7], Kind::Volume).unwrap();
+        assert!(embed(&model, &middle).is_err());
+    }
+
+    #[test]
+    fn pixels_has_no_tokens_and_takes_no_input_of_networks() {
+        let model = Model::pixels();
+        let input = Input::new(vec![0.0; 12], [3, 1, 2, 2]).unwrap();
+        let view = View {
+            input: &input,
+            left_out: &[],
+        };
+        assert!(model.tokens(&[view]).is_err());
+        assert!(model.embed(&[&Prepared::new(vec![input])]).is_err());
+    }
+
+    #[test]
+    fn precisions_of_a_random_network_agree() {
+        let [exact, bf16, int8] = [Precision::F32, Precision::Bf16, Precision::Int8].map(|p| {
+            let options = RunOptions {
+                precision: Some(p),
+                n_threads: None,
+            };
+            let model = Model::random("tiny", 1, &options).unwrap();
+            embed(&model, &wave([1, 8, 60, 60], 0.5)).unwrap()
+        });
+        let cosine = |other: &[f32]| exact.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
+        assert!(cosine(&bf16) >= 0.999, "{}", cosine(&bf16));
+        assert!(cosine(&int8) >= 0.99, "{}", cosine(&int8));
+    }
+
+    #[test]
+    fn slices_are_averaged_as_unit_vectors_in_the_order_of_objects() {
+        let options = RunOptions {
+            precision: Some(Precision::F32),
+            n_threads: Some(1),
+        };
+        let model = Model::random("tiny", 1, &options).unwrap();
+        let one = model.prepare(&wave([1, 1, 40, 40], 0.0)).unwrap();
+        let two = model.prepare(&wave([1, 1, 40, 40], 2.0)).unwrap();
+        let both = Prepared::new([one.inputs(), two.inputs()].concat());
+        let found = model.embed(&[&one, &both, &two]).unwrap();
+        let mut mean: Vec<f32> = found[0].iter().zip(&found[2]).map(|(a, b)| a + b).collect();
+        make_unit(&mut mean).unwrap();
+        for (found, wanted) in found[1].iter().zip(mean) {
+            assert!((found - wanted).abs() < 1e-5);
+        }
+        assert!(model.embed(&[&Prepared::new(Vec::new())]).is_err());
+    }
 }

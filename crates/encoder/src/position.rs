@@ -97,8 +97,9 @@ pub(crate) struct Table {
 /// How a table becomes that of another grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resize {
-    /// Bicubic over y and x (and z, where the grid is deep), align_corners false; without antialias the kernel has a = -0.75,
-    /// with it a = -0.5 and a support that widens where the grid shrinks, as torch does.
+    /// Bicubic over y and x (and z, where the grid is deep), `align_corners` false; without
+    /// antialias the kernel has a = -0.75, with it a = -0.5 and a support that widens where the
+    /// grid shrinks, as torch does.
     Bicubic {
         /// Widen the kernel where the grid shrinks.
         antialias: bool,

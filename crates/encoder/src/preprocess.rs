@@ -41,8 +41,8 @@ pub(crate) const IMAGENET: Stats = Stats {
 
 /// Of the first CLIP.
 pub(crate) const CLIP: Stats = Stats {
-    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_7],
+    std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
 };
 
 /// -1..1, as Hugging Face's ViT.
@@ -194,10 +194,7 @@ impl PlaneInput {
     /// Returns how much is cut before the crop; negative where zeros are put.
     fn border(&self, whole: usize, wanted: usize) -> i64 {
         let difference = as_i64(whole) - as_i64(wanted);
-        if difference < 0 {
-            // Hugging Face puts the odd row or column of zeros first, torchvision last.
-            return -((i64::from(!self.rounds_border) - difference) / 2);
-        }
+        // Truncated towards 0: an odd row or column of zeros goes to the end.
         let half = difference / 2;
         let is_odd = difference % 2 == 1;
         half + i64::from(self.rounds_border && is_odd && half % 2 == 1)

@@ -2,6 +2,8 @@
 //!
 //! Families differ in a few places, each a field of `Vit`; nothing here knows their names.
 
+use std::ops::Range;
+
 use m3ret_imaging::Input;
 use rayon::prelude::*;
 
@@ -74,7 +76,7 @@ pub(crate) struct Vit {
     /// [E, P / pd]: `patch_embed` summed over the depth of a patch. An image repeated along D
     /// gives the same numbers with it, for less work. Only where `pd` > 1.
     pub(crate) flat_patch_embed: Option<Linear>,
-    /// [n_prefix, E]: CLS (its position already added), then registers.
+    /// `[n_prefix, E]`: CLS (its position already added), then registers.
     pub(crate) prefix: Vec<f32>,
     pub(crate) position: Position,
     /// On all tokens before the first block.
@@ -126,7 +128,7 @@ impl Tokens {
         self.grid
     }
 
-    /// Returns CLS, [E].
+    /// Returns CLS, `[E]`.
     #[must_use]
     pub fn cls(&self) -> &[f32] {
         &self.values[..self.embed_dim]
@@ -138,7 +140,7 @@ impl Tokens {
         &self.values[self.n_prefix * self.embed_dim..]
     }
 
-    /// Returns the mean of the patch tokens, [E].
+    /// Returns the mean of the patch tokens, `[E]`.
     #[must_use]
     pub fn mean(&self) -> Vec<f32> {
         let mut sums = vec![0.0_f64; self.embed_dim];
@@ -188,7 +190,9 @@ impl Vit {
             n_rows += n_tokens;
             batch.push(patches);
         }
-        all.extend(self.run(&batch));
+        if !batch.is_empty() {
+            all.extend(self.run(&batch));
+        }
         Ok(all)
     }
 
@@ -499,8 +503,8 @@ struct Slice<'a> {
 
 impl Source for Slice<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        line.copy_from_slice(&self.values[row * self.width..][..self.width]);
+    fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]) {
+        lines.copy_from_slice(&self.values[rows.start * self.width..][..lines.len()]);
     }
 }
 
@@ -511,8 +515,8 @@ struct Plain<'a> {
 
 impl Source for Plain<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        self.panels.read(row, 0, line);
+    fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]) {
+        self.panels.read_rows(rows, 0, lines);
     }
 }
 
@@ -524,9 +528,11 @@ struct Normed<'a> {
 
 impl Source for Normed<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        self.panels.read(row, 0, line);
-        layer_norm::<FMA>(line, &self.norm.weight, &self.norm.bias, self.norm.eps);
+    fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]) {
+        self.panels.read_rows(rows, 0, lines);
+        for line in lines.chunks_exact_mut(self.norm.weight.len()) {
+            layer_norm::<FMA>(line, &self.norm.weight, &self.norm.bias, self.norm.eps);
+        }
     }
 }
 
@@ -538,12 +544,13 @@ struct Gated<'a> {
 
 impl Source for Gated<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        self.panels.read(row, 0, line);
-        self.activation.apply::<FMA>(line);
-        let mut up = vec![0.0; line.len()];
-        self.panels.read(row, line.len(), &mut up);
-        line.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
+    fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]) {
+        let width = lines.len() / rows.len();
+        self.panels.read_rows(rows.clone(), 0, lines);
+        self.activation.apply::<FMA>(lines);
+        let mut up = vec![0.0; lines.len()];
+        self.panels.read_rows(rows, width, &mut up);
+        lines.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
     }
 }
 
@@ -555,15 +562,18 @@ struct Heads<'a> {
 
 impl Source for Heads<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        let span = self.spans.partition_point(|span| span.first_row <= row) - 1;
-        let span = &self.spans[span];
-        let width = line.len() / self.attended.n_heads;
-        let object = &self.attended.values[span.first_row * line.len()..];
-        let token = row - span.first_row;
-        for (head, out) in line.chunks_exact_mut(width).enumerate() {
-            let start = (head * span.n_tokens + token) * width;
-            out.copy_from_slice(&object[start..start + width]);
+    fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]) {
+        let n_heads = self.attended.n_heads;
+        let width = lines.len() / rows.len();
+        for (row, line) in rows.zip(lines.chunks_exact_mut(width)) {
+            let span = self.spans.partition_point(|span| span.first_row <= row) - 1;
+            let span = &self.spans[span];
+            let object = &self.attended.values[span.first_row * width..];
+            let token = row - span.first_row;
+            for (head, out) in line.chunks_exact_mut(width / n_heads).enumerate() {
+                let start = (head * span.n_tokens + token) * out.len();
+                out.copy_from_slice(&object[start..start + out.len()]);
+            }
         }
     }
 }

@@ -62,6 +62,15 @@ impl Case {
         floats.map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
+    /// Returns a whole tensor of integers.
+    pub(crate) fn integers(&self, name: &str) -> Vec<i64> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::I64, "{name}");
+        let numbers = tensor.data().as_chunks().0.iter();
+        numbers.map(|&bytes| i64::from_le_bytes(bytes)).collect()
+    }
+
     pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.tensors().tensor(name).unwrap().shape().to_vec()
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::dispatch::{Kernels, Start, Task};
 use super::math::exp2;
-use super::rows::{Line, bf16_pair};
+use super::rows::{bf16_pair, bf16_pair_of_shares, convert};
 use super::{Lanes, MR, NR, Panels, Precision, UnitRow};
 
 /// The rows of one object among those of a batch.
@@ -201,16 +201,16 @@ impl Task for PackHead<'_> {
         let Self { head, keys, values } = self;
         let (n_tokens, width) = (head.span.n_tokens, head.width);
         let per_unit = head.precision.per_unit();
-        let mut line = Line::new(head.precision, width);
-        let n_units = line.units.len();
+        let n_units = width.div_ceil(per_unit);
+        let (mut line, mut converted) = (vec![0.0; width], vec![0; n_units]);
         for (first, tile) in (0..n_tokens)
             .step_by(MR)
             .zip(keys.chunks_exact_mut(n_units))
         {
             for i in 0..MR.min(n_tokens - first) {
-                head.read(1, first + i, line.values_mut());
-                line.convert();
-                for (unit, &converted) in tile.iter_mut().zip(&line.units) {
+                head.read(1, first + i, &mut line);
+                convert(&line, head.precision, &mut converted);
+                for (unit, &converted) in tile.iter_mut().zip(&converted) {
                     unit[i] = converted;
                 }
             }
@@ -265,14 +265,13 @@ impl Task for PackQueries<'_> {
         } = self;
         #[allow(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
         let scale = std::f32::consts::LOG2_E / (head.width as f32).sqrt();
-        let mut line = Line::new(head.precision, head.width);
+        let (mut line, mut converted) = (vec![0.0; head.width], vec![0; queries.len()]);
         // Columns past the last query keep what they had; nobody reads their results.
         for j in 0..NR.min(head.span.n_tokens - first) {
-            let values = line.values_mut();
-            head.read(0, first + j, values);
-            values.iter_mut().for_each(|value| *value *= scale);
-            line.convert();
-            for (query, &converted) in queries.iter_mut().zip(&line.units) {
+            head.read(0, first + j, &mut line);
+            line.iter_mut().for_each(|value| *value *= scale);
+            convert(&line, head.precision, &mut converted);
+            for (query, &converted) in queries.iter_mut().zip(&converted) {
                 query.0[j] = converted;
             }
         }
@@ -317,7 +316,7 @@ impl Task for Softmax<'_> {
                         let even = exp2::<FMA>(even.0[j] - largest[j]);
                         let odd = exp2::<FMA>(odd.0[j] - largest[j]);
                         sums[j] += even + odd;
-                        weights.0[j] = bf16_pair(even, odd);
+                        weights.0[j] = bf16_pair_of_shares(even, odd);
                     }
                 }
             }

@@ -10,17 +10,15 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_storeu_si512,
+    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
 use super::dispatch::Start;
-use super::{Lanes, MR, UnitRow};
-
-/// How many steps of k ahead a panel is fetched into the first-level cache.
-const AHEAD: usize = 12;
+use super::{Lanes, MR, UnitRow, portable};
 
 macro_rules! tile {
     ($tile:ident, $sums:ident, $features:literal, $term:expr) => {
@@ -68,12 +66,13 @@ macro_rules! tile {
                     }
                 }
             }
+            let (mut ahead, step) = fetches(start.ahead, panel);
             for (row, columns) in rows.iter().zip(panel) {
                 let columns = columns.0.as_ptr();
                 // SAFETY: 32 units are two vectors; a prefetch may name any address.
                 let columns = unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(AHEAD * 32).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(AHEAD * 32 + 16).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    ahead = ahead.wrapping_add(step);
                     [
                         _mm512_loadu_si512(columns.cast()),
                         _mm512_loadu_si512(columns.add(16).cast()),
@@ -95,6 +94,56 @@ macro_rules! tile {
             }
         }
     };
+}
+
+/// Turns `MR` lines of units into a packed tile.
+pub(crate) fn interleave(lines: &[u32], units: &mut [[u32; MR]]) {
+    // SAFETY: this function is handed out only where the CPU has these features.
+    unsafe { transpose(lines, units) }
+}
+
+/// Transposes 12 x 16 units at a time: pairs of lines, then fours, then quarters of vectors.
+#[target_feature(enable = "avx512f")]
+fn transpose(lines: &[u32], units: &mut [[u32; MR]]) {
+    let n_units = units.len();
+    let (blocks, rest) = units.as_chunks_mut::<16>();
+    for (idx, block) in blocks.iter_mut().enumerate() {
+        for group in 0..MR / 4 {
+            let line = |i: usize| {
+                let line = &lines[(4 * group + i) * n_units + 16 * idx..][..16];
+                // SAFETY: 16 units are one vector.
+                unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+            };
+            let [a, b, c, d] = [line(0), line(1), line(2), line(3)];
+            let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (next_low, next_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            // Quarter q of column j holds the four lines' unit 4 q + j.
+            let columns = [
+                _mm512_unpacklo_epi64(low, next_low),
+                _mm512_unpackhi_epi64(low, next_low),
+                _mm512_unpacklo_epi64(high, next_high),
+                _mm512_unpackhi_epi64(high, next_high),
+            ];
+            for (j, column) in columns.into_iter().enumerate() {
+                // SAFETY: both are 64 bytes.
+                let quarters = unsafe { transmute::<__m512i, [[u32; 4]; 4]>(column) };
+                for (q, quarter) in quarters.into_iter().enumerate() {
+                    block[4 * q + j][4 * group..4 * group + 4].copy_from_slice(&quarter);
+                }
+            }
+        }
+    }
+    portable::interleave_from(16 * blocks.len(), lines, n_units, rest);
+}
+
+/// Spreads the fetching of `ahead` over the steps of a panel: where to begin, and bytes a step.
+fn fetches(ahead: &[UnitRow], panel: &[UnitRow]) -> (*const u8, usize) {
+    if ahead.is_empty() || panel.is_empty() {
+        // Some address that is in cache already.
+        return (panel.as_ptr().cast(), 0);
+    }
+    let step = size_of_val(ahead).div_ceil(panel.len());
+    (ahead.as_ptr().cast(), step)
 }
 
 /// Loads the bits of 32 columns.
@@ -132,7 +181,8 @@ tile!(
     "avx512f,avx512bf16",
     |sum, row, column| {
         // SAFETY: a vector of 32 bf16 is 512 bits, whatever they are.
-        let [row, column] = unsafe { [transmute(row), transmute(column)] };
+        let [row, column] =
+            unsafe { [row, column].map(|bits| transmute::<__m512i, __m512bh>(bits)) };
         _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), row, column))
     }
 );

@@ -13,14 +13,20 @@ pub(crate) struct Start<'a> {
     pub(crate) is_sum: bool,
     /// Added to every row.
     pub(crate) bias: &'a Lanes,
+    /// What is wanted next, fetched into cache meanwhile; may be empty.
+    pub(crate) ahead: &'a [UnitRow],
 }
 
 impl Start<'_> {
     pub(crate) const ZERO: Self = Self {
         is_sum: false,
         bias: &Lanes::ZERO,
+        ahead: &[],
     };
 }
+
+/// Turns `MR` lines of units, one after another, into a packed tile.
+pub(crate) type InterleaveFn = fn(lines: &[u32], units: &mut [[u32; MR]]);
 
 /// Which vector instructions element-wise loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +46,7 @@ pub(crate) struct Kernels {
     f32: TileFn,
     bf16: TileFn,
     int8: TileFn,
+    pub(crate) interleave: InterleaveFn,
     /// Products of bf16 are as fast as the hardware's own, not emulated.
     pub(crate) has_bf16: bool,
     /// So are those of int8.
@@ -61,22 +68,22 @@ impl Kernels {
             f32: portable::tile_f32,
             bf16: portable::tile_bf16,
             int8: portable::tile_int8,
+            interleave: portable::interleave,
             has_bf16: false,
             has_int8: false,
         }
     }
 
     /// Returns the best kernels that this CPU can run.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn detect() -> Self {
-        Self::portable()
-    }
-
-    /// Returns the best kernels that this CPU can run.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn detect() -> Self {
         let all = Self::available();
         all.last().copied().unwrap_or_else(Self::portable)
+    }
+
+    /// Returns every set of kernels that this CPU can run, the best last.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn available() -> Vec<Self> {
+        vec![Self::portable()]
     }
 
     /// Returns every set of kernels that this CPU can run, the best last.
@@ -104,6 +111,7 @@ impl Kernels {
         let mut avx512 = Self {
             isa: Isa::Avx512,
             f32: super::avx512::tile_f32,
+            interleave: super::avx512::interleave,
             ..avx2
         };
         all.push(avx512);

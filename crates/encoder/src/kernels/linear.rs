@@ -271,69 +271,75 @@ impl Share<'_> {
             let ks = first_k..n_units.min(first_k + k_block);
             for first_row in (0..n_rows).step_by(ROW_BLOCK) {
                 let block = first_row..n_rows.min(first_row + ROW_BLOCK);
-                let panels = out
-                    .chunks_exact_mut(n_rows)
-                    .zip(self.units.chunks_exact(n_units));
-                for (panel, (out, units)) in panels.enumerate() {
-                    let place = Place {
+                let panels = out.chunks_exact_mut(n_rows);
+                for (panel, out) in panels.enumerate() {
+                    let next = self.units.get((panel + 1) * n_units..);
+                    let part = Part {
                         panel: self.first_panel + panel,
-                        is_first: ks.start == 0,
+                        units: &self.units[panel * n_units..][ks.clone()],
+                        next: next
+                            .and_then(|units| units.get(ks.clone()))
+                            .unwrap_or_default(),
+                        first_k: ks.start,
                         is_last: ks.end == n_units,
                     };
-                    self.block(&units[ks.clone()], ks.start, block.clone(), place, out);
+                    self.block(&part, block.clone(), out);
                 }
             }
         }
     }
 
     /// Multiplies a block of rows with part of one panel.
-    fn block(
-        &self,
-        units: &[UnitRow],
-        first_k: usize,
-        rows: std::ops::Range<usize>,
-        place: Place,
-        out: &mut [Lanes],
-    ) {
+    fn block(&self, part: &Part<'_>, rows: std::ops::Range<usize>, out: &mut [Lanes]) {
         let is_int8 = self.linear.precision == Precision::Int8;
         let tile_of = self.kernels.tile(self.linear.precision);
-        let start = Start {
-            is_sum: self.finish == Finish::Add || !place.is_first,
-            bias: if place.is_first {
-                &self.linear.bias[place.panel]
-            } else {
-                &Lanes::ZERO
-            },
+        let is_first = part.first_k == 0;
+        let is_sum = self.finish == Finish::Add || !is_first;
+        let bias = if is_first && !is_int8 {
+            &self.linear.bias[part.panel]
+        } else {
+            &Lanes::ZERO
         };
         let mut steps = [Lanes::ZERO; MR];
+        let n_ahead = part.next.len().div_ceil(rows.len().div_ceil(MR));
+        let mut ahead = part.next.chunks(n_ahead.max(1));
         for (first, out) in rows.clone().step_by(MR).zip(out[rows].chunks_mut(MR)) {
-            let packed = &self.rows.units[first / MR * self.rows.n_units + first_k..];
-            let packed = &packed[..units.len()];
+            let packed = &self.rows.units[first / MR * self.rows.n_units + part.first_k..];
+            let packed = &packed[..part.units.len()];
+            let start = Start {
+                is_sum: is_sum && !is_int8,
+                bias,
+                ahead: ahead.next().unwrap_or_default(),
+            };
             if is_int8 {
-                tile_of(packed, units, Start::ZERO, &mut steps[..out.len()]);
+                tile_of(packed, part.units, start, &mut steps[..out.len()]);
                 self.kernels.run(Rescale {
                     linear: self.linear,
-                    panel: place.panel,
-                    is_sum: start.is_sum,
+                    panel: part.panel,
+                    is_sum,
                     steps: &steps,
                     scales: &self.rows.scales[first..],
                     out,
                 });
             } else {
-                tile_of(packed, units, start, out);
+                tile_of(packed, part.units, start, out);
             }
-            if let (Finish::Activate(activation), true) = (self.finish, place.is_last) {
+            if let (Finish::Activate(activation), true) = (self.finish, part.is_last) {
                 self.kernels.run(Activate { activation, out });
             }
         }
     }
 }
 
-/// Which panel a tile belongs to, and whether it is the first or last block of K.
+/// A block of K of one panel.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Part<'a> {
     panel: usize,
-    is_first: bool,
+    units: &'a [UnitRow],
+    /// The same of the next panel.
+    next: &'a [UnitRow],
+    first_k: usize,
+    /// No block of K comes after it.
     is_last: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The tiles in plain Rust: correct on every CPU, and what the fast ones are compared with.
 
 use super::dispatch::Start;
-use super::{Lanes, MR, NR, UnitRow};
+use super::{Lanes, MR, UnitRow};
 
 /// Both factors f32.
 pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
@@ -62,6 +62,25 @@ pub(crate) fn accumulate_int8(
         }
         f32::from_bits(total.cast_unsigned())
     });
+}
+
+/// Turns `MR` lines of units into a packed tile.
+pub(crate) fn interleave(lines: &[u32], units: &mut [[u32; MR]]) {
+    interleave_from(0, lines, units.len(), units);
+}
+
+/// The part of `interleave` whose first unit is `first`.
+pub(crate) fn interleave_from(
+    first: usize,
+    lines: &[u32],
+    n_units: usize,
+    units: &mut [[u32; MR]],
+) {
+    for (k, units) in units.iter_mut().enumerate() {
+        for (i, unit) in units.iter_mut().enumerate() {
+            *unit = lines[i * n_units + first + k];
+        }
+    }
 }
 
 /// Sums `term` over k into every result of the tile.

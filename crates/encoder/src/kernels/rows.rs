@@ -1,5 +1,7 @@
 //! The left factor of a product: rows of activations, packed for the tiles.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::dispatch::{Kernels, Task};
@@ -11,8 +13,8 @@ pub(super) const INT8_ZERO: i32 = 128;
 /// Where rows come from. `fill` must be `#[inline(always)]`: it is compiled for the CPU's
 /// instruction set where it is called.
 pub(crate) trait Source: Sync {
-    /// Writes the values of one row; `FMA` as in `math`.
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]);
+    /// Writes the values of a few neighbouring rows, one line after another; `FMA` as in `math`.
+    fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]);
 }
 
 /// Packed rows: [ceil(M / MR)][units of K][MR].
@@ -59,27 +61,34 @@ impl Rows {
             .zip(self.scales.par_chunks_mut(MR))
             .enumerate()
             .for_each_init(
-                || Line::new(precision, n_values),
-                |line, (tile, (units, scales))| {
+                || (vec![0.0; MR * n_values], vec![0; MR * n_units]),
+                |(values, lines), (tile, (units, scales))| {
                     let rows = tile * MR..n_rows.min((tile + 1) * MR);
+                    let values = &mut values[..rows.len() * n_values];
                     kernels.run(PackTile {
                         source,
                         rows,
-                        line,
-                        units,
+                        precision,
+                        values,
+                        lines,
                         scales,
                     });
+                    // All lines at once: one by one, each would sweep the tile through the cache.
+                    (kernels.interleave)(lines, units);
                 },
             );
     }
 }
 
-/// Packs the rows of one tile.
+/// Turns the rows of one tile into lines of units.
 struct PackTile<'a, S> {
     source: &'a S,
-    rows: std::ops::Range<usize>,
-    line: &'a mut Line,
-    units: &'a mut [[u32; MR]],
+    rows: Range<usize>,
+    precision: Precision,
+    /// Room for [rows][K].
+    values: &'a mut [f32],
+    /// Room for [MR][units of K].
+    lines: &'a mut [u32],
     scales: &'a mut [f32],
 }
 
@@ -88,80 +97,71 @@ impl<S: Source> Task for PackTile<'_, S> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        for (i, row) in self.rows.enumerate() {
-            self.source.fill::<FMA>(row, self.line.values_mut());
-            self.scales[i] = self.line.convert();
-            for (unit, &converted) in self.units.iter_mut().zip(&self.line.units) {
-                unit[i] = converted;
-            }
+        let (n_units, n_values) = (self.lines.len() / MR, self.values.len() / self.rows.len());
+        self.source.fill::<FMA>(self.rows, self.values);
+        let values = self.values.chunks_exact(n_values);
+        let lines = self.lines.chunks_exact_mut(n_units);
+        for ((values, scale), line) in values.zip(self.scales).zip(lines) {
+            *scale = convert(values, self.precision, line);
         }
     }
 }
 
-/// One row on its way into units.
-///
-/// It is converted as a whole before it is spread over a tile, so that the conversion is vector
-/// code.
-#[derive(Debug)]
-pub(super) struct Line {
-    /// Zeros after the last value.
-    values: Vec<f32>,
-    n_values: usize,
-    pub(super) units: Vec<u32>,
-    precision: Precision,
+/// Turns values into units, the last filled up with zeros; returns what one step of an int8
+/// stands for.
+#[inline(always)]
+pub(super) fn convert(values: &[f32], precision: Precision, units: &mut [u32]) -> f32 {
+    match precision {
+        Precision::F32 => {
+            for (unit, value) in units.iter_mut().zip(values) {
+                *unit = value.to_bits();
+            }
+            1.0
+        }
+        Precision::Bf16 => {
+            let (pairs, rest) = values.as_chunks::<2>();
+            for (unit, pair) in units.iter_mut().zip(pairs) {
+                *unit = bf16_pair(pair[0], pair[1]);
+            }
+            if let ([last], Some(unit)) = (rest, units.last_mut()) {
+                *unit = bf16_pair(*last, 0.0);
+            }
+            1.0
+        }
+        Precision::Int8 => {
+            let scale = step_of(values);
+            let steps = 1.0 / scale;
+            let (fours, rest) = values.as_chunks::<4>();
+            for (unit, four) in units.iter_mut().zip(fours) {
+                *unit = int8_four(*four, steps);
+            }
+            if let ([_, ..], Some(unit)) = (rest, units.last_mut()) {
+                let mut four = [0.0; 4];
+                four[..rest.len()].copy_from_slice(rest);
+                *unit = int8_four(four, steps);
+            }
+            scale
+        }
+    }
 }
 
-impl Line {
-    pub(super) fn new(precision: Precision, n_values: usize) -> Self {
-        let n_units = n_values.div_ceil(precision.per_unit());
-        Self {
-            values: vec![0.0; n_units * precision.per_unit()],
-            n_values,
-            units: vec![0; n_units],
-            precision,
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values[..self.n_values]
-    }
-
-    /// Turns the values into units; returns what one step of an int8 stands for.
-    #[inline(always)]
-    pub(super) fn convert(&mut self) -> f32 {
-        match self.precision {
-            Precision::F32 => {
-                for (unit, value) in self.units.iter_mut().zip(&self.values) {
-                    *unit = value.to_bits();
-                }
-                1.0
-            }
-            Precision::Bf16 => {
-                let pairs = self.values.as_chunks::<2>().0;
-                for (unit, pair) in self.units.iter_mut().zip(pairs) {
-                    *unit = bf16_pair(pair[0], pair[1]);
-                }
-                1.0
-            }
-            Precision::Int8 => {
-                let scale = step_of(&self.values);
-                let steps = 1.0 / scale;
-                let fours = self.values.as_chunks::<4>().0;
-                for (unit, four) in self.units.iter_mut().zip(fours) {
-                    let bytes = four.map(|x| (quantised(x * steps) + INT8_ZERO).cast_unsigned());
-                    *unit = bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24;
-                }
-                scale
-            }
-        }
-    }
+/// Returns four activations as u8, the first in the lowest byte.
+#[inline(always)]
+fn int8_four(four: [f32; 4], steps: f32) -> u32 {
+    let bytes = four.map(|x| (quantised(x * steps) + INT8_ZERO).cast_unsigned());
+    bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24
 }
 
 /// Returns two values as bf16, the first in the low half.
 #[inline(always)]
 pub(super) fn bf16_pair(even: f32, odd: f32) -> u32 {
     bf16_bits(even) | bf16_bits(odd) << 16
+}
+
+/// `bf16_pair` of numbers in 0..=1, rounded half up: a tie is off by no more than a tie may be.
+#[inline(always)]
+pub(super) fn bf16_pair_of_shares(even: f32, odd: f32) -> u32 {
+    (even.to_bits() + 0x8000) >> 16 | ((odd.to_bits() + 0x8000) & 0xffff_0000)
 }
 
 /// Returns what one of 127 steps to the largest magnitude stands for.

@@ -41,13 +41,6 @@ impl Noise {
     }
 }
 
-fn kernel_sets() -> Vec<Kernels> {
-    #[cfg(target_arch = "x86_64")]
-    return Kernels::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    vec![Kernels::portable()]
-}
-
 /// A row-major matrix as a source of rows.
 struct Matrix<'a> {
     values: &'a [f32],
@@ -56,8 +49,8 @@ struct Matrix<'a> {
 
 impl Source for Matrix<'_> {
     #[inline(always)]
-    fn fill<const FMA: bool>(&self, row: usize, line: &mut [f32]) {
-        line.copy_from_slice(&self.values[row * self.width..][..self.width]);
+    fn fill<const FMA: bool>(&self, rows: std::ops::Range<usize>, lines: &mut [f32]) {
+        lines.copy_from_slice(&self.values[rows.start * self.width..][..lines.len()]);
     }
 }
 
@@ -170,14 +163,18 @@ proptest! {
             let bias = Lanes(std::array::from_fn(|_| noise.value()));
             let start = match precision {
                 Precision::Int8 => Start::ZERO,
-                _ => Start { is_sum, bias: &bias },
+                _ => Start {
+                    is_sum,
+                    bias: &bias,
+                    ahead: &panel[k / 2..],
+                },
             };
             let before: Vec<Lanes> = (0..n_rows)
                 .map(|_| Lanes(std::array::from_fn(|_| noise.value())))
                 .collect();
             let mut expected = before.clone();
             Kernels::portable().tile(precision)(&rows, &panel, start, &mut expected);
-            for kernels in kernel_sets() {
+            for kernels in Kernels::available() {
                 let mut out = before.clone();
                 kernels.tile(precision)(&rows, &panel, start, &mut out);
                 for (got, want) in out.iter().zip(&expected) {
@@ -188,6 +185,21 @@ proptest! {
                             prop_assert!((got.0[j] - want.0[j]).abs() <= 2e-5, "{kernels:?}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_interleaved_alike_by_every_instruction_set(n_units in 1..70_usize, seed: u64) {
+        let mut noise = Noise(seed);
+        let lines: Vec<u32> = (0..MR * n_units).map(|_| noise.bits()).collect();
+        for kernels in Kernels::available() {
+            let mut units = vec![[0; MR]; n_units];
+            (kernels.interleave)(&lines, &mut units);
+            for (k, unit) in units.iter().enumerate() {
+                for (i, &unit) in unit.iter().enumerate() {
+                    prop_assert_eq!(unit, lines[i * n_units + k]);
                 }
             }
         }
@@ -210,7 +222,7 @@ proptest! {
         ];
         for finish in finishes {
             let wanted = wanted(finish, factors, [m, n, k]);
-            for kernels in kernel_sets() {
+            for kernels in Kernels::available() {
                 for precision in ALL {
                     let got = product(&kernels, precision, finish, factors, [m, n, k]);
                     for (&got, want) in got.iter().zip(&wanted) {
@@ -255,7 +267,7 @@ proptest! {
             first_row += n_tokens;
         }
         let wanted = plain_attention(&qkv, n_heads, width, &spans);
-        for kernels in kernel_sets() {
+        for kernels in Kernels::available() {
             for (precision, tolerance) in [(Precision::F32, 3e-6), (Precision::Bf16, 2e-2)] {
                 let mut out = Attended { values: Vec::new(), n_heads };
                 attend(&kernels, precision, &panels, &spans, &mut out);

@@ -92,7 +92,7 @@ impl PlaneInput {
         } else if newer.exists() {
             let mut whole: Value = read_json(&newer)?;
             let inner = whole.get_mut("image_processor").map(Value::take);
-            let inner = inner.map(|inner| Processor::deserialize(inner));
+            let inner = inner.map(Processor::deserialize);
             let inner = inner.transpose().map_err(|error| {
                 let found = shown(&error.to_string());
                 Error::malformed(&newer, found, "the fields that the library writes")
@@ -103,7 +103,7 @@ impl PlaneInput {
         };
         let usual = Self::usual(image, patch, stats);
         let wanted = match processor {
-            Some(processor) => processor.wanted(usual)?,
+            Some(processor) => processor.wanted(&usual)?,
             None => usual,
         };
         wanted.check(&path)
@@ -222,8 +222,9 @@ impl PlaneInput {
 }
 
 impl Processor {
-    fn wanted(self, usual: PlaneInput) -> Result<PlaneInput> {
-        let class = self.image_processor_type.or(self.feature_extractor_type);
+    fn wanted(&self, usual: &PlaneInput) -> Result<PlaneInput> {
+        let class = self.image_processor_type.as_ref();
+        let class = class.or(self.feature_extractor_type.as_ref());
         // The library's ViT classes resize to a square, bilinearly; the others keep the aspect.
         let is_vit = class.is_some_and(|class| class.contains("ViT"));
         let size = match (self.do_resize, self.size) {
@@ -277,7 +278,7 @@ impl Processor {
             crop,
             white,
             stats,
-            ..usual
+            ..usual.clone()
         })
     }
 }

@@ -145,7 +145,11 @@ fn the_fingerprint_knows_values_names_shapes_and_recipe_but_not_files() {
 #[test]
 fn long_tensors_are_converted_and_hashed_whole() {
     let n = 3 * CHUNK + 17;
-    let values: Vec<f32> = (0..n).map(|i| f32::from(i as u16) / 7.0).collect();
+    let values: Vec<f32> = (0_u16..1000)
+        .cycle()
+        .take(n)
+        .map(|i| f32::from(i) / 7.0)
+        .collect();
     let fingerprint = |values: &[f32]| {
         let (_folder, path) = saved(&[f32s("long", &[n], values)]);
         let mut weights = Weights::open(&path).unwrap();

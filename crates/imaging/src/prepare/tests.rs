@@ -283,3 +283,45 @@ proptest! {
         prop_assert!(input.values().iter().all(|v| (0.0..=1.0).contains(v)));
     }
 }
+
+#[test]
+fn planes_keep_their_size_and_the_window_of_the_whole_object() {
+    let values = (0_u8..24).map(f32::from).collect();
+    let volume = Volume::new(values, [1, 4, 2, 3], Kind::Volume).unwrap();
+    let planes = scaled_planes(&volume, [0.0, 100.0], &[3, 0]).unwrap();
+    assert_eq!(planes.shape(), [1, 2, 2, 3]);
+    let wanted = [18, 19, 20, 21, 22, 23, 0, 1, 2, 3, 4, 5].map(|x: u8| f32::from(x) / 23.0);
+    for (found, wanted) in planes.values().iter().zip(wanted) {
+        assert!((found - wanted).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn planes_of_colour_keep_three_channels_and_of_grey_one() {
+    let values: Vec<f32> = (0_u8..24).map(f32::from).collect();
+    let mut volume = Volume::new(values.clone(), [3, 2, 2, 2], Kind::Video).unwrap();
+    volume.full_scale = Some(100.0);
+    let planes = scaled_planes(&volume, [0.5, 99.5], &[1]).unwrap();
+    assert_eq!(planes.shape(), [3, 1, 2, 2]);
+    assert!((planes.values()[4] - 0.12).abs() < 1e-6);
+    let grey = Volume::new(values[..8].repeat(3), [3, 2, 2, 2], Kind::Video).unwrap();
+    let planes = scaled_planes(&grey, [0.5, 99.5], &[0, 1, 1]).unwrap();
+    assert_eq!(planes.shape(), [1, 3, 2, 2]);
+}
+
+#[test]
+fn planes_that_are_not_there_are_refused() {
+    let volume = Volume::new(vec![0.0; 8], [1, 2, 2, 2], Kind::Volume).unwrap();
+    assert!(scaled_planes(&volume, [0.5, 99.5], &[2]).is_err());
+    assert!(scaled_planes(&volume, [0.5, 99.5], &[]).is_err());
+    assert!(scaled_planes(&volume, [99.5, 0.5], &[0]).is_err());
+    assert!(scaled_planes(&volume, [f64::NAN, 99.5], &[0]).is_err());
+}
+
+#[test]
+fn square_sides_count_in_the_finer_spacing() {
+    let mut volume = Volume::new(vec![0.0; 12], [1, 1, 3, 4], Kind::Image).unwrap();
+    assert_eq!(square_sides(&volume).map(as_index), [3, 4]);
+    volume.spacing = [None, Some(1.0), Some(0.5)];
+    assert_eq!(square_sides(&volume).map(as_index), [6, 4]);
+}
