@@ -2,6 +2,17 @@
 //!
 //! Owns the SIMD kernels and the reading of weights; knows no gradients and no disk layout but
 //! that of models.
+//!
+//! ```
+//! use m3ret_encoder::{Model, RunOptions};
+//! use m3ret_imaging::{Kind, Volume};
+//!
+//! let picture = Volume::new((0..64 * 64).map(|i| (i % 64) as f32).collect(), [1, 1, 64, 64], Kind::Image)?;
+//! let model = Model::random("tiny", 0, &RunOptions::default())?;
+//! let vectors = model.embed(&[&model.prepare(&picture)?])?;
+//! assert_eq!(vectors[0].len(), model.width());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod config;
 mod error;
