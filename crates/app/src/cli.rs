@@ -170,7 +170,7 @@ pub(crate) struct ModelArguments {
     pub(crate) precision: PrecisionChoice,
 
     /// Threads of the network [default: the number of cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -206,7 +206,7 @@ pub(crate) struct ReadArguments {
     pub(crate) frames: Option<Frames>,
 
     /// Reading threads; check and embed hold one object each [default: the number of cores]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = thread_count)]
     pub(crate) jobs: Option<NonZeroUsize>,
 
     /// Raise or lower what one object may cost, e.g. voxels=4G
@@ -323,6 +323,15 @@ impl ReadArguments {
     }
 }
 
+/// More threads than this only take each other's time, until the machine answers nobody.
+const MAX_THREADS: usize = 512;
+
+fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok();
+    let count = count.filter(|count: &NonZeroUsize| count.get() <= MAX_THREADS);
+    count.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} is wanted"))
+}
+
 fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
@@ -375,6 +384,14 @@ mod tests {
         assert_eq!(layout("b.pq"), Some(Layout::Parquet));
         for wrong in ["", "npy", "b.csv", "b.npy.gz", ".npy"] {
             assert_eq!(layout(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn threads_are_a_number_that_a_machine_can_bear() {
+        assert_eq!(thread_count("512"), Ok(NonZeroUsize::new(512).unwrap()));
+        for wrong in ["0", "513", "100000", "-1", "", "two"] {
+            assert!(thread_count(wrong).is_err(), "{wrong}");
         }
     }
 
