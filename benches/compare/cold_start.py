@@ -1,13 +1,13 @@
 """Time and memory from nothing to the first embedding, with a model folder of ViT-B's size.
 
 Writes a ViT-B with random weights as transformers saves it (config.json, model.safetensors, 346 MB
-of f32), then starts each program anew several times, in turn: m3ret in each precision, and PyTorch
-reading the same folder, both as plain modules and by transformers' `from_pretrained`. Wall time is
-from exec to the first vector; beside it the time of only reading the file, from the page cache, and
-the largest resident memory, mapped pages of the file included.
+of f32), then starts each program anew several times, in turn: `m3ret embed` of one image in each
+precision, and one forward pass of PyTorch with the same folder, as plain modules and by
+transformers' `from_pretrained`. Wall time is that of the whole process; beside it the time of only
+reading the file, from the page cache, and the largest resident memory, mapped pages included.
 
 Run from the repository root, in a Python with torch, transformers and safetensors:
-    cargo build --release -p m3ret-encoder --example embed_one
+    cargo build --release -p m3ret
     python benches/compare/cold_start.py
 """
 
@@ -82,17 +82,18 @@ def png(side=224):
 def start(command):
     """Runs a command; returns wall seconds, CPU seconds and peak MiB."""
     begun = time.perf_counter()
-    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - begun
     if status:
-        sys.exit(f"{command[0]} failed")
+        sys.exit(f"failed: {command}")
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default=TARGET / "release" / "examples" / "embed_one")
+    parser.add_argument("--binary", default=TARGET / "release" / "m3ret")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
@@ -102,12 +103,13 @@ def main():
         python = [sys.executable, "-c"]
         subprocess.run([*python, SAVE, folder], check=True, capture_output=True)
         weights = Path(folder, "model.safetensors")
-        ours = [options.binary, folder]
+        ours = [options.binary, "embed", image, "--model", folder, "--threads", options.threads,
+                "--out", Path(folder, "vector.npy"), "--precision"]
         commands = {
             "reading the file": ["dd", f"if={weights}", "of=/dev/null", "bs=1M", "status=none"],
-            "m3ret f32": [*ours, "f32", options.threads, image],
-            "m3ret bf16": [*ours, "bf16", options.threads, image],
-            "m3ret int8": [*ours, "int8", options.threads, image],
+            "m3ret f32": [*ours, "f32"],
+            "m3ret bf16": [*ours, "bf16"],
+            "m3ret int8": [*ours, "int8"],
             "importing PyTorch alone": [*python, "import torch"],
             "PyTorch, transformers": [*python, FROM_PRETRAINED, folder, options.threads],
             "PyTorch, plain modules": [*python, PLAIN_MODULES, folder, options.threads,

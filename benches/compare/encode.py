@@ -148,7 +148,6 @@ def tables(report):
         }
         if n_threads == 1:
             cells["10^9 operations a second (share of the core's peak)"] = rate
-        else:
             cells[f"Peak memory MiB, {on}"] = lambda row, _: f"{row['peak_mib']:.0f}"
         by_engine = {}
         for title, case in cases.items():

@@ -6,7 +6,7 @@ vector to its f32 twin (smallest and median), the same after the mean f32 vector
 modality + body_part among the other patients' items, with its change in points.
 
 Run from the repository root, in a Python with numpy:
-    cargo build --release -p m3ret-encoder --example embed_one
+    cargo build --release -p m3ret
     python benches/compare/precision.py MANIFEST.csv [--model random:base] [--n 240]
 """
 
@@ -15,6 +15,7 @@ import csv
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -38,15 +39,18 @@ def sample(manifest, n_rows, dims):
     return mixed[:n_rows]
 
 
-class Embedder:
-    def __init__(self, binary, model, precision):
-        self.child = subprocess.Popen([binary, model, precision, "1", "-"], text=True,
-                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def embed(self, path):
-        self.child.stdin.write(f"{path}\n")
-        self.child.stdin.flush()
-        return np.array(self.child.stdout.readline().split(), dtype=np.float32)
+def embed(binary, model, precision, rows, folder):
+    """One vector a row, NaN where the object was refused."""
+    table, out = folder / "sample.csv", folder / f"{precision}.npy"
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    command = [binary, "embed", table, "--model", model, "--precision", precision, "--out", out]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if not out.exists():
+        sys.exit(f"{binary} embed failed: {done.stderr}")
+    return np.load(out)
 
 
 def cosines(ours, reference):
@@ -71,20 +75,20 @@ def main():
     parser.add_argument("--model", default="random:base")
     parser.add_argument("--n", type=int, default=240, help="objects to embed")
     parser.add_argument("--dims", nargs="+", default=["2d", "3d"])
-    parser.add_argument("--binary", default=TARGET / "release" / "examples" / "embed_one")
+    parser.add_argument("--binary", default=TARGET / "release" / "m3ret")
     options = parser.parse_args()
 
-    embedders = [Embedder(options.binary, options.model, p) for p in PRECISIONS]
-    rows, vectors = [], []
-    for row in sample(options.manifest, options.n, options.dims):
-        path = options.manifest.parent / row["path"]
-        of_row = [embedder.embed(path) for embedder in embedders]
-        if all(len(vector) for vector in of_row):
-            rows.append(row)
-            vectors.append(of_row)
-    if not rows:
+    rows = sample(options.manifest, options.n, options.dims)
+    for row in rows:
+        row["path"] = str((options.manifest.parent / row["path"]).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = np.array([embed(options.binary, options.model, p, rows, Path(folder))
+                            for p in PRECISIONS])  # [precision, row, width]
+    is_there = np.isfinite(vectors).all((0, 2))
+    if not is_there.any():
         sys.exit("nothing could be embedded")
-    vectors = np.array(vectors).transpose(1, 0, 2)  # [precision, row, width]
+    rows = [row for row, there in zip(rows, is_there) if there]
+    vectors = vectors[:, is_there]
     reference = vectors[0]
     mean = reference.mean(0)
     reference_hits = hits(reference, rows)

@@ -1,8 +1,8 @@
 //! Measures what one core computes at most, in 10^9 operations a second: `f32 bf16 int8`.
 //!
-//! Loops of multiply-adds that touch no memory: 12 sums, and each step adds
-//! the product of the same register to all. Best of five runs of about 50 ms each; 0 where the CPU
-//! lacks the instruction.
+//! Loops of multiply-adds that touch no memory: 12 sums, and each step adds the product of the same
+//! register to all. Best of 80 runs of a few ms, so that some run undisturbed on a busy machine; 0
+//! where the CPU lacks the instruction.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its caller")]
 
@@ -39,8 +39,8 @@ fn main() {
 /// Returns 10^9 operations a second of `run`, which does that many steps of `N_SUMS` instructions.
 #[cfg(target_arch = "x86_64")]
 fn best(per_instruction: u32, run: fn(u64) -> f32) -> f64 {
-    const N_STEPS: u64 = 8_000_000;
-    let rates = (0..5).map(|_| {
+    const N_STEPS: u64 = 1_000_000;
+    let rates = (0..80).map(|_| {
         let started = std::time::Instant::now();
         std::hint::black_box(run(N_STEPS));
         let n_operations = N_STEPS as f64 * x86::N_SUMS as f64 * f64::from(per_instruction);
