@@ -42,15 +42,13 @@ pub(crate) enum Isa {
 /// The kernels of one CPU.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kernels {
-    pub(crate) isa: Isa,
+    isa: Isa,
     f32: TileFn,
     bf16: TileFn,
     int8: TileFn,
     pub(crate) interleave: InterleaveFn,
     /// Products of bf16 are as fast as the hardware's own, not emulated.
-    pub(crate) has_bf16: bool,
-    /// So are those of int8.
-    pub(crate) has_int8: bool,
+    has_bf16: bool,
 }
 
 /// A loop worth compiling for several instruction sets; `run` must be `#[inline(always)]`.
@@ -70,7 +68,6 @@ impl Kernels {
             int8: portable::tile_int8,
             interleave: portable::interleave,
             has_bf16: false,
-            has_int8: false,
         }
     }
 
@@ -115,13 +112,14 @@ impl Kernels {
             ..avx2
         };
         all.push(avx512);
-        if is_x86_feature_detected!("avx512vnni") {
-            (avx512.int8, avx512.has_int8) = (super::avx512::tile_int8, true);
+        let has_int8 = is_x86_feature_detected!("avx512vnni");
+        if has_int8 {
+            avx512.int8 = super::avx512::tile_int8;
         }
         if is_x86_feature_detected!("avx512bf16") {
             (avx512.bf16, avx512.has_bf16) = (super::avx512::tile_bf16, true);
         }
-        if avx512.has_int8 || avx512.has_bf16 {
+        if has_int8 || avx512.has_bf16 {
             all.push(avx512);
         }
         all

@@ -14,6 +14,9 @@ const K_BLOCK: usize = 768;
 /// second-level cache. 17 tiles, so that the 197 tokens of a ViT-B/16 are one block.
 const ROW_BLOCK: usize = 17 * MR;
 
+/// Values along K whose products of u8 and i8 an i32 holds, whatever they are.
+const MAX_INT8_INPUTS: usize = 1 << 16;
+
 /// A linear layer `y = W x + b`, packed: [ceil(N / NR)][units of K][NR].
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -64,7 +67,7 @@ impl Activation {
 }
 
 impl Linear {
-    /// Packs a weight matrix.
+    /// Packs a weight matrix; in bf16 instead of int8 where sums of int8 might not fit.
     ///
     /// # Shapes
     /// `weight` [N, K], row-major; `bias` [N], zeros if there is none.
@@ -74,6 +77,10 @@ impl Linear {
         [n_outputs, n_inputs]: [usize; 2],
         bias: Option<&[f32]>,
     ) -> Self {
+        let precision = match precision {
+            Precision::Int8 if n_inputs > MAX_INT8_INPUTS => Precision::Bf16,
+            other => other,
+        };
         let per_unit = precision.per_unit();
         let n_units = n_inputs.div_ceil(per_unit);
         let n_panels = n_outputs.div_ceil(NR);

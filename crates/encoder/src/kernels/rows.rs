@@ -164,10 +164,13 @@ pub(super) fn bf16_pair_of_shares(even: f32, odd: f32) -> u32 {
     (even.to_bits() + 0x8000) >> 16 | ((odd.to_bits() + 0x8000) & 0xffff_0000)
 }
 
-/// Returns what one of 127 steps to the largest magnitude stands for.
+/// Returns what one of 127 steps to the largest magnitude stands for; NaN if a value is not
+/// finite, so that no made-up number takes its place.
 #[inline(always)]
 pub(super) fn step_of(values: &[f32]) -> f32 {
     let mut most = [0.0_f32; 16];
+    // 0 as long as all values are finite, else NaN.
+    let mut zeros = [0.0_f32; 16];
     let (chunks, rest) = values.as_chunks::<16>();
     for chunk in chunks {
         for i in 0..16 {
@@ -177,14 +180,22 @@ pub(super) fn step_of(values: &[f32]) -> f32 {
             } else {
                 most[i]
             };
+            zeros[i] += chunk[i] * 0.0;
         }
     }
     let largest = most
         .into_iter()
         .chain(rest.iter().map(|value| value.abs()))
         .fold(0.0_f32, f32::max);
-    // A line of zeros has no scale, and its products are 0.
-    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+    let zero = zeros.iter().sum::<f32>() + rest.iter().map(|value| value * 0.0).sum::<f32>();
+    if zero.is_nan() {
+        f32::NAN
+    } else if largest < 127.0 * f32::MIN_POSITIVE {
+        // Nothing, or nearly: a step would have no reciprocal, and the products are 0.
+        1.0
+    } else {
+        largest / 127.0
+    }
 }
 
 /// Rounds to the nearest integer in -127..=127.

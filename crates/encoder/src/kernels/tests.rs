@@ -379,7 +379,7 @@ fn a_row_that_is_not_finite_spoils_no_other_row() {
     let mut noise = Noise(3);
     let [mut rows, weight, bias, before] = [m * k, n * k, n, m * n].map(|len| noise.values(len));
     let kernels = Kernels::detect();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in ALL {
         let shape = [m, n, k];
         let clean = product(
             &kernels,
@@ -408,6 +408,28 @@ fn a_row_that_is_not_finite_spoils_no_other_row() {
         }
         rows[5 * k] = kept;
     }
+}
+
+#[test]
+fn int8_of_nearly_nothing_is_nothing() {
+    for value in [0.0, 1e-45, -1e-40, 1e-37] {
+        let (rows, weight) = ([value; 40], [1.0; 40]);
+        let shape = [1, 1, 40];
+        for factors in [[&rows[..], &weight], [&weight, &rows]] {
+            let factors = [factors[0], factors[1], &[0.0], &[0.0]];
+            let kernels = Kernels::detect();
+            let got = product(&kernels, Precision::Int8, Finish::Store, factors, shape);
+            assert!(got[0].abs() <= 1e-35, "{value}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn int8_gives_way_where_sums_would_not_fit() {
+    let k = (1 << 16) + 1;
+    let (ones, bias) = (vec![1.0; k], [0.0]);
+    let linear = Linear::pack(Precision::Int8, &ones, [1, k], Some(&bias));
+    assert_eq!(linear.precision(), Precision::Bf16);
 }
 
 #[test]
