@@ -10,7 +10,7 @@ Run from the repository root, in a Python with torch onnx onnxscript onnxruntime
     python benches/compare/encode.py --json encode.json
 Set CARGO_TARGET_DIR if the build did, or give --binaries, the folder of embed_bench and
 machine_peak. `--from encode.json` prints the tables of an earlier run again, and
-`--docs docs/benchmarks.md` puts them there. The first run exports the networks, which takes minutes;
+`--docs docs/benchmarks.md` puts them there. The first run exports the networks, taking minutes;
 `--exports FOLDER` keeps them for the next.
 """
 

@@ -98,9 +98,12 @@ def main():
     for precision, ours in zip(PRECISIONS, vectors):
         plain, centred = cosines(ours, reference), cosines(ours - mean, reference - mean)
         found = hits(ours, rows)
+        hit, change = "none", "none"  # without a query there is nothing to say
+        if len(found):
+            hit = f"{found.mean():.3f}"
+            change = f"{100 * (found.mean() - reference_hits.mean()):+.2f}"
         print(f"| {precision} | {plain.min():.5f} | {np.median(plain):.5f} | {centred.min():.4f} "
-              f"| {np.median(centred):.4f} | {found.mean():.3f} "
-              f"| {100 * (found.mean() - reference_hits.mean()):+.2f} "
+              f"| {np.median(centred):.4f} | {hit} | {change} "
               f"| {(found != reference_hits).sum()} |")
 
 
