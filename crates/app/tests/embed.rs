@@ -438,16 +438,31 @@ fn what_changed_since_a_killed_run_is_embedded_anew() {
     run(root, &[&SLOW[..], &["w.npy"]].concat());
     let files = ["v.npy", "w.npy"].map(|name| std::fs::read(root.join(name)).unwrap());
     assert!(files[0] == files[1]);
+}
+
+#[test]
+fn work_of_another_model_is_not_lost_without_asking() {
+    let folder = pictures();
+    let root = folder.path();
     kill(root, "x.npy");
+    let work = root.join("x.npy.part");
+    let before = names_in(&work);
     let words = ["in", "--model", "pixels", "-o", "x.npy"];
-    let (code, stdout, stderr) = embed(root, &words);
+    let (code, _, stderr) = embed(root, &words);
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("its work is of another model (random:tiny:0, now pixels:32); "),
+        "{stderr}"
+    );
+    assert_eq!(names_in(&work), before);
+    let (code, stdout, stderr) = embed(root, &[&words[..], &["--restart"]].concat());
     assert_eq!(code, 0);
     assert_eq!(
         stderr,
-        "m3ret: x.npy.part was of another model: starting anew\n"
+        "m3ret: removed what was in x.npy.part: starting anew\n"
     );
     assert!(
-        stdout.starts_with("47 vectors of 1024 numbers: x.npy\n"),
+        stdout.starts_with("48 vectors of 1024 numbers: x.npy\n"),
         "{stdout}"
     );
 }

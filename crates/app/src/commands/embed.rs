@@ -25,7 +25,7 @@ use crate::model_name;
 use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
 use items::{Item, Listing, list};
-use shards::{Found, Kept, Place, Settings, Shards};
+use shards::{Found, Kept, Opening, Place, Settings, Shards};
 use told::{Summary, Teller, refused_reports};
 use work::{Tools, embed_all};
 
@@ -189,8 +189,11 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
         width: model.width(),
         reading: format!("{options:?}"),
     };
-    let save_every = Duration::from_secs(arguments.save_every);
-    let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, save_every)?;
+    let opening = Opening {
+        save_every: Duration::from_secs(arguments.save_every),
+        is_restart: arguments.restart,
+    };
+    let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, opening)?;
     let n_new = tell_found(&listing.items, &kept, &found, (&outputs, &progress));
     progress.count(n_new);
     let start = Instant::now();
@@ -279,7 +282,7 @@ fn tell_found(
                 ));
             }
         }
-        Found::Other { what } => progress.note(&format!("{work} was of {what}: starting anew")),
+        Found::Removed => progress.note(&format!("removed what was in {work}: starting anew")),
     }
     n_new
 }

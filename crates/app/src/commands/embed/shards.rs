@@ -23,7 +23,7 @@ const MAGIC: &[u8; 8] = b"m3shard1";
 /// Items of one shard; with `--save-every`, whichever comes first.
 const MAX_ITEMS: usize = 1024;
 
-/// What decides about every vector; a work folder of other settings is emptied.
+/// What decides about every vector; work of other settings is refused, not mixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub(super) format: u32,
@@ -42,10 +42,8 @@ pub(super) enum Found {
     Items {
         n_damaged: usize,
     },
-    /// It was made with other settings, so it was removed.
-    Other {
-        what: &'static str,
-    },
+    /// It was removed, as asked for.
+    Removed,
 }
 
 /// Where the vector of a row lies.
@@ -74,6 +72,14 @@ struct Embedded {
     rows: Vec<Facts>,
 }
 
+/// How a work folder is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub(super) save_every: Duration,
+    /// Earlier work is removed instead of gone on with.
+    pub(super) is_restart: bool,
+}
+
 /// The open work folder.
 pub(super) struct Shards {
     folder: PathBuf,
@@ -95,7 +101,7 @@ impl Shards {
     pub(super) fn open(
         folder: &Path,
         settings: &Settings,
-        save_every: Duration,
+        opening: Opening,
     ) -> anyhow::Result<(Self, Kept, Found)> {
         let doing = || format!("opening the work folder {}", folder.display());
         refuse_foreign(folder).with_context(doing)?;
@@ -109,7 +115,7 @@ impl Shards {
         let mut shards = Self {
             folder: folder.to_owned(),
             width: settings.width,
-            save_every,
+            save_every: opening.save_every,
             current: 0,
             header: Header {
                 width: settings.width,
@@ -120,25 +126,37 @@ impl Shards {
             open: None,
             _lock: lock,
         };
-        let (kept, found) = shards.take_over(settings).with_context(doing)?;
+        let (kept, found) = shards
+            .take_over(settings, opening.is_restart)
+            .with_context(doing)?;
         Ok((shards, kept, found))
     }
 
-    /// Reads the shards of an earlier run, or removes them if it had other settings.
-    fn take_over(&mut self, settings: &Settings) -> anyhow::Result<(Kept, Found)> {
+    /// Reads the shards of an earlier run; fails if it had other settings.
+    fn take_over(
+        &mut self,
+        settings: &Settings,
+        is_restart: bool,
+    ) -> anyhow::Result<(Kept, Found)> {
         let path = self.folder.join("settings.json");
         let earlier = std::fs::read(&path)
             .ok()
             .and_then(|text| serde_json::from_slice::<Settings>(&text).ok());
         let numbers = self.numbers()?;
-        let differs = match &earlier {
-            _ if numbers.is_empty() => None,
-            Some(earlier) => settings.differs_from(earlier),
-            None => Some("settings that cannot be read"),
-        };
-        if differs.is_some() {
-            for number in numbers {
+        if is_restart {
+            for &number in &numbers {
                 std::fs::remove_file(self.path(number))?;
+            }
+        } else if !numbers.is_empty() {
+            let what = match &earlier {
+                Some(earlier) => settings.difference_from(earlier),
+                None => Some("settings that cannot be read".to_owned()),
+            };
+            if let Some(what) = what {
+                anyhow::bail!(
+                    "its work is of {what}; run the same command as before to go on with it, \
+                     or add --restart to remove it and begin anew"
+                );
             }
         }
         if earlier.as_ref() != Some(settings) {
@@ -146,11 +164,10 @@ impl Shards {
                 Ok(serde_json::to_writer_pretty(out, settings)?)
             })?;
         }
-        if let Some(what) = differs {
-            return Ok((Kept::new(), Found::Other { what }));
+        if is_restart && !numbers.is_empty() {
+            return Ok((Kept::new(), Found::Removed));
         }
         let (mut kept, mut n_damaged) = (Kept::new(), 0);
-        let numbers = self.numbers()?;
         for &number in &numbers {
             self.current = number + 1;
             match self.read(number) {
@@ -292,20 +309,39 @@ impl Shards {
 }
 
 impl Settings {
-    /// Names the first setting that is not the same.
-    fn differs_from(&self, other: &Self) -> Option<&'static str> {
-        if self.fingerprint != other.fingerprint {
-            Some("another model")
+    /// Names the first setting that is not the same, as it was and as it is now.
+    fn difference_from(&self, other: &Self) -> Option<String> {
+        let (what, was, is) = if self.fingerprint != other.fingerprint {
+            let (was, is) = (other.fingerprint.clone(), self.fingerprint.clone());
+            ("another model", was, is)
         } else if self.precision != other.precision {
-            Some("another precision")
+            let (was, is) = (other.precision.clone(), self.precision.clone());
+            ("another precision", was, is)
         } else if self.reading != other.reading {
-            Some("other reading options")
+            let (was, is) = differing_words(&other.reading, &self.reading);
+            ("other reading options", was, is)
         } else if self != other {
-            Some("another version of m3ret")
+            return Some("another version of m3ret".to_owned());
         } else {
-            None
-        }
+            return None;
+        };
+        Some(format!("{what} ({was}, now {is})"))
     }
+}
+
+/// Leaves out the words that two lists have at the same place.
+fn differing_words(one: &str, other: &str) -> (String, String) {
+    let (ones, others): (Vec<&str>, Vec<&str>) =
+        (one.split(", ").collect(), other.split(", ").collect());
+    if ones.len() != others.len() {
+        return (one.to_owned(), other.to_owned());
+    }
+    let pairs = ones
+        .into_iter()
+        .zip(others)
+        .filter(|(one, other)| one != other);
+    let (ones, others): (Vec<&str>, Vec<&str>) = pairs.unzip();
+    (ones.join(", "), others.join(", "))
 }
 
 fn add(kept: &mut Kept, shard: usize, header: Header) {
@@ -368,12 +404,22 @@ mod tests {
             fingerprint: "f".into(),
             precision: "f32".into(),
             width: 2,
-            reading: String::new(),
+            reading: "a: 1, b: 2".into(),
         }
     }
 
+    const GO_ON: Opening = Opening {
+        save_every: Duration::ZERO,
+        is_restart: false,
+    };
+
     fn open(folder: &Path, settings: &Settings) -> (Shards, Kept, Found) {
-        Shards::open(folder, settings, Duration::ZERO).unwrap()
+        Shards::open(folder, settings, GO_ON).unwrap()
+    }
+
+    fn refusal(folder: &Path, settings: &Settings) -> String {
+        let error = Shards::open(folder, settings, GO_ON).err().unwrap();
+        format!("{error:#}")
     }
 
     fn facts(part: &str) -> Facts {
@@ -433,43 +479,56 @@ mod tests {
     }
 
     #[test]
-    fn other_settings_start_anew_and_say_why() {
+    fn work_of_other_settings_stays_unless_a_restart_is_asked_for() {
         type Change = fn(&mut Settings);
         let root = tempfile::tempdir().unwrap();
-        let mut current = settings();
+        let (mut shards, ..) = open(root.path(), &settings());
+        shards.push(Some(1), vec![(facts("a"), vec![0.0; 2])]);
+        shards.save().unwrap();
+        drop(shards);
         let changes: [(Change, &str); 4] = [
-            (|s| s.fingerprint = "g".into(), "another model"),
-            (|s| s.precision = "int8".into(), "another precision"),
-            (|s| s.reading = "frames 3".into(), "other reading options"),
+            (|s| s.fingerprint = "g".into(), "another model (f, now g)"),
+            (
+                |s| s.precision = "int8".into(),
+                "another precision (f32, now int8)",
+            ),
+            (
+                |s| s.reading = "a: 1, b: 3".into(),
+                "other reading options (b: 2, now b: 3)",
+            ),
             (|s| s.width = 3, "another version of m3ret"),
         ];
         for (change, what) in changes {
-            let (mut shards, ..) = open(root.path(), &current);
-            let vector = vec![0.0; current.width];
-            shards.push(Some(1), vec![(facts("a"), vector)]);
-            shards.save().unwrap();
-            drop(shards);
-            change(&mut current);
-            let (_, kept, found) = open(root.path(), &current);
-            assert_eq!((kept.len(), found), (0, Found::Other { what }));
-            assert_eq!(open(root.path(), &current).2, Found::Nothing);
+            let mut other = settings();
+            change(&mut other);
+            let error = refusal(root.path(), &other);
+            assert!(error.contains(what), "{error}");
+            assert!(error.contains("--restart"), "{error}");
         }
+        assert_eq!(open(root.path(), &settings()).1.len(), 1);
+        std::fs::write(root.path().join("settings.json"), "{").unwrap();
+        let error = refusal(root.path(), &settings());
+        assert!(error.contains("settings that cannot be read"), "{error}");
+        let restart = Opening {
+            is_restart: true,
+            ..GO_ON
+        };
+        let (shards, kept, found) = Shards::open(root.path(), &settings(), restart).unwrap();
+        assert_eq!((kept.len(), found), (0, Found::Removed));
+        drop(shards);
+        assert_eq!(open(root.path(), &settings()).2, Found::Nothing);
     }
 
     #[test]
     fn a_folder_of_others_and_one_in_use_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let (shards, ..) = open(root.path(), &settings());
-        let error = Shards::open(root.path(), &settings(), Duration::ZERO)
-            .err()
-            .unwrap();
-        assert!(error.to_string().contains("another m3ret"), "{error}");
+        let error = refusal(root.path(), &settings());
+        assert!(error.contains("another m3ret"), "{error}");
         shards.remove().unwrap();
         let other = tempfile::tempdir().unwrap();
         std::fs::write(other.path().join("thesis.txt"), "").unwrap();
-        let error = Shards::open(other.path(), &settings(), Duration::ZERO)
-            .err()
-            .unwrap();
-        assert!(format!("{error:#}").contains("did not make"), "{error:#}");
+        let error = refusal(other.path(), &settings());
+        assert!(error.contains("did not make"), "{error}");
     }
 }
