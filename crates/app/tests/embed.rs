@@ -497,6 +497,29 @@ fn an_interrupted_run_saves_what_it_has_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_reader_who_leaves_does_not_cost_the_result() {
+    let folder = archive();
+    for (source, expected) in [("in", 1), ("in/b", 0)] {
+        for (name, words) in [("v.npy", &["--json"][..]), ("w.npy", &[])] {
+            let words = [&["embed", source, "--model", "pixels", "-o", name], words].concat();
+            let mut child = m3ret(folder.path(), &words)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            drop(child.stdout.take());
+            let code = child.wait().unwrap().code();
+            assert_eq!(code, Some(expected), "{words:?}");
+        }
+        let files = ["in", "v.npy", "v.npy.rows.csv", "w.npy", "w.npy.rows.csv"];
+        assert_eq!(names_in(folder.path()), files);
+        for name in &files[1..] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn results_inside_the_folder_are_not_embedded() {
     let folder = archive();
     let words = ["in", "--model", "pixels", "-o", "in/v.npy"];
