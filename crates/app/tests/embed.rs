@@ -537,6 +537,22 @@ fn results_inside_the_folder_are_not_embedded() {
 }
 
 #[test]
+fn results_of_earlier_runs_are_not_embedded() {
+    let folder = pictures();
+    let root = folder.path();
+    for out in ["in/00-old.npy", "in/old.safetensors"] {
+        embed(root, &["in", "--model", "pixels", "-o", out]);
+    }
+    kill(root, "in/x.npy");
+    let words = ["in", "--model", "pixels", "-o", "in/v.npy", "--json"];
+    let lines = json_lines(&embed(root, &words).1);
+    let summary = &lines.last().unwrap()["summary"];
+    assert_eq!(summary["n_embedded"], 48);
+    assert_eq!(summary["n_not_images"], 0);
+    assert_eq!(summary["n_refused"], 0);
+}
+
+#[test]
 fn a_result_never_replaces_what_is_read() {
     let folder = manifest();
     std::fs::copy(

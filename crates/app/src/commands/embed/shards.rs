@@ -20,6 +20,9 @@ use crate::output::write_whole;
 
 const MAGIC: &[u8; 8] = b"m3shard1";
 
+/// Says what made the shards, and that the folder is ours.
+const SETTINGS: &str = "settings.json";
+
 /// Items of one shard; with `--save-every`, whichever comes first.
 const MAX_ITEMS: usize = 1024;
 
@@ -138,10 +141,8 @@ impl Shards {
         settings: &Settings,
         is_restart: bool,
     ) -> anyhow::Result<(Kept, Found)> {
-        let path = self.folder.join("settings.json");
-        let earlier = std::fs::read(&path)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Settings>(&text).ok());
+        let path = self.folder.join(SETTINGS);
+        let earlier = settings_in(&self.folder);
         let numbers = self.numbers()?;
         if is_restart {
             for &number in &numbers {
@@ -296,7 +297,7 @@ impl Shards {
         for number in self.numbers().with_context(doing)? {
             std::fs::remove_file(self.path(number)).with_context(doing)?;
         }
-        for name in ["settings.json", "lock"] {
+        for name in [SETTINGS, "lock"] {
             std::fs::remove_file(self.folder.join(name)).with_context(doing)?;
         }
         match std::fs::remove_dir(&self.folder) {
@@ -358,6 +359,16 @@ fn add(kept: &mut Kept, shard: usize, header: Header) {
             kept.insert(key, rows);
         }
     }
+}
+
+/// Says whether a folder is one of ours, whatever it holds the work of.
+pub(super) fn is_work_folder(folder: &Path) -> bool {
+    settings_in(folder).is_some()
+}
+
+fn settings_in(folder: &Path) -> Option<Settings> {
+    let text = std::fs::read(folder.join(SETTINGS)).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 fn number_of(name: &str) -> Option<usize> {
