@@ -576,6 +576,42 @@ fn a_result_never_replaces_what_is_read() {
 }
 
 #[test]
+fn a_name_that_no_file_can_have_is_refused_before_the_work() {
+    let folder = archive();
+    let root = folder.path();
+    for taken in ["d.npy", "e.npy.rows.csv", "f.parquet"] {
+        std::fs::create_dir(root.join(taken)).unwrap();
+    }
+    let before = names_in(root);
+    for out in ["d.npy", "e.npy", "f.parquet"] {
+        let (code, _, stderr) = embed(root, &["in", "--model", "dinosaur", "-o", out]);
+        assert_eq!(code, 1, "{out}");
+        assert!(stderr.contains("is no regular file"), "{stderr}");
+        assert_eq!(names_in(root), before, "{out}");
+    }
+    // A table has no list beside it.
+    std::fs::create_dir(root.join("g.parquet.rows.csv")).unwrap();
+    let words = ["in/b", "--model", "pixels", "-o", "g.parquet"];
+    assert_eq!(embed(root, &words).0, 0);
+}
+
+#[test]
+fn an_older_array_and_its_list_are_replaced_together() {
+    let folder = archive();
+    let root = folder.path();
+    let words = ["in/b", "--model", "pixels", "-o", "v.npy"];
+    assert_eq!(embed(root, &words).0, 0);
+    assert_eq!(
+        embed(root, &["in", "--model", "pixels", "-o", "v.npy"]).0,
+        1
+    );
+    let n_rows = read_npy(&root.join("v.npy")).0[0];
+    let list = std::fs::read_to_string(root.join("v.npy.rows.csv")).unwrap();
+    assert_eq!((n_rows, list.lines().count()), (4, 1 + 4 + 2));
+    assert_eq!(names_in(root), ["in", "v.npy", "v.npy.rows.csv"]);
+}
+
+#[test]
 fn without_a_model_pixels_are_taken_and_it_is_said() {
     let folder = archive();
     let (code, stdout, stderr) = embed(folder.path(), &["in/a.npy", "-o", "v.parquet"]);
