@@ -652,8 +652,9 @@ fn an_unknown_model_and_a_wrong_name_are_told() {
     );
     assert!(stderr.contains("weights/dinosaur"), "{stderr}");
     let (code, _, stderr) = embed(folder.path(), &["in", "-o", "no/v.npy"]);
-    let expected = "m3ret: found no folder no; make it first\n";
+    let expected = "m3ret: no such folder: no; make it first\n";
     assert_eq!((code, stderr.as_str()), (1, expected));
+    assert_eq!(names_in(folder.path()), ["in"]);
     for words in [
         &["in", "-o", "v.csv"][..],
         &["in"],

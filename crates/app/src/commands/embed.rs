@@ -242,7 +242,7 @@ fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Re
     std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
     let folder = outputs.out.parent().unwrap_or(Path::new(""));
     if folder != Path::new("") && !folder.is_dir() {
-        anyhow::bail!("found no folder {}; make it first", folder.display());
+        anyhow::bail!("no such folder: {}; make it first", folder.display());
     }
     let rows = (out.layout != Layout::Parquet).then_some(&outputs.rows);
     for path in [&outputs.out].into_iter().chain(rows) {
