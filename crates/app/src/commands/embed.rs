@@ -185,6 +185,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     let listing = list(&arguments.source, &outputs, &options)?;
     let settings = Settings {
         format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: model.fingerprint().to_owned(),
         precision: precision_name(model.precision()).to_owned(),
         width: model.width(),

@@ -30,6 +30,9 @@ const MAX_ITEMS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub(super) format: u32,
+    /// Of m3ret: another one may prepare images in another way.
+    #[serde(default)]
+    pub(super) version: String,
     pub(super) fingerprint: String,
     pub(super) precision: String,
     pub(super) width: usize,
@@ -321,8 +324,11 @@ impl Settings {
         } else if self.reading != other.reading {
             let (was, is) = differing_words(&other.reading, &self.reading);
             ("other reading options", was, is)
+        } else if self.version != other.version {
+            let (was, is) = (other.version.clone(), self.version.clone());
+            ("another version of m3ret", was, is)
         } else if self != other {
-            return Some("another version of m3ret".to_owned());
+            return Some("another layout of shards".to_owned());
         } else {
             return None;
         };
@@ -412,6 +418,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             format: 1,
+            version: "1.0.0".into(),
             fingerprint: "f".into(),
             precision: "f32".into(),
             width: 2,
@@ -497,7 +504,7 @@ mod tests {
         shards.push(Some(1), vec![(facts("a"), vec![0.0; 2])]);
         shards.save().unwrap();
         drop(shards);
-        let changes: [(Change, &str); 4] = [
+        let changes: [(Change, &str); 5] = [
             (|s| s.fingerprint = "g".into(), "another model (f, now g)"),
             (
                 |s| s.precision = "int8".into(),
@@ -507,7 +514,11 @@ mod tests {
                 |s| s.reading = "a: 1, b: 3".into(),
                 "other reading options (b: 2, now b: 3)",
             ),
-            (|s| s.width = 3, "another version of m3ret"),
+            (
+                |s| s.version = "1.0.1".into(),
+                "another version of m3ret (1.0.0, now 1.0.1)",
+            ),
+            (|s| s.width = 3, "another layout of shards"),
         ];
         for (change, what) in changes {
             let mut other = settings();
