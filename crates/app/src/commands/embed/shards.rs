@@ -6,6 +6,7 @@
 //! (another key, other settings) is left out when the results are put together.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -200,7 +201,7 @@ impl Shards {
     }
 
     fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("shard-{number:06}.m3s"))
+        self.folder.join(shard_name(number))
     }
 
     /// Reads and checks a shard, and returns its header.
@@ -377,9 +378,15 @@ fn settings_in(folder: &Path) -> Option<Settings> {
     serde_json::from_slice(&text).ok()
 }
 
+fn shard_name(number: usize) -> String {
+    format!("shard-{number:06}.m3s")
+}
+
 fn number_of(name: &str) -> Option<usize> {
-    let number = name.strip_prefix("shard-")?.strip_suffix(".m3s")?;
-    number.parse().ok()
+    let digits = name.strip_prefix("shard-")?.strip_suffix(".m3s")?;
+    let number = digits.parse().ok()?;
+    // The next one must have a number too, and each its one name.
+    (number < usize::MAX && shard_name(number) == name).then_some(number)
 }
 
 /// Refuses a folder that somebody else made: nothing in it may be lost.
@@ -387,8 +394,13 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(mut entries) => {
-            let is_ours = entries.next().is_none() || folder.join("lock").exists();
+        Ok(entries) => {
+            let names = entries.map(|entry| Ok(entry?.file_name()));
+            let names = names.collect::<std::io::Result<Vec<OsString>>>()?;
+            let is_shard = |name: &OsString| name.to_str().and_then(number_of).is_some();
+            let is_ours = is_work_folder(folder)
+                || (names.iter().any(|name| name == SETTINGS) && names.iter().any(is_shard))
+                || names.iter().all(|name| is_of_first_moment(folder, name));
             anyhow::ensure!(
                 is_ours,
                 "found a folder that m3ret did not make; rename it, or give the result another name"
@@ -398,9 +410,21 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Says whether a run leaves such a file that is killed before it has written its settings.
+fn is_of_first_moment(folder: &Path, name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    let is_empty = || std::fs::metadata(folder.join("lock")).is_ok_and(|lock| lock.len() == 0);
+    (name == "lock" && is_empty()) || (name.starts_with(".m3ret-") && name.ends_with(".part"))
+}
+
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    // Not even a lock of others is emptied.
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(false);
+    let file = options
+        .open(&path)
+        .with_context(|| format!("creating {}", path.display()))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => anyhow::bail!(
             "another m3ret is working in {}; wait for it, or give the result another name",
@@ -548,9 +572,40 @@ mod tests {
         let error = refusal(root.path(), &settings());
         assert!(error.contains("another m3ret"), "{error}");
         shards.remove().unwrap();
-        let other = tempfile::tempdir().unwrap();
-        std::fs::write(other.path().join("thesis.txt"), "").unwrap();
-        let error = refusal(other.path(), &settings());
-        assert!(error.contains("did not make"), "{error}");
+        for names in [&["thesis.txt"][..], &["lock"], &["lock", SETTINGS]] {
+            let other = tempfile::tempdir().unwrap();
+            for name in names {
+                std::fs::write(other.path().join(name), "mine").unwrap();
+            }
+            let error = refusal(other.path(), &settings());
+            assert!(error.contains("did not make"), "{error}");
+            for name in names {
+                let text = std::fs::read_to_string(other.path().join(name)).unwrap();
+                assert_eq!(text, "mine");
+            }
+            let n_files = std::fs::read_dir(other.path()).unwrap().count();
+            assert_eq!(n_files, names.len());
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_killed_at_its_first_step_left_nothing_in_the_way() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("lock"), "").unwrap();
+        std::fs::write(root.path().join(".m3ret-x.part"), "{").unwrap();
+        assert_eq!(open(root.path(), &settings()).2, Found::Nothing);
+    }
+
+    #[test]
+    fn a_shard_has_one_name() {
+        for (name, number) in [
+            ("shard-000007.m3s", Some(7)),
+            ("shard-1234567.m3s", Some(1_234_567)),
+            ("shard-7.m3s", None),
+            ("shard-+00007.m3s", None),
+            ("shard-18446744073709551615.m3s", None),
+        ] {
+            assert_eq!(number_of(name), number, "{name}");
+        }
     }
 }
