@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::{Model, Precision};
-use m3ret_imaging::Code;
 use m3ret_imaging::manifest::Table;
+use m3ret_imaging::{Code, ReadOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
@@ -183,14 +183,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     }
     let model = model_name::open(&arguments.model)?;
     let listing = list(&arguments.source, &outputs, &options)?;
-    let settings = Settings {
-        format: 1,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        fingerprint: model.fingerprint().to_owned(),
-        precision: precision_name(model.precision()).to_owned(),
-        width: model.width(),
-        reading: format!("{options:?}"),
-    };
+    let settings = settings_of(&model, &options);
     let opening = Opening {
         save_every: Duration::from_secs(arguments.save_every),
         is_restart: arguments.restart,
@@ -236,6 +229,17 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     } else {
         Outcome::AllGood
     })
+}
+
+fn settings_of(model: &Model, options: &ReadOptions) -> Settings {
+    Settings {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: model.fingerprint().to_owned(),
+        precision: precision_name(model.precision()).to_owned(),
+        width: model.width(),
+        reading: format!("{options:?}"),
+    }
 }
 
 /// Fails before the model is read, where it can be known.
