@@ -121,6 +121,10 @@ pub(crate) struct EmbedArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) save_every: u64,
 
+    /// Remove what an earlier run left in F.part, instead of going on from there
+    #[arg(long)]
+    pub(crate) restart: bool,
+
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
 }

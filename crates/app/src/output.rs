@@ -104,11 +104,25 @@ pub(crate) fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<std::fs::File>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let doing = || format!("writing {}", path.display());
+    write_beside(path, write)?.put()
+}
+
+/// Fails if something is there that no file may replace.
+pub(crate) fn refuse_irregular(path: &Path) -> anyhow::Result<()> {
     // Renaming onto a device or pipe would put a file in its place.
     if std::fs::metadata(path).is_ok_and(|status| !status.is_file()) {
         anyhow::bail!("{} exists and is no regular file", path.display());
     }
+    Ok(())
+}
+
+/// Writes a file beside its name: complete and on disk, but not yet in its place.
+pub(crate) fn write_beside(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<std::fs::File>) -> anyhow::Result<()>,
+) -> anyhow::Result<Complete> {
+    let doing = || format!("writing {}", path.display());
+    refuse_irregular(path)?;
     let temporary = create_temporary(path).with_context(doing)?;
     let (file, name) = temporary.into_parts();
     let name = Registered(name);
@@ -119,10 +133,31 @@ pub(crate) fn write_whole(
         .map_err(io::IntoInnerError::into_error)
         .with_context(doing)?;
     file.sync_all().with_context(doing)?;
-    let mut listed = temporaries();
-    std::fs::rename(&name.0, path).with_context(doing)?;
-    listed.retain(|other| *other != *name.0);
-    Ok(())
+    Ok(Complete {
+        name,
+        path: path.to_owned(),
+    })
+}
+
+/// A complete file that waits to be renamed; dropped, it is removed.
+pub(crate) struct Complete {
+    name: Registered,
+    path: PathBuf,
+}
+
+impl Complete {
+    /// Gives the file its name, in place of an older one.
+    pub(crate) fn put(self) -> anyhow::Result<()> {
+        let Self { name, path } = self;
+        let mut listed = temporaries();
+        let renamed = std::fs::rename(&name.0, &path);
+        if renamed.is_ok() {
+            listed.retain(|other| *other != *name.0);
+        }
+        // Dropping the name takes the lock again.
+        drop(listed);
+        renamed.with_context(|| format!("writing {}", path.display()))
+    }
 }
 
 /// A temporary file on the list; it is removed and unlisted in the end, whatever happened.

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::output::Screen;
 use crate::report::text::rate;
@@ -39,14 +39,18 @@ impl Progress {
 
     /// Starts to count.
     pub(crate) fn count(&self, n_entries: usize) {
-        let template = "{bar:30} {human_pos}/{human_len} objects, {rate}, {eta} left{msg}";
+        let template = "{bar:30} {human_pos}/{human_len} objects, {rate}, {time_left}{msg}";
         let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             // A bar that cannot be drawn is no error.
             let _ = write!(out, "{}/s", rate(state.per_sec()));
         };
+        let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&time_left(state.pos(), state.eta()));
+        };
         let style = ProgressStyle::with_template(template)
             .expect("the template is ours")
             .with_key("rate", rate)
+            .with_key("time_left", left)
             .progress_chars("=> ");
         self.bar.set_message("");
         self.bar.set_style(style);
@@ -80,5 +84,25 @@ impl Progress {
     /// Says something to a person above the bar.
     pub(crate) fn note(&self, sentence: &str) {
         self.bar.suspend(|| eprintln!("m3ret: {sentence}"));
+    }
+}
+
+/// Nothing is known of the time before one object is done.
+fn time_left(n_done: u64, estimate: Duration) -> String {
+    if n_done == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:#} left", HumanDuration(estimate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_told_once_one_object_is_done() {
+        assert_eq!(time_left(0, Duration::ZERO), "-");
+        assert_eq!(time_left(1, Duration::from_secs(20)), "20s left");
     }
 }

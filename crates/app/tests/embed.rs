@@ -438,16 +438,31 @@ fn what_changed_since_a_killed_run_is_embedded_anew() {
     run(root, &[&SLOW[..], &["w.npy"]].concat());
     let files = ["v.npy", "w.npy"].map(|name| std::fs::read(root.join(name)).unwrap());
     assert!(files[0] == files[1]);
+}
+
+#[test]
+fn work_of_another_model_is_not_lost_without_asking() {
+    let folder = pictures();
+    let root = folder.path();
     kill(root, "x.npy");
+    let work = root.join("x.npy.part");
+    let before = names_in(&work);
     let words = ["in", "--model", "pixels", "-o", "x.npy"];
-    let (code, stdout, stderr) = embed(root, &words);
+    let (code, _, stderr) = embed(root, &words);
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("its work is of another model (random:tiny:0, now pixels:32); "),
+        "{stderr}"
+    );
+    assert_eq!(names_in(&work), before);
+    let (code, stdout, stderr) = embed(root, &[&words[..], &["--restart"]].concat());
     assert_eq!(code, 0);
     assert_eq!(
         stderr,
-        "m3ret: x.npy.part was of another model: starting anew\n"
+        "m3ret: removed what was in x.npy.part: starting anew\n"
     );
     assert!(
-        stdout.starts_with("47 vectors of 1024 numbers: x.npy\n"),
+        stdout.starts_with("48 vectors of 1024 numbers: x.npy\n"),
         "{stdout}"
     );
 }
@@ -482,6 +497,29 @@ fn an_interrupted_run_saves_what_it_has_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_reader_who_leaves_does_not_cost_the_result() {
+    let folder = archive();
+    for (source, expected) in [("in", 1), ("in/b", 0)] {
+        for (name, words) in [("v.npy", &["--json"][..]), ("w.npy", &[])] {
+            let words = [&["embed", source, "--model", "pixels", "-o", name], words].concat();
+            let mut child = m3ret(folder.path(), &words)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            drop(child.stdout.take());
+            let code = child.wait().unwrap().code();
+            assert_eq!(code, Some(expected), "{words:?}");
+        }
+        let files = ["in", "v.npy", "v.npy.rows.csv", "w.npy", "w.npy.rows.csv"];
+        assert_eq!(names_in(folder.path()), files);
+        for name in &files[1..] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn results_inside_the_folder_are_not_embedded() {
     let folder = archive();
     let words = ["in", "--model", "pixels", "-o", "in/v.npy"];
@@ -496,6 +534,22 @@ fn results_inside_the_folder_are_not_embedded() {
         first.contains("4 embedded, 2 refused (no_direction 1, truncated 1)"),
         "{first}"
     );
+}
+
+#[test]
+fn results_of_earlier_runs_are_not_embedded() {
+    let folder = pictures();
+    let root = folder.path();
+    for out in ["in/00-old.npy", "in/old.safetensors"] {
+        embed(root, &["in", "--model", "pixels", "-o", out]);
+    }
+    kill(root, "in/x.npy");
+    let words = ["in", "--model", "pixels", "-o", "in/v.npy", "--json"];
+    let lines = json_lines(&embed(root, &words).1);
+    let summary = &lines.last().unwrap()["summary"];
+    assert_eq!(summary["n_embedded"], 48);
+    assert_eq!(summary["n_not_images"], 0);
+    assert_eq!(summary["n_refused"], 0);
 }
 
 #[test]
@@ -519,6 +573,42 @@ fn a_result_never_replaces_what_is_read() {
         std::fs::read(folder.path().join("in/a.npy")).unwrap(),
         picture(0)
     );
+}
+
+#[test]
+fn a_name_that_no_file_can_have_is_refused_before_the_work() {
+    let folder = archive();
+    let root = folder.path();
+    for taken in ["d.npy", "e.npy.rows.csv", "f.parquet"] {
+        std::fs::create_dir(root.join(taken)).unwrap();
+    }
+    let before = names_in(root);
+    for out in ["d.npy", "e.npy", "f.parquet"] {
+        let (code, _, stderr) = embed(root, &["in", "--model", "dinosaur", "-o", out]);
+        assert_eq!(code, 1, "{out}");
+        assert!(stderr.contains("is no regular file"), "{stderr}");
+        assert_eq!(names_in(root), before, "{out}");
+    }
+    // A table has no list beside it.
+    std::fs::create_dir(root.join("g.parquet.rows.csv")).unwrap();
+    let words = ["in/b", "--model", "pixels", "-o", "g.parquet"];
+    assert_eq!(embed(root, &words).0, 0);
+}
+
+#[test]
+fn an_older_array_and_its_list_are_replaced_together() {
+    let folder = archive();
+    let root = folder.path();
+    let words = ["in/b", "--model", "pixels", "-o", "v.npy"];
+    assert_eq!(embed(root, &words).0, 0);
+    assert_eq!(
+        embed(root, &["in", "--model", "pixels", "-o", "v.npy"]).0,
+        1
+    );
+    let n_rows = read_npy(&root.join("v.npy")).0[0];
+    let list = std::fs::read_to_string(root.join("v.npy.rows.csv")).unwrap();
+    assert_eq!((n_rows, list.lines().count()), (4, 1 + 4 + 2));
+    assert_eq!(names_in(root), ["in", "v.npy", "v.npy.rows.csv"]);
 }
 
 #[test]
@@ -562,8 +652,9 @@ fn an_unknown_model_and_a_wrong_name_are_told() {
     );
     assert!(stderr.contains("weights/dinosaur"), "{stderr}");
     let (code, _, stderr) = embed(folder.path(), &["in", "-o", "no/v.npy"]);
-    let expected = "m3ret: found no folder no; make it first\n";
+    let expected = "m3ret: no such folder: no; make it first\n";
     assert_eq!((code, stderr.as_str()), (1, expected));
+    assert_eq!(names_in(folder.path()), ["in"]);
     for words in [
         &["in", "-o", "v.csv"][..],
         &["in"],

@@ -10,22 +10,23 @@ mod work;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::{Model, Precision};
-use m3ret_imaging::Code;
 use m3ret_imaging::manifest::Table;
+use m3ret_imaging::{Code, ReadOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 use crate::cli::{EmbedArguments, Layout, OutputFile};
 use crate::model_name;
-use crate::output::{Screen, write_whole};
+use crate::output::{Screen, refuse_irregular, write_beside};
 use crate::progress::Progress;
 use items::{Item, Listing, list};
-use shards::{Found, Kept, Place, Settings, Shards};
+use shards::{Found, Kept, Opening, Place, Settings, Shards};
 use told::{Summary, Teller, refused_reports};
 use work::{Tools, embed_all};
 
@@ -175,22 +176,19 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     arguments.reading.start_threads()?;
     let options = arguments.reading.options();
     let outputs = Outputs::of(&arguments.out.path);
-    check_paths(&arguments.source, &outputs.out)?;
+    check_paths(&arguments.source, &arguments.out, &outputs)?;
     let progress = Progress::start(screen);
     if arguments.model.model.is_none() {
         progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
     }
     let model = model_name::open(&arguments.model)?;
     let listing = list(&arguments.source, &outputs, &options)?;
-    let settings = Settings {
-        format: 1,
-        fingerprint: model.fingerprint().to_owned(),
-        precision: precision_name(model.precision()).to_owned(),
-        width: model.width(),
-        reading: format!("{options:?}"),
+    let settings = settings_of(&model, &options);
+    let opening = Opening {
+        save_every: Duration::from_secs(arguments.save_every),
+        is_restart: arguments.restart,
     };
-    let save_every = Duration::from_secs(arguments.save_every);
-    let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, save_every)?;
+    let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, opening)?;
     let n_new = tell_found(&listing.items, &kept, &found, (&outputs, &progress));
     progress.count(n_new);
     let start = Instant::now();
@@ -233,18 +231,27 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     })
 }
 
-/// Fails before the model is read, where it can be known.
-fn check_paths(source: &Path, out: &Path) -> anyhow::Result<()> {
-    std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
-    let folder = out.parent().unwrap_or(Path::new(""));
-    if folder != Path::new("") && !folder.is_dir() {
-        anyhow::bail!("found no folder {}; make it first", folder.display());
+fn settings_of(model: &Model, options: &ReadOptions) -> Settings {
+    Settings {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: model.fingerprint().to_owned(),
+        precision: precision_name(model.precision()).to_owned(),
+        width: model.width(),
+        reading: format!("{options:?}"),
     }
-    if out.is_dir() {
-        anyhow::bail!(
-            "{} is a folder; give the result another name",
-            out.display()
-        );
+}
+
+/// Fails before the model is read, where it can be known.
+fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Result<()> {
+    std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
+    let folder = outputs.out.parent().unwrap_or(Path::new(""));
+    if folder != Path::new("") && !folder.is_dir() {
+        anyhow::bail!("no such folder: {}; make it first", folder.display());
+    }
+    let rows = (out.layout != Layout::Parquet).then_some(&outputs.rows);
+    for path in [&outputs.out].into_iter().chain(rows) {
+        refuse_irregular(path).context("give the result another name")?;
     }
     Ok(())
 }
@@ -279,7 +286,7 @@ fn tell_found(
                 ));
             }
         }
-        Found::Other { what } => progress.note(&format!("{work} was of {what}: starting anew")),
+        Found::Removed => progress.note(&format!("removed what was in {work}: starting anew")),
     }
     n_new
 }
@@ -291,7 +298,7 @@ struct Written {
     rows: Option<String>,
 }
 
-/// Writes the results, the list of rows first; without any vector there is nothing to write.
+/// Writes the results; without any vector there is nothing to write.
 fn write_results(
     out: &OutputFile,
     outputs: &Outputs,
@@ -301,22 +308,41 @@ fn write_results(
     if made.n_embedded() == 0 {
         return Ok(Written::default());
     }
-    let mut written = Written::default();
-    if out.layout != Layout::Parquet {
-        write_whole(&outputs.rows, |file| table::write_rows(file, made))?;
-        written.rows = Some(outputs.rows.to_string_lossy().into_owned());
-    }
+    let name = |path: &Path| Some(path.to_string_lossy().into_owned());
     let vectors = made.rows.iter().map(|placed| {
         let place = placed.row.place.as_ref().ok();
         place.map(|&place| shards.vector(place)).transpose()
     });
-    write_whole(&outputs.out, |file| match out.layout {
+    let array = write_beside(&outputs.out, |file| match out.layout {
         Layout::Npy => arrays::write_npy(file, made, vectors),
         Layout::Safetensors => arrays::write_safetensors(file, made, vectors),
         Layout::Parquet => table::write_parquet(file, made, vectors),
     })?;
-    written.out = Some(outputs.out.to_string_lossy().into_owned());
-    Ok(written)
+    if out.layout == Layout::Parquet {
+        array.put()?;
+        return Ok(Written {
+            out: name(&outputs.out),
+            rows: None,
+        });
+    }
+    let rows = write_beside(&outputs.rows, |file| table::write_rows(file, made))?;
+    // Whatever happens in between, no list lies beside an array that it does not describe.
+    remove_if_there(&outputs.rows)?;
+    array.put()?;
+    rows.put()?;
+    Ok(Written {
+        out: name(&outputs.out),
+        rows: name(&outputs.rows),
+    })
+}
+
+fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn precision_name(precision: Precision) -> &'static str {

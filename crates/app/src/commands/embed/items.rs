@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Outputs;
+use super::shards::is_work_folder;
 use crate::commands::{Entry, entries};
 use crate::report::{Report, Verdict};
 
@@ -130,17 +131,19 @@ fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
 
 fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
     let found = entries(find_objects(source, options)?, false);
+    let is_walk = source.is_dir();
+    let is_result = |file: &Path| outputs.own(file) || (is_walk && is_of_earlier_run(file));
     let mut contents = Vec::with_capacity(found.len());
     let mut n_foreign = 0;
     for entry in found {
         match entry {
             Entry::Object(object) => {
-                if !object.files.iter().any(|file| outputs.own(file)) {
+                if !object.files.iter().any(|file| is_result(file)) {
                     let path = object.path.to_string_lossy().into_owned();
                     contents.push((path, Content::Object(object)));
                 }
             }
-            Entry::Skipped(report) if outputs.own(Path::new(&report.path)) => {}
+            Entry::Skipped(report) if is_result(Path::new(&report.path)) => {}
             Entry::Skipped(report) if report.verdict == Verdict::NotAnImage => n_foreign += 1,
             Entry::Skipped(report) => contents.push(unreadable(*report)),
         }
@@ -166,6 +169,24 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
             (Ok(one), Ok(other)) => one == other,
             _ => false,
         }
+}
+
+/// Says whether a file of the walk is a result of any run, or its unfinished work.
+fn is_of_earlier_run(file: &Path) -> bool {
+    let (Some(name), Some(folder)) = (file.file_name(), file.parent()) else {
+        return false;
+    };
+    let name = name.to_string_lossy();
+    let has_list = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.ends_with(".npy") || name.ends_with(".safetensors")
+    };
+    if let Some(name) = name.strip_suffix(".rows.csv") {
+        return has_list(name);
+    }
+    let is_listed = || folder.join(format!("{name}.rows.csv")).exists();
+    let is_work = || folder.extension() == Some(OsStr::new("part")) && is_work_folder(folder);
+    (has_list(&name) && is_listed()) || is_work()
 }
 
 impl Outputs {

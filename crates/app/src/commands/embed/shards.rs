@@ -6,6 +6,7 @@
 //! (another key, other settings) is left out when the results are put together.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,13 +21,19 @@ use crate::output::write_whole;
 
 const MAGIC: &[u8; 8] = b"m3shard1";
 
+/// Says what made the shards, and that the folder is ours.
+const SETTINGS: &str = "settings.json";
+
 /// Items of one shard; with `--save-every`, whichever comes first.
 const MAX_ITEMS: usize = 1024;
 
-/// What decides about every vector; a work folder of other settings is emptied.
+/// What decides about every vector; work of other settings is refused, not mixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub(super) format: u32,
+    /// Of m3ret: another one may prepare images in another way.
+    #[serde(default)]
+    pub(super) version: String,
     pub(super) fingerprint: String,
     pub(super) precision: String,
     pub(super) width: usize,
@@ -42,10 +49,8 @@ pub(super) enum Found {
     Items {
         n_damaged: usize,
     },
-    /// It was made with other settings, so it was removed.
-    Other {
-        what: &'static str,
-    },
+    /// It was removed, as asked for.
+    Removed,
 }
 
 /// Where the vector of a row lies.
@@ -74,6 +79,14 @@ struct Embedded {
     rows: Vec<Facts>,
 }
 
+/// How a work folder is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub(super) save_every: Duration,
+    /// Earlier work is removed instead of gone on with.
+    pub(super) is_restart: bool,
+}
+
 /// The open work folder.
 pub(super) struct Shards {
     folder: PathBuf,
@@ -95,7 +108,7 @@ impl Shards {
     pub(super) fn open(
         folder: &Path,
         settings: &Settings,
-        save_every: Duration,
+        opening: Opening,
     ) -> anyhow::Result<(Self, Kept, Found)> {
         let doing = || format!("opening the work folder {}", folder.display());
         refuse_foreign(folder).with_context(doing)?;
@@ -109,7 +122,7 @@ impl Shards {
         let mut shards = Self {
             folder: folder.to_owned(),
             width: settings.width,
-            save_every,
+            save_every: opening.save_every,
             current: 0,
             header: Header {
                 width: settings.width,
@@ -120,25 +133,35 @@ impl Shards {
             open: None,
             _lock: lock,
         };
-        let (kept, found) = shards.take_over(settings).with_context(doing)?;
+        let (kept, found) = shards
+            .take_over(settings, opening.is_restart)
+            .with_context(doing)?;
         Ok((shards, kept, found))
     }
 
-    /// Reads the shards of an earlier run, or removes them if it had other settings.
-    fn take_over(&mut self, settings: &Settings) -> anyhow::Result<(Kept, Found)> {
-        let path = self.folder.join("settings.json");
-        let earlier = std::fs::read(&path)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Settings>(&text).ok());
+    /// Reads the shards of an earlier run; fails if it had other settings.
+    fn take_over(
+        &mut self,
+        settings: &Settings,
+        is_restart: bool,
+    ) -> anyhow::Result<(Kept, Found)> {
+        let path = self.folder.join(SETTINGS);
+        let earlier = settings_in(&self.folder);
         let numbers = self.numbers()?;
-        let differs = match &earlier {
-            _ if numbers.is_empty() => None,
-            Some(earlier) => settings.differs_from(earlier),
-            None => Some("settings that cannot be read"),
-        };
-        if differs.is_some() {
-            for number in numbers {
+        if is_restart {
+            for &number in &numbers {
                 std::fs::remove_file(self.path(number))?;
+            }
+        } else if !numbers.is_empty() {
+            let what = match &earlier {
+                Some(earlier) => settings.difference_from(earlier),
+                None => Some("settings that cannot be read".to_owned()),
+            };
+            if let Some(what) = what {
+                anyhow::bail!(
+                    "its work is of {what}; run the same command as before to go on with it, \
+                     or add --restart to remove it and begin anew"
+                );
             }
         }
         if earlier.as_ref() != Some(settings) {
@@ -146,11 +169,10 @@ impl Shards {
                 Ok(serde_json::to_writer_pretty(out, settings)?)
             })?;
         }
-        if let Some(what) = differs {
-            return Ok((Kept::new(), Found::Other { what }));
+        if is_restart && !numbers.is_empty() {
+            return Ok((Kept::new(), Found::Removed));
         }
         let (mut kept, mut n_damaged) = (Kept::new(), 0);
-        let numbers = self.numbers()?;
         for &number in &numbers {
             self.current = number + 1;
             match self.read(number) {
@@ -179,7 +201,7 @@ impl Shards {
     }
 
     fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("shard-{number:06}.m3s"))
+        self.folder.join(shard_name(number))
     }
 
     /// Reads and checks a shard, and returns its header.
@@ -279,7 +301,7 @@ impl Shards {
         for number in self.numbers().with_context(doing)? {
             std::fs::remove_file(self.path(number)).with_context(doing)?;
         }
-        for name in ["settings.json", "lock"] {
+        for name in [SETTINGS, "lock"] {
             std::fs::remove_file(self.folder.join(name)).with_context(doing)?;
         }
         match std::fs::remove_dir(&self.folder) {
@@ -292,20 +314,42 @@ impl Shards {
 }
 
 impl Settings {
-    /// Names the first setting that is not the same.
-    fn differs_from(&self, other: &Self) -> Option<&'static str> {
-        if self.fingerprint != other.fingerprint {
-            Some("another model")
+    /// Names the first setting that is not the same, as it was and as it is now.
+    fn difference_from(&self, other: &Self) -> Option<String> {
+        let (what, was, is) = if self.fingerprint != other.fingerprint {
+            let (was, is) = (other.fingerprint.clone(), self.fingerprint.clone());
+            ("another model", was, is)
         } else if self.precision != other.precision {
-            Some("another precision")
+            let (was, is) = (other.precision.clone(), self.precision.clone());
+            ("another precision", was, is)
         } else if self.reading != other.reading {
-            Some("other reading options")
+            let (was, is) = differing_words(&other.reading, &self.reading);
+            ("other reading options", was, is)
+        } else if self.version != other.version {
+            let (was, is) = (other.version.clone(), self.version.clone());
+            ("another version of m3ret", was, is)
         } else if self != other {
-            Some("another version of m3ret")
+            return Some("another layout of shards".to_owned());
         } else {
-            None
-        }
+            return None;
+        };
+        Some(format!("{what} ({was}, now {is})"))
     }
+}
+
+/// Leaves out the words that two lists have at the same place.
+fn differing_words(one: &str, other: &str) -> (String, String) {
+    let (ones, others): (Vec<&str>, Vec<&str>) =
+        (one.split(", ").collect(), other.split(", ").collect());
+    if ones.len() != others.len() {
+        return (one.to_owned(), other.to_owned());
+    }
+    let pairs = ones
+        .into_iter()
+        .zip(others)
+        .filter(|(one, other)| one != other);
+    let (ones, others): (Vec<&str>, Vec<&str>) = pairs.unzip();
+    (ones.join(", "), others.join(", "))
 }
 
 fn add(kept: &mut Kept, shard: usize, header: Header) {
@@ -324,9 +368,25 @@ fn add(kept: &mut Kept, shard: usize, header: Header) {
     }
 }
 
+/// Says whether a folder is one of ours, whatever it holds the work of.
+pub(super) fn is_work_folder(folder: &Path) -> bool {
+    settings_in(folder).is_some()
+}
+
+fn settings_in(folder: &Path) -> Option<Settings> {
+    let text = std::fs::read(folder.join(SETTINGS)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn shard_name(number: usize) -> String {
+    format!("shard-{number:06}.m3s")
+}
+
 fn number_of(name: &str) -> Option<usize> {
-    let number = name.strip_prefix("shard-")?.strip_suffix(".m3s")?;
-    number.parse().ok()
+    let digits = name.strip_prefix("shard-")?.strip_suffix(".m3s")?;
+    let number = digits.parse().ok()?;
+    // The next one must have a number too, and each its one name.
+    (number < usize::MAX && shard_name(number) == name).then_some(number)
 }
 
 /// Refuses a folder that somebody else made: nothing in it may be lost.
@@ -334,8 +394,13 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(mut entries) => {
-            let is_ours = entries.next().is_none() || folder.join("lock").exists();
+        Ok(entries) => {
+            let names = entries.map(|entry| Ok(entry?.file_name()));
+            let names = names.collect::<std::io::Result<Vec<OsString>>>()?;
+            let is_shard = |name: &OsString| name.to_str().and_then(number_of).is_some();
+            let is_ours = is_work_folder(folder)
+                || (names.iter().any(|name| name == SETTINGS) && names.iter().any(is_shard))
+                || names.iter().all(|name| is_of_first_moment(folder, name));
             anyhow::ensure!(
                 is_ours,
                 "found a folder that m3ret did not make; rename it, or give the result another name"
@@ -345,9 +410,21 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Says whether a run leaves such a file that is killed before it has written its settings.
+fn is_of_first_moment(folder: &Path, name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    let is_empty = || std::fs::metadata(folder.join("lock")).is_ok_and(|lock| lock.len() == 0);
+    (name == "lock" && is_empty()) || (name.starts_with(".m3ret-") && name.ends_with(".part"))
+}
+
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    // Not even a lock of others is emptied.
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(false);
+    let file = options
+        .open(&path)
+        .with_context(|| format!("creating {}", path.display()))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => anyhow::bail!(
             "another m3ret is working in {}; wait for it, or give the result another name",
@@ -365,15 +442,26 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             format: 1,
+            version: "1.0.0".into(),
             fingerprint: "f".into(),
             precision: "f32".into(),
             width: 2,
-            reading: String::new(),
+            reading: "a: 1, b: 2".into(),
         }
     }
 
+    const GO_ON: Opening = Opening {
+        save_every: Duration::ZERO,
+        is_restart: false,
+    };
+
     fn open(folder: &Path, settings: &Settings) -> (Shards, Kept, Found) {
-        Shards::open(folder, settings, Duration::ZERO).unwrap()
+        Shards::open(folder, settings, GO_ON).unwrap()
+    }
+
+    fn refusal(folder: &Path, settings: &Settings) -> String {
+        let error = Shards::open(folder, settings, GO_ON).err().unwrap();
+        format!("{error:#}")
     }
 
     fn facts(part: &str) -> Facts {
@@ -433,43 +521,91 @@ mod tests {
     }
 
     #[test]
-    fn other_settings_start_anew_and_say_why() {
+    fn work_of_other_settings_stays_unless_a_restart_is_asked_for() {
         type Change = fn(&mut Settings);
         let root = tempfile::tempdir().unwrap();
-        let mut current = settings();
-        let changes: [(Change, &str); 4] = [
-            (|s| s.fingerprint = "g".into(), "another model"),
-            (|s| s.precision = "int8".into(), "another precision"),
-            (|s| s.reading = "frames 3".into(), "other reading options"),
-            (|s| s.width = 3, "another version of m3ret"),
+        let (mut shards, ..) = open(root.path(), &settings());
+        shards.push(Some(1), vec![(facts("a"), vec![0.0; 2])]);
+        shards.save().unwrap();
+        drop(shards);
+        let changes: [(Change, &str); 5] = [
+            (|s| s.fingerprint = "g".into(), "another model (f, now g)"),
+            (
+                |s| s.precision = "int8".into(),
+                "another precision (f32, now int8)",
+            ),
+            (
+                |s| s.reading = "a: 1, b: 3".into(),
+                "other reading options (b: 2, now b: 3)",
+            ),
+            (
+                |s| s.version = "1.0.1".into(),
+                "another version of m3ret (1.0.0, now 1.0.1)",
+            ),
+            (|s| s.width = 3, "another layout of shards"),
         ];
         for (change, what) in changes {
-            let (mut shards, ..) = open(root.path(), &current);
-            let vector = vec![0.0; current.width];
-            shards.push(Some(1), vec![(facts("a"), vector)]);
-            shards.save().unwrap();
-            drop(shards);
-            change(&mut current);
-            let (_, kept, found) = open(root.path(), &current);
-            assert_eq!((kept.len(), found), (0, Found::Other { what }));
-            assert_eq!(open(root.path(), &current).2, Found::Nothing);
+            let mut other = settings();
+            change(&mut other);
+            let error = refusal(root.path(), &other);
+            assert!(error.contains(what), "{error}");
+            assert!(error.contains("--restart"), "{error}");
         }
+        assert_eq!(open(root.path(), &settings()).1.len(), 1);
+        std::fs::write(root.path().join("settings.json"), "{").unwrap();
+        let error = refusal(root.path(), &settings());
+        assert!(error.contains("settings that cannot be read"), "{error}");
+        let restart = Opening {
+            is_restart: true,
+            ..GO_ON
+        };
+        let (shards, kept, found) = Shards::open(root.path(), &settings(), restart).unwrap();
+        assert_eq!((kept.len(), found), (0, Found::Removed));
+        drop(shards);
+        assert_eq!(open(root.path(), &settings()).2, Found::Nothing);
     }
 
     #[test]
     fn a_folder_of_others_and_one_in_use_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let (shards, ..) = open(root.path(), &settings());
-        let error = Shards::open(root.path(), &settings(), Duration::ZERO)
-            .err()
-            .unwrap();
-        assert!(error.to_string().contains("another m3ret"), "{error}");
+        let error = refusal(root.path(), &settings());
+        assert!(error.contains("another m3ret"), "{error}");
         shards.remove().unwrap();
-        let other = tempfile::tempdir().unwrap();
-        std::fs::write(other.path().join("thesis.txt"), "").unwrap();
-        let error = Shards::open(other.path(), &settings(), Duration::ZERO)
-            .err()
-            .unwrap();
-        assert!(format!("{error:#}").contains("did not make"), "{error:#}");
+        for names in [&["thesis.txt"][..], &["lock"], &["lock", SETTINGS]] {
+            let other = tempfile::tempdir().unwrap();
+            for name in names {
+                std::fs::write(other.path().join(name), "mine").unwrap();
+            }
+            let error = refusal(other.path(), &settings());
+            assert!(error.contains("did not make"), "{error}");
+            for name in names {
+                let text = std::fs::read_to_string(other.path().join(name)).unwrap();
+                assert_eq!(text, "mine");
+            }
+            let n_files = std::fs::read_dir(other.path()).unwrap().count();
+            assert_eq!(n_files, names.len());
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_killed_at_its_first_step_left_nothing_in_the_way() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("lock"), "").unwrap();
+        std::fs::write(root.path().join(".m3ret-x.part"), "{").unwrap();
+        assert_eq!(open(root.path(), &settings()).2, Found::Nothing);
+    }
+
+    #[test]
+    fn a_shard_has_one_name() {
+        for (name, number) in [
+            ("shard-000007.m3s", Some(7)),
+            ("shard-1234567.m3s", Some(1_234_567)),
+            ("shard-7.m3s", None),
+            ("shard-+00007.m3s", None),
+            ("shard-18446744073709551615.m3s", None),
+        ] {
+            assert_eq!(number_of(name), number, "{name}");
+        }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Teller<'a> {
     progress: &'a Progress,
     out: BufWriter<StdoutLock<'static>>,
     is_json: bool,
+    /// Nobody reads standard output any more; the file is still wanted.
+    is_closed: bool,
     rows: Vec<Vec<Row>>,
     n_embedded: usize,
     n_refused: usize,
@@ -35,6 +37,7 @@ impl<'a> Teller<'a> {
             progress,
             out: BufWriter::new(io::stdout().lock()),
             is_json,
+            is_closed: false,
             rows: Vec::with_capacity(listing.items.len()),
             n_embedded: 0,
             n_refused: 0,
@@ -61,7 +64,7 @@ impl<'a> Teller<'a> {
             } else {
                 self.n_embedded += 1;
             }
-            if self.is_json {
+            if self.is_json && !self.is_closed {
                 let out = &mut self.out;
                 let line = Line::new(number, path, row);
                 let write = || {
@@ -69,7 +72,7 @@ impl<'a> Teller<'a> {
                     // Whoever reads along sees each object at once.
                     out.flush()
                 };
-                self.progress.beside(write)?;
+                self.is_closed = is_closed(self.progress.beside(write))?;
             }
         }
         if is_new {
@@ -91,6 +94,23 @@ impl<'a> Teller<'a> {
         refused: &[Report],
         screen: Screen,
     ) -> anyhow::Result<()> {
+        if !self.is_closed {
+            let written = self.write_end(summary, refused, screen);
+            self.is_closed = is_closed(written)?;
+        }
+        if self.is_closed {
+            // What is left in the buffer has nowhere to go.
+            let _ = self.out.into_parts();
+        }
+        Ok(())
+    }
+
+    fn write_end(
+        &mut self,
+        summary: &Summary,
+        refused: &[Report],
+        screen: Screen,
+    ) -> io::Result<()> {
         if self.is_json {
             write_json_line(&mut self.out, &LastLine { summary })?;
         } else {
@@ -98,7 +118,16 @@ impl<'a> Teller<'a> {
             let text = text(summary, refused, Paint { is_on });
             self.out.write_all(text.as_bytes())?;
         }
-        Ok(self.out.flush()?)
+        self.out.flush()
+    }
+}
+
+/// Tells a pipe whose reader has seen enough from a failure.
+fn is_closed(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
