@@ -116,6 +116,7 @@ fn every_tensor_of_a_model_is_needed() {
             // Names are told without the prefixes that a family strips; sizes of a trunk are
             // read off two of its tensors.
             let short = key.trim_start_matches("vit.").trim_start_matches("visual.");
+            let short = short.trim_start_matches("vision_model.");
             let layer = short.trim_end_matches(".weight").trim_end_matches(".bias");
             assert!(text.contains(layer), "{name} without {key}: {text}");
         }
@@ -277,6 +278,26 @@ fn a_full_clip_model_loads_as_its_vision_tower() {
         alone.fingerprint,
         opened(folder.path()).unwrap().fingerprint
     );
+}
+
+#[test]
+fn a_bare_clip_tower_loads_in_both_spellings() {
+    let (tower, _copy) = model_folder("clip");
+    let case = Case::open(&tower, "model");
+    let fingerprints = ["vision_model.", ""].map(|prefix| {
+        let folder = copied("clip");
+        let path = folder.path().join("config.json");
+        change(path, "architectures", json!(["CLIPVisionModel"]));
+        let rename = |name: &str| {
+            let short = name.strip_prefix("vision_model.")?;
+            Some(format!("{prefix}{short}"))
+        };
+        case.save_renamed(rename, &folder.path().join("model.safetensors"));
+        let opened = opened(folder.path()).unwrap();
+        assert_eq!(opened.vit.width(), opened.vit.embed_dim, "no projection");
+        opened.fingerprint
+    });
+    assert_eq!(fingerprints[0], fingerprints[1], "the same network");
 }
 
 #[test]
