@@ -1,9 +1,12 @@
 //! The files that say how a public model wants its pictures.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{CLIP, Filter, N_PLANES, PERCENTILES, PlaneInput, Size, Stats};
+use crate::config::MAX_TOKENS;
 use crate::error::{Error, Result};
 use crate::family::Config;
 use crate::weights::{read_json, shown};
@@ -102,11 +105,12 @@ impl PlaneInput {
             (path, None)
         };
         let usual = Self::usual(image, patch, stats);
-        let wanted = match processor {
-            Some(processor) => processor.wanted(&usual)?,
-            None => usual,
-        };
-        wanted.check(&path)
+        match processor {
+            Some(processor) => processor
+                .wanted(&usual)?
+                .check(&path, ["size", "crop_size"]),
+            None => usual.check(&config.path, ["image_size"; 2]),
+        }
     }
 
     /// Reads `preprocess_cfg` of `open_clip`'s config.
@@ -126,10 +130,10 @@ impl PlaneInput {
             })?,
         };
         let usual = Self::usual(image, patch, CLIP);
-        let size = match preprocess.size {
-            Some(Sides::One(side)) => [side; 2],
-            Some(Sides::Both(sides)) => sides,
-            Some(Sides::Named { .. }) | None => image,
+        let (field, size) = match preprocess.size {
+            Some(Sides::One(side)) => ("preprocess_cfg.size", [side; 2]),
+            Some(Sides::Both(sides)) => ("preprocess_cfg.size", sides),
+            Some(Sides::Named { .. }) | None => ("image_size", image),
         };
         let squashes = match preprocess.resize_mode.as_deref() {
             None | Some("shortest") => size[0] != size[1],
@@ -167,7 +171,7 @@ impl PlaneInput {
             stats,
             ..usual
         }
-        .check(&config.path)
+        .check(&config.path, [field; 2])
     }
 
     /// What is done where no file says otherwise.
@@ -189,19 +193,34 @@ impl PlaneInput {
         }
     }
 
-    fn check(self, path: &std::path::Path) -> Result<Self> {
-        let largest = match self.size {
-            None => 1,
-            Some(Size::ShortestEdge(side)) => side,
-            Some(Size::Exact([height, width])) => height.max(width),
-        };
-        let [height, width] = self.crop.unwrap_or([1, 1]);
-        let sides = [largest, height, width];
-        if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+    /// Checks what was read of `path`, where `fields` say the size and the crop.
+    fn check(self, path: &Path, fields: [&str; 2]) -> Result<Self> {
+        let size = self.size.map(|size| match size {
+            // The other side is no shorter.
+            Size::ShortestEdge(side) => [side; 2],
+            Size::Exact(sides) => sides,
+        });
+        for (field, sides) in fields.into_iter().zip([size, self.crop]) {
+            let [height, width] = sides.unwrap_or([1; 2]);
+            if ![height, width]
+                .iter()
+                .all(|side| (1..=MAX_SIDE).contains(side))
+            {
+                return Err(Error::malformed(
+                    path,
+                    format!("{field} {height} x {width}"),
+                    format!("sides of 1..={MAX_SIDE}"),
+                ));
+            }
+        }
+        let [height, width] = self.crop.or(size).unwrap_or([1; 2]);
+        let n_patches = (height / self.patch[0]).saturating_mul(width / self.patch[1]);
+        if n_patches > MAX_TOKENS {
+            let field = fields[usize::from(self.crop.is_some())];
             return Err(Error::malformed(
                 path,
-                format!("sides {sides:?}"),
-                format!("sides of 1..={MAX_SIDE}"),
+                format!("{field} {height} x {width}, which is {n_patches} patches"),
+                format!("at most {MAX_TOKENS} patches"),
             ));
         }
         let Stats { mean, std } = self.stats;
