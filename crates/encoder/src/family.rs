@@ -175,6 +175,11 @@ impl Config {
         })
     }
 
+    /// Checks the field `layer_norm_eps`.
+    fn check_eps(&self, eps: f32) -> Result<()> {
+        check_eps(&self.path, eps)
+    }
+
     pub(crate) fn malformed(&self, found: impl Into<String>, wanted: impl Into<String>) -> Error {
         Error::malformed(&self.path, found, wanted)
     }
@@ -196,6 +201,20 @@ impl Config {
             )),
         }
     }
+}
+
+/// Checks the field `layer_norm_eps` of a file.
+fn check_eps(path: &Path, eps: f32) -> Result<()> {
+    // Also false for NaN.
+    if 0.0 < eps && eps < 1.0 {
+        return Ok(());
+    }
+    let found = format!("layer_norm_eps {eps}");
+    Err(Error::malformed(
+        path,
+        found,
+        "a number above 0 and below 1",
+    ))
 }
 
 /// One side for both axes, or `[H, W]`.

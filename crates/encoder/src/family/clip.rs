@@ -81,6 +81,7 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
     } else {
         config.parse()?
     };
+    config.check_eps(fields.layer_norm_eps)?;
     let sizes = Sizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,

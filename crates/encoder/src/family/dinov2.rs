@@ -56,6 +56,7 @@ pub(super) fn load(
     has_registers: bool,
 ) -> Result<(Vit, Preparation)> {
     let fields: Fields = config.parse()?;
+    config.check_eps(fields.layer_norm_eps)?;
     let sizes = Sizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,

@@ -71,6 +71,7 @@ impl Default for Fields {
 
 pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
     let fields: Fields = config.parse()?;
+    config.check_eps(fields.layer_norm_eps)?;
     let sizes = Sizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,

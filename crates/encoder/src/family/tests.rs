@@ -181,6 +181,27 @@ fn senseless_configs_are_refused_without_harm() {
 }
 
 #[test]
+fn an_eps_that_is_none_is_refused_by_name() {
+    for name in ["dinov2", "dinov3", "vit", "vit_mae", "clip"] {
+        let folder = copied(name);
+        let path = folder.path().join("config.json");
+        for bad in [json!(-1), json!(0), json!(1), json!(1e30), json!(1e-60)] {
+            change(path.clone(), "layer_norm_eps", bad);
+            let text = message(folder.path());
+            assert!(text.contains("layer_norm_eps"), "{name}: {text}");
+        }
+    }
+    let folder = copied("openclip_timm");
+    change(
+        folder.path().join("m3ret.json"),
+        "trunk_config",
+        json!({"num_heads": 2, "layer_norm_eps": -1e-6}),
+    );
+    let text = message(folder.path());
+    assert!(text.contains("m3ret.json: found layer_norm_eps"), "{text}");
+}
+
+#[test]
 fn fields_that_change_the_network_change_the_fingerprint() {
     let folder = copied("vit");
     let path = folder.path().join("config.json");

@@ -49,6 +49,7 @@ impl Default for Fields {
 
 impl Fields {
     fn sizes(&self, config: &Config) -> Result<Sizes> {
+        config.check_eps(self.layer_norm_eps)?;
         Sizes {
             width: self.hidden_size,
             depth: self.num_hidden_layers,

@@ -10,7 +10,7 @@ use super::{ModelCfg, refuse_unless};
 use crate::config::Pooling;
 use crate::error::{Error, Result};
 use crate::family::tensors::{Tensors, prefix};
-use crate::family::{Config, Preparation, Sizes};
+use crate::family::{Config, Preparation, Sizes, check_eps};
 use crate::kernels::Activation;
 use crate::preprocess::PlaneInput;
 use crate::vit::{Block, Head, Mlp, Vit};
@@ -47,7 +47,9 @@ impl TrunkConfig {
     fn read(config: &Config, name: &str, width: usize) -> Result<Self> {
         let beside = config.folder().join("m3ret.json");
         if beside.exists() {
-            return Ok(read_json::<Beside>(&beside)?.trunk_config);
+            let stated = read_json::<Beside>(&beside)?.trunk_config;
+            check_eps(&beside, stated.layer_norm_eps)?;
+            return Ok(stated);
         }
         let is_wide = ["huge", "giant", "gigantic", "so400m"]
             .iter()
