@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::tensors::{Tensors, prefix};
-use super::{Config, Preparation, Sides, Sizes};
+use super::{Config, FIELDS, Preparation, Sides, Sizes};
 use crate::config::Pooling;
 use crate::error::Result;
 use crate::preprocess::{CLIP, PlaneInput};
@@ -90,6 +90,7 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
         n_channels: fields.num_channels,
         image: fields.image_size.into(),
         patch: fields.patch_size.into(),
+        fields: FIELDS,
     }
     .check(config)?;
     let preparation = PlaneInput::read(config, sizes.image, sizes.patch, CLIP)?;

@@ -9,7 +9,7 @@ use super::{CLIP, Filter, N_PLANES, PERCENTILES, PlaneInput, Size, Stats};
 use crate::config::MAX_TOKENS;
 use crate::error::{Error, Result};
 use crate::family::Config;
-use crate::weights::{read_json, shown};
+use crate::weights::{parse_json, read_json, shown};
 
 /// The largest side that a config may ask for.
 const MAX_SIDE: usize = 1 << 13;
@@ -34,7 +34,10 @@ struct Processor {
 
 /// A size in one of its spellings.
 #[derive(Deserialize, Debug, Clone, Copy)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "one side, [height, width], or an object of shortest_edge or height and width"
+)]
 enum Sides {
     One(usize),
     Both([usize; 2]),
@@ -48,7 +51,7 @@ enum Sides {
 
 /// One number for all channels, or three.
 #[derive(Deserialize, Clone, Copy)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "one number, or one for each of three channels")]
 enum Channels {
     One(f32),
     Three([f32; 3]),
@@ -95,11 +98,7 @@ impl PlaneInput {
         } else if newer.exists() {
             let mut whole: Value = read_json(&newer)?;
             let inner = whole.get_mut("image_processor").map(Value::take);
-            let inner = inner.map(Processor::deserialize);
-            let inner = inner.transpose().map_err(|error| {
-                let found = shown(&error.to_string());
-                Error::malformed(&newer, found, "the fields that the library writes")
-            })?;
+            let inner = inner.map(|inner| parse_json(&newer, &inner)).transpose()?;
             (newer, inner)
         } else {
             (path, None)
@@ -124,10 +123,7 @@ impl PlaneInput {
     ) -> Result<Self> {
         let preprocess = match config.value.get("preprocess_cfg") {
             None | Some(Value::Null) => OpenClip::default(),
-            Some(value) => OpenClip::deserialize(value).map_err(|error| {
-                let found = shown(&format!("preprocess_cfg: {error}"));
-                config.malformed(found, "the fields that open_clip writes")
-            })?,
+            Some(value) => parse_json(&config.path, value)?,
         };
         let usual = Self::usual(image, patch, CLIP);
         let (field, size) = match preprocess.size {
@@ -230,7 +226,7 @@ impl PlaneInput {
             return Err(Error::malformed(
                 path,
                 format!(
-                    "mean {mean:?}, standard deviation {std:?}, white {}",
+                    "a mean of {mean:?}, a standard deviation of {std:?}, white at {}",
                     self.white
                 ),
                 "finite numbers, standard deviations above 0",
@@ -316,9 +312,33 @@ fn named(sides: Sides) -> Result<Size> {
             longest_edge: None,
             ..
         } => Ok(Size::ShortestEdge(side)),
-        Sides::Named { .. } => Err(Error::unsupported(
-            format!("the size {sides:?}"),
-            "supported are height with width, and shortest_edge alone",
-        )),
+        Sides::Named {
+            shortest_edge,
+            longest_edge,
+            height,
+            width,
+        } => {
+            let fields = [
+                ("shortest_edge", shortest_edge),
+                ("longest_edge", longest_edge),
+                ("height", height),
+                ("width", width),
+            ];
+            let stated = fields
+                .into_iter()
+                .filter_map(|(name, side)| Some(format!("{name} {}", side?)));
+            let stated: Vec<_> = stated.collect();
+            Err(Error::unsupported(
+                format!(
+                    "a size by {}",
+                    if stated.is_empty() {
+                        "nothing".to_owned()
+                    } else {
+                        stated.join(", ")
+                    }
+                ),
+                "supported are height with width, and shortest_edge alone",
+            ))
+        }
     }
 }

@@ -125,7 +125,11 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
     let fc1 = weights.shape("trunk.blocks.0.mlp.fc1.weight");
     let (Some(&[width, n_channels, ph, pw]), Some(&[hidden, _])) = (patch, fc1) else {
         return Err(config.malformed(
-            format!("patch embedding {patch:?} and hidden layer {fc1:?} in the trunk"),
+            format!(
+                "patch embedding {:?} and hidden layer {:?} in the trunk",
+                patch.unwrap_or_default(),
+                fc1.unwrap_or_default()
+            ),
             "trunk.patch_embed.proj.weight [E, 3, ph, pw] and \
              trunk.blocks.0.mlp.fc1.weight [hidden, E], as timm's ViTs have",
         ));
@@ -138,6 +142,7 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
         n_channels,
         image,
         patch: [ph, pw],
+        fields: ["the patch embedding", "blocks", "num_heads", "mlp.fc1"],
     })
 }
 
