@@ -4,7 +4,8 @@
 //! is left over at the end is an error that names the key: a model is loaded whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -257,16 +258,16 @@ impl Weights {
 /// `Io` if it cannot be read, `LimitExceeded` if it is too long, `Malformed` if it is not JSON of
 /// the wanted form.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let file = open_file(path)?;
-    let n_bytes = file.metadata().map_err(|e| unread(path, e))?.len();
-    if n_bytes > MAX_JSON_BYTES {
+    let mut text = Vec::new();
+    let mut file = open_file(path)?.take(MAX_JSON_BYTES + 1);
+    file.read_to_end(&mut text).map_err(|e| unread(path, e))?;
+    if text.len() as u64 > MAX_JSON_BYTES {
         return Err(Error::LimitExceeded {
             what: "bytes of a JSON file of the model",
             allowed: MAX_JSON_BYTES,
-            asked: n_bytes,
+            asked: text.len() as u64,
         });
     }
-    let text = std::fs::read(path).map_err(|e| unread(path, e))?;
     // Some editors begin a file with a byte order mark.
     let json = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     let value = serde_json::from_slice(json).map_err(|error| {
@@ -353,15 +354,22 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>> {
 
 /// Opens a regular file: a pipe or device would wait or never end.
 fn open_file(path: &Path) -> Result<File> {
-    let metadata = std::fs::metadata(path).map_err(|e| unread(path, e))?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(
+    let checked = |metadata: std::io::Result<Metadata>| {
+        let metadata = metadata.map_err(|e| unread(path, e))?;
+        if metadata.is_file() {
+            return Ok(());
+        }
+        Err(Error::malformed(
             path,
             "something that is no file",
             "a file",
-        ));
-    }
-    File::open(path).map_err(|e| unread(path, e))
+        ))
+    };
+    // Before, since opening a pipe waits; after, since another may lie there by then.
+    checked(std::fs::metadata(path))?;
+    let file = File::open(path).map_err(|e| unread(path, e))?;
+    checked(file.metadata())?;
+    Ok(file)
 }
 
 fn unread(path: &Path, error: std::io::Error) -> Error {
