@@ -1,7 +1,7 @@
 //! M3D-CLIP: MONAI's 3D ViT with a perceptron patch embedding and a projection.
 //!
 //! No reference numbers of the published weights were at hand: the network is checked only against
-//! `tools/oracles/make_m3d.py`, which was written from the same description.
+//! `tools/oracles/make_models.py`, which was written from the same description.
 
 use serde::Deserialize;
 
