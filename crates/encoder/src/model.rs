@@ -115,7 +115,10 @@ impl Model {
             .precision
             .unwrap_or_else(|| kernels.fastest_precision());
         Ok(Self {
-            name: format!("random:{preset}"),
+            name: match seed {
+                0 => format!("random:{preset}"),
+                seed => format!("random:{preset}:{seed}"),
+            },
             fingerprint: format!("random:{preset}:{seed}"),
             precision,
             network: Network::Vit(Box::new(random::vit(kernels, precision, &config, seed))),
@@ -124,7 +127,8 @@ impl Model {
         })
     }
 
-    /// Returns the name that the model was asked for by.
+    /// Returns the last part of the folder's path, or the built-in's name: `pixels`,
+    /// `random:PRESET`, and `random:PRESET:SEED` where the seed is not 0.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -369,6 +373,15 @@ mod tests {
         let cosine = |other: &[f32]| exact.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
         assert!(cosine(&bf16) >= 0.999, "{}", cosine(&bf16));
         assert!(cosine(&int8) >= 0.99, "{}", cosine(&int8));
+    }
+
+    #[test]
+    fn random_networks_of_other_seeds_have_other_names() {
+        let named = |seed| {
+            let model = Model::random("tiny", seed, &RunOptions::default()).unwrap();
+            model.name().to_owned()
+        };
+        assert_eq!([named(0), named(3)], ["random:tiny", "random:tiny:3"]);
     }
 
     #[test]
