@@ -22,7 +22,7 @@ use crate::config::Pooling;
 use crate::error::{Error, Result};
 use crate::kernels::{Activation, Kernels, Precision};
 use crate::position::{Position, Resize};
-use crate::preprocess::Preparation;
+use crate::preprocess::{PREPARATION_VERSION, Preparation};
 use crate::vit::{Head, Mlp, Norm, Vit};
 use crate::weights::{Weights, parse_json, read_json, shown};
 
@@ -319,6 +319,7 @@ impl Sizes {
 /// Everything but tensors that decides a vector; hashed into the fingerprint.
 #[derive(Serialize)]
 struct Recipe<'a> {
+    version: u32,
     in_chans: usize,
     num_heads: usize,
     patch: [usize; 3],
@@ -347,6 +348,7 @@ impl<'a> Recipe<'a> {
         };
         let eps = |norm: Option<&Norm>| norm.map(|norm| norm.eps);
         Self {
+            version: PREPARATION_VERSION,
             in_chans: vit.in_chans,
             num_heads: vit.num_heads,
             patch: vit.patch,
