@@ -246,7 +246,7 @@ fn every_format_holds_the_same_vectors_and_says_what_made_them() {
     let bytes = std::fs::read(root.join("v.safetensors")).unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let metadata = header.metadata().clone().unwrap();
-    assert_eq!(metadata["fingerprint"], "random:tiny:0");
+    assert!(metadata["fingerprint"].starts_with("random:tiny:0:"));
     assert_eq!(metadata["model"], "random:tiny");
     let rows: Value = serde_json::from_str(&metadata["rows"]).unwrap();
     assert_eq!(rows[1], json!({"path": "in/b/b.npy"}));

@@ -149,7 +149,11 @@ impl VitConfig {
             ),
         ];
         match rules.into_iter().find(|(holds, ..)| !holds) {
-            Some((_, what, expected)) => Err(Error::mismatch(what, expected, format!("{self:?}"))),
+            Some((_, what, expected)) => {
+                // Rules are named by their fields.
+                let fields = serde_json::to_value(self).unwrap_or_default();
+                Err(Error::mismatch(what, expected, fields[what].to_string()))
+            }
             None => Ok(()),
         }
     }

@@ -22,9 +22,9 @@ use crate::config::Pooling;
 use crate::error::{Error, Result};
 use crate::kernels::{Activation, Kernels, Precision};
 use crate::position::{Position, Resize};
-use crate::preprocess::Preparation;
+use crate::preprocess::{PREPARATION_VERSION, Preparation};
 use crate::vit::{Head, Mlp, Norm, Vit};
-use crate::weights::{Weights, read_json, shown};
+use crate::weights::{Weights, parse_json, read_json, shown};
 
 /// What is said where a family is not known.
 const SUPPORTED: &str = "supported are our own models, the model types dinov2, \
@@ -167,12 +167,12 @@ impl Config {
     }
 
     fn parse_value<T: serde::de::DeserializeOwned>(&self, value: &Value) -> Result<T> {
-        T::deserialize(value).map_err(|error| {
-            self.malformed(
-                shown(&error.to_string()),
-                "the fields that the family's library writes",
-            )
-        })
+        parse_json(&self.path, value)
+    }
+
+    /// Checks the field `layer_norm_eps`.
+    fn check_eps(&self, eps: f32) -> Result<()> {
+        check_eps(&self.path, eps)
     }
 
     pub(crate) fn malformed(&self, found: impl Into<String>, wanted: impl Into<String>) -> Error {
@@ -198,9 +198,23 @@ impl Config {
     }
 }
 
+/// Checks the field `layer_norm_eps` of a file.
+fn check_eps(path: &Path, eps: f32) -> Result<()> {
+    // Also false for NaN.
+    if 0.0 < eps && eps < 1.0 {
+        return Ok(());
+    }
+    let found = format!("layer_norm_eps {eps}");
+    Err(Error::malformed(
+        path,
+        found,
+        "a number above 0 and below 1",
+    ))
+}
+
 /// One side for both axes, or `[H, W]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "one side, or [height, width]")]
 enum Sides {
     Square(usize),
     Both([usize; 2]),
@@ -227,7 +241,17 @@ struct Sizes {
     n_channels: usize,
     image: [usize; 2],
     patch: [usize; 2],
+    /// What the family's config calls `width`, `depth`, `n_heads` and what `hidden` comes from.
+    fields: [&'static str; 4],
 }
+
+/// The fields of transformers' configs.
+const FIELDS: [&str; 4] = [
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+];
 
 impl Sizes {
     /// Checks bounds that every real model keeps, so that no product of sizes overflows.
@@ -237,22 +261,46 @@ impl Sizes {
             self.image.iter().zip(self.patch).all(|(&image, patch)| {
                 bounded(patch, 1 << 10) && patch <= image && image <= 1 << 14
             });
+        let [width, depth, n_heads, hidden] = self.fields;
+        let both = |[height, width]: [usize; 2]| format!("{height} x {width}");
         let rules = [
-            (bounded(self.width, 1 << 14), "a width of 1..=16384"),
-            (bounded(self.depth, 1 << 10), "1..=1024 layers"),
+            (
+                bounded(self.width, 1 << 14),
+                format!("{width} {}", self.width),
+                "a width of 1..=16384",
+            ),
+            (
+                bounded(self.depth, 1 << 10),
+                format!("{depth} {}", self.depth),
+                "1..=1024 layers",
+            ),
             (
                 self.n_heads > 0 && self.width.is_multiple_of(self.n_heads),
+                format!("{} heads by {n_heads}, width {}", self.n_heads, self.width),
                 "a number of heads that divides the width",
             ),
-            (bounded(self.hidden, 1 << 16), "a hidden width of 1..=65536"),
-            (self.n_channels == 3, "3 channels"),
+            (
+                bounded(self.hidden, 1 << 16),
+                format!("a hidden width of {} by {hidden}", self.hidden),
+                "a hidden width of 1..=65536",
+            ),
+            (
+                self.n_channels == 3,
+                format!("{} channels", self.n_channels),
+                "3 channels",
+            ),
             (
                 fits,
+                format!(
+                    "image_size {}, patch_size {}",
+                    both(self.image),
+                    both(self.patch)
+                ),
                 "an image of up to 16384 that holds a patch of up to 1024",
             ),
         ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, wanted)) => Err(config.malformed(format!("{self:?}"), wanted)),
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, found, wanted)) => Err(config.malformed(found, wanted)),
             None => Ok(self),
         }
     }
@@ -271,6 +319,7 @@ impl Sizes {
 /// Everything but tensors that decides a vector; hashed into the fingerprint.
 #[derive(Serialize)]
 struct Recipe<'a> {
+    version: u32,
     in_chans: usize,
     num_heads: usize,
     patch: [usize; 3],
@@ -299,6 +348,7 @@ impl<'a> Recipe<'a> {
         };
         let eps = |norm: Option<&Norm>| norm.map(|norm| norm.eps);
         Self {
+            version: PREPARATION_VERSION,
             in_chans: vit.in_chans,
             num_heads: vit.num_heads,
             patch: vit.patch,

@@ -8,7 +8,7 @@ use crate::config::{ModelConfig, VitConfig};
 use crate::error::{Error, Result};
 use crate::family;
 use crate::kernels::{Kernels, Precision};
-use crate::preprocess::{Preparation, THUMBNAIL};
+use crate::preprocess::{PREPARATION_VERSION, Preparation, THUMBNAIL};
 use crate::random;
 use crate::vit::{Tokens, View, Vit};
 
@@ -92,7 +92,7 @@ impl Model {
     pub fn pixels() -> Self {
         Self {
             name: "pixels".to_owned(),
-            fingerprint: "pixels:32".to_owned(),
+            fingerprint: format!("pixels:{THUMBNAIL}:{PREPARATION_VERSION}"),
             precision: Precision::F32,
             network: Network::Pixels,
             preparation: Preparation::Pixels,
@@ -115,8 +115,11 @@ impl Model {
             .precision
             .unwrap_or_else(|| kernels.fastest_precision());
         Ok(Self {
-            name: format!("random:{preset}"),
-            fingerprint: format!("random:{preset}:{seed}"),
+            name: match seed {
+                0 => format!("random:{preset}"),
+                seed => format!("random:{preset}:{seed}"),
+            },
+            fingerprint: random_fingerprint(preset, seed, &config)?,
             precision,
             network: Network::Vit(Box::new(random::vit(kernels, precision, &config, seed))),
             preparation: Preparation::Ours(config.input),
@@ -124,7 +127,8 @@ impl Model {
         })
     }
 
-    /// Returns the name that the model was asked for by.
+    /// Returns the last part of the folder's path, or the built-in's name: `pixels`,
+    /// `random:PRESET`, and `random:PRESET:SEED` where the seed is not 0.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -222,6 +226,14 @@ impl Model {
             None => work(),
         }
     }
+}
+
+/// Returns what tells a random network from every other: preset, seed, and a digest of its config.
+fn random_fingerprint(preset: &str, seed: u64, config: &ModelConfig) -> Result<String> {
+    let recipe = serde_json::to_string(&(PREPARATION_VERSION, config))
+        .map_err(|error| Error::io("writing the config of a random network", error.into()))?;
+    let digest = xxhash_rust::xxh3::xxh3_128(recipe.as_bytes());
+    Ok(format!("random:{preset}:{seed}:{digest:032x}"))
 }
 
 /// What f32 resampling may make of a constant picture: less than a hundredth of an 8-bit step.
@@ -369,6 +381,31 @@ mod tests {
         let cosine = |other: &[f32]| exact.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
         assert!(cosine(&bf16) >= 0.999, "{}", cosine(&bf16));
         assert!(cosine(&int8) >= 0.99, "{}", cosine(&int8));
+    }
+
+    #[test]
+    fn random_networks_of_other_seeds_have_other_names() {
+        let named = |seed| {
+            let model = Model::random("tiny", seed, &RunOptions::default()).unwrap();
+            model.name().to_owned()
+        };
+        assert_eq!([named(0), named(3)], ["random:tiny", "random:tiny:3"]);
+    }
+
+    #[test]
+    fn fingerprints_of_what_is_built_in_hold_version_and_config() {
+        let version = PREPARATION_VERSION;
+        assert_eq!(
+            Model::pixels().fingerprint(),
+            format!("pixels:32:{version}")
+        );
+        let config = ModelConfig::new(VitConfig::tiny());
+        let mut other = config.clone();
+        other.embedding = crate::config::Pooling::Mean;
+        let [first, second] =
+            [&config, &other].map(|config| random_fingerprint("tiny", 3, config).unwrap());
+        assert!(first.starts_with("random:tiny:3:"), "{first}");
+        assert_ne!(first, second);
     }
 
     #[test]

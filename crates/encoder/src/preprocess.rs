@@ -17,6 +17,10 @@ use self::resize::{Crop, resize};
 use crate::config::MAX_TOKENS;
 use crate::error::{Error, Result};
 
+/// Part of every fingerprint. Raise it when the numbers of any preparation or network change:
+/// vectors of before and after must not be compared, nor written into one file.
+pub(crate) const PREPARATION_VERSION: u32 = 1;
+
 /// Slices of a volume, or frames of a video, that a 2D encoder sees.
 const N_PLANES: usize = 16;
 

@@ -4,13 +4,16 @@
 //! is left over at the end is an error that names the key: a model is loaded whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
@@ -254,23 +257,67 @@ impl Weights {
 /// # Errors
 /// `Io` if it cannot be read, `LimitExceeded` if it is too long, `Malformed` if it is not JSON of
 /// the wanted form.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let file = open_file(path)?;
-    let n_bytes = file.metadata().map_err(|e| unread(path, e))?.len();
-    if n_bytes > MAX_JSON_BYTES {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let mut text = Vec::new();
+    let mut file = open_file(path)?.take(MAX_JSON_BYTES + 1);
+    file.read_to_end(&mut text).map_err(|e| unread(path, e))?;
+    if text.len() as u64 > MAX_JSON_BYTES {
         return Err(Error::LimitExceeded {
             what: "bytes of a JSON file of the model",
             allowed: MAX_JSON_BYTES,
-            asked: n_bytes,
+            asked: text.len() as u64,
         });
     }
-    let text = std::fs::read(path).map_err(|e| unread(path, e))?;
-    serde_json::from_slice(&text).map_err(|error| {
+    // Some editors begin a file with a byte order mark.
+    let json = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let value = serde_json::from_slice(json).map_err(|error| {
         Error::malformed(
             path,
             shown(&error.to_string()),
             "the JSON that its library writes",
         )
+    })?;
+    parse_json(path, &value)
+}
+
+/// Reads the fields that are known of a file's JSON, or of a part of it.
+///
+/// # Errors
+/// `Malformed`, naming the field that is wrong, what it holds, and what was wanted.
+pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T> {
+    T::deserialize(value).map_err(|error| {
+        let error = error.to_string();
+        let Some((field, value)) = culprit::<T>(value, &error) else {
+            return Error::malformed(
+                path,
+                shown(&error),
+                "the fields that the model's library writes",
+            );
+        };
+        let wanted = match error.rsplit_once(", expected ") {
+            Some((_, "usize" | "u32" | "u64")) => "a whole number, not negative",
+            Some((_, "f32" | "f64")) => "a number",
+            Some((_, wanted)) => wanted,
+            None => &error,
+        };
+        let found = shown(&format!("{field} {value}"));
+        Error::malformed(path, found, shown(wanted))
+    })
+}
+
+/// Returns the field without which an object would not have an error.
+fn culprit<'a, T: DeserializeOwned>(
+    value: &'a Value,
+    error: &str,
+) -> Option<(&'a String, &'a Value)> {
+    if error.starts_with("missing field") {
+        return None;
+    }
+    let fields = value.as_object().filter(|fields| fields.len() <= 256)?;
+    fields.iter().find(|(name, _)| {
+        let others = fields.iter().filter(|(other, _)| other != name);
+        let others: serde_json::Map<_, _> = others.map(|(k, v)| (k.clone(), v.clone())).collect();
+        T::deserialize(Value::Object(others)).map_or_else(|e| e.to_string() != error, |_| true)
     })
 }
 
@@ -307,15 +354,22 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>> {
 
 /// Opens a regular file: a pipe or device would wait or never end.
 fn open_file(path: &Path) -> Result<File> {
-    let metadata = std::fs::metadata(path).map_err(|e| unread(path, e))?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(
+    let checked = |metadata: std::io::Result<Metadata>| {
+        let metadata = metadata.map_err(|e| unread(path, e))?;
+        if metadata.is_file() {
+            return Ok(());
+        }
+        Err(Error::malformed(
             path,
             "something that is no file",
             "a file",
-        ));
-    }
-    File::open(path).map_err(|e| unread(path, e))
+        ))
+    };
+    // Before, since opening a pipe waits; after, since another may lie there by then.
+    checked(std::fs::metadata(path))?;
+    let file = File::open(path).map_err(|e| unread(path, e))?;
+    checked(file.metadata())?;
+    Ok(file)
 }
 
 fn unread(path: &Path, error: std::io::Error) -> Error {

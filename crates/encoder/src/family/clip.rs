@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::tensors::{Tensors, prefix};
-use super::{Config, Preparation, Sides, Sizes};
+use super::{Config, FIELDS, Preparation, Sides, Sizes};
 use crate::config::Pooling;
 use crate::error::Result;
 use crate::preprocess::{CLIP, PlaneInput};
@@ -53,11 +53,10 @@ struct Full {
 }
 
 /// The text tower, and tables of plain counts.
-const IGNORED: [&str; 5] = [
+const IGNORED: [&str; 4] = [
     "text_model.",
     "text_projection.",
     "logit_scale",
-    "vision_model.embeddings.position_ids",
     "embeddings.position_ids",
 ];
 
@@ -82,6 +81,7 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
     } else {
         config.parse()?
     };
+    config.check_eps(fields.layer_norm_eps)?;
     let sizes = Sizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,
@@ -90,9 +90,12 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
         n_channels: fields.num_channels,
         image: fields.image_size.into(),
         patch: fields.patch_size.into(),
+        fields: FIELDS,
     }
     .check(config)?;
     let preparation = PlaneInput::read(config, sizes.image, sizes.patch, CLIP)?;
+    // Newer versions of the library save a tower alone without the prefix.
+    tensors.weights.strip_prefix("vision_model.");
     let mut vit = network(config, tensors, &fields, sizes)?;
     // A tower saved without its projection says so: its embedding is the pooled token.
     let is_bare = fields
@@ -110,9 +113,9 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
 
 fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes) -> Result<Vit> {
     let (width, eps) = (sizes.width, fields.layer_norm_eps);
-    let cls = tensors.vector("vision_model.embeddings.class_embedding", &[width])?;
+    let cls = tensors.vector("embeddings.class_embedding", &[width])?;
     let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "vision_model.embeddings.patch_embedding",
+        "embeddings.patch_embedding",
         [width, sizes.n_channels],
         sizes.patch(),
         (false, false),
@@ -120,14 +123,14 @@ fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     let positions = tensors.positions(
-        "vision_model.embeddings.position_embedding.weight",
+        "embeddings.position_embedding.weight",
         &[n_positions, width],
         grid,
         false,
     )?;
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
-        let at = |name: &str| format!("vision_model.encoder.layers.{i}.{name}");
+        let at = |name: &str| format!("encoder.layers.{i}.{name}");
         let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| at(&format!("self_attn.{name}")));
         blocks.push(Block {
             norm1: tensors.norm(&at("layer_norm1"), width, eps)?,
@@ -149,12 +152,12 @@ fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes
         prefix: prefix(cls, &positions.cls, &[]),
         position: positions.patches,
         // The name is misspelt in the library, and so in every file.
-        pre_norm: Some(tensors.norm("vision_model.pre_layrnorm", width, eps)?),
+        pre_norm: Some(tensors.norm("pre_layrnorm", width, eps)?),
         blocks,
         mlp: Mlp::Plain(config.activation(&fields.hidden_act)?),
         norm: None,
         pooling: Pooling::Cls,
-        pooled_norm: Some(tensors.norm("vision_model.post_layernorm", width, eps)?),
+        pooled_norm: Some(tensors.norm("post_layernorm", width, eps)?),
         head: None,
     })
 }

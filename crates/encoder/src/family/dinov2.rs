@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::tensors::{Tensors, prefix};
-use super::{Config, Preparation, Sides, Sizes};
+use super::{Config, FIELDS, Preparation, Sides, Sizes};
 use crate::config::Pooling;
 use crate::error::Result;
 use crate::kernels::Activation;
@@ -56,6 +56,7 @@ pub(super) fn load(
     has_registers: bool,
 ) -> Result<(Vit, Preparation)> {
     let fields: Fields = config.parse()?;
+    config.check_eps(fields.layer_norm_eps)?;
     let sizes = Sizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,
@@ -64,11 +65,12 @@ pub(super) fn load(
         n_channels: fields.num_channels,
         image: fields.image_size.into(),
         patch: fields.patch_size.into(),
+        fields: [FIELDS[0], FIELDS[1], FIELDS[2], "mlp_ratio"],
     }
     .check(config)?;
     let registers = has_registers.then_some(fields.num_register_tokens);
-    if registers.is_some_and(|n| n > 1 << 10) {
-        return Err(config.malformed(format!("{registers:?} registers"), "at most 1024"));
+    if let Some(n) = registers.filter(|&n| n > 1 << 10) {
+        return Err(config.malformed(format!("num_register_tokens {n}"), "at most 1024"));
     }
     let preparation = PlaneInput::read(config, sizes.image, sizes.patch, IMAGENET)?;
     tensors.weights.strip_prefix("dinov2.");

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::tensors::{Matrix, Tensors, prefix};
-use super::{Config, Preparation, Sides, Sizes};
+use super::{Config, FIELDS, Preparation, Sides, Sizes};
 use crate::config::Pooling;
 use crate::error::Result;
 use crate::position::{Position, Rotary};
@@ -71,6 +71,7 @@ impl Default for Fields {
 
 pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
     let fields: Fields = config.parse()?;
+    config.check_eps(fields.layer_norm_eps)?;
     let sizes = Sizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,
@@ -79,13 +80,14 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
         n_channels: fields.num_channels,
         image: fields.image_size.into(),
         patch: fields.patch_size.into(),
+        fields: FIELDS,
     }
     .check(config)?;
     let head_width = sizes.width / sizes.n_heads;
     if !head_width.is_multiple_of(4) || fields.num_register_tokens > 1 << 10 {
         return Err(config.malformed(
             format!(
-                "heads of width {head_width}, {} registers",
+                "heads of width {head_width}, num_register_tokens {}",
                 fields.num_register_tokens
             ),
             "a multiple of 4, and at most 1024",

@@ -1,13 +1,13 @@
 //! M3D-CLIP: MONAI's 3D ViT with a perceptron patch embedding and a projection.
 //!
 //! No reference numbers of the published weights were at hand: the network is checked only against
-//! `tools/oracles/make_m3d.py`, which was written from the same description.
+//! `tools/oracles/make_models.py`, which was written from the same description.
 
 use serde::Deserialize;
 
 use super::tensors::{Matrix, Tensors, prefix};
 use super::{Config, Preparation};
-use crate::config::Pooling;
+use crate::config::{MAX_TOKENS, Pooling};
 use crate::error::{Error, Result};
 use crate::kernels::{Activation, Linear};
 use crate::preprocess::DeepInput;
@@ -71,7 +71,17 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
         && bounded(fields.num_layers, 1 << 10)
         && bounded(fields.num_heads, fields.hidden_size)
         && fields.hidden_size.is_multiple_of(fields.num_heads);
-    let n_voxels = fields.img_size.iter().product::<usize>();
+    let product = |sides: [usize; 3]| sides.into_iter().fold(1, usize::saturating_mul);
+    let n_voxels = product(fields.img_size);
+    if fits && n_voxels / product(fields.patch_size) > MAX_TOKENS {
+        return Err(config.malformed(
+            format!(
+                "img_size {:?} in patches of {:?}",
+                fields.img_size, fields.patch_size
+            ),
+            format!("at most {MAX_TOKENS} patches"),
+        ));
+    }
     if !(fits && has_bounds && n_voxels <= 1 << 28) {
         return Err(config.malformed(
             "sizes that do not fit each other",

@@ -31,7 +31,7 @@ pub(crate) struct Positions {
 }
 
 impl Tensors {
-    /// Takes a vector, whatever leading sides of 1 its shape has.
+    /// Takes the values of a tensor of exactly this shape, row-major.
     pub(crate) fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.weights.take(name, shape)
     }

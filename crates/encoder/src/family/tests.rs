@@ -116,6 +116,7 @@ fn every_tensor_of_a_model_is_needed() {
             // Names are told without the prefixes that a family strips; sizes of a trunk are
             // read off two of its tensors.
             let short = key.trim_start_matches("vit.").trim_start_matches("visual.");
+            let short = short.trim_start_matches("vision_model.");
             let layer = short.trim_end_matches(".weight").trim_end_matches(".bias");
             assert!(text.contains(layer), "{name} without {key}: {text}");
         }
@@ -177,6 +178,107 @@ fn senseless_configs_are_refused_without_harm() {
             }
         }
     }
+}
+
+#[test]
+fn an_eps_that_is_none_is_refused_by_name() {
+    for name in ["dinov2", "dinov3", "vit", "vit_mae", "clip"] {
+        let folder = copied(name);
+        let path = folder.path().join("config.json");
+        for bad in [json!(-1), json!(0), json!(1), json!(1e30), json!(1e-60)] {
+            change(path.clone(), "layer_norm_eps", bad);
+            let text = message(folder.path());
+            assert!(text.contains("layer_norm_eps"), "{name}: {text}");
+        }
+    }
+    let folder = copied("openclip_timm");
+    change(
+        folder.path().join("m3ret.json"),
+        "trunk_config",
+        json!({"num_heads": 2, "layer_norm_eps": -1e-6}),
+    );
+    let text = message(folder.path());
+    assert!(text.contains("m3ret.json: found layer_norm_eps"), "{text}");
+}
+
+#[test]
+fn messages_name_the_field_what_it_holds_and_what_was_wanted() {
+    for (name, key, value, wanted) in [
+        (
+            "vit",
+            "num_attention_heads",
+            json!(0),
+            "config.json: found 0 heads by num_attention_heads, width ",
+        ),
+        (
+            "vit",
+            "hidden_size",
+            json!("x"),
+            "config.json: found hidden_size \\\"x\\\", wanted a whole number, not negative",
+        ),
+        (
+            "clip",
+            "image_size",
+            json!([1, 2, 3]),
+            "config.json: found image_size [1,2,3], wanted one side, or [height, width]",
+        ),
+        (
+            "dinov2",
+            "patch_size",
+            json!(0),
+            "patch_size 0 x 0, wanted an image of up to 16384",
+        ),
+        (
+            "dinov3",
+            "layer_norm_eps",
+            json!([]),
+            "found layer_norm_eps [], wanted a number",
+        ),
+    ] {
+        let folder = copied(name);
+        change(folder.path().join("config.json"), key, value);
+        let text = message(folder.path());
+        assert!(text.contains(wanted), "{text}");
+    }
+    let folder = copied("vit");
+    let beside = folder.path().join("preprocessor_config.json");
+    let mut processor: Value = read_json(&beside).unwrap_or(json!({}));
+    processor["image_mean"] = json!("x");
+    std::fs::write(&beside, processor.to_string()).unwrap();
+    let text = message(folder.path());
+    assert!(
+        text.contains("image_mean") && text.contains("one for each of three channels"),
+        "{text}"
+    );
+}
+
+#[test]
+fn sizes_of_our_own_are_refused_by_field() {
+    let sizes = crate::config::VitConfig {
+        patch: [4, 0, 16],
+        ..crate::config::VitConfig::tiny()
+    };
+    let text = sizes.validate().unwrap_err().to_string();
+    assert_eq!(text, "patch: expected sides in 1..=1024, got [4,0,16]");
+    let mut config = serde_json::to_value(crate::config::VitConfig::tiny()).unwrap();
+    let parse = |config: &Value| {
+        let parsed = parse_json::<crate::config::VitConfig>(Path::new("config.json"), config);
+        parsed.unwrap_err().to_string()
+    };
+    config["depth"] = json!(-1);
+    assert!(parse(&config).contains("found depth -1, wanted a whole number"));
+    config.as_object_mut().unwrap().remove("depth");
+    assert!(parse(&config).contains("found missing field `depth`"));
+}
+
+#[test]
+fn a_byte_order_mark_before_a_config_is_passed_over() {
+    let folder = copied("vit");
+    let fingerprint = opened(folder.path()).unwrap().fingerprint;
+    let path = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+    assert_eq!(fingerprint, opened(folder.path()).unwrap().fingerprint);
 }
 
 #[test]
@@ -277,6 +379,26 @@ fn a_full_clip_model_loads_as_its_vision_tower() {
         alone.fingerprint,
         opened(folder.path()).unwrap().fingerprint
     );
+}
+
+#[test]
+fn a_bare_clip_tower_loads_in_both_spellings() {
+    let (tower, _copy) = model_folder("clip");
+    let case = Case::open(&tower, "model");
+    let fingerprints = ["vision_model.", ""].map(|prefix| {
+        let folder = copied("clip");
+        let path = folder.path().join("config.json");
+        change(path, "architectures", json!(["CLIPVisionModel"]));
+        let rename = |name: &str| {
+            let short = name.strip_prefix("vision_model.")?;
+            Some(format!("{prefix}{short}"))
+        };
+        case.save_renamed(rename, &folder.path().join("model.safetensors"));
+        let opened = opened(folder.path()).unwrap();
+        assert_eq!(opened.vit.width(), opened.vit.embed_dim, "no projection");
+        opened.fingerprint
+    });
+    assert_eq!(fingerprints[0], fingerprints[1], "the same network");
 }
 
 #[test]

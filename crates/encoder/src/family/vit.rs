@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::tensors::{Tensors, prefix};
-use super::{Config, Preparation, Sides, Sizes};
+use super::{Config, FIELDS, Preparation, Sides, Sizes};
 use crate::config::Pooling;
 use crate::error::Result;
 use crate::kernels::Linear;
@@ -49,6 +49,7 @@ impl Default for Fields {
 
 impl Fields {
     fn sizes(&self, config: &Config) -> Result<Sizes> {
+        config.check_eps(self.layer_norm_eps)?;
         Sizes {
             width: self.hidden_size,
             depth: self.num_hidden_layers,
@@ -57,6 +58,7 @@ impl Fields {
             n_channels: self.num_channels,
             image: self.image_size.into(),
             patch: self.patch_size.into(),
+            fields: FIELDS,
         }
         .check(config)
     }

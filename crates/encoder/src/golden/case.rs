@@ -152,11 +152,19 @@ impl Case {
 
     /// Writes the file again without some tensors.
     pub(crate) fn save_without(&self, left_out: &[&str], path: &Path) {
+        self.save_renamed(
+            |name| (!left_out.contains(&name)).then(|| name.to_owned()),
+            path,
+        );
+    }
+
+    /// Writes the file again with other names, without tensors that get none.
+    pub(crate) fn save_renamed(&self, rename: impl Fn(&str) -> Option<String>, path: &Path) {
         let tensors = self.tensors();
         let kept: HashMap<String, TensorView<'_>> = tensors
             .tensors()
             .into_iter()
-            .filter(|(name, _)| !left_out.contains(&name.as_str()))
+            .filter_map(|(name, view)| Some((rename(&name)?, view)))
             .collect();
         safetensors::serialize_to_file(kept, None, path).unwrap();
     }

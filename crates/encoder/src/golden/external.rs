@@ -147,10 +147,12 @@ golden! {
 
 #[test]
 fn golden_c08_every_other_folder() {
-    for name in names() {
-        if !KNOWN.contains(&name.as_str()) {
-            check(&name);
-        }
+    let mut others = names();
+    others.retain(|name| !KNOWN.contains(&name.as_str()));
+    // None with the goldens that are shipped: this is for those of `M3RET_GOLDEN`.
+    println!("{} folders beyond the known ones", others.len());
+    for name in others {
+        check(&name);
     }
 }
 

@@ -1,12 +1,15 @@
 //! The files that say how a public model wants its pictures.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{CLIP, Filter, N_PLANES, PERCENTILES, PlaneInput, Size, Stats};
+use crate::config::MAX_TOKENS;
 use crate::error::{Error, Result};
 use crate::family::Config;
-use crate::weights::{read_json, shown};
+use crate::weights::{parse_json, read_json, shown};
 
 /// The largest side that a config may ask for.
 const MAX_SIDE: usize = 1 << 13;
@@ -31,7 +34,10 @@ struct Processor {
 
 /// A size in one of its spellings.
 #[derive(Deserialize, Debug, Clone, Copy)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "one side, [height, width], or an object of shortest_edge or height and width"
+)]
 enum Sides {
     One(usize),
     Both([usize; 2]),
@@ -45,7 +51,7 @@ enum Sides {
 
 /// One number for all channels, or three.
 #[derive(Deserialize, Clone, Copy)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "one number, or one for each of three channels")]
 enum Channels {
     One(f32),
     Three([f32; 3]),
@@ -92,21 +98,18 @@ impl PlaneInput {
         } else if newer.exists() {
             let mut whole: Value = read_json(&newer)?;
             let inner = whole.get_mut("image_processor").map(Value::take);
-            let inner = inner.map(Processor::deserialize);
-            let inner = inner.transpose().map_err(|error| {
-                let found = shown(&error.to_string());
-                Error::malformed(&newer, found, "the fields that the library writes")
-            })?;
+            let inner = inner.map(|inner| parse_json(&newer, &inner)).transpose()?;
             (newer, inner)
         } else {
             (path, None)
         };
         let usual = Self::usual(image, patch, stats);
-        let wanted = match processor {
-            Some(processor) => processor.wanted(&usual)?,
-            None => usual,
-        };
-        wanted.check(&path)
+        match processor {
+            Some(processor) => processor
+                .wanted(&usual)?
+                .check(&path, ["size", "crop_size"]),
+            None => usual.check(&config.path, ["image_size"; 2]),
+        }
     }
 
     /// Reads `preprocess_cfg` of `open_clip`'s config.
@@ -120,16 +123,13 @@ impl PlaneInput {
     ) -> Result<Self> {
         let preprocess = match config.value.get("preprocess_cfg") {
             None | Some(Value::Null) => OpenClip::default(),
-            Some(value) => OpenClip::deserialize(value).map_err(|error| {
-                let found = shown(&format!("preprocess_cfg: {error}"));
-                config.malformed(found, "the fields that open_clip writes")
-            })?,
+            Some(value) => parse_json(&config.path, value)?,
         };
         let usual = Self::usual(image, patch, CLIP);
-        let size = match preprocess.size {
-            Some(Sides::One(side)) => [side; 2],
-            Some(Sides::Both(sides)) => sides,
-            Some(Sides::Named { .. }) | None => image,
+        let (field, size) = match preprocess.size {
+            Some(Sides::One(side)) => ("preprocess_cfg.size", [side; 2]),
+            Some(Sides::Both(sides)) => ("preprocess_cfg.size", sides),
+            Some(Sides::Named { .. }) | None => ("image_size", image),
         };
         let squashes = match preprocess.resize_mode.as_deref() {
             None | Some("shortest") => size[0] != size[1],
@@ -167,7 +167,7 @@ impl PlaneInput {
             stats,
             ..usual
         }
-        .check(&config.path)
+        .check(&config.path, [field; 2])
     }
 
     /// What is done where no file says otherwise.
@@ -189,19 +189,34 @@ impl PlaneInput {
         }
     }
 
-    fn check(self, path: &std::path::Path) -> Result<Self> {
-        let largest = match self.size {
-            None => 1,
-            Some(Size::ShortestEdge(side)) => side,
-            Some(Size::Exact([height, width])) => height.max(width),
-        };
-        let [height, width] = self.crop.unwrap_or([1, 1]);
-        let sides = [largest, height, width];
-        if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+    /// Checks what was read of `path`, where `fields` say the size and the crop.
+    fn check(self, path: &Path, fields: [&str; 2]) -> Result<Self> {
+        let size = self.size.map(|size| match size {
+            // The other side is no shorter.
+            Size::ShortestEdge(side) => [side; 2],
+            Size::Exact(sides) => sides,
+        });
+        for (field, sides) in fields.into_iter().zip([size, self.crop]) {
+            let [height, width] = sides.unwrap_or([1; 2]);
+            if ![height, width]
+                .iter()
+                .all(|side| (1..=MAX_SIDE).contains(side))
+            {
+                return Err(Error::malformed(
+                    path,
+                    format!("{field} {height} x {width}"),
+                    format!("sides of 1..={MAX_SIDE}"),
+                ));
+            }
+        }
+        let [height, width] = self.crop.or(size).unwrap_or([1; 2]);
+        let n_patches = (height / self.patch[0]).saturating_mul(width / self.patch[1]);
+        if n_patches > MAX_TOKENS {
+            let field = fields[usize::from(self.crop.is_some())];
             return Err(Error::malformed(
                 path,
-                format!("sides {sides:?}"),
-                format!("sides of 1..={MAX_SIDE}"),
+                format!("{field} {height} x {width}, which is {n_patches} patches"),
+                format!("at most {MAX_TOKENS} patches"),
             ));
         }
         let Stats { mean, std } = self.stats;
@@ -211,7 +226,7 @@ impl PlaneInput {
             return Err(Error::malformed(
                 path,
                 format!(
-                    "mean {mean:?}, standard deviation {std:?}, white {}",
+                    "a mean of {mean:?}, a standard deviation of {std:?}, white at {}",
                     self.white
                 ),
                 "finite numbers, standard deviations above 0",
@@ -297,9 +312,33 @@ fn named(sides: Sides) -> Result<Size> {
             longest_edge: None,
             ..
         } => Ok(Size::ShortestEdge(side)),
-        Sides::Named { .. } => Err(Error::unsupported(
-            format!("the size {sides:?}"),
-            "supported are height with width, and shortest_edge alone",
-        )),
+        Sides::Named {
+            shortest_edge,
+            longest_edge,
+            height,
+            width,
+        } => {
+            let fields = [
+                ("shortest_edge", shortest_edge),
+                ("longest_edge", longest_edge),
+                ("height", height),
+                ("width", width),
+            ];
+            let stated = fields
+                .into_iter()
+                .filter_map(|(name, side)| Some(format!("{name} {}", side?)));
+            let stated: Vec<_> = stated.collect();
+            Err(Error::unsupported(
+                format!(
+                    "a size by {}",
+                    if stated.is_empty() {
+                        "nothing".to_owned()
+                    } else {
+                        stated.join(", ")
+                    }
+                ),
+                "supported are height with width, and shortest_edge alone",
+            ))
+        }
     }
 }

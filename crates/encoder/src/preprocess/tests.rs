@@ -318,6 +318,36 @@ fn senseless_processors_are_refused() {
     }
 }
 
+#[test]
+fn sizes_that_leave_too_many_patches_are_refused_by_field() {
+    for (text, field) in [
+        (
+            r#"{"size": 224, "crop_size": 8192}"#,
+            "crop_size 8192 x 8192",
+        ),
+        (r#"{"size": 8192}"#, "size 8192 x 8192"),
+        (
+            r#"{"size": {"height": 8192, "width": 8000}}"#,
+            "size 8192 x 8000",
+        ),
+        (r#"{"size": 9000}"#, "size 9000 x 9000"),
+    ] {
+        let text = read("preprocessor_config.json", text)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with(&format!("preprocessor_config.json: found {field}")),
+            "{text}"
+        );
+    }
+    // What is cut from it decides, not what is resized.
+    read(
+        "preprocessor_config.json",
+        r#"{"size": 8192, "crop_size": 224}"#,
+    )
+    .unwrap();
+}
+
 proptest! {
     #[test]
     fn any_picture_is_prepared_at_the_size_asked_for(

@@ -302,6 +302,22 @@ fn pages_of_taken_tensors_are_given_back() {
 }
 
 #[test]
+fn a_json_file_that_is_too_long_or_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    // A sparse file: it takes no room on the disk.
+    let file = File::create(&path).unwrap();
+    file.set_len(MAX_JSON_BYTES + 1).unwrap();
+    let found = read_json::<Value>(&path);
+    assert!(
+        matches!(found, Err(Error::LimitExceeded { .. })),
+        "{found:?}"
+    );
+    let found = read_json::<Value>(folder.path());
+    assert!(matches!(found, Err(Error::Malformed { .. })), "{found:?}");
+}
+
+#[test]
 fn names_from_files_are_made_harmless() {
     assert_eq!(shown("a\n\u{1b}[31m"), r"a\n\u{1b}[31m");
     assert_eq!(shown(&"x".repeat(1000)).len(), MAX_SHOWN + 3);

@@ -73,6 +73,7 @@ pub(super) fn load(
         n_channels: 3,
         image,
         patch: fields.patch_size.into(),
+        fields: ["width", "layers", "head_width", "mlp_ratio"],
     }
     .check(config)?;
     let preparation = PlaneInput::read_open_clip(config, sizes.image, sizes.patch)?;

@@ -10,7 +10,7 @@ use super::{ModelCfg, refuse_unless};
 use crate::config::Pooling;
 use crate::error::{Error, Result};
 use crate::family::tensors::{Tensors, prefix};
-use crate::family::{Config, Preparation, Sizes};
+use crate::family::{Config, Preparation, Sizes, check_eps};
 use crate::kernels::Activation;
 use crate::preprocess::PlaneInput;
 use crate::vit::{Block, Head, Mlp, Vit};
@@ -47,7 +47,9 @@ impl TrunkConfig {
     fn read(config: &Config, name: &str, width: usize) -> Result<Self> {
         let beside = config.folder().join("m3ret.json");
         if beside.exists() {
-            return Ok(read_json::<Beside>(&beside)?.trunk_config);
+            let stated = read_json::<Beside>(&beside)?.trunk_config;
+            check_eps(&beside, stated.layer_norm_eps)?;
+            return Ok(stated);
         }
         let is_wide = ["huge", "giant", "gigantic", "so400m"]
             .iter()
@@ -123,7 +125,11 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
     let fc1 = weights.shape("trunk.blocks.0.mlp.fc1.weight");
     let (Some(&[width, n_channels, ph, pw]), Some(&[hidden, _])) = (patch, fc1) else {
         return Err(config.malformed(
-            format!("patch embedding {patch:?} and hidden layer {fc1:?} in the trunk"),
+            format!(
+                "patch embedding {:?} and hidden layer {:?} in the trunk",
+                patch.unwrap_or_default(),
+                fc1.unwrap_or_default()
+            ),
             "trunk.patch_embed.proj.weight [E, 3, ph, pw] and \
              trunk.blocks.0.mlp.fc1.weight [hidden, E], as timm's ViTs have",
         ));
@@ -136,6 +142,7 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
         n_channels,
         image,
         patch: [ph, pw],
+        fields: ["the patch embedding", "blocks", "num_heads", "mlp.fc1"],
     })
 }
 
