@@ -451,7 +451,8 @@ fn work_of_another_model_is_not_lost_without_asking() {
     let (code, _, stderr) = embed(root, &words);
     assert_eq!(code, 1);
     assert!(
-        stderr.contains("its work is of another model (random:tiny:0, now pixels:32); "),
+        stderr.contains("its work is of another model (random:tiny:0:")
+            && stderr.contains(", now pixels:32:1); "),
         "{stderr}"
     );
     assert_eq!(names_in(&work), before);
