@@ -2,45 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "person/binary.rs"]
+mod binary;
+
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-fn m3ret(folder: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_m3ret"));
-    command.current_dir(folder).args(words).env("NO_COLOR", "1");
-    command
-}
-
-fn run(folder: &Path, words: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = m3ret(folder, words).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
-
-fn json_lines(text: &str) -> Vec<Value> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-/// A numpy file of f32 with one value a voxel.
-fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
-    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
-    let sides = sides.join(", ");
-    let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({sides}), }}");
-    let header = format!("{dict:<117}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    bytes
-}
+use binary::{json_lines, m3ret, names_in, npy, run};
 
 fn archive() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -57,15 +27,6 @@ fn archive() -> tempfile::TempDir {
     write("in/README.md", b"what this is");
     write("in/z.npy", &npy(&[1, 1, 2, 2], &[1.5, -1.0, 0.0, f32::NAN]));
     folder
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

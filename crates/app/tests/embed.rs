@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "person/binary.rs"]
+mod binary;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,40 +14,7 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::{Value, json};
 
-fn m3ret(folder: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_m3ret"));
-    command.current_dir(folder).args(words).env("NO_COLOR", "1");
-    command.env_remove("M3RET_MODELS");
-    command
-}
-
-fn run(folder: &Path, words: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = m3ret(folder, words).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
-
-fn json_lines(text: &str) -> Vec<Value> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-/// A numpy file of f32.
-fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
-    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
-    let sides = sides.join(", ");
-    let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({sides}), }}");
-    let header = format!("{dict:<117}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    bytes
-}
+use binary::{json_lines, m3ret, names_in, npy, run};
 
 /// A picture of 12 x 16 that no other seed gives.
 fn picture(seed: usize) -> Vec<u8> {
@@ -139,15 +109,6 @@ fn vector(row: &Row) -> Option<Vec<f32>> {
 fn is_same(one: &[f32], other: &[f32]) -> bool {
     let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|x| x.to_bits()).collect() };
     bits(one) == bits(other)
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 const TINY: [&str; 2] = ["--model", "random:tiny"];
