@@ -1,0 +1,14 @@
+//! Manifest -> checkpoint: trains the encoder on unlabelled images, with MAE or SimDINO.
+//!
+//! `Config` says everything about a run; `train` does it and leaves a model folder that
+//! `m3ret_encoder::Model::open` takes. Only this crate knows Burn, and no Burn type leaves it.
+
+pub mod config;
+pub mod dataset;
+mod error;
+pub mod report;
+mod train;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use train::{Begin, Outcome, RunFacts, Watcher, train};
