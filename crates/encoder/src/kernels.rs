@@ -18,8 +18,10 @@ mod rows;
 
 pub(crate) use attention::{Attended, Rotation, Span, attend};
 pub(crate) use dispatch::Kernels;
+pub use dispatch::Task;
 pub(crate) use linear::{Activation, Finish, Linear, multiply};
 pub(crate) use math::layer_norm;
+pub use math::{exp2, gelu, gelu_and_slope};
 pub(crate) use rows::{Rows, Source};
 
 use std::ops::Range;

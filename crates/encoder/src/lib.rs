@@ -25,6 +25,7 @@ mod position;
 mod preprocess;
 mod random;
 mod tokens;
+pub mod vector;
 mod vit;
 mod weights;
 

@@ -21,3 +21,33 @@ pub struct Batch {
     /// Items that could not be read, with the reason's code.
     pub refused: Vec<(usize, &'static str)>,
 }
+
+/// What the manifests hold, for the log and the model card. Counts rows; holds no patient identifier.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Items that are trained on.
+    pub n_train: usize,
+    /// Items of the validation part.
+    pub n_validation: usize,
+    /// Rows left out because their modality is MR.
+    pub n_mr_left_out: usize,
+    /// Items whose modality is MR, where that is allowed.
+    pub n_mr: usize,
+    /// Items whose row names no modality.
+    pub n_unknown_modality: usize,
+    /// What is trained on, by source, modality and licence, in the order of those names.
+    pub parts: Vec<Part>,
+}
+
+/// The items of one source, modality and licence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Column `source`; empty where unknown.
+    pub source: String,
+    /// Column `modality`; empty where unknown.
+    pub modality: String,
+    /// Column `license`; empty where unknown.
+    pub license: String,
+    /// Items.
+    pub n_items: usize,
+}

@@ -6,8 +6,20 @@
 pub mod config;
 pub mod dataset;
 mod error;
+#[cfg(test)]
+mod golden;
+mod mae;
+mod ops;
+mod optimizer;
+mod parameters;
+mod patches;
+mod random;
 pub mod report;
+mod schedule;
+mod simdino;
+mod step;
 mod train;
+mod vit;
 
 pub use config::Config;
 pub use error::{Error, Result};

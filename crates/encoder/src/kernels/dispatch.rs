@@ -52,9 +52,10 @@ pub(crate) struct Kernels {
 }
 
 /// A loop worth compiling for several instruction sets; `run` must be `#[inline(always)]`.
-pub(crate) trait Task {
+pub trait Task {
+    /// What the loop returns.
     type Output;
-    /// `FMA`: the code is compiled for fused multiply-add.
+    /// Runs the loop. `FMA`: the code is compiled for fused multiply-add.
     fn run<const FMA: bool>(self) -> Self::Output;
 }
 

@@ -15,7 +15,7 @@ fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// `2^x = 2^n * 2^f` with `n` the nearest integer; `2^f` by its Taylor series to degree 6, whose
 /// remainder on `|f| <= 1/2` is 1.2e-7.
 #[inline(always)]
-pub(crate) fn exp2<const FMA: bool>(x: f32) -> f32 {
+pub fn exp2<const FMA: bool>(x: f32) -> f32 {
     /// Adding and taking away 1.5 * 2^23 rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
     const LN_2: f32 = std::f32::consts::LN_2;
@@ -52,12 +52,41 @@ pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
 /// Returns the exact GELU, `x * Phi(x)`, right to 2.1e-7 times `max(|x|, 1)`.
 ///
 /// # Source
-/// Hendrycks and Gimpel 2016. `Phi(x) - 1/2` is `x` times a polynomial in `2 x^2 / 5.3^2 - 1`,
-/// fitted by `tools/fit/gelu.py`; beyond 5.3 the result is `x` or 0 to 3.1e-7.
+/// Hendrycks and Gimpel 2016; beyond 5.3 the result is `x` or 0 to 3.1e-7.
 #[inline(always)]
-pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
-    const LIMIT: f32 = 5.3;
-    const PHI: [f32; 14] = [
+pub fn gelu<const FMA: bool>(x: f32) -> f32 {
+    if x < -PHI_LIMIT {
+        0.0
+    } else {
+        x * phi::<FMA>(x)
+    }
+}
+
+/// Returns the GELU and its derivative, `Phi(x) + x * phi(x)` with the normal density `phi`, right
+/// to 5e-7.
+#[inline(always)]
+pub fn gelu_and_slope<const FMA: bool>(x: f32) -> (f32, f32) {
+    /// 1 / sqrt(2 pi)
+    const DENSITY: f32 = 0.398_942_3;
+    let below = if x < -PHI_LIMIT {
+        0.0
+    } else {
+        phi::<FMA>(x)
+    };
+    let density = DENSITY * exp2::<FMA>(-0.5 * std::f32::consts::LOG2_E * x * x);
+    (x * below, fma::<FMA>(x, density, below))
+}
+
+/// Beyond it the normal distribution function is 0 or 1 to 6e-8.
+const PHI_LIMIT: f32 = 5.3;
+
+/// Returns the normal distribution function, for `x` clamped to `PHI_LIMIT`.
+///
+/// # Source
+/// `Phi(x) - 1/2` is `x` times a polynomial in `2 x^2 / 5.3^2 - 1`, fitted by `tools/fit/gelu.py`.
+#[inline(always)]
+fn phi<const FMA: bool>(x: f32) -> f32 {
+    const SERIES: [f32; 14] = [
         -0.000_652_012_2,
         0.001_668_350_3,
         -0.001_433_516_7,
@@ -74,15 +103,14 @@ pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
         0.133_392_59,
     ];
     // Comparisons that keep NaN.
-    let low = if x < -LIMIT { -LIMIT } else { x };
-    let clamped = if low > LIMIT { LIMIT } else { low };
-    let u = fma::<FMA>(clamped * clamped, 2.0 / (LIMIT * LIMIT), -1.0);
-    let mut series = PHI[0];
-    for coefficient in &PHI[1..] {
+    let low = if x < -PHI_LIMIT { -PHI_LIMIT } else { x };
+    let clamped = if low > PHI_LIMIT { PHI_LIMIT } else { low };
+    let u = fma::<FMA>(clamped * clamped, 2.0 / (PHI_LIMIT * PHI_LIMIT), -1.0);
+    let mut series = SERIES[0];
+    for coefficient in &SERIES[1..] {
         series = fma::<FMA>(series, u, *coefficient);
     }
-    let phi = fma::<FMA>(series, clamped, 0.5);
-    if x < -LIMIT { 0.0 } else { x * phi }
+    fma::<FMA>(series, clamped, 0.5)
 }
 
 /// Normalises a token to mean 0 and variance 1 over its width, then scales and shifts.

@@ -1,0 +1,237 @@
+//! The parts of a transformer block that Burn would compute in many small steps.
+//!
+//! `VitBackend` gives each of them a plain composition of Burn's own operators, which every backend can
+//! run and differentiate. The CPU replaces them by fused loops (`fused.rs`). With autodiff a whole
+//! block is one node (`tracked.rs`), whose backward pass is `block::backward`.
+
+pub(crate) mod block;
+mod fused;
+mod gemm;
+mod tracked;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
+use m3ret_encoder::VitConfig;
+
+use crate::config::TrainPrecision;
+use block::{BlockOptions, BlockWeights};
+
+/// Weight and bias of a norm, or their gradients.
+#[derive(Debug, Clone)]
+pub(crate) struct Affine<B: Backend> {
+    pub(crate) weight: Tensor<B, 1>,
+    pub(crate) bias: Tensor<B, 1>,
+}
+
+/// Weight `[out, in]` and bias `[out]` of a linear layer, or their gradients.
+#[derive(Debug, Clone)]
+pub(crate) struct Dense<B: Backend> {
+    pub(crate) weight: Tensor<B, 2>,
+    pub(crate) bias: Tensor<B, 1>,
+}
+
+/// Queries, keys and values of every head side by side, with what tells heads and images apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Heads<B: Backend> {
+    /// `[images * tokens, 3 * E]`: queries, keys, values, each cut into heads.
+    pub(crate) qkv: Tensor<B, 2>,
+    pub(crate) n_images: usize,
+    pub(crate) n_heads: usize,
+}
+
+impl<B: Backend> Heads<B> {
+    /// Returns `[tokens of an image, E, width of a head]`.
+    pub(crate) fn sizes(&self) -> [usize; 3] {
+        let [n_rows, width] = self.qkv.dims();
+        [n_rows / self.n_images, width / 3, width / 3 / self.n_heads]
+    }
+
+    /// Returns q, k and v as `[images, heads, tokens, head width]`.
+    fn split(self) -> [Tensor<B, 4>; 3] {
+        let [n_tokens, width, head_width] = self.sizes();
+        [0, 1, 2].map(|part| {
+            self.qkv
+                .clone()
+                .slice([
+                    0..n_tokens * self.n_images,
+                    part * width..(part + 1) * width,
+                ])
+                .reshape([self.n_images, n_tokens, self.n_heads, head_width])
+                .swap_dims(1, 2)
+        })
+    }
+
+    /// Puts `[images, heads, tokens, head width]` back into `[images * tokens, E]`.
+    fn join(heads: Tensor<B, 4>) -> Tensor<B, 2> {
+        let [n_images, n_heads, n_tokens, head_width] = heads.dims();
+        heads
+            .swap_dims(1, 2)
+            .reshape([n_images * n_tokens, n_heads * head_width])
+    }
+
+    /// Returns the attention weights, `[images, heads, tokens, tokens]`.
+    fn weights(
+        queries: Tensor<B, 4>,
+        keys: Tensor<B, 4>,
+        precision: TrainPrecision,
+    ) -> Tensor<B, 4> {
+        let [.., head_width] = queries.dims();
+        let scores = product(queries, keys.swap_dims(2, 3), precision);
+        softmax(scores * scale_of(head_width), 3)
+    }
+}
+
+/// Returns `1 / sqrt(width)`, by which scores are scaled.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "widths are small"
+)]
+fn scale_of(head_width: usize) -> f32 {
+    (1.0 / (head_width as f64).sqrt()) as f32
+}
+
+/// Multiplies in the numbers of `precision`; the result is f32.
+pub(crate) fn product<B: Backend, const D: usize>(
+    lhs: Tensor<B, D>,
+    rhs: Tensor<B, D>,
+    precision: TrainPrecision,
+) -> Tensor<B, D> {
+    match precision {
+        TrainPrecision::F32 => lhs.matmul(rhs),
+        TrainPrecision::Bf16 => lhs
+            .cast(DType::BF16)
+            .matmul(rhs.cast(DType::BF16))
+            .cast(DType::F32),
+    }
+}
+
+/// What a Vision Transformer asks of a backend. Rows are tokens of all images, one after another.
+pub(crate) trait VitBackend: Backend {
+    /// Normalises each row to mean 0 and variance 1 (biased, eps 1e-6 inside the root), scales, shifts.
+    fn vit_layer_norm(x: Tensor<Self, 2>, affine: Affine<Self>) -> Tensor<Self, 2> {
+        let (normalised, _) = normalised(x);
+        normalised * affine.weight.unsqueeze() + affine.bias.unsqueeze()
+    }
+
+    /// Returns the gradients of `vit_layer_norm` for `x` and the affine, given that of its result.
+    fn vit_layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        gradient: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Affine<Self>) {
+        let (normalised, deviation) = normalised(x);
+        let affine = Affine {
+            weight: column_sums(gradient.clone() * normalised.clone()),
+            bias: column_sums(gradient.clone()),
+        };
+        let scaled = gradient * weight.unsqueeze();
+        let along = (scaled.clone() * normalised.clone()).mean_dim(1);
+        let centred = scaled.clone() - scaled.mean_dim(1);
+        ((centred - normalised * along) / deviation, affine)
+    }
+
+    /// `x W^T + b`.
+    fn vit_linear(
+        x: Tensor<Self, 2>,
+        dense: Dense<Self>,
+        precision: TrainPrecision,
+    ) -> Tensor<Self, 2> {
+        product(x, dense.weight.transpose(), precision) + dense.bias.unsqueeze()
+    }
+
+    /// Returns the gradients of `vit_linear` for its layer: `[out, in]` and `[out]`.
+    fn vit_linear_backward(
+        x: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        precision: TrainPrecision,
+    ) -> Dense<Self> {
+        Dense {
+            weight: product(gradient.clone().transpose(), x, precision),
+            bias: Self::column_sums(gradient),
+        }
+    }
+
+    /// Sums over the rows.
+    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        column_sums(x)
+    }
+
+    /// The exact GELU.
+    fn vit_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        burn::tensor::activation::gelu(x)
+    }
+
+    /// Returns the GELU of `x`, and the gradient for `x` given that of the result.
+    fn vit_gelu_backward(x: Tensor<Self, 2>, gradient: Tensor<Self, 2>) -> [Tensor<Self, 2>; 2] {
+        let below = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+        let density = (x.clone().powi_scalar(2) * -0.5).exp()
+            * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
+        let slope = below.clone() + x.clone() * density;
+        [x * below, gradient * slope]
+    }
+
+    /// Softmax attention of every head within each image, `[rows, E]`.
+    fn vit_attention(heads: Heads<Self>, precision: TrainPrecision) -> Tensor<Self, 2> {
+        let [queries, keys, values] = heads.split();
+        let weights = Heads::weights(queries, keys, precision);
+        Heads::join(product(weights, values, precision))
+    }
+
+    /// Returns the gradient of `vit_attention` for `qkv`, given its result and that one's gradient.
+    fn vit_attention_backward(
+        heads: Heads<Self>,
+        gradient: Tensor<Self, 2>,
+        precision: TrainPrecision,
+    ) -> Tensor<Self, 2> {
+        let ([_, _, head_width], n_images, n_heads) =
+            (heads.sizes(), heads.n_images, heads.n_heads);
+        let [n_rows, width] = gradient.dims();
+        let gradient = gradient
+            .reshape([n_images, n_rows / n_images, n_heads, width / n_heads])
+            .swap_dims(1, 2);
+        let [queries, keys, values] = heads.split();
+        let weights = Heads::weights(queries.clone(), keys.clone(), precision);
+        let for_values = product(weights.clone().swap_dims(2, 3), gradient.clone(), precision);
+        let for_weights = product(gradient, values.swap_dims(2, 3), precision);
+        let mean = (for_weights.clone() * weights.clone()).sum_dim(3);
+        let for_scores = weights * (for_weights - mean) * scale_of(head_width);
+        let for_queries = product(for_scores.clone(), keys, precision);
+        let for_keys = product(for_scores.swap_dims(2, 3), queries, precision);
+        Tensor::cat(
+            [for_queries, for_keys, for_values]
+                .map(Heads::join)
+                .to_vec(),
+            1,
+        )
+    }
+
+    /// One pre-norm block: attention, then the MLP, each added to what came in.
+    ///
+    /// # Shapes
+    /// `[images * tokens, E]` -> the same.
+    fn vit_block(
+        x: Tensor<Self, 2>,
+        weights: BlockWeights<Self>,
+        options: &BlockOptions,
+    ) -> Tensor<Self, 2> {
+        block::forward(x, &weights, options).0
+    }
+}
+
+/// Returns the rows with mean 0 and variance 1, and what they were divided by, `[rows, 1]`.
+fn normalised<B: Backend>(x: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let centred = x.clone() - x.mean_dim(1);
+    let variance = centred.clone().powi_scalar(2).mean_dim(1);
+    let deviation = (variance + VitConfig::NORM_EPS).sqrt();
+    (centred / deviation.clone(), deviation)
+}
+
+fn column_sums<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 1> {
+    let [_, n_columns] = x.dims();
+    x.sum_dim(0).reshape([n_columns])
+}
+
+#[cfg(test)]
+mod tests;

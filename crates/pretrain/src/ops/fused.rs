@@ -1,0 +1,527 @@
+//! The CPU's own loops: each part of a block reads and writes its rows once.
+//!
+//! Sums over rows are made of fixed blocks of rows, in order, so that results do not depend on the
+//! number of threads.
+
+use burn::backend::Flex;
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn_flex::FlexTensor;
+use m3ret_encoder::VitConfig;
+use m3ret_encoder::vector::{self, Task, exp2, gelu, gelu_and_slope};
+use rayon::prelude::*;
+
+use super::gemm::{Layout, Threads, multiply};
+use super::{Affine, Dense, Heads, VitBackend, scale_of};
+use crate::config::TrainPrecision;
+
+/// Rows that one task works on.
+const ROWS: usize = 64;
+
+/// Values that one task of an element-wise loop works on.
+const VALUES: usize = 1 << 15;
+
+impl VitBackend for Flex {
+    fn vit_layer_norm(x: Tensor<Self, 2>, affine: Affine<Self>) -> Tensor<Self, 2> {
+        let [n_rows, width] = x.dims();
+        let (x, weight, bias) = (read(x), read(affine.weight), read(affine.bias));
+        let (x, weight, bias) = (values(&x), values(&weight), values(&bias));
+        let mut out = vec![0.0; x.len()];
+        out.par_chunks_mut(ROWS * width)
+            .zip(x.par_chunks(ROWS * width))
+            .for_each(|(out, x)| {
+                vector::run(Norm {
+                    x,
+                    weight,
+                    bias,
+                    out,
+                });
+            });
+        tensor(out, [n_rows, width])
+    }
+
+    fn vit_layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        gradient: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Affine<Self>) {
+        let [n_rows, width] = x.dims();
+        let (x, weight, gradient) = (read(x), read(weight), read(gradient));
+        let (x, weight, gradient) = (values(&x), values(&weight), values(&gradient));
+        let mut out = vec![0.0; x.len()];
+        let mut sums = vec![0.0; n_rows.div_ceil(ROWS) * 2 * width];
+        out.par_chunks_mut(ROWS * width)
+            .zip(sums.par_chunks_mut(2 * width))
+            .zip(
+                x.par_chunks(ROWS * width)
+                    .zip(gradient.par_chunks(ROWS * width)),
+            )
+            .for_each(|((out, sums), (x, gradient))| {
+                vector::run(NormBackward {
+                    x,
+                    weight,
+                    gradient,
+                    out,
+                    sums,
+                });
+            });
+        let sums = total(&sums, 2 * width);
+        let (for_weight, for_bias) = sums.split_at(width);
+        let affine = Affine {
+            weight: tensor(for_weight.to_vec(), [width]),
+            bias: tensor(for_bias.to_vec(), [width]),
+        };
+        (tensor(out, [n_rows, width]), affine)
+    }
+
+    fn vit_linear(x: Tensor<Self, 2>, dense: Dense<Self>, _: TrainPrecision) -> Tensor<Self, 2> {
+        let [n_rows, depth] = x.dims();
+        let [width, _] = dense.weight.dims();
+        let (x, weight, bias) = (read(x), read(dense.weight), read(dense.bias));
+        let mut out = vec![0.0; n_rows * width];
+        multiply(
+            (&mut out, Layout::rows(n_rows, width, width)),
+            (values(&x), Layout::rows(n_rows, depth, depth)),
+            (
+                values(&weight),
+                Layout::rows(width, depth, depth).transposed(),
+            ),
+            (1.0, false),
+            Threads::All,
+        );
+        let bias = values(&bias);
+        out.par_chunks_mut(ROWS * width).for_each(|out| {
+            for row in out.chunks_exact_mut(width) {
+                row.iter_mut()
+                    .zip(bias)
+                    .for_each(|(out, bias)| *out += bias);
+            }
+        });
+        tensor(out, [n_rows, width])
+    }
+
+    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        let [n_rows, width] = x.dims();
+        let x = read(x);
+        let mut sums = vec![0.0; n_rows.div_ceil(ROWS) * width];
+        sums.par_chunks_mut(width)
+            .zip(values(&x).par_chunks(ROWS * width))
+            .for_each(|(sums, x)| add_rows(x, sums));
+        tensor(total(&sums, width), [width])
+    }
+
+    fn vit_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let shape = x.dims();
+        let x = read(x);
+        let x = values(&x);
+        let mut out = vec![0.0; x.len()];
+        out.par_chunks_mut(VALUES)
+            .zip(x.par_chunks(VALUES))
+            .for_each(|(out, x)| vector::run(Gelu { x, out }));
+        tensor(out, shape)
+    }
+
+    fn vit_gelu_backward(x: Tensor<Self, 2>, gradient: Tensor<Self, 2>) -> [Tensor<Self, 2>; 2] {
+        let shape = x.dims();
+        let (mut x, mut gradient) = (read(x), read(gradient));
+        // In place where nobody else holds them, which is the rule.
+        let activated = x.storage_mut::<f32>();
+        let for_x = gradient.storage_mut::<f32>();
+        activated
+            .par_chunks_mut(VALUES)
+            .zip(for_x.par_chunks_mut(VALUES))
+            .for_each(|(x, gradient)| vector::run(GeluBackward { x, gradient }));
+        debug_assert_eq!(activated.len(), shape[0] * shape[1], "contiguous storage");
+        [x, gradient].map(|made| Tensor::from_primitive(TensorPrimitive::Float(made)))
+    }
+
+    fn vit_attention(heads: Heads<Self>, _: TrainPrecision) -> Tensor<Self, 2> {
+        let [n_tokens, width, _] = heads.sizes();
+        let n_images = heads.n_images;
+        let sizes = Sizes::of(&heads);
+        let qkv = read(heads.qkv);
+        let qkv = values(&qkv);
+        let mut out = vec![0.0; n_images * n_tokens * width];
+        sizes.for_each_image(&mut out, n_tokens * width, |image, out, scores, threads| {
+            let qkv = &qkv[image * n_tokens * 3 * width..][..n_tokens * 3 * width];
+            for head in 0..sizes.n_heads {
+                sizes.weights(qkv, head, scores, threads);
+                multiply(
+                    (&mut out[head * sizes.head_width..], sizes.rows(width)),
+                    (scores, sizes.square()),
+                    (sizes.part(qkv, 2, head), sizes.rows(3 * width)),
+                    (1.0, false),
+                    threads,
+                );
+            }
+        });
+        tensor(out, [n_images * n_tokens, width])
+    }
+
+    fn vit_attention_backward(
+        heads: Heads<Self>,
+        gradient: Tensor<Self, 2>,
+        _: TrainPrecision,
+    ) -> Tensor<Self, 2> {
+        let [n_tokens, width, _] = heads.sizes();
+        let n_images = heads.n_images;
+        let sizes = Sizes::of(&heads);
+        let (qkv, gradient) = (read(heads.qkv), read(gradient));
+        let (qkv, gradient) = (values(&qkv), values(&gradient));
+        let mut out = vec![0.0; qkv.len()];
+        sizes.for_each_image(
+            &mut out,
+            3 * n_tokens * width,
+            |image, out, scores, threads| {
+                let qkv = &qkv[image * n_tokens * 3 * width..][..n_tokens * 3 * width];
+                let gradient = &gradient[image * n_tokens * width..][..n_tokens * width];
+                let mut slopes = vec![0.0; n_tokens * n_tokens];
+                for head in 0..sizes.n_heads {
+                    sizes.weights(qkv, head, scores, threads);
+                    sizes.backward((qkv, gradient), (out, &mut slopes), (head, scores), threads);
+                }
+            },
+        );
+        tensor(out, [n_images * n_tokens, 3 * width])
+    }
+}
+
+/// The sizes of one image's attention.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    n_images: usize,
+    n_tokens: usize,
+    n_heads: usize,
+    width: usize,
+    head_width: usize,
+}
+
+impl Sizes {
+    fn of(heads: &Heads<Flex>) -> Self {
+        let [n_tokens, width, head_width] = heads.sizes();
+        Self {
+            n_images: heads.n_images,
+            n_tokens,
+            n_heads: heads.n_heads,
+            width,
+            head_width,
+        }
+    }
+
+    /// Calls `work` for each image with its part of `out` and room for one head's scores: one image a
+    /// thread, or where there are few images, one after another with all threads in each product.
+    fn for_each_image(
+        &self,
+        out: &mut [f32],
+        n_values: usize,
+        work: impl Fn(usize, &mut [f32], &mut [f32], Threads) + Sync,
+    ) {
+        let room = || vec![0.0; self.n_tokens * self.n_tokens];
+        if self.n_images < rayon::current_num_threads() {
+            let mut scores = room();
+            for (image, out) in out.chunks_exact_mut(n_values).enumerate() {
+                work(image, out, &mut scores, Threads::All);
+            }
+        } else {
+            out.par_chunks_exact_mut(n_values)
+                .enumerate()
+                .for_each_init(room, |scores, (image, out)| {
+                    work(image, out, scores, Threads::One);
+                });
+        }
+    }
+
+    /// Queries (0), keys (1) or values (2) of one head: rows that are `3 * width` apart.
+    fn part<'a>(&self, qkv: &'a [f32], part: usize, head: usize) -> &'a [f32] {
+        &qkv[part * self.width + head * self.head_width..]
+    }
+
+    fn rows(&self, row_stride: usize) -> Layout {
+        Layout::rows(self.n_tokens, self.head_width, row_stride)
+    }
+
+    fn square(&self) -> Layout {
+        Layout::rows(self.n_tokens, self.n_tokens, self.n_tokens)
+    }
+
+    /// Computes the attention weights of one head, `[tokens, tokens]`.
+    fn weights(&self, qkv: &[f32], head: usize, scores: &mut [f32], threads: Threads) {
+        let rows = self.rows(3 * self.width);
+        multiply(
+            (scores, self.square()),
+            (self.part(qkv, 0, head), rows),
+            (self.part(qkv, 1, head), rows.transposed()),
+            (scale_of(self.head_width), false),
+            threads,
+        );
+        vector::run(Softmax {
+            scores,
+            width: self.n_tokens,
+        });
+    }
+
+    /// Writes the gradients of one head's queries, keys and values.
+    fn backward(
+        &self,
+        (qkv, gradient): (&[f32], &[f32]),
+        (out, slopes): (&mut [f32], &mut [f32]),
+        (head, weights): (usize, &[f32]),
+        threads: Threads,
+    ) {
+        let (inner, outer) = (self.rows(self.width), self.rows(3 * self.width));
+        let gradient = &gradient[head * self.head_width..];
+        let first = head * self.head_width;
+        let places = [0, 1, 2].map(|part| part * self.width + first);
+        multiply(
+            (&mut out[places[2]..], outer),
+            (weights, self.square().transposed()),
+            (gradient, inner),
+            (1.0, false),
+            threads,
+        );
+        multiply(
+            (slopes, self.square()),
+            (gradient, inner),
+            (self.part(qkv, 2, head), outer.transposed()),
+            (1.0, false),
+            threads,
+        );
+        vector::run(SoftmaxBackward {
+            weights,
+            slopes,
+            width: self.n_tokens,
+        });
+        let scale = scale_of(self.head_width);
+        multiply(
+            (&mut out[places[0]..], outer),
+            (slopes, self.square()),
+            (self.part(qkv, 1, head), outer),
+            (scale, false),
+            threads,
+        );
+        multiply(
+            (&mut out[places[1]..], outer),
+            (slopes, self.square().transposed()),
+            (self.part(qkv, 0, head), outer),
+            (scale, false),
+            threads,
+        );
+    }
+}
+
+struct Norm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Task for Norm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let width = self.weight.len();
+        let rows = self.x.chunks_exact(width);
+        for (out, x) in self.out.chunks_exact_mut(width).zip(rows) {
+            let (mean, factor) = moments(x);
+            for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(self.weight).zip(self.bias)
+            {
+                *out = (x - mean) * factor * weight + bias;
+            }
+        }
+    }
+}
+
+struct NormBackward<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    gradient: &'a [f32],
+    out: &'a mut [f32],
+    /// Sums over these rows: for the weight, then for the bias.
+    sums: &'a mut [f32],
+}
+
+impl Task for NormBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let width = self.weight.len();
+        let (for_weight, for_bias) = self.sums.split_at_mut(width);
+        let rows = self
+            .x
+            .chunks_exact(width)
+            .zip(self.gradient.chunks_exact(width));
+        for (out, (x, gradient)) in self.out.chunks_exact_mut(width).zip(rows) {
+            let (mean, factor) = moments(x);
+            for i in 0..width {
+                let normalised = (x[i] - mean) * factor;
+                for_weight[i] += gradient[i] * normalised;
+                for_bias[i] += gradient[i];
+                // Holds the scaled gradient for now.
+                out[i] = gradient[i] * self.weight[i];
+            }
+            let n = as_f32(width);
+            let centre = sum_of(width, |i| out[i]) / n;
+            let along = sum_of(width, |i| out[i] * (x[i] - mean)) * factor / n;
+            for i in 0..width {
+                let normalised = (x[i] - mean) * factor;
+                out[i] = (out[i] - centre - normalised * along) * factor;
+            }
+        }
+    }
+}
+
+struct Gelu<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Task for Gelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for (out, &x) in self.out.iter_mut().zip(self.x) {
+            *out = gelu::<FMA>(x);
+        }
+    }
+}
+
+struct GeluBackward<'a> {
+    /// Becomes the GELU.
+    x: &'a mut [f32],
+    /// Of the GELU; becomes that of `x`.
+    gradient: &'a mut [f32],
+}
+
+impl Task for GeluBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for (x, gradient) in self.x.iter_mut().zip(self.gradient) {
+            let (value, slope) = gelu_and_slope::<FMA>(*x);
+            *x = value;
+            *gradient *= slope;
+        }
+    }
+}
+
+struct Softmax<'a> {
+    scores: &'a mut [f32],
+    width: usize,
+}
+
+impl Task for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for row in self.scores.chunks_exact_mut(self.width) {
+            let largest = row
+                .iter()
+                .fold(f32::NEG_INFINITY, |most, &score| most.max(score));
+            for score in row.iter_mut() {
+                *score = exp2::<FMA>((*score - largest) * std::f32::consts::LOG2_E);
+            }
+            let factor = 1.0 / sum_of(row.len(), |i| row[i]);
+            row.iter_mut().for_each(|score| *score *= factor);
+        }
+    }
+}
+
+struct SoftmaxBackward<'a> {
+    weights: &'a [f32],
+    /// Gradients of the weights; become those of the scores.
+    slopes: &'a mut [f32],
+    width: usize,
+}
+
+impl Task for SoftmaxBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let rows = self.weights.chunks_exact(self.width);
+        for (slopes, weights) in self.slopes.chunks_exact_mut(self.width).zip(rows) {
+            let mean = sum_of(weights.len(), |i| slopes[i] * weights[i]);
+            for (slope, weight) in slopes.iter_mut().zip(weights) {
+                *slope = (*slope - mean) * weight;
+            }
+        }
+    }
+}
+
+/// Returns the mean of a row and 1 over its deviation.
+#[inline(always)]
+fn moments(row: &[f32]) -> (f32, f32) {
+    let n = as_f32(row.len());
+    let mean = sum_of(row.len(), |i| row[i]) / n;
+    let squares = sum_of(row.len(), |i| (row[i] - mean) * (row[i] - mean));
+    (mean, 1.0 / (squares / n + VitConfig::NORM_EPS).sqrt())
+}
+
+/// Sums in 32 parts, which vectorises and rounds little.
+#[inline(always)]
+fn sum_of(n: usize, value: impl Fn(usize) -> f32) -> f32 {
+    const PARTS: usize = 32;
+    let mut parts = [0.0_f32; PARTS];
+    let whole = n / PARTS * PARTS;
+    for first in (0..whole).step_by(PARTS) {
+        for (i, part) in parts.iter_mut().enumerate() {
+            *part += value(first + i);
+        }
+    }
+    for i in whole..n {
+        parts[i - whole] += value(i);
+    }
+    let mut half = PARTS / 2;
+    while half > 0 {
+        for i in 0..half {
+            parts[i] += parts[i + half];
+        }
+        half /= 2;
+    }
+    parts[0]
+}
+
+fn add_rows(x: &[f32], sums: &mut [f32]) {
+    for row in x.chunks_exact(sums.len()) {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, value)| *sum += value);
+    }
+}
+
+/// Adds up rows of partial sums.
+fn total(partial: &[f32], width: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; width];
+    add_rows(partial, &mut sums);
+    sums
+}
+
+/// Returns the tensor with its values in order.
+fn read<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+    let tensor = tensor.into_primitive().tensor();
+    let n_values = tensor.layout().num_elements();
+    if tensor.is_contiguous() && tensor.storage::<f32>().len() == n_values {
+        return tensor;
+    }
+    FlexTensor::from_data(tensor.into_data())
+}
+
+/// Returns the values of what `read` returned.
+fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.storage()
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
+    let tensor = FlexTensor::from_data(TensorData::new(values, shape));
+    Tensor::from_primitive(TensorPrimitive::Float(tensor))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
+fn as_f32(n: usize) -> f32 {
+    n as f32
+}

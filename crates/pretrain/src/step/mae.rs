@@ -1,0 +1,96 @@
+//! MAE: every image counts alike, whatever its number of patches.
+
+use burn::backend::Autodiff;
+use burn::module::Module as _;
+use burn::tensor::Tensor;
+
+use super::{Job, Plan, deal, gathered};
+use crate::dataset::Sample;
+use crate::error::Result;
+use crate::mae::{Mae, MaeRunning, Mask, loss, target};
+use crate::ops::VitBackend;
+use crate::parameters::{self, Flat, numbers};
+use crate::vit::Patches;
+
+/// Returns the loss of a batch and its gradients. `mask` gives each image its mask.
+pub(crate) fn mae_step<B: VitBackend>(
+    models: &[Mae<B>],
+    samples: &[Sample],
+    plan: &Plan,
+    step: u64,
+    mask: impl Fn(&Sample, [usize; 3]) -> Mask + Sync,
+) -> Result<(f64, Flat<B>)> {
+    let jobs = Job::group(
+        samples,
+        |place| place.view == 0,
+        &plan.vit,
+        plan.micro_tokens,
+    )?;
+    let device = models.iter().flat_map(burn::module::Module::devices).next();
+    let (mut total, mut sum) = (0.0, Flat::new());
+    deal(
+        &jobs,
+        models.len(),
+        |worker, job| one(&models[worker], job, samples, plan, (step, &mask)),
+        |(part, gradients)| {
+            total += part;
+            let gradients = match &device {
+                Some(device) => gathered(gradients, device),
+                None => gradients,
+            };
+            parameters::add(&mut sum, gradients);
+        },
+    )?;
+    Ok((total, sum))
+}
+
+/// One job's share of the loss, and its gradients.
+fn one<B: VitBackend>(
+    model: &Mae<B>,
+    job: &Job,
+    samples: &[Sample],
+    plan: &Plan,
+    (step, mask): (u64, &(impl Fn(&Sample, [usize; 3]) -> Mask + Sync)),
+) -> Result<(f64, Flat<B>)> {
+    let images = job.images(samples);
+    let masks = job
+        .places
+        .iter()
+        .zip(&images)
+        .map(|(place, image)| {
+            let grid = m3ret_encoder::grid_of(image.shape(), plan.vit.patch)?;
+            Ok(mask(&samples[place.sample], grid))
+        })
+        .collect::<Result<Vec<Mask>>>()?;
+    let shown: Vec<Vec<usize>> = masks.iter().map(|mask| mask.shown.clone()).collect();
+    let patches = Patches::cut(&images, &plan.vit, Some(&shown))?;
+    let n_values = plan.vit.patch_len();
+    let mut wanted = Vec::new();
+    for (image, mask) in images.iter().zip(&masks) {
+        let target = target(image, plan.vit.patch)?;
+        for &cell in &mask.hidden {
+            wanted.extend_from_slice(&target[cell * n_values..(cell + 1) * n_values]);
+        }
+    }
+    let encoder = plan.student(step, &job.places, samples);
+    let running = MaeRunning {
+        decoder: crate::vit::Running {
+            n_heads: plan.mae.decoder_heads,
+            drop_path: None,
+            ..encoder.clone()
+        },
+        encoder,
+    };
+    let model = model.clone().train::<Autodiff<B>>();
+    let predicted = model.predict(&patches, &masks, &plan.vit, (&running, false));
+    let share = ratio(images.len(), samples.len());
+    let loss: Tensor<Autodiff<B>, 1> = loss(predicted, wanted) * share;
+    let value = numbers(loss.clone()).first().copied().unwrap_or(f32::NAN);
+    let gradients = parameters::gradients(&model, loss.backward());
+    Ok((f64::from(value), gradients))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "batches are small")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}

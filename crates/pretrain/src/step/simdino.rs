@@ -1,0 +1,383 @@
+//! SimDINO: vectors of all jobs first, the loss from all of them, then each job's gradients from the
+//! loss's gradient for its vectors (gradient caching, Gao et al. 2021).
+
+use burn::backend::Autodiff;
+use burn::module::Module as _;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use rand::Rng as _;
+
+use super::{Job, Place, Plan, deal, gathered};
+use crate::dataset::Sample;
+use crate::error::Result;
+use crate::ops::VitBackend;
+use crate::parameters::{self, Flat, numbers};
+use crate::random::{generator, uniform};
+use crate::simdino::{Constants, Loss, Projected, SimDino, Vectors, loss, rate_limits};
+use crate::vit::Patches;
+
+/// What a step says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SimDinoTerms {
+    pub(crate) total: f64,
+    pub(crate) alignment: f64,
+    pub(crate) coding_rate: f64,
+    /// Of equal vectors, and the most there can be.
+    pub(crate) rate_limits: [f64; 2],
+    pub(crate) patch_alignment: Option<f64>,
+    /// The teacher's vectors of the first large views, `[m, p]`.
+    pub(crate) teacher: Vec<f32>,
+}
+
+/// One job, ready to run: its patches, and where its vectors go.
+struct Ready {
+    job: Job,
+    patches: Patches,
+}
+
+/// Student, teacher and batch of one step.
+struct Pass<'a, B: Backend> {
+    students: &'a [SimDino<B>],
+    teachers: &'a [SimDino<B>],
+    samples: &'a [Sample],
+    plan: &'a Plan,
+    step: u64,
+}
+
+/// Returns the terms of a batch and the student's gradients.
+pub(crate) fn simdino_step<B: VitBackend>(
+    (students, teachers): (&[SimDino<B>], &[SimDino<B>]),
+    samples: &[Sample],
+    plan: &Plan,
+    step: u64,
+) -> Result<(SimDinoTerms, Flat<B>)> {
+    let pass = Pass {
+        students,
+        teachers,
+        samples,
+        plan,
+        step,
+    };
+    pass.run()
+}
+
+impl<B: VitBackend> Pass<'_, B> {
+    fn run(&self) -> Result<(SimDinoTerms, Flat<B>)> {
+        let large = self.ready(|place| place.view < 2)?;
+        let small = self.ready(|place| place.view >= 2)?;
+        let (teacher, mut targets) = self.teach(&large)?;
+        let n_large = large.len();
+        let jobs: Vec<Ready> = large.into_iter().chain(small).collect();
+        targets.resize_with(jobs.len(), || None);
+        let n_masked: usize = jobs[..n_large]
+            .iter()
+            .map(|ready| ready.patches.masked.len())
+            .sum();
+        let p = self.plan.simdino.head_out;
+        let constants = Constants {
+            eps: self.plan.simdino.eps,
+            coeff: self.plan.simdino.coeff,
+            expa_type: self.plan.simdino.expa_type,
+            n_devices: 1.0,
+        };
+        let n_tokens: usize = jobs.iter().map(|ready| ready.job.n_tokens).sum();
+        let learned = if self.students.len() == 1 && n_tokens <= self.plan.micro_tokens {
+            self.at_once(&jobs, &targets, n_masked, |student| {
+                loss(student, &teacher, &constants)
+            })?
+        } else {
+            let student = self.vectors(&jobs)?;
+            let loss = loss(&student, &teacher, &constants);
+            self.job_by_job(&jobs, &targets, n_masked, loss)?
+        };
+        let m = self.samples.len();
+        let weight = self.plan.simdino.patch_weight;
+        let patch_alignment = (n_masked > 0).then_some(learned.patch_alignment);
+        let terms = SimDinoTerms {
+            total: learned.loss.total - weight * learned.patch_alignment,
+            alignment: learned.loss.alignment,
+            coding_rate: learned.loss.coding_rate,
+            rate_limits: rate_limits(m, p, &constants),
+            patch_alignment,
+            teacher: teacher.values[..m * p]
+                .iter()
+                .map(|&value| rounded(value))
+                .collect(),
+        };
+        Ok((terms, learned.gradients))
+    }
+
+    fn ready(&self, wanted: impl Fn(Place) -> bool) -> Result<Vec<Ready>> {
+        let plan = self.plan;
+        Job::group(self.samples, wanted, &plan.vit, plan.micro_tokens)?
+            .into_iter()
+            .map(|job| {
+                let mut patches = Patches::cut(&job.images(self.samples), &plan.vit, None)?;
+                if plan.simdino.patch_weight > 0.0 {
+                    patches.masked = self.masked(&job, &patches);
+                }
+                Ok(Ready { job, patches })
+            })
+            .collect()
+    }
+
+    /// Draws which patches of large views the student does not see: of half of the images, a share.
+    fn masked(&self, job: &Job, patches: &Patches) -> Vec<usize> {
+        let n_cells = patches.cells.len() / patches.n_images;
+        let mut masked = Vec::new();
+        for (image, place) in job
+            .places
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| place.view < 2)
+        {
+            let item = self.samples[place.sample].item as u64;
+            let key = [self.plan.seed, self.step, item, place.view as u64];
+            let mut rng = generator("patch mask", &key);
+            if rng.next_u32() % 2 == 0 {
+                continue;
+            }
+            let [low, high] = self.plan.simdino.patch_mask;
+            let share = low + (high - low) * f64::from(uniform(&mut rng));
+            let mut cells: Vec<usize> = (0..n_cells).collect();
+            let n = crate::mae::len_keep(n_cells, 1.0 - share).max(1);
+            for i in 0..n {
+                let other = i + rng.next_u32() as usize % (n_cells - i);
+                cells.swap(i, other);
+            }
+            masked.extend(cells[..n].iter().map(|cell| image * n_cells + cell));
+        }
+        masked
+    }
+
+    /// Runs the teacher on the large views; returns its vectors and those of the masked patches.
+    fn teach(&self, large: &[Ready]) -> Result<(Vectors, Vec<Option<Tensor<B, 2>>>)> {
+        let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
+        let mut vectors = Vectors {
+            values: vec![0.0; 2 * m * p],
+            n_images: m,
+            width: p,
+        };
+        let mut targets = Vec::new();
+        let mut jobs = large.iter();
+        let running = self.plan.running();
+        deal(
+            large,
+            self.teachers.len(),
+            |worker, ready| {
+                let wanted = ready.patches.masked.as_slice();
+                let teacher = &self.teachers[worker];
+                Ok(teacher.forward(&ready.patches, &self.plan.vit, &running, (false, wanted)))
+            },
+            |projected| {
+                if let Some(ready) = jobs.next() {
+                    vectors.place(&ready.job.places, &numbers(projected.cls));
+                    targets.push(projected.patches);
+                }
+            },
+        )?;
+        Ok((vectors, targets))
+    }
+
+    /// Returns the student's vectors without keeping graphs.
+    fn vectors(&self, jobs: &[Ready]) -> Result<Vectors> {
+        let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
+        let n_views = self.samples.first().map_or(0, |sample| sample.views.len());
+        let mut vectors = Vectors {
+            values: vec![0.0; n_views * m * p],
+            n_images: m,
+            width: p,
+        };
+        let mut order = jobs.iter();
+        deal(
+            jobs,
+            self.students.len(),
+            |worker, ready| {
+                let running = self
+                    .plan
+                    .student(self.step, &ready.job.places, self.samples);
+                let student = &self.students[worker];
+                let projected =
+                    student.forward(&ready.patches, &self.plan.vit, &running, (true, &[]));
+                Ok(numbers(projected.cls))
+            },
+            |cls| {
+                if let Some(ready) = order.next() {
+                    vectors.place(&ready.job.places, &cls);
+                }
+            },
+        )?;
+        Ok(vectors)
+    }
+
+    /// Runs all jobs in one graph: one forward pass.
+    fn at_once(
+        &self,
+        jobs: &[Ready],
+        targets: &[Option<Tensor<B, 2>>],
+        n_masked: usize,
+        loss: impl FnOnce(&Vectors) -> Loss,
+    ) -> Result<Learned<B>> {
+        let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
+        let n_views = self.samples.first().map_or(0, |sample| sample.views.len());
+        let student = self.students[0].clone().train::<Autodiff<B>>();
+        let mut vectors = Vectors {
+            values: vec![0.0; n_views * m * p],
+            n_images: m,
+            width: p,
+        };
+        let mut passes = Vec::new();
+        for ready in jobs {
+            let projected = self.project(&student, ready);
+            vectors.place(&ready.job.places, &numbers(projected.cls.clone()));
+            passes.push(projected);
+        }
+        let loss = loss(&vectors);
+        let mut patch_alignment = 0.0;
+        let mut surrogate: Option<Tensor<Autodiff<B>, 1>> = None;
+        for ((ready, projected), target) in jobs.iter().zip(passes).zip(targets) {
+            let (part, aligned) = self.surrogate(
+                ready,
+                projected,
+                (&loss.gradient, m),
+                (target.as_ref(), n_masked),
+            );
+            patch_alignment += aligned;
+            surrogate = Some(match surrogate {
+                Some(sum) => sum + part,
+                None => part,
+            });
+        }
+        let gradients = surrogate.map_or_else(Flat::new, |surrogate| {
+            parameters::gradients(&student, surrogate.backward())
+        });
+        Ok(Learned {
+            loss,
+            patch_alignment,
+            gradients,
+        })
+    }
+
+    /// Runs each job again with a graph of its own, from the loss's gradient for its vectors.
+    fn job_by_job(
+        &self,
+        jobs: &[Ready],
+        targets: &[Option<Tensor<B, 2>>],
+        n_masked: usize,
+        loss: Loss,
+    ) -> Result<Learned<B>> {
+        let device = self
+            .students
+            .iter()
+            .flat_map(burn::module::Module::devices)
+            .next();
+        let mut learned = Learned {
+            patch_alignment: 0.0,
+            gradients: Flat::new(),
+            loss,
+        };
+        let Learned {
+            patch_alignment,
+            gradients: sum,
+            loss,
+        } = &mut learned;
+        let pairs: Vec<_> = jobs.iter().zip(targets).collect();
+        deal(
+            &pairs,
+            self.students.len(),
+            |worker, (ready, target)| {
+                let student = self.students[worker].clone().train::<Autodiff<B>>();
+                let projected = self.project(&student, ready);
+                let (part, aligned) = self.surrogate(
+                    ready,
+                    projected,
+                    (&loss.gradient, self.samples.len()),
+                    (target.as_ref(), n_masked),
+                );
+                Ok((aligned, parameters::gradients(&student, part.backward())))
+            },
+            |(aligned, gradients)| {
+                *patch_alignment += aligned;
+                let gradients = match &device {
+                    Some(device) => gathered(gradients, device),
+                    None => gradients,
+                };
+                parameters::add(sum, gradients);
+            },
+        )?;
+        Ok(learned)
+    }
+
+    fn project(&self, student: &SimDino<Autodiff<B>>, ready: &Ready) -> Projected<Autodiff<B>> {
+        let running = self
+            .plan
+            .student(self.step, &ready.job.places, self.samples);
+        let wanted = ready.patches.masked.as_slice();
+        student.forward(&ready.patches, &self.plan.vit, &running, (true, wanted))
+    }
+
+    /// Returns a scalar whose gradient for the job's vectors is that of the loss, and the job's share of the
+    /// alignment of masked patches.
+    fn surrogate(
+        &self,
+        ready: &Ready,
+        projected: Projected<Autodiff<B>>,
+        (gradient, m): (&[f64], usize),
+        (target, n_masked): (Option<&Tensor<B, 2>>, usize),
+    ) -> (Tensor<Autodiff<B>, 1>, f64) {
+        let p = self.plan.simdino.head_out;
+        let slopes: Vec<f32> = ready
+            .job
+            .places
+            .iter()
+            .flat_map(|place| &gradient[(place.view * m + place.sample) * p..][..p])
+            .map(|&slope| rounded(slope))
+            .collect();
+        let device = projected.cls.device();
+        let slopes = Tensor::from_data(TensorData::new(slopes, projected.cls.dims()), &device);
+        let surrogate = (projected.cls * slopes).sum();
+        let (Some(patches), Some(target)) = (projected.patches, target) else {
+            return (surrogate, 0.0);
+        };
+        let target = Tensor::from_inner(target.clone().to_device(&device));
+        let aligned = (patches * target).sum() * share(n_masked);
+        let value = numbers(aligned.clone())
+            .first()
+            .copied()
+            .unwrap_or(f32::NAN);
+        (
+            surrogate - aligned * self.plan.simdino.patch_weight,
+            f64::from(value),
+        )
+    }
+}
+
+struct Learned<B: Backend> {
+    loss: Loss,
+    /// Mean cosine of masked patches with the teacher's.
+    patch_alignment: f64,
+    gradients: Flat<B>,
+}
+
+impl Vectors {
+    /// Puts the vectors of a job's views where they belong.
+    fn place(&mut self, places: &[Place], rows: &[f32]) {
+        let (m, p) = (self.n_images, self.width);
+        for (place, row) in places.iter().zip(rows.chunks_exact(p)) {
+            let first = (place.view * m + place.sample) * p;
+            for (value, row) in self.values[first..first + p].iter_mut().zip(row) {
+                *value = f64::from(*row);
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "patches are few")]
+fn share(n: usize) -> f64 {
+    1.0 / n.max(1) as f64
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the rounding is meant")]
+fn rounded(value: f64) -> f32 {
+    value as f32
+}
