@@ -44,23 +44,29 @@ ENGINES = [REFERENCE, "torch bf16", "onnxruntime f32", "onnxruntime int8, dynami
 
 
 def gigaflops(case):
-    """Multiply-adds, two each, of all products of one forward pass."""
+    """Multiply-adds, two each, of all products of one forward pass; a training step has three."""
     length, width = case["tokens"], case["width"]
     patch = 3 * 16 * 16 * (1 if case["frames"] == 1 else 4)
     blocks = case["depth"] * (12 * length * width**2 + 2 * length**2 * width)
-    return 2 * case["batch"] * (blocks + (length - 1) * patch * width) / 1e9
+    n_passes = 3 if case.get("is_training") else 1
+    return n_passes * 2 * case["batch"] * (blocks + (length - 1) * patch * width) / 1e9
+
+
+def command_of(name, case, folder, n_threads, binaries):
+    """What runs an engine: a program of ours, or encode_engines.py."""
+    if name.startswith("m3ret"):
+        program = "train_bench" if case.get("is_training") else "embed_bench"
+        return [binaries / program, case["model"], case["frames"], case["batch"],
+                "-", name.split()[1], n_threads]
+    return [sys.executable, HERE / "encode_engines.py", "run", name,
+            folder / "case.json", folder, n_threads]
 
 
 class Engine:
-    """A child process that runs one forward pass for each line it is sent."""
+    """A child process that runs one pass for each line it is sent."""
 
     def __init__(self, name, case, folder, n_threads, binaries):
-        if name.startswith("m3ret"):
-            command = [binaries / "embed_bench", case["model"], case["frames"], case["batch"],
-                       "-", name.split()[1], n_threads]
-        else:
-            command = [sys.executable, HERE / "encode_engines.py", "run", name,
-                       folder / "case.json", folder, n_threads]
+        command = command_of(name, case, folder, n_threads, binaries)
         threads = {f"{library}_NUM_THREADS": str(n_threads)
                    for library in ["OMP", "MKL", "OPENBLAS", "RAYON"]}
         self.log = tempfile.TemporaryFile("w+")
@@ -163,9 +169,9 @@ def tables(report):
             yield "\n".join(lines)
 
 
-def write_docs(path, report):
-    """Puts the tables between the two comments of a document that name this script."""
-    begin, end = "<!-- encode.py -->\n", "<!-- end of encode.py -->"
+def write_docs(path, report, script):
+    """Puts the tables between the two comments of a document that name a script."""
+    begin, end = f"<!-- {script} -->\n", f"<!-- end of {script} -->"
     text = path.read_text()
     if begin not in text or end not in text:
         sys.exit(f"{path} lacks the lines {begin.strip()} and {end}")
@@ -184,7 +190,7 @@ def versions():
     return found | {"Python": platform.python_version(), "m3ret": commit}
 
 
-def measure(options):
+def measure(options, cases):
     program = options.binaries / "machine_peak"
     if not program.exists():
         sys.exit(f"{program} is missing: see the first lines of {Path(__file__).name}")
@@ -197,7 +203,7 @@ def measure(options):
         "peak_gflops": dict(zip(["f32", "bf16", "int8"], map(float, rates))), "cases": {},
     }
     with tempfile.TemporaryDirectory() as scratch:
-        for title, case in CASES.items():
+        for title, case in cases.items():
             if not any(word in title for word in options.cases):
                 continue
             folder = (options.exports or Path(scratch)) / title.replace("/", "-")
@@ -219,12 +225,13 @@ def measure(options):
     return report
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(description=__doc__, cases=CASES, engines=ENGINES, script="encode.py"):
+    """Measures or repeats; train.py calls it with cases and engines of its own."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--binaries", type=Path, default=TARGET / "release" / "examples")
     parser.add_argument("--cases", nargs="+", default=[""], metavar="WORD",
                         help="only cases whose title holds one of these words")
-    parser.add_argument("--engines", nargs="+", default=ENGINES,
+    parser.add_argument("--engines", nargs="+", default=engines,
                         help="also: 'torch.compile f32', 'torch.compile bf16'")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
@@ -233,10 +240,10 @@ def main():
     parser.add_argument("--docs", type=Path, help="document to write the tables into")
     parser.add_argument("--from", dest="earlier", type=Path, help="print the table of this file")
     options = parser.parse_args()
-    report = json.loads(options.earlier.read_text()) if options.earlier else measure(options)
+    report = json.loads(options.earlier.read_text()) if options.earlier else measure(options, cases)
     print("\n\n".join(tables(report)))
     if options.docs:
-        write_docs(options.docs, report)
+        write_docs(options.docs, report, script)
 
 
 if __name__ == "__main__":

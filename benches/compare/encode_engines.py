@@ -1,7 +1,7 @@
-"""The Python engines that encode.py times, one a child process; not run by hand.
+"""The Python engines that encode.py and train.py time, one a child process; not run by hand.
 
 encode_engines.py run ENGINE CASE.json FOLDER THREADS   loads, warms up, says `ready`, then runs one
-                                                        forward pass for each line of its input
+                                                        pass for each line of its input
 encode_engines.py export CASE.json FOLDER               writes f32.onnx, dynamic.onnx, static.onnx
 
 Every engine computes the same network: a plain ViT with random weights, as timm builds it.
@@ -92,6 +92,35 @@ def with_torch(case, _, n_threads, dtype="float32", is_compiled=False):
     return forward
 
 
+def with_training(case, _, n_threads, autocast=None):
+    """A training step: all tokens, the mean of their squares, every gradient, AdamW."""
+    import contextlib
+
+    import torch
+
+    torch.set_num_threads(n_threads)
+    torch.set_num_interop_threads(1)
+    device = "cuda" if case.get("device") == "cuda" else "cpu"
+    model = network(case).train().to(device)
+    # Positions are fixed in the network that this is compared with.
+    model.positions.requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], 1e-4, (0.9, 0.95), weight_decay=0.05)
+    x = torch.from_numpy(pixels(case)).to(device)
+
+    def step():
+        mixed = (torch.autocast(device, getattr(torch, autocast)) if autocast
+                 else contextlib.nullcontext())
+        with mixed:
+            loss = model(x).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
 def with_onnxruntime(case, folder, n_threads, file):
     import onnxruntime
 
@@ -119,6 +148,8 @@ ENGINES = {
     "torch bf16": (with_torch, {"dtype": "bfloat16"}),
     "torch.compile f32": (with_torch, {"is_compiled": True}),
     "torch.compile bf16": (with_torch, {"dtype": "bfloat16", "is_compiled": True}),
+    "torch training f32": (with_training, {}),
+    "torch training bf16": (with_training, {"autocast": "bfloat16"}),
     "onnxruntime f32": (with_onnxruntime, {"file": "f32.onnx"}),
     "onnxruntime int8, dynamic": (with_onnxruntime, {"file": "dynamic.onnx"}),
     "openvino f32": (with_openvino, {"file": "f32.onnx", "precision": "f32"}),

@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     Check(CheckArguments),
     Embed(EmbedArguments),
+    Pretrain(PretrainArguments),
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual
@@ -127,6 +128,41 @@ pub(crate) struct EmbedArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
+}
+
+/// Trains the encoder on unlabelled images, with MAE or SimDINO
+///
+/// CONFIG is a TOML file; docs/pretraining.md explains every key, and configs/ has examples. The
+/// run's folder (key out) then holds checkpoints, log.jsonl, event files for TensorBoard, report.html
+/// and, at the end, the folder model, which `m3ret embed --model` takes.
+///
+/// Ctrl-C saves a checkpoint and ends the run; --resume goes on from the newest checkpoint, with the
+/// losses that an uninterrupted run would have had.
+///
+/// Exit status: 0 if the run ended, 1 if it failed, 2 for wrong usage, 130 if it was interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArguments {
+    /// The run's settings
+    #[arg(value_name = "CONFIG.toml")]
+    pub(crate) config: PathBuf,
+
+    /// Change a setting, e.g. train.batch=32; may be given several times
+    ///
+    /// Paths in changes are relative to the current folder, those in the file to the file.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Go on with the run in its folder
+    #[arg(long)]
+    pub(crate) resume: bool,
+
+    /// Print JSON lines instead of text: one for each step and each look at the validation part
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Threads of the network on a CPU [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    pub(crate) threads: Option<NonZeroUsize>,
 }
 
 /// A result whose name says how it is written.
@@ -336,7 +372,7 @@ fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} is wanted"))
 }
 
-fn n_cores() -> usize {
+pub(crate) fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod embed;
 pub(crate) mod inspect;
+pub(crate) mod pretrain;
 
 use std::io::Write;
 

@@ -59,6 +59,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Inspect(arguments) => commands::inspect::run(arguments, screen),
         Command::Check(arguments) => commands::check::run(arguments, screen),
         Command::Embed(arguments) => commands::embed::run(arguments, screen),
+        Command::Pretrain(arguments) => commands::pretrain::run(arguments, screen),
     }
 }
 

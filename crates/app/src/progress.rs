@@ -88,7 +88,7 @@ impl Progress {
 }
 
 /// Nothing is known of the time before one object is done.
-fn time_left(n_done: u64, estimate: Duration) -> String {
+pub(crate) fn time_left(n_done: u64, estimate: Duration) -> String {
     if n_done == 0 {
         "-".to_owned()
     } else {

@@ -1,5 +1,8 @@
 //! Everything about a run: one TOML file, changed by `--set key=value`.
 
+mod check;
+mod load;
+
 use std::path::PathBuf;
 
 use m3ret_encoder::{ModelConfig, Pooling, VitConfig};

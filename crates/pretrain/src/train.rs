@@ -1,10 +1,24 @@
 //! The one training loop.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Config;
+use burn::backend::Flex;
+
+use crate::checkpoint::save_model;
+use crate::config::{Config, Device};
+use crate::dataset::{Batch, Items, Loader};
 use crate::error::{Error, Result};
-use crate::report::Entry;
+use crate::init;
+use crate::learner::{Learner, Lengths, Slope, Terms};
+use crate::monitor::{self, effective_rank};
+use crate::ops::VitBackend;
+use crate::parameters::{self, Weights};
+use crate::pictures::pictures;
+use crate::report::{self, Entry, Events, Log};
+use crate::run_folder::{Best, RunFolder, State};
+use crate::validation::Validation;
 
 /// Whether a run begins or goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +33,14 @@ pub enum Begin {
 pub trait Watcher {
     /// Called once, before the first step.
     fn begun(&mut self, facts: &RunFacts);
-    /// Called with every entry of the log.
+    /// Called after every step, and after every look at the validation part.
     fn entry(&mut self, entry: &Entry);
     /// Called with what a person should know, e.g. refused images.
     fn note(&mut self, sentence: &str);
     /// Asked after each step; `true` saves a checkpoint and ends the run.
     fn stop_asked(&mut self) -> bool;
+    /// Returns the time since 1970: for rates and event files only, no number of the run depends on it.
+    fn now(&mut self) -> Duration;
 }
 
 /// What is known before the first step.
@@ -58,7 +74,397 @@ pub struct Outcome {
 /// Trains.
 ///
 /// # Errors
-/// See `Error`.
-pub fn train(config: &Config, _begin: Begin, _watcher: &mut dyn Watcher) -> Result<Outcome> {
-    Err(Error::run(&config.out, "the loop is being written"))
+/// `Config` and `Images` before anything is written, if settings or manifests cannot serve; `Run` for a
+/// folder that is in use, damaged or another run's; `Diverged` for a loss that is no number and for a
+/// collapse; `Io`.
+pub fn train(config: &Config, begin: Begin, watcher: &mut dyn Watcher) -> Result<Outcome> {
+    config.validate()?;
+    match config.train.device {
+        Device::Cpu => {
+            let devices = vec![Default::default(); config.train.workers];
+            Run::<Flex>::start(config, begin, watcher, devices)?.go()
+        }
+        Device::Cuda => on_cuda(config, begin, watcher),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn on_cuda(config: &Config, begin: Begin, watcher: &mut dyn Watcher) -> Result<Outcome> {
+    let devices = (0..config.train.workers).map(burn::backend::cuda::CudaDevice::new);
+    Run::<burn::backend::Cuda>::start(config, begin, watcher, devices.collect())?.go()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_cuda(_: &Config, _: Begin, _: &mut dyn Watcher) -> Result<Outcome> {
+    Err(Error::config(
+        "train.device",
+        "cpu, or a program built with --features cuda",
+        "cuda",
+    ))
+}
+
+/// A run under way.
+struct Run<'a, B: VitBackend> {
+    config: Config,
+    watcher: &'a mut dyn Watcher,
+    folder: RunFolder,
+    items: Arc<Items>,
+    lengths: Lengths,
+    learner: Learner<B>,
+    state: State,
+    validation: Validation,
+    log: Log,
+    events: Events,
+    notes: Vec<String>,
+    /// What `init` has and this network has not.
+    init_notes: Vec<String>,
+    facts: RunFacts,
+    last: Entry,
+}
+
+impl<'a, B: VitBackend> Run<'a, B> {
+    fn start(
+        config: &Config,
+        begin: Begin,
+        watcher: &'a mut dyn Watcher,
+        devices: Vec<B::Device>,
+    ) -> Result<Self> {
+        let (config, start) = init::resolve(config)?;
+        let items = Arc::new(Items::load(&config)?);
+        let lengths = lengths(&config, &items);
+        let folder = RunFolder::open(&config, begin)?;
+        let (weights, init_notes) = match start {
+            Some(start) => (Some(start.weights), start.notes),
+            None => (None, Vec::new()),
+        };
+        let mut learner = Learner::new(&config, lengths, devices, weights)?;
+        let mut state = State::new(items.fingerprint());
+        let (saved, complaints) = folder.newest()?;
+        if let Some((found, tensors)) = saved {
+            if found.items != state.items {
+                return Err(Error::run(
+                    &config.out,
+                    "the manifests list other items than when this run began; put them back, or \
+                     start another run",
+                ));
+            }
+            learner
+                .restore(tensors, found.n_optimised)
+                .map_err(|message| Error::run(&config.out, message))?;
+            state = found;
+        }
+        let log = Log::open(&folder.path("log.jsonl"), state.next_step)?;
+        let events = Events::start(&folder.path("events"), watcher.now(), state.next_step)?;
+        let facts = RunFacts {
+            n_steps: lengths.n_steps,
+            first_step: state.next_step,
+            n_items: items.n_train(),
+            n_validation: items.facts().n_validation,
+            n_parameters: learner.n_parameters(),
+            out: config.out.clone(),
+        };
+        let validation = Validation::new(&items, &config);
+        let mut run = Self {
+            config,
+            watcher,
+            folder,
+            items,
+            lengths,
+            learner,
+            state,
+            validation,
+            log,
+            events,
+            notes: Vec::new(),
+            init_notes,
+            facts,
+            last: Entry::default(),
+        };
+        run.begin(complaints);
+        Ok(run)
+    }
+
+    /// Tells what is known before the first step.
+    fn begin(&mut self, complaints: Vec<String>) {
+        self.watcher.begun(&self.facts);
+        let facts = self.items.facts().clone();
+        if facts.n_mr_left_out > 0 {
+            let n = facts.n_mr_left_out;
+            self.note(format!(
+                "{n} rows of modality MR are left out; images.allow_mr = true trains on them"
+            ));
+        }
+        if facts.n_unknown_modality > 0 && !self.config.images.allow_mr {
+            let n = facts.n_unknown_modality;
+            self.note(format!(
+                "{n} items name no modality: that MR is left out cannot be verified"
+            ));
+        }
+        for complaint in complaints {
+            self.note(format!("a checkpoint is left out: {complaint}"));
+        }
+        for note in self.init_notes.clone() {
+            self.note(format!("init: {note}"));
+        }
+    }
+
+    fn note(&mut self, sentence: String) {
+        self.watcher.note(&sentence);
+        self.notes.push(sentence);
+    }
+
+    fn go(mut self) -> Result<Outcome> {
+        let (first, n_steps) = (self.state.next_step, self.lengths.n_steps);
+        let mut loader = Loader::start(Arc::clone(&self.items), &self.config, first, n_steps)?;
+        let mut before = self.watcher.now();
+        for step in first..n_steps {
+            self.look(step)?;
+            let asked = self.watcher.now();
+            let Some(batch) = loader.next() else { break };
+            let batch = batch?;
+            let waited = self.watcher.now().saturating_sub(asked);
+            let mut entry = self.step(&batch)?;
+            let now = self.watcher.now();
+            timed(&mut entry, now.saturating_sub(before), waited);
+            before = now;
+            self.tell(entry)?;
+            self.state.next_step = step + 1;
+            let stops = self.watcher.stop_asked();
+            let is_last = step + 1 == n_steps;
+            if stops || is_last || (step + 1) % self.config.train.checkpoint_every == 0 {
+                self.save()?;
+            }
+            if stops && !is_last {
+                self.report()?;
+                return Ok(self.outcome(None));
+            }
+        }
+        drop(loader);
+        self.finish()
+    }
+
+    /// One optimiser step.
+    fn step(&mut self, batch: &Batch) -> Result<Entry> {
+        self.count_refused(batch);
+        let mut entry = Entry {
+            step: batch.step,
+            epoch: self.items.epoch_at(batch.step + 1),
+            items: Some(batch.samples.len()),
+            ..Entry::default()
+        };
+        if batch.samples.is_empty() {
+            return Ok(entry);
+        }
+        let slope = self.learner.slope(batch)?;
+        entry.loss = Some(slope.loss);
+        if !slope.loss.is_finite() {
+            return Err(self.no_number(batch, "loss"));
+        }
+        self.describe(&slope, &mut entry)?;
+        self.learner.update(slope, batch.step, &mut entry);
+        if entry.gradient_norm.is_some_and(|norm| !norm.is_finite()) {
+            return Err(self.no_number(batch, "gradient"));
+        }
+        Ok(entry)
+    }
+
+    /// Puts SimDINO's terms into the entry, and ends the run where its vectors collapse.
+    fn describe(&mut self, slope: &Slope<B>, entry: &mut Entry) -> Result<()> {
+        let Terms::SimDino(terms) = &slope.terms else {
+            return Ok(());
+        };
+        let [collapsed, bound] = terms.rate_limits;
+        entry.alignment = Some(terms.alignment);
+        entry.coding_rate = Some(terms.coding_rate);
+        entry.coding_rate_collapsed = Some(collapsed);
+        entry.coding_rate_bound = Some(bound);
+        entry.patch_alignment = terms.patch_alignment;
+        if self.is_logged(entry.step) {
+            let rank = effective_rank(&terms.teacher, self.config.simdino.head_out);
+            entry.effective_rank = Some(rank);
+        }
+        let is_warm = entry.step >= self.lengths.n_warmup(&self.config);
+        let share = self.config.monitor.collapse_share;
+        match self.state.alarm.sees(terms, is_warm, share) {
+            Some(message) => Err(Error::Diverged {
+                step: entry.step,
+                message,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Says which batch gave a loss or gradient that is no number.
+    fn no_number(&self, batch: &Batch, what: &str) -> Error {
+        const SHOWN: usize = 8;
+        let n = batch.samples.len();
+        let mut names: Vec<String> = batch
+            .samples
+            .iter()
+            .take(SHOWN)
+            .map(|sample| self.items.name(sample.item))
+            .collect();
+        if n > SHOWN {
+            names.push(format!("{} more", n - SHOWN));
+        }
+        Error::Diverged {
+            step: batch.step,
+            message: format!(
+                "the {what} is not a finite number (seed {}, items: {}); lower optimizer.base_lr or \
+                 lengthen optimizer.warmup, and go on from the last checkpoint",
+                self.config.seed,
+                names.join(", ")
+            ),
+        }
+    }
+
+    fn count_refused(&mut self, batch: &Batch) {
+        for &(item, code) in &batch.refused {
+            let n = self.state.refused.entry(code.to_owned()).or_default();
+            *n += 1;
+            if *n == 1 {
+                let name = self.items.name(item);
+                self.note(format!(
+                    "refused: {code}, first in {name}; the report counts further ones"
+                ));
+            }
+        }
+    }
+
+    fn is_logged(&self, step: u64) -> bool {
+        step.is_multiple_of(self.config.monitor.log_every) || step + 1 == self.lengths.n_steps
+    }
+
+    fn tell(&mut self, entry: Entry) -> Result<()> {
+        if self.is_logged(entry.step) {
+            self.log.append(&entry)?;
+            self.events.write(&entry, self.watcher.now())?;
+        }
+        self.watcher.entry(&entry);
+        self.last = entry;
+        Ok(())
+    }
+
+    /// Looks at the validation part before some steps, and after the last.
+    fn look(&mut self, step: u64) -> Result<()> {
+        let every = self.config.monitor.knn_every;
+        let is_due = step == self.lengths.n_steps || (every > 0 && step.is_multiple_of(every));
+        if every == 0 || !is_due || self.validation.is_empty() {
+            return Ok(());
+        }
+        let mut entry = Entry {
+            step,
+            epoch: self.items.epoch_at(step),
+            ..Entry::default()
+        };
+        let (student, teacher) = self.validation.look(&self.items, &self.config, &self.learner)?;
+        entry.knn_student = student;
+        entry.knn_teacher = teacher;
+        if let Some(found) = teacher.or(student) {
+            // Only what has a checkpoint can be kept.
+            let has_checkpoint = step > 0
+                && (step.is_multiple_of(self.config.train.checkpoint_every)
+                    || step == self.lengths.n_steps);
+            let is_better = self
+                .state
+                .best
+                .is_none_or(|best| found.hit_at_1 > best.hit_at_1);
+            if has_checkpoint && is_better {
+                let hit_at_1 = found.hit_at_1;
+                self.state.best = Some(Best { step, hit_at_1 });
+            }
+        }
+        self.log.append(&entry)?;
+        self.events.write(&entry, self.watcher.now())?;
+        self.watcher.entry(&entry);
+        Ok(())
+    }
+
+    /// The encoder that is shipped: the teacher's where there is one.
+    fn encoder(&self) -> Weights {
+        let (student, teacher) = self.learner.encoders();
+        parameters::weights(teacher.unwrap_or(student))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.log.sync()?;
+        self.state.n_optimised = self.learner.n_optimised();
+        let model = self.config.model_config();
+        let (tensors, encoder) = (self.learner.state(), self.encoder());
+        let keep = self.config.train.keep;
+        self.folder
+            .save(&mut self.state, &tensors, (&model, &encoder), keep)?;
+        self.report()
+    }
+
+    fn report(&mut self) -> Result<()> {
+        let mut notes = self.notes.clone();
+        let refused = self.state.refused.iter();
+        notes.extend(refused.map(|(code, n)| format!("{n} images refused: {code}")));
+        let pictures = match self.learner.mae() {
+            Some(mae) => pictures(mae, &self.learner.plan, &self.items, &self.config)?,
+            None => Vec::new(),
+        };
+        let summary = report::Summary {
+            config_toml: self.config.to_toml()?,
+            method: self.config.method,
+            model: self.config.model_config(),
+            facts: self.facts.clone(),
+            next_step: self.state.next_step,
+            images: self.items.facts().clone(),
+            entries: self.log.entries(),
+            pictures: &pictures,
+            notes: &notes,
+        };
+        report::write_html(&self.folder.path("report.html"), &summary)
+    }
+
+    /// Writes the model and the last report.
+    fn finish(mut self) -> Result<Outcome> {
+        self.look(self.lengths.n_steps)?;
+        let place = self.folder.path("model");
+        save_model(&place, &self.config.model_config(), &self.encoder())?;
+        let card = report::Card {
+            config: &self.config,
+            facts: &self.facts,
+            images: self.items.facts(),
+            entries: self.log.entries(),
+            init_notes: &self.init_notes,
+            refused: &self.state.refused,
+        };
+        report::write_card(&place.join("README.md"), &card)?;
+        self.log.sync()?;
+        self.report()?;
+        Ok(self.outcome(Some(place)))
+    }
+
+    fn outcome(self, model: Option<PathBuf>) -> Outcome {
+        Outcome {
+            model,
+            next_step: self.state.next_step,
+            last: self.last,
+        }
+    }
+}
+
+fn lengths(config: &Config, items: &Items) -> Lengths {
+    let steps_per_epoch = items.steps_per_epoch().max(1);
+    let n_steps = match config.train.steps {
+        0 => config.train.epochs.saturating_mul(steps_per_epoch),
+        steps => steps,
+    };
+    Lengths {
+        n_steps,
+        steps_per_epoch,
+    }
+}
+
+/// Notes how long a step took, and how long it waited for images.
+#[allow(clippy::cast_precision_loss, reason = "batches are small")]
+fn timed(entry: &mut Entry, took: Duration, waited: Duration) {
+    let seconds = took.as_secs_f64();
+    if seconds > 0.0 {
+        entry.items_per_second = entry.items.map(|n| n as f64 / seconds);
+        entry.waiting = Some((waited.as_secs_f64() / seconds).min(1.0));
+    }
 }

@@ -1,0 +1,369 @@
+//! Whether settings make sense, and together.
+
+use super::{Config, Device, Method, TrainPrecision};
+use crate::error::{Error, Result};
+
+/// The most a run may ask of one number, so that no product of sizes overflows.
+const MOST: usize = 1 << 20;
+
+/// A rule: whether it holds, the setting, what it may be, what it is.
+type Rule = (bool, &'static str, &'static str, String);
+
+impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// `Config` naming the first setting that makes no sense.
+    pub fn validate(&self) -> Result<()> {
+        let rules = [
+            self.rules_of_images(),
+            self.rules_of_views(),
+            self.rules_of_methods(),
+            self.rules_of_training(),
+        ];
+        let broken = rules.into_iter().flatten().find(|(holds, ..)| !holds);
+        if let Some((_, setting, expected, found)) = broken {
+            return Err(Error::config(setting, expected, found));
+        }
+        if m3ret_encoder::VitConfig::named(&self.model.preset).is_none() {
+            return Err(Error::config(
+                "model.preset",
+                "tiny, small, base or large",
+                self.model.preset.clone(),
+            ));
+        }
+        Ok(self.model_config().validate()?)
+    }
+
+    fn rules_of_images(&self) -> Vec<Rule> {
+        let images = &self.images;
+        vec![
+            (
+                !self.manifests.is_empty(),
+                "manifests",
+                "at least one manifest",
+                "none".to_owned(),
+            ),
+            (
+                (0.0..=0.5).contains(&images.validation),
+                "images.validation",
+                "a share from 0 to 0.5",
+                images.validation.to_string(),
+            ),
+            (
+                (0.0..=1.0).contains(&images.temperature),
+                "images.temperature",
+                "a number from 0 to 1",
+                images.temperature.to_string(),
+            ),
+            count(images.readers + 1, "images.readers", "0 to 511", 512),
+            (
+                (16..=MOST).contains(&images.memory_mib),
+                "images.memory_mib",
+                "16 or more",
+                images.memory_mib.to_string(),
+            ),
+        ]
+    }
+
+    fn rules_of_views(&self) -> Vec<Rule> {
+        let views = &self.views;
+        let [pd, ph, pw] = self.model.patch.map(|side| side.max(1));
+        let whole = |n: usize, part: usize| n > 0 && n <= MOST && n.is_multiple_of(part);
+        let chances = [
+            ("views.flip", views.flip),
+            ("views.jitter", views.jitter),
+            ("views.noise", views.noise),
+            ("views.colour", views.colour),
+            ("views.jitter_strength", views.jitter_strength),
+            ("views.blur", views.blur[0]),
+            ("views.blur", views.blur[1]),
+            ("views.blur", views.blur[2]),
+        ];
+        let shares = [
+            ("views.area", views.area, 1.0),
+            ("views.local_area", views.local_area, 1.0),
+            ("views.depth_share", views.depth_share, 1.0),
+            ("views.local_depth_share", views.local_depth_share, 1.0),
+            ("views.aspect", views.aspect, 16.0),
+            ("views.gamma", views.gamma, 16.0),
+        ];
+        let widths = [
+            ("views.blur_sigma", views.blur_sigma, 16.0),
+            ("views.noise_sigma", views.noise_sigma, 1.0),
+        ];
+        let sides = [
+            ("views.side", views.side, ph, pw),
+            ("views.local_side", views.local_side, ph, pw),
+            ("views.depth", views.depth, pd, pd),
+            ("views.local_depth", views.local_depth, pd, pd),
+        ];
+        let sides = sides.into_iter().map(|(setting, n, a, b)| {
+            let holds = whole(n, a) && whole(n, b);
+            (holds, setting, "a multiple of the patch", n.to_string())
+        });
+        let chances = chances.into_iter().map(|(setting, value)| {
+            let holds = (0.0..=1.0).contains(&value);
+            (holds, setting, "a number from 0 to 1", value.to_string())
+        });
+        let shares = shares.into_iter().map(|(setting, interval, most)| {
+            let [low, high] = interval;
+            let holds = 0.0 < low && low <= high && high <= most;
+            let expected = "[low, high] with 0 < low <= high";
+            (holds, setting, expected, format!("{interval:?}"))
+        });
+        let widths = widths.into_iter().map(|(setting, interval, most)| {
+            let [low, high] = interval;
+            let holds = 0.0 <= low && low <= high && high <= most;
+            let expected = "[low, high] with 0 <= low <= high";
+            (holds, setting, expected, format!("{interval:?}"))
+        });
+        let mut rules: Vec<Rule> = sides.chain(chances).chain(shares).chain(widths).collect();
+        let n_local = views.n_local;
+        rules.push((
+            n_local <= 64,
+            "views.n_local",
+            "0 to 64",
+            n_local.to_string(),
+        ));
+        rules
+    }
+
+    fn rules_of_methods(&self) -> Vec<Rule> {
+        let (mae, simdino) = (&self.mae, &self.simdino);
+        let ratio = |ratio: f64| 0.0 < ratio && ratio < 1.0;
+        let [low, high] = simdino.patch_mask;
+        let width = mae.decoder_dim;
+        vec![
+            (
+                ratio(mae.mask_ratio),
+                "mae.mask_ratio",
+                "a share between 0 and 1",
+                mae.mask_ratio.to_string(),
+            ),
+            (
+                ratio(mae.mask_ratio_deep),
+                "mae.mask_ratio_deep",
+                "a share between 0 and 1",
+                mae.mask_ratio_deep.to_string(),
+            ),
+            (
+                (10..=16_384).contains(&width) && width.is_multiple_of(2),
+                "mae.decoder_dim",
+                "an even number in 10..=16384",
+                width.to_string(),
+            ),
+            (
+                mae.decoder_heads > 0 && width.is_multiple_of(mae.decoder_heads),
+                "mae.decoder_heads",
+                "a divisor of mae.decoder_dim",
+                mae.decoder_heads.to_string(),
+            ),
+            count(mae.decoder_depth, "mae.decoder_depth", "1 to 1024", 1024),
+            count(
+                simdino.head_hidden,
+                "simdino.head_hidden",
+                "1 to 65536",
+                65_536,
+            ),
+            (
+                (2..=4096).contains(&simdino.head_out),
+                "simdino.head_out",
+                "2 to 4096",
+                simdino.head_out.to_string(),
+            ),
+            (
+                simdino.eps > 0.0 && simdino.eps.is_finite(),
+                "simdino.eps",
+                "a number above 0",
+                simdino.eps.to_string(),
+            ),
+            (
+                simdino.coeff >= 0.0 && simdino.coeff.is_finite(),
+                "simdino.coeff",
+                "0 or more",
+                simdino.coeff.to_string(),
+            ),
+            (
+                simdino.expa_type <= 1,
+                "simdino.expa_type",
+                "0 or 1",
+                simdino.expa_type.to_string(),
+            ),
+            (
+                (0.0..=1.0).contains(&simdino.momentum),
+                "simdino.momentum",
+                "a number from 0 to 1",
+                simdino.momentum.to_string(),
+            ),
+            (
+                simdino.patch_weight >= 0.0 && simdino.patch_weight.is_finite(),
+                "simdino.patch_weight",
+                "0 or more",
+                simdino.patch_weight.to_string(),
+            ),
+            (
+                0.0 < low && low <= high && high < 1.0,
+                "simdino.patch_mask",
+                "[low, high] with 0 < low <= high < 1",
+                format!("{:?}", simdino.patch_mask),
+            ),
+        ]
+    }
+
+    fn rules_of_training(&self) -> Vec<Rule> {
+        let (train, optimizer) = (&self.train, &self.optimizer);
+        let positive = |value: f64| value >= 0.0 && value.is_finite();
+        let [beta1, beta2] = self.betas();
+        let [first_decay, last_decay] = self.weight_decay();
+        vec![
+            (
+                train.steps > 0 || train.epochs > 0,
+                "train.steps",
+                "steps or epochs above 0",
+                "0 of both".to_owned(),
+            ),
+            (
+                train.steps.max(train.epochs) <= 1 << 40,
+                "train.steps",
+                "at most 2^40",
+                train.steps.max(train.epochs).to_string(),
+            ),
+            count(train.batch, "train.batch", "1 to 65536", 65_536),
+            count(train.micro_tokens, "train.micro_tokens", "1 or more", 1 << 30),
+            (
+                (0.0..1.0).contains(&train.drop_path),
+                "train.drop_path",
+                "a share from 0, below 1",
+                train.drop_path.to_string(),
+            ),
+            (
+                train.precision == TrainPrecision::F32 || train.device == Device::Cuda,
+                "train.precision",
+                "f32 on a CPU (bf16 is for cuda)",
+                "bf16".to_owned(),
+            ),
+            count(train.workers, "train.workers", "1 to 64", 64),
+            (
+                train.checkpoint_every > 0,
+                "train.checkpoint_every",
+                "1 or more",
+                "0".to_owned(),
+            ),
+            count(train.keep, "train.keep", "1 or more", MOST),
+            (
+                positive(self.base_lr()) && positive(self.min_lr()),
+                "optimizer.base_lr",
+                "learning rates of 0 or more",
+                format!("{} and {}", self.base_lr(), self.min_lr()),
+            ),
+            (
+                (0.0..1.0).contains(&optimizer.warmup),
+                "optimizer.warmup",
+                "a share from 0, below 1",
+                optimizer.warmup.to_string(),
+            ),
+            (
+                (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2),
+                "optimizer.betas",
+                "two numbers from 0, below 1",
+                format!("{:?}", self.betas()),
+            ),
+            (
+                positive(first_decay) && positive(last_decay),
+                "optimizer.weight_decay",
+                "two numbers of 0 or more",
+                format!("{:?}", self.weight_decay()),
+            ),
+            (
+                positive(optimizer.clip),
+                "optimizer.clip",
+                "0 or more",
+                optimizer.clip.to_string(),
+            ),
+            (
+                (0.0..1.0).contains(&self.monitor.collapse_share),
+                "monitor.collapse_share",
+                "a share from 0, below 1",
+                self.monitor.collapse_share.to_string(),
+            ),
+            (
+                self.monitor.log_every > 0,
+                "monitor.log_every",
+                "1 or more",
+                "0".to_owned(),
+            ),
+        ]
+    }
+
+    /// Learning rate for 256 items a batch: the setting, or that of the method's paper.
+    pub(crate) fn base_lr(&self) -> f64 {
+        self.optimizer.base_lr.unwrap_or(match self.method {
+            Method::Mae => 1.5e-4,
+            Method::SimDino => 5e-4,
+        })
+    }
+
+    /// Learning rate at the end.
+    pub(crate) fn min_lr(&self) -> f64 {
+        self.optimizer.min_lr.unwrap_or(match self.method {
+            Method::Mae => 0.0,
+            Method::SimDino => 1e-6,
+        })
+    }
+
+    /// Weight decay at the start and at the end.
+    pub(crate) fn weight_decay(&self) -> [f64; 2] {
+        self.optimizer.weight_decay.unwrap_or(match self.method {
+            Method::Mae => [0.05, 0.05],
+            Method::SimDino => [0.04, 0.4],
+        })
+    }
+
+    /// Decay of the optimiser's moments.
+    pub(crate) fn betas(&self) -> [f64; 2] {
+        self.optimizer.betas.unwrap_or(match self.method {
+            Method::Mae => [0.9, 0.95],
+            Method::SimDino => [0.9, 0.999],
+        })
+    }
+}
+
+/// The rule that a number is at least 1 and at most `most`.
+fn count(n: usize, setting: &'static str, expected: &'static str, most: usize) -> Rule {
+    ((1..=most).contains(&n), setting, expected, n.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+
+    #[test]
+    fn a_setting_without_sense_is_named_with_what_it_may_be() {
+        let text = "out = 'run'\nmanifests = ['a.csv']\nmethod = 'sim_dino'\n";
+        let refused = |change: &str| {
+            Config::from_toml(text, Path::new(""), &[change.to_owned()])
+                .unwrap_err()
+                .to_string()
+        };
+        for (change, wanted) in [
+            ("manifests=[]", "setting manifests: expected at least one"),
+            ("views.side=100", "setting views.side: expected a multiple"),
+            ("views.area=[0.5, 0.2]", "setting views.area"),
+            ("views.blur=[0, 0, 1.5]", "setting views.blur"),
+            ("train.precision=bf16", "setting train.precision"),
+            ("train.batch=0", "found 0"),
+            ("simdino.eps=nan", "setting simdino.eps"),
+            ("optimizer.warmup=1", "setting optimizer.warmup"),
+            ("optimizer.base_lr=-1", "setting optimizer.base_lr"),
+            ("mae.decoder_heads=5", "a divisor of mae.decoder_dim"),
+            ("model.preset=huge", "tiny, small, base or large"),
+            ("images.memory_mib=0", "setting images.memory_mib"),
+        ] {
+            let message = refused(change);
+            assert!(message.contains(wanted), "{change}: {message}");
+        }
+    }
+}

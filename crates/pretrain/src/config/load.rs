@@ -1,0 +1,183 @@
+//! A config file and `--set key=value` -> `Config`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use toml::{Table, Value};
+
+use super::Config;
+use crate::error::{Error, Result};
+
+/// The largest config file that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+impl Config {
+    /// Reads a config file, changes single keys, and checks the result.
+    ///
+    /// A change is `key=value`, e.g. `train.batch=32`; a value that is no TOML is taken as text. Paths
+    /// in the file are relative to it, paths in changes to the current folder.
+    ///
+    /// # Errors
+    /// `Io` if the file cannot be read, `Toml` if it is no TOML or names an unknown key, `Config` if a
+    /// setting makes no sense.
+    pub fn load(path: &Path, changes: &[String]) -> Result<Self> {
+        let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
+        if length > MAX_BYTES {
+            return Err(Error::Toml {
+                path: path.to_owned(),
+                message: format!("found {length} bytes, wanted a config of at most {MAX_BYTES}"),
+            });
+        }
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::from_toml(&text, folder, changes).map_err(|error| match error {
+            Error::Toml { message, .. } => Error::Toml {
+                path: path.to_owned(),
+                message,
+            },
+            other => other,
+        })
+    }
+
+    /// As `load`, from text that lies in `folder`.
+    ///
+    /// # Errors
+    /// As `load`, without `Io`.
+    pub fn from_toml(text: &str, folder: &Path, changes: &[String]) -> Result<Self> {
+        let wrong = |message: String| Error::Toml {
+            path: PathBuf::from("config"),
+            message,
+        };
+        let mut table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| wrong(error.to_string().trim_end().to_owned()))?;
+        anchor(&mut table, folder);
+        for change in changes {
+            set(&mut table, change)?;
+        }
+        let config = Self::deserialize(table)
+            .map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Returns the config as TOML, with every default written out.
+    ///
+    /// # Errors
+    /// `Toml` if a path is no text.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::Toml {
+            path: PathBuf::from("config"),
+            message: error.to_string(),
+        })
+    }
+}
+
+/// Makes the paths of a file relative to its folder.
+fn anchor(table: &mut Table, folder: &Path) {
+    let join = |value: &mut Value| {
+        if let Value::String(path) = value {
+            // Text in, text out: the folder's name may not be UTF-8, and is left as shown then.
+            *path = folder.join(&*path).to_string_lossy().into_owned();
+        }
+    };
+    for key in ["out", "init"] {
+        table.get_mut(key).into_iter().for_each(join);
+    }
+    if let Some(Value::Array(manifests)) = table.get_mut("manifests") {
+        manifests.iter_mut().for_each(join);
+    }
+    let images = table.get_mut("images").and_then(Value::as_table_mut);
+    if let Some(cache) = images.and_then(|images| images.get_mut("cache")) {
+        join(cache);
+    }
+}
+
+fn set(table: &mut Table, change: &str) -> Result<()> {
+    let wrong = |found: &str| Error::config("--set", "key=value, e.g. train.batch=32", found);
+    let (key, value) = change.split_once('=').ok_or_else(|| wrong(change))?;
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    if last.is_empty() || parts.iter().any(|part| part.is_empty()) {
+        return Err(wrong(change));
+    }
+    let mut place = table;
+    for part in parts {
+        let entry = place
+            .entry(part)
+            .or_insert_with(|| Value::Table(Table::new()));
+        place = entry
+            .as_table_mut()
+            .ok_or_else(|| Error::config(key.trim(), "a key below a table", "one below a value"))?;
+    }
+    place.insert(last.to_owned(), read_value(value.trim()));
+    Ok(())
+}
+
+/// Reads a TOML value; what is none is text, so that paths need no quotes.
+fn read_value(text: &str) -> Value {
+    let parsed: std::result::Result<Table, _> = format!("value = {text}").parse();
+    parsed
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Method;
+
+    const SHORT: &str = "out = 'run'\nmanifests = ['a.csv']\nmethod = 'mae'\n";
+
+    fn load(text: &str, changes: &[&str]) -> Result<Config> {
+        let changes: Vec<String> = changes.iter().map(|&change| change.to_owned()).collect();
+        Config::from_toml(text, Path::new("/some"), &changes)
+    }
+
+    #[test]
+    fn paths_of_the_file_lie_beside_it_and_those_of_changes_here() {
+        let config = load(SHORT, &["manifests=[\"b.csv\"]"]).unwrap();
+        assert_eq!(config.out, Path::new("/some/run"));
+        assert_eq!(config.manifests, [Path::new("b.csv")]);
+    }
+
+    #[test]
+    fn changes_reach_every_depth_and_need_no_quotes() {
+        let changes = [
+            "method=sim_dino",
+            "train.batch=8",
+            "views.area=[0.5, 1]",
+            "out=else where",
+            "model.preset=small",
+        ];
+        let config = load(SHORT, &changes).unwrap();
+        assert_eq!(config.method, Method::SimDino);
+        assert_eq!(config.train.batch, 8);
+        assert_eq!(config.views.area, [0.5, 1.0]);
+        assert_eq!(config.out, Path::new("else where"));
+        assert_eq!(config.model.preset, "small");
+    }
+
+    #[test]
+    fn unknown_keys_and_senseless_changes_are_refused_by_name() {
+        for (change, part) in [
+            ("train.bacth=8", "bacth"),
+            ("train.batch", "key=value"),
+            ("=3", "key=value"),
+            ("seed.x=1", "seed"),
+            ("train.batch=0", "train.batch"),
+        ] {
+            let text = format!("seed = 1\n{SHORT}");
+            let message = load(&text, &[change]).unwrap_err().to_string();
+            assert!(message.contains(part), "{change}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_out_is_read_back_the_same() {
+        let config = load(SHORT, &["init=/w", "optimizer.base_lr=0.001"]).unwrap();
+        let again = load(&config.to_toml().unwrap(), &[]).unwrap();
+        assert_eq!(config, again);
+    }
+}

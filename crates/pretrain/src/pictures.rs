@@ -1,0 +1,105 @@
+//! What MAE sees, hides and draws: one image, one volume, one clip for the report.
+
+use m3ret_encoder::{grid_of, patchify, unpatchify};
+use m3ret_imaging::Input;
+
+use crate::config::Config;
+use crate::dataset::Items;
+use crate::error::Result;
+use crate::mae::{Mae, MaeRunning, Mask, moments};
+use crate::ops::VitBackend;
+use crate::parameters::numbers;
+use crate::report::Picture;
+use crate::step::Plan;
+use crate::vit::{Patches, Running};
+
+/// Grey of hidden patches.
+const HIDDEN: f32 = 0.5;
+
+/// Items that are tried for each picture.
+const TRIED: usize = 20;
+
+/// Draws one item of each kind that there is, of the validation part first.
+///
+/// # Errors
+/// `Encoder` if an input does not divide into patches.
+pub(crate) fn pictures<B: VitBackend>(
+    mae: &Mae<B>,
+    plan: &Plan,
+    items: &Items,
+    config: &Config,
+) -> Result<Vec<Picture>> {
+    let input = config.model_config().input;
+    let mut pictures = Vec::new();
+    for (dims, title) in [("2d", "An image"), ("3d", "A volume"), ("video", "A clip")] {
+        let candidates = items.validation().chain(items.train());
+        let of_kind = candidates.filter(|&item| items.cell(item, "dims") == Some(dims));
+        let read = of_kind
+            .take(TRIED)
+            .find_map(|item| Some((item, items.prepared(item, &input).ok()?)));
+        if let Some((item, original)) = read {
+            let title = format!("{title} ({})", items.name(item));
+            pictures.push(picture(mae, plan, title, original)?);
+        }
+    }
+    Ok(pictures)
+}
+
+fn picture<B: VitBackend>(
+    mae: &Mae<B>,
+    plan: &Plan,
+    title: String,
+    original: Input,
+) -> Result<Picture> {
+    let vit = &plan.vit;
+    let grid = grid_of(original.shape(), vit.patch)?;
+    let mask = Mask::draw(grid, &plan.mae, &[plan.seed]);
+    let patches = Patches::cut(&[&original], vit, Some(std::slice::from_ref(&mask.shown)))?;
+    let running = MaeRunning {
+        encoder: plan.running(),
+        decoder: Running {
+            n_heads: plan.mae.decoder_heads,
+            ..plan.running()
+        },
+    };
+    let masks = std::slice::from_ref(&mask);
+    let predicted = numbers(mae.predict(&patches, masks, vit, (&running, false)));
+    let n_values = vit.patch_len();
+    let cut = patchify(original.values(), original.shape(), vit.patch)?;
+    let (mut seen, mut drawn) = (cut.clone(), cut.clone());
+    for (&cell, predicted) in mask.hidden.iter().zip(predicted.chunks_exact(n_values)) {
+        let place = cell * n_values..(cell + 1) * n_values;
+        seen[place.clone()].fill(HIDDEN);
+        // The target was normalised: its own mean and deviation bring it back to an image.
+        let (mean, deviation) = moments(&cut[place.clone()]);
+        for (value, predicted) in drawn[place].iter_mut().zip(predicted) {
+            *value = brought_back(*predicted, mean, deviation);
+        }
+    }
+    let [channels, depth, height, width] = original.shape();
+    let back = |patches: &[f32]| -> Result<Input> {
+        let mut values = unpatchify(patches, grid, vit.patch, channels)?;
+        if depth == 1 {
+            // The first of the repeated planes of each channel.
+            let n_plane = height * width;
+            values = values
+                .chunks_exact(vit.patch[0] * n_plane)
+                .flat_map(|channel| &channel[..n_plane])
+                .copied()
+                .collect();
+        }
+        Ok(Input::new(values, original.shape())?)
+    };
+    let rows = vec![
+        ("masked".to_owned(), back(&seen)?),
+        ("reconstruction".to_owned(), back(&drawn)?),
+    ];
+    let mut all = vec![("original".to_owned(), original)];
+    all.extend(rows);
+    Ok(Picture { title, rows: all })
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the one rounding to f32")]
+fn brought_back(value: f32, mean: f64, deviation: f64) -> f32 {
+    (f64::from(value) * deviation + mean).clamp(0.0, 1.0) as f32
+}

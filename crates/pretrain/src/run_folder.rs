@@ -1,0 +1,412 @@
+//! The folder of a run: who may write to it, its checkpoints, and going on from one.
+//!
+//! ```text
+//! OUT/config.toml                       the resolved config
+//! OUT/lock                              held while a run writes
+//! OUT/checkpoints/step-000000500/       after 500 steps
+//!     model/                            the encoder, as `m3ret embed --model` takes it
+//!     state.safetensors                 networks and moments
+//!     state.json                        the rest, and a checksum of state.safetensors
+//! OUT/model/                            the finished model
+//! ```
+//!
+//! A checkpoint is written beside its name, synced and renamed, so it is whole or not there.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use m3ret_encoder::ModelConfig;
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::checkpoint::save_model;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::monitor::Alarm;
+use crate::parameters::{Weight, Weights};
+use crate::train::Begin;
+
+/// The layout of a checkpoint; another one is refused.
+const VERSION: u32 = 1;
+
+const CONFIG: &str = "config.toml";
+const CHECKPOINTS: &str = "checkpoints";
+const STEP: &str = "step-";
+const STATE: &str = "state.json";
+const TENSORS: &str = "state.safetensors";
+
+/// What a run needs to go on, beside tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    version: u32,
+    /// The step that comes next.
+    pub(crate) next_step: u64,
+    /// Steps that the optimiser took: fewer than `next_step` where batches were empty.
+    pub(crate) n_optimised: u64,
+    /// What the items were made of; another list would change the order.
+    pub(crate) items: String,
+    pub(crate) alarm: Alarm,
+    pub(crate) best: Option<Best>,
+    pub(crate) refused: std::collections::BTreeMap<String, u64>,
+    tensors_xxh3: String,
+}
+
+/// The best look at the validation part so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Best {
+    /// Steps done then.
+    pub(crate) step: u64,
+    pub(crate) hit_at_1: f64,
+}
+
+impl State {
+    pub(crate) fn new(items: String) -> Self {
+        Self {
+            version: VERSION,
+            next_step: 0,
+            n_optimised: 0,
+            items,
+            alarm: Alarm::default(),
+            best: None,
+            refused: std::collections::BTreeMap::new(),
+            tensors_xxh3: String::new(),
+        }
+    }
+}
+
+/// The folder of a run that nobody else writes to.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    out: PathBuf,
+    /// Locked until it is dropped.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run, or opens that of one to go on with.
+    ///
+    /// # Errors
+    /// `Run` if another process writes to it, it holds a run that is not to go on, holds none where one
+    /// is to go on, or the config differs in what decides the numbers; `Io`.
+    pub(crate) fn open(config: &Config, begin: Begin) -> Result<Self> {
+        let out = &config.out;
+        let saved = out.join(CONFIG);
+        match (begin, saved.exists()) {
+            (Begin::Fresh, true) => {
+                return Err(Error::run(
+                    out,
+                    "found a run, wanted a folder without one; go on with --resume, or choose \
+                     another out",
+                ));
+            }
+            (Begin::Resume, false) => {
+                return Err(Error::run(
+                    out,
+                    "found no run to go on with; start one without --resume",
+                ));
+            }
+            _ => {}
+        }
+        let folder = out.join(CHECKPOINTS);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let lock = lock(out)?;
+        let run = Self {
+            out: out.clone(),
+            _lock: lock,
+        };
+        run.remove_unfinished()?;
+        if begin == Begin::Resume {
+            run.compare(&saved, config)?;
+        }
+        // Written last, so that a folder with a config is a run.
+        write_whole(&saved, config.to_toml()?.as_bytes())?;
+        Ok(run)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
+    /// Refuses settings that would make another run of it.
+    fn compare(&self, saved: &Path, config: &Config) -> Result<()> {
+        let text = std::fs::read_to_string(saved).map_err(Error::io(saved))?;
+        let before = Config::from_toml(&text, Path::new(""), &[])?;
+        let changed = changed_settings(&before, config)?;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        Err(Error::run(
+            &self.out,
+            format!(
+                "the run has other settings of {}; go on with those of its config.toml, or start \
+                 another run",
+                changed.join(", ")
+            ),
+        ))
+    }
+
+    /// Saves a checkpoint, and removes older ones but the newest `keep` and the best.
+    ///
+    /// # Errors
+    /// `Io`; what was there before is still there then.
+    pub(crate) fn save(
+        &self,
+        state: &mut State,
+        tensors: &Weights,
+        (model, encoder): (&ModelConfig, &Weights),
+        keep: usize,
+    ) -> Result<()> {
+        let folder = self.out.join(CHECKPOINTS);
+        let name = format!("{STEP}{:09}", state.next_step);
+        let unfinished = folder.join(format!(".{name}"));
+        remove_folder(&unfinished)?;
+        std::fs::create_dir(&unfinished).map_err(Error::io(&unfinished))?;
+        save_model(&unfinished.join("model"), model, encoder)?;
+        let path = unfinished.join(TENSORS);
+        write_tensors(&path, tensors)?;
+        state.tensors_xxh3 = digest_of(&path)?;
+        let json = serde_json::to_vec_pretty(&state)
+            .map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
+        write_whole(&unfinished.join(STATE), &json)?;
+        sync_folder(&unfinished)?;
+        let place = folder.join(name);
+        remove_folder(&place)?;
+        std::fs::rename(&unfinished, &place).map_err(Error::io(&place))?;
+        sync_folder(&folder)?;
+        let best = state.best.map(|best| best.step);
+        for old in self.steps()?.into_iter().rev().skip(keep) {
+            if Some(old) != best {
+                remove_folder(&folder.join(format!("{STEP}{old:09}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed process left half-written.
+    fn remove_unfinished(&self) -> Result<()> {
+        let folder = self.out.join(CHECKPOINTS);
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let name = entry.map_err(Error::io(&folder))?.file_name();
+            if name.to_string_lossy().starts_with(&format!(".{STEP}")) {
+                remove_folder(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the steps that checkpoints were saved after, ascending.
+    fn steps(&self) -> Result<Vec<u64>> {
+        let folder = self.out.join(CHECKPOINTS);
+        let mut steps = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let name = entry.map_err(Error::io(&folder))?.file_name();
+            let step = name.to_str().and_then(|name| name.strip_prefix(STEP));
+            steps.extend(step.and_then(|step| step.parse::<u64>().ok()));
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Reads the newest checkpoint that is whole; of others, says what is wrong.
+    ///
+    /// # Errors
+    /// `Io` if the folder cannot be listed; `Run` if there are checkpoints and none is whole.
+    pub(crate) fn newest(&self) -> Result<(Option<(State, Weights)>, Vec<String>)> {
+        let mut complaints = Vec::new();
+        for step in self.steps()?.into_iter().rev() {
+            let folder = self.out.join(CHECKPOINTS).join(format!("{STEP}{step:09}"));
+            match read_checkpoint(&folder) {
+                Ok(found) => return Ok((Some(found), complaints)),
+                Err(error) => complaints.push(error.to_string()),
+            }
+        }
+        match complaints.first() {
+            Some(complaint) => Err(Error::run(
+                &self.out,
+                format!("no checkpoint is whole; the newest: {complaint}"),
+            )),
+            None => Ok((None, complaints)),
+        }
+    }
+}
+
+/// Settings that may differ when a run goes on: they change no number of it.
+const FREE: [&str; 7] = [
+    "out",
+    "images.cache",
+    "images.readers",
+    "images.memory_mib",
+    "train.checkpoint_every",
+    "train.keep",
+    "monitor",
+];
+
+fn changed_settings(before: &Config, now: &Config) -> Result<Vec<String>> {
+    let table = |config: &Config| -> Result<toml::Table> {
+        toml::Table::try_from(config)
+            .map_err(|error| Error::run(&config.out, format!("a config that is no TOML: {error}")))
+    };
+    let (before, now) = (table(before)?, table(now)?);
+    let mut changed = Vec::new();
+    differences("", &before, &now, &mut changed);
+    changed.retain(|name| {
+        !FREE
+            .iter()
+            .any(|free| name == free || name.strip_prefix(free).is_some_and(|r| r.starts_with('.')))
+    });
+    Ok(changed)
+}
+
+/// Lists the keys whose values differ, in full.
+fn differences(prefix: &str, a: &toml::Table, b: &toml::Table, names: &mut Vec<String>) {
+    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    for key in keys {
+        let name = format!("{prefix}{key}");
+        match (a.get(key), b.get(key)) {
+            (Some(toml::Value::Table(a)), Some(toml::Value::Table(b))) => {
+                differences(&format!("{name}."), a, b, names);
+            }
+            (a, b) if a != b => names.push(name),
+            _ => {}
+        }
+    }
+}
+
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::run(
+            out,
+            "another process trains here; wait for it, or choose another out",
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+    }
+}
+
+fn read_checkpoint(folder: &Path) -> Result<(State, Weights)> {
+    let path = folder.join(STATE);
+    let json = std::fs::read(&path).map_err(Error::io(&path))?;
+    let state: State = serde_json::from_slice(&json)
+        .map_err(|error| Error::run(&path, format!("no state of a run: {error}")))?;
+    if state.version != VERSION {
+        let found = state.version;
+        return Err(Error::run(
+            &path,
+            format!("found version {found}, wanted {VERSION}"),
+        ));
+    }
+    let path = folder.join(TENSORS);
+    if digest_of(&path)? != state.tensors_xxh3 {
+        return Err(Error::run(
+            &path,
+            "the checksum differs: the file is damaged",
+        ));
+    }
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Error::run(&path, format!("no safetensors file: {error}")))?;
+    let tensors = file.tensors().into_iter().map(|(name, view)| {
+        let (chunks, _) = view.data().as_chunks();
+        let values = chunks.iter().map(|&bytes| f32::from_le_bytes(bytes));
+        let weight = Weight {
+            shape: view.shape().to_vec(),
+            values: values.collect(),
+        };
+        (name, weight)
+    });
+    Ok((state, tensors.collect()))
+}
+
+impl View for &Weight {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = self.values.iter().flat_map(|value| value.to_le_bytes());
+        Cow::Owned(bytes.collect())
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.values.len()
+    }
+}
+
+/// Writes a file that is not yet under its final name, one tensor in memory at a time.
+pub(crate) fn write_tensors(path: &Path, tensors: &Weights) -> Result<()> {
+    safetensors::serialize_to_file(tensors, None, path)
+        .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io(path))
+}
+
+/// Writes a file beside its name, and renames it once it is on disk.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let wrong = || Error::io(path);
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong())?;
+    std::io::Write::write_all(&mut file, bytes).map_err(wrong())?;
+    file.as_file().sync_all().map_err(wrong())?;
+    // Readable as any other file; a temporary one is its owner's only.
+    readable(file.as_file()).map_err(wrong())?;
+    file.persist(path).map_err(|error| wrong()(error.error))?;
+    sync_folder(folder)
+}
+
+#[cfg(unix)]
+fn readable(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable(_: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Puts the names in a folder on disk.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    let folder = if folder == Path::new("") {
+        Path::new(".")
+    } else {
+        folder
+    };
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io(folder))
+}
+
+fn remove_folder(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn digest_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut hash = Xxh3::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer).map_err(Error::io(path))? {
+            0 => return Ok(format!("{:032x}", hash.digest128())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}

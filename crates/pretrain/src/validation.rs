@@ -1,0 +1,103 @@
+//! Looks at the validation part: embeds its items and asks how well they find each other.
+
+use std::collections::BTreeMap;
+
+use m3ret_imaging::Input;
+use rayon::prelude::*;
+
+use crate::config::Config;
+use crate::dataset::Items;
+use crate::error::Result;
+use crate::learner::Learner;
+use crate::monitor::{Labelled, embed, knn};
+use crate::ops::VitBackend;
+use crate::random::generator;
+use crate::report::Knn;
+
+/// Items that are read and held at a time.
+const CHUNK: usize = 32;
+
+/// The items that are looked at, the same ones each time.
+#[derive(Debug)]
+pub(crate) struct Validation {
+    places: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    item: usize,
+    label: Option<u32>,
+    patient: u64,
+}
+
+impl Validation {
+    /// Chooses at most `monitor.knn_items` of the validation items, by the seed.
+    pub(crate) fn new(items: &Items, config: &Config) -> Self {
+        let mut chosen: Vec<usize> = items.validation().collect();
+        let most = config.monitor.knn_items.min(chosen.len());
+        let mut rng = generator("validation items", &[config.seed]);
+        for i in 0..most {
+            let other = i + rand::Rng::next_u64(&mut rng) as usize % (chosen.len() - i);
+            chosen.swap(i, other);
+        }
+        chosen.truncate(most);
+        chosen.sort_unstable();
+        let mut labels = BTreeMap::new();
+        let places = chosen.into_iter().map(|item| {
+            let cell = items.cell(item, &config.monitor.knn_relevance);
+            let n_labels = u32::try_from(labels.len()).unwrap_or(u32::MAX);
+            Place {
+                item,
+                label: cell.map(|cell| *labels.entry(cell.to_owned()).or_insert(n_labels)),
+                patient: items.patient(item),
+            }
+        });
+        Self {
+            places: places.collect(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Returns the retrieval of student and teacher; items that cannot be read are left out.
+    ///
+    /// # Errors
+    /// `Encoder` if an input does not divide into patches.
+    pub(crate) fn look<B: VitBackend>(
+        &self,
+        items: &Items,
+        config: &Config,
+        learner: &Learner<B>,
+    ) -> Result<(Option<Knn>, Option<Knn>)> {
+        let model = config.model_config();
+        let (student, teacher) = learner.encoders();
+        let (mut students, mut teachers) = (Vec::new(), Vec::new());
+        for places in self.places.chunks(CHUNK) {
+            let read: Vec<Option<Input>> = places
+                .par_iter()
+                .map(|place| items.prepared(place.item, &model.input).ok())
+                .collect();
+            let (places, inputs): (Vec<&Place>, Vec<&Input>) = places
+                .iter()
+                .zip(&read)
+                .filter_map(|(place, input)| Some((place, input.as_ref()?)))
+                .unzip();
+            let mut add = |encoder, all: &mut Vec<Labelled>| -> Result<()> {
+                let vectors = embed(encoder, &inputs, &learner.plan, model.embedding)?;
+                all.extend(places.iter().zip(vectors).map(|(place, vector)| Labelled {
+                    vector,
+                    label: place.label,
+                    patient: place.patient,
+                }));
+                Ok(())
+            };
+            add(student, &mut students)?;
+            if let Some(teacher) = teacher {
+                add(teacher, &mut teachers)?;
+            }
+        }
+        Ok((knn(&students), knn(&teachers)))
+    }
+}
