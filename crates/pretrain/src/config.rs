@@ -195,6 +195,9 @@ pub struct MaeSettings {
     pub decoder_depth: usize,
     /// Heads of the decoder.
     pub decoder_heads: usize,
+    /// Width of the hidden layer of the decoder's MLPs; `4 * decoder_dim` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_hidden: Option<usize>,
 }
 
 /// Self-distillation with a coding rate.
@@ -372,6 +375,7 @@ impl Default for MaeSettings {
             decoder_dim: 192,
             decoder_depth: 4,
             decoder_heads: 6,
+            decoder_hidden: None,
         }
     }
 }

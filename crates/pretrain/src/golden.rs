@@ -12,7 +12,7 @@ use m3ret_imaging::Input;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::config::{Config, MaeSettings, Method, SimDinoSettings};
+use crate::config::{MaeSettings, SimDinoSettings};
 use crate::dataset::Sample;
 use crate::mae::{Mae, MaeRunning, Mask, len_keep, target};
 use crate::optimizer::{AdamW, Step, follow, is_decayed};
@@ -215,6 +215,7 @@ fn golden_c04_mae() {
         decoder_dim: usize_of(&decoder["embed_dim"]),
         decoder_depth: usize_of(&decoder["depth"]),
         decoder_heads: usize_of(&decoder["num_heads"]),
+        decoder_hidden: Some(usize_of(&decoder["mlp_hidden"])),
         ..MaeSettings::default()
     };
     let device = burn::tensor::Device::<Flex>::default();

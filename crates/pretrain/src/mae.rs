@@ -137,12 +137,13 @@ impl<B: Backend> Mae<B> {
         initial: &mut Initial<B>,
     ) -> Self {
         let width = settings.decoder_dim;
+        let hidden = settings.decoder_hidden.unwrap_or(4 * width);
         Self {
             encoder: Vit::new(config, initial),
             decoder_embed: Linear::new([width, config.embed_dim], initial),
             mask_token: initial.normal([1, 1, width]),
             decoder_blocks: (0..settings.decoder_depth)
-                .map(|_| Block::new(width, 4 * width, initial))
+                .map(|_| Block::new(width, hidden, initial))
                 .collect(),
             decoder_norm: LayerNorm::new(width, initial),
             decoder_pred: Linear::new([config.patch_len(), width], initial),

@@ -1,7 +1,6 @@
 //! One plain training step, for benchmarks that compare it with other frameworks.
 
 use burn::backend::{Autodiff, Flex};
-use burn::module::Module as _;
 use m3ret_encoder::VitConfig;
 use m3ret_imaging::Input;
 
@@ -77,7 +76,7 @@ impl PlainStep {
         Ok(Box::new(move || {
             let images = vec![&image; batch];
             let patches = Patches::cut(&images, &config, None).expect("the grid was checked");
-            let student = vit.clone().train::<Autodiff<B>>();
+            let student = parameters::tracked::<Autodiff<B>, _>(&vit);
             let tokens = student.forward(&patches, &config, None, &running);
             let loss = tokens.powi_scalar(2).mean();
             let gradients = parameters::gradients(&student, loss.clone().backward());

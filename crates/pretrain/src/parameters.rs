@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{HasAutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
@@ -97,6 +97,22 @@ pub(crate) fn load<B: Backend, M: Module<B>>(
         (None, Some(name)) => Err(format!("{name} is not a tensor of this network")),
         (None, None) => Ok((module, missing)),
     }
+}
+
+/// Returns a copy whose parameters gather gradients. Burn's `train` alone keeps what a module on a plain
+/// backend says of that, which is nothing.
+pub(crate) fn tracked<B, M>(module: &M) -> M::TrainModule
+where
+    B: AutodiffBackend,
+    M: Module<B::InnerBackend> + HasAutodiffModule<B>,
+{
+    struct Tracking;
+    impl<B: Backend> ModuleMapper<B> for Tracking {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            param.set_require_grad(true)
+        }
+    }
+    module.clone().train::<B>().map(&mut Tracking)
 }
 
 /// Takes the gradients of a module's parameters; those that no path reached are left out.

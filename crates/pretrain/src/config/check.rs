@@ -159,6 +159,12 @@ impl Config {
                 "a divisor of mae.decoder_dim",
                 mae.decoder_heads.to_string(),
             ),
+            count(
+                mae.decoder_hidden.unwrap_or(1),
+                "mae.decoder_hidden",
+                "1 to 65536",
+                65_536,
+            ),
             count(mae.decoder_depth, "mae.decoder_depth", "1 to 1024", 1024),
             count(
                 simdino.head_hidden,

@@ -1,7 +1,6 @@
 //! MAE: every image counts alike, whatever its number of patches.
 
 use burn::backend::Autodiff;
-use burn::module::Module as _;
 use burn::tensor::Tensor;
 
 use super::{Job, Plan, deal, gathered};
@@ -81,7 +80,7 @@ fn one<B: VitBackend>(
         },
         encoder,
     };
-    let model = model.clone().train::<Autodiff<B>>();
+    let model = parameters::tracked::<Autodiff<B>, _>(model);
     let predicted = model.predict(&patches, &masks, &plan.vit, (&running, false));
     let share = ratio(images.len(), samples.len());
     let loss: Tensor<Autodiff<B>, 1> = loss(predicted, wanted) * share;

@@ -2,7 +2,6 @@
 //! loss's gradient for its vectors (gradient caching, Gao et al. 2021).
 
 use burn::backend::Autodiff;
-use burn::module::Module as _;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rand::Rng as _;
@@ -220,7 +219,7 @@ impl<B: VitBackend> Pass<'_, B> {
     ) -> Result<Learned<B>> {
         let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
         let n_views = self.samples.first().map_or(0, |sample| sample.views.len());
-        let student = self.students[0].clone().train::<Autodiff<B>>();
+        let student = parameters::tracked::<Autodiff<B>, _>(&self.students[0]);
         let mut vectors = Vectors {
             values: vec![0.0; n_views * m * p],
             n_images: m,
@@ -286,7 +285,7 @@ impl<B: VitBackend> Pass<'_, B> {
             &pairs,
             self.students.len(),
             |worker, (ready, target)| {
-                let student = self.students[worker].clone().train::<Autodiff<B>>();
+                let student = parameters::tracked::<Autodiff<B>, _>(&self.students[worker]);
                 let projected = self.project(&student, ready);
                 let (part, aligned) = self.surrogate(
                     ready,
