@@ -42,6 +42,8 @@ pub(crate) struct Opened {
     pub(crate) vit: Vit,
     pub(crate) preparation: Preparation,
     pub(crate) fingerprint: String,
+    /// Tensors of the folder that the network does not use.
+    pub(crate) left: Vec<String>,
 }
 
 /// Opens a model folder.
@@ -75,6 +77,7 @@ pub(crate) fn open(folder: &Path, kernels: Kernels, precision: Precision) -> Res
         .map_err(|error| Error::malformed(&config.path, error.to_string(), "finite numbers"))?;
     Ok(Opened {
         fingerprint: tensors.weights.fingerprint(&recipe),
+        left: tensors.weights.left(),
         vit,
         preparation,
     })

@@ -209,6 +209,21 @@ impl Weights {
         }
     }
 
+    /// Returns the names of the tensors that were not taken, those with one first part as one:
+    /// `decoder.*`.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for name in self.tensors.keys() {
+            let first = name.split_once('.').map_or(&**name, |(first, _)| first);
+            groups.entry(first).or_default().push(name);
+        }
+        let groups = groups.into_iter().map(|(first, names)| match names[..] {
+            [name] => shown(name),
+            _ => format!("{}.*", shown(first)),
+        });
+        groups.collect()
+    }
+
     /// Returns what tells the tensors that were taken, and `recipe`, from all others: 32 hex
     /// digits. The order of files and of tensors, and a precision that loses nothing, do not matter.
     pub(crate) fn fingerprint(&self, recipe: &str) -> String {

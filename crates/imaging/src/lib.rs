@@ -38,6 +38,7 @@ mod stack;
 mod thumbnail;
 mod timeline;
 mod video;
+mod views;
 mod volume;
 
 pub use error::{Error, Result};
@@ -45,7 +46,7 @@ pub use geometry::{Affine, canonicalise};
 pub use limits::Limits;
 pub use npy::write_npy;
 pub use prepare::{
-    Filter, Input, InputConfig, Scaled, prepare, scaled, scaled_planes, square_sides,
+    Filter, Input, InputConfig, Scaled, prepare, scaled, scaled_planes, scaled_sides, square_sides,
 };
 pub use read::{
     DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,
@@ -54,4 +55,5 @@ pub use read::{
 pub use reason::{Code, Reason, Severity};
 pub use resample::resample;
 pub use thumbnail::{Picture, thumbnail};
+pub use views::{ViewConfig, view};
 pub use volume::{Kind, Volume};

@@ -171,9 +171,29 @@ impl Input {
 pub struct Scaled {
     values: Vec<f32>,
     shape: [usize; 4],
+    kind: Kind,
 }
 
 impl Scaled {
+    /// Takes values that were scaled before, e.g. kept on disk.
+    ///
+    /// # Errors
+    /// `Mismatch` if a side is 0, C is neither 1 nor 3, or the values do not fill the shape.
+    pub fn new(values: Vec<f32>, shape: [usize; 4], kind: Kind) -> Result<Self> {
+        let volume = Volume::new(values, shape, kind)?;
+        Ok(Self {
+            values: volume.into_values(),
+            shape,
+            kind,
+        })
+    }
+
+    /// Returns what D means.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Returns the values, W fastest.
     #[must_use]
     pub fn values(&self) -> &[f32] {
@@ -239,12 +259,22 @@ pub fn prepare(volume: &Volume, config: &InputConfig) -> Result<Input> {
 /// # Errors
 /// `Mismatch` if the config is senseless.
 pub fn scaled(volume: &Volume, config: &InputConfig) -> Result<Scaled> {
+    let sides = scaled_sides(volume, config)?;
+    Ok(resized(volume, config, sides))
+}
+
+/// Returns the `[D, H, W]` of what `scaled` makes, before it is made; larger than the volume where
+/// pixels are far from square.
+///
+/// # Errors
+/// As `scaled`.
+pub fn scaled_sides(volume: &Volume, config: &InputConfig) -> Result<[usize; 3]> {
     config.validate()?;
     let [_, depth, height, width] = volume.shape();
     let largest = config.side.map(|side| side * config.view_scale);
     let [height, width] = fit([height, width], in_plane_steps(volume), largest, false);
     let depth = depth.min(config.max_depth * config.view_scale);
-    Ok(resized(volume, config, [depth, height, width]))
+    Ok([depth, height, width])
 }
 
 /// Returns some planes of an object after steps 1 to 3 of `prepare`, at their own size: what a
@@ -290,6 +320,7 @@ pub fn scaled_planes(volume: &Volume, percentiles: [f64; 2], planes: &[usize]) -
     Ok(Scaled {
         values,
         shape: [n_channels, planes.len(), height, width],
+        kind: volume.kind,
     })
 }
 
@@ -338,6 +369,7 @@ fn resized(volume: &Volume, config: &InputConfig, to: [usize; 3]) -> Scaled {
     Scaled {
         values,
         shape: [n_channels, depth, height, width],
+        kind: volume.kind,
     }
 }
 
@@ -407,7 +439,7 @@ fn fit(sides: [usize; 2], steps: [f64; 2], largest: [usize; 2], grows: bool) -> 
 }
 
 /// Returns the depth of the input for a stored depth: step 5 of `prepare`.
-fn nearest_depth(depth: usize, patch_depth: usize, max_depth: usize) -> usize {
+pub(crate) fn nearest_depth(depth: usize, patch_depth: usize, max_depth: usize) -> usize {
     if depth == 1 {
         return 1;
     }

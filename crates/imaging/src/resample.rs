@@ -158,7 +158,7 @@ fn resize_depth(values: Vec<f32>, sides: [usize; 2], inner: usize) -> Vec<f32> {
 }
 
 /// Resizes planes of one size to another; its weights are computed once.
-struct PlaneResizer {
+pub(crate) struct PlaneResizer {
     from: [usize; 2],
     to: [usize; 2],
     rows: Taps,
@@ -166,7 +166,7 @@ struct PlaneResizer {
 }
 
 impl PlaneResizer {
-    fn new(from: [usize; 2], to: [usize; 2]) -> Self {
+    pub(crate) fn new(from: [usize; 2], to: [usize; 2]) -> Self {
         let ([from_height, from_width], [height, width]) = (from, to);
         Self {
             from,
@@ -179,7 +179,7 @@ impl PlaneResizer {
     /// Resizes `plane` into `out`; `between` is scratch that is kept between calls.
     ///
     /// Mixing rows runs along memory, mixing columns across it: rows go first unless they grow.
-    fn resize(&self, plane: &[f32], between: &mut Vec<f32>, out: &mut [f32]) {
+    pub(crate) fn resize(&self, plane: &[f32], between: &mut Vec<f32>, out: &mut [f32]) {
         let ([from_height, from_width], [height, width]) = (self.from, self.to);
         if from_height == height {
             self.columns.mix_columns(plane, from_width, out);
@@ -198,18 +198,18 @@ impl PlaneResizer {
 }
 
 /// For each output position along one axis, which inputs it mixes.
-struct Taps {
-    windows: Vec<TapWindow>,
+pub(crate) struct Taps {
+    pub(crate) windows: Vec<TapWindow>,
 }
 
 /// Consecutive inputs and their weights, which sum to 1.
-struct TapWindow {
-    start: usize,
-    weights: Vec<f32>,
+pub(crate) struct TapWindow {
+    pub(crate) start: usize,
+    pub(crate) weights: Vec<f32>,
 }
 
 impl Taps {
-    fn new(n_from: usize, n_to: usize) -> Self {
+    pub(crate) fn new(n_from: usize, n_to: usize) -> Self {
         let step = as_f64(n_from) / as_f64(n_to);
         // Below 1 the triangle would miss inputs between two outputs (and alias); above, none.
         let half_width = step.max(1.0);

@@ -63,14 +63,16 @@ pub enum Method {
     SimDino,
 }
 
-/// The network; what is absent comes from `preset`, or from the folder of `init`.
+/// The network; what is absent comes from the folder of `init`, or without one from `preset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// `tiny`, `small`, `base` or `large`.
-    pub preset: String,
-    /// `[pd, ph, pw]`.
-    pub patch: [usize; 3],
+    /// `tiny`, `small`, `base` or `large`; `tiny` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// `[pd, ph, pw]`, if not the preset's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<[usize; 3]>,
     /// The side of the input of the finished model, H = W.
     pub side: usize,
     /// The largest depth of its input.
@@ -84,8 +86,15 @@ pub struct ModelSettings {
     /// Heads, if not the preset's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_heads: Option<usize>,
-    /// Registers.
-    pub num_registers: usize,
+    /// Width of the MLP's hidden layer; by default four times the width.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlp_hidden: Option<usize>,
+    /// Registers; by default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_registers: Option<usize>,
+    /// The grid that positions are normalised to; by default that of the largest input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ref_grid: Option<[usize; 3]>,
     /// Which vector stands for an image: `cls` or `mean`; by default that of the method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Pooling>,
@@ -312,14 +321,16 @@ pub struct MonitorSettings {
 impl Default for ModelSettings {
     fn default() -> Self {
         Self {
-            preset: "tiny".to_owned(),
-            patch: [4, 16, 16],
+            preset: None,
+            patch: None,
             side: 224,
             max_depth: 64,
             embed_dim: None,
             depth: None,
             num_heads: None,
-            num_registers: 0,
+            mlp_hidden: None,
+            num_registers: None,
+            ref_grid: None,
             embedding: None,
         }
     }
@@ -439,31 +450,36 @@ impl Default for MonitorSettings {
 }
 
 impl Config {
-    /// Returns what the finished model's `config.json` says.
+    /// Returns what the finished model's `config.json` says. What `init` decides must be filled in.
     #[must_use]
     pub fn model_config(&self) -> ModelConfig {
-        let preset = VitConfig::named(&self.model.preset).unwrap_or_else(VitConfig::tiny);
-        let embed_dim = self.model.embed_dim.unwrap_or(preset.embed_dim);
-        let [pd, ph, pw] = self.model.patch;
-        let side = self.model.side;
+        let model = &self.model;
+        let preset = model.preset.as_deref().and_then(VitConfig::named);
+        let preset = preset.unwrap_or_else(VitConfig::tiny);
+        let embed_dim = model.embed_dim.unwrap_or(preset.embed_dim);
+        let patch = model.patch.unwrap_or(preset.patch);
+        // A side of 0 is refused when the result is validated.
+        let [pd, ph, pw] = patch.map(|side| side.max(1));
+        let side = model.side;
+        let largest = [model.max_depth / pd, side / ph, side / pw];
         ModelConfig {
             vit: VitConfig {
                 embed_dim,
-                depth: self.model.depth.unwrap_or(preset.depth),
-                num_heads: self.model.num_heads.unwrap_or(preset.num_heads),
-                mlp_hidden: 4 * embed_dim,
-                num_registers: self.model.num_registers,
-                patch: self.model.patch,
-                ref_grid: [self.model.max_depth / pd, side / ph, side / pw],
+                depth: model.depth.unwrap_or(preset.depth),
+                num_heads: model.num_heads.unwrap_or(preset.num_heads),
+                mlp_hidden: model.mlp_hidden.unwrap_or(4 * embed_dim),
+                num_registers: model.num_registers.unwrap_or(preset.num_registers),
+                patch,
+                ref_grid: model.ref_grid.unwrap_or(largest),
                 ..preset
             },
             input: InputConfig {
                 side: [side, side],
-                patch_depth: pd,
-                max_depth: self.model.max_depth,
+                patch_depth: patch[0],
+                max_depth: model.max_depth,
                 ..InputConfig::default()
             },
-            embedding: self.model.embedding.unwrap_or(match self.method {
+            embedding: model.embedding.unwrap_or(match self.method {
                 Method::Mae => Pooling::Mean,
                 Method::SimDino => Pooling::Cls,
             }),

@@ -1,5 +1,20 @@
 //! Manifests to views: which images, in which order, read ahead of the network.
 
+mod cache;
+mod items;
+mod loader;
+mod permutation;
+mod reading;
+mod sampler;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use items::Items;
+pub use loader::Loader;
+pub use reading::advice;
+pub use sampler::Sampler;
+
 use m3ret_imaging::Input;
 
 /// The views of one item, as one optimiser step sees them.

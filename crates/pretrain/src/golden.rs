@@ -43,7 +43,7 @@ struct Tolerance {
     of_largest: bool,
 }
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     #[allow(
         clippy::disallowed_methods,
         reason = "a test may be told where other cases of the same layout lie"

@@ -1,18 +1,18 @@
 //! The parts of a transformer block that Burn would compute in many small steps.
 //!
-//! `VitBackend` gives each of them a plain composition of Burn's own operators, which every backend can
-//! run and differentiate. The CPU replaces them by fused loops (`fused.rs`). With autodiff a whole
+//! `VitBackend` gives each of them a composition of Burn's own operators (`plain.rs`), which every backend
+//! can run. The CPU replaces them by fused loops (`fused.rs`). With autodiff a whole
 //! block is one node (`tracked.rs`), whose backward pass is `block::backward`.
 
 pub(crate) mod block;
 mod fused;
 mod gemm;
+mod plain;
 mod tracked;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
-use m3ret_encoder::VitConfig;
 
 use crate::config::TrainPrecision;
 use block::{BlockOptions, BlockWeights};
@@ -111,8 +111,7 @@ pub(crate) fn product<B: Backend, const D: usize>(
 pub(crate) trait VitBackend: Backend {
     /// Normalises each row to mean 0 and variance 1 (biased, eps 1e-6 inside the root), scales, shifts.
     fn vit_layer_norm(x: Tensor<Self, 2>, affine: Affine<Self>) -> Tensor<Self, 2> {
-        let (normalised, _) = normalised(x);
-        normalised * affine.weight.unsqueeze() + affine.bias.unsqueeze()
+        plain::layer_norm(x, affine)
     }
 
     /// Returns the gradients of `vit_layer_norm` for `x` and the affine, given that of its result.
@@ -121,15 +120,7 @@ pub(crate) trait VitBackend: Backend {
         weight: Tensor<Self, 1>,
         gradient: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Affine<Self>) {
-        let (normalised, deviation) = normalised(x);
-        let affine = Affine {
-            weight: column_sums(gradient.clone() * normalised.clone()),
-            bias: column_sums(gradient.clone()),
-        };
-        let scaled = gradient * weight.unsqueeze();
-        let along = (scaled.clone() * normalised.clone()).mean_dim(1);
-        let centred = scaled.clone() - scaled.mean_dim(1);
-        ((centred - normalised * along) / deviation, affine)
+        plain::layer_norm_backward(x, weight, gradient)
     }
 
     /// `x W^T + b`.
@@ -138,7 +129,7 @@ pub(crate) trait VitBackend: Backend {
         dense: Dense<Self>,
         precision: TrainPrecision,
     ) -> Tensor<Self, 2> {
-        product(x, dense.weight.transpose(), precision) + dense.bias.unsqueeze()
+        plain::linear(x, dense, precision)
     }
 
     /// Returns the gradients of `vit_linear` for its layer: `[out, in]` and `[out]`.
@@ -147,15 +138,7 @@ pub(crate) trait VitBackend: Backend {
         gradient: Tensor<Self, 2>,
         precision: TrainPrecision,
     ) -> Dense<Self> {
-        Dense {
-            weight: product(gradient.clone().transpose(), x, precision),
-            bias: Self::column_sums(gradient),
-        }
-    }
-
-    /// Sums over the rows.
-    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
-        column_sums(x)
+        plain::linear_backward(x, gradient, precision)
     }
 
     /// The exact GELU.
@@ -165,46 +148,21 @@ pub(crate) trait VitBackend: Backend {
 
     /// Returns the GELU of `x`, and the gradient for `x` given that of the result.
     fn vit_gelu_backward(x: Tensor<Self, 2>, gradient: Tensor<Self, 2>) -> [Tensor<Self, 2>; 2] {
-        let below = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
-        let density = (x.clone().powi_scalar(2) * -0.5).exp()
-            * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
-        let slope = below.clone() + x.clone() * density;
-        [x * below, gradient * slope]
+        plain::gelu_backward(x, gradient)
     }
 
     /// Softmax attention of every head within each image, `[rows, E]`.
     fn vit_attention(heads: Heads<Self>, precision: TrainPrecision) -> Tensor<Self, 2> {
-        let [queries, keys, values] = heads.split();
-        let weights = Heads::weights(queries, keys, precision);
-        Heads::join(product(weights, values, precision))
+        plain::attention(heads, precision)
     }
 
-    /// Returns the gradient of `vit_attention` for `qkv`, given its result and that one's gradient.
+    /// Returns the gradient of `vit_attention` for `qkv`, given that of its result.
     fn vit_attention_backward(
         heads: Heads<Self>,
         gradient: Tensor<Self, 2>,
         precision: TrainPrecision,
     ) -> Tensor<Self, 2> {
-        let ([_, _, head_width], n_images, n_heads) =
-            (heads.sizes(), heads.n_images, heads.n_heads);
-        let [n_rows, width] = gradient.dims();
-        let gradient = gradient
-            .reshape([n_images, n_rows / n_images, n_heads, width / n_heads])
-            .swap_dims(1, 2);
-        let [queries, keys, values] = heads.split();
-        let weights = Heads::weights(queries.clone(), keys.clone(), precision);
-        let for_values = product(weights.clone().swap_dims(2, 3), gradient.clone(), precision);
-        let for_weights = product(gradient, values.swap_dims(2, 3), precision);
-        let mean = (for_weights.clone() * weights.clone()).sum_dim(3);
-        let for_scores = weights * (for_weights - mean) * scale_of(head_width);
-        let for_queries = product(for_scores.clone(), keys, precision);
-        let for_keys = product(for_scores.swap_dims(2, 3), queries, precision);
-        Tensor::cat(
-            [for_queries, for_keys, for_values]
-                .map(Heads::join)
-                .to_vec(),
-            1,
-        )
+        plain::attention_backward(heads, gradient, precision)
     }
 
     /// One pre-norm block: attention, then the MLP, each added to what came in.
@@ -220,18 +178,8 @@ pub(crate) trait VitBackend: Backend {
     }
 }
 
-/// Returns the rows with mean 0 and variance 1, and what they were divided by, `[rows, 1]`.
-fn normalised<B: Backend>(x: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let centred = x.clone() - x.mean_dim(1);
-    let variance = centred.clone().powi_scalar(2).mean_dim(1);
-    let deviation = (variance + VitConfig::NORM_EPS).sqrt();
-    (centred / deviation.clone(), deviation)
-}
-
-fn column_sums<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 1> {
-    let [_, n_columns] = x.dims();
-    x.sum_dim(0).reshape([n_columns])
-}
+#[cfg(feature = "cuda")]
+impl VitBackend for burn::backend::Cuda {}
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::mae::{Mae, MaeRunning, Mask, moments};
 use crate::ops::VitBackend;
 use crate::parameters::numbers;
-use crate::report::Picture;
+use crate::report::picture::Picture;
 use crate::step::Plan;
 use crate::vit::{Patches, Running};
 
@@ -33,10 +33,10 @@ pub(crate) fn pictures<B: VitBackend>(
     let mut pictures = Vec::new();
     for (dims, title) in [("2d", "An image"), ("3d", "A volume"), ("video", "A clip")] {
         let candidates = items.validation().chain(items.train());
-        let of_kind = candidates.filter(|&item| items.cell(item, "dims") == Some(dims));
+        let of_kind = candidates.filter(|&item| items.cell(item, "dims") == dims);
         let read = of_kind
             .take(TRIED)
-            .find_map(|item| Some((item, items.prepared(item, &input).ok()?)));
+            .find_map(|item| Some((item, items.prepared(item, &input, config.images.allow_mr).ok()?)));
         if let Some((item, original)) = read {
             let title = format!("{title} ({})", items.name(item));
             pictures.push(picture(mae, plan, title, original)?);

@@ -1,6 +1,23 @@
 //! What a run says about itself: the log, event files, the report, the model card.
+//!
+//! `log` keeps every entry, `events` gives them to `TensorBoard`, `history` thins them out for people;
+//! `html` draws the report from that, and `card` writes the model card.
+
+pub(crate) mod card;
+mod chart;
+pub(crate) mod events;
+pub(crate) mod history;
+pub(crate) mod html;
+pub(crate) mod log;
+pub(crate) mod picture;
+mod words;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
 
 /// One line of the log: what one optimiser step, or one look at the validation part, gave.
 ///
@@ -73,4 +90,83 @@ pub struct Knn {
     pub n_queries: usize,
     /// `hit_at_1` that a random ranking would reach.
     pub chance_hit_at_1: f64,
+}
+
+impl Entry {
+    /// Returns every number that exists and is finite, by name: the field's, or `knn_teacher/hit_at_1` and the like.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let own = [
+            ("epoch", Some(self.epoch)),
+            ("loss", self.loss),
+            ("alignment", self.alignment),
+            ("coding_rate", self.coding_rate),
+            ("coding_rate_collapsed", self.coding_rate_collapsed),
+            ("coding_rate_bound", self.coding_rate_bound),
+            ("effective_rank", self.effective_rank),
+            ("patch_alignment", self.patch_alignment),
+            ("lr", self.lr),
+            ("weight_decay", self.weight_decay),
+            ("momentum", self.momentum),
+            ("gradient_norm", self.gradient_norm),
+            ("items", self.items.map(words::as_f64)),
+            ("items_per_second", self.items_per_second),
+            ("waiting", self.waiting),
+        ];
+        let [student, teacher] = [self.knn_student, self.knn_teacher];
+        let knn = [
+            ("knn_student/hit_at_1", student.map(|knn| knn.hit_at_1)),
+            (
+                "knn_student/precision_at_5",
+                student.map(|knn| knn.precision_at_5),
+            ),
+            (
+                "knn_student/chance_hit_at_1",
+                student.map(|knn| knn.chance_hit_at_1),
+            ),
+            ("knn_teacher/hit_at_1", teacher.map(|knn| knn.hit_at_1)),
+            (
+                "knn_teacher/precision_at_5",
+                teacher.map(|knn| knn.precision_at_5),
+            ),
+            (
+                "knn_teacher/chance_hit_at_1",
+                teacher.map(|knn| knn.chance_hit_at_1),
+            ),
+        ];
+        own.into_iter()
+            .chain(knn)
+            .filter_map(|(name, value)| Some((name, value.filter(|value| value.is_finite())?)))
+    }
+}
+
+impl Knn {
+    fn is_finite(&self) -> bool {
+        [self.hit_at_1, self.precision_at_5, self.chance_hit_at_1]
+            .iter()
+            .all(|value| value.is_finite())
+    }
+}
+
+/// Returns the settings of a run as TOML that may be passed on: of paths, only the last part is left.
+///
+/// # Errors
+/// `Toml` if a number is too large for TOML.
+pub(crate) fn settings_text(config: &Config) -> Result<String> {
+    let mut shown = config.clone();
+    shown.out = last_part(&config.out).into();
+    shown.manifests = config.manifests.iter().map(|path| last_part(path).into()).collect();
+    shown.init = config.init.as_deref().map(|path| last_part(path).into());
+    shown.images.cache = config.images.cache.as_deref().map(|path| last_part(path).into());
+    toml::to_string(&shown).map_err(|error| Error::Toml {
+        path: config.out.clone(),
+        message: format!("the settings cannot be written: {error}"),
+    })
+}
+
+/// Returns the last part of a path, for people.
+pub(crate) fn last_part(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

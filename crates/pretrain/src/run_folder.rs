@@ -12,18 +12,19 @@
 //!
 //! A checkpoint is written beside its name, synced and renamed, so it is whole or not there.
 
-use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use m3ret_encoder::ModelConfig;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::save_model;
+use crate::checkpoint::{save_model, write_tensors};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::{sync_folder, write_whole};
 use crate::monitor::Alarm;
 use crate::parameters::{Weight, Weights};
 use crate::train::Begin;
@@ -50,7 +51,10 @@ pub(crate) struct State {
     pub(crate) items: String,
     pub(crate) alarm: Alarm,
     pub(crate) best: Option<Best>,
-    pub(crate) refused: std::collections::BTreeMap<String, u64>,
+    /// Refused images by the reason's code.
+    pub(crate) refused: BTreeMap<String, u64>,
+    /// Items in all batches, repeats included.
+    pub(crate) n_items_seen: u64,
     tensors_xxh3: String,
 }
 
@@ -72,7 +76,8 @@ impl State {
             items,
             alarm: Alarm::default(),
             best: None,
-            refused: std::collections::BTreeMap::new(),
+            refused: BTreeMap::new(),
+            n_items_seen: 0,
             tensors_xxh3: String::new(),
         }
     }
@@ -172,11 +177,11 @@ impl RunFolder {
         let json = serde_json::to_vec_pretty(&state)
             .map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
         write_whole(&unfinished.join(STATE), &json)?;
-        sync_folder(&unfinished)?;
+        sync_folder(&unfinished).map_err(Error::io(&unfinished))?;
         let place = folder.join(name);
         remove_folder(&place)?;
         std::fs::rename(&unfinished, &place).map_err(Error::io(&place))?;
-        sync_folder(&folder)?;
+        sync_folder(&folder).map_err(Error::io(&folder))?;
         let best = state.best.map(|best| best.step);
         for old in self.steps()?.into_iter().rev().skip(keep) {
             if Some(old) != best {
@@ -263,7 +268,7 @@ fn changed_settings(before: &Config, now: &Config) -> Result<Vec<String>> {
 
 /// Lists the keys whose values differ, in full.
 fn differences(prefix: &str, a: &toml::Table, b: &toml::Table, names: &mut Vec<String>) {
-    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     for key in keys {
         let name = format!("{prefix}{key}");
         match (a.get(key), b.get(key)) {
@@ -326,70 +331,6 @@ fn read_checkpoint(folder: &Path) -> Result<(State, Weights)> {
         (name, weight)
     });
     Ok((state, tensors.collect()))
-}
-
-impl View for &Weight {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = self.values.iter().flat_map(|value| value.to_le_bytes());
-        Cow::Owned(bytes.collect())
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.values.len()
-    }
-}
-
-/// Writes a file that is not yet under its final name, one tensor in memory at a time.
-pub(crate) fn write_tensors(path: &Path, tensors: &Weights) -> Result<()> {
-    safetensors::serialize_to_file(tensors, None, path)
-        .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(Error::io(path))
-}
-
-/// Writes a file beside its name, and renames it once it is on disk.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let wrong = || Error::io(path);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong())?;
-    std::io::Write::write_all(&mut file, bytes).map_err(wrong())?;
-    file.as_file().sync_all().map_err(wrong())?;
-    // Readable as any other file; a temporary one is its owner's only.
-    readable(file.as_file()).map_err(wrong())?;
-    file.persist(path).map_err(|error| wrong()(error.error))?;
-    sync_folder(folder)
-}
-
-#[cfg(unix)]
-fn readable(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable(_: &File) -> std::io::Result<()> {
-    Ok(())
-}
-
-/// Puts the names in a folder on disk.
-pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
-    let folder = if folder == Path::new("") {
-        Path::new(".")
-    } else {
-        folder
-    };
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(Error::io(folder))
 }
 
 fn remove_folder(folder: &Path) -> Result<()> {

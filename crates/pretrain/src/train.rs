@@ -8,15 +8,19 @@ use burn::backend::Flex;
 
 use crate::checkpoint::save_model;
 use crate::config::{Config, Device};
-use crate::dataset::{Batch, Items, Loader};
+use crate::dataset::{Batch, Items, Loader, Sampler, advice};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::learner::{Learner, Lengths, Slope, Terms};
-use crate::monitor::{self, effective_rank};
+use crate::monitor::effective_rank;
 use crate::ops::VitBackend;
 use crate::parameters::{self, Weights};
 use crate::pictures::pictures;
-use crate::report::{self, Entry, Events, Log};
+use crate::report::card::{self, Card};
+use crate::report::events::Events;
+use crate::report::html::{self, Summary};
+use crate::report::log::Log;
+use crate::report::{Entry, last_part};
 use crate::run_folder::{Best, RunFolder, State};
 use crate::validation::Validation;
 
@@ -109,6 +113,7 @@ struct Run<'a, B: VitBackend> {
     watcher: &'a mut dyn Watcher,
     folder: RunFolder,
     items: Arc<Items>,
+    sampler: Sampler,
     lengths: Lengths,
     learner: Learner<B>,
     state: State,
@@ -116,8 +121,6 @@ struct Run<'a, B: VitBackend> {
     log: Log,
     events: Events,
     notes: Vec<String>,
-    /// What `init` has and this network has not.
-    init_notes: Vec<String>,
     facts: RunFacts,
     last: Entry,
 }
@@ -129,9 +132,11 @@ impl<'a, B: VitBackend> Run<'a, B> {
         watcher: &'a mut dyn Watcher,
         devices: Vec<B::Device>,
     ) -> Result<Self> {
-        let (config, start) = init::resolve(config)?;
+        let (config, start) = init::open(config)?;
+        config.validate()?;
         let items = Arc::new(Items::load(&config)?);
-        let lengths = lengths(&config, &items);
+        let sampler = Sampler::new(&items, &config)?;
+        let lengths = lengths(&config, &sampler);
         let folder = RunFolder::open(&config, begin)?;
         let (weights, init_notes) = match start {
             Some(start) => (Some(start.weights), start.notes),
@@ -154,7 +159,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
             state = found;
         }
         let log = Log::open(&folder.path("log.jsonl"), state.next_step)?;
-        let events = Events::start(&folder.path("events"), watcher.now(), state.next_step)?;
+        let seconds = watcher.now().as_secs_f64();
+        let events = Events::begin(&folder.path("events"), seconds, state.next_step)?;
         let facts = RunFacts {
             n_steps: lengths.n_steps,
             first_step: state.next_step,
@@ -169,6 +175,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             watcher,
             folder,
             items,
+            sampler,
             lengths,
             learner,
             state,
@@ -176,16 +183,15 @@ impl<'a, B: VitBackend> Run<'a, B> {
             log,
             events,
             notes: Vec::new(),
-            init_notes,
             facts,
             last: Entry::default(),
         };
-        run.begin(complaints);
+        run.begin(complaints, init_notes);
         Ok(run)
     }
 
     /// Tells what is known before the first step.
-    fn begin(&mut self, complaints: Vec<String>) {
+    fn begin(&mut self, complaints: Vec<String>, init_notes: Vec<String>) {
         self.watcher.begun(&self.facts);
         let facts = self.items.facts().clone();
         if facts.n_mr_left_out > 0 {
@@ -203,7 +209,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         for complaint in complaints {
             self.note(format!("a checkpoint is left out: {complaint}"));
         }
-        for note in self.init_notes.clone() {
+        for note in init_notes {
             self.note(format!("init: {note}"));
         }
     }
@@ -215,7 +221,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
 
     fn go(mut self) -> Result<Outcome> {
         let (first, n_steps) = (self.state.next_step, self.lengths.n_steps);
-        let mut loader = Loader::start(Arc::clone(&self.items), &self.config, first, n_steps)?;
+        let items = Arc::clone(&self.items);
+        let mut loader = Loader::start(items, &self.config, first, n_steps - first)?;
         let mut before = self.watcher.now();
         for step in first..n_steps {
             self.look(step)?;
@@ -246,9 +253,10 @@ impl<'a, B: VitBackend> Run<'a, B> {
     /// One optimiser step.
     fn step(&mut self, batch: &Batch) -> Result<Entry> {
         self.count_refused(batch);
+        self.state.n_items_seen += batch.samples.len() as u64;
         let mut entry = Entry {
             step: batch.step,
-            epoch: self.items.epoch_at(batch.step + 1),
+            epoch: self.sampler.epoch_at(batch.step + 1),
             items: Some(batch.samples.len()),
             ..Entry::default()
         };
@@ -325,7 +333,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
             if *n == 1 {
                 let name = self.items.name(item);
                 self.note(format!(
-                    "refused: {code}, first in {name}; the report counts further ones"
+                    "images are refused for {code}, {name} first: {}; the report counts them",
+                    advice(code)
                 ));
             }
         }
@@ -338,7 +347,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
     fn tell(&mut self, entry: Entry) -> Result<()> {
         if self.is_logged(entry.step) {
             self.log.append(&entry)?;
-            self.events.write(&entry, self.watcher.now())?;
+            self.events.append(self.watcher.now().as_secs_f64(), &entry)?;
         }
         self.watcher.entry(&entry);
         self.last = entry;
@@ -354,7 +363,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         }
         let mut entry = Entry {
             step,
-            epoch: self.items.epoch_at(step),
+            epoch: self.sampler.epoch_at(step),
             ..Entry::default()
         };
         let (student, teacher) = self.validation.look(&self.items, &self.config, &self.learner)?;
@@ -375,7 +384,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             }
         }
         self.log.append(&entry)?;
-        self.events.write(&entry, self.watcher.now())?;
+        self.events.append(self.watcher.now().as_secs_f64(), &entry)?;
         self.watcher.entry(&entry);
         Ok(())
     }
@@ -405,34 +414,38 @@ impl<'a, B: VitBackend> Run<'a, B> {
             Some(mae) => pictures(mae, &self.learner.plan, &self.items, &self.config)?,
             None => Vec::new(),
         };
-        let summary = report::Summary {
-            config_toml: self.config.to_toml()?,
-            method: self.config.method,
-            model: self.config.model_config(),
-            facts: self.facts.clone(),
+        let summary = Summary {
+            title: &last_part(&self.config.out),
+            config: &self.config,
+            model: &self.config.model_config(),
+            facts: &self.facts,
+            items: self.items.facts(),
             next_step: self.state.next_step,
-            images: self.items.facts().clone(),
-            entries: self.log.entries(),
+            history: self.log.history(),
             pictures: &pictures,
             notes: &notes,
         };
-        report::write_html(&self.folder.path("report.html"), &summary)
+        html::write(&self.folder.path("report.html"), &summary)
     }
 
     /// Writes the model and the last report.
     fn finish(mut self) -> Result<Outcome> {
         self.look(self.lengths.n_steps)?;
         let place = self.folder.path("model");
-        save_model(&place, &self.config.model_config(), &self.encoder())?;
-        let card = report::Card {
+        let (model, encoder) = (self.config.model_config(), self.encoder());
+        save_model(&place, &model, &encoder)?;
+        let card = Card {
+            name: &last_part(&self.config.out),
             config: &self.config,
-            facts: &self.facts,
-            images: self.items.facts(),
-            entries: self.log.entries(),
-            init_notes: &self.init_notes,
-            refused: &self.state.refused,
+            model: &model,
+            n_parameters: encoder.values().map(|weight| weight.values.len()).sum(),
+            items: self.items.facts(),
+            n_steps: self.state.next_step,
+            n_items_seen: self.state.n_items_seen,
+            history: self.log.history(),
         };
-        report::write_card(&place.join("README.md"), &card)?;
+        card::write(&place.join("README.md"), &card)?;
+        self.events.sync()?;
         self.log.sync()?;
         self.report()?;
         Ok(self.outcome(Some(place)))
@@ -447,15 +460,13 @@ impl<'a, B: VitBackend> Run<'a, B> {
     }
 }
 
-fn lengths(config: &Config, items: &Items) -> Lengths {
-    let steps_per_epoch = items.steps_per_epoch().max(1);
-    let n_steps = match config.train.steps {
-        0 => config.train.epochs.saturating_mul(steps_per_epoch),
-        steps => steps,
-    };
+fn lengths(config: &Config, sampler: &Sampler) -> Lengths {
     Lengths {
-        n_steps,
-        steps_per_epoch,
+        n_steps: match config.train.steps {
+            0 => sampler.steps_of(config.train.epochs),
+            steps => steps,
+        },
+        steps_per_epoch: sampler.steps_per_epoch().max(1),
     }
 }
 

@@ -48,7 +48,7 @@ impl Validation {
             let n_labels = u32::try_from(labels.len()).unwrap_or(u32::MAX);
             Place {
                 item,
-                label: cell.map(|cell| *labels.entry(cell.to_owned()).or_insert(n_labels)),
+                label: (!cell.is_empty()).then(|| *labels.entry(cell.to_owned()).or_insert(n_labels)),
                 patient: items.patient(item),
             }
         });
@@ -77,14 +77,14 @@ impl Validation {
         for places in self.places.chunks(CHUNK) {
             let read: Vec<Option<Input>> = places
                 .par_iter()
-                .map(|place| items.prepared(place.item, &model.input).ok())
+                .map(|place| items.prepared(place.item, &model.input, config.images.allow_mr).ok())
                 .collect();
             let (places, inputs): (Vec<&Place>, Vec<&Input>) = places
                 .iter()
                 .zip(&read)
                 .filter_map(|(place, input)| Some((place, input.as_ref()?)))
                 .unzip();
-            let mut add = |encoder, all: &mut Vec<Labelled>| -> Result<()> {
+            let add = |encoder, all: &mut Vec<Labelled>| -> Result<()> {
                 let vectors = embed(encoder, &inputs, &learner.plan, model.embedding)?;
                 all.extend(places.iter().zip(vectors).map(|(place, vector)| Labelled {
                     vector,

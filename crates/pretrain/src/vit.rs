@@ -235,7 +235,7 @@ impl<B: Backend> Vit<B> {
     }
 
     /// Embeds patches, `[rows, E]`, without positions.
-    fn embed(&self, patches: &Patches, precision: TrainPrecision) -> Tensor<B, 2> {
+    pub(crate) fn embed(&self, patches: &Patches, precision: TrainPrecision) -> Tensor<B, 2> {
         let weight = self.patch_embed.proj.weight.val();
         let [width, channels, pd, ph, pw] = weight.dims();
         // Patches hold (z, y, x, channel), channel fastest.

@@ -148,6 +148,21 @@ impl Linear {
         (deep, Some(flat))
     }
 
+    /// Returns the weight, [N, K] row-major, and the bias, [N], bit for bit as they were packed.
+    ///
+    /// # Panics
+    /// If the layer was packed in less than f32, which keeps no such bits.
+    pub(crate) fn unpack(&self) -> (Vec<f32>, Vec<f32>) {
+        assert_eq!(self.precision, Precision::F32, "precision to unpack");
+        let mut weight = Vec::with_capacity(self.n_outputs * self.n_inputs);
+        for output in 0..self.n_outputs {
+            let panel = &self.units[output / NR * self.n_inputs..][..self.n_inputs];
+            weight.extend(panel.iter().map(|unit| f32::from_bits(unit.0[output % NR])));
+        }
+        let bias = self.bias.iter().flat_map(|lanes| lanes.0);
+        (weight, bias.take(self.n_outputs).collect())
+    }
+
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }

@@ -25,12 +25,11 @@ impl Config {
         if let Some((_, setting, expected, found)) = broken {
             return Err(Error::config(setting, expected, found));
         }
-        if m3ret_encoder::VitConfig::named(&self.model.preset).is_none() {
-            return Err(Error::config(
-                "model.preset",
-                "tiny, small, base or large",
-                self.model.preset.clone(),
-            ));
+        if let Some(preset) = &self.model.preset
+            && m3ret_encoder::VitConfig::named(preset).is_none()
+        {
+            let known = "tiny, small, base or large";
+            return Err(Error::config("model.preset", known, preset));
         }
         Ok(self.model_config().validate()?)
     }
@@ -68,7 +67,7 @@ impl Config {
 
     fn rules_of_views(&self) -> Vec<Rule> {
         let views = &self.views;
-        let [pd, ph, pw] = self.model.patch.map(|side| side.max(1));
+        let [pd, ph, pw] = self.model_config().vit.patch.map(|side| side.max(1));
         let whole = |n: usize, part: usize| n > 0 && n <= MOST && n.is_multiple_of(part);
         let chances = [
             ("views.flip", views.flip),

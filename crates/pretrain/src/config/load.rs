@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(config.train.batch, 8);
         assert_eq!(config.views.area, [0.5, 1.0]);
         assert_eq!(config.out, Path::new("else where"));
-        assert_eq!(config.model.preset, "small");
+        assert_eq!(config.model.preset.as_deref(), Some("small"));
     }
 
     #[test]

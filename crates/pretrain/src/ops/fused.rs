@@ -99,14 +99,32 @@ impl VitBackend for Flex {
         tensor(out, [n_rows, width])
     }
 
-    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
-        let [n_rows, width] = x.dims();
-        let x = read(x);
+    fn vit_linear_backward(
+        x: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        _: TrainPrecision,
+    ) -> Dense<Self> {
+        let ([n_rows, depth], [_, width]) = (x.dims(), gradient.dims());
+        let (x, gradient) = (read(x), read(gradient));
+        let mut weight = vec![0.0; width * depth];
+        multiply(
+            (&mut weight, Layout::rows(width, depth, depth)),
+            (
+                values(&gradient),
+                Layout::rows(n_rows, width, width).transposed(),
+            ),
+            (values(&x), Layout::rows(n_rows, depth, depth)),
+            (1.0, false),
+            Threads::All,
+        );
         let mut sums = vec![0.0; n_rows.div_ceil(ROWS) * width];
         sums.par_chunks_mut(width)
-            .zip(values(&x).par_chunks(ROWS * width))
+            .zip(values(&gradient).par_chunks(ROWS * width))
             .for_each(|(sums, x)| add_rows(x, sums));
-        tensor(total(&sums, width), [width])
+        Dense {
+            weight: tensor(weight, [width, depth]),
+            bias: tensor(total(&sums, width), [width]),
+        }
     }
 
     fn vit_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {

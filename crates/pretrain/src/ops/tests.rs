@@ -1,8 +1,198 @@
+//! The CPU's loops against compositions of Burn's operators, and whole blocks against Burn's autodiff.
+
 use burn::backend::{Autodiff, Flex};
+use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{Distribution, Tensor};
 
-use super::block::{BlockOptions, BlockWeights, forward};
-use super::{Affine, Dense, VitBackend};
+use super::block::{BlockOptions, BlockWeights};
+use super::{Affine, Dense, Heads, VitBackend, plain};
 use crate::config::TrainPrecision;
+use crate::parameters::numbers;
 
-type Plain = Autodiff<Flex>;
+const F32: TrainPrecision = TrainPrecision::F32;
+
+fn random<B: burn::tensor::backend::Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &B::Device::default())
+}
+
+/// Sums in another order differ by rounding, which grows with the size of what is summed.
+fn close<const D: usize>(found: Tensor<Flex, D>, wanted: Tensor<Flex, D>, what: &str) {
+    assert_eq!(found.dims(), wanted.dims(), "{what}");
+    let (found, wanted) = (numbers(found), numbers(wanted));
+    let largest = wanted.iter().fold(1e-3_f32, |most, value| most.max(value.abs()));
+    for (found, wanted) in found.iter().zip(&wanted) {
+        let difference = (found - wanted).abs();
+        assert!(difference <= 2e-5 * largest, "{what}: {found}, wanted {wanted}");
+    }
+}
+
+#[test]
+fn fused_loops_agree_with_compositions() {
+    // One row, odd widths, more rows than one task takes, more tokens than rows of a tile.
+    for (n_images, n_tokens, n_heads, head_width) in
+        [(1, 1, 1, 10), (3, 5, 2, 7), (2, 70, 3, 16), (5, 33, 1, 64)]
+    {
+        let (n_rows, width) = (n_images * n_tokens, n_heads * head_width);
+        let x = random::<Flex, 2>([n_rows, width]);
+        let gradient = random::<Flex, 2>([n_rows, width]);
+        let affine = Affine {
+            weight: random::<Flex, 1>([width]),
+            bias: random::<Flex, 1>([width]),
+        };
+        close(
+            Flex::vit_layer_norm(x.clone(), affine.clone()),
+            plain::layer_norm(x.clone(), affine.clone()),
+            "norm",
+        );
+        let found = Flex::vit_layer_norm_backward(x.clone(), affine.weight.clone(), gradient.clone());
+        let wanted = plain::layer_norm_backward(x.clone(), affine.weight, gradient.clone());
+        close(found.0, wanted.0, "norm, input");
+        close(found.1.weight, wanted.1.weight, "norm, weight");
+        close(found.1.bias, wanted.1.bias, "norm, bias");
+
+        let dense = Dense {
+            weight: random::<Flex, 2>([2 * width + 1, width]),
+            bias: random::<Flex, 1>([2 * width + 1]),
+        };
+        close(
+            Flex::vit_linear(x.clone(), dense.clone(), F32),
+            plain::linear(x.clone(), dense, F32),
+            "linear",
+        );
+        let wide = random::<Flex, 2>([n_rows, 2 * width + 1]);
+        let found = Flex::vit_linear_backward(x.clone(), wide.clone(), F32);
+        let wanted = plain::linear_backward(x.clone(), wide, F32);
+        close(found.weight, wanted.weight, "linear, weight");
+        close(found.bias, wanted.bias, "linear, bias");
+
+        close(Flex::vit_gelu(x.clone()), gelu(x.clone()), "gelu");
+        let found = Flex::vit_gelu_backward(x.clone(), gradient.clone());
+        let wanted = plain::gelu_backward(x, gradient.clone());
+        for (found, wanted) in found.into_iter().zip(wanted) {
+            close(found, wanted, "gelu, backward");
+        }
+
+        let heads = Heads {
+            qkv: random::<Flex, 2>([n_rows, 3 * width]),
+            n_images,
+            n_heads,
+        };
+        close(
+            Flex::vit_attention(heads.clone(), F32),
+            plain::attention(heads.clone(), F32),
+            "attention",
+        );
+        close(
+            Flex::vit_attention_backward(heads.clone(), gradient.clone(), F32),
+            plain::attention_backward(heads, gradient, F32),
+            "attention, backward",
+        );
+    }
+}
+
+type Tracked = Autodiff<Flex>;
+
+fn leaf<const D: usize>(shape: [usize; D]) -> Tensor<Tracked, D> {
+    random::<Tracked, D>(shape).require_grad()
+}
+
+fn dense(n_out: usize, n_in: usize) -> Dense<Tracked> {
+    Dense {
+        weight: leaf([n_out, n_in]),
+        bias: leaf([n_out]),
+    }
+}
+
+fn affine(width: usize) -> Affine<Tracked> {
+    Affine {
+        weight: leaf([width]),
+        bias: leaf([width]),
+    }
+}
+
+/// A block of Burn's operators, differentiated by Burn.
+fn composed(
+    x: Tensor<Tracked, 2>,
+    weights: &BlockWeights<Tracked>,
+    options: &BlockOptions,
+    scales: [Tensor<Tracked, 2>; 2],
+) -> Tensor<Tracked, 2> {
+    let [for_attention, for_mlp] = scales;
+    let normed = plain::layer_norm(x.clone(), weights.norm1.clone());
+    let heads = Heads {
+        qkv: plain::linear(normed, weights.qkv.clone(), F32),
+        n_images: options.n_images,
+        n_heads: options.n_heads,
+    };
+    let [queries, keys, values] = heads.split();
+    let [.., head_width] = queries.dims();
+    let scores = queries.matmul(keys.swap_dims(2, 3)) * super::scale_of(head_width);
+    let attended = Heads::join(softmax(scores, 3).matmul(values));
+    let middle = x + plain::linear(attended, weights.proj.clone(), F32) * for_attention;
+    let normed = plain::layer_norm(middle.clone(), weights.norm2.clone());
+    let hidden = gelu(plain::linear(normed, weights.fc1.clone(), F32));
+    middle + plain::linear(hidden, weights.fc2.clone(), F32) * for_mlp
+}
+
+#[test]
+fn a_block_has_the_gradients_of_burns_autodiff() {
+    let (n_images, n_tokens, width) = (3, 5, 12);
+    let n_rows = n_images * n_tokens;
+    let weights = BlockWeights {
+        norm1: affine(width),
+        qkv: dense(3 * width, width),
+        proj: dense(width, width),
+        norm2: affine(width),
+        fc1: dense(20, width),
+        fc2: dense(width, 20),
+    };
+    let x = leaf([n_rows, width]);
+    let along = random::<Tracked, 2>([n_rows, width]);
+    for (recompute, is_dropped) in [(false, false), (true, false), (false, true), (true, true)] {
+        let factors: [[f32; 3]; 2] = if is_dropped {
+            [[0.0, 1.25, 1.25], [2.0, 0.0, 2.0]]
+        } else {
+            [[1.0; 3]; 2]
+        };
+        let options = BlockOptions {
+            n_images,
+            n_heads: 3,
+            precision: F32,
+            recompute,
+            branch_scale: is_dropped.then(|| factors.map(|of_images| of_images.to_vec().into())),
+        };
+        let scales = factors.map(|of_images| {
+            Tensor::<Tracked, 1>::from_floats(of_images, &Default::default())
+                .reshape([n_images, 1])
+                .repeat_dim(1, n_tokens)
+                .reshape([n_rows, 1])
+        });
+        let found = Tracked::vit_block(x.clone(), weights.clone(), &options);
+        let wanted = composed(x.clone(), &weights, &options, scales);
+        close(found.clone().inner(), wanted.clone().inner(), "block");
+        let found = (found * along.clone()).sum().backward();
+        let wanted = (wanted * along.clone()).sum().backward();
+        let same = |name: &str, tensor: &Tensor<Tracked, 2>| {
+            let [found, wanted] = [&found, &wanted].map(|all| tensor.grad(all).unwrap());
+            close(found, wanted, name);
+        };
+        let same_row = |name: &str, tensor: &Tensor<Tracked, 1>| {
+            let [found, wanted] = [&found, &wanted].map(|all| tensor.grad(all).unwrap());
+            close(found, wanted, name);
+        };
+        same("x", &x);
+        for (name, dense) in [
+            ("qkv", &weights.qkv),
+            ("proj", &weights.proj),
+            ("fc1", &weights.fc1),
+            ("fc2", &weights.fc2),
+        ] {
+            same(name, &dense.weight);
+            same_row(name, &dense.bias);
+        }
+        for (name, affine) in [("norm1", &weights.norm1), ("norm2", &weights.norm2)] {
+            same_row(name, &affine.weight);
+            same_row(name, &affine.bias);
+        }
+    }
+}

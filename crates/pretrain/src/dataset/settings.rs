@@ -1,0 +1,76 @@
+//! What the run's settings mean for reading: the views of an item, and the object they are cut from.
+
+use m3ret_imaging::{InputConfig, ViewConfig};
+
+use crate::config::{Config, Method};
+use crate::error::Result;
+
+/// The views of every item, and how objects are scaled for them.
+#[derive(Debug, Clone)]
+pub(super) struct ViewPlan {
+    /// In the order of `Sample::views`.
+    pub(super) views: Vec<ViewConfig>,
+    /// How `scaled` keeps objects: at up to twice the side and depth of the largest view.
+    pub(super) input: InputConfig,
+}
+
+impl ViewPlan {
+    /// # Errors
+    /// `Imaging` if a setting of the views makes no sense.
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let settings = &config.views;
+        let [patch_depth, ..] = config.model_config().vit.patch;
+        let [of_first, of_second, of_local] = settings.blur;
+        let global = |blur: f64| ViewConfig {
+            side: settings.side,
+            depth: settings.depth,
+            patch_depth,
+            area: settings.area,
+            aspect: settings.aspect,
+            depth_share: settings.depth_share,
+            flip: settings.flip,
+            jitter: settings.jitter,
+            jitter_strength: settings.jitter_strength,
+            gamma: settings.gamma,
+            blur,
+            blur_sigma: settings.blur_sigma,
+            noise: settings.noise,
+            noise_sigma: settings.noise_sigma,
+            colour: settings.colour,
+        };
+        let local = ViewConfig {
+            side: settings.local_side,
+            depth: settings.local_depth,
+            area: settings.local_area,
+            depth_share: settings.local_depth_share,
+            ..global(of_local)
+        };
+        let views = match config.method {
+            Method::Mae => vec![global(of_first)],
+            Method::SimDino => {
+                let mut views = vec![global(of_first), global(of_second)];
+                views.resize(2 + settings.n_local, local);
+                views
+            }
+        };
+        let input = InputConfig {
+            side: [settings.side; 2],
+            max_depth: settings.depth,
+            ..config.model_config().input
+        };
+        for view in &views {
+            view.validate()?;
+        }
+        input.validate()?;
+        Ok(Self { views, input })
+    }
+
+    /// Returns the most bytes that the views of one item take.
+    pub(super) fn most_bytes(&self) -> u64 {
+        let each = self.views.iter().map(|view| {
+            let n_values = 3 * view.depth * view.side * view.side;
+            n_values as u64 * size_of::<f32>() as u64
+        });
+        each.sum()
+    }
+}

@@ -1,0 +1,490 @@
+//! The report: one page without scripts, that needs no network and no other file.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use m3ret_encoder::ModelConfig;
+
+use super::card::{method_name, times};
+use super::chart::{Axis, Chart, Line, Look};
+use super::history::History;
+use super::picture::Picture;
+use super::words::{count, counted, escape, mr_statement, significant, thousands};
+use super::{last_part, settings_text};
+use crate::config::{Config, Method};
+use crate::dataset::Facts;
+use crate::error::Result;
+use crate::files::write_whole;
+use crate::schedule::as_f64;
+use crate::train::RunFacts;
+
+/// What the page shows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Summary<'a> {
+    /// The run's name, e.g. that of its folder.
+    pub(crate) title: &'a str,
+    /// The settings, resolved.
+    pub(crate) config: &'a Config,
+    /// What the finished model's `config.json` says.
+    pub(crate) model: &'a ModelConfig,
+    /// What was known before the first step.
+    pub(crate) facts: &'a RunFacts,
+    /// What the manifests hold.
+    pub(crate) items: &'a Facts,
+    /// The next step: how many are done.
+    pub(crate) next_step: u64,
+    /// The log.
+    pub(crate) history: &'a History,
+    /// MAE: what was hidden and what the network filled in.
+    pub(crate) pictures: &'a [Picture],
+    /// What a person should know, e.g. refused images by code and count.
+    pub(crate) notes: &'a [String],
+}
+
+/// Writes the page.
+///
+/// # Errors
+/// `Io` if the file cannot be written, and what `page` says.
+pub(crate) fn write(path: &Path, summary: &Summary<'_>) -> Result<()> {
+    let page = page(summary)?;
+    write_whole(path, page.as_bytes())
+}
+
+/// Returns the page.
+///
+/// # Errors
+/// `Toml` if the settings cannot be written, `Run` if a picture has another shape than `[3, D, H, W]`.
+pub(crate) fn page(summary: &Summary<'_>) -> Result<String> {
+    let title = escape(summary.title);
+    let body = [
+        head(summary),
+        numbers(summary),
+        section("Learning", &learning(summary)),
+        pictures(summary.pictures)?,
+        section("Retrieval", &retrieval(summary)),
+        section("How it was driven", &driving(summary)),
+        section("Speed", &speed(summary)),
+        notes(summary.notes),
+        images(summary),
+        settings(summary.config)?,
+    ];
+    Ok(format!(
+        "<!doctype html>
+<html lang=\"en\">
+<head>
+<meta charset=\"utf-8\">
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
+<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">
+<meta name=\"color-scheme\" content=\"light dark\">
+<title>{title} - m3ret pretraining report</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}</main>
+</body>
+</html>
+",
+        style = include_str!("page.css"),
+        body = body.concat(),
+    ))
+}
+
+fn section(title: &str, content: &str) -> String {
+    if content.is_empty() {
+        return String::new();
+    }
+    format!("<section>\n<h2>{title}</h2>\n<div class=\"figures\">\n{content}</div>\n</section>\n")
+}
+
+fn head(summary: &Summary<'_>) -> String {
+    let (facts, vit) = (summary.facts, &summary.model.vit);
+    let share = 100.0 * as_f64(summary.next_step) / as_f64(facts.n_steps.max(1));
+    let state = if summary.next_step >= facts.n_steps {
+        "finished"
+    } else {
+        "not finished"
+    };
+    let idea = match summary.config.method {
+        Method::Mae => {
+            "The network sees a small part of each image and learns to fill in the rest."
+        }
+        Method::SimDino => {
+            "The network learns to describe different crops of one image alike, and different images differently."
+        }
+    };
+    let init = summary.config.init.as_deref().map(last_part);
+    let start = init.as_deref().map_or("random weights", |name| name);
+    let tiles = [
+        ("Method", method_name(summary.config.method).to_owned()),
+        (
+            "Network",
+            format!(
+                "ViT, width {}, {}, {}, patch {}",
+                vit.embed_dim,
+                counted(vit.depth, "block", "blocks"),
+                counted(vit.num_heads, "head", "heads"),
+                times(&vit.patch)
+            ),
+        ),
+        ("Parameters trained", count(facts.n_parameters)),
+        ("Started from", start.to_owned()),
+        (
+            "Images",
+            format!(
+                "{} trained on, {} held out",
+                count(facts.n_items),
+                count(facts.n_validation)
+            ),
+        ),
+        (
+            "Batch",
+            format!("{} a step", counted(summary.config.train.batch, "image", "images")),
+        ),
+    ];
+    let tiles: String = tiles
+        .iter()
+        .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)))
+        .collect();
+    format!(
+        "<header>
+<p class=\"eyebrow\">m3ret pretraining report</p>
+<h1>{title}</h1>
+<p class=\"lead\">{idea}</p>
+<p class=\"progress\"><span>step <b>{next}</b> of {all}</span> <span>{share:.0} %, {state}</span></p>
+<div class=\"bar\"><div style=\"width:{share:.2}%\"></div></div>
+<dl class=\"tiles\">
+{tiles}</dl>
+</header>
+",
+        title = escape(summary.title),
+        next = thousands(summary.next_step),
+        all = thousands(facts.n_steps),
+        share = share.min(100.0),
+    )
+}
+
+/// The rows of the table: a name for people, and the series.
+const NUMBERS: [(&str, &str); 15] = [
+    ("loss", "loss"),
+    ("alignment", "alignment"),
+    ("alignment of masked patches", "patch_alignment"),
+    ("coding rate", "coding_rate"),
+    ("effective rank", "effective_rank"),
+    ("kNN hit@1, teacher", "knn_teacher/hit_at_1"),
+    ("kNN precision@5, teacher", "knn_teacher/precision_at_5"),
+    ("kNN hit@1, student", "knn_student/hit_at_1"),
+    ("kNN precision@5, student", "knn_student/precision_at_5"),
+    ("learning rate", "lr"),
+    ("weight decay", "weight_decay"),
+    ("momentum of the teacher", "momentum"),
+    ("gradient norm", "gradient_norm"),
+    ("images a second", "items_per_second"),
+    ("passes over the images", "epoch"),
+];
+
+fn numbers(summary: &Summary<'_>) -> String {
+    let mut rows = String::new();
+    for (name, key) in NUMBERS {
+        let Some(series) = summary.history.series(key) else {
+            continue;
+        };
+        // MAE has one network, and nobody asks which.
+        let name = match summary.config.method {
+            Method::Mae => name.trim_end_matches(", student"),
+            Method::SimDino => name,
+        };
+        let (step, last) = series.last();
+        let [low, high] = series.extremes();
+        let _ = writeln!(
+            rows,
+            "<tr><th scope=\"row\">{name}</th><td><b>{}</b></td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            significant(last),
+            thousands(step),
+            significant(low),
+            significant(high)
+        );
+    }
+    if rows.is_empty() {
+        return "<section>\n<p>No step is done yet.</p>\n</section>\n".to_owned();
+    }
+    format!(
+        "<section>
+<h2>Latest numbers</h2>
+<div class=\"scroll\"><table>
+<thead><tr><th scope=\"col\">number</th><th scope=\"col\">latest</th><th scope=\"col\">at step</th><th scope=\"col\">lowest so far</th><th scope=\"col\">highest so far</th></tr></thead>
+<tbody>
+{rows}</tbody></table></div>
+</section>
+"
+    )
+}
+
+impl<'a> Summary<'a> {
+    fn line(&self, name: &'a str, key: &str, look: Look) -> Line<'a> {
+        Line {
+            name,
+            series: self.history.series(key),
+            look,
+        }
+    }
+
+    fn chart(
+        &self,
+        title: &'a str,
+        axis: Axis,
+        lines: Vec<Line<'a>>,
+        caption: impl Into<String>,
+    ) -> String {
+        Chart {
+            title,
+            caption: caption.into(),
+            lines,
+            axis,
+            last_step: self.history.last().map_or(0, |entry| entry.step),
+        }
+        .html()
+    }
+
+    /// A chart of one curve.
+    fn single(&self, title: &'a str, key: &str, axis: Axis, caption: &str) -> String {
+        self.chart(title, axis, vec![self.line("latest", key, Look::First)], caption)
+    }
+}
+
+fn learning(summary: &Summary<'_>) -> String {
+    match summary.config.method {
+        Method::Mae => summary.single("Loss", "loss", Axis::Values, MAE_LOSS),
+        Method::SimDino => [
+            summary.single("Loss", "loss", Axis::Values, SIMDINO_LOSS),
+            alignment(summary),
+            coding_rate(summary),
+            effective_rank(summary),
+        ]
+        .concat(),
+    }
+}
+
+const MAE_LOSS: &str = "Mean squared error of the hidden patches, each scaled to mean 0 and variance 1. \
+Near 1, the network knows no more than each patch's mean; 0 would be perfect, and out of reach. \
+It should fall fast at first, then slowly for the rest of the run.";
+
+const SIMDINO_LOSS: &str = "Minus the alignment (times its weight), minus the coding rate: lower is better, and \
+it is below 0 throughout. How low it can get depends on the batch, so compare it only between runs of one batch size.";
+
+fn alignment(summary: &Summary<'_>) -> String {
+    let lines = vec![
+        summary.line("whole images", "alignment", Look::First),
+        summary.line("masked patches", "patch_alignment", Look::Second),
+    ];
+    summary.chart(
+        "Alignment",
+        Axis::Values,
+        lines,
+        "How alike the student describes one crop of an image and the teacher another, as a cosine: 1 is the \
+         same. An untrained network begins high, because it describes everything alike; read this together \
+         with the coding rate.",
+    )
+}
+
+fn coding_rate(summary: &Summary<'_>) -> String {
+    let share = summary.config.monitor.collapse_share;
+    let guard = if share > 0.0 {
+        format!(
+            " After the warm-up, the run stops if the rate falls below {:.0} % of the way from there to its own maximum.",
+            100.0 * share
+        )
+    } else {
+        " This run does not stop if that happens (monitor.collapse_share is 0).".to_owned()
+    };
+    let lines = vec![
+        summary.line("coding rate", "coding_rate", Look::First),
+        summary.line("largest possible", "coding_rate_bound", Look::Reference),
+        summary.line("collapsed", "coding_rate_collapsed", Look::Reference),
+    ];
+    let caption = format!(
+        "How much room the vectors of one batch take up: the more different images differ, the higher. The lower \
+         dashed line is the value if all vectors were equal, the upper one the most that this batch allows. It \
+         should rise, then stay high. A fall towards the lower line is a collapse: all images begin to look the \
+         same to the network.{guard}"
+    );
+    summary.chart("Coding rate", Axis::FromZero, lines, caption)
+}
+
+fn effective_rank(summary: &Summary<'_>) -> String {
+    let most = summary.config.train.batch.min(summary.config.simdino.head_out);
+    let caption = format!(
+        "How many directions the teacher's vectors of one batch use, of at most {most}. Near 1, all images have \
+         nearly the same vector."
+    );
+    summary.single("Effective rank", "effective_rank", Axis::FromZero, &caption)
+}
+
+fn pictures(pictures: &[Picture]) -> Result<String> {
+    let figures: Vec<String> = pictures.iter().map(Picture::html).collect::<Result<_>>()?;
+    if figures.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!(
+        "<section>
+<h2>What the network fills in</h2>
+<p>Grey patches were hidden. The reconstruction is what the network makes of the patches that it sees. It is \
+blurred by nature: what matters is that shapes and brightness are right.</p>
+<div class=\"pictures\">
+{}</div>
+</section>
+",
+        figures.concat()
+    ))
+}
+
+fn retrieval(summary: &Summary<'_>) -> String {
+    let relevance = &summary.config.monitor.knn_relevance;
+    let n_queries = summary.history.knn().map_or(0, |knn| knn.last.1.n_queries);
+    let (networks, who) = match summary.config.method {
+        Method::Mae => ([("network", "knn_student", Look::First)].to_vec(), ""),
+        Method::SimDino => (
+            vec![
+                ("teacher", "knn_teacher", Look::First),
+                ("student", "knn_student", Look::Second),
+            ],
+            " The teacher is what becomes the model.",
+        ),
+    };
+    let figure = |title, metric: &str, caption: String| {
+        let mut lines: Vec<Line<'_>> = networks
+            .iter()
+            .map(|(name, key, look)| summary.line(name, &format!("{key}/{metric}"), *look))
+            .collect();
+        // Under a random order, each place holds a relevant item equally often: both chances are one number.
+        let chance = networks
+            .iter()
+            .find_map(|(_, key, _)| summary.history.series(&format!("{key}/chance_hit_at_1")));
+        lines.push(Line {
+            name: "chance",
+            series: chance,
+            look: Look::Reference,
+        });
+        summary.chart(title, Axis::FromZero, lines, caption)
+    };
+    let hit = format!(
+        "Share of {} whose most similar one, of another patient, has the same {relevance}. Chance is what a \
+         random order would reach.{who}",
+        counted(n_queries, "held-out image", "held-out images")
+    );
+    let precision = format!(
+        "Of the five most similar images of other patients, the mean share with the same {relevance}. Labels are \
+         used here only; training sees none."
+    );
+    figure("kNN hit@1", "hit_at_1", hit) + &figure("kNN precision@5", "precision_at_5", precision)
+}
+
+fn driving(summary: &Summary<'_>) -> String {
+    [
+        summary.single(
+            "Learning rate",
+            "lr",
+            Axis::FromZero,
+            "How far each step moves the weights: it rises during the warm-up, then falls along half a cosine.",
+        ),
+        summary.single(
+            "Gradient norm",
+            "gradient_norm",
+            Axis::MaybeLog,
+            "Length of the whole gradient before it is limited. Single spikes are normal; a rise that lasts is a warning.",
+        ),
+        summary.single(
+            "Weight decay",
+            "weight_decay",
+            Axis::FromZero,
+            "How strongly each step pulls the weights towards 0, times the learning rate.",
+        ),
+        summary.single(
+            "Momentum of the teacher",
+            "momentum",
+            Axis::Values,
+            "The part of the teacher that each step keeps; the rest comes from the student. At 1 the teacher stands still.",
+        ),
+    ]
+    .concat()
+}
+
+fn speed(summary: &Summary<'_>) -> String {
+    [
+        summary.single(
+            "Images a second",
+            "items_per_second",
+            Axis::FromZero,
+            "Images trained on, by wall time, reading included.",
+        ),
+        summary.single(
+            "Waiting for images",
+            "waiting",
+            Axis::Percent,
+            "Share of the time in which the network had nothing to do because images were still being read. If it \
+             stays high, set images.cache or raise images.readers.",
+        ),
+    ]
+    .concat()
+}
+
+fn notes(notes: &[String]) -> String {
+    if notes.is_empty() {
+        return String::new();
+    }
+    let items: String = notes
+        .iter()
+        .map(|note| format!("<li>{}</li>\n", escape(note)))
+        .collect();
+    format!("<section>\n<h2>Notes</h2>\n<ul>\n{items}</ul>\n</section>\n")
+}
+
+fn images(summary: &Summary<'_>) -> String {
+    let items = summary.items;
+    let init = summary.config.init.as_deref().map(last_part);
+    let statement = mr_statement(items, summary.config.images.allow_mr, init.as_deref());
+    let or = |text: &str| {
+        if text.trim().is_empty() {
+            "<i>not stated</i>".to_owned()
+        } else {
+            escape(text)
+        }
+    };
+    let mut rows = String::new();
+    for part in &items.parts {
+        let _ = writeln!(
+            rows,
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+            or(&part.source),
+            or(&part.modality),
+            or(&part.license),
+            count(part.n_items)
+        );
+    }
+    format!(
+        "<section>
+<h2>Images</h2>
+<p>{statement}</p>
+<div class=\"scroll\"><table class=\"words\">
+<thead><tr><th scope=\"col\">source</th><th scope=\"col\">modality</th><th scope=\"col\">licence</th><th scope=\"col\">items</th></tr></thead>
+<tbody>
+{rows}</tbody>
+<tfoot><tr><th scope=\"row\">all that is trained on</th><td></td><td></td><td>{all}</td></tr></tfoot>
+</table></div>
+</section>
+",
+        statement = escape(&statement),
+        all = count(items.n_train),
+    )
+}
+
+fn settings(config: &Config) -> Result<String> {
+    let text = escape(&settings_text(config)?);
+    Ok(format!(
+        "<section>\n<h2>Settings</h2>\n<details>\n<summary>All settings of the run, as TOML</summary>\n<pre>{text}</pre>\n</details>\n</section>\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests;
