@@ -1,6 +1,6 @@
 //! Products of strided f32 matrices on the CPU, safely.
 
-use gemm::Parallelism;
+use rayon::prelude::*;
 
 /// A matrix within a slice: row `i` and column `j` lie at `i * row_stride + j * column_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -78,40 +78,83 @@ pub(super) fn multiply(
             && rhs_layout.reach() <= rhs.len(),
         "a matrix reaches beyond its slice"
     );
-    let parallelism = match threads {
-        // Below it, handing out work costs more than it saves.
-        Threads::All if n_rows * n_columns * depth >= 1 << 22 => Parallelism::Rayon(0),
-        Threads::All | Threads::One => Parallelism::None,
+    // Below it, handing out work costs more than it saves.
+    let is_large = n_rows * n_columns * depth >= 1 << 22;
+    let n_tasks = match threads {
+        Threads::All if is_large => rayon::current_num_threads().min(n_rows),
+        Threads::All | Threads::One => 1,
     };
-    let strides = |layout: Layout| (stride(layout.column_stride), stride(layout.row_stride));
-    let (out_columns, out_rows) = strides(out_layout);
-    let (lhs_columns, lhs_rows) = strides(lhs_layout);
-    let (rhs_columns, rhs_rows) = strides(rhs_layout);
-    #[allow(unsafe_code, reason = "the product takes raw pointers")]
-    // SAFETY: every index (i, j) below the shapes stays below `reach`, which was compared with the
-    // length of each slice; `out` is borrowed mutably, so it overlaps neither factor.
-    unsafe {
-        gemm::gemm(
-            n_rows,
+    // Whole tiles of rows for each task; no sum is split, so their number changes no result.
+    let n_task_rows = n_rows.div_ceil(n_tasks).next_multiple_of(TILE_ROWS);
+    let task = |first: usize, out: &mut [f32]| {
+        let part = Part {
+            n_rows: n_task_rows.min(n_rows - first),
             n_columns,
             depth,
-            out.as_mut_ptr(),
-            out_columns,
-            out_rows,
-            is_sum,
-            lhs.as_ptr(),
-            lhs_columns,
-            lhs_rows,
-            rhs.as_ptr(),
-            rhs_columns,
-            rhs_rows,
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            parallelism,
+        };
+        let lhs = &lhs[first * lhs_layout.row_stride..];
+        part.multiply(
+            (out, out_layout),
+            (lhs, lhs_layout),
+            (rhs, rhs_layout),
+            (factor, is_sum),
         );
+    };
+    if n_tasks == 1 {
+        task(0, out);
+        return;
+    }
+    out[..out_layout.reach()]
+        .par_chunks_mut(n_task_rows * out_layout.row_stride)
+        .enumerate()
+        .for_each(|(i, out)| task(i * n_task_rows, out));
+}
+
+/// Rows of one tile of the product.
+const TILE_ROWS: usize = 8;
+
+/// Rows of a product that one thread computes; the shapes were checked.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    n_rows: usize,
+    n_columns: usize,
+    depth: usize,
+}
+
+impl Part {
+    fn multiply(
+        self,
+        (out, out_layout): (&mut [f32], Layout),
+        (lhs, lhs_layout): (&[f32], Layout),
+        (rhs, rhs_layout): (&[f32], Layout),
+        (factor, is_sum): (f32, bool),
+    ) {
+        let strides = |layout: Layout| (stride(layout.row_stride), stride(layout.column_stride));
+        let (out_rows, out_columns) = strides(out_layout);
+        let (lhs_rows, lhs_columns) = strides(lhs_layout);
+        let (rhs_rows, rhs_columns) = strides(rhs_layout);
+        #[allow(unsafe_code, reason = "the product takes raw pointers")]
+        // SAFETY: every index (i, j) below the shapes stays below `reach`, which was compared with the
+        // length of each slice, less what rows before this part take; `out` is borrowed mutably, so it
+        // overlaps neither factor.
+        unsafe {
+            matrixmultiply::sgemm(
+                self.n_rows,
+                self.depth,
+                self.n_columns,
+                factor,
+                lhs.as_ptr(),
+                lhs_rows,
+                lhs_columns,
+                rhs.as_ptr(),
+                rhs_rows,
+                rhs_columns,
+                f32::from(u8::from(is_sum)),
+                out.as_mut_ptr(),
+                out_rows,
+                out_columns,
+            );
+        }
     }
 }
 
