@@ -35,7 +35,8 @@ fn counts<K: std::hash::Hash + Eq>(drawn: impl IntoIterator<Item = K>) -> HashMa
 
 #[test]
 fn every_item_comes_once_an_epoch_and_in_another_order_in_the_next() {
-    let mut config = archive().config();
+    let archive = archive();
+    let mut config = archive.config();
     config.train.batch = 10;
     let (_, sampler) = sampler(&config);
     let epoch = |epoch: u64| -> Vec<usize> {
@@ -55,7 +56,8 @@ fn every_item_comes_once_an_epoch_and_in_another_order_in_the_next() {
 
 #[test]
 fn mixed_batches_run_on_over_the_end_of_an_epoch() {
-    let mut config = archive().config();
+    let archive = archive();
+    let mut config = archive.config();
     config.train.batch = 64;
     let (_, sampler) = sampler(&config);
     let drawn: Vec<usize> = (0..25).flat_map(|step| sampler.batch(step)).collect();
@@ -77,7 +79,8 @@ fn a_temperature_gives_groups_constant_quotas_and_items_equal_chances() {
         (2.0, WeightBy::Source, [96, 3, 1]),
         (20.0, WeightBy::Source, [98, 1, 1]),
     ] {
-        let mut config = archive().config();
+        let archive = archive();
+        let mut config = archive.config();
         config.train.batch = 20;
         config.images.temperature = temperature;
         config.images.weight_by = weight_by;
@@ -112,7 +115,8 @@ fn a_temperature_gives_groups_constant_quotas_and_items_equal_chances() {
 
 #[test]
 fn batches_of_a_single_modality_are_full_and_cover_the_epoch() {
-    let mut config = archive().config();
+    let archive = archive();
+    let mut config = archive.config();
     config.train.batch = 8;
     config.images.batch_composition = Composition::SingleModality;
     for (temperature, n_batches) in [(1.0, 8 + 5 + 1), (0.0, 4 + 6 + 5)] {
@@ -141,7 +145,8 @@ fn batches_of_a_single_modality_are_full_and_cover_the_epoch() {
 #[test]
 fn any_step_is_the_same_alone_as_after_all_before_it() {
     for composition in [Composition::Mixed, Composition::SingleModality] {
-        let mut config = archive().config();
+        let archive = archive();
+        let mut config = archive.config();
         config.images.temperature = 0.3;
         config.images.batch_composition = composition;
         let (_, one) = sampler(&config);
@@ -158,7 +163,8 @@ fn any_step_is_the_same_alone_as_after_all_before_it() {
 
 #[test]
 fn senseless_settings_are_refused() {
-    let mut config = archive().config();
+    let archive = archive();
+    let mut config = archive.config();
     let items = load(&config);
     config.images.temperature = -1.0;
     assert!(Sampler::new(&items, &config).is_err());
