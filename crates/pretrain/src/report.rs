@@ -154,9 +154,17 @@ impl Knn {
 pub(crate) fn settings_text(config: &Config) -> Result<String> {
     let mut shown = config.clone();
     shown.out = last_part(&config.out).into();
-    shown.manifests = config.manifests.iter().map(|path| last_part(path).into()).collect();
+    shown.manifests = config
+        .manifests
+        .iter()
+        .map(|path| last_part(path).into())
+        .collect();
     shown.init = config.init.as_deref().map(|path| last_part(path).into());
-    shown.images.cache = config.images.cache.as_deref().map(|path| last_part(path).into());
+    shown.images.cache = config
+        .images
+        .cache
+        .as_deref()
+        .map(|path| last_part(path).into());
     toml::to_string(&shown).map_err(|error| Error::Toml {
         path: config.out.clone(),
         message: format!("the settings cannot be written: {error}"),

@@ -108,7 +108,10 @@ fn network(card: &Card<'_>) -> String {
         Pooling::Mean => "mean of the patch tokens after the final norm",
     };
     let rows = [
-        ("kind", "ViT, pre-norm, 3D patches, sin-cos positions".to_owned()),
+        (
+            "kind",
+            "ViT, pre-norm, 3D patches, sin-cos positions".to_owned(),
+        ),
         ("parameters", count(card.n_parameters)),
         ("width of the vector", vit.embed_dim.to_string()),
         ("blocks", vit.depth.to_string()),

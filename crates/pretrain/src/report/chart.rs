@@ -13,6 +13,8 @@ use crate::schedule::as_f64;
 const SIDE: f64 = 1000.0;
 /// Curves of fewer points show each of them.
 const MAX_DOTS: usize = 48;
+/// What is larger is drawn as this: sums of two stay finite.
+const LARGEST: f64 = 1e30;
 /// From this ratio of the highest to the middle value on, an axis may be logarithmic.
 const LOG_RATIO: f64 = 20.0;
 
@@ -91,7 +93,7 @@ impl Chart<'_> {
         let scale = self.scale(&drawn);
         let title = escape(self.title);
         let log = if scale.is_log {
-            " <small>each line ten times the one below</small>"
+            " <small>logarithmic scale</small>"
         } else {
             ""
         };
@@ -126,19 +128,25 @@ impl Chart<'_> {
 
     fn plot(&self, drawn: &[(&Line<'_>, &Series)], scale: &Scale) -> String {
         let last_step = as_f64(self.last_step.max(1));
-        let x_ticks = ticks(0.0, last_step, 4);
+        let x_step = tick_step(last_step, 4).max(1.0);
         let mut grid = String::new();
         let mut labels = String::new();
         for (value, label) in &scale.ticks {
             let y = scale.y(*value);
             let _ = write!(grid, "<path class=\"grid\" d=\"M0 {y:.1}H{SIDE}\"/>");
             let top = y / SIDE * 100.0;
-            let _ = write!(labels, "<span class=\"y\" style=\"top:{top:.2}%\">{label}</span>");
+            let _ = write!(
+                labels,
+                "<span class=\"y\" style=\"top:{top:.2}%\">{label}</span>"
+            );
         }
-        for step in &x_ticks {
+        for step in ticks(0.0, last_step, x_step) {
             let left = step / last_step * 100.0;
-            let label = significant(*step);
-            let _ = write!(labels, "<span class=\"x\" style=\"left:{left:.2}%\">{label}</span>");
+            let label = tick_label(step, x_step, false);
+            let _ = write!(
+                labels,
+                "<span class=\"x\" style=\"left:{left:.2}%\">{label}</span>"
+            );
         }
         let curves: String = drawn
             .iter()
@@ -173,8 +181,8 @@ impl Chart<'_> {
         let [mut low, mut high] = [f64::INFINITY, f64::NEG_INFINITY];
         for (_, series) in drawn {
             let [lowest, highest] = series.extremes();
-            low = low.min(lowest);
-            high = high.max(highest);
+            low = low.min(lowest.clamp(-LARGEST, LARGEST));
+            high = high.max(highest.clamp(-LARGEST, LARGEST));
         }
         if self.axis == Axis::MaybeLog && low > 0.0 && is_far_from_most(high, drawn) {
             return Scale::log(low, high);
@@ -211,13 +219,9 @@ impl Scale {
         let step = tick_step(high - low, 4);
         let first = (low / step + 1e-9).floor();
         let last = (high / step - 1e-9).ceil();
-        let mut ticks = Vec::new();
-        let mut place = first;
-        while place <= last {
-            let value = place * step;
-            ticks.push((value, tick_label(value, step, is_percent)));
-            place += 1.0;
-        }
+        let ticks = ticks(first, last, 1.0)
+            .map(|place| (place * step, tick_label(place * step, step, is_percent)))
+            .collect();
         Self {
             low: first * step,
             high: last * step,
@@ -227,29 +231,29 @@ impl Scale {
     }
 
     fn log(low: f64, high: f64) -> Self {
-        let (first, last) = (low.log10().floor(), high.log10().ceil());
-        let mut ticks = Vec::new();
-        let mut place = first;
-        while place <= last {
-            let value = 10_f64.powf(place);
-            let label = if (-3.0..=4.0).contains(&place) {
-                value.to_string()
+        let first = low.max(1.0 / LARGEST).log10().floor();
+        let last = high.log10().ceil().max(first + 1.0);
+        let step = ((last - first) / 6.0).ceil();
+        let label = |place: f64| {
+            if (-3.0..=4.0).contains(&place) {
+                10_f64.powf(place).to_string()
             } else {
                 format!("1e{place}")
-            };
-            ticks.push((value, label));
-            place += 1.0;
-        }
+            }
+        };
         Self {
             low: first,
-            high: last.max(first + 1.0),
+            high: last,
             is_log: true,
-            ticks,
+            ticks: ticks(first, last, step)
+                .map(|place| (10_f64.powf(place), label(place)))
+                .collect(),
         }
     }
 
     /// Returns the height of a value, from the top, in 0..=SIDE.
     fn y(&self, value: f64) -> f64 {
+        let value = value.clamp(-LARGEST, LARGEST);
         let value = if self.is_log { value.log10() } else { value };
         let share = (value - self.low) / (self.high - self.low);
         SIDE * (1.0 - share.clamp(0.0, 1.0))
@@ -273,7 +277,11 @@ fn curve(look: Look, bins: &[Bin], scale: &Scale, last_step: f64) -> String {
         for (x, y) in upper.chain(lower) {
             let _ = write!(band, "{x:.1},{y:.1} ");
         }
-        let _ = write!(html, "<polygon class=\"{class}\" points=\"{}\"/>", band.trim_end());
+        let _ = write!(
+            html,
+            "<polygon class=\"{class}\" points=\"{}\"/>",
+            band.trim_end()
+        );
     }
     let _ = write!(html, "<path class=\"{class}\" d=\"{line}\"/>");
     if look != Look::Reference && bins.len() <= MAX_DOTS {
@@ -293,22 +301,17 @@ fn tick_step(span: f64, n: u32) -> f64 {
     let factor = match rough / power {
         r if r < 1.5 => 1.0,
         r if r < 3.5 => 2.0,
-        r if r < 7.5 => 5.0,
+        r if r < 7.0 => 5.0,
         _ => 10.0,
     };
     power * factor
 }
 
-/// Returns the round numbers in an interval of steps.
-fn ticks(low: f64, high: f64, n: u32) -> Vec<f64> {
-    let step = tick_step(high - low, n).max(1.0);
-    let mut values = Vec::new();
-    let mut value = low;
-    while value <= high {
-        values.push(value);
-        value += step;
-    }
-    values
+/// Counts from `low` to `high`.
+fn ticks(low: f64, high: f64, step: f64) -> impl Iterator<Item = f64> {
+    (0..)
+        .map(move |place| low + f64::from(place) * step)
+        .take_while(move |&value| value <= high)
 }
 
 /// Writes a tick with as many decimals as its distance to the next needs.
@@ -319,7 +322,7 @@ fn tick_label(value: f64, step: f64, is_percent: bool) -> String {
     if value.abs() < 1e-9 * step {
         return format!("0{unit}");
     }
-    if step >= 0.999 && value.abs() >= 1e4 {
+    if step >= 0.999 && value.abs() >= 999.5 {
         return significant(value) + unit;
     }
     if step < 0.999e-4 {
@@ -347,12 +350,18 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_span_the_values() {
-        assert_eq!(labels(0.0, 1.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"].map(|l| if l == "0.0" { "0" } else { l }));
+        assert_eq!(labels(0.0, 1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(labels(0.0, 55.0), ["0", "10", "20", "30", "40", "50", "60"]);
-        assert_eq!(labels(0.0, 0.000_5), ["0", "1e-4", "2e-4", "3e-4", "4e-4", "5e-4"].map(str::to_owned).map(|l| l));
+        assert_eq!(labels(0.0, 2e-4), ["0", "5e-5", "1e-4", "1.5e-4", "2e-4"]);
         assert_eq!(labels(-31.0, -2.0), ["-40", "-30", "-20", "-10", "0"]);
-        assert_eq!(labels(0.996, 1.0), ["0.996", "0.997", "0.998", "0.999", "1.000"]);
-        assert_eq!(labels(0.0, 41_000.0), ["0", "10,000", "20,000", "30,000", "40,000", "50,000"]);
+        assert_eq!(
+            labels(0.996, 1.0),
+            ["0.996", "0.997", "0.998", "0.999", "1.000"]
+        );
+        assert_eq!(
+            labels(0.0, 41_000.0),
+            ["0", "10,000", "20,000", "30,000", "40,000", "50,000"]
+        );
     }
 
     #[test]
@@ -398,14 +407,14 @@ mod tests {
     #[test]
     fn a_figure_says_its_newest_value_and_escapes_words() {
         let html = chart(&[0.5, 0.25], Axis::Values);
-        assert!(html.contains("a &lt; b <b>0.250</b>"), "{html}");
+        assert!(html.contains("a &lt; b <b>0.2500</b>"), "{html}");
         assert!(html.contains("Gradient &amp; norm") && html.contains("x &lt; y"));
         assert!(!html.contains("NaN") && !html.contains("inf"));
     }
 
     #[test]
     fn an_axis_is_logarithmic_only_where_spikes_would_flatten_the_curve() {
-        let log = "each line ten times";
+        let log = "logarithmic scale";
         assert!(chart(&[1.0, 1.1, 0.9, 500.0, 1.0], Axis::MaybeLog).contains(log));
         assert!(!chart(&[1.0, 1.1, 0.9, 5.0, 1.0], Axis::MaybeLog).contains(log));
         assert!(!chart(&[1.0, 0.0, 0.9, 500.0, 1.0], Axis::MaybeLog).contains(log));
@@ -414,10 +423,17 @@ mod tests {
 
     #[test]
     fn extreme_values_draw_finite_coordinates() {
-        for values in [&[f64::MAX, -f64::MAX][..], &[f64::MIN_POSITIVE], &[1e-300, 1e300]] {
+        for values in [
+            &[f64::MAX, -f64::MAX][..],
+            &[f64::MIN_POSITIVE],
+            &[1e-300, 1e300],
+        ] {
             for axis in [Axis::Values, Axis::MaybeLog, Axis::FromZero] {
                 let html = chart(values, axis);
-                assert!(!html.contains("NaN") && !html.contains("inf"), "{values:?} {html}");
+                assert!(
+                    !html.contains("NaN") && !html.contains("inf"),
+                    "{values:?} {html}"
+                );
                 assert!(html.len() < 100_000);
             }
         }

@@ -31,7 +31,11 @@ impl Events {
         let (path, file) = create(folder, wall_time).map_err(Error::io(folder))?;
         let mut events = Self { path, file };
         let version = [varint_field(2, 0), bytes_field(3, b"brain.Event:2")].concat();
-        let start = [varint_field(2, next_step), bytes_field(7, &varint_field(1, START))].concat();
+        let start = [
+            varint_field(2, next_step),
+            bytes_field(7, &varint_field(1, START)),
+        ]
+        .concat();
         events.write(&[(wall_time, version), (wall_time, start)])?;
         Ok(events)
     }
@@ -60,7 +64,9 @@ impl Events {
     fn write(&mut self, events: &[(f64, Vec<u8>)]) -> Result<()> {
         let records: Vec<u8> = events
             .iter()
-            .flat_map(|(wall_time, rest)| record(&[&double_field(1, *wall_time), &rest[..]].concat()))
+            .flat_map(|(wall_time, rest)| {
+                record(&[&double_field(1, *wall_time), &rest[..]].concat())
+            })
             .collect();
         self.file.write_all(&records).map_err(Error::io(&self.path))
     }
@@ -74,7 +80,10 @@ fn create(folder: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> {
     let mut newest = io::Error::other("no name for an event file is free");
     for number in 0..MAX_FILES {
         // Ten digits, so that names sort by time.
-        let name = format!("events.out.tfevents.{:010}.m3ret.{number}", wall_time.trunc());
+        let name = format!(
+            "events.out.tfevents.{:010}.m3ret.{number}",
+            wall_time.trunc()
+        );
         let path = folder.join(name);
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => {
@@ -155,7 +164,9 @@ fn record(content: &[u8]) -> Vec<u8> {
 
 /// CRC-32C, rotated and shifted so that checksums of data with checksums stay good.
 fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+    crc32c::crc32c(bytes)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]
@@ -272,9 +283,19 @@ mod tests {
             }
         }
         if let Some(found) = as_tensorboard_reads(folder.path()) {
-            let loss = [[0.0, 1.0], [1.0, 1.0], [2.0, 2.0], [3.0, 2.0], [4.0, 2.0], [5.0, 2.0]];
+            let loss = [
+                [0.0, 1.0],
+                [1.0, 1.0],
+                [2.0, 2.0],
+                [3.0, 2.0],
+                [4.0, 2.0],
+                [5.0, 2.0],
+            ];
             assert_eq!(found["loss"], serde_json::json!(loss));
-            assert_eq!(found["knn_teacher/hit_at_1"], serde_json::json!([[5.0, 0.75]]));
+            assert_eq!(
+                found["knn_teacher/hit_at_1"],
+                serde_json::json!([[5.0, 0.75]])
+            );
             assert_eq!(found["epoch"].as_array().unwrap().len(), 6);
         }
     }

@@ -205,14 +205,21 @@ mod tests {
         let history = filled(1000, 1);
         let bins = history.series("lr").unwrap().bins();
         assert_eq!(bins.len(), 1000);
-        assert!(bins.iter().all(|bin| bin.low == bin.high && bin.mean == bin.step));
+        assert!(
+            bins.iter()
+                .all(|bin| bin.low == bin.high && bin.mean == bin.step)
+        );
     }
 
     #[test]
     fn a_million_entries_become_a_thousand_bins_with_means_and_extremes() {
         let history = filled(1_000_000, 1);
         let lr = history.series("lr").unwrap();
-        assert!((512..=1024).contains(&lr.bins().len()), "{}", lr.bins().len());
+        assert!(
+            (512..=1024).contains(&lr.bins().len()),
+            "{}",
+            lr.bins().len()
+        );
         assert_eq!(lr.extremes(), [0.0, 999_999.0]);
         assert_eq!(lr.last(), (999_999, 999_999.0));
         for bin in lr.bins() {
@@ -228,7 +235,10 @@ mod tests {
 
     #[test]
     fn rare_entries_keep_their_own_bins() {
-        assert_eq!(filled(1_000_000, 5000).series("loss").unwrap().bins().len(), 200);
+        assert_eq!(
+            filled(1_000_000, 5000).series("loss").unwrap().bins().len(),
+            200
+        );
     }
 
     #[test]

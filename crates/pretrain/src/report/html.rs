@@ -140,7 +140,10 @@ fn head(summary: &Summary<'_>) -> String {
         ),
         (
             "Batch",
-            format!("{} a step", counted(summary.config.train.batch, "image", "images")),
+            format!(
+                "{} a step",
+                counted(summary.config.train.batch, "image", "images")
+            ),
         ),
     ];
     let tiles: String = tiles
@@ -212,7 +215,7 @@ fn numbers(summary: &Summary<'_>) -> String {
     format!(
         "<section>
 <h2>Latest numbers</h2>
-<div class=\"scroll\"><table>
+<div class=\"scroll\"><table class=\"numbers\">
 <thead><tr><th scope=\"col\">number</th><th scope=\"col\">latest</th><th scope=\"col\">at step</th><th scope=\"col\">lowest so far</th><th scope=\"col\">highest so far</th></tr></thead>
 <tbody>
 {rows}</tbody></table></div>
@@ -249,7 +252,12 @@ impl<'a> Summary<'a> {
 
     /// A chart of one curve.
     fn single(&self, title: &'a str, key: &str, axis: Axis, caption: &str) -> String {
-        self.chart(title, axis, vec![self.line("latest", key, Look::First)], caption)
+        self.chart(
+            title,
+            axis,
+            vec![self.line("latest", key, Look::First)],
+            caption,
+        )
     }
 }
 
@@ -271,7 +279,7 @@ Near 1, the network knows no more than each patch's mean; 0 would be perfect, an
 It should fall fast at first, then slowly for the rest of the run.";
 
 const SIMDINO_LOSS: &str = "Minus the alignment (times its weight), minus the coding rate: lower is better, and \
-it is below 0 throughout. How low it can get depends on the batch, so compare it only between runs of one batch size.";
+values below 0 are normal. How low it can get depends on the batch, so compare it only between runs of one batch size.";
 
 fn alignment(summary: &Summary<'_>) -> String {
     let lines = vec![
@@ -313,7 +321,11 @@ fn coding_rate(summary: &Summary<'_>) -> String {
 }
 
 fn effective_rank(summary: &Summary<'_>) -> String {
-    let most = summary.config.train.batch.min(summary.config.simdino.head_out);
+    let most = summary
+        .config
+        .train
+        .batch
+        .min(summary.config.simdino.head_out);
     let caption = format!(
         "How many directions the teacher's vectors of one batch use, of at most {most}. Near 1, all images have \
          nearly the same vector."
@@ -329,8 +341,9 @@ fn pictures(pictures: &[Picture]) -> Result<String> {
     Ok(format!(
         "<section>
 <h2>What the network fills in</h2>
-<p>Grey patches were hidden. The reconstruction is what the network makes of the patches that it sees. It is \
-blurred by nature: what matters is that shapes and brightness are right.</p>
+<p>Grey patches were hidden. In the reconstruction, they are what the network makes of the others. It draws \
+only the pattern within each patch, whose mean and contrast are put back from the original, and it is blurred by \
+nature: what matters is that edges and shapes go on where they should.</p>
 <div class=\"pictures\">
 {}</div>
 </section>

@@ -47,12 +47,15 @@ impl Picture {
             ("panels", self.rows.len())
         };
         let note = if depth > MAX_SLICES {
-            format!(" <small>{MAX_SLICES} of {} slices or frames</small>", count(depth))
+            format!(
+                " <small>{MAX_SLICES} of {} slices or frames</small>",
+                count(depth)
+            )
         } else {
             String::new()
         };
         Ok(format!(
-            "<figure class=\"picture\"><h3>{title}{note}</h3><div class=\"scroll\"><div class=\"{class}\" style=\"--n:{n_columns}\">{}</div></div></figure>\n",
+            "<figure class=\"picture\"><h3>{title}{note}</h3><div class=\"{class}\" style=\"--n:{n_columns}\">{}</div></figure>\n",
             rows.concat()
         ))
     }
@@ -63,7 +66,10 @@ fn row(name: &str, input: &Input) -> Result<String> {
     if channels != 3 || depth * height * width == 0 {
         return Err(Error::run(
             "report",
-            format!("a picture has the shape {:?}, wanted [3, D, H, W]", input.shape()),
+            format!(
+                "a picture has the shape {:?}, wanted [3, D, H, W]",
+                input.shape()
+            ),
         ));
     }
     let name = escape(name);
@@ -117,7 +123,9 @@ fn png_of(input: &Input, slice: usize) -> Result<Vec<u8>> {
     let mut png = Vec::new();
     PngEncoder::new(&mut png)
         .write_image(&pixels, side(width), side(height), colour)
-        .map_err(|error| Error::run("report", format!("a picture could not be written: {error}")))?;
+        .map_err(|error| {
+            Error::run("report", format!("a picture could not be written: {error}"))
+        })?;
     Ok(png)
 }
 
@@ -217,12 +225,23 @@ mod tests {
             rows: vec![("a\"b".to_owned(), input(8, false))],
         };
         let html = picture.html().unwrap();
-        assert!(html.contains("&lt;CT&gt;") && html.contains("alt=\"a&quot;b, 1 of 8\""), "{html}");
+        assert!(
+            html.contains("&lt;CT&gt;") && html.contains("alt=\"a&quot;b, 1 of 8\""),
+            "{html}"
+        );
         assert_eq!(html.matches("<img").count(), 6);
         let grey = Picture {
             title: String::new(),
-            rows: vec![(String::new(), Input::new(vec![0.0; 4], [1, 1, 2, 2]).unwrap())],
+            rows: vec![(
+                String::new(),
+                Input::new(vec![0.0; 4], [1, 1, 2, 2]).unwrap(),
+            )],
         };
-        assert!(grey.html().unwrap_err().to_string().contains("wanted [3, D, H, W]"));
+        assert!(
+            grey.html()
+                .unwrap_err()
+                .to_string()
+                .contains("wanted [3, D, H, W]")
+        );
     }
 }

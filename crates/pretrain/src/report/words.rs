@@ -29,25 +29,16 @@ pub(super) fn counted(n: usize, one: &str, several: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { several })
 }
 
-/// Returns a number with four digits that matter: `0.4123`, `12.35`, `12,346`, `5.12e-4`.
+/// Returns a number with about four digits that matter: `0.4123`, `12.35`, `12,346`, `5.12e-4`.
 pub(super) fn significant(value: f64) -> String {
     let size = value.abs();
-    if value == 0.0 {
-        "0".to_owned()
-    } else if (1e-3..1e4).contains(&size) {
-        let decimals = if size >= 1e3 {
-            0
-        } else if size >= 1e2 {
-            1
-        } else if size >= 1e1 {
-            2
-        } else if size >= 0.1 {
-            3
-        } else {
-            4
-        };
-        format!("{value:.decimals$}")
-    } else if (1e4..1e9).contains(&size) {
+    if size < f64::MIN_POSITIVE {
+        return "0".to_owned();
+    }
+    if !(1e-3..1e9).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    if size >= 999.5 {
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -55,10 +46,15 @@ pub(super) fn significant(value: f64) -> String {
         )]
         let whole = thousands(size.round() as u64);
         let sign = if value < 0.0 { "-" } else { "" };
-        format!("{sign}{whole}")
-    } else {
-        format!("{value:.2e}")
+        return format!("{sign}{whole}");
     }
+    let decimals = match size {
+        size if size >= 100.0 => 1,
+        size if size >= 10.0 => 2,
+        size if size >= 1.0 => 3,
+        _ => 4,
+    };
+    format!("{value:.decimals$}")
 }
 
 /// Makes text harmless in HTML, between tags and in quoted attributes.
@@ -74,7 +70,9 @@ pub(super) fn escape(text: &str) -> String {
             letter => safe.push(letter),
         }
     }
-    safe
+    // What belongs together stays on one line.
+    safe.replace(" %", "&nbsp;%")
+        .replace(" x ", "&nbsp;x&nbsp;")
 }
 
 /// Says whether MRI was trained on. `init` names the weights that the run started from.
@@ -137,12 +135,13 @@ mod tests {
     fn numbers_have_four_digits_that_matter() {
         for (value, wanted) in [
             (0.0, "0"),
-            (0.412_34, "0.412"),
+            (0.412_34, "0.4123"),
             (0.012_345, "0.0123"),
             (-1.234_56, "-1.235"),
             (12.345_6, "12.35"),
             (123.456, "123.5"),
-            (1234.56, "1235"),
+            (1234.56, "1,235"),
+            (999.9, "1,000"),
             (-12_345.6, "-12,346"),
             (0.000_512, "5.12e-4"),
             (1e12, "1.00e12"),
@@ -156,6 +155,10 @@ mod tests {
         assert_eq!(
             escape("<b title=\"a\" id='c'>&"),
             "&lt;b title=&quot;a&quot; id=&#39;c&#39;&gt;&amp;"
+        );
+        assert_eq!(
+            escape("4 x 16, 50 % off"),
+            "4&nbsp;x&nbsp;16, 50&nbsp;% off"
         );
     }
 

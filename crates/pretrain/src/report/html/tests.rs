@@ -95,7 +95,8 @@ fn check(config: &Config, history: &History, pictures: &[Picture], notes: &[Stri
     assert!(!page.contains("http://") && !page.contains("https://"));
     assert!(!page.contains("someone") && !page.contains("/mnt"));
     for tag in ["section", "figure", "div", "table", "span", "svg", "p"] {
-        let open = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+        let open =
+            page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
         assert_eq!(open, page.matches(&format!("</{tag}>")).count(), "{tag}");
     }
     page
@@ -129,7 +130,7 @@ fn a_page_of_simdino_has_every_curve() {
         ]
     );
     assert!(page.contains("step <b>500</b> of 1,000"));
-    assert!(page.contains("falls below 50 % of the way"));
+    assert!(page.contains("falls below 50&nbsp;% of the way"));
     assert!(page.contains("<i class=\"reference\"></i>collapsed <b>1.500</b>"));
     assert!(page.contains("<i>not stated</i>"));
 }
@@ -193,5 +194,8 @@ fn a_written_page_is_the_page() {
     };
     std::fs::write(&path, "old").unwrap();
     write(&path, &summary).unwrap();
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), page(&summary).unwrap());
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        page(&summary).unwrap()
+    );
 }
