@@ -479,3 +479,6 @@ fn timed(entry: &mut Entry, took: Duration, waited: Duration) {
         entry.waiting = Some((waited.as_secs_f64() / seconds).min(1.0));
     }
 }
+
+#[cfg(test)]
+mod tests;
