@@ -4,7 +4,6 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
-use m3ret_encoder::VitConfig;
 
 use crate::config::{Config, Method};
 use crate::dataset::Batch;
@@ -176,10 +175,6 @@ impl<B: VitBackend> Learner<B> {
             schedule: Schedule::new(config, lengths),
             devices,
         })
-    }
-
-    pub(crate) fn vit(&self) -> &VitConfig {
-        &self.plan.vit
     }
 
     /// Returns how many numbers are trained.

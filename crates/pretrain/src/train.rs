@@ -159,6 +159,10 @@ impl<'a, B: VitBackend> Run<'a, B> {
             state = found;
         }
         let log = Log::open(&folder.path("log.jsonl"), state.next_step)?;
+        let complaints = match log.n_unreadable() {
+            0 => complaints,
+            n => [complaints, vec![format!("{n} lines of the log hold no entry")]].concat(),
+        };
         let seconds = watcher.now().as_secs_f64();
         let events = Events::begin(&folder.path("events"), seconds, state.next_step)?;
         let facts = RunFacts {
@@ -207,7 +211,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             ));
         }
         for complaint in complaints {
-            self.note(format!("a checkpoint is left out: {complaint}"));
+            self.note(format!("left out: {complaint}"));
         }
         for note in init_notes {
             self.note(format!("init: {note}"));

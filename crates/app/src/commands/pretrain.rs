@@ -46,14 +46,21 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
         ));
     };
     if !arguments.json {
-        let mut out = io::stdout().lock();
-        writeln!(out, "Trained for {} steps", outcome.next_step)?;
+        // Without the detours of a path that is relative to the config.
+        let out = config.out.canonicalize().unwrap_or_else(|_| config.out.clone());
+        let model = out.join(model.file_name().unwrap_or_default());
+        let mut screen = io::stdout().lock();
+        writeln!(screen, "Trained for {} steps", outcome.next_step)?;
         if let Some(knn) = teller.knn {
-            writeln!(out, "  retrieval  {}", told(&knn))?;
+            writeln!(screen, "  retrieval  {}", told(&knn))?;
         }
-        writeln!(out, "  model      {}", model.display())?;
-        writeln!(out, "  report     {}", config.out.join("report.html").display())?;
-        writeln!(out, "  use it     m3ret embed SRC --model {} --out vectors.npy", model.display())?;
+        writeln!(screen, "  model      {}", model.display())?;
+        writeln!(screen, "  report     {}", out.join("report.html").display())?;
+        writeln!(
+            screen,
+            "  use it     m3ret embed SRC --model {} --out vectors.npy",
+            model.display()
+        )?;
     }
     Ok(Outcome::AllGood)
 }

@@ -174,6 +174,50 @@ mod tests {
         }
     }
 
+    /// Lists the keys of a table in full.
+    fn keys(prefix: &str, table: &Table) -> Vec<String> {
+        let mut keys_of_all = Vec::new();
+        for (key, value) in table {
+            match value {
+                Value::Table(below) => keys_of_all.extend(keys(&format!("{prefix}{key}."), below)),
+                _ => keys_of_all.push(format!("{prefix}{key}")),
+            }
+        }
+        keys_of_all
+    }
+
+    #[test]
+    fn the_document_has_every_setting_and_no_other() {
+        let everything = [
+            "init=/w",
+            "model.preset=tiny",
+            "model.patch=[4, 16, 16]",
+            "model.embed_dim=192",
+            "model.depth=12",
+            "model.num_heads=3",
+            "model.mlp_hidden=768",
+            "model.num_registers=0",
+            "model.ref_grid=[16, 14, 14]",
+            "model.embedding=cls",
+            "images.cache=/c",
+            "mae.decoder_hidden=768",
+            "optimizer.base_lr=1",
+            "optimizer.min_lr=0",
+            "optimizer.weight_decay=[0, 0]",
+            "optimizer.betas=[0.9, 0.9]",
+        ];
+        let config = load(SHORT, &everything).unwrap();
+        let table: Table = config.to_toml().unwrap().parse().unwrap();
+        let mut wanted = keys("", &table);
+        wanted.sort_unstable();
+        let text = include_str!("../../../../docs/pretraining.md");
+        let (_, settings) = text.split_once("## Settings").unwrap();
+        let rows = settings.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let mut found: Vec<String> = rows.map(|(key, _)| key.to_owned()).collect();
+        found.sort_unstable();
+        assert_eq!(found, wanted);
+    }
+
     #[test]
     fn what_is_written_out_is_read_back_the_same() {
         let config = load(SHORT, &["init=/w", "optimizer.base_lr=0.001"]).unwrap();
