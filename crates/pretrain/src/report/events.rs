@@ -283,19 +283,10 @@ mod tests {
             }
         }
         if let Some(found) = as_tensorboard_reads(folder.path()) {
-            let loss = [
-                [0.0, 1.0],
-                [1.0, 1.0],
-                [2.0, 2.0],
-                [3.0, 2.0],
-                [4.0, 2.0],
-                [5.0, 2.0],
-            ];
+            let loss = [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0), (5, 2.0)];
             assert_eq!(found["loss"], serde_json::json!(loss));
-            assert_eq!(
-                found["knn_teacher/hit_at_1"],
-                serde_json::json!([[5.0, 0.75]])
-            );
+            let hit_at_1 = serde_json::json!([(5, 0.75)]);
+            assert_eq!(found["knn_teacher/hit_at_1"], hit_at_1);
             assert_eq!(found["epoch"].as_array().unwrap().len(), 6);
         }
     }
