@@ -15,6 +15,8 @@ const SIDE: f64 = 1000.0;
 const MAX_DOTS: usize = 48;
 /// What is larger is drawn as this: sums of two stay finite.
 const LARGEST: f64 = 1e30;
+/// Shares below this are drawn as small.
+const SMALL_SHARE: f64 = 0.05;
 /// From this ratio of the highest to the middle value on, an axis may be logarithmic.
 const LOG_RATIO: f64 = 20.0;
 
@@ -190,6 +192,9 @@ impl Chart<'_> {
         if matches!(self.axis, Axis::FromZero | Axis::Percent) {
             low = low.min(0.0);
             high = high.max(0.0);
+        }
+        if self.axis == Axis::Percent {
+            high = high.max(SMALL_SHARE);
         }
         Scale::linear(low, high, self.axis == Axis::Percent)
     }
@@ -419,6 +424,15 @@ mod tests {
         assert!(!chart(&[1.0, 1.1, 0.9, 5.0, 1.0], Axis::MaybeLog).contains(log));
         assert!(!chart(&[1.0, 0.0, 0.9, 500.0, 1.0], Axis::MaybeLog).contains(log));
         assert!(!chart(&[1.0, 1.1, 0.9, 500.0, 1.0], Axis::Values).contains(log));
+    }
+
+    #[test]
+    fn a_small_share_looks_small() {
+        let html = chart(&[1e-6, 4e-6], Axis::Percent);
+        assert!(
+            html.contains(">5 %<") && html.contains("<b>0.0 %</b>"),
+            "{html}"
+        );
     }
 
     #[test]
