@@ -515,3 +515,18 @@ fn layer_norm_equals_its_definition() {
         }
     }
 }
+
+#[test]
+fn an_f32_layer_unpacks_to_the_bits_it_was_packed_from() {
+    for (n_outputs, n_inputs) in [(1, 1), (NR, 5), (NR + 1, 7), (3 * NR - 1, 64)] {
+        let mut noise = Noise(n_outputs as u64);
+        let weight = noise.values(n_outputs * n_inputs);
+        let bias = noise.values(n_outputs);
+        for bias in [None, Some(&bias[..])] {
+            let linear = Linear::pack(Precision::F32, &weight, [n_outputs, n_inputs], bias);
+            let zeros = vec![0.0; n_outputs];
+            let bias = bias.unwrap_or(&zeros).to_vec();
+            assert_eq!(linear.unpack(), (weight.clone(), bias));
+        }
+    }
+}

@@ -31,7 +31,16 @@ impl Config {
             let known = "tiny, small, base or large";
             return Err(Error::config("model.preset", known, preset));
         }
+        if self.awaits_init() {
+            return Ok(());
+        }
         Ok(self.model_config().validate()?)
+    }
+
+    /// Returns whether the folder of `init` still decides sizes: what depends on them is checked once it
+    /// has been read and they are filled in.
+    fn awaits_init(&self) -> bool {
+        self.init.is_some() && (self.model.patch.is_none() || self.model.embed_dim.is_none())
     }
 
     fn rules_of_images(&self) -> Vec<Rule> {
@@ -67,8 +76,6 @@ impl Config {
 
     fn rules_of_views(&self) -> Vec<Rule> {
         let views = &self.views;
-        let [pd, ph, pw] = self.model_config().vit.patch.map(|side| side.max(1));
-        let whole = |n: usize, part: usize| n > 0 && n <= MOST && n.is_multiple_of(part);
         let chances = [
             ("views.flip", views.flip),
             ("views.jitter", views.jitter),
@@ -91,16 +98,6 @@ impl Config {
             ("views.blur_sigma", views.blur_sigma, 16.0),
             ("views.noise_sigma", views.noise_sigma, 1.0),
         ];
-        let sides = [
-            ("views.side", views.side, ph, pw),
-            ("views.local_side", views.local_side, ph, pw),
-            ("views.depth", views.depth, pd, pd),
-            ("views.local_depth", views.local_depth, pd, pd),
-        ];
-        let sides = sides.into_iter().map(|(setting, n, a, b)| {
-            let holds = whole(n, a) && whole(n, b);
-            (holds, setting, "a multiple of the patch", n.to_string())
-        });
         let chances = chances.into_iter().map(|(setting, value)| {
             let holds = (0.0..=1.0).contains(&value);
             (holds, setting, "a number from 0 to 1", value.to_string())
@@ -117,6 +114,7 @@ impl Config {
             let expected = "[low, high] with 0 <= low <= high";
             (holds, setting, expected, format!("{interval:?}"))
         });
+        let sides = self.rules_of_sides().into_iter();
         let mut rules: Vec<Rule> = sides.chain(chances).chain(shares).chain(widths).collect();
         let n_local = views.n_local;
         rules.push((
@@ -126,6 +124,35 @@ impl Config {
             n_local.to_string(),
         ));
         rules
+    }
+
+    /// Views divide into patches; small ones only where there are some.
+    fn rules_of_sides(&self) -> Vec<Rule> {
+        let views = &self.views;
+        let patch = if self.awaits_init() {
+            [1; 3]
+        } else {
+            self.model_config().vit.patch.map(|side| side.max(1))
+        };
+        let [pd, ph, pw] = patch;
+        let large = [
+            ("views.side", views.side, ph, pw),
+            ("views.depth", views.depth, pd, pd),
+        ];
+        let small = [
+            ("views.local_side", views.local_side, ph, pw),
+            ("views.local_depth", views.local_depth, pd, pd),
+        ];
+        let has_small = self.method == Method::SimDino && views.n_local > 0;
+        let sides = large
+            .into_iter()
+            .chain(small.into_iter().filter(|_| has_small));
+        let rules = sides.map(|(setting, n, a, b)| {
+            let holds = (1..=MOST).contains(&n) && n.is_multiple_of(a) && n.is_multiple_of(b);
+            let found = format!("{n}, with patches of {patch:?}");
+            (holds, setting, "a multiple of the patch", found)
+        });
+        rules.collect()
     }
 
     fn rules_of_methods(&self) -> Vec<Rule> {
@@ -235,7 +262,12 @@ impl Config {
                 train.steps.max(train.epochs).to_string(),
             ),
             count(train.batch, "train.batch", "1 to 65536", 65_536),
-            count(train.micro_tokens, "train.micro_tokens", "1 or more", 1 << 30),
+            count(
+                train.micro_tokens,
+                "train.micro_tokens",
+                "1 or more",
+                1 << 30,
+            ),
             (
                 (0.0..1.0).contains(&train.drop_path),
                 "train.drop_path",
@@ -370,5 +402,24 @@ mod tests {
             let message = refused(change);
             assert!(message.contains(wanted), "{change}: {message}");
         }
+    }
+    #[test]
+    fn what_depends_on_the_folder_of_init_is_checked_once_it_has_been_read() {
+        let text = "out = 'run'\nmanifests = ['a.csv']\nmethod = 'sim_dino'\ninit = 'dinov2'\n\
+                    [views]\nlocal_side = 98\n[model]\nside = 238\n";
+        let mut config = Config::from_toml(text, Path::new(""), &[]).unwrap();
+        // As the folder fills them in.
+        (config.model.patch, config.model.embed_dim) = (Some([4, 14, 14]), Some(384));
+        config.validate().unwrap();
+        config.views.local_side = 96;
+        let text = config.validate().unwrap_err().to_string();
+        assert!(text.contains("views.local_side"), "{text}");
+        assert!(
+            text.contains("found 96, with patches of [4, 14, 14]"),
+            "{text}"
+        );
+        // MAE has no small views.
+        config.method = crate::config::Method::Mae;
+        config.validate().unwrap();
     }
 }

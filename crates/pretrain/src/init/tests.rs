@@ -212,44 +212,36 @@ fn golden_c08_settings_that_contradict_the_folder_are_refused_by_name() {
     let (path, _copy) = model_folder("dinov2_registers");
     let plain = plain_weights(&path).unwrap();
     let [_, ph, pw] = plain.patch;
-    let cases = [
+    let sizes = [
+        ("embed_dim", plain.embed_dim),
+        ("depth", plain.depth),
+        ("num_heads", plain.num_heads),
+        ("mlp_hidden", plain.mlp_hidden),
+        ("num_registers", plain.num_registers),
+    ];
+    let sizes = sizes.map(|(size, has)| (format!("{size} = {}", has + 2), size, has.to_string()));
+    let others = [
         (
-            "embed_dim = 96",
-            "model.embed_dim",
-            plain.embed_dim.to_string(),
-        ),
-        ("depth = 7", "model.depth", plain.depth.to_string()),
-        (
-            "num_heads = 1",
-            "model.num_heads",
-            plain.num_heads.to_string(),
-        ),
-        (
-            "mlp_hidden = 9",
-            "model.mlp_hidden",
-            plain.mlp_hidden.to_string(),
-        ),
-        (
-            "num_registers = 0",
-            "model.num_registers",
-            plain.num_registers.to_string(),
-        ),
-        (
-            "patch = [4, 29, 29]",
-            "model.patch",
+            format!("patch = [4, {}, {pw}]", ph + 1),
+            "patch",
             format!("[any depth, {ph}, {pw}]"),
         ),
         (
-            "preset = 'base'",
-            "model.preset",
+            "preset = 'base'".to_owned(),
+            "preset",
             plain.embed_dim.to_string(),
         ),
-        ("preset = 'huge'", "model.preset", "tiny, small".to_owned()),
+        (
+            "preset = 'huge'".to_owned(),
+            "preset",
+            "tiny, small".to_owned(),
+        ),
     ];
-    for (settings, setting, has) in cases {
-        let text = open(&config(&path, settings)).unwrap_err().to_string();
+    for (settings, setting, has) in sizes.into_iter().chain(others) {
+        let text = open(&config(&path, &settings)).unwrap_err().to_string();
         let (_, asked) = settings.split_once(" = ").unwrap();
-        let words = [setting, &has, asked.trim_matches('\'')];
+        let setting = format!("setting model.{setting}: ");
+        let words = [&setting, &has, asked.trim_matches('\'')];
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     }
     let agreeing = format!(
