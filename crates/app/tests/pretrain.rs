@@ -100,15 +100,27 @@ fn a_killed_run_goes_on_to_the_same_losses() {
         let wanted = log(root, "whole");
         assert_eq!(wanted.len(), 24 + 4);
 
-        let words = ["pretrain", "config.toml", "--set", &set, "--set", "out=killed"];
+        let words = [
+            "pretrain",
+            "config.toml",
+            "--set",
+            &set,
+            "--set",
+            "out=killed",
+        ];
         for (killed_at, goes_on) in [(6, false), (13, true), (21, true)] {
             let mut command = m3ret(root, &words);
             if goes_on {
                 command.arg("--resume");
             }
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             let begun = Instant::now();
-            let reached = |log: &[(u64, Value, Value)]| log.iter().any(|(step, ..)| *step >= killed_at);
+            let reached =
+                |log: &[(u64, Value, Value)]| log.iter().any(|(step, ..)| *step >= killed_at);
             while !reached(&log(root, "killed")) && begun.elapsed() < Duration::from_secs(60) {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -120,7 +132,8 @@ fn a_killed_run_goes_on_to_the_same_losses() {
         let (code, _, errors) = run(root, &last);
         assert_eq!(code, 0, "{errors}");
         assert_eq!(log(root, "killed"), wanted, "{method}");
-        let weights = |out: &str| std::fs::read(root.join(out).join("model/model.safetensors")).unwrap();
+        let weights =
+            |out: &str| std::fs::read(root.join(out).join("model/model.safetensors")).unwrap();
         assert_eq!(weights("killed"), weights("whole"), "{method}");
     }
 }
@@ -129,7 +142,13 @@ fn a_killed_run_goes_on_to_the_same_losses() {
 fn an_interrupted_run_saves_what_it_has() {
     let folder = archive();
     let root = folder.path();
-    let words = ["pretrain", "config.toml", "--set", "train.steps=5000", "--json"];
+    let words = [
+        "pretrain",
+        "config.toml",
+        "--set",
+        "train.steps=5000",
+        "--json",
+    ];
     let child = m3ret(root, &words)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -140,12 +159,18 @@ fn an_interrupted_run_saves_what_it_has() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let pid = child.id().to_string();
-    std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{errors}");
     assert!(errors.contains("--resume goes on from there"), "{errors}");
-    let n_done = log(root, "whole").iter().filter(|(_, loss, _)| !loss.is_null()).count();
+    let n_done = log(root, "whole")
+        .iter()
+        .filter(|(_, loss, _)| !loss.is_null())
+        .count();
     let checkpoint = format!("whole/checkpoints/step-{n_done:09}/state.json");
     assert!(root.join(checkpoint).exists());
 }
@@ -154,10 +179,26 @@ fn an_interrupted_run_saves_what_it_has() {
 fn a_trained_model_is_taken_by_embed_at_once() {
     let folder = archive();
     let root = folder.path();
-    let (code, text, _) = run(root, &["pretrain", "config.toml", "--json", "--set", "train.steps=3"]);
+    let (code, text, _) = run(
+        root,
+        &[
+            "pretrain",
+            "config.toml",
+            "--json",
+            "--set",
+            "train.steps=3",
+        ],
+    );
     assert_eq!(code, 0);
     assert_eq!(json_lines(&text).len(), 3 + 2);
-    let words = ["embed", "manifest.csv", "--model", "whole/model", "--out", "v.npy"];
+    let words = [
+        "embed",
+        "manifest.csv",
+        "--model",
+        "whole/model",
+        "--out",
+        "v.npy",
+    ];
     let (code, text, errors) = run(root, &words);
     assert_eq!(code, 0, "{errors}");
     assert!(text.contains("10 vectors of 96 numbers"), "{text}");
@@ -168,10 +209,24 @@ fn wrong_settings_are_told_before_anything_is_written() {
     let folder = archive();
     let root = folder.path();
     for (words, part) in [
-        (&["--set", "train.batch=0"][..], "setting train.batch: expected 1 to 65536, found 0"),
+        (
+            &["--set", "train.batch=0"][..],
+            "setting train.batch: expected 1 to 65536, found 0",
+        ),
         (&["--set", "train.bacth=1"], "unknown field `bacth`"),
-        (&["--set", "manifests=[\"none.csv\"]"], "opening the manifest"),
-        (&["--set", "images.split=nothing", "--set", "train.device=cuda"], "--features cuda"),
+        (
+            &["--set", "manifests=[\"none.csv\"]"],
+            "opening the manifest",
+        ),
+        (
+            &[
+                "--set",
+                "images.split=nothing",
+                "--set",
+                "train.device=cuda",
+            ],
+            "--features cuda",
+        ),
         (&["--resume"], "no run to go on with"),
     ] {
         let all = [&["pretrain", "config.toml"], words].concat();

@@ -17,9 +17,19 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [preset, depth, batch, rounds, precision, n_threads, device @ ..] = arguments.as_slice()
+    let [
+        preset,
+        depth,
+        batch,
+        rounds,
+        precision,
+        n_threads,
+        device @ ..,
+    ] = arguments.as_slice()
     else {
-        return Err("usage: train_bench PRESET DEPTH BATCH ROUNDS|- PRECISION THREADS [DEVICE]".into());
+        return Err(
+            "usage: train_bench PRESET DEPTH BATCH ROUNDS|- PRECISION THREADS [DEVICE]".into(),
+        );
     };
     let n_threads = n_threads.parse()?;
     rayon::ThreadPoolBuilder::new()

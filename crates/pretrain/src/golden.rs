@@ -605,6 +605,7 @@ fn optimised(case: &Case, student: SimDino<Flex>, teacher: SimDino<Flex>, gradie
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one case, step by step")]
 fn golden_c06_adamw() {
     let case = Case::open("c06_adamw");
     let device = burn::tensor::Device::<Flex>::default();

@@ -222,8 +222,7 @@ impl<B: VitBackend> Learner<B> {
             }
             Network::SimDino { student, teacher } => {
                 let copies = (self.copies(student), self.copies(teacher));
-                let (terms, gradients) =
-                    simdino_step((&copies.0, &copies.1), samples, plan, step)?;
+                let (terms, gradients) = simdino_step((&copies.0, &copies.1), samples, plan, step)?;
                 Ok(Slope {
                     loss: terms.total,
                     terms: Terms::SimDino(Box::new(terms)),
@@ -315,9 +314,9 @@ impl<B: VitBackend> Learner<B> {
                 (MOMENTS[0], first),
                 (MOMENTS[1], second),
             ];
-            let place = places.into_iter().find_map(|(prefix, place)| {
-                Some((place, name.strip_prefix(prefix)?.to_owned()))
-            });
+            let place = places
+                .into_iter()
+                .find_map(|(prefix, place)| Some((place, name.strip_prefix(prefix)?.to_owned())));
             let (place, short) = place.ok_or_else(|| format!("{name} is no part of a run"))?;
             place.insert(short, weight);
         }

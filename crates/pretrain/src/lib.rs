@@ -7,9 +7,9 @@ mod checkpoint;
 pub mod config;
 pub mod dataset;
 mod error;
+mod files;
 #[cfg(test)]
 mod golden;
-mod files;
 mod init;
 mod learner;
 mod mae;

@@ -168,14 +168,13 @@ impl<B: VitBackend> Mae<B> {
         (running, all): (&MaeRunning, bool),
     ) -> Tensor<B, 2> {
         let latent = self.encoder.forward(shown, config, None, &running.encoder);
-        self.decode(latent, shown.grid, masks, config, (running, all))
+        self.decode(latent, (shown.grid, masks), config, (running, all))
     }
 
     fn decode(
         &self,
         latent: Tensor<B, 3>,
-        grid: [usize; 3],
-        masks: &[Mask],
+        (grid, masks): ([usize; 3], &[Mask]),
         config: &VitConfig,
         (running, all): (&MaeRunning, bool),
     ) -> Tensor<B, 2> {

@@ -40,9 +40,9 @@ impl PlainStep {
     pub fn ready(&self) -> Result<Box<dyn FnMut() -> f64>> {
         self.vit.validate()?;
         match self.device {
-            Device::Cpu => self.on::<Flex>(Default::default()),
+            Device::Cpu => self.on::<Flex>(&Default::default()),
             #[cfg(feature = "cuda")]
-            Device::Cuda => self.on::<burn::backend::Cuda>(Default::default()),
+            Device::Cuda => self.on::<burn::backend::Cuda>(&Default::default()),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda => Err(Error::config(
                 "device",
@@ -52,14 +52,14 @@ impl PlainStep {
         }
     }
 
-    fn on<B: VitBackend>(&self, device: B::Device) -> Result<Box<dyn FnMut() -> f64>> {
+    fn on<B: VitBackend>(&self, device: &B::Device) -> Result<Box<dyn FnMut() -> f64>> {
         let shape = [3, self.depth, self.side, self.side];
         let n_values: usize = shape.iter().product();
         #[allow(clippy::cast_precision_loss, reason = "below 101")]
         let values = (0..n_values).map(|i| (i * 37 % 101) as f32 / 100.0);
         let image = Input::new(values.collect(), shape)?;
         m3ret_encoder::grid_of(shape, self.vit.patch)?;
-        let mut vit = Vit::<B>::new(&self.vit, &mut Initial::new(0, &device));
+        let mut vit = Vit::<B>::new(&self.vit, &mut Initial::new(0, device));
         let mut adam = AdamW::new();
         let running = Running {
             precision: self.precision,

@@ -50,7 +50,9 @@ pub(crate) fn knn(items: &[Labelled]) -> Option<Knn> {
             }
         }
         n_queries += 1;
-        hits += f64::from(u8::from(nearest.first().is_some_and(|&(_, relevant)| relevant)));
+        hits += f64::from(u8::from(
+            nearest.first().is_some_and(|&(_, relevant)| relevant),
+        ));
         let n_found = nearest.iter().filter(|&&(_, relevant)| relevant).count();
         precision += n_found as f64 / 5.0;
         chance += n_relevant as f64 / n_others as f64;
@@ -160,9 +162,9 @@ impl Alarm {
             return None;
         }
         let share = (terms.coding_rate - collapsed) / (bound - collapsed);
-        let smoothed = self.smoothed.map_or(share, |before| {
-            before + (share - before) / SMOOTHING
-        });
+        let smoothed = self
+            .smoothed
+            .map_or(share, |before| before + (share - before) / SMOOTHING);
         self.smoothed = Some(smoothed);
         self.most = self.most.max(smoothed);
         (is_warm && smoothed < least_share * self.most).then(|| {
@@ -213,7 +215,10 @@ mod tests {
     #[test]
     fn without_relevant_items_there_is_no_number() {
         assert_eq!(knn(&[]), None);
-        assert_eq!(knn(&[item([1.0, 0.0], Some(1), 1), item([1.0, 0.0], Some(2), 2)]), None);
+        assert_eq!(
+            knn(&[item([1.0, 0.0], Some(1), 1), item([1.0, 0.0], Some(2), 2)]),
+            None
+        );
     }
 
     #[test]
@@ -223,7 +228,10 @@ mod tests {
             rows[i * 6 + i] = 1.0;
         }
         assert!((effective_rank(&rows, 6) - 4.0).abs() < 1e-9);
-        assert!((effective_rank(&rows, 4) - 4.0).abs() < 1.0, "tall matrices too");
+        assert!(
+            (effective_rank(&rows, 4) - 4.0).abs() < 1.0,
+            "tall matrices too"
+        );
         let equal = [0.6, 0.8].repeat(5);
         assert!((effective_rank(&equal, 2) - 1.0).abs() < 1e-6);
     }

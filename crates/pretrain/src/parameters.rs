@@ -19,11 +19,14 @@ pub(crate) type Weights = BTreeMap<String, Weight>;
 /// Gradients or moments by name, flattened to one axis.
 pub(crate) type Flat<B> = BTreeMap<String, Tensor<B, 1>>;
 
+/// Sees the name, shape and flattened value of a parameter.
+type See<'a, B> = dyn FnMut(&str, &[usize], Tensor<B, 1>) + 'a;
+
+/// Makes a new value from the name, shape and flattened value of a parameter.
+type Change<'a, B> = dyn FnMut(&str, &[usize], Tensor<B, 1>) -> Tensor<B, 1> + 'a;
+
 /// Calls `see` with the name, shape and flattened value of each parameter.
-pub(crate) fn visit<B: Backend, M: Module<B>>(
-    module: &M,
-    see: &mut dyn FnMut(&str, &[usize], Tensor<B, 1>),
-) {
+pub(crate) fn visit<B: Backend, M: Module<B>>(module: &M, see: &mut See<'_, B>) {
     module.visit(&mut Seeing {
         path: Vec::new(),
         see,
@@ -31,10 +34,7 @@ pub(crate) fn visit<B: Backend, M: Module<B>>(
 }
 
 /// Replaces each parameter by what `change` makes of it.
-pub(crate) fn map<B: Backend, M: Module<B>>(
-    module: M,
-    change: &mut dyn FnMut(&str, &[usize], Tensor<B, 1>) -> Tensor<B, 1>,
-) -> M {
+pub(crate) fn map<B: Backend, M: Module<B>>(module: M, change: &mut Change<'_, B>) -> M {
     module.map(&mut Changing {
         path: Vec::new(),
         change,
@@ -159,12 +159,12 @@ pub(crate) fn add<B: Backend>(sum: &mut Flat<B>, part: Flat<B>) {
     }
 }
 
-struct Seeing<'a, B: Backend> {
+struct Seeing<'a, 'b, B: Backend> {
     path: Vec<String>,
-    see: &'a mut dyn FnMut(&str, &[usize], Tensor<B, 1>),
+    see: &'a mut See<'b, B>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Seeing<'_, B> {
+impl<B: Backend> ModuleVisitor<B> for Seeing<'_, '_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let value = param.val();
         let shape = value.dims();
@@ -180,12 +180,12 @@ impl<B: Backend> ModuleVisitor<B> for Seeing<'_, B> {
     }
 }
 
-struct Changing<'a, B: Backend> {
+struct Changing<'a, 'b, B: Backend> {
     path: Vec<String>,
-    change: &'a mut dyn FnMut(&str, &[usize], Tensor<B, 1>) -> Tensor<B, 1>,
+    change: &'a mut Change<'b, B>,
 }
 
-impl<B: Backend> ModuleMapper<B> for Changing<'_, B> {
+impl<B: Backend> ModuleMapper<B> for Changing<'_, '_, B> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let name = name_of(&self.path);
         let (id, value, mapper) = param.consume();

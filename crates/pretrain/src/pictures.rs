@@ -34,9 +34,12 @@ pub(crate) fn pictures<B: VitBackend>(
     for (dims, title) in [("2d", "An image"), ("3d", "A volume"), ("video", "A clip")] {
         let candidates = items.validation().chain(items.train());
         let of_kind = candidates.filter(|&item| items.cell(item, "dims") == dims);
-        let read = of_kind
-            .take(TRIED)
-            .find_map(|item| Some((item, items.prepared(item, &input, config.images.allow_mr).ok()?)));
+        let read = of_kind.take(TRIED).find_map(|item| {
+            Some((
+                item,
+                items.prepared(item, &input, config.images.allow_mr).ok()?,
+            ))
+        });
         if let Some((item, original)) = read {
             let title = format!("{title} ({})", items.name(item));
             pictures.push(picture(mae, plan, title, original)?);

@@ -83,6 +83,13 @@ impl State {
     }
 }
 
+/// The newest checkpoint that is whole, and what is wrong with newer ones.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    pub(crate) checkpoint: Option<(State, Weights)>,
+    pub(crate) complaints: Vec<String>,
+}
+
 /// The folder of a run that nobody else writes to.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
@@ -220,12 +227,17 @@ impl RunFolder {
     ///
     /// # Errors
     /// `Io` if the folder cannot be listed; `Run` if there are checkpoints and none is whole.
-    pub(crate) fn newest(&self) -> Result<(Option<(State, Weights)>, Vec<String>)> {
+    pub(crate) fn newest(&self) -> Result<Newest> {
         let mut complaints = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             let folder = self.out.join(CHECKPOINTS).join(format!("{STEP}{step:09}"));
             match read_checkpoint(&folder) {
-                Ok(found) => return Ok((Some(found), complaints)),
+                Ok(checkpoint) => {
+                    return Ok(Newest {
+                        checkpoint: Some(checkpoint),
+                        complaints,
+                    });
+                }
                 Err(error) => complaints.push(error.to_string()),
             }
         }
@@ -234,7 +246,7 @@ impl RunFolder {
                 &self.out,
                 format!("no checkpoint is whole; the newest: {complaint}"),
             )),
-            None => Ok((None, complaints)),
+            None => Ok(Newest::default()),
         }
     }
 }

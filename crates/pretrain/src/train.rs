@@ -144,24 +144,18 @@ impl<'a, B: VitBackend> Run<'a, B> {
         };
         let mut learner = Learner::new(&config, lengths, devices, weights)?;
         let mut state = State::new(items.fingerprint());
-        let (saved, complaints) = folder.newest()?;
-        if let Some((found, tensors)) = saved {
-            if found.items != state.items {
-                return Err(Error::run(
-                    &config.out,
-                    "the manifests list other items than when this run began; put them back, or \
-                     start another run",
-                ));
-            }
-            learner
-                .restore(tensors, found.n_optimised)
-                .map_err(|message| Error::run(&config.out, message))?;
-            state = found;
+        let newest = folder.newest()?;
+        if let Some(checkpoint) = newest.checkpoint {
+            go_on(&mut learner, &mut state, checkpoint, &config)?;
         }
         let log = Log::open(&folder.path("log.jsonl"), state.next_step)?;
         let complaints = match log.n_unreadable() {
-            0 => complaints,
-            n => [complaints, vec![format!("{n} lines of the log hold no entry")]].concat(),
+            0 => newest.complaints,
+            n => [
+                newest.complaints,
+                vec![format!("{n} lines of the log hold no entry")],
+            ]
+            .concat(),
         };
         let seconds = watcher.now().as_secs_f64();
         let events = Events::begin(&folder.path("events"), seconds, state.next_step)?;
@@ -351,7 +345,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
     fn tell(&mut self, entry: Entry) -> Result<()> {
         if self.is_logged(entry.step) {
             self.log.append(&entry)?;
-            self.events.append(self.watcher.now().as_secs_f64(), &entry)?;
+            self.events
+                .append(self.watcher.now().as_secs_f64(), &entry)?;
         }
         self.watcher.entry(&entry);
         self.last = entry;
@@ -370,7 +365,9 @@ impl<'a, B: VitBackend> Run<'a, B> {
             epoch: self.sampler.epoch_at(step),
             ..Entry::default()
         };
-        let (student, teacher) = self.validation.look(&self.items, &self.config, &self.learner)?;
+        let (student, teacher) = self
+            .validation
+            .look(&self.items, &self.config, &self.learner)?;
         entry.knn_student = student;
         entry.knn_teacher = teacher;
         if let Some(found) = teacher.or(student) {
@@ -388,7 +385,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
             }
         }
         self.log.append(&entry)?;
-        self.events.append(self.watcher.now().as_secs_f64(), &entry)?;
+        self.events
+            .append(self.watcher.now().as_secs_f64(), &entry)?;
         self.watcher.entry(&entry);
         Ok(())
     }
@@ -462,6 +460,27 @@ impl<'a, B: VitBackend> Run<'a, B> {
             last: self.last,
         }
     }
+}
+
+/// Takes up a run where a checkpoint left it.
+fn go_on<B: VitBackend>(
+    learner: &mut Learner<B>,
+    state: &mut State,
+    (found, tensors): (State, Weights),
+    config: &Config,
+) -> Result<()> {
+    if found.items != state.items {
+        return Err(Error::run(
+            &config.out,
+            "the manifests list other items than when this run began; put them back, or start another \
+             run",
+        ));
+    }
+    learner
+        .restore(tensors, found.n_optimised)
+        .map_err(|message| Error::run(&config.out, message))?;
+    *state = found;
+    Ok(())
 }
 
 fn lengths(config: &Config, sampler: &Sampler) -> Lengths {

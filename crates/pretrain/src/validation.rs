@@ -37,7 +37,7 @@ impl Validation {
         let most = config.monitor.knn_items.min(chosen.len());
         let mut rng = generator("validation items", &[config.seed]);
         for i in 0..most {
-            let other = i + rand::Rng::next_u64(&mut rng) as usize % (chosen.len() - i);
+            let other = i + rand::Rng::next_u32(&mut rng) as usize % (chosen.len() - i);
             chosen.swap(i, other);
         }
         chosen.truncate(most);
@@ -48,7 +48,8 @@ impl Validation {
             let n_labels = u32::try_from(labels.len()).unwrap_or(u32::MAX);
             Place {
                 item,
-                label: (!cell.is_empty()).then(|| *labels.entry(cell.to_owned()).or_insert(n_labels)),
+                label: (!cell.is_empty())
+                    .then(|| *labels.entry(cell.to_owned()).or_insert(n_labels)),
                 patient: items.patient(item),
             }
         });
@@ -77,7 +78,11 @@ impl Validation {
         for places in self.places.chunks(CHUNK) {
             let read: Vec<Option<Input>> = places
                 .par_iter()
-                .map(|place| items.prepared(place.item, &model.input, config.images.allow_mr).ok())
+                .map(|place| {
+                    items
+                        .prepared(place.item, &model.input, config.images.allow_mr)
+                        .ok()
+                })
                 .collect();
             let (places, inputs): (Vec<&Place>, Vec<&Input>) = places
                 .iter()

@@ -47,7 +47,10 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     };
     if !arguments.json {
         // Without the detours of a path that is relative to the config.
-        let out = config.out.canonicalize().unwrap_or_else(|_| config.out.clone());
+        let out = config
+            .out
+            .canonicalize()
+            .unwrap_or_else(|_| config.out.clone());
         let model = out.join(model.file_name().unwrap_or_default());
         let mut screen = io::stdout().lock();
         writeln!(screen, "Trained for {} steps", outcome.next_step)?;
@@ -110,16 +113,22 @@ impl Teller {
 
     /// Without a bar, says how it goes now and then.
     fn now_and_then(&mut self, entry: &Entry) {
-        let is_due = self.last_told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        let is_due = self
+            .last_told
+            .is_none_or(|told| told.elapsed() >= TELL_EVERY);
         if !self.bar.is_hidden() || !is_due {
             return;
         }
         self.last_told = Some(Instant::now());
         let n_steps = self.n_steps;
-        let loss = entry.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+        let loss = entry
+            .loss
+            .map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
         let rate = entry.items_per_second.unwrap_or_default();
         let step = entry.step + 1;
-        self.says(&format!("step {step} of {n_steps}: loss {loss}, {rate:.1} items/s"));
+        self.says(&format!(
+            "step {step} of {n_steps}: loss {loss}, {rate:.1} items/s"
+        ));
     }
 }
 
@@ -156,8 +165,12 @@ impl Watcher for Teller {
             return;
         }
         self.bar.set_position(entry.step + 1);
-        let loss = entry.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}"));
-        let rate = entry.items_per_second.map_or_else(String::new, |rate| format!(", {rate:.1} items/s"));
+        let loss = entry
+            .loss
+            .map_or_else(String::new, |loss| format!("loss {loss:.4}"));
+        let rate = entry
+            .items_per_second
+            .map_or_else(String::new, |rate| format!(", {rate:.1} items/s"));
         self.bar.set_message(loss + &rate);
         if !self.is_json {
             self.now_and_then(entry);

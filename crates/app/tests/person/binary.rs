@@ -43,7 +43,10 @@ pub(crate) fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
 }
 
 /// Lists what a folder holds, in order.
-#[allow(dead_code, reason = "not every test that shares this file lists folders")]
+#[allow(
+    dead_code,
+    reason = "not every test that shares this file lists folders"
+)]
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries

@@ -68,11 +68,7 @@ pub fn gelu<const FMA: bool>(x: f32) -> f32 {
 pub fn gelu_and_slope<const FMA: bool>(x: f32) -> (f32, f32) {
     /// 1 / sqrt(2 pi)
     const DENSITY: f32 = 0.398_942_3;
-    let below = if x < -PHI_LIMIT {
-        0.0
-    } else {
-        phi::<FMA>(x)
-    };
+    let below = if x < -PHI_LIMIT { 0.0 } else { phi::<FMA>(x) };
     let density = DENSITY * exp2::<FMA>(-0.5 * std::f32::consts::LOG2_E * x * x);
     (x * below, fma::<FMA>(x, density, below))
 }

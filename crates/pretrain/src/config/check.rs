@@ -155,6 +155,7 @@ impl Config {
         rules.collect()
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table, one row a setting")]
     fn rules_of_methods(&self) -> Vec<Rule> {
         let (mae, simdino) = (&self.mae, &self.simdino);
         let ratio = |ratio: f64| 0.0 < ratio && ratio < 1.0;
@@ -243,6 +244,7 @@ impl Config {
         ]
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table, one row a setting")]
     fn rules_of_training(&self) -> Vec<Rule> {
         let (train, optimizer) = (&self.train, &self.optimizer);
         let positive = |value: f64| value >= 0.0 && value.is_finite();

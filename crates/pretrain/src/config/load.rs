@@ -143,6 +143,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp, reason = "written and read back")]
     fn changes_reach_every_depth_and_need_no_quotes() {
         let changes = [
             "method=sim_dino",
@@ -212,7 +213,9 @@ mod tests {
         wanted.sort_unstable();
         let text = include_str!("../../../../docs/pretraining.md");
         let (_, settings) = text.split_once("## Settings").unwrap();
-        let rows = settings.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let rows = settings
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
         let mut found: Vec<String> = rows.map(|(key, _)| key.to_owned()).collect();
         found.sort_unstable();
         assert_eq!(found, wanted);

@@ -19,10 +19,15 @@ fn random<B: burn::tensor::backend::Backend, const D: usize>(shape: [usize; D]) 
 fn close<const D: usize>(found: Tensor<Flex, D>, wanted: Tensor<Flex, D>, what: &str) {
     assert_eq!(found.dims(), wanted.dims(), "{what}");
     let (found, wanted) = (numbers(found), numbers(wanted));
-    let largest = wanted.iter().fold(1e-3_f32, |most, value| most.max(value.abs()));
+    let largest = wanted
+        .iter()
+        .fold(1e-3_f32, |most, value| most.max(value.abs()));
     for (found, wanted) in found.iter().zip(&wanted) {
         let difference = (found - wanted).abs();
-        assert!(difference <= 2e-5 * largest, "{what}: {found}, wanted {wanted}");
+        assert!(
+            difference <= 2e-5 * largest,
+            "{what}: {found}, wanted {wanted}"
+        );
     }
 }
 
@@ -44,7 +49,8 @@ fn fused_loops_agree_with_compositions() {
             plain::layer_norm(x.clone(), affine.clone()),
             "norm",
         );
-        let found = Flex::vit_layer_norm_backward(x.clone(), affine.weight.clone(), gradient.clone());
+        let found =
+            Flex::vit_layer_norm_backward(x.clone(), affine.weight.clone(), gradient.clone());
         let wanted = plain::layer_norm_backward(x.clone(), affine.weight, gradient.clone());
         close(found.0, wanted.0, "norm, input");
         close(found.1.weight, wanted.1.weight, "norm, weight");

@@ -201,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp, reason = "whole numbers, exact")]
     fn a_short_run_is_kept_to_the_step() {
         let history = filled(1000, 1);
         let bins = history.series("lr").unwrap().bins();
@@ -212,6 +213,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp, reason = "whole numbers, exact")]
     fn a_million_entries_become_a_thousand_bins_with_means_and_extremes() {
         let history = filled(1_000_000, 1);
         let lr = history.series("lr").unwrap();

@@ -133,7 +133,7 @@ impl<B: VitBackend> Pass<'_, B> {
             let item = self.samples[place.sample].item as u64;
             let key = [self.plan.seed, self.step, item, place.view as u64];
             let mut rng = generator("patch mask", &key);
-            if rng.next_u32() % 2 == 0 {
+            if rng.next_u32().is_multiple_of(2) {
                 continue;
             }
             let [low, high] = self.plan.simdino.patch_mask;

@@ -58,7 +58,11 @@ fn waves(path: &Path, shape: [usize; 4], seed: usize) {
             }
         }
     }
-    let kind = if depth == 1 { Kind::Image } else { Kind::Volume };
+    let kind = if depth == 1 {
+        Kind::Image
+    } else {
+        Kind::Volume
+    };
     let volume = Volume::new(values, shape, kind).unwrap();
     write_npy(&mut std::fs::File::create(path).unwrap(), &volume).unwrap();
 }
@@ -158,11 +162,20 @@ fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
         assert_eq!(found, wanted.losses, "{method}");
         let knn = |notes: &Notes| -> Vec<_> {
             let looks = notes.entries.iter().filter(|entry| entry.items.is_none());
-            looks.map(|entry| (entry.step, entry.knn_student, entry.knn_teacher)).collect()
+            looks
+                .map(|entry| (entry.step, entry.knn_student, entry.knn_teacher))
+                .collect()
         };
-        assert_eq!([knn(&first), knn(&second)].concat(), knn(&wanted), "{method}");
+        assert_eq!(
+            [knn(&first), knn(&second)].concat(),
+            knn(&wanted),
+            "{method}"
+        );
         let weights = |out: &Path| std::fs::read(out.join("model/model.safetensors")).unwrap();
-        assert_eq!(weights(&outcome.model.unwrap().join("..")), weights(&folder.path().join("run")));
+        assert_eq!(
+            weights(&outcome.model.unwrap().join("..")),
+            weights(&folder.path().join("run"))
+        );
     }
 }
 
@@ -173,13 +186,22 @@ fn a_finished_model_embeds_as_any_other() {
     let config = config(folder.path(), "sim_dino", &[]);
     let (_, outcome) = run(&config, Begin::Fresh);
     let model = Model::open(&outcome.model.unwrap(), &RunOptions::default()).unwrap();
-    let volume = Volume::new((0..400_u16).map(f32::from).collect(), [1, 1, 20, 20], Kind::Image);
+    let volume = Volume::new(
+        (0..400_u16).map(f32::from).collect(),
+        [1, 1, 20, 20],
+        Kind::Image,
+    );
     let prepared = model.prepare(&volume.unwrap()).unwrap();
     assert_eq!(model.embed(&[&prepared]).unwrap()[0].len(), 48);
     for name in ["report.html", "log.jsonl", "config.toml", "model/README.md"] {
-        assert!(config.out.join(name).metadata().unwrap().len() > 0, "{name}");
+        assert!(
+            config.out.join(name).metadata().unwrap().len() > 0,
+            "{name}"
+        );
     }
-    let checkpoints = std::fs::read_dir(config.out.join("checkpoints")).unwrap().count();
+    let checkpoints = std::fs::read_dir(config.out.join("checkpoints"))
+        .unwrap()
+        .count();
     assert_eq!(checkpoints, config.train.keep);
 }
 
@@ -203,14 +225,23 @@ fn a_run_goes_on_only_as_it_began() {
     archive(folder.path());
     let began = config(folder.path(), "mae", &[]);
     let told = |config: &Config, begin| {
-        train(config, begin, &mut Notes::default()).unwrap_err().to_string()
+        train(config, begin, &mut Notes::default())
+            .unwrap_err()
+            .to_string()
     };
     assert!(told(&began, Begin::Resume).contains("no run to go on with"));
     run(&began, Begin::Fresh);
     assert!(told(&began, Begin::Fresh).contains("--resume"));
-    let other = config(folder.path(), "mae", &["optimizer.base_lr=1", "monitor.log_every=2"]);
+    let other = config(
+        folder.path(),
+        "mae",
+        &["optimizer.base_lr=1", "monitor.log_every=2"],
+    );
     let message = told(&other, Begin::Resume);
-    assert!(message.contains("other settings of optimizer.base_lr;"), "{message}");
+    assert!(
+        message.contains("other settings of optimizer.base_lr;"),
+        "{message}"
+    );
     let manifest = folder.path().join("manifest.csv");
     let rows = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, rows.replace("0.npy", "1.npy")).unwrap();
@@ -223,13 +254,19 @@ fn a_damaged_checkpoint_is_left_out_and_an_earlier_one_goes_on() {
     archive(folder.path());
     let config = config(folder.path(), "mae", &[]);
     let (wanted, _) = run(&config, Begin::Fresh);
-    let newest = config.out.join("checkpoints/step-000000006/state.safetensors");
+    let newest = config
+        .out
+        .join("checkpoints/step-000000006/state.safetensors");
     let mut bytes = std::fs::read(&newest).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&newest, bytes).unwrap();
     let (again, _) = run(&config, Begin::Resume);
-    assert!(again.notes.iter().any(|note| note.contains("checksum")), "{:?}", again.notes);
+    assert!(
+        again.notes.iter().any(|note| note.contains("checksum")),
+        "{:?}",
+        again.notes
+    );
     assert_eq!(again.losses, wanted.losses[4..]);
 }
 
@@ -240,8 +277,17 @@ fn mr_is_left_out_unless_it_is_allowed() {
     let rows = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, rows.replace(",CT,", ",MR,")).unwrap();
     let (notes, _) = run(&config(folder.path(), "mae", &[]), Begin::Fresh);
-    assert!(notes.notes.iter().any(|note| note.starts_with("2 rows of modality MR")));
-    let allowed = config(folder.path(), "mae", &["images.allow_mr=true", "out=allowed"]);
+    assert!(
+        notes
+            .notes
+            .iter()
+            .any(|note| note.starts_with("2 rows of modality MR"))
+    );
+    let allowed = config(
+        folder.path(),
+        "mae",
+        &["images.allow_mr=true", "out=allowed"],
+    );
     let allowed = Config {
         out: folder.path().join("allowed"),
         ..allowed
@@ -258,9 +304,23 @@ fn unreadable_images_make_batches_smaller_and_are_counted() {
     for seed in 0..6 {
         std::fs::write(folder.path().join(format!("{seed}.npy")), b"no image").unwrap();
     }
-    let (notes, _) = run(&config(folder.path(), "sim_dino", &["train.batch=8"]), Begin::Fresh);
-    assert!(notes.notes.iter().any(|note| note.contains("unknown_format")), "{:?}", notes.notes);
-    let items: Vec<_> = notes.entries.iter().filter_map(|entry| entry.items).collect();
+    let (notes, _) = run(
+        &config(folder.path(), "sim_dino", &["train.batch=8"]),
+        Begin::Fresh,
+    );
+    assert!(
+        notes
+            .notes
+            .iter()
+            .any(|note| note.contains("unknown_format")),
+        "{:?}",
+        notes.notes
+    );
+    let items: Vec<_> = notes
+        .entries
+        .iter()
+        .filter_map(|entry| entry.items)
+        .collect();
     assert_eq!(items, [2; 6]);
 }
 
@@ -278,9 +338,16 @@ fn workers_and_tokens_of_a_pass_leave_the_first_loss_alone() {
         run(&config, Begin::Fresh).0.losses[0]
     };
     let whole = first_loss(&[]);
-    for changes in [&["train.micro_tokens=1"][..], &["train.workers=2"], &["train.recompute=true"]] {
+    for changes in [
+        &["train.micro_tokens=1"][..],
+        &["train.workers=2"],
+        &["train.recompute=true"],
+    ] {
         let loss = first_loss(changes);
         // The same numbers in other sums.
-        assert!((loss - whole).abs() < 1e-5 * whole.abs(), "{changes:?}: {loss}, {whole}");
+        assert!(
+            (loss - whole).abs() < 1e-5 * whole.abs(),
+            "{changes:?}: {loss}, {whole}"
+        );
     }
 }

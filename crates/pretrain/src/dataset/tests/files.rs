@@ -1,5 +1,11 @@
 //! Small images of every kind that tests need.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "tiny numbers"
+)]
+
 use std::path::Path;
 
 use m3ret_imaging::{Kind, Volume, write_npy};

@@ -68,7 +68,11 @@ fn neither_readers_nor_memory_nor_the_first_step_change_a_batch() {
         config.images.readers = readers;
         config.images.memory_mib = memory_mib;
         let got = batches(&items, &config, first, 6 - first);
-        assert_eq!(got, expected[first as usize..], "{readers} readers");
+        assert_eq!(
+            got,
+            expected[usize::try_from(first).unwrap()..],
+            "{readers} readers"
+        );
     }
 }
 
