@@ -99,7 +99,7 @@ fn section(title: &str, content: &str) -> String {
 }
 
 fn head(summary: &Summary<'_>) -> String {
-    let (facts, vit) = (summary.facts, &summary.model.vit);
+    let facts = summary.facts;
     let share = 100.0 * as_f64(summary.next_step) / as_f64(facts.n_steps.max(1));
     let state = if summary.next_step >= facts.n_steps {
         "finished"
@@ -114,6 +114,29 @@ fn head(summary: &Summary<'_>) -> String {
             "The network learns to describe different crops of one image alike, and different images differently."
         }
     };
+    format!(
+        "<header>
+<p class=\"eyebrow\">m3ret pretraining report</p>
+<h1>{title}</h1>
+<p class=\"lead\">{idea}</p>
+<p class=\"progress\"><span>step <b>{next}</b> of {all}</span> <span>{percent} %, {state}</span></p>
+<div class=\"bar\"><div style=\"width:{share:.2}%\"></div></div>
+<dl class=\"tiles\">
+{tiles}</dl>
+</header>
+",
+        title = escape(summary.title),
+        next = thousands(summary.next_step),
+        all = thousands(facts.n_steps),
+        // A run is at 100 % when it is finished, not before.
+        percent = share.min(100.0).floor(),
+        share = share.min(100.0),
+        tiles = tiles(summary),
+    )
+}
+
+fn tiles(summary: &Summary<'_>) -> String {
+    let (facts, vit) = (summary.facts, &summary.model.vit);
     let init = summary.config.init.as_deref().map(last_part);
     let start = init.as_deref().map_or("random weights", |name| name);
     let tiles = [
@@ -146,26 +169,10 @@ fn head(summary: &Summary<'_>) -> String {
             ),
         ),
     ];
-    let tiles: String = tiles
+    tiles
         .iter()
         .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)))
-        .collect();
-    format!(
-        "<header>
-<p class=\"eyebrow\">m3ret pretraining report</p>
-<h1>{title}</h1>
-<p class=\"lead\">{idea}</p>
-<p class=\"progress\"><span>step <b>{next}</b> of {all}</span> <span>{share:.0} %, {state}</span></p>
-<div class=\"bar\"><div style=\"width:{share:.2}%\"></div></div>
-<dl class=\"tiles\">
-{tiles}</dl>
-</header>
-",
-        title = escape(summary.title),
-        next = thousands(summary.next_step),
-        all = thousands(facts.n_steps),
-        share = share.min(100.0),
-    )
+        .collect()
 }
 
 /// The rows of the table: a name for people, and the series.

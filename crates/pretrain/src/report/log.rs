@@ -125,10 +125,10 @@ fn find(path: &Path, next_step: u64) -> io::Result<Found> {
 }
 
 /// Calls `take` with each line, without its end, and with the entry that it holds.
-fn each_line(
-    path: &Path,
-    take: &mut dyn FnMut(&[u8], Option<Entry>) -> io::Result<()>,
-) -> io::Result<()> {
+fn each_line<F>(path: &Path, take: &mut F) -> io::Result<()>
+where
+    F: FnMut(&[u8], Option<Entry>) -> io::Result<()>,
+{
     let mut reader = BufReader::new(File::open(path)?);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
