@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(names, wanted);
     }
 
-    /// What TensorBoard reads of a folder, `{tag: [[step, value], ...]}`; `None`, with a printed line, where
+    /// What `TensorBoard` reads of a folder, `{tag: [[step, value], ...]}`; `None`, with a printed line, where
     /// Python lacks it.
     fn as_tensorboard_reads(folder: &Path) -> Option<serde_json::Value> {
         #[allow(

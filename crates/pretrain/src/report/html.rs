@@ -114,16 +114,12 @@ fn head(summary: &Summary<'_>) -> String {
             "The network learns to describe different crops of one image alike, and different images differently."
         }
     };
-    let tiles: String = tiles(summary)
-        .iter()
-        .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)))
-        .collect();
     format!(
         "<header>
 <p class=\"eyebrow\">m3ret pretraining report</p>
 <h1>{title}</h1>
 <p class=\"lead\">{idea}</p>
-<p class=\"progress\"><span>step <b>{next}</b> of {all}</span> <span>{share:.0} %, {state}</span></p>
+<p class=\"progress\"><span>step <b>{next}</b> of {all}</span> <span>{percent} %, {state}</span></p>
 <div class=\"bar\"><div style=\"width:{share:.2}%\"></div></div>
 <dl class=\"tiles\">
 {tiles}</dl>
@@ -132,16 +128,18 @@ fn head(summary: &Summary<'_>) -> String {
         title = escape(summary.title),
         next = thousands(summary.next_step),
         all = thousands(facts.n_steps),
+        // A run is at 100 % when it is finished, not before.
+        percent = share.min(100.0).floor(),
         share = share.min(100.0),
+        tiles = tiles(summary),
     )
 }
 
-/// What the run is, in a few names and values.
-fn tiles(summary: &Summary<'_>) -> [(&'static str, String); 6] {
+fn tiles(summary: &Summary<'_>) -> String {
     let (facts, vit) = (summary.facts, &summary.model.vit);
     let init = summary.config.init.as_deref().map(last_part);
     let start = init.as_deref().map_or("random weights", |name| name);
-    [
+    let tiles = [
         ("Method", method_name(summary.config.method).to_owned()),
         (
             "Network",
@@ -170,7 +168,11 @@ fn tiles(summary: &Summary<'_>) -> [(&'static str, String); 6] {
                 counted(summary.config.train.batch, "image", "images")
             ),
         ),
-    ]
+    ];
+    tiles
+        .iter()
+        .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)))
+        .collect()
 }
 
 /// The rows of the table: a name for people, and the series.

@@ -124,11 +124,11 @@ fn find(path: &Path, next_step: u64) -> io::Result<Found> {
     }
 }
 
-/// Takes a line, and the entry that it holds.
-type Take<'a> = dyn FnMut(&[u8], Option<Entry>) -> io::Result<()> + 'a;
-
 /// Calls `take` with each line, without its end, and with the entry that it holds.
-fn each_line(path: &Path, take: &mut Take<'_>) -> io::Result<()> {
+fn each_line<F>(path: &Path, take: &mut F) -> io::Result<()>
+where
+    F: FnMut(&[u8], Option<Entry>) -> io::Result<()>,
+{
     let mut reader = BufReader::new(File::open(path)?);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
