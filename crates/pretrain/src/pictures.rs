@@ -66,20 +66,24 @@ fn picture<B: VitBackend>(
         },
     };
     let masks = std::slice::from_ref(&mask);
-    let predicted = numbers(mae.predict(&patches, masks, vit, (&running, false)));
+    let mut predicted = numbers(mae.predict(&patches, masks, vit, (&running, false)));
+    let [channels, depth, height, width] = original.shape();
+    let is_grey = equal_channels(&original);
     let n_values = vit.patch_len();
     let cut = patchify(original.values(), original.shape(), vit.patch)?;
     let (mut seen, mut drawn) = (cut.clone(), cut.clone());
-    for (&cell, predicted) in mask.hidden.iter().zip(predicted.chunks_exact(n_values)) {
+    for (&cell, predicted_cell) in mask.hidden.iter().zip(predicted.chunks_exact_mut(n_values)) {
         let place = cell * n_values..(cell + 1) * n_values;
         seen[place.clone()].fill(HIDDEN);
+        if is_grey {
+            level(predicted_cell, channels);
+        }
         // The target was normalised: its own mean and deviation bring it back to an image.
         let (mean, deviation) = moments(&cut[place.clone()]);
-        for (value, predicted) in drawn[place].iter_mut().zip(predicted) {
+        for (value, predicted) in drawn[place].iter_mut().zip(predicted_cell.iter()) {
             *value = brought_back(*predicted, mean, deviation);
         }
     }
-    let [channels, depth, height, width] = original.shape();
     let back = |patches: &[f32]| -> Result<Input> {
         let mut values = unpatchify(patches, grid, vit.patch, channels)?;
         if depth == 1 {
@@ -100,6 +104,27 @@ fn picture<B: VitBackend>(
     let mut all = vec![("original".to_owned(), original)];
     all.extend(rows);
     Ok(Picture { title, rows: all })
+}
+
+/// Returns whether an image is grey: the network draws its channels apart, which would tint it.
+fn equal_channels(image: &Input) -> bool {
+    let [channels, ..] = image.shape();
+    let n_values = image.values().len() / channels;
+    let first = &image.values()[..n_values];
+    image
+        .values()
+        .chunks_exact(n_values)
+        .all(|channel| channel == first)
+}
+
+/// Gives the channels of each value of a patch their mean; the channel is fastest.
+fn level(patch: &mut [f32], channels: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "three")]
+    let n = channels as f32;
+    for value in patch.chunks_exact_mut(channels) {
+        let mean = value.iter().sum::<f32>() / n;
+        value.fill(mean);
+    }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the one rounding to f32")]

@@ -121,6 +121,8 @@ struct Run<'a, B: VitBackend> {
     log: Log,
     events: Events,
     notes: Vec<String>,
+    /// What the weights of `init` have and this network has not.
+    init_notes: Vec<String>,
     facts: RunFacts,
     last: Entry,
 }
@@ -181,15 +183,16 @@ impl<'a, B: VitBackend> Run<'a, B> {
             log,
             events,
             notes: Vec::new(),
+            init_notes,
             facts,
             last: Entry::default(),
         };
-        run.begin(complaints, init_notes);
+        run.begin(complaints);
         Ok(run)
     }
 
     /// Tells what is known before the first step.
-    fn begin(&mut self, complaints: Vec<String>, init_notes: Vec<String>) {
+    fn begin(&mut self, complaints: Vec<String>) {
         self.watcher.begun(&self.facts);
         let facts = self.items.facts().clone();
         if facts.n_mr_left_out > 0 {
@@ -204,10 +207,17 @@ impl<'a, B: VitBackend> Run<'a, B> {
                 "{n} items name no modality: that MR is left out cannot be verified"
             ));
         }
+        if self.config.monitor.knn_every > 0 && !self.validation.has_queries() {
+            let column = self.config.monitor.knn_relevance.clone();
+            self.note(format!(
+                "no kNN: the validation part has no two patients with the same {column}; raise \
+                 images.validation, or set monitor.knn_relevance to a column that they share"
+            ));
+        }
         for complaint in complaints {
             self.note(format!("left out: {complaint}"));
         }
-        for note in init_notes {
+        for note in self.init_notes.clone() {
             self.note(format!("init: {note}"));
         }
     }
@@ -445,6 +455,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             n_steps: self.state.next_step,
             n_items_seen: self.state.n_items_seen,
             history: self.log.history(),
+            init_notes: &self.init_notes,
         };
         card::write(&place.join("README.md"), &card)?;
         self.events.sync()?;

@@ -62,6 +62,17 @@ impl Validation {
         self.places.is_empty()
     }
 
+    /// Returns whether an item has a relevant one of another patient, without which there is no number.
+    pub(crate) fn has_queries(&self) -> bool {
+        self.places.iter().any(|query| {
+            query.label.is_some()
+                && self
+                    .places
+                    .iter()
+                    .any(|place| place.label == query.label && place.patient != query.patient)
+        })
+    }
+
     /// Returns the retrieval of student and teacher; items that cannot be read are left out.
     ///
     /// # Errors

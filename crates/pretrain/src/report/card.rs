@@ -31,6 +31,8 @@ pub(crate) struct Card<'a> {
     pub(crate) n_items_seen: u64,
     /// The run.
     pub(crate) history: &'a History,
+    /// What the weights of `init` have and this network has not.
+    pub(crate) init_notes: &'a [String],
 }
 
 /// Writes the card.
@@ -135,6 +137,11 @@ fn training(card: &Card<'_>) -> String {
         Some(path) => format!("the weights of {}", plain(&last_part(path))),
         None => "random weights".to_owned(),
     };
+    let left_out: String = card
+        .init_notes
+        .iter()
+        .map(|note| format!("- left out of the start: {}\n", plain(note)))
+        .collect();
     format!(
         "## Training
 
@@ -146,7 +153,8 @@ fn training(card: &Card<'_>) -> String {
 | items a step | {batch} |
 | items seen, repeats included | {seen} |
 | seed | {seed} |
-",
+{gap}{left_out}",
+        gap = if left_out.is_empty() { "" } else { "\n" },
         method = method_name(card.config.method),
         steps = thousands(card.n_steps),
         batch = count(card.config.train.batch),

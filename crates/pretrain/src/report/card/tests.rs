@@ -68,6 +68,7 @@ fn card(config: &Config, items: &Facts, history: &History) -> String {
         n_steps: 20_000,
         n_items_seen: 1_279_998,
         history,
+        init_notes: &[],
     })
     .unwrap()
 }
