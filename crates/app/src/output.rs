@@ -1,6 +1,6 @@
 //! Where results go: the terminal, and files that appear whole or not at all.
 
-use std::io::{self, BufWriter, IsTerminal as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,9 +65,9 @@ impl Deferred {
     pub(crate) fn end(&self, farewell: &str) -> ! {
         if io::stderr().is_terminal() {
             // The progress bar stays as it was.
-            eprintln!();
+            let _ = writeln!(io::stderr());
         }
-        eprintln!("m3ret: {farewell}");
+        let _ = writeln!(io::stderr(), "m3ret: {farewell}");
         std::process::exit(EXIT_INTERRUPTED)
     }
 }

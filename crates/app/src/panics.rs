@@ -1,6 +1,7 @@
 //! The last line of defence: a fault of ours must neither end a walk nor print a file's content.
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +21,11 @@ pub(crate) fn stay_silent_about_values() {
         if IS_GUARDED.get() {
             *LAST_PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
         } else {
-            eprintln!("m3ret: internal error at {place}; this is a bug");
+            // A panic while panicking would abort.
+            let _ = writeln!(
+                std::io::stderr(),
+                "m3ret: internal error at {place}; this is a bug"
+            );
         }
     }));
 }

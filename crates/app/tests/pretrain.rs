@@ -191,6 +191,12 @@ fn a_trained_model_is_taken_by_embed_at_once() {
     );
     assert_eq!(code, 0);
     assert_eq!(json_lines(&text).len(), 3 + 2);
+    // The same run, by the copy of its settings and from elsewhere.
+    let (code, _, errors) = run(
+        &root.join("whole"),
+        &["pretrain", "config.toml", "--resume"],
+    );
+    assert_eq!(code, 0, "{errors}");
     let words = [
         "embed",
         "manifest.csv",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// A run. Absent fields take the values of `default`; unknown ones are refused.
 ///
-/// Paths are relative to the config file, and absolute once it is loaded.
+/// Paths in a file are relative to it; once loaded they are absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

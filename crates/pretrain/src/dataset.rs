@@ -48,7 +48,7 @@ pub struct Facts {
     pub n_mr_left_out: usize,
     /// Items whose modality is MR, where that is allowed.
     pub n_mr: usize,
-    /// Items whose row names no modality.
+    /// Items whose row names no modality, or none that is known.
     pub n_unknown_modality: usize,
     /// What is trained on, by source, modality and licence, in the order of those names.
     pub parts: Vec<Part>,

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -29,12 +29,34 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let written = builder.tempfile_in(folder).and_then(|temporary| {
+        let permissions = temporary.as_file().metadata()?.permissions();
         write(temporary.path())?;
-        temporary.as_file().sync_all()?;
+        // `write` may have put another file under this name, with permissions of its own.
+        let written = File::open(temporary.path())?;
+        written.set_permissions(permissions)?;
+        written.sync_all()?;
         temporary.persist(path)?;
         sync_folder(folder)
     });
     written.map_err(Error::io(path))
+}
+
+/// Returns a path that is absolute where the current folder is known, without `.` and `..`.
+///
+/// Names are only joined and dropped: `..` behind a link to a folder leaves the link, not the folder.
+pub(crate) fn plain_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut plain = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// Returns the folder that a file lies in.

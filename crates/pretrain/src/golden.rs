@@ -314,7 +314,7 @@ fn mae_gradients(case: &Case, models: &[Mae<Flex>], plan: &Plan) {
             views: vec![image],
         })
         .collect();
-    let mask = |sample: &Sample, _| masks[sample.item].clone();
+    let mask = |place: usize, _| masks[place].clone();
     let (loss, gradients) = mae_step(models, &samples, plan, 0, mask).unwrap();
     close(
         &[loss],

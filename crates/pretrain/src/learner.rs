@@ -209,8 +209,8 @@ impl<B: VitBackend> Learner<B> {
         let (plan, samples, step) = (&self.plan, &batch.samples, batch.step);
         match &self.network {
             Network::Mae(mae) => {
-                let mask = |sample: &crate::dataset::Sample, grid| {
-                    Mask::draw(grid, &plan.mae, &[plan.seed, step, sample.item as u64])
+                let mask = |place: usize, grid| {
+                    Mask::draw(grid, &plan.mae, &[plan.seed, step, place as u64])
                 };
                 let (loss, gradients) = mae_step(&self.copies(mae), samples, plan, step, mask)?;
                 let terms = Terms::Mae;

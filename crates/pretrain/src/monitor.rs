@@ -143,18 +143,39 @@ const SMOOTHING: f64 = 20.0;
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Alarm {
+    rate: Watched,
+    rank: Watched,
+}
+
+/// A share from 0 to 1: its running mean, and the most that this has been.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watched {
     smoothed: Option<f64>,
     most: f64,
 }
 
+impl Watched {
+    /// Takes a share; returns the running mean if it is below `least_share` of its maximum.
+    fn falls(&mut self, share: f64, least_share: f64) -> Option<f64> {
+        let smoothed = self
+            .smoothed
+            .map_or(share, |before| before + (share - before) / SMOOTHING);
+        self.smoothed = Some(smoothed);
+        self.most = self.most.max(smoothed);
+        (smoothed < least_share * self.most).then_some(smoothed)
+    }
+}
+
 impl Alarm {
-    /// Takes the rate of one step; past the warm-up returns what to tell if it fell below
-    /// `least_share` of the run's maximum.
+    /// Takes the rate of one step, and the effective rank where it was computed; past the warm-up
+    /// returns what to tell if one of them fell below `least_share` of the run's maximum.
+    #[allow(clippy::cast_precision_loss, reason = "batches are small")]
     pub(crate) fn sees(
         &mut self,
         terms: &SimDinoTerms,
-        is_warm: bool,
-        least_share: f64,
+        rank: Option<(f64, usize)>,
+        (is_warm, least_share): (bool, f64),
     ) -> Option<String> {
         let [collapsed, bound] = terms.rate_limits;
         // A single vector has one possible rate: nothing can be told from it.
@@ -162,21 +183,28 @@ impl Alarm {
             return None;
         }
         let share = (terms.coding_rate - collapsed) / (bound - collapsed);
-        let smoothed = self
-            .smoothed
-            .map_or(share, |before| before + (share - before) / SMOOTHING);
-        self.smoothed = Some(smoothed);
-        self.most = self.most.max(smoothed);
-        (is_warm && smoothed < least_share * self.most).then(|| {
-            format!(
-                "the vectors collapse: the coding rate fell to {:.0} % of the way from equal vectors \
-                 ({collapsed:.3}) to the largest rate ({bound:.3}), after {:.0} % earlier in this run; \
-                 lower optimizer.base_lr or raise train.batch, and go on from an earlier checkpoint, \
-                 or set monitor.collapse_share = 0 to train on regardless",
-                100.0 * smoothed,
-                100.0 * self.most,
-            )
-        })
+        let rate = self.rate.falls(share, least_share).map(|share| {
+            format!("the coding rate is {:.0} % of the way", 100.0 * share)
+                + &format!(
+                    " from equal vectors to the largest, after {:.0} %",
+                    100.0 * self.rate.most
+                )
+        });
+        let rank = rank.and_then(|(rank, largest)| {
+            let most = largest as f64;
+            let share = (rank - 1.0) / (most - 1.0).max(1.0);
+            let fell = self.rank.falls(share, least_share)?;
+            let [now, before] = [fell, self.rank.most].map(|share| 1.0 + share * (most - 1.0));
+            Some(format!(
+                "the effective rank is {now:.1} of {most}, after {before:.1}"
+            ))
+        });
+        let what = rate.or(rank).filter(|_| is_warm)?;
+        Some(format!(
+            "the vectors collapse: {what} earlier in this run; start another run with a lower \
+             optimizer.base_lr or a larger train.batch, and init set to the folder model of an earlier \
+             checkpoint, or go on with monitor.collapse_share = 0"
+        ))
     }
 }
 
@@ -247,7 +275,7 @@ mod tests {
             teacher: Vec::new(),
         };
         let mut alarm = Alarm::default();
-        let mut told = |rate: f64, is_warm| alarm.sees(&terms(rate), is_warm, 0.5);
+        let mut told = |rate: f64, is_warm| alarm.sees(&terms(rate), None, (is_warm, 0.5));
         // A fresh network starts near the collapsed value, which is no alarm.
         for step in 0..100 {
             assert_eq!(told(1.0 + 0.03 * f64::from(step), step > 10), None);
@@ -255,6 +283,12 @@ mod tests {
         for _ in 0..200 {
             assert_eq!(told(1.2, false), None, "not during the warm-up");
         }
-        assert!(told(1.2, true).is_some_and(|message| message.contains("collapse")));
+        assert!(told(1.2, true).is_some_and(|message| message.contains("the coding rate is")));
+
+        let mut alarm = Alarm::default();
+        let mut told = |rank: f64| alarm.sees(&terms(4.0), Some((rank, 16)), (true, 0.5));
+        assert_eq!(told(12.0), None);
+        let last = (0..100).map(|_| told(2.0)).last().unwrap();
+        assert!(last.is_some_and(|message| message.contains("the effective rank is 2.")));
     }
 }

@@ -11,13 +11,14 @@ use crate::ops::VitBackend;
 use crate::parameters::numbers;
 use crate::report::picture::Picture;
 use crate::step::Plan;
+use crate::validation::prepared;
 use crate::vit::{Patches, Running};
 
 /// Grey of hidden patches.
 const HIDDEN: f32 = 0.5;
 
-/// Items that are tried for each picture.
-const TRIED: usize = 20;
+/// Items that are looked through.
+const TRIED: usize = 10_000;
 
 /// Draws one item of each kind that there is, of the validation part first.
 ///
@@ -31,16 +32,21 @@ pub(crate) fn pictures<B: VitBackend>(
 ) -> Result<Vec<Picture>> {
     let input = config.model_config().input;
     let mut pictures = Vec::new();
-    for (dims, title) in [("2d", "An image"), ("3d", "A volume"), ("video", "A clip")] {
-        let candidates = items.validation().chain(items.train());
-        let of_kind = candidates.filter(|&item| items.cell(item, "dims") == dims);
-        let read = of_kind.take(TRIED).find_map(|item| {
-            Some((
-                item,
-                items.prepared(item, &input, config.images.allow_mr).ok()?,
-            ))
-        });
-        if let Some((item, original)) = read {
+    let mut wanted = vec![("2d", "An image"), ("3d", "A volume"), ("video", "A clip")];
+    for item in items.validation().chain(items.train()).take(TRIED) {
+        let told = items.cell(item, "dims");
+        if wanted.is_empty() || !told.is_empty() && !wanted.iter().any(|(dims, _)| *dims == told) {
+            continue;
+        }
+        let Some(original) = prepared(items, item, &input, config) else {
+            continue;
+        };
+        // Where the manifest does not tell volumes from clips, both count as volumes.
+        let [_, depth, ..] = original.shape();
+        let guessed = if depth == 1 { "2d" } else { "3d" };
+        let dims = if told.is_empty() { guessed } else { told };
+        if let Some(place) = wanted.iter().position(|(wanted, _)| *wanted == dims) {
+            let (_, title) = wanted.remove(place);
             let title = format!("{title} ({})", items.name(item));
             pictures.push(picture(mae, plan, title, original)?);
         }

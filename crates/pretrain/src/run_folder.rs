@@ -108,11 +108,11 @@ impl RunFolder {
         let out = &config.out;
         let saved = out.join(CONFIG);
         match (begin, saved.exists()) {
-            (Begin::Fresh, true) => {
+            (Begin::Fresh, has_config) if has_config || holds_results(out) => {
                 return Err(Error::run(
                     out,
-                    "found a run, wanted a folder without one; go on with --resume, or choose \
-                     another out",
+                    "found a run or a model, wanted a folder without one; go on with --resume, or \
+                     choose another out",
                 ));
             }
             (Begin::Resume, false) => {
@@ -190,7 +190,13 @@ impl RunFolder {
         std::fs::rename(&unfinished, &place).map_err(Error::io(&place))?;
         sync_folder(&folder).map_err(Error::io(&folder))?;
         let best = state.best.map(|best| best.step);
-        for old in self.steps()?.into_iter().rev().skip(keep) {
+        // Those of later steps are none of this run's; `newest` has put them aside.
+        let own = self
+            .steps()?
+            .into_iter()
+            .filter(|&step| step <= state.next_step);
+        let own: Vec<u64> = own.collect();
+        for old in own.into_iter().rev().skip(keep) {
             if Some(old) != best {
                 remove_folder(&folder.join(format!("{STEP}{old:09}")))?;
             }
@@ -228,17 +234,21 @@ impl RunFolder {
     /// # Errors
     /// `Io` if the folder cannot be listed; `Run` if there are checkpoints and none is whole.
     pub(crate) fn newest(&self) -> Result<Newest> {
-        let mut complaints = Vec::new();
+        let (mut complaints, mut damaged) = (Vec::new(), Vec::<PathBuf>::new());
         for step in self.steps()?.into_iter().rev() {
             let folder = self.out.join(CHECKPOINTS).join(format!("{STEP}{step:09}"));
             match read_checkpoint(&folder) {
                 Ok(checkpoint) => {
+                    damaged.iter().try_for_each(|folder| put_aside(folder))?;
                     return Ok(Newest {
                         checkpoint: Some(checkpoint),
                         complaints,
                     });
                 }
-                Err(error) => complaints.push(error.to_string()),
+                Err(error) => {
+                    complaints.push(error.to_string());
+                    damaged.push(folder);
+                }
             }
         }
         match complaints.first() {
@@ -251,16 +261,32 @@ impl RunFolder {
     }
 }
 
+/// Renames a damaged checkpoint, so that it neither counts as one nor is lost.
+fn put_aside(folder: &Path) -> Result<()> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let aside = folder.with_file_name(format!("damaged-{name}"));
+    remove_folder(&aside)?;
+    std::fs::rename(folder, &aside).map_err(Error::io(folder))
+}
+
 /// Settings that may differ when a run goes on: they change no number of it.
-const FREE: [&str; 7] = [
+const FREE: [&str; 6] = [
     "out",
     "images.cache",
     "images.readers",
-    "images.memory_mib",
     "train.checkpoint_every",
     "train.keep",
     "monitor",
 ];
+
+/// Returns whether a folder has what a run would replace.
+fn holds_results(out: &Path) -> bool {
+    let checkpoints = std::fs::read_dir(out.join(CHECKPOINTS));
+    checkpoints.is_ok_and(|mut entries| entries.next().is_some())
+        || ["model", "report.html", "log.jsonl"]
+            .iter()
+            .any(|name| out.join(name).exists())
+}
 
 fn changed_settings(before: &Config, now: &Config) -> Result<Vec<String>> {
     let table = |config: &Config| -> Result<toml::Table> {

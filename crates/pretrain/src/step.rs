@@ -61,11 +61,10 @@ impl Plan {
     }
 
     /// Returns how the student runs: with stochastic depth drawn for each view of the job.
-    fn student(&self, step: u64, places: &[Place], samples: &[Sample]) -> Running {
-        let keys = places.iter().map(|place| {
-            let item = samples.get(place.sample).map_or(0, |sample| sample.item);
-            [self.seed, step, item as u64, place.view as u64]
-        });
+    fn student(&self, step: u64, places: &[Place]) -> Running {
+        let keys = places
+            .iter()
+            .map(|place| [self.seed, step, place.sample as u64, place.view as u64]);
         let keys: Vec<[u64; 4]> = keys.collect();
         Running {
             drop_path: (self.drop_path > 0.0).then(|| self.drawn_depth(&keys)),

@@ -121,6 +121,8 @@ struct Run<'a, B: VitBackend> {
     log: Log,
     events: Events,
     notes: Vec<String>,
+    /// Whether the unreadable items of the validation part were told.
+    told_unreadable: bool,
     /// What the weights of `init` have and this network has not.
     init_notes: Vec<String>,
     facts: RunFacts,
@@ -139,12 +141,16 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let items = Arc::new(Items::load(&config)?);
         let sampler = Sampler::new(&items, &config)?;
         let lengths = lengths(&config, &sampler);
-        let folder = RunFolder::open(&config, begin)?;
         let (weights, init_notes) = match start {
             Some(start) => (Some(start.weights), start.notes),
             None => (None, Vec::new()),
         };
         let mut learner = Learner::new(&config, lengths, devices, weights)?;
+        if let Some(cache) = &config.images.cache {
+            std::fs::create_dir_all(cache).map_err(Error::io(cache))?;
+        }
+        // From here on something is written.
+        let folder = RunFolder::open(&config, begin)?;
         let mut state = State::new(items.fingerprint());
         let newest = folder.newest()?;
         if let Some(checkpoint) = newest.checkpoint {
@@ -183,6 +189,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             log,
             events,
             notes: Vec::new(),
+            told_unreadable: false,
             init_notes,
             facts,
             last: Entry::default(),
@@ -204,7 +211,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         if facts.n_unknown_modality > 0 && !self.config.images.allow_mr {
             let n = facts.n_unknown_modality;
             self.note(format!(
-                "{n} items name no modality: that MR is left out cannot be verified"
+                "{n} items name no known modality: that MR is left out cannot be verified"
             ));
         }
         if self.config.monitor.knn_every > 0 && !self.validation.has_queries() {
@@ -231,26 +238,26 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let (first, n_steps) = (self.state.next_step, self.lengths.n_steps);
         let items = Arc::clone(&self.items);
         let mut loader = Loader::start(items, &self.config, first, n_steps - first)?;
-        let mut before = self.watcher.now();
         for step in first..n_steps {
             self.look(step)?;
-            let asked = self.watcher.now();
+            let begun = self.watcher.now();
             let Some(batch) = loader.next() else { break };
             let batch = batch?;
-            let waited = self.watcher.now().saturating_sub(asked);
+            let waited = self.watcher.now().saturating_sub(begun);
             let mut entry = self.step(&batch)?;
-            let now = self.watcher.now();
-            timed(&mut entry, now.saturating_sub(before), waited);
-            before = now;
+            let took = self.watcher.now().saturating_sub(begun);
+            timed(&mut entry, took, waited);
             self.tell(entry)?;
             self.state.next_step = step + 1;
+            self.check_readable()?;
             let stops = self.watcher.stop_asked();
-            let is_last = step + 1 == n_steps;
-            if stops || is_last || (step + 1) % self.config.train.checkpoint_every == 0 {
+            if step + 1 == n_steps {
                 self.save()?;
-            }
-            if stops && !is_last {
+            } else if stops || (step + 1) % self.config.train.checkpoint_every == 0 {
+                self.save()?;
                 self.report()?;
+            }
+            if stops && step + 1 < n_steps {
                 return Ok(self.outcome(None));
             }
         }
@@ -295,13 +302,15 @@ impl<'a, B: VitBackend> Run<'a, B> {
         entry.coding_rate_collapsed = Some(collapsed);
         entry.coding_rate_bound = Some(bound);
         entry.patch_alignment = terms.patch_alignment;
-        if self.is_logged(entry.step) {
-            let rank = effective_rank(&terms.teacher, self.config.simdino.head_out);
-            entry.effective_rank = Some(rank);
-        }
+        let p = self.config.simdino.head_out;
+        let rank = self
+            .is_logged(entry.step)
+            .then(|| effective_rank(&terms.teacher, p));
+        entry.effective_rank = rank;
+        let rank = rank.map(|rank| (rank, p.min(terms.teacher.len() / p)));
         let is_warm = entry.step >= self.lengths.n_warmup(&self.config);
         let share = self.config.monitor.collapse_share;
-        match self.state.alarm.sees(terms, is_warm, share) {
+        match self.state.alarm.sees(terms, rank, (is_warm, share)) {
             Some(message) => Err(Error::Diverged {
                 step: entry.step,
                 message,
@@ -326,8 +335,9 @@ impl<'a, B: VitBackend> Run<'a, B> {
         Error::Diverged {
             step: batch.step,
             message: format!(
-                "the {what} is not a finite number (seed {}, items: {}); lower optimizer.base_lr or \
-                 lengthen optimizer.warmup, and go on from the last checkpoint",
+                "the {what} is not a finite number (seed {}, items: {}); start another run with a lower \
+                 optimizer.base_lr or a longer optimizer.warmup, and init set to the folder model of \
+                 the last checkpoint",
                 self.config.seed,
                 names.join(", ")
             ),
@@ -375,9 +385,17 @@ impl<'a, B: VitBackend> Run<'a, B> {
             epoch: self.sampler.epoch_at(step),
             ..Entry::default()
         };
-        let (student, teacher) = self
+        let look = self
             .validation
             .look(&self.items, &self.config, &self.learner)?;
+        let (student, teacher) = (look.student, look.teacher);
+        if look.n_unreadable > 0 && !self.told_unreadable {
+            self.told_unreadable = true;
+            let n = look.n_unreadable;
+            self.note(format!(
+                "{n} items of the validation part cannot be read, or are MR, and are left out of kNN"
+            ));
+        }
         entry.knn_student = student;
         entry.knn_teacher = teacher;
         if let Some(found) = teacher.or(student) {
@@ -414,14 +432,36 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let (tensors, encoder) = (self.learner.state(), self.encoder());
         let keep = self.config.train.keep;
         self.folder
-            .save(&mut self.state, &tensors, (&model, &encoder), keep)?;
-        self.report()
+            .save(&mut self.state, &tensors, (&model, &encoder), keep)
+    }
+
+    /// Ends a run that has seen nothing at all for a while: it would give back what was drawn at random.
+    fn check_readable(&self) -> Result<()> {
+        const PATIENCE: u64 = 20;
+        let n_waited = self.lengths.n_steps.min(PATIENCE);
+        if self.state.n_items_seen > 0 || self.state.next_step < n_waited {
+            return Ok(());
+        }
+        let counts: Vec<String> = self
+            .state
+            .refused
+            .iter()
+            .map(|(code, n)| format!("{code} {n}"))
+            .collect();
+        let code = self.state.refused.keys().next().map_or("", String::as_str);
+        Err(Error::Images {
+            what: format!(
+                "no image could be read in {n_waited} steps ({})",
+                counts.join(", ")
+            ),
+            advice: advice(code).to_owned(),
+        })
     }
 
     fn report(&mut self) -> Result<()> {
         let mut notes = self.notes.clone();
         let refused = self.state.refused.iter();
-        notes.extend(refused.map(|(code, n)| format!("{n} images refused: {code}")));
+        notes.extend(refused.map(|(code, n)| format!("images were refused {n} times for {code}")));
         let pictures = match self.learner.mae() {
             Some(mae) => pictures(mae, &self.learner.plan, &self.items, &self.config)?,
             None => Vec::new(),
@@ -456,6 +496,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             n_items_seen: self.state.n_items_seen,
             history: self.log.history(),
             init_notes: &self.init_notes,
+            refused: &self.state.refused,
         };
         card::write(&place.join("README.md"), &card)?;
         self.events.sync()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use m3ret_imaging::Input;
+use m3ret_imaging::{Input, InputConfig};
 use rayon::prelude::*;
 
 use crate::config::Config;
@@ -15,7 +15,16 @@ use crate::random::generator;
 use crate::report::Knn;
 
 /// Items that are read and held at a time.
-const CHUNK: usize = 32;
+const CHUNK: usize = 16;
+
+/// What a look at the validation part found.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) student: Option<Knn>,
+    pub(crate) teacher: Option<Knn>,
+    /// Items that could not be read, or are MR by their header.
+    pub(crate) n_unreadable: usize,
+}
 
 /// The items that are looked at, the same ones each time.
 #[derive(Debug)]
@@ -75,6 +84,8 @@ impl Validation {
 
     /// Returns the retrieval of student and teacher; items that cannot be read are left out.
     ///
+    /// Also returns how many could not be read.
+    ///
     /// # Errors
     /// `Encoder` if an input does not divide into patches.
     pub(crate) fn look<B: VitBackend>(
@@ -82,18 +93,14 @@ impl Validation {
         items: &Items,
         config: &Config,
         learner: &Learner<B>,
-    ) -> Result<(Option<Knn>, Option<Knn>)> {
+    ) -> Result<Look> {
         let model = config.model_config();
         let (student, teacher) = learner.encoders();
         let (mut students, mut teachers) = (Vec::new(), Vec::new());
         for places in self.places.chunks(CHUNK) {
             let read: Vec<Option<Input>> = places
                 .par_iter()
-                .map(|place| {
-                    items
-                        .prepared(place.item, &model.input, config.images.allow_mr)
-                        .ok()
-                })
+                .map(|place| prepared(items, place.item, &model.input, config))
                 .collect();
             let (places, inputs): (Vec<&Place>, Vec<&Input>) = places
                 .iter()
@@ -114,6 +121,25 @@ impl Validation {
                 add(teacher, &mut teachers)?;
             }
         }
-        Ok((knn(&students), knn(&teachers)))
+        Ok(Look {
+            n_unreadable: self.places.len() - students.len(),
+            student: knn(&students),
+            teacher: knn(&teachers),
+        })
     }
+}
+
+/// Reads one item; a fault in a reader costs this item only.
+pub(crate) fn prepared(
+    items: &Items,
+    item: usize,
+    input: &InputConfig,
+    config: &Config,
+) -> Option<Input> {
+    let n_threads = rayon::current_num_threads() as u64;
+    let allowed_bytes = ((config.images.memory_mib as u64) << 20) / n_threads;
+    let read = || items.prepared(item, input, (config.images.allow_mr, allowed_bytes));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
+        .ok()?
+        .ok()
 }

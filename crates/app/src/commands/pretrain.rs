@@ -4,7 +4,6 @@ use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use m3ret_pretrain::report::{Entry, Knn};
 use m3ret_pretrain::{Begin, Config, RunFacts, Watcher, train};
@@ -37,7 +36,11 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     let outcome = train(&config, begin, &mut teller)?;
     teller.bar.finish_and_clear();
     if let Some(error) = teller.broken {
-        return Err(error).context("writing the results");
+        // Not as a closed pipe, which other verbs take as the end: the run has not ended.
+        anyhow::bail!(
+            "standard output cannot be written ({error}); stopped after {} steps, --resume goes on",
+            outcome.next_step
+        );
     }
     let Some(model) = outcome.model else {
         let next = outcome.next_step;
@@ -136,6 +139,7 @@ impl Watcher for Teller {
     fn begun(&mut self, facts: &RunFacts) {
         self.n_steps = facts.n_steps;
         self.bar.set_style(style());
+        self.bar.set_message("");
         self.bar.set_length(facts.n_steps);
         self.bar.set_position(facts.first_step);
         self.bar.reset_eta();
@@ -167,7 +171,7 @@ impl Watcher for Teller {
         self.bar.set_position(entry.step + 1);
         let loss = entry
             .loss
-            .map_or_else(String::new, |loss| format!("loss {loss:.4}"));
+            .map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
         let rate = entry
             .items_per_second
             .map_or_else(String::new, |rate| format!(", {rate:.1} items/s"));
@@ -178,7 +182,10 @@ impl Watcher for Teller {
     }
 
     fn note(&mut self, sentence: &str) {
-        self.bar.suspend(|| eprintln!("m3ret: {sentence}"));
+        self.bar.suspend(|| {
+            // A run does not end because nobody can be told.
+            let _ = writeln!(io::stderr(), "m3ret: {sentence}");
+        });
     }
 
     fn stop_asked(&mut self) -> bool {
@@ -197,7 +204,7 @@ fn style() -> ProgressStyle {
         // A bar that cannot be drawn is no error.
         let _ = out.write_str(&time_left(state.pos(), state.eta()));
     };
-    ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} steps, {msg}, {time_left}")
+    ProgressStyle::with_template("{bar:20} {human_pos}/{human_len} steps, {time_left}{wide_msg}")
         .expect("the template is ours")
         .with_key("time_left", left)
         .progress_chars("=> ")

@@ -47,6 +47,12 @@ impl Config {
         let images = &self.images;
         vec![
             (
+                !self.out.as_os_str().is_empty(),
+                "out",
+                "a folder",
+                "nothing".to_owned(),
+            ),
+            (
                 !self.manifests.is_empty(),
                 "manifests",
                 "at least one manifest",
@@ -161,7 +167,15 @@ impl Config {
         let ratio = |ratio: f64| 0.0 < ratio && ratio < 1.0;
         let [low, high] = simdino.patch_mask;
         let width = mae.decoder_dim;
+        let [_, ph, pw] = self.model_config().vit.patch.map(|side| side.max(1));
+        let n_cells = (self.views.side / ph) * (self.views.side / pw);
         vec![
+            (
+                self.method != Method::Mae || n_cells > 1,
+                "views.side",
+                "two patches or more: MAE hides some and shows some",
+                self.views.side.to_string(),
+            ),
             (
                 ratio(mae.mask_ratio),
                 "mae.mask_ratio",

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::Config;
 use crate::error::{Error, Result};
+use crate::files::plain_path;
 
 /// The largest config file that is read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -55,6 +56,8 @@ impl Config {
         for change in changes {
             set(&mut table, change)?;
         }
+        // Those of changes; the others are absolute by now.
+        anchor(&mut table, Path::new(""));
         let config = Self::deserialize(table)
             .map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
         config.validate()?;
@@ -73,12 +76,15 @@ impl Config {
     }
 }
 
-/// Makes the paths of a file relative to its folder.
+/// Makes paths absolute, as seen from a folder.
 fn anchor(table: &mut Table, folder: &Path) {
     let join = |value: &mut Value| {
         if let Value::String(path) = value {
             // Text in, text out: the folder's name may not be UTF-8, and is left as shown then.
-            *path = folder.join(&*path).to_string_lossy().into_owned();
+            if !path.is_empty() {
+                let joined = folder.join(&*path);
+                *path = plain_path(&joined).to_string_lossy().into_owned();
+            }
         }
     };
     for key in ["out", "init"] {
@@ -139,7 +145,10 @@ mod tests {
     fn paths_of_the_file_lie_beside_it_and_those_of_changes_here() {
         let config = load(SHORT, &["manifests=[\"b.csv\"]"]).unwrap();
         assert_eq!(config.out, Path::new("/some/run"));
-        assert_eq!(config.manifests, [Path::new("b.csv")]);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(config.manifests, [here.join("b.csv")]);
+        let around = load(SHORT, &["out=/some/x/../run"]).unwrap();
+        assert_eq!(around.out, config.out);
     }
 
     #[test]
@@ -156,7 +165,7 @@ mod tests {
         assert_eq!(config.method, Method::SimDino);
         assert_eq!(config.train.batch, 8);
         assert_eq!(config.views.area, [0.5, 1.0]);
-        assert_eq!(config.out, Path::new("else where"));
+        assert!(config.out.ends_with("else where"));
         assert_eq!(config.model.preset.as_deref(), Some("small"));
     }
 
@@ -168,6 +177,7 @@ mod tests {
             ("=3", "key=value"),
             ("seed.x=1", "seed"),
             ("train.batch=0", "train.batch"),
+            ("out=", "setting out"),
         ] {
             let text = format!("seed = 1\n{SHORT}");
             let message = load(&text, &[change]).unwrap_err().to_string();

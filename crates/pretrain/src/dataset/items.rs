@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use m3ret_imaging::manifest::{Column, Manifest, Row, Table};
-use m3ret_imaging::{Input, InputConfig, Limits, ReadOptions, prepare, read_path};
+use m3ret_imaging::{Input, InputConfig, Limits, prepare};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::reading::{MR_REFUSED, is_mr};
+use super::reading::{MR_REFUSED, Refused, is_mr, is_unknown, read};
 use super::{Facts, Part};
 use crate::config::{Config, ImageSettings};
 use crate::error::{Error, Result};
+use crate::files::plain_path;
 
 /// The images of a run, numbered in the order of the manifests.
 ///
@@ -167,7 +168,7 @@ impl Items {
         format!("{:032x}", hash.digest128())
     }
 
-    /// Reads the first image of an item as the model's input; else the reason's code.
+    /// Reads the first image of an item, in at most so many bytes, as the model's input.
     ///
     /// # Errors
     /// The code of the reason why it cannot be read, or `mr_not_allowed`.
@@ -175,10 +176,13 @@ impl Items {
         &self,
         item: usize,
         input: &InputConfig,
-        allow_mr: bool,
+        (allow_mr, allowed_bytes): (bool, u64),
     ) -> std::result::Result<Input, &'static str> {
         let code = |error: m3ret_imaging::Error| error.code().as_str();
-        let volumes = read_path(&self.path(item), &ReadOptions::default()).map_err(code)?;
+        let volumes = read(&self.path(item), allowed_bytes).map_err(|refused| match refused {
+            Refused::For(code) => code,
+            Refused::Needs(_) => m3ret_imaging::Code::LimitExceeded.as_str(),
+        })?;
         let volume = volumes.into_iter().next();
         let volume = volume.ok_or(m3ret_imaging::Code::NoPixels.as_str())?;
         if !allow_mr && volume.modality.as_deref().is_some_and(is_mr) {
@@ -219,7 +223,9 @@ impl Items {
     }
 
     fn add_sheet(&mut self, path: &Path) -> Result<()> {
-        let table = Manifest::open(path, &Limits::default())?.load()?;
+        let table = Manifest::open(path, &Limits::default())
+            .and_then(Manifest::load)
+            .map_err(|error| Error::run(path, error.to_string()))?;
         let n_before = self
             .sheets
             .last()
@@ -239,7 +245,7 @@ impl Items {
         for sheet in &self.sheets {
             let splits = Marked::new(&sheet.table, "split", |word| word == images.split);
             let mr = Marked::new(&sheet.table, "modality", is_mr);
-            let unknown = Marked::new(&sheet.table, "modality", str::is_empty);
+            let unknown = Marked::new(&sheet.table, "modality", is_unknown);
             for row in 0..sheet.table.len() {
                 if !splits.has(row).unwrap_or(true) {
                     continue;
@@ -333,7 +339,7 @@ impl<'a> Marked<'a> {
 fn patient(row: &Row<'_>) -> u64 {
     match row.get("patient_id").map(str::trim) {
         Some(id) if !id.is_empty() => xxh3_64_with_seed(id.as_bytes(), 1),
-        _ => xxh3_64(row.file().as_os_str().as_encoded_bytes()),
+        _ => xxh3_64(plain_path(&row.file()).as_os_str().as_encoded_bytes()),
     }
 }
 

@@ -35,10 +35,71 @@ pub fn advice(code: &str) -> &'static str {
     }
 }
 
+/// Words that say MR, whatever else stands beside them.
+const MR_WORDS: [&str; 19] = [
+    "mr", "mri", "mrt", "mra", "mrs", "fmri", "irm", "rm", "t1", "t1w", "t1ce", "t1c", "t2", "t2w",
+    "flair", "dwi", "adc", "swi", "magnetic",
+];
+
+/// Words that say another modality: DICOM's codes, and what people write.
+const OTHER_WORDS: [&str; 40] = [
+    "ar",
+    "bi",
+    "bmd",
+    "cr",
+    "ct",
+    "cbct",
+    "dermoscopy",
+    "dg",
+    "dx",
+    "dr",
+    "ecg",
+    "endoscopy",
+    "es",
+    "fundus",
+    "gm",
+    "io",
+    "ivoct",
+    "ivus",
+    "mammography",
+    "mg",
+    "nm",
+    "oct",
+    "op",
+    "opt",
+    "pet",
+    "pt",
+    "px",
+    "radiograph",
+    "radiography",
+    "rf",
+    "rg",
+    "sm",
+    "spect",
+    "ultrasound",
+    "us",
+    "video",
+    "xa",
+    "xc",
+    "xray",
+    "ray",
+];
+
 /// Returns whether a modality is MR.
 pub(super) fn is_mr(modality: &str) -> bool {
-    let modality = modality.trim();
-    modality.eq_ignore_ascii_case("MR") || modality.eq_ignore_ascii_case("MRI")
+    has_word(modality, &MR_WORDS)
+}
+
+/// Returns whether nothing tells a modality from MR.
+pub(super) fn is_unknown(modality: &str) -> bool {
+    !has_word(modality, &MR_WORDS) && !has_word(modality, &OTHER_WORDS)
+}
+
+fn has_word(modality: &str, words: &[&str]) -> bool {
+    let parts = modality.split(|c: char| !c.is_ascii_alphanumeric());
+    parts
+        .into_iter()
+        .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
 }
 
 /// An item at its place in the run: all that its randomness follows from.
@@ -198,7 +259,7 @@ fn chosen(pick: u64, n: usize) -> usize {
 }
 
 /// Reads all objects of a path in at most so many bytes.
-fn read(path: &Path, allowed_bytes: u64) -> std::result::Result<Vec<Volume>, Refused> {
+pub(super) fn read(path: &Path, allowed_bytes: u64) -> std::result::Result<Vec<Volume>, Refused> {
     let usual = Limits::default();
     let each = allowed_bytes / N_COPIES;
     let limits = Limits {

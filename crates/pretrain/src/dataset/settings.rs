@@ -46,7 +46,13 @@ impl ViewPlan {
             ..global(of_local)
         };
         let views = match config.method {
-            Method::Mae => vec![global(of_first)],
+            // What is drawn is the target: crops and flips only, as in the paper.
+            Method::Mae => vec![ViewConfig {
+                jitter: 0.0,
+                noise: 0.0,
+                colour: 0.0,
+                ..global(0.0)
+            }],
             Method::SimDino => {
                 let mut views = vec![global(of_first), global(of_second)];
                 views.resize(2 + settings.n_local, local);

@@ -1,5 +1,6 @@
 //! The model card: what a finished model is, what it saw, and what it must not be used for.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use m3ret_encoder::{ModelConfig, Pooling};
@@ -33,6 +34,8 @@ pub(crate) struct Card<'a> {
     pub(crate) history: &'a History,
     /// What the weights of `init` have and this network has not.
     pub(crate) init_notes: &'a [String],
+    /// How often images were refused, by the reason's code.
+    pub(crate) refused: &'a BTreeMap<String, u64>,
 }
 
 /// Writes the card.
@@ -176,6 +179,11 @@ fn images(card: &Card<'_>) -> String {
             counted(items.n_validation, "item", "items")
         )
     };
+    let refused: String = card
+        .refused
+        .iter()
+        .map(|(code, n)| format!("\nImages were refused {} for {code}.\n", counted_times(*n)))
+        .collect();
     format!(
         "## Images
 
@@ -186,10 +194,17 @@ fn images(card: &Card<'_>) -> String {
 {statement}
 
 {held_out}
-",
+{refused}",
         all = count(items.n_train),
         statement = plain(&statement),
     )
+}
+
+fn counted_times(n: u64) -> String {
+    match n {
+        1 => "once".to_owned(),
+        n => format!("{} times", thousands(n)),
+    }
 }
 
 fn part_row(part: &Part) -> String {

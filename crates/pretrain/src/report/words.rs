@@ -87,12 +87,15 @@ pub(super) fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) 
         ));
         if n_unknown > 0 {
             let verb = if n_unknown == 1 { "names" } else { "name" };
-            sentences.push(format!("{} no modality and may be MRI too.", unknown(verb)));
+            sentences.push(format!(
+                "{} no known modality and may be MRI too.",
+                unknown(verb)
+            ));
         }
     } else if n_unknown > 0 {
         let verb = if n_unknown == 1 { "names" } else { "name" };
         sentences.push(format!(
-            "MR exclusion unverified: {} no modality.",
+            "MR exclusion unverified: {} no known modality.",
             unknown(verb)
         ));
     } else {
@@ -187,13 +190,13 @@ mod tests {
                 &unknown,
                 false,
                 None,
-                "MR exclusion unverified: 1 row names no modality. 1,200 rows of MRI were left out.",
+                "MR exclusion unverified: 1 row names no known modality. 1,200 rows of MRI were left out.",
             ),
             (
                 &some,
                 true,
                 Some("dinov2-small"),
-                "MRI was allowed (3 items). 2 rows name no modality and may be MRI too. \
+                "MRI was allowed (3 items). 2 rows name no known modality and may be MRI too. \
                  The weights it started from (dinov2-small) may have seen MRI.",
             ),
         ] {

@@ -11,13 +11,13 @@ use crate::ops::VitBackend;
 use crate::parameters::{self, Flat, numbers};
 use crate::vit::Patches;
 
-/// Returns the loss of a batch and its gradients. `mask` gives each image its mask.
+/// Returns the loss of a batch and its gradients. `mask` gives the image at a place of the batch its mask.
 pub(crate) fn mae_step<B: VitBackend>(
     models: &[Mae<B>],
     samples: &[Sample],
     plan: &Plan,
     step: u64,
-    mask: impl Fn(&Sample, [usize; 3]) -> Mask + Sync,
+    mask: impl Fn(usize, [usize; 3]) -> Mask + Sync,
 ) -> Result<(f64, Flat<B>)> {
     let jobs = Job::group(
         samples,
@@ -49,7 +49,7 @@ fn one<B: VitBackend>(
     job: &Job,
     samples: &[Sample],
     plan: &Plan,
-    (step, mask): (u64, &(impl Fn(&Sample, [usize; 3]) -> Mask + Sync)),
+    (step, mask): (u64, &(impl Fn(usize, [usize; 3]) -> Mask + Sync)),
 ) -> Result<(f64, Flat<B>)> {
     let images = job.images(samples);
     let masks = job
@@ -58,7 +58,7 @@ fn one<B: VitBackend>(
         .zip(&images)
         .map(|(place, image)| {
             let grid = m3ret_encoder::grid_of(image.shape(), plan.vit.patch)?;
-            Ok(mask(&samples[place.sample], grid))
+            Ok(mask(place.sample, grid))
         })
         .collect::<Result<Vec<Mask>>>()?;
     let shown: Vec<Vec<usize>> = masks.iter().map(|mask| mask.shown.clone()).collect();
@@ -71,7 +71,7 @@ fn one<B: VitBackend>(
             wanted.extend_from_slice(&target[cell * n_values..(cell + 1) * n_values]);
         }
     }
-    let encoder = plan.student(step, &job.places, samples);
+    let encoder = plan.student(step, &job.places);
     let running = MaeRunning {
         decoder: crate::vit::Running {
             n_heads: plan.mae.decoder_heads,

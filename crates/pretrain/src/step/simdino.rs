@@ -130,8 +130,12 @@ impl<B: VitBackend> Pass<'_, B> {
             .enumerate()
             .filter(|(_, place)| place.view < 2)
         {
-            let item = self.samples[place.sample].item as u64;
-            let key = [self.plan.seed, self.step, item, place.view as u64];
+            let key = [
+                self.plan.seed,
+                self.step,
+                place.sample as u64,
+                place.view as u64,
+            ];
             let mut rng = generator("patch mask", &key);
             if rng.next_u32().is_multiple_of(2) {
                 continue;
@@ -192,9 +196,7 @@ impl<B: VitBackend> Pass<'_, B> {
             jobs,
             self.students.len(),
             |worker, ready| {
-                let running = self
-                    .plan
-                    .student(self.step, &ready.job.places, self.samples);
+                let running = self.plan.student(self.step, &ready.job.places);
                 let student = &self.students[worker];
                 let projected =
                     student.forward(&ready.patches, &self.plan.vit, &running, (true, &[]));
@@ -308,9 +310,7 @@ impl<B: VitBackend> Pass<'_, B> {
     }
 
     fn project(&self, student: &SimDino<Autodiff<B>>, ready: &Ready) -> Projected<Autodiff<B>> {
-        let running = self
-            .plan
-            .student(self.step, &ready.job.places, self.samples);
+        let running = self.plan.student(self.step, &ready.job.places);
         let wanted = ready.patches.masked.as_slice();
         student.forward(&ready.patches, &self.plan.vit, &running, (true, wanted))
     }

@@ -268,6 +268,48 @@ fn a_damaged_checkpoint_is_left_out_and_an_earlier_one_goes_on() {
         again.notes
     );
     assert_eq!(again.losses, wanted.losses[4..]);
+    // The damaged one does not count as one to keep, and is still there.
+    let mut names: Vec<String> = std::fs::read_dir(config.out.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["damaged-step-000000006", "step-000000004", "step-000000006"]
+    );
+}
+
+#[test]
+fn a_run_that_can_read_nothing_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    for seed in 0..7 {
+        std::fs::write(folder.path().join(format!("{seed}.npy")), b"no image").unwrap();
+    }
+    std::fs::write(folder.path().join("film.gif"), b"").unwrap();
+    let config = config(folder.path(), "mae", &[]);
+    let error = train(&config, Begin::Fresh, &mut Notes::default()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("no image could be read in 6 steps"),
+        "{message}"
+    );
+    assert!(!config.out.join("model").exists());
+}
+
+#[test]
+fn a_fresh_run_takes_no_folder_with_results_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let config = config(folder.path(), "mae", &[]);
+    run(&config, Begin::Fresh);
+    std::fs::remove_file(config.out.join("config.toml")).unwrap();
+    let error = train(&config, Begin::Fresh, &mut Notes::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("found a run or a model"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -35,8 +35,40 @@ fn a_dicom_header_that_says_mr_is_refused_whatever_its_row_says() {
             assert!(batch.refused.iter().all(|r| *r == (0, "mr_not_allowed")));
             assert_eq!(batch.samples.len(), 4 - refused);
             let input = config.model_config().input;
-            assert_eq!(items.prepared(0, &input, allow_mr).is_ok(), allow_mr);
-            assert!(items.prepared(1, &input, allow_mr).is_ok());
+            assert_eq!(
+                items.prepared(0, &input, (allow_mr, 1 << 24)).is_ok(),
+                allow_mr
+            );
+            assert!(items.prepared(1, &input, (allow_mr, 1 << 24)).is_ok());
         }
     }
+}
+
+#[test]
+fn mr_is_known_by_any_of_its_words_and_unknown_words_are_counted() {
+    let mut archive = Archive::new("path,modality");
+    for (i, modality) in [
+        "MRT",
+        "MR T1",
+        "T2w MRI",
+        "Magnetic Resonance",
+        "fMRI",
+        "CT",
+        "X-ray",
+        "scan",
+        "",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("{i}.npy");
+        files::npy(&archive.path(&name), [1, 8, 8], i);
+        archive.row(format!("{name},{modality}"));
+    }
+    let items = load(&archive.config());
+    let facts = items.facts();
+    assert_eq!(
+        (facts.n_mr_left_out, facts.n_train, facts.n_unknown_modality),
+        (5, 4, 2)
+    );
 }

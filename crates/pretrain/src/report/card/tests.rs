@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::report::Entry;
 
@@ -69,6 +71,7 @@ fn card(config: &Config, items: &Facts, history: &History) -> String {
         n_items_seen: 1_279_998,
         history,
         init_notes: &[],
+        refused: &BTreeMap::new(),
     })
     .unwrap()
 }
@@ -125,6 +128,6 @@ fn unknown_modalities_leave_the_exclusion_unverified() {
         ..facts()
     };
     let text = card(&config(Method::Mae), &items, &History::default());
-    assert!(text.contains("MR exclusion unverified: 41 rows name no modality."));
+    assert!(text.contains("MR exclusion unverified: 41 rows name no known modality."));
     assert!(!text.contains("No MRI was trained on"));
 }
