@@ -335,19 +335,18 @@ impl Shared {
                 return Err(Code::InternalError.as_str());
             };
             let read = || self.reading.sample(&path, draw, n_bytes);
-            let read = catch_unwind(AssertUnwindSafe(|| pool.install(read)));
+            let read = guarded(|| pool.install(read));
             drop(allowance);
             match read {
-                Ok(Ok(sample)) => return Ok(sample),
-                Ok(Err(Refused::For(code))) => return Err(code),
-                Ok(Err(Refused::Needs(needed))) => {
+                Ok(sample) => return Ok(sample),
+                Err(Refused::For(code)) => return Err(code),
+                Err(Refused::Needs(needed)) => {
                     let larger = needed.max(n_bytes.saturating_mul(2));
                     if needed > self.max_decode_bytes || n_bytes >= self.max_decode_bytes {
                         return Err(Code::LimitExceeded.as_str());
                     }
                     n_bytes = larger.min(self.max_decode_bytes);
                 }
-                Err(_panic) => return Err(Code::InternalError.as_str()),
             }
         }
     }
@@ -367,8 +366,64 @@ impl Shared {
     }
 }
 
+/// Turns a panic, a fault of ours that one image met, into the refusal of that image.
+fn guarded<T>(
+    read: impl FnOnce() -> std::result::Result<T, Refused>,
+) -> std::result::Result<T, Refused> {
+    let outcome = catch_unwind(AssertUnwindSafe(read));
+    outcome.unwrap_or(Err(Refused::For(Code::InternalError.as_str())))
+}
+
 /// Returns what a sample holds.
 fn n_bytes(sample: &Sample) -> u64 {
     let values = sample.views.iter().map(|view| view.values().len());
     (values.sum::<usize>() * size_of::<f32>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::tests::{Archive, files, load};
+    use super::*;
+
+    #[test]
+    fn readers_stop_when_their_memory_is_full_and_go_on_when_asked() {
+        let mut archive = Archive::new("path");
+        files::npy(&archive.path("deep.npy"), [8, 40, 40], 0);
+        archive.row("deep.npy");
+        let mut config = archive.config();
+        config.images.readers = 6;
+        config.images.memory_mib = 1;
+        config.train.batch = 16;
+        let loader = &mut Loader::start(load(&config), &config, 0, 1000).unwrap();
+        let shared = Arc::clone(&loader.shared);
+        for n_taken in 1..4 {
+            let patience = Instant::now() + Duration::from_secs(20);
+            // Full means: nobody decodes, and there is no room for the views of one more.
+            let is_full = |state: &State| {
+                let room = shared.max_view_bytes - state.view_bytes;
+                state.decode_bytes == 0 && room < shared.most_view_bytes
+            };
+            while !is_full(&shared.lock()) {
+                assert!(shared.lock().view_bytes <= shared.max_view_bytes);
+                assert!(shared.lock().decode_bytes <= shared.max_decode_bytes);
+                assert!(Instant::now() < patience, "{:?}", shared.lock());
+                std::thread::yield_now();
+            }
+            // 16 items take more than half a MiB: the batch is only whole once it is asked for.
+            let step = shared.lock().steps.len();
+            assert_eq!(step, 1);
+            assert!(!shared.lock().head_is_complete());
+            assert_eq!(loader.next().unwrap().unwrap().samples.len(), 16);
+            assert_eq!(shared.lock().head, n_taken);
+        }
+    }
+
+    #[test]
+    fn a_panic_refuses_one_image() {
+        let outcome = guarded(|| -> std::result::Result<(), Refused> { panic!("a fault") });
+        assert_eq!(outcome, Err(Refused::For("internal_error")));
+        assert_eq!(guarded(|| Ok(3)), Ok(3));
+    }
 }

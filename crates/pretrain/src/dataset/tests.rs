@@ -1,6 +1,6 @@
 //! Claims about the whole path from a manifest to batches, on files written here.
 
-mod files;
+pub(super) mod files;
 mod guard;
 mod items;
 mod loading;
@@ -16,14 +16,14 @@ use crate::config::{
 use super::*;
 
 /// A folder with a manifest, gone at the end of the test.
-struct Archive {
+pub(super) struct Archive {
     folder: tempfile::TempDir,
     rows: Vec<String>,
     header: &'static str,
 }
 
 impl Archive {
-    fn new(header: &'static str) -> Self {
+    pub(super) fn new(header: &'static str) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             rows: Vec::new(),
@@ -31,16 +31,16 @@ impl Archive {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn row(&mut self, row: impl Into<String>) {
+    pub(super) fn row(&mut self, row: impl Into<String>) {
         self.rows.push(row.into());
     }
 
     /// Writes the manifest and returns a small run over it.
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let path = self.path("manifest.csv");
         let text = format!("{}\n{}\n", self.header, self.rows.join("\n"));
         std::fs::write(&path, text).unwrap();
@@ -88,7 +88,7 @@ fn small_run(manifest: &Path) -> Config {
     }
 }
 
-fn load(config: &Config) -> Arc<Items> {
+pub(super) fn load(config: &Config) -> Arc<Items> {
     Arc::new(Items::load(config).unwrap())
 }
 

@@ -18,7 +18,7 @@ fn speckled(n: usize, seed: usize) -> Vec<f32> {
 }
 
 /// A grey array `[1, D, H, W]`.
-pub(super) fn npy(path: &Path, [depth, height, width]: [usize; 3], seed: usize) {
+pub(in crate::dataset) fn npy(path: &Path, [depth, height, width]: [usize; 3], seed: usize) {
     let shape = [1, depth, height, width];
     let values = speckled(depth * height * width, seed);
     let kind = if depth == 1 {
