@@ -8,6 +8,9 @@ use crate::volume::Volume;
 /// Values of the upper half of a key; as many as of the lower half.
 const N_HALF_KEYS: usize = 1 << 16;
 
+/// Up to so many values a copy is cheaper than the tables of a count: 0.6 ms however few they are.
+const MAX_SELECTED: usize = 1 << 15;
+
 /// Maps values to 0..1: `low` and below to 0, `high` and above to 1, linear between, then `1 - x`
 /// if inverted. Non-finite values map to 0 (black, as padding) in either polarity.
 ///
@@ -117,11 +120,36 @@ fn first_channel(volume: &Volume) -> &[f32] {
 /// Returns two percentiles (0..=100) of the finite values, linear between neighbouring ranks as
 /// `numpy.percentile` does by default; `None` if no value is finite.
 ///
-/// Exact for every input: a histogram over the upper 16 bits of an order-preserving key of each
-/// f32, then one over the lower 16 bits of the few bins that hold a wanted rank. Two passes, no
-/// sort, no copy; an outlier costs no accuracy.
+/// Exact for every input, whichever way it is found.
 #[must_use]
 pub(crate) fn percentiles_of(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
+    if values.len() <= MAX_SELECTED {
+        by_selecting(values, wanted)
+    } else {
+        by_counting(values, wanted)
+    }
+}
+
+/// Finds ranks in a copy.
+fn by_selecting(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
+    let finite = values.iter().filter(|value| value.is_finite());
+    let mut keys: Vec<u32> = finite.map(|&value| key_of(value)).collect();
+    let last_rank = keys.len().checked_sub(1)?;
+    let [first, second] = wanted.map(|percentile| {
+        let (rank, share) = place_of(percentile, u64::try_from(last_rank).ok()?);
+        let rank = usize::try_from(rank).ok()?;
+        let (_, &mut below, rest) = keys.select_nth_unstable(rank);
+        let above = rest.iter().min().copied().unwrap_or(below);
+        let [below, above] = [below, above].map(|key| f64::from(value_of(key)));
+        Some(below + share * (above - below))
+    });
+    Some([first?, second?])
+}
+
+/// Counts: a histogram over the upper 16 bits of an order-preserving key of each f32, then one over
+/// the lower 16 bits of the few bins that hold a wanted rank. Two passes, no sort, no copy; an
+/// outlier costs no accuracy.
+fn by_counting(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
     let coarse = count_upper_halves(values);
     let n_finite: u64 = coarse.iter().sum();
     let last_rank = n_finite.checked_sub(1)?;

@@ -103,9 +103,9 @@ fn stretch(values: &mut [f32], brightness: f64, contrast: f64) {
 fn raise(values: &mut [f32], gamma: f64) {
     let last = as_f64(N_POWERS);
     let power = |root: usize| narrow((as_f64(root) / last).powf(2.0 * gamma));
-    let table: Vec<[f32; 2]> = (0..=N_POWERS)
-        .map(|root| [power(root), power(root + 1) - power(root)])
-        .collect();
+    let powers: Vec<f32> = (0..=N_POWERS + 1).map(power).collect();
+    let neighbours = powers.array_windows();
+    let table: Vec<[f32; 2]> = neighbours.map(|[a, b]| [*a, b - a]).collect();
     let last = narrow(last);
     for value in values {
         let place = value.clamp(0.0, 1.0).sqrt() * last;
