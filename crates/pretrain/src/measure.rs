@@ -5,7 +5,7 @@ use m3ret_encoder::VitConfig;
 use m3ret_imaging::Input;
 
 use crate::config::{Device, TrainPrecision};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::VitBackend;
 use crate::optimizer::{AdamW, Step};
 use crate::parameters::{self, numbers};
@@ -44,7 +44,7 @@ impl PlainStep {
             #[cfg(feature = "cuda")]
             Device::Cuda => self.on::<burn::backend::Cuda>(&Default::default()),
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda => Err(Error::config(
+            Device::Cuda => Err(crate::error::Error::config(
                 "device",
                 "cpu, or a program built with --features cuda",
                 "cuda",
