@@ -1,0 +1,70 @@
+//! Makes a gallery of vectors alone, to measure building without the command line around it.
+//!
+//!     make_gallery OUT.m3i VECTORS.npy
+//!
+//! Ids are row numbers, and the column `bucket` has 100 values.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a program for measuring"
+)]
+
+use std::time::Instant;
+
+use m3ret_search::{Batch, Maker, Numbers, Setup, Writer};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let bytes = std::fs::read(&arguments[2])?;
+    let length = u16::from_le_bytes([bytes[8], bytes[9]]);
+    let header = std::str::from_utf8(&bytes[10..10 + usize::from(length)])?;
+    let width: usize = header.split(", ").last().unwrap().split(')').next().unwrap().parse().or_else(|_| {
+        let shape = header.split('(').nth(1).unwrap();
+        shape.split([',', ')']).nth(1).unwrap().trim().parse()
+    })?;
+    let values = bytes[10 + usize::from(length)..].as_chunks().0.iter();
+    let vectors: Vec<f32> = values.map(|&value| f32::from_le_bytes(value)).collect();
+    drop(bytes);
+    let n = vectors.len() / width;
+    let ids: Vec<String> = (0..n).map(|row| row.to_string()).collect();
+    let columns = [("bucket".to_owned(), (0..n).map(|row| (row % 100).to_string()).collect())];
+    let setup = Setup {
+        maker: Maker {
+            fingerprint: "bench".into(),
+            model: "bench".into(),
+            precision: "f32".into(),
+        },
+        width,
+        numbers: Numbers::F32,
+    };
+    let (start, cpu) = (Instant::now(), cpu_s());
+    let mut writer = Writer::create(arguments[1].as_ref(), setup)?;
+    let batch = Batch {
+        vectors: &vectors,
+        ids: &ids,
+        columns: &columns,
+        attachments: &[],
+    };
+    writer.add(batch)?;
+    let added = (cpu_s() - cpu, start.elapsed().as_secs_f64());
+    writer.compact()?;
+    let (cpu_s, wall_s) = (cpu_s() - cpu, start.elapsed().as_secs_f64());
+    println!(
+        "{{\"n\":{n},\"width\":{width},\"cpu_s\":{cpu_s},\"wall_s\":{wall_s},\"add_cpu_s\":{},\"add_wall_s\":{}}}",
+        added.0, added.1
+    );
+    eprintln!("{:?}", writer.gallery().calibration());
+    Ok(())
+}
+
+/// CPU time of all threads that still run.
+fn cpu_s() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let all = threads.flatten().filter_map(|entry| {
+        let text = std::fs::read_to_string(entry.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    all.sum::<f64>() * 1e-9
+}

@@ -1,0 +1,399 @@
+//! A gallery on disk: unit vectors, ids and metadata that are searched. docs/gallery-format.md has
+//! every byte.
+//!
+//! A gallery is a folder of immutable segments and a catalog that says which of them count. Readers
+//! open the newest catalog and keep what they opened; one writer at a time adds segments and lists
+//! of removed rows, and then puts a new catalog beside the old one.
+
+mod blocks;
+mod catalog;
+mod dead;
+mod footer;
+pub(crate) mod segment;
+pub(crate) mod source;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use footer::Numbers;
+pub use source::Batch;
+pub use verify::{Finding, Repair, Report, repair, verify};
+pub use writer::{Setup, Writer};
+
+use crate::error::{Error, Result};
+use crate::scan::Calibration;
+use crate::statistics::Statistics;
+use catalog::Catalog;
+use segment::Segment;
+use source::Source as _;
+
+/// What made the vectors: only vectors of the same encoder and input config can be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maker {
+    /// Tells the encoder and its input config from every other.
+    pub fingerprint: String,
+    /// The model's name, for people.
+    pub model: String,
+    /// What the network computed with; shown, not compared.
+    pub precision: String,
+}
+
+/// Where a row lies: segment, and row there. Good for one open gallery only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowId {
+    pub(crate) segment: u32,
+    pub(crate) row: u32,
+}
+
+/// An open gallery: what it was when it was opened, whatever a writer does meanwhile.
+#[derive(Debug)]
+pub struct Gallery {
+    folder: PathBuf,
+    catalog: Catalog,
+    segments: Vec<Segment>,
+    key: Key,
+    has_damaged_copy: bool,
+}
+
+/// The random key of a gallery: identifiers are stored only as hashes with it.
+#[derive(Clone)]
+struct Key([u8; 32]);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Key(..)")
+    }
+}
+
+/// The file that holds the key.
+const KEY: &str = "key";
+/// The file that a writer holds locked.
+const LOCK: &str = "lock";
+
+impl Key {
+    fn new() -> std::io::Result<Self> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Self(key))
+    }
+
+    fn read(folder: &Path, check: &str) -> Result<Self> {
+        let key = Self::of_file(folder)?;
+        if key.check() != check {
+            let found = "not the key that the gallery was made with";
+            return Err(Error::damaged(&folder.join(KEY), found));
+        }
+        Ok(key)
+    }
+
+    /// Reads the key that lies in a folder, whichever it is.
+    fn of_file(folder: &Path) -> Result<Self> {
+        let path = folder.join(KEY);
+        let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+        let key = bytes.try_into().map(Self);
+        key.map_err(|_| Error::damaged(&path, "not 32 bytes"))
+    }
+
+    /// Returns what tells this key from another, and does not give it away.
+    fn check(&self) -> String {
+        blake3::derive_key("m3ret gallery key check v1", &self.0)[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    fn pseudonym(&self, kind: &str, identifier: &str) -> String {
+        if identifier.is_empty() {
+            return String::new();
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&(kind.len() as u64).to_le_bytes());
+        hasher.update(kind.as_bytes());
+        hasher.update(identifier.as_bytes());
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+}
+
+/// How often a reader begins again because a writer took away what it was about to open.
+const MAX_ATTEMPTS: usize = 16;
+
+impl Gallery {
+    /// Opens the newest state of a gallery; reads descriptions only, not the vectors.
+    ///
+    /// # Errors
+    /// `Unsupported` if the folder is no gallery; `Damaged` if a file is missing or does not have
+    /// its checksum; `Io`.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match Self::open_once(folder) {
+                Err(Error::Io { source, path, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound && path != folder =>
+                {
+                    // A writer that ended in between removes what its catalog no longer names.
+                    if attempt == MAX_ATTEMPTS {
+                        return Err(Error::damaged(&path, "it is missing"));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn open_once(folder: &Path) -> Result<Self> {
+        let generations = catalog::generations(folder)?;
+        let Some(&newest) = generations.first() else {
+            return Err(Error::Unsupported {
+                path: folder.to_owned(),
+                found: "no catalog of a gallery".to_owned(),
+                wanted: "a folder made by `m3ret index build` is wanted".to_owned(),
+            });
+        };
+        let (catalog, mut has_damaged_copy) = catalog::read(folder, newest)?;
+        let key = Key::read(folder, &catalog.key_check)?;
+        let mut segments = Vec::with_capacity(catalog.segments.len());
+        for entry in &catalog.segments {
+            let segment = open_segment(folder, entry, &catalog)?;
+            let n_rows = segment.n_rows();
+            has_damaged_copy |= segment.has_damaged_copy;
+            let dead = match &entry.dead {
+                None => None,
+                Some(reference) => {
+                    let path = folder.join(&reference.file);
+                    let (dead, is_damaged) = dead::read(&path, n_rows, &reference.digest)?;
+                    has_damaged_copy |= is_damaged;
+                    Some(dead)
+                }
+            };
+            segments.push(segment.with_dead(dead));
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            catalog,
+            segments,
+            key,
+            has_damaged_copy,
+        })
+    }
+
+    /// Returns where the gallery lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns how many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.segments.iter().map(Segment::n_live).sum()
+    }
+
+    /// Says whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the numbers of a vector.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.catalog.width
+    }
+
+    /// Returns how vectors are stored.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        self.catalog.numbers
+    }
+
+    /// Returns what made the vectors.
+    #[must_use]
+    pub fn maker(&self) -> &Maker {
+        &self.catalog.maker
+    }
+
+    /// Returns how many changes there were.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.catalog.generation
+    }
+
+    /// Returns how many files the rows are spread over.
+    #[must_use]
+    pub fn n_segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Returns how the gallery is searched, and how good that was when it was measured.
+    #[must_use]
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.catalog.calibration.as_ref()
+    }
+
+    /// Says whether one of two copies of a description is damaged; the other one was good.
+    #[must_use]
+    pub fn has_damaged_copy(&self) -> bool {
+        self.has_damaged_copy
+    }
+
+    /// Returns the names of all columns of metadata.
+    #[must_use]
+    pub fn columns(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.segments.iter().flat_map(|segment| &segment.footer().columns) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Checks that vectors of `fingerprint` can be compared with the gallery's.
+    ///
+    /// # Errors
+    /// `Mismatch` if another encoder made the gallery.
+    pub fn check_maker(&self, maker: &Maker) -> Result<()> {
+        let own = self.maker();
+        if own.fingerprint == maker.fingerprint {
+            return Ok(());
+        }
+        Err(Error::mismatch(
+            "encoder",
+            format!("{} ({}), which made the gallery", own.model, own.fingerprint),
+            format!("{} ({})", maker.model, maker.fingerprint),
+        ))
+    }
+
+    /// Iterates over all rows, segment by segment.
+    pub fn rows(&self) -> impl Iterator<Item = RowId> {
+        let segments = self.segments.iter().enumerate();
+        segments.flat_map(|(idx, segment)| {
+            let segment_idx = u32::try_from(idx).unwrap_or(u32::MAX);
+            segment.live().map(move |row| RowId {
+                segment: segment_idx,
+                row,
+            })
+        })
+    }
+
+    /// Returns the row with this id.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn find(&self, id: &str) -> Result<Option<RowId>> {
+        for (idx, segment) in self.segments.iter().enumerate() {
+            if let Some(row) = segment.find(id)?
+                && segment.is_live(row)
+            {
+                let segment = u32::try_from(idx).unwrap_or(u32::MAX);
+                return Ok(Some(RowId { segment, row }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the id of a row.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn id(&self, row: RowId) -> Result<&str> {
+        self.segment(row)?.id(row.row)
+    }
+
+    /// Returns a row's vector.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn vector(&self, row: RowId) -> Result<Vec<f32>> {
+        self.segment(row)?.vector(row.row)
+    }
+
+    /// Returns a row's cell in a column; empty where the row or the gallery has none.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn value(&self, row: RowId, column: &str) -> Result<&str> {
+        let segment = self.segment(row)?;
+        match segment.column(column) {
+            Some(column) => segment.value(column, row.row),
+            None => Ok(""),
+        }
+    }
+
+    /// Returns what is attached to a row under a name, e.g. `thumbnail`; empty for nothing.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn attachment(&self, row: RowId, name: &str) -> Result<&[u8]> {
+        let segment = self.segment(row)?;
+        let kind = segment.footer().attachments.iter().position(|other| other == name);
+        match kind {
+            Some(kind) => segment.attachment(kind, row.row),
+            None => Ok(&[]),
+        }
+    }
+
+    /// Returns the names of what may be attached to rows.
+    #[must_use]
+    pub fn attachments(&self) -> Vec<&str> {
+        let all = self.segments.iter().flat_map(|segment| &segment.footer().attachments);
+        let mut names: Vec<&str> = all.map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Returns the hash under which an identifier of a kind (`patient_id`) is stored; empty for an
+    /// empty identifier. Nobody without the gallery's key can make or test it.
+    #[must_use]
+    pub fn pseudonym(&self, kind: &str, identifier: &str) -> String {
+        self.key.pseudonym(kind, identifier)
+    }
+
+    /// Returns the samples of scores that were taken when the gallery was built.
+    ///
+    /// # Errors
+    /// `Io`; `Damaged`.
+    pub fn statistics(&self) -> Result<Option<Statistics>> {
+        let Some(reference) = &self.catalog.statistics else {
+            return Ok(None);
+        };
+        let path = self.folder.join(&reference.file);
+        let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+        catalog::from_copies(&bytes, &path).map(|(statistics, _)| Some(statistics))
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    fn segment(&self, row: RowId) -> Result<&Segment> {
+        let segment = self.segments.get(row.segment as usize);
+        segment.ok_or_else(|| Error::mismatch("row", "one of this gallery", format!("{row:?}")))
+    }
+}
+
+/// Opens one segment of a catalog and checks that it is the one that is meant.
+fn open_segment(folder: &Path, entry: &catalog::Entry, catalog: &Catalog) -> Result<Segment> {
+    let path = segment::path_of(folder, entry.id);
+    let segment = Segment::open(&path)?;
+    let footer = segment.footer();
+    let is_meant = format!("{:032x}", segment.digest()) == entry.digest
+        && footer.id == entry.id
+        && footer.n_rows == entry.n_rows
+        && footer.width as usize == catalog.width
+        && footer.numbers == catalog.numbers
+        && footer.maker.fingerprint == catalog.maker.fingerprint;
+    if !is_meant {
+        return Err(Error::damaged(&path, "not the segment that the catalog names"));
+    }
+    Ok(segment)
+}

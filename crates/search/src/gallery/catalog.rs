@@ -1,0 +1,162 @@
+//! The catalog: which segments make up a gallery now. One file a generation; the highest counts.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Maker;
+use super::footer::Numbers;
+use crate::disk::{Disk, DiskFile as _};
+use crate::error::{Error, Result};
+use crate::scan::Calibration;
+
+/// Version of the format of galleries.
+pub(crate) const VERSION: u32 = 1;
+
+/// What a gallery consists of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Catalog {
+    pub(crate) version: u32,
+    /// Grows by one with every change.
+    pub(crate) generation: u64,
+    pub(crate) maker: Maker,
+    pub(crate) width: usize,
+    pub(crate) numbers: Numbers,
+    /// What the key must hash to.
+    pub(crate) key_check: String,
+    /// Number of the next segment.
+    pub(crate) next_segment: u64,
+    pub(crate) segments: Vec<Entry>,
+    /// How to search, and how good that was when it was measured.
+    pub(crate) calibration: Option<Calibration>,
+    /// The file with samples of scores, and its checksum.
+    pub(crate) statistics: Option<Reference>,
+}
+
+/// One segment of a gallery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    pub(crate) id: u64,
+    pub(crate) n_rows: u64,
+    /// Of the file's end, in hexadecimal.
+    pub(crate) digest: String,
+    /// The file that says which rows were removed.
+    pub(crate) dead: Option<Reference>,
+}
+
+/// A file that belongs to a catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reference {
+    pub(crate) file: String,
+    /// XXH3-128 of its contents, in hexadecimal.
+    pub(crate) digest: String,
+}
+
+/// Returns the catalogs in a folder, the newest first.
+pub(crate) fn generations(folder: &Path) -> Result<Vec<u64>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("listing", folder))?;
+    let mut generations = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io("listing", folder))?.file_name();
+        let number = name.to_str().and_then(|name| {
+            let hexadecimal = name.strip_prefix("catalog-")?.strip_suffix(".json")?;
+            (hexadecimal.len() == 16).then(|| u64::from_str_radix(hexadecimal, 16).ok())?
+        });
+        generations.extend(number);
+    }
+    generations.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(generations)
+}
+
+pub(crate) fn path_of(folder: &Path, generation: u64) -> PathBuf {
+    folder.join(format!("catalog-{generation:016x}.json"))
+}
+
+/// Reads the catalog of one generation, and says whether one of its copies is damaged.
+pub(crate) fn read(folder: &Path, generation: u64) -> Result<(Catalog, bool)> {
+    let path = path_of(folder, generation);
+    let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+    let (catalog, is_damaged): (Catalog, bool) = from_copies(&bytes, &path)?;
+    if catalog.version != VERSION {
+        return Err(Error::Unsupported {
+            path,
+            found: format!("version {} of the format of galleries", catalog.version),
+            wanted: format!("this program reads version {VERSION}; take a later one"),
+        });
+    }
+    if catalog.generation != generation {
+        return Err(Error::damaged(&path, "a catalog of another generation"));
+    }
+    Ok((catalog, is_damaged))
+}
+
+/// Writes a value twice, each time with its checksum: two lines a copy.
+pub(crate) fn to_copies(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let json = serde_json::to_string(value)?;
+    let copy = format!("{json}\n{:032x}\n", xxh3_128(json.as_bytes()));
+    Ok(copy.repeat(2).into_bytes())
+}
+
+/// Reads the first good copy, and says whether another is damaged.
+pub(crate) fn from_copies<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<(T, bool)> {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let is_whole = first == second && json_of(first).is_some();
+    // Of a file that was cut, the first two lines may be a copy.
+    let n_lines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let cut = n_lines.map(|(at, _)| &bytes[..=at]).nth(1);
+    let copies = [first, second].into_iter().chain(cut);
+    let Some(json) = copies.filter_map(json_of).next() else {
+        return Err(Error::damaged(path, "none of its two copies has its checksum"));
+    };
+    let value = serde_json::from_slice(json)
+        .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;
+    Ok((value, !is_whole))
+}
+
+/// Returns the JSON of a copy that has its checksum.
+fn json_of(copy: &[u8]) -> Option<&[u8]> {
+    let (json, sum) = copy.split_at_checked(copy.len().checked_sub(34)?)?;
+    (sum == format!("\n{:032x}\n", xxh3_128(json)).as_bytes()).then_some(json)
+}
+
+/// Gives a complete file its name, so that it and the name survive a power cut.
+pub(crate) fn put<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("part");
+    let write = || -> std::io::Result<()> {
+        let mut file = disk.create(&temporary)?;
+        file.write_all(bytes)?;
+        file.flush()?;
+        file.sync()?;
+        drop(file);
+        disk.rename(&temporary, path)?;
+        disk.sync_folder(path.parent().unwrap_or(Path::new(".")))
+    };
+    write().map_err(Error::io("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_good_copy_is_enough_and_damage_is_told() {
+        let path = Path::new("x");
+        let bytes = to_copies(&"value").unwrap();
+        let read = |bytes: &[u8]| from_copies::<String>(bytes, path).ok();
+        assert_eq!(read(&bytes), Some(("value".to_owned(), false)));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert_eq!(read(&flipped), Some(("value".to_owned(), true)), "{at}");
+            let whole_copy = at >= bytes.len() / 2;
+            let expected = whole_copy.then(|| ("value".to_owned(), true));
+            assert_eq!(read(&bytes[..at]), expected, "cut at {at}");
+        }
+    }
+}

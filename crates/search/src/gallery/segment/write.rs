@@ -1,0 +1,244 @@
+//! Writes a segment from start to end, once, with little memory.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use super::super::blocks::BlockWriter;
+use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, VERSION, write_end};
+use super::super::source::{Source, round};
+use super::super::Maker;
+use super::MAX_ROWS;
+use crate::disk::DiskFile;
+use crate::error::{Error, Result};
+use crate::partition::Partition;
+use crate::quantise::Encoder;
+
+/// Arrays begin at pages, so that they are aligned for every number.
+const ALIGNMENT: u64 = 4096;
+
+/// Rows that are in memory at once.
+const CHUNK_ROWS: usize = 4096;
+
+/// What a segment says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Heading {
+    pub(crate) id: u64,
+    pub(crate) width: usize,
+    pub(crate) numbers: Numbers,
+    pub(crate) replaces: Vec<u64>,
+    pub(crate) maker: Maker,
+}
+
+/// A file that grows array by array.
+struct Arrays<'a, F> {
+    out: BlockWriter<F>,
+    sections: Vec<Section>,
+    path: &'a Path,
+}
+
+impl<F: DiskFile> Arrays<'_, F> {
+    fn begin(&mut self, name: impl Into<String>) -> Result<()> {
+        self.out.align(ALIGNMENT).map_err(Error::io("writing", self.path))?;
+        self.sections.push(Section {
+            name: name.into(),
+            offset: self.out.n_bytes(),
+            length: 0,
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(section) = self.sections.last_mut() {
+            section.length += bytes.len() as u64;
+        }
+        self.out.write(bytes).map_err(Error::io("writing", self.path))
+    }
+
+    /// Writes a whole array.
+    fn array<T: bytemuck::NoUninit>(&mut self, name: impl Into<String>, values: &[T]) -> Result<()> {
+        self.begin(name)?;
+        self.write(bytemuck::cast_slice(values))
+    }
+
+    /// Writes texts, then where each ends.
+    fn texts<'t>(
+        &mut self,
+        name: &str,
+        texts: impl Iterator<Item = Result<&'t [u8]>>,
+    ) -> Result<()> {
+        let (mut ends, mut end) = (Vec::new(), 0_u64);
+        self.begin(format!("{name}/text"))?;
+        for text in texts {
+            let text = text?;
+            self.write(text)?;
+            end += text.len() as u64;
+            ends.push(end);
+        }
+        self.array(format!("{name}/ends"), &ends)
+    }
+}
+
+/// Writes all rows of a source as a segment; they lie in the order of the partition's lists.
+/// Returns what tells the file from any other, and its size.
+pub(crate) fn write<F: DiskFile>(
+    file: F,
+    path: &Path,
+    source: &dyn Source,
+    heading: &Heading,
+) -> Result<(Digest, u64)> {
+    if source.n_rows() as u64 > MAX_ROWS {
+        return Err(Error::LimitExceeded {
+            what: "rows of one segment",
+            allowed: MAX_ROWS,
+            asked: source.n_rows() as u64,
+        });
+    }
+    let io = |error: io::Error| Error::io("writing", path)(error);
+    let partition = Partition::of(source.n_rows(), heading.width, |rows, out| {
+        let start = out.len();
+        source.read(rows, out)?;
+        round(&mut out[start..], heading.numbers);
+        Ok(())
+    })?;
+    let order = partition.order();
+    let mut out = BlockWriter::new(file);
+    let mut header = [0; 64];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out.write(&header).map_err(io)?;
+    let mut arrays = Arrays {
+        out,
+        sections: Vec::new(),
+        path,
+    };
+    write_vectors(&mut arrays, source, heading, &order)?;
+    write_codes(&mut arrays, source, heading, (&order, &partition))?;
+    arrays.array("lists/centroids", &partition.centroids)?;
+    arrays.array("lists/starts", &partition.starts)?;
+    write_ids(&mut arrays, source, &order)?;
+    write_columns(&mut arrays, source, &order)?;
+    for kind in 0..source.attachments().len() {
+        let attached = order.iter().map(|&row| source.attachment(kind, row));
+        arrays.texts(&format!("attachment/{kind}"), attached)?;
+    }
+    let Arrays { out, sections, .. } = arrays;
+    let n_payload = out.n_bytes();
+    let (mut file, sums) = out.finish().map_err(io)?;
+    let footer = Footer {
+        version: VERSION,
+        id: heading.id,
+        n_rows: source.n_rows() as u64,
+        width: u32::try_from(heading.width).unwrap_or(u32::MAX),
+        numbers: heading.numbers,
+        columns: source.columns().to_vec(),
+        attachments: source.attachments().to_vec(),
+        sections,
+        replaces: heading.replaces.clone(),
+        maker: heading.maker.clone(),
+    };
+    let digest = write_end(&mut file, n_payload, &sums, &footer).map_err(io)?;
+    file.flush().map_err(io)?;
+    file.sync().map_err(io)?;
+    Ok((digest, n_payload))
+}
+
+/// Reads vectors as they will be stored.
+fn read(source: &dyn Source, heading: &Heading, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
+    out.clear();
+    source.read(rows, out)?;
+    round(out, heading.numbers);
+    Ok(())
+}
+
+fn write_vectors<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    heading: &Heading,
+    order: &[u32],
+) -> Result<()> {
+    let mut vectors = Vec::new();
+    arrays.begin("vectors")?;
+    for rows in order.chunks(CHUNK_ROWS) {
+        read(source, heading, rows, &mut vectors)?;
+        match heading.numbers {
+            Numbers::F32 => arrays.write(bytemuck::cast_slice(&vectors))?,
+            Numbers::F16 => {
+                let halves = vectors.iter().map(|&x| half::f16::from_f32(x).to_bits());
+                arrays.write(bytemuck::cast_slice(&halves.collect::<Vec<u16>>()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes all codes: those of 8 bits as they come; the others are small and wait for their turn.
+fn write_codes<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    heading: &Heading,
+    (order, partition): (&[u32], &Partition),
+) -> Result<()> {
+    let encoder = Encoder::new(heading.width, &partition.centroids);
+    let (mut vectors, mut bits, mut terms) = (Vec::new(), Vec::new(), Vec::new());
+    arrays.begin("codes")?;
+    for rows in order.chunks(CHUNK_ROWS) {
+        read(source, heading, rows, &mut vectors)?;
+        let lists: Vec<u32> = rows.iter().map(|&row| partition.list_of(row)).collect();
+        let mut encoded = encoder.encode(&vectors, &lists);
+        arrays.write(bytemuck::cast_slice(&encoded.codes))?;
+        bits.append(&mut encoded.bits);
+        terms.append(&mut encoded.terms);
+    }
+    arrays.array("bits", &bits)?;
+    arrays.array("terms", &terms)
+}
+
+fn write_ids<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    order: &[u32],
+) -> Result<()> {
+    let ids: Vec<&str> = order.iter().map(|&row| source.id(row)).collect::<Result<_>>()?;
+    arrays.texts("ids", ids.iter().map(|id| Ok(id.as_bytes())))?;
+    let mut by_id: Vec<u32> = (0..u32::try_from(ids.len()).unwrap_or(u32::MAX)).collect();
+    by_id.sort_unstable_by_key(|&row| ids[row as usize]);
+    let twice = by_id
+        .windows(2)
+        .find(|pair| ids[pair[0] as usize] == ids[pair[1] as usize]);
+    if twice.is_some() {
+        return Err(Error::mismatch("ids", "no id twice", "two rows with the same id"));
+    }
+    let mut ranks = vec![0; by_id.len()];
+    for (rank, &row) in (0_u32..).zip(&by_id) {
+        ranks[row as usize] = rank;
+    }
+    arrays.array("ids/order", &by_id)?;
+    arrays.array("ids/rank", &ranks)
+}
+
+/// Writes every column as a dictionary and one code for each row.
+fn write_columns<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    order: &[u32],
+) -> Result<()> {
+    for column in 0..source.columns().len() {
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        let mut dictionary = Vec::new();
+        let mut codes = Vec::with_capacity(order.len());
+        for &row in order {
+            let value = source.value(column, row)?;
+            let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
+            let code = *known.entry(value).or_insert_with(|| {
+                dictionary.push(value);
+                next
+            });
+            codes.push(code);
+        }
+        let values = dictionary.iter().map(|value| Ok(value.as_bytes()));
+        arrays.texts(&format!("column/{column}"), values)?;
+        arrays.array(format!("column/{column}/codes"), &codes)?;
+    }
+    Ok(())
+}

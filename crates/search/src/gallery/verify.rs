@@ -1,0 +1,505 @@
+//! Proving that a gallery is as it was written, and rebuilding what can be proved.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::catalog::{self, Catalog, Entry};
+use super::segment::write::{Heading, write};
+use super::segment::{self, Chosen, Segment};
+use super::source::Source as _;
+use super::writer::{lock, needed_files, put_catalog};
+use super::{Gallery, KEY, Key, dead, open_segment};
+use crate::disk::{Disk as _, RealDisk};
+use crate::embedding::fault;
+use crate::error::{Error, Result};
+use crate::quantise::Encoder;
+
+/// One thing that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file's name in the gallery.
+    pub file: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// Readers still get the right answer, from a second copy.
+    pub is_harmless: bool,
+}
+
+/// What `verify` found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Everything that is wrong.
+    pub findings: Vec<Finding>,
+    /// Rows that were looked at.
+    pub n_rows: usize,
+    /// Bytes whose checksums were compared.
+    pub n_bytes: u64,
+    /// Files that no reader needs: what a writer that was killed left.
+    pub leftovers: Vec<String>,
+}
+
+/// What `repair` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// What was wrong before.
+    pub report: Report,
+    /// Files that were moved to the folder `quarantine`.
+    pub quarantined: Vec<String>,
+    /// Rows that could not be proved and are no longer in the gallery.
+    pub n_lost: usize,
+    /// Ids of those of them whose id could be read.
+    pub lost: Vec<String>,
+    /// What else a person must know.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Says whether everything is as it was written.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn find(&mut self, path: &Path, what: impl Into<String>, is_harmless: bool) {
+        self.findings.push(Finding {
+            file: name_of(path),
+            what: what.into(),
+            is_harmless,
+        });
+    }
+
+    fn find_error(&mut self, path: &Path, error: &Error) {
+        let (path, what) = match error {
+            Error::Damaged { path, found } => (path.as_path(), found.clone()),
+            Error::Io { path, source, action } => (path.as_path(), format!("{action}: {source}")),
+            other => (path, other.to_string()),
+        };
+        self.find(path, what, false);
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Reads every byte of a gallery and checks that checksums, vectors, codes, ids, cells and lists
+/// agree.
+///
+/// # Errors
+/// `Unsupported` if the folder is no gallery; `Io` if it cannot be listed. Damage is no error, but
+/// in the report.
+pub fn verify(folder: &Path) -> Result<Report> {
+    let mut report = Report::default();
+    let generations = catalog::generations(folder)?;
+    let Some(&newest) = generations.first() else {
+        // Says what is wanted.
+        return Gallery::open(folder).map(|_| report);
+    };
+    let catalog = match catalog::read(folder, newest) {
+        Ok((catalog, is_damaged)) => {
+            if is_damaged {
+                let path = catalog::path_of(folder, newest);
+                report.find(&path, "one of its two copies is damaged", true);
+            }
+            catalog
+        }
+        Err(error @ Error::Unsupported { .. }) => return Err(error),
+        Err(error) => {
+            report.find_error(&catalog::path_of(folder, newest), &error);
+            return Ok(report);
+        }
+    };
+    if let Err(error) = Key::read(folder, &catalog.key_check) {
+        report.find_error(&folder.join(KEY), &error);
+    }
+    let mut ids = HashSet::new();
+    for entry in &catalog.segments {
+        verify_entry(folder, &catalog, entry, &mut report, &mut ids);
+    }
+    if let Some(reference) = &catalog.statistics {
+        verify_statistics(&folder.join(&reference.file), &reference.digest, &mut report);
+    }
+    let needed = needed_files(&catalog);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_part = ["segment-", "dead-", "statistics-", "catalog-", "key."]
+            .iter()
+            .any(|start| name.starts_with(start));
+        if is_part && !needed.contains(&name) {
+            report.leftovers.push(name);
+        }
+    }
+    report.leftovers.sort();
+    Ok(report)
+}
+
+fn verify_statistics(path: &Path, digest: &str, report: &mut Report) {
+    let read = || -> Result<bool> {
+        let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
+        let (_, is_damaged): (crate::statistics::Statistics, bool) =
+            catalog::from_copies(&bytes, path)?;
+        let found = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
+        Ok(is_damaged || found != digest)
+    };
+    match read() {
+        Ok(false) => {}
+        Ok(true) => report.find(path, "one of its two copies is damaged", true),
+        Err(error) => report.find_error(path, &error),
+    }
+}
+
+/// Verifies one segment and its list of removed rows.
+fn verify_entry(
+    folder: &Path,
+    catalog: &Catalog,
+    entry: &Entry,
+    report: &mut Report,
+    ids: &mut HashSet<String>,
+) {
+    let path = segment::path_of(folder, entry.id);
+    let segment = match open_segment(folder, entry, catalog) {
+        Ok(segment) => segment,
+        Err(error) => return report.find_error(&path, &error),
+    };
+    if segment.has_damaged_copy {
+        report.find(&path, "one of the copies of its end is damaged", true);
+    }
+    let dead = entry.dead.as_ref().map(|reference| {
+        let path = folder.join(&reference.file);
+        (dead::read(&path, segment.n_rows(), &reference.digest), path)
+    });
+    let dead = match dead {
+        None => None,
+        Some((Ok((dead, is_damaged)), path)) => {
+            if is_damaged {
+                report.find(&path, "one of its two copies is damaged", true);
+            }
+            Some(dead)
+        }
+        Some((Err(error), path)) => {
+            report.find_error(&path, &error);
+            None
+        }
+    };
+    let segment = segment.with_dead(dead);
+    report.n_rows += segment.n_live();
+    report.n_bytes += std::fs::metadata(&path).map_or(0, |status| status.len());
+    let blocks = segment.blocks();
+    let blocks = (0..blocks.n_blocks()).into_par_iter().filter_map(|block| blocks.check(block).err());
+    let mut faults: Vec<Error> = blocks.collect();
+    if faults.is_empty() {
+        faults.extend(check_contents(&segment, ids).err());
+    }
+    let n_more = faults.len().saturating_sub(8);
+    for error in faults.iter().take(8) {
+        report.find_error(&path, error);
+    }
+    if n_more > 0 {
+        report.find(&path, format!("{n_more} more blocks like this"), false);
+    }
+}
+
+/// Rows whose codes are computed again at once.
+const CHUNK_ROWS: usize = 4096;
+
+/// Checks that arrays with good checksums also agree with each other.
+fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
+    let wrong = |what: String| Err(Error::damaged(segment.path(), what));
+    let (order, ranks) = (segment.order()?, segment.ranks()?);
+    let mut before: Option<&str> = None;
+    for (rank, &row) in order.iter().enumerate() {
+        let id = segment.id(row)?;
+        if before.is_some_and(|before| before >= id) || ranks.get(row as usize).copied() != u32::try_from(rank).ok() {
+            return wrong(format!("the order of ids at {rank}"));
+        }
+        if segment.is_live(row) && !ids.insert(id.to_owned()) {
+            return wrong(format!("the id of row {row} is in another segment too"));
+        }
+        before = Some(id);
+    }
+    for column in 0..segment.columns().len() {
+        let n_values = segment.dictionary(column)?.len();
+        if segment.cells(column)?.iter().any(|&code| code as usize >= n_values) {
+            return wrong(format!("a cell of column {column} without a value"));
+        }
+        // Reads every value, and with it checks that it is text.
+        for row in 0..u32::try_from(segment.n_rows()).unwrap_or(u32::MAX) {
+            segment.value(column, row)?;
+        }
+    }
+    for kind in 0..segment.attachments().len() {
+        for row in 0..u32::try_from(segment.n_rows()).unwrap_or(u32::MAX) {
+            segment.attachment(kind, row)?;
+        }
+    }
+    check_codes(segment)
+}
+
+/// Checks vectors, and that all codes are those of the vectors.
+fn check_codes(segment: &Segment) -> Result<()> {
+    let (width, starts) = (segment.width(), segment.starts()?);
+    let encoder = Encoder::new(width, segment.centroids()?);
+    for first in (0..segment.n_rows()).step_by(CHUNK_ROWS) {
+        let rows = first..segment.n_rows().min(first + CHUNK_ROWS);
+        let numbers: Vec<u32> = rows.clone().map(|row| u32::try_from(row).unwrap_or(0)).collect();
+        let mut vectors = Vec::new();
+        segment.read(&numbers, &mut vectors)?;
+        for (row, vector) in rows.clone().zip(vectors.chunks_exact(width)) {
+            if let Some(found) = fault(vector) {
+                return Err(Error::damaged(segment.path(), format!("vector {row}: {found}")));
+            }
+        }
+        let list = |&row: &u32| starts.partition_point(|&start| start <= row) - 1;
+        let lists = numbers.iter().map(|row| u32::try_from(list(row)).unwrap_or(0));
+        let encoded = encoder.encode(&vectors, &lists.collect::<Vec<u32>>());
+        let agree = encoded.codes == segment.codes(rows.clone())?
+            && encoded.bits == segment.bits(rows.clone())?
+            && encoded.terms == segment.terms(rows.clone())?;
+        if !agree {
+            return Err(Error::damaged(
+                segment.path(),
+                format!("codes of rows {} to {} are not those of their vectors", rows.start, rows.end),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Rebuilds a gallery from what can be proved, and moves damaged files to its folder `quarantine`.
+///
+/// # Errors
+/// `Locked` if a process writes to the gallery; `Io`; `Damaged` if nothing can be rebuilt.
+pub fn repair(folder: &Path) -> Result<Repair> {
+    let report = verify(folder)?;
+    if report.is_good() {
+        return Ok(Repair {
+            report,
+            ..Repair::default()
+        });
+    }
+    let _lock = lock(folder)?;
+    // A writer may have ended in between.
+    let mut repair = Repair {
+        report: verify(folder)?,
+        ..Repair::default()
+    };
+    let mut catalog = catalog_to_repair(folder, &mut repair)?;
+    if Key::read(folder, &catalog.key_check).is_err() {
+        quarantine(folder, &folder.join(KEY), &mut repair)?;
+        let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
+        super::writer::write_key(&RealDisk, folder, &key)?;
+        catalog.key_check = key.check();
+        repair.notes.push(
+            "the key was lost: patients, studies and series of rows added from now on are not \
+             recognised as those of older rows; build the gallery anew to mend that"
+                .to_owned(),
+        );
+    }
+    let mut ids = HashSet::new();
+    let mut kept = Vec::new();
+    for entry in std::mem::take(&mut catalog.segments) {
+        kept.extend(repair_segment(folder, &mut catalog, entry, &mut repair, &mut ids)?);
+    }
+    catalog.segments = kept;
+    if let Some(reference) = catalog.statistics.take() {
+        let mut statistics = Report::default();
+        let path = folder.join(&reference.file);
+        verify_statistics(&path, &reference.digest, &mut statistics);
+        if statistics.is_good() {
+            catalog.statistics = Some(reference);
+        } else {
+            quarantine(folder, &path, &mut repair)?;
+            // Both are made together.
+            catalog.calibration = None;
+        }
+    }
+    RealDisk.sync_folder(folder).map_err(Error::io("syncing", folder))?;
+    catalog.generation += 1;
+    put_catalog(&RealDisk, folder, &catalog)?;
+    Ok(repair)
+}
+
+/// Moves a file out of the way; nothing is deleted.
+fn quarantine(folder: &Path, path: &Path, repair: &mut Repair) -> Result<()> {
+    let place = folder.join("quarantine");
+    if !place.is_dir() {
+        std::fs::create_dir(&place).map_err(Error::io("making", &place))?;
+    }
+    let name = name_of(path);
+    let free = (0..).map(|n| match n {
+        0 => place.join(&name),
+        n => place.join(format!("{name}.{n}")),
+    });
+    let mut free = free.filter(|path| !path.exists());
+    let target = free.next().unwrap_or_else(|| place.join(&name));
+    match std::fs::rename(path, &target) {
+        Ok(()) => repair.quarantined.push(name),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("moving to quarantine", path)(error)),
+    }
+    Ok(())
+}
+
+/// Returns the newest catalog, or one made of the segments that lie there.
+fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
+    let generations = catalog::generations(folder)?;
+    let newest = generations.first().copied().unwrap_or(0);
+    match catalog::read(folder, newest) {
+        Ok((catalog, _)) => return Ok(catalog),
+        Err(error @ Error::Unsupported { .. }) => return Err(error),
+        Err(_) => quarantine(folder, &catalog::path_of(folder, newest), repair)?,
+    }
+    let segments = segments_there(folder)?;
+    let replaced: HashSet<u64> = segments.iter().flat_map(|s| s.footer().replaces.clone()).collect();
+    let counted = segments.iter().filter(|segment| !replaced.contains(&segment.footer().id));
+    let counted: Vec<&Segment> = counted.collect();
+    let Some(first) = counted.first() else {
+        let path = catalog::path_of(folder, newest);
+        return Err(Error::damaged(&path, "and there is no whole segment to make another of"));
+    };
+    repair.notes.push(
+        "the catalog was lost and made anew of the segments: rows that were being added, or were \
+         removed, may be back"
+            .to_owned(),
+    );
+    let entries = counted.iter().map(|segment| Entry {
+        id: segment.footer().id,
+        n_rows: segment.footer().n_rows,
+        digest: format!("{:032x}", segment.digest()),
+        dead: newest_dead(folder, segment),
+    });
+    Ok(Catalog {
+        version: catalog::VERSION,
+        generation: newest,
+        maker: first.footer().maker.clone(),
+        width: first.width(),
+        numbers: first.footer().numbers,
+        key_check: Key::of_file(folder).map(|key| key.check()).unwrap_or_default(),
+        next_segment: segments.iter().map(|s| s.footer().id).max().unwrap_or(0) + 1,
+        segments: entries.collect(),
+        calibration: None,
+        statistics: None,
+    })
+}
+
+/// Opens every segment file of a folder that can be opened, in the order of their numbers.
+fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("listing", folder))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == "m3s")).collect();
+    paths.sort();
+    Ok(paths.iter().filter_map(|path| Segment::open(path).ok()).collect())
+}
+
+/// Finds the newest good list of a segment's removed rows.
+fn newest_dead(folder: &Path, segment: &Segment) -> Option<catalog::Reference> {
+    let start = format!("dead-{:016x}-", segment.footer().id);
+    let names = std::fs::read_dir(folder).ok()?.flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with(&start) && name.ends_with(".bits"))
+        .collect();
+    names.sort();
+    names.into_iter().rev().find_map(|file| {
+        let digest = dead::digest_of(&folder.join(&file), segment.n_rows())?;
+        Some(catalog::Reference { file, digest })
+    })
+}
+
+/// Keeps a good segment, or writes a new one of the rows of a damaged one that can be proved.
+fn repair_segment(
+    folder: &Path,
+    catalog: &mut Catalog,
+    entry: Entry,
+    repair: &mut Repair,
+    ids: &mut HashSet<String>,
+) -> Result<Option<Entry>> {
+    let mut report = Report::default();
+    let mut seen = ids.clone();
+    verify_entry(folder, catalog, &entry, &mut report, &mut seen);
+    if report.is_good() {
+        *ids = seen;
+        return Ok(Some(entry));
+    }
+    let path = segment::path_of(folder, entry.id);
+    let Ok(segment) = open_segment(folder, &entry, catalog) else {
+        repair.n_lost += usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
+        quarantine(folder, &path, repair)?;
+        return Ok(None);
+    };
+    let dead = entry.dead.as_ref().and_then(|reference| {
+        let dead = folder.join(&reference.file);
+        let read = dead::read(&dead, segment.n_rows(), &reference.digest);
+        if read.is_err() {
+            repair.notes.push(format!(
+                "the list {} of removed rows was lost: rows that it removed are back",
+                reference.file
+            ));
+        }
+        read.ok().map(|(words, _)| words)
+    });
+    let segment = segment.with_dead(dead);
+    let mut provable = Vec::new();
+    for row in segment.live() {
+        match prove(&segment, row) {
+            Ok(id) if ids.insert(id.to_owned()) => provable.push(row),
+            _ => {
+                repair.n_lost += 1;
+                repair.lost.extend(segment.id(row).ok().map(str::to_owned));
+            }
+        }
+    }
+    let rebuilt = match provable.len() {
+        0 => None,
+        _ => Some(rebuild(folder, catalog, &entry, (&segment, provable))?),
+    };
+    quarantine(folder, &path, repair)?;
+    if let Some(reference) = &entry.dead {
+        quarantine(folder, &folder.join(&reference.file), repair)?;
+    }
+    Ok(rebuilt)
+}
+
+/// Reads everything that makes up a row but what is attached to it, and returns its id.
+fn prove(segment: &Segment, row: u32) -> Result<&str> {
+    let vector = segment.vector(row)?;
+    if let Some(found) = fault(&vector) {
+        return Err(Error::damaged(segment.path(), found));
+    }
+    for column in 0..segment.columns().len() {
+        segment.value(column, row)?;
+    }
+    segment.id(row)
+}
+
+fn rebuild(
+    folder: &Path,
+    catalog: &mut Catalog,
+    entry: &Entry,
+    (segment, rows): (&Segment, Vec<u32>),
+) -> Result<Entry> {
+    let id = catalog.next_segment;
+    let path = segment::path_of(folder, id);
+    let temporary = path.with_extension("part");
+    let heading = Heading {
+        id,
+        width: catalog.width,
+        numbers: catalog.numbers,
+        replaces: vec![entry.id],
+        maker: catalog.maker.clone(),
+    };
+    let source = Chosen::lenient(segment, rows);
+    let file = RealDisk.create(&temporary).map_err(Error::io("making", &temporary))?;
+    let (digest, _) = write(file, &temporary, &source, &heading)?;
+    RealDisk.rename(&temporary, &path).map_err(Error::io("renaming", &temporary))?;
+    catalog.next_segment += 1;
+    Ok(Entry {
+        id,
+        n_rows: source.n_rows() as u64,
+        digest: format!("{digest:032x}"),
+        dead: None,
+    })
+}

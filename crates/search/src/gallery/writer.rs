@@ -1,0 +1,467 @@
+//! The one writer of a gallery.
+//!
+//! Every change is new files, then a new catalog beside the old one: whenever the power goes, the
+//! newest catalog names only files that are complete and on disk. A change that returned is in it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::catalog::{self, Catalog, Entry, Reference};
+use super::footer::Numbers;
+use super::segment::write::{Heading, write};
+use super::segment::{self, Chosen};
+use super::source::{Batch, Joined, NewRows, Source};
+use super::{Gallery, KEY, Key, LOCK, Maker, dead};
+use crate::disk::{Disk, DiskFile as _, RealDisk};
+use crate::embedding::{MAX_WIDTH, check_unit};
+use crate::error::{Error, Result};
+use crate::scan::calibrate;
+use crate::statistics::Statistics;
+
+/// What a new gallery is for.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// What makes the vectors.
+    pub maker: Maker,
+    /// Numbers of a vector.
+    pub width: usize,
+    /// How they are stored.
+    pub numbers: Numbers,
+}
+
+/// Changes a gallery; there is at most one at a time, and readers go on meanwhile.
+#[derive(Debug)]
+pub struct Writer<D: Disk = RealDisk> {
+    disk: D,
+    gallery: Gallery,
+    _lock: File,
+}
+
+impl Writer<RealDisk> {
+    /// Makes an empty gallery in a new folder.
+    ///
+    /// # Errors
+    /// `Mismatch` if something else lies there already, or the width is 0 or above 65,536; `Io`.
+    pub fn create(folder: &Path, setup: Setup) -> Result<Self> {
+        Self::create_on(RealDisk, folder, setup)
+    }
+
+    /// Opens a gallery for changes.
+    ///
+    /// # Errors
+    /// `Locked` if another process writes to it; as `Gallery::open`.
+    pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_on(RealDisk, folder)
+    }
+}
+
+impl<D: Disk> Writer<D> {
+    /// As `create`, on a disk of the caller's.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn create_on(disk: D, folder: &Path, setup: Setup) -> Result<Self> {
+        if setup.width == 0 || setup.width > MAX_WIDTH {
+            return Err(Error::mismatch(
+                "numbers of a vector",
+                format!("1 to {MAX_WIDTH}"),
+                setup.width.to_string(),
+            ));
+        }
+        let made = std::fs::create_dir(folder);
+        if made.is_err() && !is_unfinished(folder) {
+            return made.map_err(Error::io("making", folder)).and(Err(Error::mismatch(
+                folder.display().to_string(),
+                "no file or folder of that name",
+                "one that holds something",
+            )));
+        }
+        let lock = lock(folder)?;
+        let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
+        write_key(&disk, folder, &key)?;
+        let catalog = Catalog {
+            version: catalog::VERSION,
+            generation: 1,
+            maker: setup.maker,
+            width: setup.width,
+            numbers: setup.numbers,
+            key_check: key.check(),
+            next_segment: 1,
+            segments: Vec::new(),
+            calibration: None,
+            statistics: None,
+        };
+        put_catalog(&disk, folder, &catalog)?;
+        if let Some(parent) = folder.parent().filter(|parent| *parent != Path::new("")) {
+            disk.sync_folder(parent).map_err(Error::io("syncing", parent))?;
+        }
+        let gallery = Gallery::open(folder)?;
+        Ok(Self {
+            disk,
+            gallery,
+            _lock: lock,
+        })
+    }
+
+    /// As `open`, on a disk of the caller's.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_on(disk: D, folder: &Path) -> Result<Self> {
+        // No lock is made in a folder that is no gallery.
+        Gallery::open(folder)?;
+        let lock = lock(folder)?;
+        // Another writer may have ended in between.
+        let gallery = Gallery::open(folder)?;
+        let mut writer = Self {
+            disk,
+            gallery,
+            _lock: lock,
+        };
+        writer.remove_leftovers();
+        Ok(writer)
+    }
+
+    /// Returns the gallery as it is after the last change.
+    #[must_use]
+    pub fn gallery(&self) -> &Gallery {
+        &self.gallery
+    }
+
+    /// Adds rows; when this returns, they survive a power cut. All of them are added, or none.
+    ///
+    /// # Errors
+    /// `Mismatch` if the parts of the batch differ in length, a vector is not a unit vector, or an
+    /// id is empty, comes twice or is in the gallery already; `Io`; `Damaged`.
+    pub fn add(&mut self, batch: Batch<'_>) -> Result<()> {
+        self.replace(batch, &[])
+    }
+
+    /// Removes rows and adds others, as one change.
+    ///
+    /// # Errors
+    /// As `add` and `remove`.
+    pub fn replace(&mut self, batch: Batch<'_>, removed: &[String]) -> Result<()> {
+        let width = self.gallery.width();
+        let n_rows = batch.check(width)?;
+        check_unit(batch.vectors, width)?;
+        let mut catalog = self.gallery.catalog.clone();
+        let mut dead = self.dead_after(removed)?;
+        self.check_ids(batch.ids, removed)?;
+        if n_rows > 0 {
+            let rows = NewRows::new(batch, width);
+            self.add_segment(&mut catalog, &mut dead, &rows)?;
+        } else if removed.is_empty() {
+            return Ok(());
+        }
+        self.write_dead(&mut catalog, &dead)?;
+        self.commit(catalog)
+    }
+
+    /// Removes rows by id. Their data leaves the disk with the next `compact`.
+    ///
+    /// # Errors
+    /// `Mismatch` if an id is not in the gallery; nothing is removed then. `Io`; `Damaged`.
+    pub fn remove(&mut self, ids: &[String]) -> Result<()> {
+        self.replace(Batch::default(), ids)
+    }
+
+    /// Writes all rows anew into one segment without those that were removed, and measures how to
+    /// search it.
+    ///
+    /// # Errors
+    /// `Io`; `Damaged`.
+    pub fn compact(&mut self) -> Result<()> {
+        let mut catalog = self.gallery.catalog.clone();
+        let is_compact = matches!(&catalog.segments[..], [] | [Entry { dead: None, .. }]);
+        if is_compact && catalog.calibration.is_some() {
+            return Ok(());
+        }
+        if !is_compact {
+            let all = 0..self.gallery.segments.len();
+            let live: Vec<Chosen<'_>> = self.gallery.segments.iter().map(Chosen::live).collect();
+            let parts = live.iter().map(|part| part as &dyn Source).collect();
+            let joined = Joined::new(parts);
+            let replaces = all.map(|idx| catalog.segments[idx].id).collect();
+            let entry = match joined.n_rows() {
+                0 => None,
+                _ => Some(self.write_segment(&mut catalog, &joined, replaces)?),
+            };
+            catalog.segments = entry.into_iter().collect();
+            catalog.calibration = None;
+            self.commit(catalog)?;
+        }
+        self.calibrate()
+    }
+
+    /// Measures how deep the quantised pass must look, and samples scores for percentiles.
+    ///
+    /// # Errors
+    /// `Io`; `Damaged`.
+    pub fn calibrate(&mut self) -> Result<()> {
+        if self.gallery.is_empty() {
+            return Ok(());
+        }
+        let calibration = calibrate(&self.gallery)?;
+        let statistics = Statistics::sample(&self.gallery, &calibration)?;
+        let mut catalog = self.gallery.catalog.clone();
+        let name = format!("statistics-{:016x}.json", catalog.generation + 1);
+        let path = self.gallery.folder.join(&name);
+        let bytes = catalog::to_copies(&statistics).map_err(Error::io("writing", &path))?;
+        catalog::put(&self.disk, &path, &bytes)?;
+        catalog.calibration = Some(calibration);
+        catalog.statistics = Some(Reference {
+            file: name,
+            digest: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes)),
+        });
+        self.commit(catalog)
+    }
+
+    /// Says whether so much has changed since `calibrate` that its measurements are of another
+    /// gallery: more than a fifth of the rows.
+    #[must_use]
+    pub fn is_calibration_old(&self) -> bool {
+        let n_rows = self.gallery.len();
+        match &self.gallery.catalog.calibration {
+            Some(calibration) => calibration.n_rows.abs_diff(n_rows) * 5 > n_rows,
+            None => n_rows > 0,
+        }
+    }
+
+    fn check_ids(&self, ids: &[String], removed: &[String]) -> Result<()> {
+        let removed: HashSet<&String> = removed.iter().collect();
+        let mut seen = HashSet::with_capacity(ids.len());
+        for (row, id) in ids.iter().enumerate() {
+            let fault = if id.is_empty() {
+                "an empty id"
+            } else if !seen.insert(id) {
+                "an id that came before"
+            } else if !removed.contains(id) && self.gallery.find(id)?.is_some() {
+                "an id that is in the gallery already; remove it first"
+            } else {
+                continue;
+            };
+            return Err(Error::mismatch(format!("id of row {row} (from 0)"), "a new one", fault));
+        }
+        Ok(())
+    }
+
+    /// Returns the removed rows of each segment as they will be.
+    fn dead_after(&self, removed: &[String]) -> Result<BTreeMap<u64, Vec<u64>>> {
+        let mut dead = BTreeMap::new();
+        for (entry, segment) in self.gallery.catalog.segments.iter().zip(&self.gallery.segments) {
+            if let Some(words) = segment.dead_rows() {
+                dead.insert(entry.id, words.clone());
+            }
+        }
+        for (idx, id) in removed.iter().enumerate() {
+            let Some(place) = self.gallery.find(id)? else {
+                return Err(Error::mismatch(
+                    format!("id {} to remove (from 0)", idx),
+                    "one of the gallery's",
+                    "one that is not in it",
+                ));
+            };
+            let entry = &self.gallery.catalog.segments[place.segment as usize];
+            let n_words = usize::try_from(entry.n_rows).unwrap_or(usize::MAX).div_ceil(64);
+            let words = dead.entry(entry.id).or_insert_with(|| vec![0; n_words]);
+            words[place.row as usize / 64] |= 1 << (place.row % 64);
+        }
+        Ok(dead)
+    }
+
+    /// Writes new rows as a segment, together with the segments before it that have no more rows
+    /// than it: so the number of segments grows with the logarithm of the number of rows.
+    fn add_segment(
+        &self,
+        catalog: &mut Catalog,
+        dead: &mut BTreeMap<u64, Vec<u64>>,
+        rows: &NewRows<'_>,
+    ) -> Result<()> {
+        let mut n_rows = rows.n_rows() as u64;
+        let mut first = catalog.segments.len();
+        while let Some(before) = first.checked_sub(1)
+            && catalog.segments[before].n_rows <= n_rows
+        {
+            n_rows += catalog.segments[before].n_rows;
+            first = before;
+        }
+        let merged = &self.gallery.segments[first..];
+        let ids = catalog.segments[first..].iter().map(|entry| entry.id);
+        let ids: Vec<u64> = ids.collect();
+        let live = merged.iter().zip(&ids).map(|(segment, id)| {
+            let dead = dead.remove(id);
+            let is_dead = |row: u32| {
+                let words = dead.as_deref().unwrap_or_default();
+                let word = words.get(row as usize / 64).copied().unwrap_or(0);
+                word >> (row % 64) & 1 == 1
+            };
+            Chosen::new(segment, segment.live().filter(|&row| !is_dead(row)).collect())
+        });
+        let live: Vec<Chosen<'_>> = live.collect();
+        let mut parts: Vec<&dyn Source> = live.iter().map(|part| part as &dyn Source).collect();
+        parts.push(rows);
+        let entry = self.write_segment(catalog, &Joined::new(parts), ids)?;
+        catalog.segments.truncate(first);
+        catalog.segments.push(entry);
+        Ok(())
+    }
+
+    fn write_segment(
+        &self,
+        catalog: &mut Catalog,
+        source: &dyn Source,
+        replaces: Vec<u64>,
+    ) -> Result<Entry> {
+        let id = catalog.next_segment;
+        let path = segment::path_of(&self.gallery.folder, id);
+        let temporary = path.with_extension("part");
+        let heading = Heading {
+            id,
+            width: catalog.width,
+            numbers: catalog.numbers,
+            replaces,
+            maker: catalog.maker.clone(),
+        };
+        let file = self.disk.create(&temporary).map_err(Error::io("making", &temporary))?;
+        let written = write(file, &temporary, source, &heading);
+        let renamed = written.and_then(|digest| {
+            let renamed = self.disk.rename(&temporary, &path);
+            renamed.map(|()| digest).map_err(Error::io("renaming", &temporary))
+        });
+        let (digest, _) = renamed.inspect_err(|_| {
+            // What cannot be removed now is removed by the next writer.
+            let _ = self.disk.remove(&temporary);
+        })?;
+        catalog.next_segment += 1;
+        Ok(Entry {
+            id,
+            n_rows: source.n_rows() as u64,
+            digest: format!("{digest:032x}"),
+            dead: None,
+        })
+    }
+
+    /// Writes the lists of removed rows that changed.
+    fn write_dead(&self, catalog: &mut Catalog, dead: &BTreeMap<u64, Vec<u64>>) -> Result<()> {
+        let generation = catalog.generation + 1;
+        for entry in &mut catalog.segments {
+            let Some(words) = dead.get(&entry.id) else {
+                continue;
+            };
+            let now = self.gallery.catalog.segments.iter().zip(&self.gallery.segments);
+            let mut now = now.filter(|(old, _)| old.id == entry.id);
+            if now.any(|(_, segment)| segment.dead_rows() == Some(words)) {
+                continue;
+            }
+            let name = format!("dead-{:016x}-{generation:016x}.bits", entry.id);
+            let n_rows = usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
+            let path = self.gallery.folder.join(name);
+            entry.dead = Some(dead::write(&self.disk, &path, n_rows, words)?);
+        }
+        Ok(())
+    }
+
+    /// Puts the next catalog, opens what it names and removes what it does not.
+    fn commit(&mut self, catalog: Catalog) -> Result<()> {
+        let folder = &self.gallery.folder;
+        // Names of segments must be on disk before a catalog mentions them.
+        self.disk.sync_folder(folder).map_err(Error::io("syncing", folder))?;
+        let catalog = Catalog {
+            generation: self.gallery.catalog.generation + 1,
+            ..catalog
+        };
+        put_catalog(&self.disk, folder, &catalog)?;
+        self.gallery = Gallery::open(folder)?;
+        self.remove_leftovers();
+        Ok(())
+    }
+
+    /// Removes files that no catalog needs: those of older states, and those of writers that were
+    /// killed. What cannot be removed stays for the next writer.
+    fn remove_leftovers(&mut self) {
+        let catalog = &self.gallery.catalog;
+        let needed = needed_files(catalog);
+        let entries = std::fs::read_dir(&self.gallery.folder).into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let is_ours = ["segment-", "dead-", "statistics-", "catalog-", "key."]
+                .iter()
+                .any(|start| name.starts_with(start));
+            if is_ours && !needed.contains(name) {
+                let _ = self.disk.remove(&entry.path());
+            }
+        }
+    }
+}
+
+/// Returns the names of all files that a catalog needs, with its own.
+pub(super) fn needed_files(catalog: &Catalog) -> HashSet<String> {
+    let name = |path: PathBuf| path.to_string_lossy().into_owned();
+    let segments = catalog.segments.iter();
+    let mut needed: HashSet<String> = segments
+        .clone()
+        .map(|entry| name(segment::path_of(Path::new(""), entry.id)))
+        .collect();
+    needed.extend(segments.filter_map(|entry| Some(entry.dead.as_ref()?.file.clone())));
+    needed.extend(catalog.statistics.iter().map(|reference| reference.file.clone()));
+    needed.insert(name(catalog::path_of(Path::new(""), catalog.generation)));
+    needed
+}
+
+pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -> Result<()> {
+    let path = catalog::path_of(folder, catalog.generation);
+    let bytes = catalog::to_copies(catalog).map_err(Error::io("writing", &path))?;
+    catalog::put(disk, &path, &bytes)
+}
+
+/// Says whether a folder holds at most what `create` leaves when it is killed.
+fn is_unfinished(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    names.all(|name| {
+        name.is_ok_and(|name| {
+            let name = name.to_string_lossy();
+            [KEY, "key.part", LOCK].contains(&&*name) || name.ends_with(".json.part")
+        })
+    })
+}
+
+/// Takes the lock of a gallery's writer; the operating system gives it back when the process ends.
+pub(super) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(Error::io("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked {
+            path: folder.to_owned(),
+        }),
+        Err(std::fs::TryLockError::Error(error)) => Err(Error::io("locking", &path)(error)),
+    }
+}
+
+/// Writes the key, for the owner's eyes only.
+pub(super) fn write_key<D: Disk>(disk: &D, folder: &Path, key: &Key) -> Result<()> {
+    let (path, temporary) = (folder.join(KEY), folder.join("key.part"));
+    let write = || -> std::io::Result<()> {
+        let mut file = disk.create(&temporary)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
+        }
+        file.write_all(&key.0)?;
+        file.flush()?;
+        file.sync()?;
+        disk.rename(&temporary, &path)?;
+        disk.sync_folder(folder)
+    };
+    write().map_err(Error::io("writing", &path))
+}

@@ -1,0 +1,217 @@
+//! AVX-512, with VNNI for 8-bit codes and VPOPCNTDQ for 1-bit codes.
+
+#![allow(
+    unsafe_code,
+    reason = "vector loads and stores, calls of detected features"
+)]
+
+use std::arch::x86_64::{
+    _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_and_si512,
+    _mm512_castps512_ps256, _mm512_dpbusd_epi32, _mm512_extractf32x4_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_epi64, _mm512_maskz_loadu_ps,
+    _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_reduce_add_epi64, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi64, __m512,
+};
+
+use super::{LANES, PLANES, portable};
+
+/// Queries and rows of one tile: 16 sums stay in registers.
+const TILE: usize = 4;
+
+pub(super) fn dots_f32(queries: &[f32], rows: &[f32], width: usize, out: &mut [f32]) {
+    // SAFETY: this function is handed out only where the CPU has these features.
+    unsafe { all_f32(queries, rows, width, out) }
+}
+
+pub(super) fn dots_i8(queries: &[u8], rows: &[i8], stride: usize, out: &mut [i32]) {
+    // SAFETY: as above.
+    unsafe { all_i8(queries, rows, stride, out) }
+}
+
+pub(super) fn common(planes: &[u64], bits: &[u64], rows: &[u32], out: &mut [u32]) {
+    // SAFETY: as above.
+    unsafe { all_common(planes, bits, rows, out) }
+}
+
+/// Walks queries and rows in tiles: `$tile::<M, R>` for `M` queries and `R` rows.
+macro_rules! walk {
+    ($tile:ident, $queries:ident, $rows:ident, $q_stride:expr, $r_stride:expr, $out:ident) => {
+        let n_rows = $rows.len() / $r_stride;
+        let mut queries = $queries.chunks($q_stride * TILE);
+        let mut outs = $out.chunks_mut((n_rows * TILE).max(1));
+        while let (Some(queries), Some(out)) = (queries.next(), outs.next()) {
+            let whole = n_rows - n_rows % TILE;
+            let n_queries = queries.len() / $q_stride;
+            for first in (0..whole).step_by(TILE) {
+                let rows = &$rows[first * $r_stride..][..TILE * $r_stride];
+                match n_queries {
+                    1 => $tile::<1, TILE>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                    2 => $tile::<2, TILE>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                    3 => $tile::<3, TILE>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                    _ => $tile::<TILE, TILE>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                }
+            }
+            for first in whole..n_rows {
+                let rows = &$rows[first * $r_stride..][..$r_stride];
+                match n_queries {
+                    1 => $tile::<1, 1>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                    2 => $tile::<2, 1>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                    3 => $tile::<3, 1>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                    _ => $tile::<TILE, 1>(queries, rows, $r_stride, &mut out[first..], n_rows),
+                }
+            }
+        }
+    };
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn all_f32(queries: &[f32], rows: &[f32], width: usize, out: &mut [f32]) {
+    let stride = width.next_multiple_of(LANES);
+    walk!(tile_f32, queries, rows, stride, width, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn tile_f32<const M: usize, const R: usize>(
+    queries: &[f32],
+    rows: &[f32],
+    width: usize,
+    out: &mut [f32],
+    n_rows: usize,
+) {
+    let stride = width.next_multiple_of(LANES);
+    assert!(queries.len() >= M * stride && rows.len() >= R * width);
+    let mut sums = [[_mm512_setzero_ps(); R]; M];
+    let whole = width - width % LANES;
+    let tail = (1_u16 << (width % LANES)) - 1;
+    for k in (0..stride).step_by(LANES) {
+        let row = |j: usize| {
+            // SAFETY: 16 numbers from `k` lie within row `j`, or the mask leaves out those that
+            // do not.
+            unsafe {
+                let at = rows.as_ptr().add(j * width + k);
+                if k < whole {
+                    _mm512_loadu_ps(at)
+                } else {
+                    _mm512_maskz_loadu_ps(tail, at)
+                }
+            }
+        };
+        let columns: [__m512; R] = std::array::from_fn(row);
+        for i in 0..M {
+            // SAFETY: a query has `stride` numbers.
+            let query = unsafe { _mm512_loadu_ps(queries.as_ptr().add(i * stride + k)) };
+            for j in 0..R {
+                sums[i][j] = _mm512_fmadd_ps(query, columns[j], sums[i][j]);
+            }
+        }
+    }
+    for i in 0..M {
+        for j in 0..R {
+            out[i * n_rows + j] = total(sums[i][j]);
+        }
+    }
+}
+
+/// Adds 16 sums in the order of `portable::total`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn total(sums: __m512) -> f32 {
+    use std::arch::x86_64::{
+        _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps, _mm_shuffle_ps,
+        _mm256_castps256_ps128,
+    };
+    let a = _mm256_castps256_ps128(_mm512_castps512_ps256(sums));
+    let b = _mm512_extractf32x4_ps::<1>(sums);
+    let c = _mm512_extractf32x4_ps::<2>(sums);
+    let d = _mm512_extractf32x4_ps::<3>(sums);
+    let fours = _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d));
+    let pairs = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+    let one = _mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs));
+    _mm_cvtss_f32(one) + 0.0
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn all_i8(queries: &[u8], rows: &[i8], stride: usize, out: &mut [i32]) {
+    walk!(tile_i8, queries, rows, stride, stride, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+fn tile_i8<const M: usize, const R: usize>(
+    queries: &[u8],
+    rows: &[i8],
+    stride: usize,
+    out: &mut [i32],
+    n_rows: usize,
+) {
+    assert!(stride.is_multiple_of(64) && queries.len() >= M * stride && rows.len() >= R * stride);
+    let mut sums = [[_mm512_setzero_si512(); R]; M];
+    for k in (0..stride).step_by(64) {
+        // SAFETY: the stride is a multiple of 64, and all rows and queries have it; a prefetch may
+        // name any address.
+        unsafe {
+            let columns: [_; R] = std::array::from_fn(|j| {
+                let at = rows.as_ptr().add(j * stride + k);
+                if M == 1 {
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2 * R * stride));
+                }
+                _mm512_loadu_si512(at.cast())
+            });
+            for i in 0..M {
+                let query = _mm512_loadu_si512(queries.as_ptr().add(i * stride + k).cast());
+                for j in 0..R {
+                    sums[i][j] = _mm512_dpbusd_epi32(sums[i][j], query, columns[j]);
+                }
+            }
+        }
+    }
+    for i in 0..M {
+        for j in 0..R {
+            out[i * n_rows + j] = _mm512_reduce_add_epi32(sums[i][j]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq,popcnt")]
+fn all_common(planes: &[u64], bits: &[u64], rows: &[u32], out: &mut [u32]) {
+    let stride = planes.len() / PLANES;
+    assert!(planes.len() == PLANES * stride);
+    for (idx, (&row, out)) in rows.iter().zip(out).enumerate() {
+        if let Some(&later) = rows.get(idx + 8) {
+            let at = bits.as_ptr().wrapping_add(later as usize * stride);
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(8).cast());
+        }
+        let bits = &bits[row as usize * stride..][..stride];
+        let mut counts = [_mm512_setzero_si512(); PLANES];
+        for k in (0..stride).step_by(8) {
+            let mask = if stride - k >= 8 { 0xff } else { (1 << (stride - k)) - 1 };
+            // SAFETY: the mask leaves out what lies beyond the end of the row and of each plane.
+            unsafe {
+                let bits = _mm512_maskz_loadu_epi64(mask, bits.as_ptr().add(k).cast());
+                for (p, count) in counts.iter_mut().enumerate() {
+                    let at = planes.as_ptr().add(p * stride + k);
+                    let plane = _mm512_maskz_loadu_epi64(mask, at.cast());
+                    let common = _mm512_popcnt_epi64(_mm512_and_si512(plane, bits));
+                    *count = _mm512_add_epi64(*count, common);
+                }
+            }
+        }
+        let [a, b, c, d] = counts;
+        let low = _mm512_add_epi64(a, _mm512_slli_epi64::<1>(b));
+        let high = _mm512_add_epi64(c, _mm512_slli_epi64::<1>(d));
+        let sum = _mm512_add_epi64(low, _mm512_slli_epi64::<2>(high));
+        *out = u32::try_from(_mm512_reduce_add_epi64(sum)).unwrap_or(0);
+    }
+}
+
+pub(super) fn rotate(vector: &mut [f32], signs: &[u64]) {
+    // SAFETY: this function is handed out only where the CPU has these features.
+    unsafe { rotate_here(vector, signs) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn rotate_here(vector: &mut [f32], signs: &[u64]) {
+    portable::rotate(vector, signs);
+}

@@ -1,0 +1,252 @@
+//! Search: which rows of a gallery have the largest dot products with a query.
+//!
+//! Three passes: the first looks at codes of all rows or of the lists nearest to the query, the
+//! second at 8-bit codes of what is left, the last at the vectors. `Method::Exact` has only the
+//! last, over all rows, and is the reference for everything else.
+
+mod best;
+mod calibrate;
+mod pass;
+mod rules;
+
+#[cfg(test)]
+mod tests;
+
+use rayon::prelude::*;
+
+pub use calibrate::Calibration;
+pub(crate) use calibrate::calibrate;
+pub use rules::{Filter, LeftOut};
+
+use crate::embedding::check_unit;
+use crate::error::{Error, Result};
+use crate::gallery::{Gallery, RowId};
+use best::{Best, Candidate};
+use calibrate::Plan;
+use pass::{Chunk, First};
+use rules::Rules;
+
+/// How thorough a search is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// As the gallery's calibration says; exact where there is none.
+    #[default]
+    Auto,
+    /// Every vector is looked at.
+    Exact,
+    /// A plan under measurement.
+    #[doc(hidden)]
+    Planned(Plan),
+}
+
+/// What to look for, and where.
+#[derive(Debug, Clone, Default)]
+pub struct SearchOptions {
+    /// Most hits of a query.
+    pub k: usize,
+    /// How thorough to be.
+    pub method: Method,
+    /// Only rows that pass all of these are hits.
+    pub filters: Vec<Filter>,
+    /// Of rows with the same value in this column only the best is a hit; rows without a value
+    /// stand for themselves.
+    pub group_by: Option<String>,
+}
+
+/// Several queries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Queries<'a> {
+    /// Unit vectors, [n, width].
+    pub vectors: &'a [f32],
+    /// The row that each query is, which is no hit; empty if none of them is one.
+    pub own: &'a [Option<RowId>],
+    /// Rows that have a query's value in a column are no hits for it.
+    pub left_out: &'a [LeftOut],
+}
+
+/// One row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hit {
+    /// Where it lies.
+    pub row: RowId,
+    /// Dot product with the query: the cosine of their angle.
+    pub score: f32,
+}
+
+/// Candidates that all queries of one chunk may hold together.
+const CHUNK_CANDIDATES: usize = 1 << 20;
+/// Most queries of one chunk.
+const CHUNK_QUERIES: usize = 512;
+
+impl Gallery {
+    /// Finds the best hits of each query, best first; of equal scores, the smaller id first.
+    ///
+    /// Runs in rayon's current pool; results do not depend on its threads, nor on which queries
+    /// come together.
+    ///
+    /// # Errors
+    /// `Mismatch` if a vector does not have the gallery's width or is no unit vector, or a filter
+    /// names a column or value that no row has; `Damaged`.
+    pub fn search(&self, queries: Queries<'_>, options: &SearchOptions) -> Result<Vec<Vec<Hit>>> {
+        let width = self.width();
+        let n_queries = queries.vectors.len() / width;
+        let fits = queries.vectors.len() == n_queries * width
+            && (queries.own.is_empty() || queries.own.len() == n_queries)
+            && queries.left_out.iter().all(|column| column.values.len() == n_queries);
+        if !fits {
+            return Err(Error::mismatch(
+                "queries",
+                format!("vectors of {width} numbers, and as many rows and values as vectors"),
+                format!("{} numbers", queries.vectors.len()),
+            ));
+        }
+        check_unit(queries.vectors, width)?;
+        let rules = Rules::new(self, queries, &options.filters)?;
+        match &options.group_by {
+            None => self.search_all(queries.vectors, &rules, (options.k, options.method)),
+            Some(column) => self.search_groups(queries.vectors, &rules, options, column),
+        }
+    }
+
+    fn search_all(
+        &self,
+        vectors: &[f32],
+        rules: &Rules<'_>,
+        (k, method): (usize, Method),
+    ) -> Result<Vec<Vec<Hit>>> {
+        let k = k.min(self.len());
+        if k == 0 || vectors.is_empty() {
+            return Ok(vec![Vec::new(); vectors.len() / self.width()]);
+        }
+        let plan = self.plan(k, method, rules.has_filters());
+        let depth = plan.depth_bits.max(plan.depth_codes).max(k);
+        let n_together = (CHUNK_CANDIDATES / depth).clamp(1, CHUNK_QUERIES);
+        let mut hits = Vec::with_capacity(vectors.len() / self.width());
+        for (idx, vectors) in vectors.chunks(n_together * self.width()).enumerate() {
+            let chunk = Chunk::new(vectors, self.width(), idx * n_together);
+            hits.append(&mut self.search_chunk(&chunk, rules, k, plan)?);
+        }
+        Ok(hits)
+    }
+
+    /// Chooses how to search for `k` hits.
+    fn plan(&self, k: usize, method: Method, has_filters: bool) -> Plan {
+        let planned = match (method, self.calibration()) {
+            (Method::Planned(plan), _) => Some(plan),
+            (Method::Exact, _) | (_, None) => None,
+            (Method::Auto, Some(calibration)) => calibration.plan(k),
+        };
+        match planned {
+            None => Plan::EXACT,
+            // Rows that pass a filter may lie in any list.
+            Some(plan) if has_filters => Plan { n_probe: None, ..plan },
+            Some(plan) => plan,
+        }
+    }
+
+    fn search_chunk(
+        &self,
+        chunk: &Chunk<'_>,
+        rules: &Rules<'_>,
+        k: usize,
+        plan: Plan,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let mut found: Vec<Vec<Hit>> = vec![Vec::new(); chunk.len()];
+        for (idx, segment) in self.segments().iter().enumerate() {
+            let segment_idx = u32::try_from(idx).unwrap_or(u32::MAX);
+            let rules = rules.of(idx);
+            let first = First::choose(segment, plan, rules.allowed.is_some())?;
+            let mut best = first.run(segment, chunk, &rules, k)?;
+            if let First::Bits { .. } = first {
+                best = pass::refine(segment, chunk, best, plan.depth_codes)?;
+            }
+            let is_exact = matches!(first, First::Exact);
+            let rows = pass::finish(segment, chunk, best, (k, is_exact))?;
+            for (found, rows) in found.iter_mut().zip(rows) {
+                found.extend(rows.into_iter().map(|Candidate { score, row, .. }| Hit {
+                    row: RowId {
+                        segment: segment_idx,
+                        row,
+                    },
+                    score,
+                }));
+            }
+        }
+        if self.segments().len() > 1 {
+            found.par_iter_mut().try_for_each(|hits| self.sort(hits))?;
+        }
+        for hits in &mut found {
+            hits.truncate(k);
+        }
+        Ok(found)
+    }
+
+    /// Sorts hits of several segments: best first, then by id.
+    fn sort(&self, hits: &mut [Hit]) -> Result<()> {
+        let mut fault = None;
+        hits.sort_by(|a, b| {
+            b.score.total_cmp(&a.score).then_with(|| {
+                let ids = self.id(a.row).and_then(|id| Ok((id, self.id(b.row)?)));
+                match ids {
+                    Ok((a, b)) => a.as_bytes().cmp(b.as_bytes()),
+                    Err(error) => {
+                        fault = Some(error);
+                        std::cmp::Ordering::Equal
+                    }
+                }
+            })
+        });
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Looks deeper and deeper until there are `k` groups or no more rows.
+    fn search_groups(
+        &self,
+        vectors: &[f32],
+        rules: &Rules<'_>,
+        options: &SearchOptions,
+        column: &str,
+    ) -> Result<Vec<Vec<Hit>>> {
+        if !self.columns().contains(&column) {
+            return Err(rules::no_column(self, column));
+        }
+        let n_queries = vectors.len() / self.width();
+        let mut done: Vec<Vec<Hit>> = Vec::with_capacity(n_queries);
+        for (idx, vector) in vectors.chunks_exact(self.width()).enumerate() {
+            let rules = rules.only(idx);
+            let mut depth = options.k.saturating_mul(4).max(1);
+            let groups = loop {
+                let hits = self.search_all(vector, &rules, (depth, options.method))?;
+                let hits = hits.into_iter().next().unwrap_or_default();
+                let n_hits = hits.len();
+                let groups = self.best_of_groups(hits, column, options.k)?;
+                if groups.len() == options.k || n_hits < depth {
+                    break groups;
+                }
+                depth = depth.saturating_mul(4);
+            };
+            done.push(groups);
+        }
+        Ok(done)
+    }
+
+    fn best_of_groups(&self, hits: Vec<Hit>, column: &str, k: usize) -> Result<Vec<Hit>> {
+        let mut seen = std::collections::HashSet::new();
+        let mut kept = Vec::with_capacity(k);
+        for hit in hits {
+            let value = self.value(hit.row, column)?;
+            if kept.len() < k && (value.is_empty() || seen.insert(value)) {
+                kept.push(hit);
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// Merges what several threads found.
+fn merge(mut all: Vec<Best>, more: Vec<Best>) -> Vec<Best> {
+    for (best, more) in all.iter_mut().zip(more) {
+        best.absorb(more);
+    }
+    all
+}

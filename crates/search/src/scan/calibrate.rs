@@ -1,0 +1,240 @@
+//! How deep the quantised passes look, chosen from measured recall.
+
+use rand::SeedableRng as _;
+use rand::seq::index::sample;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{Hit, Method, Queries, SearchOptions};
+use crate::error::Result;
+use crate::gallery::{Gallery, RowId};
+
+/// How the quantised passes look for hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// For how many hits.
+    pub k: usize,
+    /// Lists of a segment that are looked at; `None`: all rows, by their 1-bit codes.
+    pub n_probe: Option<usize>,
+    /// Candidates of the pass over 1-bit codes that the next one looks at.
+    pub depth_bits: usize,
+    /// Candidates of the pass over 8-bit codes whose vectors are looked at.
+    pub depth_codes: usize,
+}
+
+impl Plan {
+    /// No quantised pass.
+    pub(super) const EXACT: Self = Self {
+        k: 0,
+        n_probe: None,
+        depth_bits: 0,
+        depth_codes: 0,
+    };
+}
+
+/// What was measured on a gallery, with its own rows as queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Rows that there were.
+    pub n_rows: usize,
+    /// Rows that were queries.
+    pub n_queries: usize,
+    /// The recall that plans had to reach.
+    pub target: f64,
+    /// Plans for few hits first; none: the gallery is small, and every search is exact.
+    pub plans: Vec<Plan>,
+    /// Share of the exact 10 best that the first plan found.
+    pub recall_at_10: f64,
+    /// The same for a search with filters, which looks at 1-bit codes of all rows that pass.
+    pub recall_at_10_filtered: f64,
+}
+
+/// Galleries below are searched exactly: that takes a few milliseconds at most.
+const MIN_ROWS: usize = 8192;
+/// What is promised is 0.995; queries from elsewhere may be harder than the gallery's own rows.
+const TARGET: f64 = 0.998;
+/// Rows that are queries.
+const N_QUERIES: usize = 200;
+/// Where random choices begin.
+const SEED: u64 = 0x6d33_7265_7400_0003;
+/// Numbers of hits that plans are made for; more hits are searched with deeper passes.
+const KS: [usize; 2] = [10, 100];
+
+impl Calibration {
+    /// Returns the plan for `k` hits; `None`: exact.
+    pub(super) fn plan(&self, k: usize) -> Option<Plan> {
+        let last = self.plans.last()?;
+        if let Some(&plan) = self.plans.iter().find(|plan| k <= plan.k) {
+            return Some(plan);
+        }
+        // Codes of 8 bits confuse only close neighbours, so a margin is enough.
+        let depth_codes = k + k / 4 + last.depth_codes;
+        let depth_bits = (last.depth_bits * k).div_ceil(last.k).max(2 * depth_codes);
+        (depth_codes * 8 < self.n_rows).then_some(Plan {
+            k,
+            n_probe: None,
+            depth_bits,
+            depth_codes,
+        })
+    }
+}
+
+/// The gallery's own rows as queries, and their exact hits.
+struct Sample {
+    vectors: Vec<f32>,
+    own: Vec<Option<RowId>>,
+    exact: Vec<Vec<Hit>>,
+}
+
+impl Sample {
+    fn take(gallery: &Gallery, k: usize) -> Result<Self> {
+        let mut random = ChaCha8Rng::seed_from_u64(SEED);
+        let rows: Vec<RowId> = gallery.rows().collect();
+        let chosen = sample(&mut random, rows.len(), rows.len().min(N_QUERIES));
+        let own: Vec<Option<RowId>> = chosen.into_iter().map(|idx| Some(rows[idx])).collect();
+        let mut vectors = Vec::with_capacity(own.len() * gallery.width());
+        for row in own.iter().flatten() {
+            vectors.extend(gallery.vector(*row)?);
+        }
+        // Vectors of 16 bits are unit vectors only about.
+        for vector in vectors.chunks_exact_mut(gallery.width()) {
+            crate::embedding::normalize(vector)?;
+        }
+        let mut taken = Self {
+            vectors,
+            own,
+            exact: Vec::new(),
+        };
+        taken.exact = taken.search(gallery, k, Method::Exact)?;
+        Ok(taken)
+    }
+
+    fn search(&self, gallery: &Gallery, k: usize, method: Method) -> Result<Vec<Vec<Hit>>> {
+        let queries = Queries {
+            vectors: &self.vectors,
+            own: &self.own,
+            left_out: &[],
+        };
+        let options = SearchOptions {
+            k,
+            method,
+            ..SearchOptions::default()
+        };
+        gallery.search(queries, &options)
+    }
+
+    /// Measures the share of the exact best `k` that a plan finds.
+    fn recall(&self, gallery: &Gallery, plan: Plan) -> Result<f64> {
+        let found = self.search(gallery, plan.k, Method::Planned(plan))?;
+        Ok(recall(&self.exact, &found, plan.k))
+    }
+}
+
+/// Returns the share of the exact `k` best scores that were found; another row with the same score
+/// is as good.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(crate) fn recall(exact: &[Vec<Hit>], found: &[Vec<Hit>], k: usize) -> f64 {
+    let (mut n_found, mut n_all) = (0, 0);
+    for (exact, found) in exact.iter().zip(found) {
+        let exact = &exact[..exact.len().min(k)];
+        let Some(last) = exact.last() else { continue };
+        let good = found.iter().filter(|hit| hit.score >= last.score);
+        n_found += good.count().min(exact.len());
+        n_all += exact.len();
+    }
+    if n_all == 0 { 1.0 } else { n_found as f64 / n_all as f64 }
+}
+
+/// Measures which plans reach the target, from the cheapest on.
+pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
+    let n_rows = gallery.len();
+    let mut calibration = Calibration {
+        n_rows,
+        n_queries: 0,
+        target: TARGET,
+        plans: Vec::new(),
+        recall_at_10: 1.0,
+        recall_at_10_filtered: 1.0,
+    };
+    if n_rows < MIN_ROWS {
+        return Ok(calibration);
+    }
+    let sample = Sample::take(gallery, KS[KS.len() - 1])?;
+    calibration.n_queries = sample.own.len();
+    for k in KS {
+        let (plan, recall, filtered) = plan_for(gallery, &sample, k)?;
+        if k == 10 {
+            calibration.recall_at_10 = recall;
+            calibration.recall_at_10_filtered = filtered;
+        }
+        calibration.plans.push(plan);
+    }
+    Ok(calibration)
+}
+
+/// Finds the cheapest plan for `k` hits; returns its recall, and that over 1-bit codes.
+fn plan_for(gallery: &Gallery, sample: &Sample, k: usize) -> Result<(Plan, f64, f64)> {
+    let n_rows = gallery.len();
+    let mut flat = Plan {
+        k,
+        n_probe: None,
+        depth_bits: 8 * k,
+        depth_codes: 4 * k,
+    };
+    let mut recall_flat = sample.recall(gallery, flat)?;
+    while recall_flat < TARGET && flat.depth_bits < n_rows / 2 {
+        flat.depth_bits *= 2;
+        recall_flat = sample.recall(gallery, flat)?;
+    }
+    let n_lists = n_lists_of_largest(gallery)?;
+    let mut n_probe = 2;
+    // Beyond a quarter of the lists, reading all 1-bit codes is less work.
+    while n_probe <= n_lists / 4 {
+        let plan = Plan {
+            n_probe: Some(n_probe),
+            ..flat
+        };
+        let recall = sample.recall(gallery, plan)?;
+        if recall >= TARGET {
+            let lean = Plan {
+                depth_codes: 2 * k,
+                ..plan
+            };
+            let lean_recall = sample.recall(gallery, lean)?;
+            return Ok(match lean_recall >= TARGET {
+                true => (lean, lean_recall, recall_flat),
+                false => (plan, recall, recall_flat),
+            });
+        }
+        n_probe += n_probe.div_ceil(2);
+    }
+    Ok((flat, recall_flat, recall_flat))
+}
+
+fn n_lists_of_largest(gallery: &Gallery) -> Result<usize> {
+    let mut largest = 0;
+    for segment in gallery.segments() {
+        largest = largest.max(segment.starts()?.len() - 1);
+    }
+    Ok(largest)
+}
+
+impl Gallery {
+    /// Measures the recall of the ten best hits again, on other rows than `calibrate` took: by the
+    /// gallery's plan, and by the plan for searches with filters.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn measure_recall(&self) -> Result<Option<[f64; 2]>> {
+        let plan = self.calibration().and_then(|calibration| calibration.plan(10));
+        let Some(plan) = plan else { return Ok(None) };
+        let sample = Sample::take(self, 10)?;
+        let flat = Plan {
+            n_probe: None,
+            ..plan
+        };
+        Ok(Some([sample.recall(self, plan)?, sample.recall(self, flat)?]))
+    }
+}

@@ -1,0 +1,459 @@
+//! The passes of a search over one segment, for some queries together.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::best::{Best, Candidate};
+use super::calibrate::Plan;
+use super::merge;
+use super::rules::Allowed;
+use crate::error::Result;
+use crate::gallery::segment::{Segment, Vectors};
+use crate::gallery::source::Source as _;
+use crate::kernels::{Kernels, LANES, dot};
+use crate::quantise::{
+    QueryBits, QueryCodes, Rotation, Terms, bit_stride, code_stride, score_of_codes,
+};
+
+/// Rows that are looked at together: their codes stay in cache while queries pass by.
+const PIECE_ROWS: usize = 256;
+/// Queries that are multiplied together.
+const GROUP_QUERIES: usize = 64;
+/// Products below which threads cost more than they save.
+const MIN_PARALLEL: usize = 1 << 24;
+
+/// Some queries, in every form that a pass may want.
+pub(super) struct Chunk<'a> {
+    vectors: &'a [f32],
+    width: usize,
+    /// Number of the first one among all queries.
+    start: usize,
+    padded: OnceLock<Vec<f32>>,
+    codes: OnceLock<QueryCodes>,
+    bits: OnceLock<Vec<QueryBits>>,
+}
+
+impl<'a> Chunk<'a> {
+    pub(super) fn new(vectors: &'a [f32], width: usize, start: usize) -> Self {
+        Self {
+            vectors,
+            width,
+            start,
+            padded: OnceLock::new(),
+            codes: OnceLock::new(),
+            bits: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.vectors.len() / self.width
+    }
+
+    fn query(&self, idx: usize) -> &[f32] {
+        &self.vectors[idx * self.width..][..self.width]
+    }
+
+    /// Returns all queries with zeros up to a multiple of the kernels' lanes.
+    fn padded(&self) -> &[f32] {
+        self.padded.get_or_init(|| {
+            let stride = self.width.next_multiple_of(LANES);
+            let mut padded = vec![0.0; self.len() * stride];
+            for (idx, query) in padded.chunks_exact_mut(stride).enumerate() {
+                query[..self.width].copy_from_slice(self.query(idx));
+            }
+            padded
+        })
+    }
+
+    fn codes(&self) -> &QueryCodes {
+        self.codes.get_or_init(|| QueryCodes::new(self.vectors, self.width))
+    }
+
+    fn bits(&self) -> &[QueryBits] {
+        self.bits.get_or_init(|| {
+            let rotation = Rotation::new(self.width);
+            let queries = self.vectors.par_chunks_exact(self.width).with_min_len(16);
+            queries.map(|query| QueryBits::new(query, &rotation)).collect()
+        })
+    }
+}
+
+/// The first pass over a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// Over the vectors of all rows; nothing comes after it.
+    Exact,
+    /// Over the 8-bit codes of the nearest lists, or of all.
+    Codes {
+        n_probe: Option<usize>,
+        depth: usize,
+    },
+    /// Over the 1-bit codes of all rows that are allowed.
+    Bits { depth: usize },
+}
+
+/// Rows of one list that are looked at together, and by which queries.
+struct Piece<'a> {
+    list: usize,
+    rows: Range<usize>,
+    queries: &'a [u32],
+}
+
+impl First {
+    /// Chooses what a plan means for one segment.
+    pub(super) fn choose(segment: &Segment, plan: Plan, is_restricted: bool) -> Result<Self> {
+        if plan == Plan::EXACT {
+            return Ok(Self::Exact);
+        }
+        let n_lists = segment.starts()?.len() - 1;
+        let codes = |n_probe| Self::Codes {
+            n_probe,
+            depth: plan.depth_codes,
+        };
+        Ok(match plan.n_probe {
+            Some(n_probe) if n_probe < n_lists => codes(Some(n_probe)),
+            // Choosing a few thousand of a few thousand saves nothing.
+            _ if plan.depth_bits * 2 >= segment.n_rows() && !is_restricted => codes(None),
+            _ => Self::Bits {
+                depth: plan.depth_bits,
+            },
+        })
+    }
+
+    fn depth(self, k: usize) -> usize {
+        match self {
+            Self::Exact => k,
+            Self::Codes { depth, .. } | Self::Bits { depth } => depth,
+        }
+    }
+
+    /// Runs the pass: the best candidates of each query.
+    pub(super) fn run(
+        self,
+        segment: &Segment,
+        chunk: &Chunk<'_>,
+        rules: &Allowed<'_>,
+        k: usize,
+    ) -> Result<Vec<Best>> {
+        let starts = segment.starts()?;
+        let lists = self.lists(segment, chunk)?;
+        let mut pieces = Vec::new();
+        for (list, (ends, queries)) in starts.windows(2).zip(&lists).enumerate() {
+            let end = ends[1] as usize;
+            for start in (ends[0] as usize..end).step_by(PIECE_ROWS) {
+                if !queries.is_empty() {
+                    pieces.push(Piece {
+                        list,
+                        rows: start..end.min(start + PIECE_ROWS),
+                        queries,
+                    });
+                }
+            }
+        }
+        let work = Work {
+            first: self,
+            segment,
+            chunk,
+            rules,
+            ranks: segment.ranks()?,
+            centres: self.centres(segment, chunk)?,
+        };
+        let new = || vec![Best::new(self.depth(k)); chunk.len()];
+        let products = pieces.iter().map(|piece| piece.rows.len() * piece.queries.len());
+        let products = products.sum::<usize>().saturating_mul(chunk.width);
+        let run = |pieces: &[Piece<'_>]| {
+            let (mut best, mut scratch) = (new(), Scratch::default());
+            for piece in pieces {
+                work.look_at(piece, &mut best, &mut scratch)?;
+            }
+            Ok(best)
+        };
+        let n_threads = rayon::current_num_threads();
+        if products < MIN_PARALLEL || n_threads == 1 {
+            return run(&pieces);
+        }
+        let parts = pieces.par_chunks(pieces.len().div_ceil(4 * n_threads).max(1));
+        parts.map(run).try_reduce(new, |all, more| Ok(merge(all, more)))
+    }
+
+    /// Returns which queries look at which list.
+    fn lists(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<Vec<u32>>> {
+        let n_lists = segment.starts()?.len() - 1;
+        let all = 0..u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let Self::Codes {
+            n_probe: Some(n_probe),
+            ..
+        } = self
+        else {
+            return Ok(vec![all.collect(); n_lists]);
+        };
+        let mut lists = vec![Vec::new(); n_lists];
+        let directions = segment.directions()?;
+        let (mut scores, mut order) = (Vec::new(), Vec::new());
+        let groups = chunk.codes().codes.chunks(GROUP_QUERIES * code_stride(chunk.width));
+        let mut query = 0;
+        for queries in groups {
+            directions.scores(queries, &mut scores);
+            for scores in scores.chunks_exact(n_lists) {
+                order.clear();
+                order.extend(0..u32::try_from(n_lists).unwrap_or(u32::MAX));
+                order.select_nth_unstable_by(n_probe - 1, |&a, &b| {
+                    let (left, right) = (scores[a as usize], scores[b as usize]);
+                    right.total_cmp(&left).then(a.cmp(&b))
+                });
+                for &list in &order[..n_probe] {
+                    lists[list as usize].push(query);
+                }
+                query += 1;
+            }
+        }
+        Ok(lists)
+    }
+
+    /// Returns the products of queries and centroids, [queries, lists], where they are needed.
+    fn centres(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<f32>> {
+        let Self::Bits { .. } = self else {
+            return Ok(Vec::new());
+        };
+        let directions = segment.directions()?;
+        let (mut centres, mut scores) = (Vec::new(), Vec::new());
+        let codes = chunk.codes();
+        let groups = codes.codes.chunks(GROUP_QUERIES * code_stride(chunk.width));
+        let mut scales = codes.scales.iter();
+        for queries in groups {
+            directions.scores(queries, &mut scores);
+            for (scores, scale) in scores.chunks_exact(directions.len()).zip(&mut scales) {
+                let lists = scores.iter().enumerate();
+                centres.extend(lists.map(|(list, score)| score * scale * directions.length(list)));
+            }
+        }
+        Ok(centres)
+    }
+}
+
+/// What all threads of a pass share.
+struct Work<'a> {
+    first: First,
+    segment: &'a Segment,
+    chunk: &'a Chunk<'a>,
+    rules: &'a Allowed<'a>,
+    ranks: &'a [u32],
+    centres: Vec<f32>,
+}
+
+/// Memory that is used again.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    products: Vec<i32>,
+    common: Vec<u32>,
+    queries: Vec<u8>,
+    vectors: Vec<f32>,
+    rows: Vec<u32>,
+}
+
+impl Work<'_> {
+    fn look_at(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+        match self.first {
+            First::Exact => self.exact(piece, best, scratch),
+            First::Codes { .. } => self.codes(piece, best, scratch),
+            First::Bits { .. } => self.bits(piece, best, scratch),
+        }
+    }
+
+    /// Hands over every row of a piece whose score may be among the best.
+    #[inline]
+    fn offer(&self, query: u32, first_row: usize, scores: &[f32], best: &mut [Best]) {
+        let best = &mut best[query as usize];
+        for (group_idx, group) in scores.chunks(16).enumerate() {
+            // Most rows are far below; looking at 16 together is one comparison of vectors.
+            let threshold = best.threshold;
+            if !group.iter().fold(false, |any, &score| any | (score >= threshold)) {
+                continue;
+            }
+            for (idx, &score) in group.iter().enumerate() {
+                if score >= best.threshold {
+                    let row = first_row + 16 * group_idx + idx;
+                    self.push(query, row, score, best);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&self, query: u32, row: usize, score: f32, best: &mut Best) {
+        let row_number = u32::try_from(row).unwrap_or(u32::MAX);
+        if self.rules.allows(self.chunk.start + query as usize, row_number) {
+            best.push(Candidate {
+                score,
+                rank: self.ranks[row],
+                row: row_number,
+            });
+        }
+    }
+
+    fn exact(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+        let n_rows = piece.rows.len();
+        let vectors = match self.segment.vectors(piece.rows.clone())? {
+            Vectors::F32(vectors) => vectors,
+            Vectors::F16(halves) => {
+                scratch.vectors.clear();
+                scratch.vectors.extend(halves.iter().map(|x| x.to_f32()));
+                &scratch.vectors
+            }
+        };
+        let stride = self.chunk.width.next_multiple_of(LANES);
+        // Here all queries look at all rows.
+        let groups = self.chunk.padded().chunks(GROUP_QUERIES * stride);
+        for (queries, numbers) in groups.zip(piece.queries.chunks(GROUP_QUERIES)) {
+            scratch.scores.resize(numbers.len() * n_rows, 0.0);
+            (Kernels::get().dots_f32)(queries, vectors, self.chunk.width, &mut scratch.scores);
+            for (&query, scores) in numbers.iter().zip(scratch.scores.chunks_exact(n_rows)) {
+                self.offer(query, piece.rows.start, scores, best);
+            }
+        }
+        Ok(())
+    }
+
+    fn codes(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+        let n_rows = piece.rows.len();
+        let codes = self.segment.codes(piece.rows.clone())?;
+        let terms = self.segment.terms(piece.rows.clone())?;
+        let stride = code_stride(self.chunk.width);
+        let all = self.chunk.codes();
+        for numbers in piece.queries.chunks(GROUP_QUERIES) {
+            scratch.queries.clear();
+            for &query in numbers {
+                let start = query as usize * stride;
+                scratch.queries.extend_from_slice(&all.codes[start..start + stride]);
+            }
+            scratch.products.resize(numbers.len() * n_rows, 0);
+            (Kernels::get().dots_i8)(&scratch.queries, codes, stride, &mut scratch.products);
+            scratch.scores.resize(n_rows, 0.0);
+            for (&query, products) in numbers.iter().zip(scratch.products.chunks_exact(n_rows)) {
+                let scale = all.scales[query as usize];
+                to_scores(products, scale, terms, &mut scratch.scores);
+                self.offer(query, piece.rows.start, &scratch.scores, best);
+            }
+        }
+        Ok(())
+    }
+
+    fn bits(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+        scratch.rows.clear();
+        let rows = (0_u32..).zip(piece.rows.clone());
+        let passes = |row: usize| self.rules.passes(u32::try_from(row).unwrap_or(u32::MAX));
+        scratch.rows.extend(rows.filter(|&(_, row)| passes(row)).map(|(idx, _)| idx));
+        if scratch.rows.is_empty() {
+            return Ok(());
+        }
+        let bits = self.segment.bits(piece.rows.clone())?;
+        let terms = self.segment.terms(piece.rows.clone())?;
+        scratch.common.resize(scratch.rows.len(), 0);
+        let n_lists = self.centres.len() / self.chunk.len();
+        for &query in piece.queries {
+            let form = &self.chunk.bits()[query as usize];
+            (Kernels::get().common)(&form.planes, bits, &scratch.rows, &mut scratch.common);
+            let centre = self.centres[query as usize * n_lists + piece.list];
+            for (&row, &common) in scratch.rows.iter().zip(&scratch.common) {
+                let score = form.score(common, &terms[row as usize], centre);
+                if score >= best[query as usize].threshold {
+                    let row = piece.rows.start + row as usize;
+                    self.push(query, row, score, &mut best[query as usize]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn to_scores(products: &[i32], scale: f32, terms: &[Terms], scores: &mut [f32]) {
+    for ((score, &product), terms) in scores.iter_mut().zip(products).zip(terms) {
+        *score = score_of_codes(product, scale, terms);
+    }
+}
+
+/// Orders candidates by their 8-bit codes and keeps the best.
+pub(super) fn refine(
+    segment: &Segment,
+    chunk: &Chunk<'_>,
+    best: Vec<Best>,
+    depth: usize,
+) -> Result<Vec<Best>> {
+    let stride = code_stride(chunk.width);
+    let codes = chunk.codes();
+    let queries = best.into_par_iter().enumerate().with_min_len(8);
+    let refined = queries.map(|(query, best)| {
+        let own = &codes.codes[query * stride..][..stride];
+        let mut kept = Best::new(depth);
+        let mut candidates = best.into_candidates();
+        // In the order of memory.
+        candidates.sort_unstable_by_key(|candidate| candidate.row);
+        for candidate in candidates {
+            let row = candidate.row as usize;
+            let mut product = [0];
+            let row_codes = segment.codes(row..row + 1)?;
+            (Kernels::get().dots_i8)(own, row_codes, stride, &mut product);
+            let terms = &segment.terms(row..row + 1)?[0];
+            let score = score_of_codes(product[0], codes.scales[query], terms);
+            if score >= kept.threshold {
+                kept.push(Candidate { score, ..candidate });
+            }
+        }
+        Ok(kept)
+    });
+    refined.collect()
+}
+
+/// Gives candidates their exact scores and returns the best, in order.
+pub(super) fn finish(
+    segment: &Segment,
+    chunk: &Chunk<'_>,
+    best: Vec<Best>,
+    (k, is_exact): (usize, bool),
+) -> Result<Vec<Vec<Candidate>>> {
+    let queries = best.into_par_iter().enumerate().with_min_len(8);
+    let finished = queries.map(|(query, best)| {
+        let mut candidates = best.into_candidates();
+        if !is_exact {
+            candidates.sort_unstable_by_key(|candidate| candidate.row);
+            let mut vector = Vec::new();
+            for candidate in &mut candidates {
+                candidate.score = exact_score(segment, chunk.query(query), candidate.row, &mut vector)?;
+            }
+        }
+        candidates.sort_unstable_by(Candidate::order);
+        candidates.truncate(k);
+        Ok(candidates)
+    });
+    finished.collect()
+}
+
+fn exact_score(
+    segment: &Segment,
+    query: &[f32],
+    row: u32,
+    vector: &mut Vec<f32>,
+) -> Result<f32> {
+    let row = row as usize;
+    Ok(match segment.vectors(row..row + 1)? {
+        Vectors::F32(values) => one_product(query, values),
+        Vectors::F16(halves) => {
+            vector.clear();
+            vector.extend(halves.iter().map(|x| x.to_f32()));
+            one_product(query, vector)
+        }
+    })
+}
+
+/// Computes one product with the kernels where the width fits them, else plainly: the same bits.
+fn one_product(query: &[f32], row: &[f32]) -> f32 {
+    if query.len().is_multiple_of(LANES) {
+        let mut product = [0.0];
+        (Kernels::get().dots_f32)(query, row, query.len(), &mut product);
+        return product[0];
+    }
+    dot(query, row)
+}

@@ -1,0 +1,248 @@
+//! Which rows may be hits: filters, removed rows, and what each query leaves out.
+
+use crate::error::{Error, Result};
+use crate::gallery::{Gallery, RowId};
+
+use super::Queries;
+
+/// Only rows with one of some values in a column are hits, or only those without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The column.
+    pub column: String,
+    /// The values.
+    pub values: Vec<String>,
+    /// Rows with these values are no hits.
+    pub is_negated: bool,
+}
+
+/// Rows with a query's value in a column are no hits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The column.
+    pub column: String,
+    /// One for each query; empty leaves out nothing.
+    pub values: Vec<String>,
+}
+
+/// Stands for a value that no row of the segment has.
+const NO_CODE: u32 = u32::MAX;
+
+/// What may be a hit for which query.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    segments: Vec<SegmentRules<'a>>,
+    own: Vec<Option<RowId>>,
+    has_filters: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct SegmentRules<'a> {
+    /// One bit for each row that was not removed and passes all filters; `None`: all rows.
+    allowed: Option<Vec<u64>>,
+    /// Cells of a column, and the cell that each query leaves out.
+    left_out: Vec<(&'a [u32], Vec<u32>)>,
+}
+
+/// The rules for one segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed<'a> {
+    pub(super) allowed: Option<&'a [u64]>,
+    left_out: &'a [(&'a [u32], Vec<u32>)],
+    own: &'a [Option<RowId>],
+    segment: u32,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn new(
+        gallery: &'a Gallery,
+        queries: Queries<'_>,
+        filters: &[Filter],
+    ) -> Result<Self> {
+        for filter in filters {
+            check_filter(gallery, filter)?;
+        }
+        let mut segments = Vec::new();
+        for segment in gallery.segments() {
+            let mut rules = SegmentRules {
+                allowed: segment.dead_rows().map(|dead| dead.iter().map(|word| !word).collect()),
+                left_out: Vec::new(),
+            };
+            for filter in filters {
+                let passing = match segment.column(&filter.column) {
+                    None => vec![filter.is_negated; 1],
+                    Some(column) => passing(segment, column, filter)?,
+                };
+                let cells = segment.column(&filter.column).map(|column| segment.cells(column));
+                let cells = cells.transpose()?;
+                keep(&mut rules.allowed, segment.n_rows(), |row| match cells {
+                    None => passing[0],
+                    Some(cells) => passing.get(cells[row] as usize).is_some_and(|&passes| passes),
+                });
+            }
+            for LeftOut { column, values } in queries.left_out {
+                let Some(column) = segment.column(column) else { continue };
+                let codes = codes_of(segment, column, values)?;
+                rules.left_out.push((segment.cells(column)?, codes));
+            }
+            segments.push(rules);
+        }
+        Ok(Self {
+            segments,
+            own: queries.own.to_vec(),
+            has_filters: !filters.is_empty(),
+        })
+    }
+
+    pub(super) fn has_filters(&self) -> bool {
+        self.has_filters
+    }
+
+    pub(super) fn of(&self, segment: usize) -> Allowed<'_> {
+        let rules = &self.segments[segment];
+        Allowed {
+            allowed: rules.allowed.as_deref(),
+            left_out: &rules.left_out,
+            own: &self.own,
+            segment: u32::try_from(segment).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Returns the rules of one query alone.
+    pub(super) fn only(&self, query: usize) -> Self {
+        let segments = self.segments.iter().map(|rules| SegmentRules {
+            allowed: rules.allowed.clone(),
+            left_out: rules
+                .left_out
+                .iter()
+                .map(|(cells, codes)| (*cells, vec![codes[query]]))
+                .collect(),
+        });
+        Self {
+            segments: segments.collect(),
+            own: self.own.get(query).map(|&own| vec![own]).unwrap_or_default(),
+            has_filters: self.has_filters,
+        }
+    }
+}
+
+impl Allowed<'_> {
+    /// Says whether a row was removed or does not pass the filters.
+    #[inline]
+    pub(super) fn passes(&self, row: u32) -> bool {
+        match self.allowed {
+            None => true,
+            Some(words) => words[row as usize / 64] >> (row % 64) & 1 == 1,
+        }
+    }
+
+    /// Says whether a row may be a hit for a query.
+    #[inline]
+    pub(super) fn allows(&self, query: usize, row: u32) -> bool {
+        let own = RowId {
+            segment: self.segment,
+            row,
+        };
+        self.passes(row)
+            && self.own.get(query).is_none_or(|&other| other != Some(own))
+            && self
+                .left_out
+                .iter()
+                .all(|(cells, codes)| cells[row as usize] != codes[query])
+    }
+}
+
+use crate::gallery::segment::Segment;
+use crate::gallery::source::Source as _;
+
+/// Says of each value of a column whether its rows pass.
+fn passing(segment: &Segment, column: usize, filter: &Filter) -> Result<Vec<bool>> {
+    let dictionary = segment.dictionary(column)?;
+    let mut passing = Vec::with_capacity(dictionary.len());
+    for code in 0..dictionary.len() {
+        let value = dictionary.get(code)?;
+        let is_named = filter.values.iter().any(|wanted| wanted.as_bytes() == value);
+        passing.push(is_named != filter.is_negated);
+    }
+    Ok(passing)
+}
+
+/// Keeps those allowed rows that pass.
+fn keep(allowed: &mut Option<Vec<u64>>, n_rows: usize, passes: impl Fn(usize) -> bool) {
+    let words = allowed.get_or_insert_with(|| vec![u64::MAX; n_rows.div_ceil(64)]);
+    for (idx, word) in words.iter_mut().enumerate() {
+        let rows = 64 * idx..n_rows.min(64 * idx + 64);
+        let bits = rows.fold(0, |bits, row| bits | u64::from(passes(row)) << (row % 64));
+        *word &= bits;
+    }
+}
+
+/// Returns the code of each value; a dictionary is walked once, however many values there are.
+fn codes_of(segment: &Segment, column: usize, values: &[String]) -> Result<Vec<u32>> {
+    let mut wanted: std::collections::HashMap<&[u8], u32> = std::collections::HashMap::new();
+    for value in values.iter().filter(|value| !value.is_empty()) {
+        wanted.insert(value.as_bytes(), NO_CODE);
+    }
+    if !wanted.is_empty() {
+        let dictionary = segment.dictionary(column)?;
+        for code in 0..dictionary.len() {
+            if let Some(place) = wanted.get_mut(dictionary.get(code)?) {
+                *place = u32::try_from(code).unwrap_or(NO_CODE);
+            }
+        }
+    }
+    let code = |value: &String| wanted.get(value.as_bytes()).copied().unwrap_or(NO_CODE);
+    Ok(values.iter().map(code).collect())
+}
+
+/// Most values that an error lists.
+const MAX_LISTED: usize = 12;
+
+/// Fails if no row has the column or any of the values: a misspelt filter is no empty answer.
+fn check_filter(gallery: &Gallery, filter: &Filter) -> Result<()> {
+    if gallery.is_empty() {
+        return Ok(());
+    }
+    if !gallery.columns().contains(&filter.column.as_str()) {
+        return Err(no_column(gallery, &filter.column));
+    }
+    let mut known = Vec::new();
+    for segment in gallery.segments() {
+        let Some(column) = segment.column(&filter.column) else { continue };
+        let dictionary = segment.dictionary(column)?;
+        for code in 0..dictionary.len() {
+            let value = dictionary.get(code)?;
+            if filter.values.iter().any(|wanted| wanted.as_bytes() == value) {
+                return Ok(());
+            }
+            if known.len() <= MAX_LISTED {
+                known.push(String::from_utf8_lossy(value).into_owned());
+            }
+        }
+    }
+    // Rows of segments without the column have an empty cell.
+    if filter.values.iter().any(String::is_empty) {
+        return Ok(());
+    }
+    known.sort();
+    known.dedup();
+    let listed = match known.len() {
+        n if n > MAX_LISTED => format!("{n} or more others"),
+        _ => known.join(", "),
+    };
+    Err(Error::mismatch(
+        format!("filter on {}", filter.column),
+        format!("a value that some row has: {listed}"),
+        filter.values.join(", "),
+    ))
+}
+
+/// Says which columns there are.
+pub(super) fn no_column(gallery: &Gallery, column: &str) -> Error {
+    let columns = gallery.columns();
+    let listed = match columns.len() {
+        0 => "none; the gallery has no metadata".to_owned(),
+        _ => columns.join(", "),
+    };
+    Error::mismatch("column", format!("one of the gallery's: {listed}"), column)
+}
