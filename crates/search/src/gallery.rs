@@ -17,7 +17,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +29,7 @@ pub use verify::{Finding, Repair, Report, repair, verify};
 pub use writer::{Setup, Writer};
 
 use crate::error::{Error, Result};
-use crate::scan::Calibration;
+use crate::scan::{AllowedRows, Calibration, Filter};
 use crate::statistics::Statistics;
 use catalog::Catalog;
 use segment::Segment;
@@ -60,6 +62,8 @@ pub struct Gallery {
     segments: Vec<Segment>,
     key: Key,
     has_damaged_copy: bool,
+    /// Rows that pass the filters that were used before.
+    allowed: Mutex<HashMap<Vec<Filter>, Arc<AllowedRows>>>,
 }
 
 /// The random key of a gallery: identifiers are stored only as hashes with it.
@@ -121,6 +125,9 @@ impl Key {
     }
 }
 
+/// Filters whose rows are kept in memory.
+const MAX_KNOWN_FILTERS: usize = 32;
+
 /// How often a reader begins again because a writer took away what it was about to open.
 const MAX_ATTEMPTS: usize = 16;
 
@@ -181,7 +188,27 @@ impl Gallery {
             segments,
             key,
             has_damaged_copy,
+            allowed: Mutex::default(),
         })
+    }
+
+    /// Returns the rows that pass some filters, found by `find` the first time.
+    pub(crate) fn allowed(
+        &self,
+        filters: &[Filter],
+        find: impl FnOnce() -> Result<AllowedRows>,
+    ) -> Result<Arc<AllowedRows>> {
+        let lock = || self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(allowed) = lock().get(filters) {
+            return Ok(Arc::clone(allowed));
+        }
+        let allowed = Arc::new(find()?);
+        let mut known = lock();
+        if known.len() >= MAX_KNOWN_FILTERS {
+            known.clear();
+        }
+        known.insert(filters.to_vec(), Arc::clone(&allowed));
+        Ok(allowed)
     }
 
     /// Returns where the gallery lies.

@@ -13,9 +13,9 @@ use crate::quantise::{QueryCodes, code_stride, to_codes};
 /// Below this many rows, one list: scanning all of it takes less time than choosing.
 const MIN_ROWS: usize = 8192;
 /// Rows of the sample for each list.
-const SAMPLE_PER_LIST: usize = 24;
+const SAMPLE_PER_LIST: usize = 16;
 /// Rounds of k-means; more change recall by less than its noise.
-const N_ROUNDS: usize = 5;
+const N_ROUNDS: usize = 4;
 /// Rows that are assigned at once.
 const CHUNK_ROWS: usize = 1024;
 /// Where random choices begin.

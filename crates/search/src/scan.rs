@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 pub use calibrate::Calibration;
 pub(crate) use calibrate::calibrate;
+pub(crate) use rules::AllowedRows;
 pub use rules::{Filter, LeftOut};
 
 use crate::embedding::check_unit;

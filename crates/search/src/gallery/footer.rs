@@ -155,7 +155,10 @@ impl Tail {
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = |start: usize| Some(u64::from_le_bytes(*bytes.get(start..)?.first_chunk()?));
-        if !bytes.starts_with(&TAIL_MAGIC) || word(48)? != xxh3_64(bytes.get(..48)?) {
+        let is_good = bytes.starts_with(&TAIL_MAGIC)
+            && word(48)? == xxh3_64(bytes.get(..48)?)
+            && word(56)? == 0;
+        if !is_good {
             return None;
         }
         Some(Self {

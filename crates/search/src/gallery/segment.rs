@@ -11,7 +11,7 @@ use bytemuck::AnyBitPattern;
 use half::slice::HalfBitsSliceExt as _;
 
 use super::blocks::Blocks;
-use super::footer::{self, Digest, Footer, MAGIC, Numbers};
+use super::footer::{self, Digest, Footer, Numbers};
 use super::source::Source;
 use crate::embedding::MAX_WIDTH;
 use crate::error::{Error, Result};
@@ -30,12 +30,23 @@ pub(crate) struct Segment {
     /// One of the two copies of the file's end is damaged.
     pub(crate) has_damaged_copy: bool,
     places: HashMap<String, Range<usize>>,
+    /// Where the arrays lie that a search reads all the time.
+    hot: Hot,
     n_rows: usize,
     width: usize,
     /// One bit for each row that was removed.
     dead: Option<Vec<u64>>,
     /// Made of the centroids when they are first asked for.
     directions: OnceLock<Directions>,
+}
+
+/// Places of arrays that are not looked up by name.
+#[derive(Debug, Default)]
+struct Hot {
+    vectors: Range<usize>,
+    codes: Range<usize>,
+    terms: Range<usize>,
+    bits: Range<usize>,
 }
 
 /// Vectors as they are stored, [rows, width].
@@ -58,9 +69,6 @@ impl Segment {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let (blocks, footer, digest, has_damaged_copy) = footer::open(path)?;
         let damaged = |found: String| Err(Error::damaged(path, found));
-        if blocks.bytes(0..MAGIC.len())? != MAGIC {
-            return damaged("it does not begin as a segment".to_owned());
-        }
         let (Ok(width), true) = (usize::try_from(footer.width), footer.n_rows <= MAX_ROWS) else {
             return damaged(format!("{} rows of {}", footer.n_rows, footer.width));
         };
@@ -73,7 +81,8 @@ impl Segment {
             let length = usize::try_from(section.length).unwrap_or(0);
             (section.name.clone(), start..start + length)
         });
-        let segment = Self {
+        let mut segment = Self {
+            hot: Hot::default(),
             places: sections.collect(),
             n_rows: usize::try_from(footer.n_rows).unwrap_or(usize::MAX),
             width,
@@ -85,6 +94,12 @@ impl Segment {
             directions: OnceLock::new(),
         };
         segment.check_lengths()?;
+        segment.hot = Hot {
+            vectors: segment.place("vectors")?.clone(),
+            codes: segment.place("codes")?.clone(),
+            terms: segment.place("terms")?.clone(),
+            bits: segment.place("bits")?.clone(),
+        };
         Ok(segment)
     }
 
@@ -177,20 +192,29 @@ impl Segment {
 
     /// Returns numbers `items` of an array.
     fn numbers<T: AnyBitPattern>(&self, name: &str, items: Range<usize>) -> Result<&[T]> {
-        let place = self.place(name)?;
+        self.numbers_at(self.place(name)?, items)
+    }
+
+    /// Returns numbers `items` of the array at a place.
+    #[inline]
+    fn numbers_at<T: AnyBitPattern>(
+        &self,
+        place: &Range<usize>,
+        items: Range<usize>,
+    ) -> Result<&[T]> {
         let byte = |item: usize| {
             let offset = item.checked_mul(size_of::<T>())?;
             place.start.checked_add(offset).filter(|&end| end <= place.end)
         };
         let (Some(start), Some(end)) = (byte(items.start), byte(items.end)) else {
             return Err(Error::mismatch(
-                format!("items of the array {name}"),
+                "items of an array",
                 format!("at most {}", place.len() / size_of::<T>()),
                 format!("{items:?}"),
             ));
         };
         let bytes = self.blocks.bytes(start..end.max(start))?;
-        bytemuck::try_cast_slice(bytes).map_err(|error| self.damaged(format!("{name}: {error}")))
+        bytemuck::try_cast_slice(bytes).map_err(|error| self.damaged(format!("an array: {error}")))
     }
 
     fn texts(&self, name: &str) -> Result<Texts<'_>> {
@@ -396,9 +420,9 @@ impl Segment {
     pub(crate) fn vectors(&self, rows: Range<usize>) -> Result<Vectors<'_>> {
         let items = rows.start * self.width..rows.end * self.width;
         Ok(match self.footer.numbers {
-            Numbers::F32 => Vectors::F32(self.numbers("vectors", items)?),
+            Numbers::F32 => Vectors::F32(self.numbers_at(&self.hot.vectors, items)?),
             Numbers::F16 => {
-                let bits: &[u16] = self.numbers("vectors", items)?;
+                let bits: &[u16] = self.numbers_at(&self.hot.vectors, items)?;
                 Vectors::F16(bits.reinterpret_cast())
             }
         })
@@ -407,18 +431,18 @@ impl Segment {
     /// Returns the 8-bit codes of some rows.
     pub(crate) fn codes(&self, rows: Range<usize>) -> Result<&[i8]> {
         let stride = code_stride(self.width);
-        self.numbers("codes", rows.start * stride..rows.end * stride)
+        self.numbers_at(&self.hot.codes, rows.start * stride..rows.end * stride)
     }
 
     /// Returns what turns sums of codes into scores.
     pub(crate) fn terms(&self, rows: Range<usize>) -> Result<&[Terms]> {
-        self.numbers("terms", rows)
+        self.numbers_at(&self.hot.terms, rows)
     }
 
     /// Returns the 1-bit codes of some rows.
     pub(crate) fn bits(&self, rows: Range<usize>) -> Result<&[u64]> {
         let stride = bit_stride(self.width);
-        self.numbers("bits", rows.start * stride..rows.end * stride)
+        self.numbers_at(&self.hot.bits, rows.start * stride..rows.end * stride)
     }
 
     /// Returns the place of each row in the order of ids.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::catalog::{self, Catalog, Entry};
+use super::footer::MAGIC;
 use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen, Segment};
 use super::source::Source as _;
@@ -208,6 +209,9 @@ const CHUNK_ROWS: usize = 4096;
 fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
     let wrong = |what: String| Err(Error::damaged(segment.path(), what));
     let (order, ranks) = (segment.order()?, segment.ranks()?);
+    if segment.blocks().bytes(0..MAGIC.len())? != MAGIC {
+        return wrong("it does not begin as a segment".to_owned());
+    }
     let mut before: Option<&str> = None;
     for (rank, &row) in order.iter().enumerate() {
         let id = segment.id(row)?;
@@ -425,14 +429,11 @@ fn repair_segment(
         return Ok(Some(entry));
     }
     let path = segment::path_of(folder, entry.id);
-    let Ok(segment) = open_segment(folder, &entry, catalog) else {
-        repair.n_lost += usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
-        quarantine(folder, &path, repair)?;
-        return Ok(None);
-    };
+    let segment = open_segment(folder, &entry, catalog);
+    let n_rows = usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
     let dead = entry.dead.as_ref().and_then(|reference| {
         let dead = folder.join(&reference.file);
-        let read = dead::read(&dead, segment.n_rows(), &reference.digest);
+        let read = dead::read(&dead, n_rows, &reference.digest);
         if read.is_err() {
             repair.notes.push(format!(
                 "the list {} of removed rows was lost: rows that it removed are back",
@@ -441,6 +442,12 @@ fn repair_segment(
         }
         read.ok().map(|(words, _)| words)
     });
+    let Ok(segment) = segment else {
+        let n_dead: u32 = dead.iter().flatten().map(|word| word.count_ones()).sum();
+        repair.n_lost += n_rows - n_dead as usize;
+        quarantine(folder, &path, repair)?;
+        return Ok(None);
+    };
     let segment = segment.with_dead(dead);
     let mut provable = Vec::new();
     for row in segment.live() {

@@ -427,7 +427,7 @@ fn is_unfinished(folder: &Path) -> bool {
     names.all(|name| {
         name.is_ok_and(|name| {
             let name = name.to_string_lossy();
-            [KEY, "key.part", LOCK].contains(&&*name) || name.ends_with(".json.part")
+            [KEY, LOCK].contains(&&*name) || name.ends_with(".part")
         })
     })
 }

@@ -56,7 +56,7 @@ const MIN_ROWS: usize = 8192;
 /// What is promised is 0.995; queries from elsewhere may be harder than the gallery's own rows.
 const TARGET: f64 = 0.998;
 /// Rows that are queries.
-const N_QUERIES: usize = 200;
+const N_QUERIES: usize = 128;
 /// Where random choices begin.
 const SEED: u64 = 0x6d33_7265_7400_0003;
 /// Numbers of hits that plans are made for; more hits are searched with deeper passes.

@@ -14,11 +14,13 @@ use crate::gallery::segment::{Segment, Vectors};
 use crate::gallery::source::Source as _;
 use crate::kernels::{Kernels, LANES, dot};
 use crate::quantise::{
-    QueryBits, QueryCodes, Rotation, Terms, bit_stride, code_stride, score_of_codes,
+    QueryBits, QueryCodes, Rotation, Terms, code_stride, score_of_codes,
 };
 
 /// Rows that are looked at together: their codes stay in cache while queries pass by.
 const PIECE_ROWS: usize = 256;
+/// The same where rows are 1-bit codes, and where filters leave few of them.
+const SPARSE_PIECE_ROWS: usize = 4096;
 /// Queries that are multiplied together.
 const GROUP_QUERIES: usize = 64;
 /// Products below which threads cost more than they save.
@@ -94,9 +96,8 @@ pub(super) enum First {
     Bits { depth: usize },
 }
 
-/// Rows of one list that are looked at together, and by which queries.
+/// Rows that are looked at together, and by which queries.
 struct Piece<'a> {
-    list: usize,
     rows: Range<usize>,
     queries: &'a [u32],
 }
@@ -138,26 +139,19 @@ impl First {
         k: usize,
     ) -> Result<Vec<Best>> {
         let starts = segment.starts()?;
+        let all: Vec<u32> = (0..u32::try_from(chunk.len()).unwrap_or(u32::MAX)).collect();
         let lists = self.lists(segment, chunk)?;
-        let mut pieces = Vec::new();
-        for (list, (ends, queries)) in starts.windows(2).zip(&lists).enumerate() {
-            let end = ends[1] as usize;
-            for start in (ends[0] as usize..end).step_by(PIECE_ROWS) {
-                if !queries.is_empty() {
-                    pieces.push(Piece {
-                        list,
-                        rows: start..end.min(start + PIECE_ROWS),
-                        queries,
-                    });
-                }
-            }
-        }
+        let pieces = match &lists {
+            None => self.pieces(segment.n_rows(), &all),
+            Some(lists) => pieces_of_lists(starts, lists),
+        };
         let work = Work {
             first: self,
             segment,
             chunk,
             rules,
             ranks: segment.ranks()?,
+            starts,
             centres: self.centres(segment, chunk)?,
         };
         let new = || vec![Best::new(self.depth(k)); chunk.len()];
@@ -178,16 +172,30 @@ impl First {
         parts.map(run).try_reduce(new, |all, more| Ok(merge(all, more)))
     }
 
-    /// Returns which queries look at which list.
-    fn lists(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<Vec<u32>>> {
+    /// Divides all rows, for all queries.
+    fn pieces<'q>(self, n_rows: usize, queries: &'q [u32]) -> Vec<Piece<'q>> {
+        let n_together = match self {
+            // Few of them may pass.
+            Self::Bits { .. } => SPARSE_PIECE_ROWS,
+            Self::Exact | Self::Codes { .. } => PIECE_ROWS,
+        };
+        let starts = (0..n_rows).step_by(n_together);
+        let pieces = starts.map(|start| Piece {
+            rows: start..n_rows.min(start + n_together),
+            queries,
+        });
+        pieces.collect()
+    }
+
+    /// Returns which queries look at which list; `None`: all at all.
+    fn lists(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Option<Vec<Vec<u32>>>> {
         let n_lists = segment.starts()?.len() - 1;
-        let all = 0..u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         let Self::Codes {
             n_probe: Some(n_probe),
             ..
         } = self
         else {
-            return Ok(vec![all.collect(); n_lists]);
+            return Ok(None);
         };
         let mut lists = vec![Vec::new(); n_lists];
         let directions = segment.directions()?;
@@ -209,7 +217,7 @@ impl First {
                 query += 1;
             }
         }
-        Ok(lists)
+        Ok(Some(lists))
     }
 
     /// Returns the products of queries and centroids, [queries, lists], where they are needed.
@@ -233,6 +241,23 @@ impl First {
     }
 }
 
+/// Divides the rows of every list that a query looks at.
+fn pieces_of_lists<'q>(starts: &[u32], lists: &'q [Vec<u32>]) -> Vec<Piece<'q>> {
+    let mut pieces = Vec::new();
+    for (ends, queries) in starts.windows(2).zip(lists) {
+        let end = ends[1] as usize;
+        for start in (ends[0] as usize..end).step_by(PIECE_ROWS) {
+            if !queries.is_empty() {
+                pieces.push(Piece {
+                    rows: start..end.min(start + PIECE_ROWS),
+                    queries,
+                });
+            }
+        }
+    }
+    pieces
+}
+
 /// What all threads of a pass share.
 struct Work<'a> {
     first: First,
@@ -240,6 +265,9 @@ struct Work<'a> {
     chunk: &'a Chunk<'a>,
     rules: &'a Allowed<'a>,
     ranks: &'a [u32],
+    /// Where the lists begin.
+    starts: &'a [u32],
+    /// [queries, lists]
     centres: Vec<f32>,
 }
 
@@ -342,10 +370,7 @@ impl Work<'_> {
     }
 
     fn bits(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
-        scratch.rows.clear();
-        let rows = (0_u32..).zip(piece.rows.clone());
-        let passes = |row: usize| self.rules.passes(u32::try_from(row).unwrap_or(u32::MAX));
-        scratch.rows.extend(rows.filter(|&(_, row)| passes(row)).map(|(idx, _)| idx));
+        self.rules.passing(&piece.rows, &mut scratch.rows);
         if scratch.rows.is_empty() {
             return Ok(());
         }
@@ -353,19 +378,31 @@ impl Work<'_> {
         let terms = self.segment.terms(piece.rows.clone())?;
         scratch.common.resize(scratch.rows.len(), 0);
         let n_lists = self.centres.len() / self.chunk.len();
+        let first_list = self.list_of(piece.rows.start);
         for &query in piece.queries {
             let form = &self.chunk.bits()[query as usize];
             (Kernels::get().common)(&form.planes, bits, &scratch.rows, &mut scratch.common);
-            let centre = self.centres[query as usize * n_lists + piece.list];
-            for (&row, &common) in scratch.rows.iter().zip(&scratch.common) {
-                let score = form.score(common, &terms[row as usize], centre);
-                if score >= best[query as usize].threshold {
-                    let row = piece.rows.start + row as usize;
-                    self.push(query, row, score, &mut best[query as usize]);
+            let best = &mut best[query as usize];
+            let centres = &self.centres[query as usize * n_lists..][..n_lists];
+            let mut list = first_list;
+            for (&idx, &common) in scratch.rows.iter().zip(&scratch.common) {
+                let row = piece.rows.start + idx as usize;
+                while self.starts[list + 1] as usize <= row {
+                    list += 1;
+                }
+                let score = form.score(common, &terms[idx as usize], centres[list]);
+                if score >= best.threshold {
+                    self.push(query, row, score, best);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Returns the list that a row lies in.
+    fn list_of(&self, row: usize) -> usize {
+        let n_before = self.starts.partition_point(|&start| start as usize <= row);
+        n_before - 1
     }
 }
 

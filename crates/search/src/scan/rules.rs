@@ -1,12 +1,17 @@
 //! Which rows may be hits: filters, removed rows, and what each query leaves out.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
+use crate::gallery::segment::Segment;
+use crate::gallery::source::Source as _;
 use crate::gallery::{Gallery, RowId};
 
 use super::Queries;
 
 /// Only rows with one of some values in a column are hits, or only those without.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// The column.
     pub column: String,
@@ -32,17 +37,20 @@ const NO_CODE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
     segments: Vec<SegmentRules<'a>>,
+    allowed: Arc<AllowedRows>,
     own: Vec<Option<RowId>>,
     has_filters: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 struct SegmentRules<'a> {
-    /// One bit for each row that was not removed and passes all filters; `None`: all rows.
-    allowed: Option<Vec<u64>>,
     /// Cells of a column, and the cell that each query leaves out.
     left_out: Vec<(&'a [u32], Vec<u32>)>,
 }
+
+/// For each segment, one bit for each row that was not removed and passes all filters; `None`: all
+/// of its rows.
+pub(crate) type AllowedRows = Vec<Option<Vec<u64>>>;
 
 /// The rules for one segment.
 #[derive(Debug, Clone, Copy)]
@@ -59,27 +67,10 @@ impl<'a> Rules<'a> {
         queries: Queries<'_>,
         filters: &[Filter],
     ) -> Result<Self> {
-        for filter in filters {
-            check_filter(gallery, filter)?;
-        }
+        let allowed = gallery.allowed(filters, || allowed(gallery, filters))?;
         let mut segments = Vec::new();
         for segment in gallery.segments() {
-            let mut rules = SegmentRules {
-                allowed: segment.dead_rows().map(|dead| dead.iter().map(|word| !word).collect()),
-                left_out: Vec::new(),
-            };
-            for filter in filters {
-                let passing = match segment.column(&filter.column) {
-                    None => vec![filter.is_negated; 1],
-                    Some(column) => passing(segment, column, filter)?,
-                };
-                let cells = segment.column(&filter.column).map(|column| segment.cells(column));
-                let cells = cells.transpose()?;
-                keep(&mut rules.allowed, segment.n_rows(), |row| match cells {
-                    None => passing[0],
-                    Some(cells) => passing.get(cells[row] as usize).is_some_and(|&passes| passes),
-                });
-            }
+            let mut rules = SegmentRules::default();
             for LeftOut { column, values } in queries.left_out {
                 let Some(column) = segment.column(column) else { continue };
                 let codes = codes_of(segment, column, values)?;
@@ -89,6 +80,7 @@ impl<'a> Rules<'a> {
         }
         Ok(Self {
             segments,
+            allowed,
             own: queries.own.to_vec(),
             has_filters: !filters.is_empty(),
         })
@@ -101,7 +93,7 @@ impl<'a> Rules<'a> {
     pub(super) fn of(&self, segment: usize) -> Allowed<'_> {
         let rules = &self.segments[segment];
         Allowed {
-            allowed: rules.allowed.as_deref(),
+            allowed: self.allowed[segment].as_deref(),
             left_out: &rules.left_out,
             own: &self.own,
             segment: u32::try_from(segment).unwrap_or(u32::MAX),
@@ -111,7 +103,6 @@ impl<'a> Rules<'a> {
     /// Returns the rules of one query alone.
     pub(super) fn only(&self, query: usize) -> Self {
         let segments = self.segments.iter().map(|rules| SegmentRules {
-            allowed: rules.allowed.clone(),
             left_out: rules
                 .left_out
                 .iter()
@@ -120,6 +111,7 @@ impl<'a> Rules<'a> {
         });
         Self {
             segments: segments.collect(),
+            allowed: Arc::clone(&self.allowed),
             own: self.own.get(query).map(|&own| vec![own]).unwrap_or_default(),
             has_filters: self.has_filters,
         }
@@ -133,6 +125,25 @@ impl Allowed<'_> {
         match self.allowed {
             None => true,
             Some(words) => words[row as usize / 64] >> (row % 64) & 1 == 1,
+        }
+    }
+
+    /// Collects those of some rows that pass, counted from the first.
+    pub(super) fn passing(&self, rows: &Range<usize>, passing: &mut Vec<u32>) {
+        passing.clear();
+        let Some(words) = self.allowed else {
+            passing.extend(0..u32::try_from(rows.len()).unwrap_or(u32::MAX));
+            return;
+        };
+        for word_idx in rows.start / 64..rows.end.div_ceil(64) {
+            let mut word = words[word_idx];
+            while word != 0 {
+                let row = 64 * word_idx + word.trailing_zeros() as usize;
+                if rows.contains(&row) {
+                    passing.extend(u32::try_from(row - rows.start));
+                }
+                word &= word - 1;
+            }
         }
     }
 
@@ -152,8 +163,30 @@ impl Allowed<'_> {
     }
 }
 
-use crate::gallery::segment::Segment;
-use crate::gallery::source::Source as _;
+/// Finds the rows that were not removed and pass all filters.
+fn allowed(gallery: &Gallery, filters: &[Filter]) -> Result<AllowedRows> {
+    for filter in filters {
+        check_filter(gallery, filter)?;
+    }
+    let segments = gallery.segments().iter().map(|segment| {
+        let dead = segment.dead_rows();
+        let mut allowed = dead.map(|dead| dead.iter().map(|word| !word).collect());
+        for filter in filters {
+            let Some(column) = segment.column(&filter.column) else {
+                let passes = filter.values.iter().any(String::is_empty) != filter.is_negated;
+                keep(&mut allowed, segment.n_rows(), |_| passes);
+                continue;
+            };
+            let passing = passing(segment, column, filter)?;
+            let cells = segment.cells(column)?;
+            keep(&mut allowed, segment.n_rows(), |row| {
+                passing.get(cells[row] as usize).is_some_and(|&passes| passes)
+            });
+        }
+        Ok(allowed)
+    });
+    segments.collect()
+}
 
 /// Says of each value of a column whether its rows pass.
 fn passing(segment: &Segment, column: usize, filter: &Filter) -> Result<Vec<bool>> {

@@ -1,0 +1,126 @@
+//! A writer that is killed at random moments: what it acknowledged is there, and nothing is torn.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use m3ret_search::{Batch, Gallery, Maker, Numbers, Setup, Writer, verify};
+
+const WIDTH: usize = 16;
+/// Says to the child which gallery to write to.
+const GALLERY: &str = "M3RET_TEST_GALLERY";
+const N_ROUNDS: u64 = 250;
+
+/// One change: rows of number `step` are added, older ones removed, or all is compacted.
+fn change(writer: &mut Writer, step: u64) {
+    match step % 4 {
+        3 if step % 12 == 3 => writer.compact().unwrap(),
+        3 => {
+            let present: Vec<String> = writer
+                .gallery()
+                .rows()
+                .take(7)
+                .map(|row| writer.gallery().id(row).unwrap().to_owned())
+                .collect();
+            writer.remove(&present).unwrap();
+        }
+        _ => {
+            let ids: Vec<String> = (0..30).map(|i| format!("{step}-{i}")).collect();
+            let mut vectors = vec![0.0; 30 * WIDTH];
+            for (i, vector) in vectors.chunks_mut(WIDTH).enumerate() {
+                vector[i % WIDTH] = 1.0;
+            }
+            let batch = Batch {
+                vectors: &vectors,
+                ids: &ids,
+                ..Batch::default()
+            };
+            writer.add(batch).unwrap();
+        }
+    }
+}
+
+/// Not a test of its own: what the killed process runs.
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    #[expect(clippy::disallowed_methods, reason = "how the parent speaks to the child")]
+    let Some(folder) = std::env::var_os(GALLERY) else {
+        return;
+    };
+    let mut writer = Writer::open(Path::new(&folder)).unwrap();
+    let first = writer.gallery().generation() * 4;
+    for step in first.. {
+        println!("\nbegin {step} {} .", ids(writer.gallery()));
+        change(&mut writer, step);
+        println!("\nend {step} {} .", ids(writer.gallery()));
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+fn ids(gallery: &Gallery) -> String {
+    let ids: BTreeSet<&str> = gallery.rows().map(|row| gallery.id(row).unwrap()).collect();
+    ids.into_iter().collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn a_writer_may_be_killed_at_any_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.m3i");
+    let setup = Setup {
+        maker: Maker {
+            fingerprint: "test".into(),
+            model: "test".into(),
+            precision: "f32".into(),
+        },
+        width: WIDTH,
+        numbers: Numbers::F32,
+    };
+    drop(Writer::create(&path, setup).unwrap());
+    let (mut n_amid, mut n_acknowledged) = (0, 0);
+    for round in 0..N_ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+            .env(GALLERY, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+        std::thread::sleep(Duration::from_micros(3000 + round * 7919 % 23_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let said = reader.join().unwrap();
+        let said: Vec<&str> = said.iter().map(String::as_str).collect();
+        let found = ids(&Gallery::open(&path).unwrap());
+        let last = said.iter().rev().find(|line| {
+            // A line that the kill cut has no end.
+            (line.starts_with("begin ") || line.starts_with("end ")) && line.ends_with(" .")
+        });
+        if let Some(line) = last {
+            // After the last acknowledged change, at most the next one may have happened.
+            let state = line.split(' ').nth(2).unwrap();
+            let is_amid = line.starts_with("begin ");
+            n_amid += u64::from(is_amid);
+            n_acknowledged += said.iter().filter(|line| line.starts_with("end ")).count();
+            if state != found {
+                let step: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
+                let next = if is_amid { step } else { step + 1 };
+                let before: BTreeSet<&str> = state.split(',').filter(|id| !id.is_empty()).collect();
+                let after: BTreeSet<&str> = found.split(',').filter(|id| !id.is_empty()).collect();
+                let (n_more, n_less) = (after.difference(&before).count(), before.difference(&after).count());
+                let expected = if next % 4 == 3 { (0, before.len().min(7)) } else { (30, 0) };
+                assert_eq!((n_more, n_less), expected, "round {round}, change {next}");
+            }
+        }
+        if round % 10 == 0 {
+            let report = verify(&path).unwrap();
+            assert!(report.is_good(), "round {round}: {report:?}");
+        }
+    }
+    assert!(verify(&path).unwrap().is_good());
+    assert!(n_amid > N_ROUNDS / 10, "only {n_amid} of {N_ROUNDS} were killed amid a change");
+    assert!(n_acknowledged > 100, "{n_acknowledged} changes in all");
+}
