@@ -11,7 +11,7 @@ use m3ret_imaging::{Limits, ReadOptions};
 
 use crate::panics;
 
-/// Finds, checks and describes medical images. For research; not a medical device.
+/// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]
 #[command(name = "m3ret", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Check(CheckArguments),
     Embed(EmbedArguments),
     Pretrain(PretrainArguments),
+    Search(SearchArguments),
+    Index(IndexArguments),
+    Dedup(DedupArguments),
+    Map(MapArguments),
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual
@@ -163,6 +167,285 @@ pub(crate) struct PretrainArguments {
     /// Threads of the network on a CPU [default: the number of cores]
     #[arg(long, value_name = "N", value_parser = thread_count)]
     pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// Finds the most similar images of an archive
+///
+/// The archive is a folder, a manifest or a gallery that `m3ret index build` made. A folder or
+/// manifest is embedded the first time and kept in the user's cache folder; later, only new and
+/// changed files are.
+///
+/// Scores are cosines. The percentile says how many random pairs of the same two modalities score
+/// lower, and a match is confident if images of the archive reach such a score among other
+/// patients, too. "No confident match" is an answer.
+///
+/// Exit status: 0 if every query was answered, 1 if one was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("queries").required(true).multiple(false))]
+pub(crate) struct SearchArguments {
+    /// What to look for: a file, a folder with a series, or the id of an image in the gallery
+    ///
+    /// May be given several times; of a folder, every image in it is a query.
+    #[arg(short, long, value_name = "QUERY", group = "queries")]
+    pub(crate) input: Vec<PathBuf>,
+
+    /// Look for these vectors: .npy, f32 or f16 [n, width], as the gallery's model makes them
+    #[arg(long, value_name = "Q.npy", group = "queries")]
+    pub(crate) embeddings: Option<PathBuf>,
+
+    /// Where to look: a folder, a manifest, or a gallery NAME.m3i
+    #[arg(short = 'd', long, value_name = "DIR_OR_GALLERY")]
+    pub(crate) archive: PathBuf,
+
+    /// Most hits of a query
+    #[arg(short, long, value_name = "N", default_value = "10")]
+    pub(crate) k: NonZeroUsize,
+
+    /// Only images with this value in a column, e.g. modality=CT, or without it: modality!=CT
+    ///
+    /// Several values of one column are alternatives; several columns must all fit.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub(crate) filter: Vec<ColumnValue>,
+
+    /// Leave out images of the query's own patient, study or series, copies of it, or those with
+    /// its value in a column
+    #[arg(long, value_name = "same_patient|same_study|same_series|same_image|COLUMN")]
+    pub(crate) exclude: Vec<String>,
+
+    /// Show only the best image of each value of a column, e.g. patient_id
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) group_by: Option<String>,
+
+    /// Look at every vector instead of codes first
+    #[arg(long)]
+    pub(crate) exact: bool,
+
+    /// Print one JSON object a line for each query
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write a report with pictures and why they match, as one file
+    #[arg(long, value_name = "OUT.html")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Where folders and manifests are kept embedded [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// Give vectors of --embeddings unit length
+    #[arg(long, requires = "embeddings")]
+    pub(crate) normalize: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// A column and one of its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ColumnValue {
+    pub(crate) column: String,
+    pub(crate) value: String,
+    pub(crate) is_negated: bool,
+}
+
+impl FromStr for ColumnValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (column, value) = text.split_once('=').ok_or("COLUMN=VALUE is wanted")?;
+        let (column, is_negated) = match column.strip_suffix('!') {
+            Some(column) => (column, true),
+            None => (column, false),
+        };
+        if column.is_empty() {
+            return Err("a column is wanted before =".to_owned());
+        }
+        Ok(Self {
+            column: column.to_owned(),
+            value: value.to_owned(),
+            is_negated,
+        })
+    }
+}
+
+/// Makes and keeps galleries: folders NAME.m3i that are searched at once
+///
+/// A gallery holds vectors, ids and metadata, and is safe against crashes: when a command returns,
+/// what it did survives a power cut. Patients, studies and series are stored only as keyed hashes.
+/// docs/gallery-format.md describes every byte.
+#[derive(Debug, Args)]
+pub(crate) struct IndexArguments {
+    #[command(subcommand)]
+    pub(crate) action: IndexAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexAction {
+    /// Makes a gallery of a folder, file or manifest, or of vectors that were made elsewhere
+    Build(BuildArguments),
+    /// Adds what is new in a folder, file or manifest, or vectors that were made elsewhere
+    Add(BuildArguments),
+    /// Removes images by id; `compact` then takes their data off the disk
+    Remove(RemoveArguments),
+    /// Reads every byte and proves that vectors, ids, rows and checksums agree
+    Verify(VerifyArguments),
+    /// Writes the gallery anew without what was removed, and measures how to search it
+    Compact(GalleryArguments),
+    /// Shows what a gallery holds, and how good its quick search is against the exact one
+    Stats(GalleryArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// A folder, file or manifest
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+
+    /// Vectors of the manifest's rows, in their order: .npy, f32, f16 or f64 [n, width]
+    #[arg(long, value_name = "F.npy")]
+    pub(crate) embeddings: Option<PathBuf>,
+
+    /// What made the vectors; adding and searching ask for the same name
+    #[arg(long, value_name = "NAME", requires = "embeddings", default_value = "external")]
+    pub(crate) encoder: String,
+
+    /// Give the vectors unit length
+    #[arg(long, requires = "embeddings")]
+    pub(crate) normalize: bool,
+
+    /// Leave out rows that are NaN, as `m3ret embed` writes them for images it refused
+    #[arg(long, requires = "embeddings")]
+    pub(crate) skip_nan: bool,
+
+    /// Store vectors in 16 bits: half the space, and scores change by about 0.0001
+    #[arg(long)]
+    pub(crate) f16: bool,
+
+    /// Keep a small picture of each image, for reports
+    #[arg(long)]
+    pub(crate) thumbnails: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Ids, as search shows them
+    #[arg(value_name = "ID", required_unless_present = "ids")]
+    pub(crate) id: Vec<String>,
+
+    /// A file with one id a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Rebuild what is provable, and move damaged files to the gallery's folder quarantine
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GalleryArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Finds images that an archive holds more than once: the same pixels, re-encoded, or nearly so
+///
+/// Each image is compared with the closest others; pairs are reported with a verdict each, and
+/// never chained: that A is like B and B like C says nothing of A and C.
+///
+/// Exit status: 0 if the archive could be read, 1 if an image was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+pub(crate) struct DedupArguments {
+    /// A folder, a manifest, or a gallery NAME.m3i
+    #[arg(value_name = "DIR_OR_GALLERY")]
+    pub(crate) archive: PathBuf,
+
+    /// Report pairs from this score on as near duplicates
+    #[arg(long, value_name = "COSINE", default_value_t = 0.98)]
+    pub(crate) near: f32,
+
+    /// Print one JSON object a line for each pair, then {"summary": {...}}
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Where folders and manifests are kept embedded [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Draws an archive as a map on which similar images lie close together
+///
+/// Distances far apart mean little; neighbours do (t-SNE of the cosines to each image's closest
+/// others). The map is one HTML file that needs no network.
+#[derive(Debug, Args)]
+pub(crate) struct MapArguments {
+    /// A folder, a manifest, or a gallery NAME.m3i
+    #[arg(value_name = "DIR_OR_GALLERY")]
+    pub(crate) archive: PathBuf,
+
+    /// Where to write the map
+    #[arg(long, value_name = "OUT.html")]
+    pub(crate) html: PathBuf,
+
+    /// The column that colours the points
+    #[arg(long, value_name = "COLUMN", default_value = "modality")]
+    pub(crate) color: String,
+
+    /// Where folders and manifests are kept embedded [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
 }
 
 /// A result whose name says how it is written.

@@ -1,9 +1,15 @@
 //! One file a verb: read the arguments, call the library, print.
 
 pub(crate) mod check;
+pub(crate) mod dedup;
 pub(crate) mod embed;
+mod galleries;
+pub(crate) mod index;
 pub(crate) mod inspect;
+pub(crate) mod map;
+mod npy;
 pub(crate) mod pretrain;
+pub(crate) mod search;
 
 use std::io::Write;
 

@@ -60,6 +60,10 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Check(arguments) => commands::check::run(arguments, screen),
         Command::Embed(arguments) => commands::embed::run(arguments, screen),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, screen),
+        Command::Search(arguments) => commands::search::run(arguments, screen),
+        Command::Index(arguments) => commands::index::run(arguments, screen),
+        Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
+        Command::Map(arguments) => commands::map::run(arguments, screen),
     }
 }
 

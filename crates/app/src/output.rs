@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use m3ret_imaging::Picture;
 
 /// What the two output streams can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +190,17 @@ fn create_temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     let temporary = builder.tempfile_in(folder)?;
     listed.push(temporary.path().to_path_buf());
     Ok(temporary)
+}
+
+/// Encodes a picture as PNG.
+pub(crate) fn png(picture: &Picture) -> anyhow::Result<Vec<u8>> {
+    let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    let colour = image::ExtendedColorType::Rgb8;
+    let (width, height) = (side(picture.width)?, side(picture.height)?);
+    image::ImageEncoder::write_image(encoder, &picture.rgb, width, height, colour)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

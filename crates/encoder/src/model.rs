@@ -219,6 +219,28 @@ impl Model {
         self.install(|| vit.tokens(views))
     }
 
+    /// Returns all tokens of each view with its unit vector, in their order: what the vector of an
+    /// object becomes when patches of it are not seen.
+    ///
+    /// # Errors
+    /// As `tokens`; `Mismatch` if a vector is zero or not finite.
+    pub fn look(&self, views: &[View<'_>]) -> Result<Vec<(Tokens, Vec<f32>)>> {
+        let Network::Vit(vit) = &self.network else {
+            return Err(Error::unsupported(
+                "a token of the model pixels",
+                "take a model with a network",
+            ));
+        };
+        self.install(|| {
+            let seen = vit.tokens(views)?.into_iter().map(|tokens| {
+                let mut vector = vit.embedding(&tokens);
+                make_unit(&mut vector)?;
+                Ok((tokens, vector))
+            });
+            seen.collect()
+        })
+    }
+
     /// Runs work on the model's own threads, where it has some.
     fn install<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match &self.pool {

@@ -24,6 +24,7 @@ pub(crate) use self::placement::plane;
 use self::placement::{Depth, Frame};
 use crate::error::{Error, Result};
 use crate::geometry::canonicalise;
+use crate::identifiers::Identifiers;
 use crate::limits::Limits;
 use crate::read::ReadOptions;
 use crate::reason::Code;
@@ -457,6 +458,7 @@ pub(crate) fn place_stack(mut volume: Volume, stack: stack::Stack) -> Result<Vol
 fn describe(volume: &mut Volume, set: &DataSet<'_>, transfer_syntax: &str) {
     volume.modality = set.code(tags::MODALITY);
     volume.body_part = set.code(tags::BODY_PART_EXAMINED);
+    volume.identifiers = Identifiers::of(set);
     let photometric = set.code(tags::PHOTOMETRIC_INTERPRETATION);
     volume.inverted = photometric.as_deref() == Some("MONOCHROME1");
     if is_lossy(set, transfer_syntax) {

@@ -17,6 +17,7 @@ mod dicom;
 mod dicomdir;
 mod error;
 mod geometry;
+mod identifiers;
 mod inflate;
 mod intensity;
 mod limits;
@@ -43,6 +44,7 @@ mod volume;
 
 pub use error::{Error, Result};
 pub use geometry::{Affine, canonicalise};
+pub use identifiers::{Identifier, Identifiers};
 pub use limits::Limits;
 pub use npy::write_npy;
 pub use prepare::{

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use crate::archive;
 use crate::dicom;
 use crate::error::{Error, Result};
+use crate::identifiers::Identifiers;
 use crate::limits::Limits;
 use crate::memory;
 use crate::read::{ReadOptions, read_whole_into};
@@ -280,7 +281,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
             "at least one",
         ));
     };
-    let first = read_slice(first, &mut Scratch::default(), options)?;
+    let mut first = read_slice(first, &mut Scratch::default(), options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
@@ -288,7 +289,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     let mut planes = planes_of_slices(&mut values, ordered.len(), height * width);
     let (head, tail) = planes.split_at_mut(1);
     fill(head, &first);
-    let notes: Vec<Vec<Reason>> = tail
+    let notes: Vec<(Vec<Reason>, Identifiers)> = tail
         .par_iter_mut()
         .zip(rest)
         .with_min_len(8)
@@ -297,8 +298,9 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
             check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
             fill(std::slice::from_mut(slots), &slice);
             let reasons = std::mem::take(&mut slice.reasons);
+            let identifiers = std::mem::take(&mut slice.identifiers);
             scratch.values = slice.into_values();
-            Ok(reasons)
+            Ok((reasons, identifiers))
         })
         .collect::<Result<_>>()?;
     let kind = if ordered.len() > 1 {
@@ -313,9 +315,13 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     volume.inverted = first.inverted;
     volume.full_scale = first.full_scale;
     volume.reasons = first.reasons;
-    for reason in notes.into_iter().flatten() {
-        if !volume.reasons.iter().any(|known| known.code == reason.code) {
-            volume.reasons.push(reason);
+    volume.identifiers = std::mem::take(&mut first.identifiers);
+    for (reasons, identifiers) in notes {
+        volume.identifiers.keep_common(&identifiers);
+        for reason in reasons {
+            if !volume.reasons.iter().any(|known| known.code == reason.code) {
+                volume.reasons.push(reason);
+            }
         }
     }
     Ok(volume)

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::geometry::Affine;
+use crate::identifiers::Identifiers;
 use crate::reason::{Code, Reason};
 
 /// What the depth axis of a `Volume` means; set by readers, shown by reports, seen by no model.
@@ -36,6 +37,8 @@ pub struct Volume {
     pub modality: Option<String>,
     /// DICOM `BodyPartExamined`, e.g. `CHEST`.
     pub body_part: Option<String>,
+    /// Whose image it is, where the file says so; shown nowhere.
+    pub identifiers: Identifiers,
     /// Unit of the values, e.g. `HU`, where the file fixes one.
     pub unit: Option<&'static str>,
     /// True if low values are to be shown bright (MONOCHROME1); values are never inverted here.
@@ -76,6 +79,7 @@ impl Volume {
             affine: None,
             modality: None,
             body_part: None,
+            identifiers: Identifiers::default(),
             unit: None,
             inverted: false,
             full_scale: None,

@@ -142,7 +142,7 @@ fn check(entry: &Entry, options: &ReadOptions) -> Vec<Checked> {
 }
 
 /// Hashes the shape and the bits of every value.
-fn pixel_hash(volume: &Volume) -> u128 {
+pub(super) fn pixel_hash(volume: &Volume) -> u128 {
     let mut hasher = Xxh3::new();
     for side in volume.shape() {
         hasher.update(&u64::try_from(side).unwrap_or(u64::MAX).to_le_bytes());

@@ -1,12 +1,12 @@
 //! `m3ret embed`: every object of a file, folder or manifest as a unit vector.
 
-mod ahead;
+pub(super) mod ahead;
 mod arrays;
-mod items;
+pub(super) mod items;
 mod shards;
 mod table;
 mod told;
-mod work;
+pub(super) mod work;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use m3ret_encoder::{Model, Precision};
 use m3ret_imaging::manifest::Table;
-use m3ret_imaging::{Code, ReadOptions};
+use m3ret_imaging::{Code, Identifiers, ReadOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
@@ -31,8 +31,8 @@ use told::{Summary, Teller, refused_reports};
 use work::{Tools, embed_all};
 
 /// Where results go.
-#[derive(Debug)]
-struct Outputs {
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
     out: PathBuf,
     /// Which row is which object.
     rows: PathBuf,
@@ -42,20 +42,33 @@ struct Outputs {
 
 /// What a reader knows of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Facts {
+pub(super) struct Facts {
     /// Which image of the path, where it holds several.
-    part: Option<String>,
-    modality: Option<String>,
-    body_part: Option<String>,
+    pub(super) part: Option<String>,
+    pub(super) modality: Option<String>,
+    pub(super) body_part: Option<String>,
     /// 2d, 3d or video.
-    dims: Option<String>,
+    pub(super) dims: Option<String>,
+    /// What only galleries keep: nothing of it is written to shards.
+    #[serde(skip)]
+    pub(super) traits: Traits,
+}
+
+/// What tells one image from another, beside its vector.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Traits {
+    pub(super) identifiers: Identifiers,
+    /// Hash of all values.
+    pub(super) pixels: u128,
+    /// A PNG for people, where one is wanted.
+    pub(super) thumbnail: Vec<u8>,
 }
 
 /// Why an image has no vector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    code: Code,
-    message: String,
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) message: String,
 }
 
 /// One image: where its vector lies, or why there is none.
@@ -345,7 +358,7 @@ fn remove_if_there(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn precision_name(precision: Precision) -> &'static str {
+pub(super) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::archive::{Object, find_objects, read_object};
-use m3ret_imaging::{Code, Error, Kind, ReadOptions, Volume};
+use m3ret_imaging::{Code, Error, Kind, ReadOptions, Volume, thumbnail};
 
 use super::items::{Content, Item};
-use super::{Facts, Refusal};
+use super::{Facts, Refusal, Traits};
+use crate::commands::check::pixel_hash;
+use crate::output::png;
 use crate::panics;
 use crate::report::join_parts;
 
@@ -28,7 +30,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What comes of an item, in order: its images, readable or not, then its end.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(in crate::commands) enum Piece {
     Image(Facts, Prepared),
     Refused(Facts, Refusal),
     End,
@@ -44,13 +46,13 @@ impl Piece {
 }
 
 /// Returns how many numbers the network gets of an object.
-pub(super) fn n_values(prepared: &Prepared) -> usize {
+pub(in crate::commands) fn n_values(prepared: &Prepared) -> usize {
     let inputs = prepared.inputs().iter();
     inputs.map(|input| input.values().len()).sum()
 }
 
 /// What all readers share.
-pub(super) struct Ahead<'a> {
+pub(in crate::commands) struct Ahead<'a> {
     items: &'a [&'a Item],
     state: Mutex<State>,
     changed: Condvar,
@@ -86,12 +88,21 @@ impl Drop for Listening<'_> {
     }
 }
 
+/// How images are read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::commands) struct Reading<'a> {
+    pub(in crate::commands) options: &'a ReadOptions,
+    pub(in crate::commands) n_readers: usize,
+    /// Each image comes with a small picture for people.
+    pub(in crate::commands) has_thumbnails: bool,
+}
+
 /// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
 /// item, in order; `None` from time to time while nothing comes.
-pub(super) fn read_ahead(
+pub(in crate::commands) fn read_ahead(
     items: &[&Item],
     model: &Model,
-    (options, n_readers): (&ReadOptions, usize),
+    reading: Reading<'_>,
     sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let ahead = Ahead {
@@ -100,8 +111,8 @@ pub(super) fn read_ahead(
         changed: Condvar::new(),
         max_bytes: MAX_WAITING_BYTES,
     };
-    ahead.run(n_readers, sink, |item, push| {
-        read(item, model, options, push);
+    ahead.run(reading.n_readers, sink, |item, push| {
+        read(item, model, reading, push);
     })
 }
 
@@ -195,7 +206,8 @@ impl Ahead<'_> {
 }
 
 /// Reads and prepares the images of one item; stops when `push` says so.
-fn read(item: &Item, model: &Model, options: &ReadOptions, push: &mut dyn FnMut(Piece) -> bool) {
+fn read(item: &Item, model: &Model, reading: Reading<'_>, push: &mut dyn FnMut(Piece) -> bool) {
+    let options = reading.options;
     let outcome = match &item.content {
         Content::Object(object) => guarded(|| {
             let part = object.part.clone();
@@ -230,7 +242,10 @@ fn read(item: &Item, model: &Model, options: &ReadOptions, push: &mut dyn FnMut(
         }
     };
     for (part, volume) in volumes {
-        let facts = facts(part, &volume);
+        let mut facts = facts(part, &volume);
+        if reading.has_thumbnails {
+            facts.traits.thumbnail = picture(&volume);
+        }
         let piece = match prepare(model, &volume) {
             Ok(prepared) => Piece::Image(facts, prepared),
             Err(refusal) => Piece::Refused(facts, refusal),
@@ -240,6 +255,15 @@ fn read(item: &Item, model: &Model, options: &ReadOptions, push: &mut dyn FnMut(
             return;
         }
     }
+}
+
+/// Longest side of a picture, in pixels.
+const PICTURE_PX: usize = 256;
+
+/// Draws what a person would look at, as PNG; nothing where that fails.
+fn picture(volume: &Volume) -> Vec<u8> {
+    let drawn = panics::guard(|| png(&thumbnail(volume, PICTURE_PX)));
+    drawn.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {
@@ -270,6 +294,11 @@ fn facts(part: Option<String>, volume: &Volume) -> Facts {
         modality: volume.modality.clone(),
         body_part: volume.body_part.clone(),
         dims: Some(dims.to_owned()),
+        traits: Traits {
+            identifiers: volume.identifiers.clone(),
+            pixels: pixel_hash(volume),
+            thumbnail: Vec::new(),
+        },
     }
 }
 

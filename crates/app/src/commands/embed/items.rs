@@ -22,17 +22,17 @@ const MAX_DEPTH: usize = 16;
 
 /// One thing to embed.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(in crate::commands) struct Item {
     /// The path as reports show it; of a manifest, as it is written there.
-    pub(super) path: String,
-    pub(super) content: Content,
+    pub(in crate::commands) path: String,
+    pub(in crate::commands) content: Content,
     /// Changes when the path, or the size or time of a file, does.
-    pub(super) key: u128,
+    pub(in crate::commands) key: u128,
 }
 
 /// What an item is read from.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(in crate::commands) enum Content {
     Object(Object),
     /// A row of a manifest: it names one image.
     Row {
@@ -47,16 +47,16 @@ pub(super) enum Content {
 
 /// Everything that SRC holds.
 #[derive(Debug)]
-pub(super) struct Listing {
-    pub(super) items: Vec<Item>,
+pub(in crate::commands) struct Listing {
+    pub(in crate::commands) items: Vec<Item>,
     /// Files of a folder that hold no image format.
-    pub(super) n_foreign: usize,
+    pub(in crate::commands) n_foreign: usize,
     /// The rows, where SRC is a manifest: row `i` is item `i`.
-    pub(super) manifest: Option<Table>,
+    pub(in crate::commands) manifest: Option<Table>,
 }
 
 /// Lists what SRC holds, but for our own results.
-pub(super) fn list(
+pub(in crate::commands) fn list(
     source: &Path,
     outputs: &Outputs,
     options: &ReadOptions,

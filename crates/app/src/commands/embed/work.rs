@@ -3,7 +3,7 @@
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::{Code, ReadOptions};
 
-use super::ahead::{Piece, n_values, read_ahead};
+use super::ahead::{Piece, Reading, n_values, read_ahead};
 use super::items::Item;
 use super::shards::{Kept, Shards};
 use super::{Facts, Refusal, Row};
@@ -57,7 +57,11 @@ pub(super) fn embed_all(
         shards.save_if_due()
     };
     let mut batch = Batch::default();
-    let reading = (tools.options, tools.n_readers);
+    let reading = Reading {
+        options: tools.options,
+        n_readers: tools.n_readers,
+        has_thumbnails: false,
+    };
     let deferred = Deferred::start();
     read_ahead(&to_read, tools.model, reading, |taken| {
         if deferred.has_come() {
@@ -77,8 +81,35 @@ pub(super) fn embed_all(
     shards.save()
 }
 
+/// Embeds items and hands over what became of each, in order; `None` from time to time while
+/// nothing is ready.
+pub(in crate::commands) fn embed_each(
+    items: &[&Item],
+    model: &Model,
+    reading: Reading<'_>,
+    mut sink: impl FnMut(Option<(usize, Vec<Embedded>)>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut batch = Batch::default();
+    read_ahead(items, model, reading, |taken| {
+        match taken {
+            Some((idx, piece)) => batch.add(idx, piece),
+            None => sink(None)?,
+        }
+        if batch.is_full() {
+            for complete in batch.embed(model) {
+                sink(Some(complete))?;
+            }
+        }
+        Ok(())
+    })?;
+    for complete in batch.embed(model) {
+        sink(Some(complete))?;
+    }
+    Ok(())
+}
+
 /// An image with its vector, or the reason why there is none.
-type Embedded = (Facts, Result<Vec<f32>, Refusal>);
+pub(in crate::commands) type Embedded = (Facts, Result<Vec<f32>, Refusal>);
 
 /// Keeps what was embedded of an item, and returns its rows.
 fn keep(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> Vec<Row> {

@@ -1,0 +1,230 @@
+//! `m3ret dedup`: images that an archive holds more than once.
+
+use std::io::{self, BufWriter, Write as _};
+
+use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::json;
+
+use super::galleries::{self, Opening, columns, file_of, short};
+use super::write_json_line;
+use crate::Outcome;
+use crate::cli::DedupArguments;
+use crate::output::Screen;
+use crate::progress::Progress;
+use crate::report::text::{Paint, printable};
+
+/// Neighbours of each image that are looked at.
+const N_NEIGHBOURS: usize = 20;
+/// Images that are looked for together.
+const BATCH_ROWS: usize = 2048;
+/// What re-encoding at a usual quality leaves of the correlation of two thumbnails.
+const REENCODED: f64 = 0.998;
+/// Below this correlation two thumbnails are other pictures, whatever the encoder says.
+const NEAR: f64 = 0.9;
+
+/// How two images are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// All values are equal.
+    Exact,
+    /// The same picture, compressed, scaled or stored anew.
+    Reencoded,
+    /// Nearly the same picture: cropped, annotated, or a neighbouring slice or frame.
+    Near,
+}
+
+#[derive(Debug, Serialize)]
+struct Pair {
+    verdict: Verdict,
+    score: f32,
+    /// Correlation of the two thumbnails, where both files are there.
+    correlation: Option<f64>,
+    ids: [String; 2],
+    files: [String; 2],
+    same_patient: Option<bool>,
+}
+
+/// Two rows, and the score of their vectors.
+type Candidate = (RowId, RowId, f32);
+
+/// Reports pairs, never chains: each verdict is of two images.
+pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let opening = Opening {
+        archive: &arguments.archive,
+        cache: arguments.cache.as_deref(),
+        model: &arguments.model,
+        reading: &arguments.reading,
+        needs_model: false,
+    };
+    let opened = galleries::open(&opening, &progress)?;
+    let gallery = &opened.gallery;
+    progress.announce("comparing");
+    let candidates = candidates(gallery, arguments.near)?;
+    let options = arguments.reading.options();
+    let pairs = candidates.par_iter().map(|candidate| judge(gallery, candidate, &options));
+    let pairs: Vec<Option<Pair>> = pairs.collect::<anyhow::Result<_>>()?;
+    let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
+    pairs.sort_by(|a, b| {
+        let by_score = b.score.total_cmp(&a.score);
+        a.verdict.cmp(&b.verdict).then(by_score).then(a.ids.cmp(&b.ids))
+    });
+    progress.clear();
+    tell(arguments, gallery.len(), &pairs, screen)?;
+    let is_good = opened.updated.refused.is_empty() && !gallery.is_empty();
+    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+}
+
+/// Finds pairs with a score from `near` on, and all pairs with equal values.
+fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
+    let rows: Vec<RowId> = gallery.rows().collect();
+    let options = SearchOptions {
+        k: N_NEIGHBOURS,
+        ..SearchOptions::default()
+    };
+    let mut pairs = std::collections::BTreeMap::new();
+    for rows in rows.chunks(BATCH_ROWS) {
+        let mut vectors = Vec::with_capacity(rows.len() * gallery.width());
+        for &row in rows {
+            let mut vector = gallery.vector(row)?;
+            m3ret_search::normalize(&mut vector)?;
+            vectors.extend(vector);
+        }
+        let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
+        let queries = Queries {
+            vectors: &vectors,
+            own: &own,
+            left_out: &[],
+        };
+        for (&row, hits) in rows.iter().zip(gallery.search(queries, &options)?) {
+            for hit in hits.iter().filter(|hit| hit.score >= near) {
+                pairs.insert((row.min(hit.row), row.max(hit.row)), hit.score);
+            }
+        }
+    }
+    // Of many equal images, each has more than enough neighbours: their pairs follow from the hash.
+    let mut by_pixels: std::collections::HashMap<&str, Vec<RowId>> = std::collections::HashMap::new();
+    for &row in &rows {
+        let pixels = gallery.value(row, columns::PIXELS)?;
+        if !pixels.is_empty() {
+            by_pixels.entry(pixels).or_default().push(row);
+        }
+    }
+    for rows in by_pixels.values().filter(|rows| rows.len() > 1) {
+        // Each with the first: n images of one kind are n - 1 pairs.
+        for &other in &rows[1..] {
+            pairs.entry((rows[0].min(other), rows[0].max(other))).or_insert(1.0);
+        }
+    }
+    Ok(pairs.into_iter().map(|((a, b), score)| (a, b, score)).collect())
+}
+
+/// Says how two images are alike; `None`: not at all.
+fn judge(
+    gallery: &Gallery,
+    &(a, b, score): &Candidate,
+    options: &m3ret_imaging::ReadOptions,
+) -> anyhow::Result<Option<Pair>> {
+    let pixels = |row| gallery.value(row, columns::PIXELS);
+    let is_exact = !pixels(a)?.is_empty() && pixels(a)? == pixels(b)?;
+    let correlation = match is_exact {
+        true => Some(1.0),
+        false => match (thumbnail(gallery, a, options)?, thumbnail(gallery, b, options)?) {
+            (Some(a), Some(b)) => Some(correlate(&a, &b)),
+            _ => None,
+        },
+    };
+    let verdict = match correlation {
+        _ if is_exact => Verdict::Exact,
+        Some(correlation) if correlation >= REENCODED => Verdict::Reencoded,
+        Some(correlation) if correlation < NEAR => return Ok(None),
+        _ => Verdict::Near,
+    };
+    let id = |row| gallery.id(row).map(str::to_owned);
+    let file = |row| -> anyhow::Result<String> {
+        let part = gallery.value(row, columns::PART)?;
+        let file = short(&file_of(gallery, row)?).to_string_lossy().into_owned();
+        Ok(galleries::with_part(&file, Some(part)))
+    };
+    let patients = [gallery.value(a, columns::PATIENT)?, gallery.value(b, columns::PATIENT)?];
+    let known = patients.iter().all(|patient| !patient.is_empty());
+    Ok(Some(Pair {
+        verdict,
+        score,
+        correlation,
+        ids: [id(a)?, id(b)?],
+        files: [file(a)?, file(b)?],
+        same_patient: known.then(|| patients[0] == patients[1]),
+    }))
+}
+
+/// The 32 x 32 thumbnail that the model `pixels` makes; `None` if the file is gone.
+fn thumbnail(
+    gallery: &Gallery,
+    row: RowId,
+    options: &m3ret_imaging::ReadOptions,
+) -> anyhow::Result<Option<Vec<f32>>> {
+    let part = gallery.value(row, columns::PART)?;
+    let part = (!part.is_empty()).then_some(part);
+    let model = m3ret_encoder::Model::pixels();
+    let volume = super::search::read_image(&file_of(gallery, row)?, part, options).ok();
+    let vector = volume.and_then(|volume| {
+        let prepared = model.prepare(&volume).ok()?;
+        model.embed(&[&prepared]).ok()?.pop()
+    });
+    Ok(vector)
+}
+
+/// The correlation of two thumbnails without their mean and of unit length.
+fn correlate(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+}
+
+fn tell(
+    arguments: &DedupArguments,
+    n_items: usize,
+    pairs: &[Pair],
+    screen: Screen,
+) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let count = |verdict| pairs.iter().filter(|pair| pair.verdict == verdict).count();
+    let counts = [Verdict::Exact, Verdict::Reencoded, Verdict::Near].map(count);
+    if arguments.json {
+        for pair in pairs {
+            write_json_line(&mut out, pair)?;
+        }
+        let summary = json!({"n_items": n_items, "n_exact": counts[0], "n_reencoded": counts[1],
+            "n_near": counts[2]});
+        write_json_line(&mut out, &json!({"summary": summary}))?;
+        return Ok(out.flush()?);
+    }
+    let paint = Paint {
+        is_on: screen.has_colour,
+    };
+    for pair in pairs {
+        let verdict = match pair.verdict {
+            Verdict::Exact => "exact",
+            Verdict::Reencoded => "re-encoded",
+            Verdict::Near => "near",
+        };
+        let patient = match pair.same_patient {
+            Some(false) => ", other patients",
+            _ => "",
+        };
+        let line = format!("{verdict:<10} {:.4}{patient}", pair.score);
+        writeln!(out, "{}", paint.bold(&line))?;
+        for file in &pair.files {
+            writeln!(out, "  {}", printable(file))?;
+        }
+    }
+    writeln!(
+        out,
+        "{n_items} images: {} exact, {} re-encoded, {} near pairs",
+        counts[0], counts[1], counts[2]
+    )?;
+    Ok(out.flush()?)
+}

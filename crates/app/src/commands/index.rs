@@ -1,0 +1,444 @@
+//! `m3ret index`: makes and keeps galleries.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+use m3ret_imaging::Limits;
+use m3ret_imaging::manifest::{Manifest, Table};
+use m3ret_search::{Batch, Gallery, Maker, Numbers, Repair, Report, Setup, Writer, repair, verify};
+use serde::Serialize;
+use serde_json::json;
+
+use super::galleries::{self, Updated, Wanted, columns, update};
+use super::{npy, write_json_line};
+use crate::Outcome;
+use crate::cli::{BuildArguments, GalleryArguments, IndexAction, IndexArguments, RemoveArguments,
+    VerifyArguments};
+use crate::model_name;
+use crate::output::Screen;
+use crate::progress::Progress;
+
+/// Runs one action.
+pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    match &arguments.action {
+        IndexAction::Build(build) => add(build, screen, true),
+        IndexAction::Add(build) => add(build, screen, false),
+        IndexAction::Remove(arguments) => remove(arguments),
+        IndexAction::Verify(arguments) => verify_gallery(arguments, screen),
+        IndexAction::Compact(arguments) => compact(arguments, screen),
+        IndexAction::Stats(arguments) => stats(arguments),
+    }
+}
+
+/// Prints a value as JSON, or the text that stands for it.
+fn tell(is_json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if is_json {
+        write_json_line(&mut out, value)
+    } else {
+        out.write_all(text().as_bytes())
+    }
+}
+
+fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Result<Outcome> {
+    let name = arguments.gallery.display();
+    let exists = std::fs::symlink_metadata(&arguments.gallery).is_ok();
+    let is_gallery = Gallery::open(&arguments.gallery);
+    match (is_new, exists) {
+        (true, true) if is_gallery.as_ref().is_ok_and(|gallery| !gallery.is_empty()) => bail!(
+            "{name} is there already; `m3ret index add` adds what is new, or give another name"
+        ),
+        (false, false) => bail!("{name} is not there; `m3ret index build` makes it"),
+        (false, true) => {
+            is_gallery?;
+        }
+        _ => {}
+    }
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let start = Instant::now();
+    if let Some(embeddings) = &arguments.embeddings {
+        let n_new = add_vectors(arguments, embeddings, &progress)?;
+        let updated = Updated {
+            n_new,
+            ..Updated::default()
+        };
+        return told(arguments, &updated, start);
+    }
+    if arguments.model.model.is_none() && is_new {
+        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
+    }
+    let model = if is_new || arguments.model.model.is_some() {
+        model_name::open(&arguments.model)?
+    } else {
+        let opening = galleries::Opening {
+            archive: &arguments.gallery,
+            cache: None,
+            model: &arguments.model,
+            reading: &arguments.reading,
+            needs_model: true,
+        };
+        galleries::open(&opening, &progress)?.model.context("the gallery needs a model")?
+    };
+    let wanted = Wanted {
+        source: &arguments.source,
+        gallery: &arguments.gallery,
+        reading: &arguments.reading,
+        is_mirror: false,
+        has_thumbnails: arguments.thumbnails,
+        numbers: numbers(arguments),
+    };
+    let updated = update(&wanted, &model, &progress)?;
+    told(arguments, &updated, start)
+}
+
+fn numbers(arguments: &BuildArguments) -> Numbers {
+    if arguments.f16 { Numbers::F16 } else { Numbers::F32 }
+}
+
+/// Says what was added.
+fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow::Result<Outcome> {
+    let gallery = Gallery::open(&arguments.gallery)?;
+    let summary = json!({
+        "gallery": arguments.gallery,
+        "n_items": gallery.len(),
+        "n_added": updated.n_new,
+        "n_kept": updated.n_kept,
+        "n_replaced": updated.n_removed,
+        "n_not_images": updated.n_not_images,
+        "refused": updated.refused,
+        "seconds": start.elapsed().as_secs_f64(),
+    });
+    tell(arguments.json, &summary, || {
+        let mut text = refused_text(updated);
+        text += &format!(
+            "{}: {} images, {} of them new ({:.1} s)\n",
+            arguments.gallery.display(),
+            gallery.len(),
+            updated.n_new,
+            start.elapsed().as_secs_f64()
+        );
+        text
+    })?;
+    let is_good = updated.refused.is_empty() && !gallery.is_empty();
+    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+}
+
+/// Lists refused images.
+pub(super) fn refused_text(updated: &Updated) -> String {
+    let lines = updated.refused.iter().map(|refused| {
+        let part = refused.part.as_deref().map_or(String::new(), |part| format!(" [{part}]"));
+        format!("refused: {}{part}: {} ({})\n", refused.path, refused.message, refused.reason)
+    });
+    lines.collect()
+}
+
+/// Adds the rows of a manifest with vectors from elsewhere.
+fn add_vectors(
+    arguments: &BuildArguments,
+    embeddings: &Path,
+    progress: &Progress,
+) -> anyhow::Result<usize> {
+    let source = &arguments.source;
+    let doing = || format!("opening {}", source.display());
+    let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
+    let table = table.with_context(doing)?;
+    let mut vectors = npy::read(embeddings)?;
+    let width = vectors.width;
+    ensure!(
+        vectors.values.len() == table.len() * width,
+        "{} has {} rows and {} has {}: one vector for each row is wanted, in the same order",
+        embeddings.display(),
+        vectors.values.len() / width,
+        source.display(),
+        table.len()
+    );
+    let maker = Maker {
+        fingerprint: format!("external:{}:{width}", arguments.encoder),
+        model: arguments.encoder.clone(),
+        precision: "unknown".to_owned(),
+    };
+    let mut writer = if Gallery::open(&arguments.gallery).is_ok() {
+        let writer = Writer::open(&arguments.gallery)?;
+        writer.gallery().check_maker(&maker)?;
+        writer
+    } else {
+        let setup = Setup {
+            maker,
+            width,
+            numbers: numbers(arguments),
+        };
+        Writer::create(&arguments.gallery, setup)?
+    };
+    let names = galleries::left_out_columns(&table);
+    if !names.is_empty() {
+        let names = names.join(", ");
+        progress.note(&format!("columns that name people are not stored: {names}"));
+    }
+    let kept = kept_rows(arguments, &mut vectors)?;
+    let root = source.canonicalize().with_context(doing)?;
+    let root = root.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+    let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
+    progress.announce("writing");
+    writer.add(Batch {
+        vectors: &vectors.values,
+        ids: &ids,
+        columns: &cells,
+        attachments: &[],
+    })?;
+    if writer.is_calibration_old() {
+        progress.announce("measuring how to search");
+        writer.compact()?;
+    }
+    progress.clear();
+    Ok(ids.len())
+}
+
+/// Gives vectors unit length and drops rows of NaN, where that was asked for; returns what is left.
+fn kept_rows(arguments: &BuildArguments, vectors: &mut npy::Vectors) -> anyhow::Result<Vec<usize>> {
+    let width = vectors.width;
+    let n_rows = vectors.values.len() / width;
+    let mut kept = Vec::with_capacity(n_rows);
+    for row in 0..n_rows {
+        let vector = &mut vectors.values[row * width..][..width];
+        if arguments.skip_nan && vector.iter().all(|x| x.is_nan()) {
+            continue;
+        }
+        if arguments.normalize {
+            m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
+        }
+        if kept.len() != row {
+            vectors.values.copy_within(row * width..(row + 1) * width, kept.len() * width);
+        }
+        kept.push(row);
+    }
+    vectors.values.truncate(kept.len() * width);
+    let checked = m3ret_search::check_unit(&vectors.values, width);
+    checked.context("--normalize gives vectors unit length, and --skip-nan leaves out rows of NaN")?;
+    Ok(kept)
+}
+
+type Cells = Vec<(String, Vec<String>)>;
+
+/// Returns ids and cells of some rows of a manifest.
+fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec<String>, Cells) {
+    let mut all = galleries::Columns::default();
+    let mut ids = Vec::with_capacity(kept.len());
+    for &idx in kept {
+        let Some(row) = table.row(idx) else { continue };
+        let part = row.get("part").unwrap_or_default();
+        let id = row.get("id").filter(|id| !id.is_empty());
+        ids.push(id.map_or_else(|| galleries::with_part(row.path(), Some(part)), str::to_owned));
+        let mut cells = vec![
+            (columns::PATH.to_owned(), row.path().to_owned()),
+            (columns::PART.to_owned(), part.to_owned()),
+            (columns::ROOT.to_owned(), root.to_owned()),
+        ];
+        cells.extend(galleries::cells_of_manifest(table, idx, gallery));
+        all.push(cells);
+    }
+    (ids, all.take())
+}
+
+fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
+    let mut ids = arguments.id.clone();
+    if let Some(file) = &arguments.ids {
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("reading {}", file.display()))?;
+        ids.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    ids.sort();
+    ids.dedup();
+    let mut writer = Writer::open(&arguments.gallery)?;
+    for id in &ids {
+        ensure!(
+            writer.gallery().find(id)?.is_some(),
+            "no image of the gallery has the id {id}; nothing was removed"
+        );
+    }
+    writer.remove(&ids)?;
+    let n_items = writer.gallery().len();
+    tell(arguments.json, &json!({"n_removed": ids.len(), "n_items": n_items}), || {
+        format!(
+            "{} removed, {n_items} left; `m3ret index compact` takes their data off the disk\n",
+            ids.len()
+        )
+    })?;
+    Ok(Outcome::AllGood)
+}
+
+fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    let progress = Progress::start(screen);
+    progress.announce("writing the gallery anew");
+    let mut writer = Writer::open(&arguments.gallery)?;
+    let before = folder_bytes(&arguments.gallery)?;
+    writer.compact()?;
+    progress.clear();
+    let after = folder_bytes(&arguments.gallery)?;
+    let n_items = writer.gallery().len();
+    tell(
+        arguments.json,
+        &json!({"n_items": n_items, "bytes_before": before, "bytes_after": after}),
+        || format!("{n_items} images; {} before, {} now\n", bytes(before), bytes(after)),
+    )?;
+    Ok(Outcome::AllGood)
+}
+
+fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder)? {
+        total += entry?.metadata()?.len();
+    }
+    Ok(total)
+}
+
+fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    let progress = Progress::start(screen);
+    progress.announce("reading every byte");
+    let folder = &arguments.gallery;
+    let (report, repaired) = if arguments.repair {
+        let repaired = repair(folder)?;
+        (repaired.report.clone(), Some(repaired))
+    } else {
+        (verify(folder)?, None)
+    };
+    progress.clear();
+    let is_good = report.is_good();
+    tell(arguments.json, &report_json(&report, repaired.as_ref()), || {
+        report_text(&report, repaired.as_ref())
+    })?;
+    let is_mended = repaired.is_some_and(|repair| repair.n_lost == 0);
+    Ok(if is_good || is_mended { Outcome::AllGood } else { Outcome::SomeRefused })
+}
+
+fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value {
+    let findings = report.findings.iter().map(|finding| {
+        json!({"file": finding.file, "what": finding.what, "is_harmless": finding.is_harmless})
+    });
+    json!({
+        "is_good": report.is_good(),
+        "n_items": report.n_rows,
+        "n_bytes": report.n_bytes,
+        "findings": findings.collect::<Vec<_>>(),
+        "leftovers": report.leftovers,
+        "repair": repaired.map(|repair| json!({
+            "quarantined": repair.quarantined,
+            "n_lost": repair.n_lost,
+            "lost_ids": repair.lost,
+            "notes": repair.notes,
+        })),
+    })
+}
+
+/// Most ids that are listed for a person.
+const MAX_LISTED: usize = 20;
+
+fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let harm = if finding.is_harmless { " (a second copy is good)" } else { "" };
+        text += &format!("damaged: {}: {}{harm}\n", finding.file, finding.what);
+    }
+    if report.is_good() {
+        text += &format!(
+            "good: {} images, {} read, and everything agrees\n",
+            report.n_rows,
+            bytes(report.n_bytes)
+        );
+    } else if repaired.is_none() {
+        text += "`m3ret index verify --repair` rebuilds what is provable\n";
+    }
+    let Some(repair) = repaired.filter(|_| !report.is_good()) else {
+        return text;
+    };
+    text += &format!("repaired; {} images could not be proved and are gone\n", repair.n_lost);
+    for id in repair.lost.iter().take(MAX_LISTED) {
+        text += &format!("lost: {id}\n");
+    }
+    for note in &repair.notes {
+        text += &format!("note: {note}\n");
+    }
+    if !repair.quarantined.is_empty() {
+        text += &format!("moved to quarantine: {}\n", repair.quarantined.join(", "));
+    }
+    text
+}
+
+fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
+    let gallery = Gallery::open(&arguments.gallery)?;
+    let recall = gallery.measure_recall()?;
+    let maker = gallery.maker();
+    let n_bytes = folder_bytes(&arguments.gallery)?;
+    let mut counts = Vec::new();
+    for column in ["modality", "body_part", "dims", "source"] {
+        let counted = count(&gallery, column)?;
+        if !counted.is_empty() {
+            counts.push((column, counted));
+        }
+    }
+    let plan = gallery.calibration();
+    let value = json!({
+        "n_items": gallery.len(),
+        "width": gallery.width(),
+        "numbers": gallery.numbers(),
+        "model": maker.model,
+        "fingerprint": maker.fingerprint,
+        "precision": maker.precision,
+        "generation": gallery.generation(),
+        "n_segments": gallery.n_segments(),
+        "n_bytes": n_bytes,
+        "columns": gallery.columns(),
+        "attachments": gallery.attachments(),
+        "calibration": plan,
+        "recall_at_10": recall.map(|[recall, _]| recall),
+        "recall_at_10_filtered": recall.map(|[_, filtered]| filtered),
+        "counts": counts.iter().map(|(column, counted)| (*column, counted))
+            .collect::<std::collections::BTreeMap<_, _>>(),
+        "has_damaged_copy": gallery.has_damaged_copy(),
+    });
+    tell(arguments.json, &value, || {
+        let mut text = format!(
+            "{} images, vectors of {} numbers ({:?}), {} in {} segments\n",
+            gallery.len(), gallery.width(), gallery.numbers(), bytes(n_bytes), gallery.n_segments()
+        );
+        text += &format!("model     {} in {} ({})\n", maker.model, maker.precision, maker.fingerprint);
+        for (column, counted) in &counts {
+            let listed = counted.iter().take(8).map(|(value, n)| format!("{value} {n}"));
+            let listed: Vec<String> = listed.collect();
+            text += &format!("{column:<9} {}\n", listed.join(", "));
+        }
+        text += &match recall {
+            None => "search    exact: the gallery is small\n".to_owned(),
+            Some([recall, filtered]) => format!(
+                "search    codes first; recall@10 {recall:.4} of the exact search, {filtered:.4} \
+                 with filters, measured on its own images\n"
+            ),
+        };
+        if gallery.has_damaged_copy() {
+            text += "one copy of a description is damaged; `m3ret index verify` says which\n";
+        }
+        text
+    })?;
+    Ok(Outcome::AllGood)
+}
+
+/// Counts the values of a column, the most frequent first.
+fn count(gallery: &Gallery, column: &str) -> anyhow::Result<Vec<(String, usize)>> {
+    let mut counts: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    for row in gallery.rows() {
+        let value = gallery.value(row, column)?;
+        if !value.is_empty() {
+            *counts.entry(value).or_default() += 1;
+        }
+    }
+    let counts = counts.into_iter().map(|(value, n)| (value.to_owned(), n));
+    let mut counts: Vec<(String, usize)> = counts.collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    Ok(counts)
+}

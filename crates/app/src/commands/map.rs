@@ -1,0 +1,162 @@
+//! `m3ret map`: an archive as a map, similar images close together.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, ensure};
+use bhtsne::{Neighbor, tSNE};
+use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
+use serde_json::json;
+
+use super::galleries::{self, Opening, columns, file_of, short};
+use crate::Outcome;
+use crate::cli::MapArguments;
+use crate::output::{Screen, write_whole};
+use crate::progress::Progress;
+
+const PAGE: &str = include_str!("map.html");
+const PLACE: &str = "/*MAP_JSON*/null";
+/// Neighbours of each image that shape the map: t-SNE's usual perplexity, times three.
+const PERPLEXITY: usize = 30;
+/// Images that are looked for together.
+const BATCH_ROWS: usize = 2048;
+/// t-SNE's usual number of steps.
+const N_STEPS: usize = 750;
+/// Above, t-SNE takes hours and a page that holds it is of no use.
+const MAX_POINTS: usize = 50_000;
+
+/// Computes the map and writes it.
+pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let opening = Opening {
+        archive: &arguments.archive,
+        cache: arguments.cache.as_deref(),
+        model: &arguments.model,
+        reading: &arguments.reading,
+        needs_model: false,
+    };
+    let opened = galleries::open(&opening, &progress)?;
+    let gallery = &opened.gallery;
+    let n_points = gallery.len();
+    ensure!(n_points >= 5, "found {n_points} images; a map needs 5 or more");
+    ensure!(
+        n_points <= MAX_POINTS,
+        "found {n_points} images; a map holds at most {MAX_POINTS}: make a gallery of a part"
+    );
+    ensure!(
+        gallery.columns().contains(&arguments.color.as_str()),
+        "--color {}: the gallery has no such column; it has {}",
+        arguments.color,
+        gallery.columns().join(", ")
+    );
+    progress.announce("drawing the map");
+    let rows = in_order(gallery)?;
+    let places = places(gallery, &rows)?;
+    write(arguments, gallery, &rows, &places)?;
+    progress.clear();
+    println!("{n_points} images on {}", arguments.html.display());
+    let is_good = opened.updated.refused.is_empty();
+    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+}
+
+/// Returns all rows by id, so that a map does not depend on how a gallery is stored.
+fn in_order(gallery: &Gallery) -> anyhow::Result<Vec<RowId>> {
+    let mut rows = Vec::with_capacity(gallery.len());
+    for row in gallery.rows() {
+        rows.push((gallery.id(row)?, row));
+    }
+    rows.sort_unstable();
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// Returns the place of each row, [rows, 2].
+fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
+    let idx_of: std::collections::HashMap<RowId, usize> =
+        rows.iter().enumerate().map(|(idx, &row)| (row, idx)).collect();
+    let perplexity = PERPLEXITY.min((rows.len() - 1) / 3).max(1);
+    let options = SearchOptions {
+        k: 3 * perplexity,
+        ..SearchOptions::default()
+    };
+    let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
+    let mut start = Vec::with_capacity(2 * rows.len());
+    for rows in rows.chunks(BATCH_ROWS) {
+        let mut vectors = Vec::with_capacity(rows.len() * gallery.width());
+        for &row in rows {
+            let mut vector = gallery.vector(row)?;
+            m3ret_search::normalize(&mut vector)?;
+            start.extend(first_place(&vector));
+            vectors.extend(vector);
+        }
+        let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
+        let queries = Queries {
+            vectors: &vectors,
+            own: &own,
+            left_out: &[],
+        };
+        for hits in gallery.search(queries, &options)? {
+            let near = hits.iter().filter_map(|hit| {
+                Some(Neighbor {
+                    index: *idx_of.get(&hit.row)?,
+                    // The chord between two unit vectors.
+                    distance: (2.0 - 2.0 * hit.score).max(0.0).sqrt(),
+                })
+            });
+            neighbours.push(near.collect());
+        }
+    }
+    let data: Vec<f32> = vec![0.0; rows.len()];
+    let mut map = tSNE::<f32, f32, 2>::new(&data);
+    #[expect(clippy::cast_precision_loss, reason = "at most 30")]
+    map.perplexity(perplexity as f32).epochs(N_STEPS).initial_embedding(start);
+    map.barnes_hut_with_neighbors(0.5, &neighbours);
+    Ok(map.embedding())
+}
+
+/// Where t-SNE begins: two fixed directions of the vector, small, so that a map comes out the same
+/// each time.
+fn first_place(vector: &[f32]) -> [f32; 2] {
+    [0_u32, 1].map(|axis| {
+        let signs = (0_u32..).map(|i| (i.wrapping_mul(0x9e37_79b9) ^ axis.wrapping_mul(0x85eb_ca6b)).count_ones() % 2);
+        let terms = vector.iter().zip(signs).map(|(x, sign)| if sign == 1 { -x } else { *x });
+        1e-2 * terms.sum::<f32>()
+    })
+}
+
+fn write(
+    arguments: &MapArguments,
+    gallery: &Gallery,
+    rows: &[RowId],
+    places: &[f32],
+) -> anyhow::Result<()> {
+    let mut points = Vec::with_capacity(rows.len());
+    for (&row, place) in rows.iter().zip(places.chunks_exact(2)) {
+        let part = gallery.value(row, columns::PART)?;
+        let file = short(&file_of(gallery, row)?).to_string_lossy().into_owned();
+        let label = |column: &str| gallery.value(row, column).map(str::to_owned);
+        let labels = [label("modality")?, label("body_part")?, label("finding")?];
+        let colour = label(&arguments.color)?;
+        let name = galleries::with_part(&file, Some(part));
+        points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
+    }
+    let map = json!({
+        "archive": arguments.archive.to_string_lossy(),
+        "model": gallery.maker().model,
+        "color": arguments.color,
+        "points": points,
+    });
+    let data = super::search::harmless(&map.to_string());
+    let page = PAGE.replacen(PLACE, &data, 1);
+    write_whole(&arguments.html, |out| Ok(out.write_all(page.as_bytes())?)).context("writing the map")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_one_place_for_data_and_needs_no_network() {
+        assert_eq!(PAGE.matches(PLACE).count(), 1);
+        assert!(PAGE.is_ascii() && !PAGE.contains("http://") && !PAGE.contains("https://"));
+    }
+}

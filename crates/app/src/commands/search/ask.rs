@@ -1,0 +1,243 @@
+//! Queries: files, series, ids of the gallery, or vectors.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use m3ret_search::{Gallery, RowId};
+
+use super::{Labels, is_same_place};
+use crate::cli::SearchArguments;
+use crate::commands::embed::ahead::Reading;
+use crate::commands::embed::items::{Item, list};
+use crate::commands::embed::work::embed_each;
+use crate::commands::embed::{Facts, Outputs};
+use crate::commands::galleries::{Opened, Pseudonyms, columns, file_of, maker_of, model_of, with_part};
+use crate::commands::npy;
+use crate::progress::Progress;
+
+/// One query.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// The path or id as it was given, or the number of the vector.
+    pub(super) name: String,
+    pub(super) part: Option<String>,
+    /// Where the image lies, if it is one.
+    pub(super) file: Option<PathBuf>,
+    pub(super) vector: Vec<f32>,
+    /// The row of the gallery that it is.
+    pub(super) own: Option<RowId>,
+    pub(super) labels: Labels,
+    pub(super) people: Pseudonyms,
+    pub(super) pixels: String,
+}
+
+/// A query that could not be read, and why.
+pub(super) type Refused = (PathBuf, String);
+
+impl Asked {
+    /// Returns the query's value in a column of the gallery; empty where it is not known.
+    pub(super) fn value(&self, gallery: &Gallery, column: &str) -> anyhow::Result<String> {
+        if let Some(row) = self.own {
+            return Ok(gallery.value(row, column)?.to_owned());
+        }
+        let label = |label: &Option<String>| label.clone().unwrap_or_default();
+        Ok(match column {
+            columns::PATIENT => self.people.patient.clone(),
+            columns::STUDY => self.people.study.clone(),
+            columns::SERIES => self.people.series.clone(),
+            columns::PIXELS => self.pixels.clone(),
+            "modality" => label(&self.labels.modality),
+            "body_part" => label(&self.labels.body_part),
+            "dims" => label(&self.labels.dims),
+            _ => String::new(),
+        })
+    }
+}
+
+/// Reads and embeds every query.
+pub(super) fn all(
+    arguments: &SearchArguments,
+    opened: &mut Opened,
+    progress: &Progress,
+) -> anyhow::Result<(Vec<Asked>, Vec<Refused>)> {
+    if let Some(path) = &arguments.embeddings {
+        return Ok((vectors(path, arguments, &opened.gallery, progress)?, Vec::new()));
+    }
+    let mut asked = Vec::new();
+    let mut refused = Vec::new();
+    for input in &arguments.input {
+        if std::fs::symlink_metadata(input).is_ok() {
+            if opened.model.is_none() {
+                opened.model = Some(model_of(&opened.gallery, &arguments.model, progress)?);
+            }
+            images(input, arguments, opened, (&mut asked, &mut refused))?;
+        } else {
+            asked.push(of_id(input, &opened.gallery)?);
+        }
+    }
+    Ok((asked, refused))
+}
+
+fn vectors(
+    path: &Path,
+    arguments: &SearchArguments,
+    gallery: &Gallery,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Asked>> {
+    let mut read = npy::read(path)?;
+    ensure!(
+        read.width == gallery.width(),
+        "{} holds vectors of {} numbers, and the gallery of {}",
+        path.display(),
+        read.width,
+        gallery.width()
+    );
+    if !gallery.maker().fingerprint.starts_with("external:") {
+        progress.note(&format!(
+            "whether {} was made by the gallery's model {} cannot be checked",
+            path.display(),
+            gallery.maker().model
+        ));
+    }
+    ensure!(
+        arguments.exclude.is_empty(),
+        "--exclude needs to know whose image a query is, and vectors do not say so"
+    );
+    if arguments.normalize {
+        for (row, vector) in read.values.chunks_exact_mut(read.width).enumerate() {
+            m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
+        }
+    }
+    m3ret_search::check_unit(&read.values, read.width)
+        .with_context(|| format!("{}; --normalize gives vectors unit length", path.display()))?;
+    let rows = read.values.chunks_exact(read.width).enumerate();
+    let asked = rows.map(|(row, vector)| Asked {
+        name: format!("row {row}"),
+        vector: vector.to_vec(),
+        ..Asked::default()
+    });
+    Ok(asked.collect())
+}
+
+/// Takes a row of the gallery as the query.
+fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Asked> {
+    let id = input.to_string_lossy();
+    let Some(row) = gallery.find(&id)? else {
+        bail!("{id} is neither a file or folder nor the id of an image in the gallery");
+    };
+    let mut vector = gallery.vector(row)?;
+    m3ret_search::normalize(&mut vector)?;
+    let part = gallery.value(row, columns::PART)?;
+    Ok(Asked {
+        name: id.into_owned(),
+        part: (!part.is_empty()).then(|| part.to_owned()),
+        file: Some(file_of(gallery, row)?),
+        vector,
+        own: Some(row),
+        labels: Labels::of_row(gallery, row)?,
+        people: Pseudonyms::of_row(gallery, row)?,
+        pixels: gallery.value(row, columns::PIXELS)?.to_owned(),
+    })
+}
+
+/// Reads and embeds the images of a file or folder.
+fn images(
+    input: &Path,
+    arguments: &SearchArguments,
+    opened: &Opened,
+    (asked, refused): (&mut Vec<Asked>, &mut Vec<Refused>),
+) -> anyhow::Result<()> {
+    let model = opened.model.as_ref().context("a model is needed to embed queries")?;
+    opened.gallery.check_maker(&maker_of(model))?;
+    let options = arguments.reading.options();
+    let listing = list(input, &Outputs::default(), &options)?;
+    let items: Vec<&Item> = listing.items.iter().collect();
+    let n_before = asked.len() + refused.len();
+    let reading = Reading {
+        options: &options,
+        n_readers: arguments.reading.n_jobs(),
+        has_thumbnails: false,
+    };
+    embed_each(&items, model, reading, |done| {
+        let Some((idx, images)) = done else { return Ok(()) };
+        let path = PathBuf::from(&items[idx].path);
+        let path = match (&listing.manifest, input.parent()) {
+            (Some(_), Some(folder)) => folder.join(path),
+            _ => path,
+        };
+        for (facts, outcome) in images {
+            match outcome {
+                Ok(vector) => asked.push(of_image(&path, facts, vector, &opened.gallery)?),
+                Err(refusal) => refused.push((path.clone(), refusal.message)),
+            }
+        }
+        Ok(())
+    })?;
+    if asked.len() + refused.len() == n_before {
+        refused.push((input.to_owned(), "no image was found there".to_owned()));
+    }
+    Ok(())
+}
+
+fn of_image(
+    path: &Path,
+    facts: Facts,
+    vector: Vec<f32>,
+    gallery: &Gallery,
+) -> anyhow::Result<Asked> {
+    let own = row_of(path, facts.part.as_deref(), gallery)?;
+    let people = Pseudonyms::of(&facts, gallery);
+    let pixels = format!("{:032x}", facts.traits.pixels);
+    let mut labels = Labels {
+        modality: facts.modality,
+        body_part: facts.body_part.map(|part| part.to_ascii_lowercase().replace(' ', "-")),
+        dims: facts.dims,
+        ..Labels::default()
+    };
+    let mut asked = Asked {
+        name: path.to_string_lossy().into_owned(),
+        part: facts.part,
+        file: Some(path.to_owned()),
+        vector,
+        own,
+        people,
+        pixels,
+        labels: Labels::default(),
+    };
+    if let Some(row) = own {
+        // The archive may know more than the file.
+        labels = Labels::of_row(gallery, row)?;
+        asked.people = Pseudonyms::of_row(gallery, row)?;
+    }
+    Ok(Asked { labels, ..asked })
+}
+
+/// Finds the row that stands for an image of a file.
+fn row_of(path: &Path, part: Option<&str>, gallery: &Gallery) -> anyhow::Result<Option<RowId>> {
+    let Ok(path) = path.canonicalize() else {
+        return Ok(None);
+    };
+    let mut folder = path.parent();
+    // Ids are paths below the archive's folder, unless a manifest gave others.
+    while let Some(root) = folder {
+        if let Ok(below) = path.strip_prefix(root) {
+            let id = with_part(&below.to_string_lossy(), part);
+            if let Some(row) = gallery.find(&id)?
+                && is_same_place(&file_of(gallery, row)?, &path)
+            {
+                return Ok(Some(row));
+            }
+        }
+        folder = root.parent();
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for row in gallery.rows() {
+        if gallery.value(row, columns::PATH)?.ends_with(&name)
+            && gallery.value(row, columns::PART)? == part.unwrap_or_default()
+            && is_same_place(&file_of(gallery, row)?, &path)
+        {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
