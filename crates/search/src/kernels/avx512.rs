@@ -6,11 +6,12 @@
 )]
 
 use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_castps512_ps256, _mm512_dpbusd_epi32, _mm512_extractf32x4_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_epi64, _mm512_maskz_loadu_ps,
-    _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_reduce_add_epi64, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi64, __m512,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_storeu_si256, _mm512_add_epi64,
+    _mm512_and_si512, _mm512_castps512_ps256, _mm512_cvtepi64_epi32, _mm512_dpbusd_epi32,
+    _mm512_extractf32x4_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi64, _mm512_maskz_loadu_ps, _mm512_popcnt_epi64, _mm512_reduce_add_epi32,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_slli_epi64,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 
 use super::{LANES, PLANES, portable};
@@ -173,37 +174,87 @@ fn tile_i8<const M: usize, const R: usize>(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq,popcnt")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
 fn all_common(planes: &[u64], bits: &[u64], rows: &[u32], out: &mut [u32]) {
-    let stride = planes.len() / PLANES;
-    assert!(planes.len() == PLANES * stride);
-    for (idx, (&row, out)) in rows.iter().zip(out).enumerate() {
-        if let Some(&later) = rows.get(idx + 8) {
-            let at = bits.as_ptr().wrapping_add(later as usize * stride);
-            _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(8).cast());
-        }
-        let bits = &bits[row as usize * stride..][..stride];
-        let mut counts = [_mm512_setzero_si512(); PLANES];
-        for k in (0..stride).step_by(8) {
-            let mask = if stride - k >= 8 { 0xff } else { (1 << (stride - k)) - 1 };
-            // SAFETY: the mask leaves out what lies beyond the end of the row and of each plane.
-            unsafe {
-                let bits = _mm512_maskz_loadu_epi64(mask, bits.as_ptr().add(k).cast());
-                for (p, count) in counts.iter_mut().enumerate() {
-                    let at = planes.as_ptr().add(p * stride + k);
-                    let plane = _mm512_maskz_loadu_epi64(mask, at.cast());
-                    let common = _mm512_popcnt_epi64(_mm512_and_si512(plane, bits));
-                    *count = _mm512_add_epi64(*count, common);
-                }
-            }
-        }
-        let [a, b, c, d] = counts;
-        let low = _mm512_add_epi64(a, _mm512_slli_epi64::<1>(b));
-        let high = _mm512_add_epi64(c, _mm512_slli_epi64::<1>(d));
-        let sum = _mm512_add_epi64(low, _mm512_slli_epi64::<2>(high));
-        *out = u32::try_from(_mm512_reduce_add_epi64(sum)).unwrap_or(0);
+    match (planes.len() / PLANES).div_ceil(8) {
+        // Up to 1,024 bits, the planes stay in registers.
+        1 => common_of::<1>(planes, bits, rows, out),
+        2 => common_of::<2>(planes, bits, rows, out),
+        _ => portable::common(planes, bits, rows, out),
     }
+}
+
+/// Rows whose counts are added up together.
+const GROUP: usize = 8;
+
+/// As `all_common`, for rows of `N` vectors, the last of which may be cut.
+#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
+#[inline]
+fn common_of<const N: usize>(planes: &[u64], bits: &[u64], rows: &[u32], out: &mut [u32]) {
+    let stride = planes.len() / PLANES;
+    assert!(planes.len() == PLANES * stride && stride > 8 * (N - 1) && stride <= 8 * N);
+    let mask = |part: usize| match stride - 8 * part {
+        8.. => 0xff,
+        n_words => (1 << n_words) - 1,
+    };
+    let masks: [u8; N] = std::array::from_fn(mask);
+    let load = |words: &[u64]| {
+        let part = |part: usize| {
+            let at = words.as_ptr().wrapping_add(8 * part).cast();
+            // SAFETY: the mask leaves out what lies beyond `stride` words, which are there.
+            unsafe { _mm512_maskz_loadu_epi64(masks[part], at) }
+        };
+        std::array::from_fn::<_, N, _>(part)
+    };
+    let planes: [_; PLANES] = std::array::from_fn(|p| load(&planes[p * stride..][..stride]));
+    for (group_idx, (numbers, out)) in rows.chunks(GROUP).zip(out.chunks_mut(GROUP)).enumerate() {
+        let mut sums = [_mm512_setzero_si512(); GROUP];
+        for (idx, (&row, sum)) in numbers.iter().zip(&mut sums).enumerate() {
+            if let Some(&later) = rows.get(GROUP * (group_idx + 1) + idx) {
+                let at = bits.as_ptr().wrapping_add(later as usize * stride);
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(8).cast());
+            }
+            let row = load(&bits[row as usize * stride..][..stride]);
+            let count = |plane: &[__m512i; N]| {
+                let mut total = _mm512_setzero_si512();
+                for part in 0..N {
+                    let common = _mm512_and_si512(plane[part], row[part]);
+                    total = _mm512_add_epi64(total, _mm512_popcnt_epi64(common));
+                }
+                total
+            };
+            let [a, b, c, d] = [0, 1, 2, 3].map(|p| count(&planes[p]));
+            let low = _mm512_add_epi64(a, _mm512_slli_epi64::<1>(b));
+            let high = _mm512_add_epi64(c, _mm512_slli_epi64::<1>(d));
+            *sum = _mm512_add_epi64(low, _mm512_slli_epi64::<2>(high));
+        }
+        let mut totals = [0; GROUP];
+        // SAFETY: eight numbers of 32 bits are half a vector.
+        unsafe {
+            let narrow = _mm512_cvtepi64_epi32(totals_of(sums));
+            _mm256_storeu_si256(totals.as_mut_ptr().cast(), narrow);
+        }
+        out.copy_from_slice(&totals[..out.len()]);
+    }
+}
+
+/// Adds up each of eight vectors: number `i` of the result is the sum of vector `i`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn totals_of([a, b, c, d, e, f, g, h]: [__m512i; GROUP]) -> __m512i {
+    // Two vectors become one, with their sums of neighbours in turn.
+    let pairs = |x, y| _mm512_add_epi64(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+    // Two vectors of four blocks become one, with the sums of neighbouring blocks.
+    let blocks = |x, y| {
+        _mm512_add_epi64(
+            _mm512_shuffle_i64x2::<0b10_00_10_00>(x, y),
+            _mm512_shuffle_i64x2::<0b11_01_11_01>(x, y),
+        )
+    };
+    let first = blocks(pairs(a, b), pairs(c, d));
+    let second = blocks(pairs(e, f), pairs(g, h));
+    blocks(first, second)
 }
 
 pub(super) fn rotate(vector: &mut [f32], signs: &[u64]) {

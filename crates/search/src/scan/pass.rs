@@ -23,6 +23,8 @@ const PIECE_ROWS: usize = 256;
 const SPARSE_PIECE_ROWS: usize = 4096;
 /// Queries that are multiplied together.
 const GROUP_QUERIES: usize = 64;
+/// A pass over 1-bit codes pays if it leaves one row in so many.
+const BITS_SAVE_FROM: usize = 8;
 /// Products below which threads cost more than they save.
 const MIN_PARALLEL: usize = 1 << 24;
 
@@ -92,8 +94,11 @@ pub(super) enum First {
         n_probe: Option<usize>,
         depth: usize,
     },
-    /// Over the 1-bit codes of all rows that are allowed.
-    Bits { depth: usize },
+    /// The same over 1-bit codes, of the rows that are allowed.
+    Bits {
+        n_probe: Option<usize>,
+        depth: usize,
+    },
 }
 
 /// Rows that are looked at together, and by which queries.
@@ -109,24 +114,28 @@ impl First {
             return Ok(Self::Exact);
         }
         let n_lists = segment.starts()?.len() - 1;
-        let codes = |n_probe| Self::Codes {
-            n_probe,
-            depth: plan.depth_codes,
-        };
-        Ok(match plan.n_probe {
-            Some(n_probe) if n_probe < n_lists => codes(Some(n_probe)),
-            // Choosing a few thousand of a few thousand saves nothing.
-            _ if plan.depth_bits * 2 >= segment.n_rows() && !is_restricted => codes(None),
-            _ => Self::Bits {
+        let n_probe = plan.n_probe.filter(|&n_probe| n_probe < n_lists);
+        let n_looked_at = segment.n_rows() * n_probe.unwrap_or(n_lists) / n_lists;
+        // Looking for thousands among a few thousand saves nothing; filters leave few rows to look
+        // at, wherever they lie.
+        let is_worth_it = plan.depth_bits * BITS_SAVE_FROM <= n_looked_at;
+        Ok(if is_worth_it || (is_restricted && n_probe.is_none()) {
+            Self::Bits {
+                n_probe,
                 depth: plan.depth_bits,
-            },
+            }
+        } else {
+            Self::Codes {
+                n_probe,
+                depth: plan.depth_codes,
+            }
         })
     }
 
     fn depth(self, k: usize) -> usize {
         match self {
             Self::Exact => k,
-            Self::Codes { depth, .. } | Self::Bits { depth } => depth,
+            Self::Codes { depth, .. } | Self::Bits { depth, .. } => depth,
         }
     }
 
@@ -140,7 +149,9 @@ impl First {
     ) -> Result<Vec<Best>> {
         let starts = segment.starts()?;
         let all: Vec<u32> = (0..u32::try_from(chunk.len()).unwrap_or(u32::MAX)).collect();
-        let lists = self.lists(segment, chunk)?;
+        let mut nearness = self.nearness(segment, chunk)?;
+        let lists = self.lists(segment, chunk, &nearness)?;
+        self.into_centres(segment, chunk, &mut nearness)?;
         let pieces = match &lists {
             None => self.pieces(segment.n_rows(), &all),
             Some(lists) => pieces_of_lists(starts, lists),
@@ -152,7 +163,7 @@ impl First {
             rules,
             ranks: segment.ranks()?,
             starts,
-            centres: self.centres(segment, chunk)?,
+            centres: nearness,
         };
         let new = || vec![Best::new(self.depth(k)); chunk.len()];
         let products = pieces.iter().map(|piece| piece.rows.len() * piece.queries.len());
@@ -187,57 +198,74 @@ impl First {
         pieces.collect()
     }
 
+    fn n_probe(self) -> Option<usize> {
+        match self {
+            Self::Exact => None,
+            Self::Codes { n_probe, .. } | Self::Bits { n_probe, .. } => n_probe,
+        }
+    }
+
+    /// Returns how near each query is to the direction of each list, [queries, lists], where that
+    /// is of use.
+    fn nearness(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<f32>> {
+        if self.n_probe().is_none() && !matches!(self, Self::Bits { .. }) {
+            return Ok(Vec::new());
+        }
+        let directions = segment.directions()?;
+        let (mut nearness, mut scores) = (Vec::new(), Vec::new());
+        for queries in chunk.codes().codes.chunks(GROUP_QUERIES * code_stride(chunk.width)) {
+            directions.scores(queries, &mut scores);
+            nearness.extend_from_slice(&scores);
+        }
+        Ok(nearness)
+    }
+
     /// Returns which queries look at which list; `None`: all at all.
-    fn lists(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Option<Vec<Vec<u32>>>> {
+    fn lists(
+        self,
+        segment: &Segment,
+        chunk: &Chunk<'_>,
+        nearness: &[f32],
+    ) -> Result<Option<Vec<Vec<u32>>>> {
         let n_lists = segment.starts()?.len() - 1;
-        let Self::Codes {
-            n_probe: Some(n_probe),
-            ..
-        } = self
-        else {
+        let Some(n_probe) = self.n_probe() else {
             return Ok(None);
         };
         let mut lists = vec![Vec::new(); n_lists];
-        let directions = segment.directions()?;
-        let (mut scores, mut order) = (Vec::new(), Vec::new());
-        let groups = chunk.codes().codes.chunks(GROUP_QUERIES * code_stride(chunk.width));
-        let mut query = 0;
-        for queries in groups {
-            directions.scores(queries, &mut scores);
-            for scores in scores.chunks_exact(n_lists) {
-                order.clear();
-                order.extend(0..u32::try_from(n_lists).unwrap_or(u32::MAX));
-                order.select_nth_unstable_by(n_probe - 1, |&a, &b| {
-                    let (left, right) = (scores[a as usize], scores[b as usize]);
-                    right.total_cmp(&left).then(a.cmp(&b))
-                });
-                for &list in &order[..n_probe] {
-                    lists[list as usize].push(query);
-                }
-                query += 1;
+        let mut order = Vec::new();
+        let queries = 0..u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        for (query, scores) in queries.zip(nearness.chunks_exact(n_lists)) {
+            order.clear();
+            order.extend(0..u32::try_from(n_lists).unwrap_or(u32::MAX));
+            order.select_nth_unstable_by(n_probe - 1, |&a, &b| {
+                let (left, right) = (scores[a as usize], scores[b as usize]);
+                right.total_cmp(&left).then(a.cmp(&b))
+            });
+            for &list in &order[..n_probe] {
+                lists[list as usize].push(query);
             }
         }
         Ok(Some(lists))
     }
 
-    /// Returns the products of queries and centroids, [queries, lists], where they are needed.
-    fn centres(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<f32>> {
-        let Self::Bits { .. } = self else {
-            return Ok(Vec::new());
-        };
+    /// Turns nearness into the products of queries and centroids.
+    fn into_centres(
+        self,
+        segment: &Segment,
+        chunk: &Chunk<'_>,
+        nearness: &mut [f32],
+    ) -> Result<()> {
+        if !matches!(self, Self::Bits { .. }) {
+            return Ok(());
+        }
         let directions = segment.directions()?;
-        let (mut centres, mut scores) = (Vec::new(), Vec::new());
-        let codes = chunk.codes();
-        let groups = codes.codes.chunks(GROUP_QUERIES * code_stride(chunk.width));
-        let mut scales = codes.scales.iter();
-        for queries in groups {
-            directions.scores(queries, &mut scores);
-            for (scores, scale) in scores.chunks_exact(directions.len()).zip(&mut scales) {
-                let lists = scores.iter().enumerate();
-                centres.extend(lists.map(|(list, score)| score * scale * directions.length(list)));
+        let queries = nearness.chunks_exact_mut(directions.len());
+        for (scores, scale) in queries.zip(&chunk.codes().scales) {
+            for (list, score) in scores.iter_mut().enumerate() {
+                *score *= scale * directions.length(list);
             }
         }
-        Ok(centres)
+        Ok(())
     }
 }
 
@@ -385,15 +413,24 @@ impl Work<'_> {
             let best = &mut best[query as usize];
             let centres = &self.centres[query as usize * n_lists..][..n_lists];
             let mut list = first_list;
-            for (&idx, &common) in scratch.rows.iter().zip(&scratch.common) {
-                let row = piece.rows.start + idx as usize;
-                while self.starts[list + 1] as usize <= row {
-                    list += 1;
+            let mut done = 0;
+            while done < scratch.rows.len() {
+                // The rows of one list share their centre.
+                let end = self.starts[list + 1] as usize;
+                let in_list = |&row: &u32| piece.rows.start + (row as usize) < end;
+                let until = done + scratch.rows[done..].partition_point(in_list);
+                let rows = &scratch.rows[done..until];
+                let common = &scratch.common[done..until];
+                scratch.scores.clear();
+                scratch.scores.extend(rows.iter().zip(common).map(|(&row, &common)| {
+                    form.score(common, &terms[row as usize], centres[list])
+                }));
+                for (&row, &score) in rows.iter().zip(&scratch.scores) {
+                    if score >= best.threshold {
+                        self.push(query, piece.rows.start + row as usize, score, best);
+                    }
                 }
-                let score = form.score(common, &terms[idx as usize], centres[list]);
-                if score >= best.threshold {
-                    self.push(query, row, score, best);
-                }
+                (done, list) = (until, list + 1);
             }
         }
         Ok(())
