@@ -209,10 +209,13 @@ pub(crate) struct SearchArguments {
 
     /// Leave out images of the query's own patient, study or series, copies of it, or those with
     /// its value in a column
-    #[arg(long, value_name = "same_patient|same_study|same_series|same_image|COLUMN")]
+    #[arg(
+        long,
+        value_name = "same_patient|same_study|same_series|same_image|COLUMN"
+    )]
     pub(crate) exclude: Vec<String>,
 
-    /// Show only the best image of each value of a column, e.g. patient_id
+    /// Show only the best image of each value of a column, such as the one with patients
     #[arg(long, value_name = "COLUMN")]
     pub(crate) group_by: Option<String>,
 
@@ -313,7 +316,12 @@ pub(crate) struct BuildArguments {
     pub(crate) embeddings: Option<PathBuf>,
 
     /// What made the vectors; adding and searching ask for the same name
-    #[arg(long, value_name = "NAME", requires = "embeddings", default_value = "external")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "embeddings",
+        default_value = "external"
+    )]
     pub(crate) encoder: String,
 
     /// Give the vectors unit length

@@ -1,6 +1,12 @@
 //! Runs `m3ret search`, `index`, `dedup` and `map` as a person would.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
+    reason = "small numbers, and stories told from start to end"
+)]
 
 #[path = "person/binary.rs"]
 mod binary;
@@ -46,13 +52,24 @@ fn dicom(words: [(u16, u16, &str, &str); 5], values: &[f32]) -> Vec<u8> {
     for (group, number, kind, value) in words {
         element(group, number, kind, value.as_bytes());
     }
-    for (number, value) in [(2, 1_u16), (0x10, 24), (0x11, 32), (0x100, 16), (0x101, 16), (0x102, 15), (0x103, 0)] {
+    for (number, value) in [
+        (2, 1_u16),
+        (0x10, 24),
+        (0x11, 32),
+        (0x100, 16),
+        (0x101, 16),
+        (0x102, 15),
+        (0x103, 0),
+    ] {
         if number == 0x10 {
             element(0x28, 4, "CS", b"MONOCHROME2");
         }
         element(0x28, number, "US", &value.to_le_bytes());
     }
-    let pixels: Vec<u8> = values.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect();
+    let pixels: Vec<u8> = values
+        .iter()
+        .flat_map(|&x| (x as u16).to_le_bytes())
+        .collect();
     element(0x7fe0, 0x10, "OW", &pixels);
     bytes
 }
@@ -78,11 +95,31 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) {
 fn archive() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    write(root, "in/one/a.dcm", &image_of("MRN-0815-SECRET", "1.2.3", "DX", 1));
-    write(root, "in/one/b.dcm", &image_of("MRN-0815-SECRET", "1.2.4", "DX", 2));
-    write(root, "in/two/c.dcm", &image_of("MRN-4711-SECRET", "1.2.5", "DX", 3));
-    write(root, "in/two/copy.dcm", &image_of("MRN-4711-SECRET", "1.2.5", "DX", 3));
-    write(root, "in/three/d.dcm", &image_of("MRN-0042-SECRET", "1.2.6", "CT", 4));
+    write(
+        root,
+        "in/one/a.dcm",
+        &image_of("MRN-0815-SECRET", "1.2.3", "DX", 1),
+    );
+    write(
+        root,
+        "in/one/b.dcm",
+        &image_of("MRN-0815-SECRET", "1.2.4", "DX", 2),
+    );
+    write(
+        root,
+        "in/two/c.dcm",
+        &image_of("MRN-4711-SECRET", "1.2.5", "DX", 3),
+    );
+    write(
+        root,
+        "in/two/copy.dcm",
+        &image_of("MRN-4711-SECRET", "1.2.5", "DX", 3),
+    );
+    write(
+        root,
+        "in/three/d.dcm",
+        &image_of("MRN-0042-SECRET", "1.2.6", "CT", 4),
+    );
     write(root, "in/e.npy", &npy(&[24, 32], &picture(5)));
     let whole = image_of("MRN-0042-SECRET", "1.2.6", "CT", 4);
     write(root, "in/broken.dcm", &whole[..whole.len() - 300]);
@@ -97,7 +134,13 @@ fn search(root: &Path, words: &[&str]) -> (i32, Vec<Value>, String) {
 
 fn hits(answer: &Value) -> Vec<(&str, &str)> {
     let hits = answer["hits"].as_array().unwrap().iter();
-    hits.map(|hit| (hit["id"].as_str().unwrap(), hit["relation"].as_str().unwrap())).collect()
+    hits.map(|hit| {
+        (
+            hit["id"].as_str().unwrap(),
+            hit["relation"].as_str().unwrap(),
+        )
+    })
+    .collect()
 }
 
 #[test]
@@ -106,7 +149,10 @@ fn a_folder_is_searched_with_one_command_and_says_how_images_belong_together() {
     let root = folder.path();
     let (status, answers, told) = search(root, &["-i", "in/two/c.dcm", "-k", "9"]);
     assert_eq!(status, 0, "{told}");
-    assert!(told.contains("taking pixels") && told.contains("1 images of the archive"), "{told}");
+    assert!(
+        told.contains("taking pixels") && told.contains("1 images of the archive"),
+        "{told}"
+    );
     let found = hits(&answers[0]);
     assert_eq!(found.len(), 5, "the query itself is no hit: {found:?}");
     assert_eq!(found[0], ("two/copy.dcm", "same_image"));
@@ -114,7 +160,10 @@ fn a_folder_is_searched_with_one_command_and_says_how_images_belong_together() {
     assert_eq!(relation("one/a.dcm"), "other_patient");
     assert_eq!(relation("e.npy"), "unknown");
     let first = &answers[0]["hits"][0];
-    assert_eq!((&first["rank"], &first["modality"]), (&1.into(), &"DX".into()));
+    assert_eq!(
+        (&first["rank"], &first["modality"]),
+        (&1.into(), &"DX".into())
+    );
     assert!((first["score"].as_f64().unwrap() - 1.0).abs() < 1e-5);
     assert_eq!(first["file"], "in/two/copy.dcm");
 
@@ -124,15 +173,33 @@ fn a_folder_is_searched_with_one_command_and_says_how_images_belong_together() {
     let (_, answers, _) = search(root, &["-i", "in/one/a.dcm", "--exclude", "same_patient"]);
     assert!(!hits(&answers[0]).iter().any(|hit| hit.0 == "one/b.dcm"));
     // An id is a query, too, and several are answered in their order.
-    let (_, answers, _) = search(root, &["-i", "one/a.dcm", "-i", "in/e.npy", "--filter", "modality=CT"]);
+    let (_, answers, _) = search(
+        root,
+        &[
+            "-i",
+            "one/a.dcm",
+            "-i",
+            "in/e.npy",
+            "--filter",
+            "modality=CT",
+        ],
+    );
     assert_eq!(answers.len(), 2);
     assert_eq!(hits(&answers[0]), [("three/d.dcm", "other_patient")]);
     assert_eq!(answers[1]["query"], "in/e.npy");
     // A query from outside the archive, of a patient that it knows.
-    write(root, "new.dcm", &image_of("MRN-0815-SECRET", "1.2.9", "DX", 9));
+    write(
+        root,
+        "new.dcm",
+        &image_of("MRN-0815-SECRET", "1.2.9", "DX", 9),
+    );
     let (_, answers, _) = search(root, &["-i", "new.dcm", "--group-by", "patient_id"]);
     let found = hits(&answers[0]);
-    assert_eq!(found.iter().filter(|hit| hit.1 == "same_patient").count(), 1, "{found:?}");
+    assert_eq!(
+        found.iter().filter(|hit| hit.1 == "same_patient").count(),
+        1,
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -140,25 +207,58 @@ fn only_what_is_new_or_changed_is_embedded_again() {
     let folder = archive();
     let root = folder.path();
     let ids = |answers: &[Value]| {
-        let mut ids: Vec<String> = hits(&answers[0]).iter().map(|hit| hit.0.to_owned()).collect();
+        let mut ids: Vec<String> = hits(&answers[0])
+            .iter()
+            .map(|hit| hit.0.to_owned())
+            .collect();
         ids.sort();
         ids
     };
     let (_, answers, _) = search(root, &["-i", "in/e.npy", "-k", "20"]);
-    assert_eq!(ids(&answers), ["one/a.dcm", "one/b.dcm", "three/d.dcm", "two/c.dcm", "two/copy.dcm"]);
+    assert_eq!(
+        ids(&answers),
+        [
+            "one/a.dcm",
+            "one/b.dcm",
+            "three/d.dcm",
+            "two/c.dcm",
+            "two/copy.dcm"
+        ]
+    );
     let gallery = root.join("cache").join(&names_in(&root.join("cache"))[0]);
     let before = names_in(&gallery);
     search(root, &["-i", "in/e.npy"]);
-    assert_eq!(names_in(&gallery), before, "nothing changed, so nothing is written");
+    assert_eq!(
+        names_in(&gallery),
+        before,
+        "nothing changed, so nothing is written"
+    );
     std::fs::remove_file(root.join("in/two/copy.dcm")).unwrap();
-    write(root, "in/one/a.dcm", &[image_of("MRN-0815-SECRET", "1.2.3", "DX", 8), vec![0; 2]].concat());
+    write(
+        root,
+        "in/one/a.dcm",
+        &[image_of("MRN-0815-SECRET", "1.2.3", "DX", 8), vec![0; 2]].concat(),
+    );
     write(root, "in/f.npy", &npy(&[24, 32], &picture(6)));
     let (_, answers, _) = search(root, &["-i", "in/e.npy", "-k", "20"]);
-    assert_eq!(ids(&answers), ["f.npy", "one/a.dcm", "one/b.dcm", "three/d.dcm", "two/c.dcm"]);
+    assert_eq!(
+        ids(&answers),
+        [
+            "f.npy",
+            "one/a.dcm",
+            "one/b.dcm",
+            "three/d.dcm",
+            "two/c.dcm"
+        ]
+    );
     // The archive may be named in any way.
     let here = root.join("in");
-    let (status, out, _) =
-        run(&here, &["search", "-d", ".", "--cache", "../cache", "--json", "-i", "e.npy", "-k", "20"]);
+    let (status, out, _) = run(
+        &here,
+        &[
+            "search", "-d", ".", "--cache", "../cache", "--json", "-i", "e.npy", "-k", "20",
+        ],
+    );
     assert_eq!((status, ids(&json_lines(&out))), (0, ids(&answers)));
     assert_eq!(names_in(&root.join("cache")).len(), 1);
 }
@@ -173,7 +273,15 @@ fn no_identifier_is_in_any_file_or_message() {
     assert!(out.contains("refused: broken.dcm"), "{out}");
     let mut said = out + &told;
     for words in [
-        &["search", "-d", "g.m3i", "-i", "in/one/a.dcm", "--html", "r.html"][..],
+        &[
+            "search",
+            "-d",
+            "g.m3i",
+            "-i",
+            "in/one/a.dcm",
+            "--html",
+            "r.html",
+        ][..],
         &["index", "stats", "g.m3i", "--json"],
         &["index", "verify", "g.m3i"],
         &["dedup", "g.m3i", "--json"],
@@ -190,7 +298,9 @@ fn no_identifier_is_in_any_file_or_message() {
     bytes.extend(std::fs::read(root.join("r.html")).unwrap());
     bytes.extend(std::fs::read(root.join("m.html")).unwrap());
     for secret in ["SECRET", "Secret", "Doe", "1.2.3", "1.2.5"] {
-        let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let is_there = bytes
+            .windows(secret.len())
+            .any(|window| window == secret.as_bytes());
         assert!(!is_there, "{secret}");
     }
     // The thumbnails are in the gallery, the report holds everything it needs.
@@ -226,19 +336,39 @@ fn people_bring_their_own_vectors() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     with_vectors(root);
-    let (status, out, told) = run(root, &["index", "build", "g.m3i", "m.csv", "--embeddings", "f.npy"]);
-    assert_eq!((status, out.contains("12 images, 12 of them new")), (0, true), "{out}{told}");
-    assert!(told.contains("columns that name people are not stored: PatientName"), "{told}");
+    let (status, out, told) = run(
+        root,
+        &["index", "build", "g.m3i", "m.csv", "--embeddings", "f.npy"],
+    );
+    assert_eq!(
+        (status, out.contains("12 images, 12 of them new")),
+        (0, true),
+        "{out}{told}"
+    );
+    assert!(
+        told.contains("columns that name people are not stored: PatientName"),
+        "{told}"
+    );
     let ask = |words: &[&str]| {
-        let all = [&["search", "-d", "g.m3i", "--embeddings", "q.npy", "--json"], words].concat();
+        let all = [
+            &["search", "-d", "g.m3i", "--embeddings", "q.npy", "--json"],
+            words,
+        ]
+        .concat();
         let (status, out, told) = run(root, &all);
         (status, json_lines(&out), told)
     };
     let (status, answers, _) = ask(&["-k", "3"]);
     assert_eq!((status, answers.len()), (0, 2));
-    assert_eq!((&answers[0]["query_row"], &answers[1]["query_row"]), (&0.into(), &1.into()));
+    assert_eq!(
+        (&answers[0]["query_row"], &answers[1]["query_row"]),
+        (&0.into(), &1.into())
+    );
     let first = &answers[0]["hits"][0];
-    assert_eq!((&first["id"], &first["path"]), (&"row0".into(), &"img/0.png".into()));
+    assert_eq!(
+        (&first["id"], &first["path"]),
+        (&"row0".into(), &"img/0.png".into())
+    );
     assert_eq!(first["score"], 1.0);
     let found: Vec<&str> = hits(&answers[0]).iter().map(|hit| hit.0).collect();
     assert_eq!(found, ["row0", "row8", "row7"]);
@@ -260,7 +390,10 @@ fn people_bring_their_own_vectors() {
     }
     let (status, _, told) = run(root, &["search", "-d", "g.m3i", "-i", "m.csv"]);
     assert_eq!((status, told.contains("--embeddings")), (1, true), "{told}");
-    let (status, out, _) = run(root, &["search", "-d", "g.m3i", "-i", "row3", "--json", "-k", "1"]);
+    let (status, out, _) = run(
+        root,
+        &["search", "-d", "g.m3i", "-i", "row3", "--json", "-k", "1"],
+    );
     assert_eq!(status, 0);
     assert_eq!(hits(&json_lines(&out)[0]), [("row11", "other_patient")]);
 }
@@ -274,9 +407,20 @@ fn vectors_that_do_not_fit_are_refused() {
     with_nan[16..24].fill(f32::NAN);
     write(root, "nan.npy", &npy(&[12, 8], &with_nan));
     write(root, "few.npy", &npy(&[11, 8], &vectors(11, 0.01)));
-    write(root, "long.npy", &npy(&[12, 8], &vectors(12, 0.01).map_all(|x| 2.0 * x)));
+    write(
+        root,
+        "long.npy",
+        &npy(&[12, 8], &vectors(12, 0.01).map_all(|x| 2.0 * x)),
+    );
     let build = |file: &str, words: &[&str]| {
-        run(root, &[&["index", "build", "g.m3i", "m.csv", "--embeddings", file], words].concat())
+        run(
+            root,
+            &[
+                &["index", "build", "g.m3i", "m.csv", "--embeddings", file],
+                words,
+            ]
+            .concat(),
+        )
     };
     for (file, wanted) in [
         ("nan.npy", "row 2"),
@@ -288,14 +432,30 @@ fn vectors_that_do_not_fit_are_refused() {
         assert_eq!((status, told.contains(wanted)), (1, true), "{told}");
     }
     let (status, out, told) = build("nan.npy", &["--skip-nan"]);
-    assert_eq!((status, out.contains("11 images")), (0, true), "{out}{told}");
+    assert_eq!(
+        (status, out.contains("11 images")),
+        (0, true),
+        "{out}{told}"
+    );
     let (status, _, told) = build("long.npy", &["--normalize"]);
-    assert_eq!((status, told.contains("there already")), (1, true), "{told}");
+    assert_eq!(
+        (status, told.contains("there already")),
+        (1, true),
+        "{told}"
+    );
     let add = |words: &[&str]| run(root, &[&["index", "add", "g.m3i", "m.csv"], words].concat());
     let (status, _, told) = add(&["--embeddings", "f.npy"]);
-    assert_eq!((status, told.contains("in the gallery already")), (1, true), "{told}");
+    assert_eq!(
+        (status, told.contains("in the gallery already")),
+        (1, true),
+        "{told}"
+    );
     let (status, _, told) = add(&["--embeddings", "f.npy", "--encoder", "other"]);
-    assert_eq!((status, told.contains("encoder: expected external")), (1, true), "{told}");
+    assert_eq!(
+        (status, told.contains("encoder: expected external")),
+        (1, true),
+        "{told}"
+    );
 }
 
 trait MapAll {
@@ -318,28 +478,61 @@ fn a_gallery_is_kept_verified_and_repaired() {
     assert_eq!(m3ret(&["index", "build", "g.m3i", "in"]).0, 0);
     write(root, "in/f.npy", &npy(&[24, 32], &picture(6)));
     let (status, out, _) = m3ret(&["index", "add", "g.m3i", "in"]);
-    assert_eq!((status, out.contains("7 images, 1 of them new")), (0, true), "{out}");
-    let (status, _, told) = m3ret(&["search", "-d", "g.m3i", "-i", "in/e.npy", "-m", "random:tiny"]);
-    assert_eq!((status, told.contains("which made the gallery")), (1, true), "{told}");
+    assert_eq!(
+        (status, out.contains("7 images, 1 of them new")),
+        (0, true),
+        "{out}"
+    );
+    let (status, _, told) = m3ret(&[
+        "search",
+        "-d",
+        "g.m3i",
+        "-i",
+        "in/e.npy",
+        "-m",
+        "random:tiny",
+    ]);
+    assert_eq!(
+        (status, told.contains("which made the gallery")),
+        (1, true),
+        "{told}"
+    );
     let (status, _, told) = m3ret(&["index", "remove", "g.m3i", "f.npy", "nothing"]);
-    assert_eq!((status, told.contains("nothing was removed")), (1, true), "{told}");
+    assert_eq!(
+        (status, told.contains("nothing was removed")),
+        (1, true),
+        "{told}"
+    );
     let (status, out, _) = m3ret(&["index", "remove", "g.m3i", "f.npy"]);
     assert_eq!((status, out.contains("6 left")), (0, true), "{out}");
     assert_eq!(m3ret(&["index", "compact", "g.m3i"]).0, 0);
     let (status, out, _) = m3ret(&["index", "verify", "g.m3i"]);
-    assert_eq!((status, out.starts_with("good: 6 images")), (0, true), "{out}");
+    assert_eq!(
+        (status, out.starts_with("good: 6 images")),
+        (0, true),
+        "{out}"
+    );
     let (_, out, _) = m3ret(&["index", "stats", "g.m3i", "--json"]);
     let stats = &json_lines(&out)[0];
-    assert_eq!((&stats["n_items"], &stats["counts"]["modality"][0][1]), (&6.into(), &4.into()));
+    assert_eq!(
+        (&stats["n_items"], &stats["counts"]["modality"][0][1]),
+        (&6.into(), &4.into())
+    );
 
-    let segment = names_in(&root.join("g.m3i")).into_iter().find(|name| name.ends_with(".m3s"));
+    let segment = names_in(&root.join("g.m3i"))
+        .into_iter()
+        .find(|name| name.ends_with(".m3s"));
     let segment = root.join("g.m3i").join(segment.unwrap());
     let mut bytes = std::fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let (status, out, _) = m3ret(&["index", "verify", "g.m3i"]);
-    assert_eq!((status, out.contains("damaged: segment-")), (1, true), "{out}");
+    assert_eq!(
+        (status, out.contains("damaged: segment-")),
+        (1, true),
+        "{out}"
+    );
     let (_, out, told) = m3ret(&["index", "verify", "g.m3i", "--repair"]);
     assert!(out.contains("moved to quarantine: segment-"), "{out}{told}");
     assert_eq!(m3ret(&["index", "verify", "g.m3i"]).0, 0);
@@ -350,7 +543,10 @@ fn a_gallery_is_kept_verified_and_repaired() {
         &["search", "-d", "nothing", "-i", "in/e.npy"],
     ] {
         let (status, _, told) = m3ret(words);
-        assert!(status == 1 && told.starts_with("m3ret: "), "{words:?} {told}");
+        assert!(
+            status == 1 && told.starts_with("m3ret: "),
+            "{words:?} {told}"
+        );
     }
     assert_eq!(m3ret(&["search", "-d", "in"]).0, 2);
 }
@@ -366,10 +562,16 @@ fn duplicates_are_pairs_with_a_verdict_each() {
     };
     write(root, "in/a.npy", &npy(&[24, 32], &picture(4)));
     write(root, "in/b.npy", &npy(&[24, 32], &picture(4)));
-    write(root, "in/scaled.npy", &npy(&[24, 32], &picture(4).map_all(|x| 3.0 * x + 5.0)));
+    write(
+        root,
+        "in/scaled.npy",
+        &npy(&[24, 32], &picture(4).map_all(|x| 3.0 * x + 5.0)),
+    );
     write(root, "in/shifted.npy", &npy(&[24, 32], &shifted(1)));
     write(root, "in/other.npy", &npy(&[24, 32], &picture(11)));
-    let words = ["dedup", "in", "--cache", "cache", "--json", "--near", "0.95"];
+    let words = [
+        "dedup", "in", "--cache", "cache", "--json", "--near", "0.95",
+    ];
     let (status, out, told) = run(root, &words);
     assert_eq!(status, 0, "{told}");
     let mut lines = json_lines(&out);
@@ -386,7 +588,13 @@ fn duplicates_are_pairs_with_a_verdict_each() {
     assert_eq!(verdict("a", "scaled"), Some("reencoded"));
     assert_eq!(verdict("a", "shifted"), Some("near"));
     assert_eq!(verdict("a", "other"), None);
-    assert_eq!((&summary["summary"]["n_items"], &summary["summary"]["n_exact"]), (&5.into(), &1.into()));
+    assert_eq!(
+        (
+            &summary["summary"]["n_items"],
+            &summary["summary"]["n_exact"]
+        ),
+        (&5.into(), &1.into())
+    );
 }
 
 #[test]
@@ -400,9 +608,18 @@ fn a_map_holds_every_image_and_comes_out_the_same() {
         assert!(said.contains("6 images on"), "{said}");
     }
     let page = std::fs::read_to_string(root.join("m.html")).unwrap();
-    assert_eq!(page, std::fs::read_to_string(root.join("again.html")).unwrap());
+    assert_eq!(
+        page,
+        std::fs::read_to_string(root.join("again.html")).unwrap()
+    );
     assert!(page.contains("in/two/copy.dcm"));
-    let words = ["map", "in", "--cache", "cache", "--html", "n.html", "--color", "weather"];
+    let words = [
+        "map", "in", "--cache", "cache", "--html", "n.html", "--color", "weather",
+    ];
     let (status, _, told) = run(root, &words);
-    assert_eq!((status, told.contains("no such column")), (1, true), "{told}");
+    assert_eq!(
+        (status, told.contains("no such column")),
+        (1, true),
+        "{told}"
+    );
 }

@@ -11,8 +11,18 @@ const MAX_BYTES: usize = 256;
 
 /// Names that anonymisers give to everybody: as identifiers, they would make one patient of all.
 const PLACEHOLDERS: [&str; 12] = [
-    "ANON", "ANONYM", "ANONYMIZED", "ANONYMISED", "ANONYMOUS", "DEIDENTIFIED", "NA", "NONE",
-    "NOID", "REMOVED", "UNKNOWN", "XXX",
+    "ANON",
+    "ANONYM",
+    "ANONYMIZED",
+    "ANONYMISED",
+    "ANONYMOUS",
+    "DEIDENTIFIED",
+    "NA",
+    "NONE",
+    "NOID",
+    "REMOVED",
+    "UNKNOWN",
+    "XXX",
 ];
 
 /// An identifier of a patient, study, series or instance. Printing it prints no part of it.

@@ -17,19 +17,13 @@ use m3ret_search::{Batch, Maker, Numbers, Setup, Writer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let bytes = std::fs::read(&arguments[2])?;
-    let length = u16::from_le_bytes([bytes[8], bytes[9]]);
-    let header = std::str::from_utf8(&bytes[10..10 + usize::from(length)])?;
-    let width: usize = header.split(", ").last().unwrap().split(')').next().unwrap().parse().or_else(|_| {
-        let shape = header.split('(').nth(1).unwrap();
-        shape.split([',', ')']).nth(1).unwrap().trim().parse()
-    })?;
-    let values = bytes[10 + usize::from(length)..].as_chunks().0.iter();
-    let vectors: Vec<f32> = values.map(|&value| f32::from_le_bytes(value)).collect();
-    drop(bytes);
+    let (vectors, width) = read_npy(&arguments[2])?;
     let n = vectors.len() / width;
     let ids: Vec<String> = (0..n).map(|row| row.to_string()).collect();
-    let columns = [("bucket".to_owned(), (0..n).map(|row| (row % 100).to_string()).collect())];
+    let columns = [(
+        "bucket".to_owned(),
+        (0..n).map(|row| (row % 100).to_string()).collect(),
+    )];
     let setup = Setup {
         maker: Maker {
             fingerprint: "bench".into(),
@@ -57,6 +51,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     eprintln!("{:?}", writer.gallery().calibration());
     Ok(())
+}
+
+/// Reads a C-ordered array of f32, [n, width].
+fn read_npy(path: &str) -> Result<(Vec<f32>, usize), Box<dyn std::error::Error>> {
+    let bytes = std::fs::read(path)?;
+    let length = u16::from_le_bytes([bytes[8], bytes[9]]);
+    let header = std::str::from_utf8(&bytes[10..10 + usize::from(length)])?;
+    let shape = header.split(['(', ')']).nth(1).unwrap();
+    let width = shape
+        .split(", ")
+        .nth(1)
+        .unwrap()
+        .trim_end_matches(',')
+        .parse()?;
+    let values = bytes[10 + usize::from(length)..].as_chunks().0.iter();
+    Ok((
+        values.map(|&value| f32::from_le_bytes(value)).collect(),
+        width,
+    ))
 }
 
 /// CPU time of all threads that still run.

@@ -14,7 +14,7 @@
 
 use std::time::Instant;
 
-use m3ret_search::{Filter, Gallery, Method, Queries, SearchOptions};
+use m3ret_search::{Filter, Gallery, Hit, Method, Queries, SearchOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -30,14 +30,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let open_s = start.elapsed().as_secs_f64();
     let queries = read_npy(&arguments[2], gallery.width())?;
     let (k, batch) = (number("--k", 10), number("--batch", 2000));
+    let is_exact = arguments.iter().any(|argument| argument == "--exact");
     let options = SearchOptions {
         k,
-        method: if arguments.iter().any(|argument| argument == "--exact") {
+        method: if is_exact {
             Method::Exact
         } else {
             Method::Auto
         },
-        filters: value("--filter").into_iter().map(|text| filter(text)).collect(),
+        filters: value("--filter")
+            .into_iter()
+            .map(|text| filter(text))
+            .collect(),
         group_by: None,
     };
     let n_queries = number("--n", usize::MAX).min(queries.len() / gallery.width());
@@ -50,7 +54,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (mut found, mut latencies) = (Vec::new(), Vec::new());
         for vectors in queries.chunks(batch * gallery.width()) {
             let start = Instant::now();
-            let queries = Queries { vectors, ..Queries::default() };
+            let queries = Queries {
+                vectors,
+                ..Queries::default()
+            };
             found.extend(gallery.search(queries, &options)?);
             latencies.push(start.elapsed().as_secs_f64());
         }
@@ -63,26 +70,36 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let (cpu, wall, mut latencies) = best.unwrap_or_default();
     latencies.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies[(latencies.len() as f64 * share) as usize] * 1e6;
+    let at = |percent: usize| latencies[latencies.len() * percent / 100] * 1e6;
     let (anonymous, all) = resident_mib()?;
     println!(
         "{{\"cpu_s\":{cpu},\"wall_s\":{wall},\"n_queries\":{n_queries},\"latency_us_median\":{},\
          \"latency_us_p99\":{},\"rss_anonymous_mib\":{anonymous},\"rss_mib\":{all},\"open_s\":{open_s}}}",
-        at(0.5),
-        at(0.99)
+        at(50),
+        at(99)
     );
-    if let Some(out) = value("--out") {
-        let mut bytes = Vec::new();
-        for hits in &hits {
-            for idx in 0..k {
-                let id = hits.get(idx).map(|hit| gallery.id(hit.row)).transpose()?;
-                let row: i64 = id.map_or(Ok(-1), str::parse)?;
-                bytes.extend(row.to_le_bytes());
-            }
-        }
-        std::fs::write(out, bytes)?;
+    match value("--out") {
+        Some(out) => write_hits(out, &gallery, &hits, k),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Writes the row numbers of all hits, -1 where there are fewer.
+fn write_hits(
+    out: &str,
+    gallery: &Gallery,
+    hits: &[Vec<Hit>],
+    k: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut bytes = Vec::new();
+    for hits in hits {
+        for idx in 0..k {
+            let id = hits.get(idx).map(|hit| gallery.id(hit.row)).transpose()?;
+            let row: i64 = id.map_or(Ok(-1), str::parse)?;
+            bytes.extend(row.to_le_bytes());
+        }
+    }
+    Ok(std::fs::write(out, bytes)?)
 }
 
 fn filter(text: &str) -> Filter {

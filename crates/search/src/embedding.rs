@@ -80,8 +80,13 @@ mod tests {
         ] {
             assert_eq!(check_unit(&vector, 2).is_ok(), is_good, "{vector:?}");
         }
-        let error = check_unit(&[1.0, 0.0, 3.0, 4.0], 2).unwrap_err().to_string();
-        assert!(error.contains("row 1") && error.contains("length 5"), "{error}");
+        let error = check_unit(&[1.0, 0.0, 3.0, 4.0], 2)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("row 1") && error.contains("length 5"),
+            "{error}"
+        );
     }
 
     #[test]

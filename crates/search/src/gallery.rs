@@ -275,7 +275,11 @@ impl Gallery {
     #[must_use]
     pub fn columns(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
-        for name in self.segments.iter().flat_map(|segment| &segment.footer().columns) {
+        for name in self
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.footer().columns)
+        {
             if !names.contains(&name.as_str()) {
                 names.push(name);
             }
@@ -294,7 +298,10 @@ impl Gallery {
         }
         Err(Error::mismatch(
             "encoder",
-            format!("{} ({}), which made the gallery", own.model, own.fingerprint),
+            format!(
+                "{} ({}), which made the gallery",
+                own.model, own.fingerprint
+            ),
             format!("{} ({})", maker.model, maker.fingerprint),
         ))
     }
@@ -361,7 +368,11 @@ impl Gallery {
     /// `Damaged`.
     pub fn attachment(&self, row: RowId, name: &str) -> Result<&[u8]> {
         let segment = self.segment(row)?;
-        let kind = segment.footer().attachments.iter().position(|other| other == name);
+        let kind = segment
+            .footer()
+            .attachments
+            .iter()
+            .position(|other| other == name);
         match kind {
             Some(kind) => segment.attachment(kind, row.row),
             None => Ok(&[]),
@@ -371,7 +382,10 @@ impl Gallery {
     /// Returns the names of what may be attached to rows.
     #[must_use]
     pub fn attachments(&self) -> Vec<&str> {
-        let all = self.segments.iter().flat_map(|segment| &segment.footer().attachments);
+        let all = self
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.footer().attachments);
         let mut names: Vec<&str> = all.map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
@@ -420,7 +434,10 @@ fn open_segment(folder: &Path, entry: &catalog::Entry, catalog: &Catalog) -> Res
         && footer.numbers == catalog.numbers
         && footer.maker.fingerprint == catalog.maker.fingerprint;
     if !is_meant {
-        return Err(Error::damaged(&path, "not the segment that the catalog names"));
+        return Err(Error::damaged(
+            &path,
+            "not the segment that the catalog names",
+        ));
     }
     Ok(segment)
 }

@@ -1,7 +1,7 @@
 //! Lists of rows that lie close together: spherical k-means on 8-bit codes of a sample.
 
-use rand::seq::index::sample;
 use rand::SeedableRng as _;
+use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -111,7 +111,9 @@ impl Partition {
                 clippy::cast_precision_loss,
                 reason = "f32 is what is stored; rows are fewer than 2^32"
             )]
-            let mean = sums.iter().map(|sum| (sum / rows.len().max(1) as f64) as f32);
+            let mean = sums
+                .iter()
+                .map(|sum| (sum / rows.len().max(1) as f64) as f32);
             Ok(mean.collect::<Vec<f32>>())
         });
         Ok(means.collect::<Result<Vec<_>>>()?.concat())
@@ -177,7 +179,10 @@ impl Directions {
     }
 
     /// Computes the score of each query and each list, [queries, lists].
-    #[expect(clippy::cast_precision_loss, reason = "lists are compared, not measured")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "lists are compared, not measured"
+    )]
     pub(crate) fn scores(&self, queries: &[u8], scores: &mut Vec<f32>) {
         let stride = code_stride(self.width);
         let n_queries = queries.len() / stride;
@@ -186,7 +191,8 @@ impl Directions {
         scores.clear();
         for products in products.chunks_exact(self.len()) {
             let lists = products.iter().zip(&self.sums).zip(&self.scales);
-            scores.extend(lists.map(|((product, sum), scale)| (product - 128 * sum) as f32 * scale));
+            scores
+                .extend(lists.map(|((product, sum), scale)| (product - 128 * sum) as f32 * scale));
         }
     }
 
@@ -225,7 +231,9 @@ fn train(
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let n_sample = n_rows.min(n_lists * SAMPLE_PER_LIST);
     let chosen = sample(&mut random, n_rows, n_sample).into_iter();
-    let chosen: Vec<u32> = chosen.map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
+    let chosen: Vec<u32> = chosen
+        .map(|row| u32::try_from(row).unwrap_or(u32::MAX))
+        .collect();
     let mut first = Vec::new();
     // The sample is in random order, so that its first rows are a random choice.
     read(&chosen[..n_lists.min(n_sample)], &mut first)?;
@@ -311,18 +319,26 @@ mod tests {
             .map(|row| {
                 let noise = unit();
                 let centre = &centres[row % n_clusters];
-                let mut vector: Vec<f32> =
-                    centre.iter().zip(&noise).map(|(c, x)| c + 0.05 * x).collect();
+                let mut vector: Vec<f32> = centre
+                    .iter()
+                    .zip(&noise)
+                    .map(|(c, x)| c + 0.05 * x)
+                    .collect();
                 normalize(&mut vector).unwrap();
                 vector
             })
             .collect();
         let read = |wanted: &[u32], out: &mut Vec<f32>| {
-            wanted.iter().for_each(|&row| out.extend(&rows[row as usize]));
+            wanted
+                .iter()
+                .for_each(|&row| out.extend(&rows[row as usize]));
             Ok(())
         };
         let divide = |n_threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(n_threads)
+                .build()
+                .unwrap();
             pool.install(|| Partition::of(n_rows, width, read).unwrap())
         };
         let partition = divide(1);
@@ -332,9 +348,15 @@ mod tests {
         for ends in partition.starts.windows(2) {
             let list = &order[ends[0] as usize..ends[1] as usize];
             let first = list.first().map(|&row| row as usize % n_clusters);
-            n_mixed += usize::from(list.iter().any(|&row| Some(row as usize % n_clusters) != first));
+            n_mixed += usize::from(
+                list.iter()
+                    .any(|&row| Some(row as usize % n_clusters) != first),
+            );
         }
-        assert!(n_mixed <= 2, "{n_mixed} lists hold rows of several clusters");
+        assert!(
+            n_mixed <= 2,
+            "{n_mixed} lists hold rows of several clusters"
+        );
         let again = divide(3);
         assert_eq!(again.starts, partition.starts);
         assert_eq!(again.centroids, partition.centroids);
@@ -350,7 +372,10 @@ mod tests {
             Ok(())
         };
         let partition = Partition::of(5, 2, read).unwrap();
-        assert_eq!((partition.starts, partition.centroids), (vec![0, 5], vec![0.6, 0.8]));
+        assert_eq!(
+            (partition.starts, partition.centroids),
+            (vec![0, 5], vec![0.6, 0.8])
+        );
         let none = Partition::of(0, 2, read).unwrap();
         assert_eq!((none.starts, none.centroids), (vec![0, 0], vec![0.0, 0.0]));
     }

@@ -130,14 +130,20 @@ impl<'a> Encoder<'a> {
             }
         }
         let n_ones = bits.iter().map(|word| word.count_ones()).sum();
-        let factor = if absolute > 0.0 { squares / absolute } else { 0.0 };
+        let factor = if absolute > 0.0 {
+            squares / absolute
+        } else {
+            0.0
+        };
         (factor, n_ones)
     }
 }
 
 /// Rounds a vector to 8 bits a number; returns the scale and the sum of the codes.
 pub(crate) fn to_codes(vector: &[f32], codes: &mut [i8]) -> (f32, i32) {
-    let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let largest = vector
+        .iter()
+        .fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let (scale, inverse) = match largest {
         0.0 => (0.0, 0.0),
         largest => (largest / 127.0, 127.0 / largest),
@@ -173,7 +179,10 @@ impl QueryCodes {
             codes: vec![128; n_queries * stride],
             scales: vec![0.0; n_queries],
         };
-        let places = made.codes.par_chunks_exact_mut(stride).zip(&mut made.scales);
+        let places = made
+            .codes
+            .par_chunks_exact_mut(stride)
+            .zip(&mut made.scales);
         let places = places.with_min_len(64);
         places.zip(queries.par_chunks_exact(width)).for_each_init(
             || vec![0; stride],
@@ -190,7 +199,10 @@ impl QueryCodes {
 
 /// Returns the score that 8-bit codes stand for.
 #[inline]
-#[expect(clippy::cast_precision_loss, reason = "scores of the first pass are rounded anyway")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "scores of the first pass are rounded anyway"
+)]
 pub(crate) fn score_of_codes(product: i32, query_scale: f32, terms: &Terms) -> f32 {
     (product - 128 * terms.sum) as f32 * (query_scale * terms.scale)
 }
@@ -210,7 +222,9 @@ impl QueryBits {
         let mut turned = query.to_vec();
         rotation.turn(&mut turned);
         let low = turned.iter().fold(f32::INFINITY, |low, &x| low.min(x));
-        let high = turned.iter().fold(f32::NEG_INFINITY, |high, &x| high.max(x));
+        let high = turned
+            .iter()
+            .fold(f32::NEG_INFINITY, |high, &x| high.max(x));
         let step = (high - low) / 15.0;
         let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
         let stride = bit_stride(query.len());
@@ -239,7 +253,10 @@ impl QueryBits {
     /// Returns the score that 1-bit codes stand for; `centre` is the query's product with the
     /// centroid of the row's list.
     #[inline]
-    #[expect(clippy::cast_precision_loss, reason = "scores of the first pass are rounded anyway")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "scores of the first pass are rounded anyway"
+    )]
     pub(crate) fn score(&self, common: u32, terms: &Terms, centre: f32) -> f32 {
         let at_ones = self.low * terms.n_ones as f32 + self.step * common as f32;
         centre + terms.factor * (2.0 * at_ones - self.sum)
@@ -270,7 +287,12 @@ mod tests {
 
             let codes = QueryCodes::new(&query, width);
             let mut product = [0];
-            (kernels.dots_i8)(&codes.codes, &encoded.codes, code_stride(width), &mut product);
+            (kernels.dots_i8)(
+                &codes.codes,
+                &encoded.codes,
+                code_stride(width),
+                &mut product,
+            );
             let got = score_of_codes(product[0], codes.scales[0], &encoded.terms[0]);
             assert!((got - exact).abs() < 0.01, "{width}: {got} {exact}");
 

@@ -93,7 +93,10 @@ impl Gallery {
         let n_queries = queries.vectors.len() / width;
         let fits = queries.vectors.len() == n_queries * width
             && (queries.own.is_empty() || queries.own.len() == n_queries)
-            && queries.left_out.iter().all(|column| column.values.len() == n_queries);
+            && queries
+                .left_out
+                .iter()
+                .all(|column| column.values.len() == n_queries);
         if !fits {
             return Err(Error::mismatch(
                 "queries",
@@ -140,7 +143,10 @@ impl Gallery {
         match planned {
             None => Plan::EXACT,
             // Rows that pass a filter may lie in any list.
-            Some(plan) if has_filters => Plan { n_probe: None, ..plan },
+            Some(plan) if has_filters => Plan {
+                n_probe: None,
+                ..plan
+            },
             Some(plan) => plan,
         }
     }

@@ -227,7 +227,10 @@ mod tests {
         };
         let even: Vec<f32> = (0..100_u8).map(|i| f32::from(i) / 100.0).collect();
         Statistics {
-            pairs: vec![pair(None, even.clone(), best), pair(Some("CT"), vec![0.9; 50], vec![])],
+            pairs: vec![
+                pair(None, even.clone(), best),
+                pair(Some("CT"), vec![0.9; 50], vec![]),
+            ],
         }
     }
 
@@ -245,7 +248,10 @@ mod tests {
     fn a_match_is_confident_if_other_rows_match_no_better() {
         let confident = statistics((0..100_u8).map(|i| 0.5 + f32::from(i) / 200.0).collect());
         let of = |score| confident.is_confident(score, "CT", "CT");
-        assert_eq!((of(0.4), of(0.54), of(0.56)), (Some(false), Some(false), Some(true)));
+        assert_eq!(
+            (of(0.4), of(0.54), of(0.56)),
+            (Some(false), Some(false), Some(true))
+        );
         assert_eq!(statistics(vec![0.5; 5]).is_confident(0.9, "CT", "CT"), None);
     }
 }

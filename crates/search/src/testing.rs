@@ -21,7 +21,9 @@ pub(crate) fn vectors(seed: u64, n: usize, width: usize, n_clusters: usize) -> V
     let number = |random: &mut ChaCha8Rng| -> f32 {
         (0..4).map(|_| random.random::<f32>() - 0.5).sum::<f32>()
     };
-    let centres: Vec<f32> = (0..n_clusters * width).map(|_| number(&mut random)).collect();
+    let centres: Vec<f32> = (0..n_clusters * width)
+        .map(|_| number(&mut random))
+        .collect();
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut vectors = Vec::with_capacity(n * width);
     for _ in 0..n {
@@ -58,7 +60,13 @@ impl TestRows {
                 column("modality", |i| ["CT", "MR", "DX"][i % 3].to_owned()),
                 column("patient_id", |i| format!("p{}", i / 4)),
                 column("bucket", |i| (i % 100).to_string()),
-                column("rare", |i| if i % 7 == 0 { "yes".to_owned() } else { String::new() }),
+                column("rare", |i| {
+                    if i % 7 == 0 {
+                        "yes".to_owned()
+                    } else {
+                        String::new()
+                    }
+                }),
             ],
             attachments: vec![(
                 "thumbnail".to_owned(),

@@ -45,7 +45,10 @@ fn change(writer: &mut Writer, step: u64) {
 /// Not a test of its own: what the killed process runs.
 #[test]
 fn child_that_writes_until_it_is_killed() {
-    #[expect(clippy::disallowed_methods, reason = "how the parent speaks to the child")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how the parent speaks to the child"
+    )]
     let Some(folder) = std::env::var_os(GALLERY) else {
         return;
     };
@@ -81,7 +84,11 @@ fn a_writer_may_be_killed_at_any_moment() {
     let (mut n_amid, mut n_acknowledged) = (0, 0);
     for round in 0..N_ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+            .args([
+                "--exact",
+                "child_that_writes_until_it_is_killed",
+                "--nocapture",
+            ])
             .env(GALLERY, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -110,8 +117,15 @@ fn a_writer_may_be_killed_at_any_moment() {
                 let next = if is_amid { step } else { step + 1 };
                 let before: BTreeSet<&str> = state.split(',').filter(|id| !id.is_empty()).collect();
                 let after: BTreeSet<&str> = found.split(',').filter(|id| !id.is_empty()).collect();
-                let (n_more, n_less) = (after.difference(&before).count(), before.difference(&after).count());
-                let expected = if next % 4 == 3 { (0, before.len().min(7)) } else { (30, 0) };
+                let (n_more, n_less) = (
+                    after.difference(&before).count(),
+                    before.difference(&after).count(),
+                );
+                let expected = if next % 4 == 3 {
+                    (0, before.len().min(7))
+                } else {
+                    (30, 0)
+                };
                 assert_eq!((n_more, n_less), expected, "round {round}, change {next}");
             }
         }
@@ -121,6 +135,9 @@ fn a_writer_may_be_killed_at_any_moment() {
         }
     }
     assert!(verify(&path).unwrap().is_good());
-    assert!(n_amid > N_ROUNDS / 10, "only {n_amid} of {N_ROUNDS} were killed amid a change");
+    assert!(
+        n_amid > N_ROUNDS / 10,
+        "only {n_amid} of {N_ROUNDS} were killed amid a change"
+    );
     assert!(n_acknowledged > 100, "{n_acknowledged} changes in all");
 }

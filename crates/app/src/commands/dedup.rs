@@ -66,17 +66,26 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
     progress.announce("comparing");
     let candidates = candidates(gallery, arguments.near)?;
     let options = arguments.reading.options();
-    let pairs = candidates.par_iter().map(|candidate| judge(gallery, candidate, &options));
+    let pairs = candidates
+        .par_iter()
+        .map(|candidate| judge(gallery, candidate, &options));
     let pairs: Vec<Option<Pair>> = pairs.collect::<anyhow::Result<_>>()?;
     let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
     pairs.sort_by(|a, b| {
         let by_score = b.score.total_cmp(&a.score);
-        a.verdict.cmp(&b.verdict).then(by_score).then(a.ids.cmp(&b.ids))
+        a.verdict
+            .cmp(&b.verdict)
+            .then(by_score)
+            .then(a.ids.cmp(&b.ids))
     });
     progress.clear();
     tell(arguments, gallery.len(), &pairs, screen)?;
     let is_good = opened.updated.refused.is_empty() && !gallery.is_empty();
-    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+    Ok(if is_good {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
 }
 
 /// Finds pairs with a score from `near` on, and all pairs with equal values.
@@ -107,7 +116,8 @@ fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
         }
     }
     // Of many equal images, each has more than enough neighbours: their pairs follow from the hash.
-    let mut by_pixels: std::collections::HashMap<&str, Vec<RowId>> = std::collections::HashMap::new();
+    let mut by_pixels: std::collections::HashMap<&str, Vec<RowId>> =
+        std::collections::HashMap::new();
     for &row in &rows {
         let pixels = gallery.value(row, columns::PIXELS)?;
         if !pixels.is_empty() {
@@ -117,10 +127,15 @@ fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
     for rows in by_pixels.values().filter(|rows| rows.len() > 1) {
         // Each with the first: n images of one kind are n - 1 pairs.
         for &other in &rows[1..] {
-            pairs.entry((rows[0].min(other), rows[0].max(other))).or_insert(1.0);
+            pairs
+                .entry((rows[0].min(other), rows[0].max(other)))
+                .or_insert(1.0);
         }
     }
-    Ok(pairs.into_iter().map(|((a, b), score)| (a, b, score)).collect())
+    Ok(pairs
+        .into_iter()
+        .map(|((a, b), score)| (a, b, score))
+        .collect())
 }
 
 /// Says how two images are alike; `None`: not at all.
@@ -133,7 +148,10 @@ fn judge(
     let is_exact = !pixels(a)?.is_empty() && pixels(a)? == pixels(b)?;
     let correlation = match is_exact {
         true => Some(1.0),
-        false => match (thumbnail(gallery, a, options)?, thumbnail(gallery, b, options)?) {
+        false => match (
+            thumbnail(gallery, a, options)?,
+            thumbnail(gallery, b, options)?,
+        ) {
             (Some(a), Some(b)) => Some(correlate(&a, &b)),
             _ => None,
         },
@@ -147,10 +165,15 @@ fn judge(
     let id = |row| gallery.id(row).map(str::to_owned);
     let file = |row| -> anyhow::Result<String> {
         let part = gallery.value(row, columns::PART)?;
-        let file = short(&file_of(gallery, row)?).to_string_lossy().into_owned();
+        let file = short(&file_of(gallery, row)?)
+            .to_string_lossy()
+            .into_owned();
         Ok(galleries::with_part(&file, Some(part)))
     };
-    let patients = [gallery.value(a, columns::PATIENT)?, gallery.value(b, columns::PATIENT)?];
+    let patients = [
+        gallery.value(a, columns::PATIENT)?,
+        gallery.value(b, columns::PATIENT)?,
+    ];
     let known = patients.iter().all(|patient| !patient.is_empty());
     Ok(Some(Pair {
         verdict,
@@ -181,7 +204,10 @@ fn thumbnail(
 
 /// The correlation of two thumbnails without their mean and of unit length.
 fn correlate(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(&x, &y)| f64::from(x) * f64::from(y))
+        .sum()
 }
 
 fn tell(

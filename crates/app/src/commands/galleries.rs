@@ -131,12 +131,20 @@ pub(super) fn model_of(
         );
     }
     let named = ModelArguments {
-        model: Some(arguments.model.clone().unwrap_or_else(|| maker.model.clone())),
+        model: Some(
+            arguments
+                .model
+                .clone()
+                .unwrap_or_else(|| maker.model.clone()),
+        ),
         precision: arguments.precision,
         threads: arguments.threads,
     };
     let model = model_name::open(&named).with_context(|| {
-        format!("the gallery was made with the model {}; name its folder with --model", maker.model)
+        format!(
+            "the gallery was made with the model {}; name its folder with --model",
+            maker.model
+        )
     })?;
     let own = maker_of(&model);
     gallery.check_maker(&own)?;

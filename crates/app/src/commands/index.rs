@@ -1,5 +1,6 @@
 //! `m3ret index`: makes and keeps galleries.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Instant;
@@ -7,15 +8,18 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_imaging::manifest::{Manifest, Table};
-use m3ret_search::{Batch, Gallery, Maker, Numbers, Repair, Report, Setup, Writer, repair, verify};
+use m3ret_search::{
+    Batch, Calibration, Gallery, Maker, Numbers, Repair, Report, Setup, Writer, repair, verify,
+};
 use serde::Serialize;
 use serde_json::json;
 
 use super::galleries::{self, Updated, Wanted, columns, update};
 use super::{npy, write_json_line};
 use crate::Outcome;
-use crate::cli::{BuildArguments, GalleryArguments, IndexAction, IndexArguments, RemoveArguments,
-    VerifyArguments};
+use crate::cli::{
+    BuildArguments, GalleryArguments, IndexAction, IndexArguments, RemoveArguments, VerifyArguments,
+};
 use crate::model_name;
 use crate::output::Screen;
 use crate::progress::Progress;
@@ -80,7 +84,9 @@ fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Resu
             reading: &arguments.reading,
             needs_model: true,
         };
-        galleries::open(&opening, &progress)?.model.context("the gallery needs a model")?
+        galleries::open(&opening, &progress)?
+            .model
+            .context("the gallery needs a model")?
     };
     let wanted = Wanted {
         source: &arguments.source,
@@ -95,7 +101,11 @@ fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Resu
 }
 
 fn numbers(arguments: &BuildArguments) -> Numbers {
-    if arguments.f16 { Numbers::F16 } else { Numbers::F32 }
+    if arguments.f16 {
+        Numbers::F16
+    } else {
+        Numbers::F32
+    }
 }
 
 /// Says what was added.
@@ -123,14 +133,24 @@ fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow
         text
     })?;
     let is_good = updated.refused.is_empty() && !gallery.is_empty();
-    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+    Ok(if is_good {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
 }
 
 /// Lists refused images.
 pub(super) fn refused_text(updated: &Updated) -> String {
     let lines = updated.refused.iter().map(|refused| {
-        let part = refused.part.as_deref().map_or(String::new(), |part| format!(" [{part}]"));
-        format!("refused: {}{part}: {} ({})\n", refused.path, refused.message, refused.reason)
+        let part = refused
+            .part
+            .as_deref()
+            .map_or(String::new(), |part| format!(" [{part}]"));
+        format!(
+            "refused: {}{part}: {} ({})\n",
+            refused.path, refused.message, refused.reason
+        )
     });
     lines.collect()
 }
@@ -179,7 +199,11 @@ fn add_vectors(
     }
     let kept = kept_rows(arguments, &mut vectors)?;
     let root = source.canonicalize().with_context(doing)?;
-    let root = root.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+    let root = root
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .to_string_lossy()
+        .into_owned();
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
     progress.announce("writing");
     writer.add(Batch {
@@ -210,13 +234,16 @@ fn kept_rows(arguments: &BuildArguments, vectors: &mut npy::Vectors) -> anyhow::
             m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
         }
         if kept.len() != row {
-            vectors.values.copy_within(row * width..(row + 1) * width, kept.len() * width);
+            vectors
+                .values
+                .copy_within(row * width..(row + 1) * width, kept.len() * width);
         }
         kept.push(row);
     }
     vectors.values.truncate(kept.len() * width);
     let checked = m3ret_search::check_unit(&vectors.values, width);
-    checked.context("--normalize gives vectors unit length, and --skip-nan leaves out rows of NaN")?;
+    checked
+        .context("--normalize gives vectors unit length, and --skip-nan leaves out rows of NaN")?;
     Ok(kept)
 }
 
@@ -230,7 +257,10 @@ fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec
         let Some(row) = table.row(idx) else { continue };
         let part = row.get("part").unwrap_or_default();
         let id = row.get("id").filter(|id| !id.is_empty());
-        ids.push(id.map_or_else(|| galleries::with_part(row.path(), Some(part)), str::to_owned));
+        ids.push(id.map_or_else(
+            || galleries::with_part(row.path(), Some(part)),
+            str::to_owned,
+        ));
         let mut cells = vec![
             (columns::PATH.to_owned(), row.path().to_owned()),
             (columns::PART.to_owned(), part.to_owned()),
@@ -247,7 +277,11 @@ fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
     if let Some(file) = &arguments.ids {
         let text = std::fs::read_to_string(file);
         let text = text.with_context(|| format!("reading {}", file.display()))?;
-        ids.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        ids.extend(
+            text.lines()
+                .filter(|line| !line.is_empty())
+                .map(str::to_owned),
+        );
     }
     ids.sort();
     ids.dedup();
@@ -260,12 +294,16 @@ fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
     }
     writer.remove(&ids)?;
     let n_items = writer.gallery().len();
-    tell(arguments.json, &json!({"n_removed": ids.len(), "n_items": n_items}), || {
-        format!(
-            "{} removed, {n_items} left; `m3ret index compact` takes their data off the disk\n",
-            ids.len()
-        )
-    })?;
+    tell(
+        arguments.json,
+        &json!({"n_removed": ids.len(), "n_items": n_items}),
+        || {
+            format!(
+                "{} removed, {n_items} left; `m3ret index compact` takes their data off the disk\n",
+                ids.len()
+            )
+        },
+    )?;
     Ok(Outcome::AllGood)
 }
 
@@ -281,7 +319,13 @@ fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outco
     tell(
         arguments.json,
         &json!({"n_items": n_items, "bytes_before": before, "bytes_after": after}),
-        || format!("{n_items} images; {} before, {} now\n", bytes(before), bytes(after)),
+        || {
+            format!(
+                "{n_items} images; {} before, {} now\n",
+                bytes(before),
+                bytes(after)
+            )
+        },
     )?;
     Ok(Outcome::AllGood)
 }
@@ -306,11 +350,17 @@ fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result
     };
     progress.clear();
     let is_good = report.is_good();
-    tell(arguments.json, &report_json(&report, repaired.as_ref()), || {
-        report_text(&report, repaired.as_ref())
-    })?;
+    tell(
+        arguments.json,
+        &report_json(&report, repaired.as_ref()),
+        || report_text(&report, repaired.as_ref()),
+    )?;
     let is_mended = repaired.is_some_and(|repair| repair.n_lost == 0);
-    Ok(if is_good || is_mended { Outcome::AllGood } else { Outcome::SomeRefused })
+    Ok(if is_good || is_mended {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
 }
 
 fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value {
@@ -338,7 +388,11 @@ const MAX_LISTED: usize = 20;
 fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
     let mut text = String::new();
     for finding in &report.findings {
-        let harm = if finding.is_harmless { " (a second copy is good)" } else { "" };
+        let harm = if finding.is_harmless {
+            " (a second copy is good)"
+        } else {
+            ""
+        };
         text += &format!("damaged: {}: {}{harm}\n", finding.file, finding.what);
     }
     if report.is_good() {
@@ -353,7 +407,10 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
     let Some(repair) = repaired.filter(|_| !report.is_good()) else {
         return text;
     };
-    text += &format!("repaired; {} images could not be proved and are gone\n", repair.n_lost);
+    text += &format!(
+        "repaired; {} images could not be proved and are gone\n",
+        repair.n_lost
+    );
     for id in repair.lost.iter().take(MAX_LISTED) {
         text += &format!("lost: {id}\n");
     }
@@ -370,62 +427,93 @@ fn bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()
 }
 
+/// What a person or a program wants to know of a gallery.
+#[derive(Serialize)]
+struct Stats<'a> {
+    n_items: usize,
+    width: usize,
+    numbers: Numbers,
+    model: &'a str,
+    fingerprint: &'a str,
+    precision: &'a str,
+    generation: u64,
+    n_segments: usize,
+    n_bytes: u64,
+    columns: Vec<&'a str>,
+    attachments: Vec<&'a str>,
+    calibration: Option<&'a Calibration>,
+    /// Measured now, on images of the gallery.
+    recall_at_10: Option<f64>,
+    recall_at_10_filtered: Option<f64>,
+    /// How often each value comes, the most frequent first.
+    counts: BTreeMap<&'static str, Vec<(String, usize)>>,
+    has_damaged_copy: bool,
+}
+
 fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
     let gallery = Gallery::open(&arguments.gallery)?;
     let recall = gallery.measure_recall()?;
     let maker = gallery.maker();
-    let n_bytes = folder_bytes(&arguments.gallery)?;
-    let mut counts = Vec::new();
+    let mut counts = BTreeMap::new();
     for column in ["modality", "body_part", "dims", "source"] {
         let counted = count(&gallery, column)?;
         if !counted.is_empty() {
-            counts.push((column, counted));
+            counts.insert(column, counted);
         }
     }
-    let plan = gallery.calibration();
-    let value = json!({
-        "n_items": gallery.len(),
-        "width": gallery.width(),
-        "numbers": gallery.numbers(),
-        "model": maker.model,
-        "fingerprint": maker.fingerprint,
-        "precision": maker.precision,
-        "generation": gallery.generation(),
-        "n_segments": gallery.n_segments(),
-        "n_bytes": n_bytes,
-        "columns": gallery.columns(),
-        "attachments": gallery.attachments(),
-        "calibration": plan,
-        "recall_at_10": recall.map(|[recall, _]| recall),
-        "recall_at_10_filtered": recall.map(|[_, filtered]| filtered),
-        "counts": counts.iter().map(|(column, counted)| (*column, counted))
-            .collect::<std::collections::BTreeMap<_, _>>(),
-        "has_damaged_copy": gallery.has_damaged_copy(),
-    });
-    tell(arguments.json, &value, || {
+    let stats = Stats {
+        n_items: gallery.len(),
+        width: gallery.width(),
+        numbers: gallery.numbers(),
+        model: &maker.model,
+        fingerprint: &maker.fingerprint,
+        precision: &maker.precision,
+        generation: gallery.generation(),
+        n_segments: gallery.n_segments(),
+        n_bytes: folder_bytes(&arguments.gallery)?,
+        columns: gallery.columns(),
+        attachments: gallery.attachments(),
+        calibration: gallery.calibration(),
+        recall_at_10: recall.map(|[recall, _]| recall),
+        recall_at_10_filtered: recall.map(|[_, filtered]| filtered),
+        counts,
+        has_damaged_copy: gallery.has_damaged_copy(),
+    };
+    tell(arguments.json, &stats, || stats.text())?;
+    Ok(Outcome::AllGood)
+}
+
+impl Stats<'_> {
+    fn text(&self) -> String {
         let mut text = format!(
-            "{} images, vectors of {} numbers ({:?}), {} in {} segments\n",
-            gallery.len(), gallery.width(), gallery.numbers(), bytes(n_bytes), gallery.n_segments()
+            "{} images, vectors of {} numbers, {} in {} segments\n",
+            self.n_items,
+            self.width,
+            bytes(self.n_bytes),
+            self.n_segments
         );
-        text += &format!("model     {} in {} ({})\n", maker.model, maker.precision, maker.fingerprint);
-        for (column, counted) in &counts {
-            let listed = counted.iter().take(8).map(|(value, n)| format!("{value} {n}"));
-            let listed: Vec<String> = listed.collect();
+        text += &format!(
+            "{:<9} {} in {} ({})\n",
+            "model", self.model, self.precision, self.fingerprint
+        );
+        for (column, counted) in &self.counts {
+            let listed = counted.iter().take(8);
+            let listed: Vec<String> = listed.map(|(value, n)| format!("{value} {n}")).collect();
             text += &format!("{column:<9} {}\n", listed.join(", "));
         }
-        text += &match recall {
-            None => "search    exact: the gallery is small\n".to_owned(),
-            Some([recall, filtered]) => format!(
-                "search    codes first; recall@10 {recall:.4} of the exact search, {filtered:.4} \
-                 with filters, measured on its own images\n"
+        text += &match (self.recall_at_10, self.recall_at_10_filtered) {
+            (Some(recall), Some(filtered)) => format!(
+                "{:<9} codes first; recall@10 {recall:.4} of the exact search, {filtered:.4} with \
+                 filters, measured on its own images\n",
+                "search"
             ),
+            _ => format!("{:<9} exact: the gallery is small\n", "search"),
         };
-        if gallery.has_damaged_copy() {
+        if self.has_damaged_copy {
             text += "one copy of a description is damaged; `m3ret index verify` says which\n";
         }
         text
-    })?;
-    Ok(Outcome::AllGood)
+    }
 }
 
 /// Counts the values of a column, the most frequent first.

@@ -1,6 +1,6 @@
 //! `m3ret map`: an archive as a map, similar images close together.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, ensure};
 use bhtsne::{Neighbor, tSNE};
@@ -38,7 +38,10 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
     let opened = galleries::open(&opening, &progress)?;
     let gallery = &opened.gallery;
     let n_points = gallery.len();
-    ensure!(n_points >= 5, "found {n_points} images; a map needs 5 or more");
+    ensure!(
+        n_points >= 5,
+        "found {n_points} images; a map needs 5 or more"
+    );
     ensure!(
         n_points <= MAX_POINTS,
         "found {n_points} images; a map holds at most {MAX_POINTS}: make a gallery of a part"
@@ -54,9 +57,18 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
     let places = places(gallery, &rows)?;
     write(arguments, gallery, &rows, &places)?;
     progress.clear();
-    println!("{n_points} images on {}", arguments.html.display());
+    let told = writeln!(
+        io::stdout(),
+        "{n_points} images on {}",
+        arguments.html.display()
+    );
+    told.context("writing to standard output")?;
     let is_good = opened.updated.refused.is_empty();
-    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+    Ok(if is_good {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
 }
 
 /// Returns all rows by id, so that a map does not depend on how a gallery is stored.
@@ -71,8 +83,11 @@ fn in_order(gallery: &Gallery) -> anyhow::Result<Vec<RowId>> {
 
 /// Returns the place of each row, [rows, 2].
 fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
-    let idx_of: std::collections::HashMap<RowId, usize> =
-        rows.iter().enumerate().map(|(idx, &row)| (row, idx)).collect();
+    let idx_of: std::collections::HashMap<RowId, usize> = rows
+        .iter()
+        .enumerate()
+        .map(|(idx, &row)| (row, idx))
+        .collect();
     let perplexity = PERPLEXITY.min((rows.len() - 1) / 3).max(1);
     let options = SearchOptions {
         k: 3 * perplexity,
@@ -108,7 +123,9 @@ fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
     let data: Vec<f32> = vec![0.0; rows.len()];
     let mut map = tSNE::<f32, f32, 2>::new(&data);
     #[expect(clippy::cast_precision_loss, reason = "at most 30")]
-    map.perplexity(perplexity as f32).epochs(N_STEPS).initial_embedding(start);
+    map.perplexity(perplexity as f32)
+        .epochs(N_STEPS)
+        .initial_embedding(start);
     map.barnes_hut_with_neighbors(0.5, &neighbours);
     Ok(map.embedding())
 }
@@ -117,8 +134,13 @@ fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
 /// each time.
 fn first_place(vector: &[f32]) -> [f32; 2] {
     [0_u32, 1].map(|axis| {
-        let signs = (0_u32..).map(|i| (i.wrapping_mul(0x9e37_79b9) ^ axis.wrapping_mul(0x85eb_ca6b)).count_ones() % 2);
-        let terms = vector.iter().zip(signs).map(|(x, sign)| if sign == 1 { -x } else { *x });
+        let signs = (0_u32..).map(|i| {
+            (i.wrapping_mul(0x9e37_79b9) ^ axis.wrapping_mul(0x85eb_ca6b)).count_ones() % 2
+        });
+        let terms = vector
+            .iter()
+            .zip(signs)
+            .map(|(x, sign)| if sign == 1 { -x } else { *x });
         1e-2 * terms.sum::<f32>()
     })
 }
@@ -132,7 +154,9 @@ fn write(
     let mut points = Vec::with_capacity(rows.len());
     for (&row, place) in rows.iter().zip(places.chunks_exact(2)) {
         let part = gallery.value(row, columns::PART)?;
-        let file = short(&file_of(gallery, row)?).to_string_lossy().into_owned();
+        let file = short(&file_of(gallery, row)?)
+            .to_string_lossy()
+            .into_owned();
         let label = |column: &str| gallery.value(row, column).map(str::to_owned);
         let labels = [label("modality")?, label("body_part")?, label("finding")?];
         let colour = label(&arguments.color)?;
@@ -147,7 +171,8 @@ fn write(
     });
     let data = super::search::harmless(&map.to_string());
     let page = PAGE.replacen(PLACE, &data, 1);
-    write_whole(&arguments.html, |out| Ok(out.write_all(page.as_bytes())?)).context("writing the map")
+    write_whole(&arguments.html, |out| Ok(out.write_all(page.as_bytes())?))
+        .context("writing the map")
 }
 
 #[cfg(test)]

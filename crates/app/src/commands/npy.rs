@@ -29,8 +29,12 @@ fn read_array(path: &Path) -> anyhow::Result<Vectors> {
     let n_file = file.metadata()?.len();
     let mut file = BufReader::with_capacity(CHUNK_BYTES, file);
     let mut start = [0; 10];
-    file.read_exact(&mut start).context("found no numpy array")?;
-    ensure!(start.starts_with(b"\x93NUMPY"), "found no numpy array; .npy is wanted");
+    file.read_exact(&mut start)
+        .context("found no numpy array")?;
+    ensure!(
+        start.starts_with(b"\x93NUMPY"),
+        "found no numpy array; .npy is wanted"
+    );
     let mut n_start = start.len();
     let n_header = if start[6] == 1 {
         usize::from(u16::from_le_bytes([start[8], start[9]]))
@@ -40,12 +44,17 @@ fn read_array(path: &Path) -> anyhow::Result<Vectors> {
         n_start += more.len();
         u32::from_le_bytes([start[8], start[9], more[0], more[1]]) as usize
     };
-    ensure!(n_header <= MAX_HEADER_BYTES, "found a header of {n_header} bytes");
+    ensure!(
+        n_header <= MAX_HEADER_BYTES,
+        "found a header of {n_header} bytes"
+    );
     let mut header = vec![0; n_header];
     file.read_exact(&mut header)?;
     let header = String::from_utf8_lossy(&header);
     let (n_bytes, [n_rows, width]) = parse(&header)?;
-    let n_values = n_rows.checked_mul(width).filter(|n| n.checked_mul(8).is_some());
+    let n_values = n_rows
+        .checked_mul(width)
+        .filter(|n| n.checked_mul(8).is_some());
     let n_values = n_values.with_context(|| format!("found {n_rows} x {width} numbers"))?;
     let n_left = n_file.saturating_sub((n_start + n_header) as u64);
     ensure!(
@@ -53,7 +62,9 @@ fn read_array(path: &Path) -> anyhow::Result<Vectors> {
         "found {n_left} bytes of numbers, and {n_rows} x {width} of {n_bytes} bytes are declared"
     );
     let mut values = Vec::new();
-    values.try_reserve_exact(n_values).context("the vectors do not fit memory")?;
+    values
+        .try_reserve_exact(n_values)
+        .context("the vectors do not fit memory")?;
     let mut bytes = vec![0; CHUNK_BYTES];
     let mut n_left = n_values * n_bytes;
     while n_left > 0 {
@@ -68,9 +79,21 @@ fn read_array(path: &Path) -> anyhow::Result<Vectors> {
 fn append(bytes: &[u8], n_bytes: usize, values: &mut Vec<f32>) {
     #[expect(clippy::cast_possible_truncation, reason = "the gallery stores f32")]
     match n_bytes {
-        2 => values.extend(bytes.as_chunks().0.iter().map(|&b| half(u16::from_le_bytes(b)))),
+        2 => values.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| half(u16::from_le_bytes(b))),
+        ),
         4 => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
-        _ => values.extend(bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32)),
+        _ => values.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| f64::from_le_bytes(b) as f32),
+        ),
     }
 }
 
@@ -103,10 +126,16 @@ fn parse(header: &str) -> anyhow::Result<(usize, [usize; 2])> {
         ),
     };
     let is_c_order = after("'fortran_order':").is_some_and(|rest| rest.starts_with("False"));
-    ensure!(is_c_order, "found an array in Fortran order; save numpy.ascontiguousarray of it");
+    ensure!(
+        is_c_order,
+        "found an array in Fortran order; save numpy.ascontiguousarray of it"
+    );
     let shape = after("'shape':").and_then(|rest| rest.strip_prefix('(')?.split(')').next());
     let shape = shape.unwrap_or_default();
-    let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
+    let sides = shape
+        .split(',')
+        .map(str::trim)
+        .filter(|side| !side.is_empty());
     let sides: Vec<Option<usize>> = sides.map(|side| side.parse().ok()).collect();
     match sides[..] {
         [Some(n_rows), Some(width)] if width > 0 => Ok((n_bytes, [n_rows, width])),
@@ -119,7 +148,8 @@ mod tests {
     use super::*;
 
     fn file(descr: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
-        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let header =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
         bytes.extend(header.as_bytes());
@@ -137,7 +167,9 @@ mod tests {
     #[test]
     fn numbers_of_every_width_are_read() {
         let wanted = [1.0, -0.5, 65504.0, 0.0];
-        let halves = [0x3c00_u16, 0xb800, 0x7bff, 0].map(u16::to_le_bytes).concat();
+        let halves = [0x3c00_u16, 0xb800, 0x7bff, 0]
+            .map(u16::to_le_bytes)
+            .concat();
         let singles = wanted.map(f32::to_le_bytes).concat();
         let doubles = wanted.map(|x| f64::from(x).to_le_bytes()).concat();
         for (descr, numbers) in [("<f2", halves), ("<f4", singles), ("<f8", doubles)] {
@@ -155,7 +187,10 @@ mod tests {
             (file("<i4", "(1, 1)", &[0; 4]), "type <i4"),
             (file("<f4", "(4,)", &[0; 16]), "shape"),
             (file("<f4", "(1, 0)", &[]), "shape"),
-            (file("<f4", "(99999999999, 99999999999)", &[]), "99999999999"),
+            (
+                file("<f4", "(99999999999, 99999999999)", &[]),
+                "99999999999",
+            ),
             (b"PK".to_vec(), "no numpy array"),
         ] {
             let error = format!("{:#}", read_bytes(&bytes).unwrap_err());

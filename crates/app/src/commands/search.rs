@@ -173,13 +173,23 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     }
     tell(arguments, &answers, screen)?;
     let is_good = refused.is_empty() && !asked.is_empty();
-    Ok(if is_good { Outcome::AllGood } else { Outcome::SomeRefused })
+    Ok(if is_good {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
 }
 
 fn options(arguments: &SearchArguments) -> SearchOptions {
     let mut filters: Vec<Filter> = Vec::new();
-    for ColumnValue { column, value, is_negated } in &arguments.filter {
-        let same = |filter: &&mut Filter| filter.column == *column && filter.is_negated == *is_negated;
+    for ColumnValue {
+        column,
+        value,
+        is_negated,
+    } in &arguments.filter
+    {
+        let same =
+            |filter: &&mut Filter| filter.column == *column && filter.is_negated == *is_negated;
         match filters.iter_mut().find(same) {
             Some(filter) => filter.values.push(value.clone()),
             None => filters.push(Filter {
@@ -191,7 +201,11 @@ fn options(arguments: &SearchArguments) -> SearchOptions {
     }
     SearchOptions {
         k: arguments.k.get(),
-        method: if arguments.exact { Method::Exact } else { Method::Auto },
+        method: if arguments.exact {
+            Method::Exact
+        } else {
+            Method::Auto
+        },
         filters,
         group_by: arguments.group_by.clone(),
     }
@@ -255,7 +269,10 @@ fn answer<'a>(
     asked: &'a [Asked],
     progress: &Progress,
 ) -> anyhow::Result<Vec<Answer<'a>>> {
-    let vectors: Vec<f32> = asked.iter().flat_map(|query| query.vector.iter().copied()).collect();
+    let vectors: Vec<f32> = asked
+        .iter()
+        .flat_map(|query| query.vector.iter().copied())
+        .collect();
     let own: Vec<Option<RowId>> = asked.iter().map(|query| query.own).collect();
     let left_out = left_out(arguments, gallery, asked, progress)?;
     let queries = Queries {
@@ -266,19 +283,23 @@ fn answer<'a>(
     let options = with_hashes(gallery, options(arguments));
     let hits = gallery.search(queries, &options)?;
     let statistics = gallery.statistics()?.unwrap_or_default();
-    let answers = asked.iter().zip(hits).enumerate().map(|(query_row, (query, hits))| {
-        let hits = hits.iter().enumerate();
-        let hits = hits.map(|(idx, hit)| found(gallery, &statistics, query, (idx, hit)));
-        let hits: Vec<Found> = hits.collect::<anyhow::Result<_>>()?;
-        Ok(Answer {
-            query_row,
-            query: &query.name,
-            part: query.part.as_deref(),
-            labels: &query.labels,
-            confident: hits.first().and_then(|hit| hit.confident),
-            hits,
-        })
-    });
+    let answers = asked
+        .iter()
+        .zip(hits)
+        .enumerate()
+        .map(|(query_row, (query, hits))| {
+            let hits = hits.iter().enumerate();
+            let hits = hits.map(|(idx, hit)| found(gallery, &statistics, query, (idx, hit)));
+            let hits: Vec<Found> = hits.collect::<anyhow::Result<_>>()?;
+            Ok(Answer {
+                query_row,
+                query: &query.name,
+                part: query.part.as_deref(),
+                labels: &query.labels,
+                confident: hits.first().and_then(|hit| hit.confident),
+                hits,
+            })
+        });
     answers.collect()
 }
 
@@ -299,7 +320,9 @@ fn found(
         id: gallery.id(row)?.to_owned(),
         path: gallery.value(row, columns::PATH)?.to_owned(),
         part: (!part.is_empty()).then(|| part.to_owned()),
-        file: short(&file_of(gallery, row)?).to_string_lossy().into_owned(),
+        file: short(&file_of(gallery, row)?)
+            .to_string_lossy()
+            .into_owned(),
         score: hit.score,
         percentile: statistics.percentile(hit.score, &from, &to),
         confident: statistics.is_confident(hit.score, &from, &to),
@@ -346,19 +369,33 @@ fn text(answer: &Answer<'_>, paint: Paint) -> String {
                  patients score higher.\n";
     }
     let what = |hit: &Found| hit.labels.text();
-    let width = answer.hits.iter().map(|hit| what(hit).chars().count()).max().unwrap_or(0);
+    let width = answer
+        .hits
+        .iter()
+        .map(|hit| what(hit).chars().count())
+        .max()
+        .unwrap_or(0);
     let width = width.clamp(4, 32);
-    let heading = format!("  {:>3}  {:>6}  {:>6}  {:<13}  {:<width$}  file", "#", "score", "pct", "relation", "what");
+    let heading = format!(
+        "  {:>3}  {:>6}  {:>6}  {:<13}  {:<width$}  file",
+        "#", "score", "pct", "relation", "what"
+    );
     text += &format!("{}\n", paint.dim(&heading));
     for hit in &answer.hits {
-        let percentile = hit.percentile.map_or("-".to_owned(), |value| format!("{value:.1}"));
+        let percentile = hit
+            .percentile
+            .map_or("-".to_owned(), |value| format!("{value:.1}"));
         let mut file = printable(&hit.file);
         if let Some(part) = &hit.part {
             file += &format!(" [{}]", printable(part));
         }
         text += &format!(
             "  {:>3}  {:>6.4}  {:>6}  {:<13}  {:<width$}  {file}\n",
-            hit.rank, hit.score, percentile, hit.relation.name(), what(hit)
+            hit.rank,
+            hit.score,
+            percentile,
+            hit.relation.name(),
+            what(hit)
         );
     }
     text + "\n"

@@ -103,7 +103,11 @@ impl Blocks {
         if n_bytes > map.len() || sums.len() != n_bytes.div_ceil(BLOCK_BYTES) {
             return Err(Error::damaged(
                 path,
-                format!("{} checksums for {n_bytes} bytes of {}", sums.len(), map.len()),
+                format!(
+                    "{} checksums for {n_bytes} bytes of {}",
+                    sums.len(),
+                    map.len()
+                ),
             ));
         }
         let n_words = sums.len().div_ceil(64);
@@ -204,7 +208,10 @@ mod tests {
         assert!(damaged.bytes(0..60_000).is_ok());
         assert!(damaged.bytes(65_530..65_540).is_err());
         let error = damaged.bytes(70_000..70_001).unwrap_err().to_string();
-        assert!(error.contains("65536") && error.contains("verify"), "{error}");
+        assert!(
+            error.contains("65536") && error.contains("verify"),
+            "{error}"
+        );
         assert!(damaged.bytes(140_000..200_000).is_ok());
     }
 

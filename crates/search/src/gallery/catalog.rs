@@ -112,7 +112,10 @@ pub(crate) fn from_copies<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Res
     let cut = n_lines.map(|(at, _)| &bytes[..=at]).nth(1);
     let copies = [first, second].into_iter().chain(cut);
     let Some(json) = copies.filter_map(json_of).next() else {
-        return Err(Error::damaged(path, "none of its two copies has its checksum"));
+        return Err(Error::damaged(
+            path,
+            "none of its two copies has its checksum",
+        ));
     };
     let value = serde_json::from_slice(json)
         .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;

@@ -28,7 +28,11 @@ pub(crate) fn write<D: Disk>(
     copy.extend_from_slice(&digest.to_le_bytes());
     put(disk, path, &copy.repeat(2))?;
     Ok(Reference {
-        file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        file: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         digest: format!("{digest:032x}"),
     })
 }
@@ -60,10 +64,16 @@ pub(crate) fn read(path: &Path, n_rows: usize, digest: &str) -> Result<(Vec<u64>
     let copies: Vec<&[u8]> = bytes.chunks(n_copy).filter(good).collect();
     let is_damaged = copies.len() != 2 || bytes.len() != 2 * n_copy;
     let Some(copy) = copies.first() else {
-        return Err(Error::damaged(path, "none of its two copies has its checksum"));
+        return Err(Error::damaged(
+            path,
+            "none of its two copies has its checksum",
+        ));
     };
     let words = copy[HEADER_BYTES..n_copy - 16].as_chunks().0.iter();
-    Ok((words.map(|&word| u64::from_le_bytes(word)).collect(), is_damaged))
+    Ok((
+        words.map(|&word| u64::from_le_bytes(word)).collect(),
+        is_damaged,
+    ))
 }
 
 #[cfg(test)]

@@ -119,13 +119,17 @@ pub(crate) fn open(path: &Path) -> Result<(Blocks, Footer, Digest, bool)> {
         };
         let copies = [start, start + length].map(|start| map.get(start..start + length));
         let good = |copy: &&[u8]| xxh3_128(copy) == tail.digest;
-        is_damaged |= !copies.iter().flatten().all(|copy| good(&copy));
+        is_damaged |= !copies.iter().flatten().all(good);
         let Some(copy) = copies.into_iter().flatten().find(|copy| good(copy)) else {
             continue;
         };
         let n_table = copy.len() - as_usize(tail.n_footer);
         let (table, json) = copy.split_at(n_table);
-        let sums = table.as_chunks().0.iter().map(|&sum| u64::from_le_bytes(sum));
+        let sums = table
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&sum| u64::from_le_bytes(sum));
         let sums: Vec<u64> = sums.collect();
         let footer = serde_json::from_slice(json)
             .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;

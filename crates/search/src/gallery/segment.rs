@@ -15,8 +15,8 @@ use super::footer::{self, Digest, Footer, Numbers};
 use super::source::Source;
 use crate::embedding::MAX_WIDTH;
 use crate::error::{Error, Result};
-use crate::quantise::{Terms, bit_stride, code_stride};
 use crate::partition::Directions;
+use crate::quantise::{Terms, bit_stride, code_stride};
 
 /// Most rows of one segment.
 pub(crate) const MAX_ROWS: u64 = u32::MAX as u64 - 1;
@@ -204,7 +204,10 @@ impl Segment {
     ) -> Result<&[T]> {
         let byte = |item: usize| {
             let offset = item.checked_mul(size_of::<T>())?;
-            place.start.checked_add(offset).filter(|&end| end <= place.end)
+            place
+                .start
+                .checked_add(offset)
+                .filter(|&end| end <= place.end)
         };
         let (Some(start), Some(end)) = (byte(items.start), byte(items.end)) else {
             return Err(Error::mismatch(
@@ -284,17 +287,22 @@ impl<'a> Texts<'a> {
             let end = bytes.first_chunk().map(|&bytes| u64::from_le_bytes(bytes));
             let end = end.and_then(|end| usize::try_from(end).ok());
             let is_good = |end: &usize| *end <= self.text.len();
-            end.filter(is_good).ok_or_else(|| self.segment.damaged("a text ends outside its array"))
+            end.filter(is_good)
+                .ok_or_else(|| self.segment.damaged("a text ends outside its array"))
         };
         if idx >= self.len() {
-            return Err(self.segment.damaged(format!("text {idx} of {}", self.len())));
+            return Err(self
+                .segment
+                .damaged(format!("text {idx} of {}", self.len())));
         }
         let start = if idx == 0 { 0 } else { end(idx - 1)? };
         let end = end(idx)?;
         if start > end {
             return Err(self.segment.damaged("a text ends before it begins"));
         }
-        self.segment.blocks.bytes(self.text.start + start..self.text.start + end)
+        self.segment
+            .blocks
+            .bytes(self.text.start + start..self.text.start + end)
     }
 
     fn get_str(&self, idx: usize) -> Result<&'a str> {
@@ -463,7 +471,9 @@ impl Segment {
         let is_good = starts.len() > 1
             && starts.first() == Some(&0)
             && starts.is_sorted()
-            && starts.last().is_some_and(|&end| end as usize == self.n_rows);
+            && starts
+                .last()
+                .is_some_and(|&end| end as usize == self.n_rows);
         if !is_good {
             return Err(self.damaged("lists that do not cover the rows"));
         }

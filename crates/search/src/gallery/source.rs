@@ -21,7 +21,10 @@ impl Batch<'_> {
     pub(crate) fn check(&self, width: usize) -> Result<usize> {
         let n_rows = self.ids.len();
         let lengths = [("vectors", self.vectors.len() / width.max(1))].into_iter();
-        let columns = self.columns.iter().map(|(name, values)| (&name[..], values.len()));
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, values)| (&name[..], values.len()));
         let attached = self.attachments.iter();
         let attached = attached.map(|(name, values)| (&name[..], values.len()));
         for (what, got) in lengths.chain(columns).chain(attached) {
@@ -71,7 +74,11 @@ impl<'a> NewRows<'a> {
             batch,
             width,
             columns: batch.columns.iter().map(|(name, _)| name.clone()).collect(),
-            attachments: batch.attachments.iter().map(|(name, _)| name.clone()).collect(),
+            attachments: batch
+                .attachments
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect(),
         }
     }
 }

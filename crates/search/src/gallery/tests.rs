@@ -39,8 +39,15 @@ fn expected(rows: &TestRows) -> Contents {
     let vectors = rows.vectors.chunks(WIDTH);
     let all = rows.ids.iter().zip(vectors).enumerate();
     all.map(|(idx, (id, vector))| {
-        let cells = rows.columns.iter().map(|(_, cells)| cells[idx].clone()).collect();
-        (id.clone(), (vector.to_vec(), cells, rows.attachments[0].1[idx].clone()))
+        let cells = rows
+            .columns
+            .iter()
+            .map(|(_, cells)| cells[idx].clone())
+            .collect();
+        (
+            id.clone(),
+            (vector.to_vec(), cells, rows.attachments[0].1[idx].clone()),
+        )
     })
     .collect()
 }
@@ -71,10 +78,16 @@ fn what_is_added_is_there_until_it_is_removed() {
     writer.add(again.batch()).unwrap();
     wanted.append(&mut expected(&again));
     writer.compact().unwrap();
-    assert_eq!((writer.gallery().n_segments(), writer.gallery().len()), (1, wanted.len()));
+    assert_eq!(
+        (writer.gallery().n_segments(), writer.gallery().len()),
+        (1, wanted.len())
+    );
     assert_eq!(contents(&Gallery::open(&path).unwrap()).unwrap(), wanted);
     let report = verify(&path).unwrap();
-    assert!(report.is_good() && report.leftovers.is_empty(), "{report:?}");
+    assert!(
+        report.is_good() && report.leftovers.is_empty(),
+        "{report:?}"
+    );
     assert_eq!(report.n_rows, wanted.len());
     assert!(writer.gallery().find("row/3").unwrap().is_none());
 }
@@ -94,12 +107,27 @@ fn rows_that_do_not_fit_are_refused_and_nothing_changes() {
     for (bad, wanted) in [
         (with(|rows| rows.vectors[WIDTH] = f32::NAN), "row 1"),
         (with(|rows| rows.vectors[..WIDTH].fill(0.0)), "zeros"),
-        (with(|rows| rows.vectors.iter_mut().for_each(|x| *x *= 1.1)), "length 1.1"),
-        (with(|rows| rows.vectors.truncate(2 * WIDTH)), "rows of vectors"),
-        (with(|rows| rows.ids[1] = "row/2".to_owned()), "in the gallery already"),
-        (with(|rows| rows.ids[1] = "row/10".to_owned()), "came before"),
+        (
+            with(|rows| rows.vectors.iter_mut().for_each(|x| *x *= 1.1)),
+            "length 1.1",
+        ),
+        (
+            with(|rows| rows.vectors.truncate(2 * WIDTH)),
+            "rows of vectors",
+        ),
+        (
+            with(|rows| rows.ids[1] = "row/2".to_owned()),
+            "in the gallery already",
+        ),
+        (
+            with(|rows| rows.ids[1] = "row/10".to_owned()),
+            "came before",
+        ),
         (with(|rows| rows.ids[1] = String::new()), "empty"),
-        (with(|rows| rows.columns[0].1.truncate(1)), "rows of modality"),
+        (
+            with(|rows| rows.columns[0].1.truncate(1)),
+            "rows of modality",
+        ),
     ] {
         let error = writer.add(bad.batch()).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
@@ -172,7 +200,10 @@ fn another_encoder_and_a_folder_of_something_else_are_refused() {
         ..maker()
     };
     assert!(writer.gallery().check_maker(&other).is_ok());
-    assert!(matches!(Gallery::open(folder.path()), Err(Error::Unsupported { .. })));
+    assert!(matches!(
+        Gallery::open(folder.path()),
+        Err(Error::Unsupported { .. })
+    ));
     assert!(Gallery::open(&folder.path().join("nothing")).is_err());
     let setup = Setup {
         maker: maker(),
@@ -207,7 +238,9 @@ fn damaged_later(path: &Path) -> Contents {
 
 fn files(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).unwrap().flatten();
-    let files = entries.map(|entry| entry.path()).filter(|path| path.is_file());
+    let files = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file());
     let mut files: Vec<_> = files.filter(|path| !path.ends_with(LOCK)).collect();
     files.sort();
     files
@@ -241,7 +274,10 @@ fn no_flipped_bit_changes_an_answer_and_verify_finds_every_one() {
         let bytes = std::fs::read(&file).unwrap();
         // Every byte of small files, and 400 places of each segment.
         let step = (bytes.len() / 400).max(1);
-        for at in (0..bytes.len()).step_by(step).chain(bytes.len().saturating_sub(130)..bytes.len()) {
+        for at in (0..bytes.len())
+            .step_by(step)
+            .chain(bytes.len().saturating_sub(130)..bytes.len())
+        {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
             std::fs::write(&file, &flipped).unwrap();
@@ -252,11 +288,18 @@ fn no_flipped_bit_changes_an_answer_and_verify_finds_every_one() {
                 Err(error) => panic!("{} at {at}: {error}", file.display()),
             }
             let report = verify(&path).unwrap();
-            assert!(!report.is_good(), "{} at {at} was not found", file.display());
+            assert!(
+                !report.is_good(),
+                "{} at {at} was not found",
+                file.display()
+            );
         }
         std::fs::write(&file, &bytes).unwrap();
     }
-    assert!(n_refused > n_flips / 10 && n_flips > 2000, "{n_refused} of {n_flips}");
+    assert!(
+        n_refused > n_flips / 10 && n_flips > 2000,
+        "{n_refused} of {n_flips}"
+    );
     assert!(read_all(&path).unwrap() == whole);
 }
 
@@ -303,16 +346,28 @@ fn repair_keeps_every_row_that_can_be_proved() {
             std::fs::write(path.join(file.file_name().unwrap()), flipped).unwrap();
             let repair = repair(&path).unwrap();
             assert!(!repair.report.is_good());
-            assert!(verify(&path).unwrap().is_good(), "{} {share}", file.display());
+            assert!(
+                verify(&path).unwrap().is_good(),
+                "{} {share}",
+                file.display()
+            );
             let (left, ..) = read_all(&path).unwrap();
             // Thumbnails that cannot be proved are left out; rows never change.
             for (id, (vector, cells, _)) in &left {
                 assert_eq!((vector, cells), (&whole[id].0, &whole[id].1));
             }
-            assert_eq!(left.len() + repair.n_lost, whole.len(), "{} {share}", file.display());
+            assert_eq!(
+                left.len() + repair.n_lost,
+                whole.len(),
+                "{} {share}",
+                file.display()
+            );
             n_lost += repair.n_lost;
             // What was repaired can be written to again.
-            Writer::open(&path).unwrap().add(rows(500, 3).batch()).unwrap();
+            Writer::open(&path)
+                .unwrap()
+                .add(rows(500, 3).batch())
+                .unwrap();
         }
     }
     // A flip in a vector loses the rows of its block: here all rows of the segment.
@@ -324,7 +379,9 @@ fn a_lost_catalog_is_made_anew_of_the_segments() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("g.m3i");
     let whole = damaged_later(&path);
-    let catalog = files(&path).into_iter().find(|file| file.to_string_lossy().contains("catalog-"));
+    let catalog = files(&path)
+        .into_iter()
+        .find(|file| file.to_string_lossy().contains("catalog-"));
     std::fs::write(catalog.unwrap(), "nothing").unwrap();
     assert!(matches!(Gallery::open(&path), Err(Error::Damaged { .. })));
     let repair = repair(&path).unwrap();
@@ -358,8 +415,19 @@ impl Change {
 fn every_failure_of_the_disk_leaves_the_old_state_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let (mut n_cases, mut n_failed) = (0, 0);
-    for fault in [Fault::ShortWrite, Fault::NoSpace, Fault::Io, Fault::TornRename, Fault::PowerCut] {
-        for change in [Change::Add, Change::Remove, Change::Replace, Change::Compact] {
+    for fault in [
+        Fault::ShortWrite,
+        Fault::NoSpace,
+        Fault::Io,
+        Fault::TornRename,
+        Fault::PowerCut,
+    ] {
+        for change in [
+            Change::Add,
+            Change::Remove,
+            Change::Replace,
+            Change::Compact,
+        ] {
             for at in 0.. {
                 let path = folder.path().join("g.m3i");
                 let parts = [70, 30].map(|n| vectors(n as u64, n, WIDTH, 0));
@@ -384,12 +452,18 @@ fn every_failure_of_the_disk_leaves_the_old_state_or_the_new_one() {
                 }
                 let new = contents(again.gallery()).unwrap();
                 assert!(after == old || after == new, "{fault:?} {change:?} {at}");
-                assert!(outcome.is_err() || after == new, "{fault:?} {change:?} {at}: lost");
+                assert!(
+                    outcome.is_err() || after == new,
+                    "{fault:?} {change:?} {at}: lost"
+                );
                 n_failed += usize::from(outcome.is_err());
                 n_cases += 1;
                 drop(again);
                 let leftovers = verify(&path).unwrap().leftovers;
-                assert!(leftovers.is_empty(), "{fault:?} {change:?} {at}: {leftovers:?}");
+                assert!(
+                    leftovers.is_empty(),
+                    "{fault:?} {change:?} {at}: {leftovers:?}"
+                );
                 std::fs::remove_dir_all(&path).unwrap();
                 if !disk.has_failed() {
                     break;
@@ -409,7 +483,12 @@ fn a_disk_that_fails_while_a_gallery_is_made_leaves_none_or_a_good_one() {
         width: WIDTH,
         numbers: Numbers::F32,
     };
-    for fault in [Fault::NoSpace, Fault::Io, Fault::TornRename, Fault::PowerCut] {
+    for fault in [
+        Fault::NoSpace,
+        Fault::Io,
+        Fault::TornRename,
+        Fault::PowerCut,
+    ] {
         for at in 0.. {
             let disk = FaultyDisk::new(fault, at);
             let outcome = Writer::create_on(disk.clone(), &path, setup()).map(drop);

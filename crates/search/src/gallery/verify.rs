@@ -74,7 +74,11 @@ impl Report {
     fn find_error(&mut self, path: &Path, error: &Error) {
         let (path, what) = match error {
             Error::Damaged { path, found } => (path.as_path(), found.clone()),
-            Error::Io { path, source, action } => (path.as_path(), format!("{action}: {source}")),
+            Error::Io {
+                path,
+                source,
+                action,
+            } => (path.as_path(), format!("{action}: {source}")),
             other => (path, other.to_string()),
         };
         self.find(path, what, false);
@@ -82,7 +86,10 @@ impl Report {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Reads every byte of a gallery and checks that checksums, vectors, codes, ids, cells and lists
@@ -120,7 +127,11 @@ pub fn verify(folder: &Path) -> Result<Report> {
         verify_entry(folder, &catalog, entry, &mut report, &mut ids);
     }
     if let Some(reference) = &catalog.statistics {
-        verify_statistics(&folder.join(&reference.file), &reference.digest, &mut report);
+        verify_statistics(
+            &folder.join(&reference.file),
+            &reference.digest,
+            &mut report,
+        );
     }
     let needed = needed_files(&catalog);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -188,7 +199,9 @@ fn verify_entry(
     report.n_rows += segment.n_live();
     report.n_bytes += std::fs::metadata(&path).map_or(0, |status| status.len());
     let blocks = segment.blocks();
-    let blocks = (0..blocks.n_blocks()).into_par_iter().filter_map(|block| blocks.check(block).err());
+    let blocks = (0..blocks.n_blocks())
+        .into_par_iter()
+        .filter_map(|block| blocks.check(block).err());
     let mut faults: Vec<Error> = blocks.collect();
     if faults.is_empty() {
         faults.extend(check_contents(&segment, ids).err());
@@ -215,7 +228,9 @@ fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
     let mut before: Option<&str> = None;
     for (rank, &row) in order.iter().enumerate() {
         let id = segment.id(row)?;
-        if before.is_some_and(|before| before >= id) || ranks.get(row as usize).copied() != u32::try_from(rank).ok() {
+        if before.is_some_and(|before| before >= id)
+            || ranks.get(row as usize).copied() != u32::try_from(rank).ok()
+        {
             return wrong(format!("the order of ids at {rank}"));
         }
         if segment.is_live(row) && !ids.insert(id.to_owned()) {
@@ -225,7 +240,11 @@ fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
     }
     for column in 0..segment.columns().len() {
         let n_values = segment.dictionary(column)?.len();
-        if segment.cells(column)?.iter().any(|&code| code as usize >= n_values) {
+        if segment
+            .cells(column)?
+            .iter()
+            .any(|&code| code as usize >= n_values)
+        {
             return wrong(format!("a cell of column {column} without a value"));
         }
         // Reads every value, and with it checks that it is text.
@@ -247,16 +266,24 @@ fn check_codes(segment: &Segment) -> Result<()> {
     let encoder = Encoder::new(width, segment.centroids()?);
     for first in (0..segment.n_rows()).step_by(CHUNK_ROWS) {
         let rows = first..segment.n_rows().min(first + CHUNK_ROWS);
-        let numbers: Vec<u32> = rows.clone().map(|row| u32::try_from(row).unwrap_or(0)).collect();
+        let numbers: Vec<u32> = rows
+            .clone()
+            .map(|row| u32::try_from(row).unwrap_or(0))
+            .collect();
         let mut vectors = Vec::new();
         segment.read(&numbers, &mut vectors)?;
         for (row, vector) in rows.clone().zip(vectors.chunks_exact(width)) {
             if let Some(found) = fault(vector) {
-                return Err(Error::damaged(segment.path(), format!("vector {row}: {found}")));
+                return Err(Error::damaged(
+                    segment.path(),
+                    format!("vector {row}: {found}"),
+                ));
             }
         }
         let list = |&row: &u32| starts.partition_point(|&start| start <= row) - 1;
-        let lists = numbers.iter().map(|row| u32::try_from(list(row)).unwrap_or(0));
+        let lists = numbers
+            .iter()
+            .map(|row| u32::try_from(list(row)).unwrap_or(0));
         let encoded = encoder.encode(&vectors, &lists.collect::<Vec<u32>>());
         let agree = encoded.codes == segment.codes(rows.clone())?
             && encoded.bits == segment.bits(rows.clone())?
@@ -264,7 +291,10 @@ fn check_codes(segment: &Segment) -> Result<()> {
         if !agree {
             return Err(Error::damaged(
                 segment.path(),
-                format!("codes of rows {} to {} are not those of their vectors", rows.start, rows.end),
+                format!(
+                    "codes of rows {} to {} are not those of their vectors",
+                    rows.start, rows.end
+                ),
             ));
         }
     }
@@ -304,7 +334,13 @@ pub fn repair(folder: &Path) -> Result<Repair> {
     let mut ids = HashSet::new();
     let mut kept = Vec::new();
     for entry in std::mem::take(&mut catalog.segments) {
-        kept.extend(repair_segment(folder, &mut catalog, entry, &mut repair, &mut ids)?);
+        kept.extend(repair_segment(
+            folder,
+            &mut catalog,
+            entry,
+            &mut repair,
+            &mut ids,
+        )?);
     }
     catalog.segments = kept;
     if let Some(reference) = catalog.statistics.take() {
@@ -319,7 +355,9 @@ pub fn repair(folder: &Path) -> Result<Repair> {
             catalog.calibration = None;
         }
     }
-    RealDisk.sync_folder(folder).map_err(Error::io("syncing", folder))?;
+    RealDisk
+        .sync_folder(folder)
+        .map_err(Error::io("syncing", folder))?;
     catalog.generation += 1;
     put_catalog(&RealDisk, folder, &catalog)?;
     Ok(repair)
@@ -356,12 +394,20 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         Err(_) => quarantine(folder, &catalog::path_of(folder, newest), repair)?,
     }
     let segments = segments_there(folder)?;
-    let replaced: HashSet<u64> = segments.iter().flat_map(|s| s.footer().replaces.clone()).collect();
-    let counted = segments.iter().filter(|segment| !replaced.contains(&segment.footer().id));
+    let replaced: HashSet<u64> = segments
+        .iter()
+        .flat_map(|s| s.footer().replaces.clone())
+        .collect();
+    let counted = segments
+        .iter()
+        .filter(|segment| !replaced.contains(&segment.footer().id));
     let counted: Vec<&Segment> = counted.collect();
     let Some(first) = counted.first() else {
         let path = catalog::path_of(folder, newest);
-        return Err(Error::damaged(&path, "and there is no whole segment to make another of"));
+        return Err(Error::damaged(
+            &path,
+            "and there is no whole segment to make another of",
+        ));
     };
     repair.notes.push(
         "the catalog was lost and made anew of the segments: rows that were being added, or were \
@@ -380,7 +426,9 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         maker: first.footer().maker.clone(),
         width: first.width(),
         numbers: first.footer().numbers,
-        key_check: Key::of_file(folder).map(|key| key.check()).unwrap_or_default(),
+        key_check: Key::of_file(folder)
+            .map(|key| key.check())
+            .unwrap_or_default(),
         next_segment: segments.iter().map(|s| s.footer().id).max().unwrap_or(0) + 1,
         segments: entries.collect(),
         calibration: None,
@@ -392,10 +440,14 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
 fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("listing", folder))?;
     let paths = entries.flatten().map(|entry| entry.path());
-    let mut paths: Vec<PathBuf> =
-        paths.filter(|path| path.extension().is_some_and(|end| end == "m3s")).collect();
+    let mut paths: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "m3s"))
+        .collect();
     paths.sort();
-    Ok(paths.iter().filter_map(|path| Segment::open(path).ok()).collect())
+    Ok(paths
+        .iter()
+        .filter_map(|path| Segment::open(path).ok())
+        .collect())
 }
 
 /// Finds the newest good list of a segment's removed rows.
@@ -499,9 +551,13 @@ fn rebuild(
         maker: catalog.maker.clone(),
     };
     let source = Chosen::lenient(segment, rows);
-    let file = RealDisk.create(&temporary).map_err(Error::io("making", &temporary))?;
+    let file = RealDisk
+        .create(&temporary)
+        .map_err(Error::io("making", &temporary))?;
     let (digest, _) = write(file, &temporary, &source, &heading)?;
-    RealDisk.rename(&temporary, &path).map_err(Error::io("renaming", &temporary))?;
+    RealDisk
+        .rename(&temporary, &path)
+        .map_err(Error::io("renaming", &temporary))?;
     catalog.next_segment += 1;
     Ok(Entry {
         id,

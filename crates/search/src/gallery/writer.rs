@@ -72,11 +72,13 @@ impl<D: Disk> Writer<D> {
         }
         let made = std::fs::create_dir(folder);
         if made.is_err() && !is_unfinished(folder) {
-            return made.map_err(Error::io("making", folder)).and(Err(Error::mismatch(
-                folder.display().to_string(),
-                "no file or folder of that name",
-                "one that holds something",
-            )));
+            return made
+                .map_err(Error::io("making", folder))
+                .and(Err(Error::mismatch(
+                    folder.display().to_string(),
+                    "no file or folder of that name",
+                    "one that holds something",
+                )));
         }
         let lock = lock(folder)?;
         let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
@@ -95,7 +97,8 @@ impl<D: Disk> Writer<D> {
         };
         put_catalog(&disk, folder, &catalog)?;
         if let Some(parent) = folder.parent().filter(|parent| *parent != Path::new("")) {
-            disk.sync_folder(parent).map_err(Error::io("syncing", parent))?;
+            disk.sync_folder(parent)
+                .map_err(Error::io("syncing", parent))?;
         }
         let gallery = Gallery::open(folder)?;
         Ok(Self {
@@ -243,7 +246,11 @@ impl<D: Disk> Writer<D> {
             } else {
                 continue;
             };
-            return Err(Error::mismatch(format!("id of row {row} (from 0)"), "a new one", fault));
+            return Err(Error::mismatch(
+                format!("id of row {row} (from 0)"),
+                "a new one",
+                fault,
+            ));
         }
         Ok(())
     }
@@ -251,7 +258,13 @@ impl<D: Disk> Writer<D> {
     /// Returns the removed rows of each segment as they will be.
     fn dead_after(&self, removed: &[String]) -> Result<BTreeMap<u64, Vec<u64>>> {
         let mut dead = BTreeMap::new();
-        for (entry, segment) in self.gallery.catalog.segments.iter().zip(&self.gallery.segments) {
+        for (entry, segment) in self
+            .gallery
+            .catalog
+            .segments
+            .iter()
+            .zip(&self.gallery.segments)
+        {
             if let Some(words) = segment.dead_rows() {
                 dead.insert(entry.id, words.clone());
             }
@@ -265,7 +278,9 @@ impl<D: Disk> Writer<D> {
                 ));
             };
             let entry = &self.gallery.catalog.segments[place.segment as usize];
-            let n_words = usize::try_from(entry.n_rows).unwrap_or(usize::MAX).div_ceil(64);
+            let n_words = usize::try_from(entry.n_rows)
+                .unwrap_or(usize::MAX)
+                .div_ceil(64);
             let words = dead.entry(entry.id).or_insert_with(|| vec![0; n_words]);
             words[place.row as usize / 64] |= 1 << (place.row % 64);
         }
@@ -298,7 +313,10 @@ impl<D: Disk> Writer<D> {
                 let word = words.get(row as usize / 64).copied().unwrap_or(0);
                 word >> (row % 64) & 1 == 1
             };
-            Chosen::new(segment, segment.live().filter(|&row| !is_dead(row)).collect())
+            Chosen::new(
+                segment,
+                segment.live().filter(|&row| !is_dead(row)).collect(),
+            )
         });
         let live: Vec<Chosen<'_>> = live.collect();
         let mut parts: Vec<&dyn Source> = live.iter().map(|part| part as &dyn Source).collect();
@@ -325,11 +343,16 @@ impl<D: Disk> Writer<D> {
             replaces,
             maker: catalog.maker.clone(),
         };
-        let file = self.disk.create(&temporary).map_err(Error::io("making", &temporary))?;
+        let file = self
+            .disk
+            .create(&temporary)
+            .map_err(Error::io("making", &temporary))?;
         let written = write(file, &temporary, source, &heading);
         let renamed = written.and_then(|digest| {
             let renamed = self.disk.rename(&temporary, &path);
-            renamed.map(|()| digest).map_err(Error::io("renaming", &temporary))
+            renamed
+                .map(|()| digest)
+                .map_err(Error::io("renaming", &temporary))
         });
         let (digest, _) = renamed.inspect_err(|_| {
             // What cannot be removed now is removed by the next writer.
@@ -351,7 +374,12 @@ impl<D: Disk> Writer<D> {
             let Some(words) = dead.get(&entry.id) else {
                 continue;
             };
-            let now = self.gallery.catalog.segments.iter().zip(&self.gallery.segments);
+            let now = self
+                .gallery
+                .catalog
+                .segments
+                .iter()
+                .zip(&self.gallery.segments);
             let mut now = now.filter(|(old, _)| old.id == entry.id);
             if now.any(|(_, segment)| segment.dead_rows() == Some(words)) {
                 continue;
@@ -368,7 +396,9 @@ impl<D: Disk> Writer<D> {
     fn commit(&mut self, catalog: Catalog) -> Result<()> {
         let folder = &self.gallery.folder;
         // Names of segments must be on disk before a catalog mentions them.
-        self.disk.sync_folder(folder).map_err(Error::io("syncing", folder))?;
+        self.disk
+            .sync_folder(folder)
+            .map_err(Error::io("syncing", folder))?;
         let catalog = Catalog {
             generation: self.gallery.catalog.generation + 1,
             ..catalog
@@ -384,7 +414,9 @@ impl<D: Disk> Writer<D> {
     fn remove_leftovers(&mut self) {
         let catalog = &self.gallery.catalog;
         let needed = needed_files(catalog);
-        let entries = std::fs::read_dir(&self.gallery.folder).into_iter().flatten();
+        let entries = std::fs::read_dir(&self.gallery.folder)
+            .into_iter()
+            .flatten();
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
@@ -407,7 +439,12 @@ pub(super) fn needed_files(catalog: &Catalog) -> HashSet<String> {
         .map(|entry| name(segment::path_of(Path::new(""), entry.id)))
         .collect();
     needed.extend(segments.filter_map(|entry| Some(entry.dead.as_ref()?.file.clone())));
-    needed.extend(catalog.statistics.iter().map(|reference| reference.file.clone()));
+    needed.extend(
+        catalog
+            .statistics
+            .iter()
+            .map(|reference| reference.file.clone()),
+    );
     needed.insert(name(catalog::path_of(Path::new(""), catalog.generation)));
     needed
 }

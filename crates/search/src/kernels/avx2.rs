@@ -4,6 +4,10 @@
     unsafe_code,
     reason = "vector loads and stores, calls of detected features"
 )]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers run over several arrays"
+)]
 
 use std::arch::x86_64::{
     __m256, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32,
@@ -114,7 +118,10 @@ fn tile_f32<const M: usize, const R: usize>(
 #[inline]
 fn total([low, high]: [__m256; 2]) -> f32 {
     let eights = _mm256_add_ps(low, high);
-    let (a, b) = (_mm256_castps256_ps128(eights), _mm256_extractf128_ps::<1>(eights));
+    let (a, b) = (
+        _mm256_castps256_ps128(eights),
+        _mm256_extractf128_ps::<1>(eights),
+    );
     let fours = _mm_add_ps(a, b);
     let pairs = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
     let one = _mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs));
@@ -160,7 +167,10 @@ fn tile_i8<const M: usize>(queries: &[u8], row: &[i8], out: &mut [i32], n_rows: 
     }
     for (i, [low, high]) in sums.into_iter().enumerate() {
         let sum = _mm256_add_epi32(low, high);
-        let (a, b) = (_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let (a, b) = (
+            _mm256_castsi256_si128(sum),
+            _mm256_extracti128_si256::<1>(sum),
+        );
         let fours = _mm_add_epi32(a, b);
         let pairs = _mm_add_epi32(fours, _mm_shuffle_epi32::<0b01_00_11_10>(fours));
         let one = _mm_add_epi32(pairs, _mm_shuffle_epi32::<0b10_11_00_01>(pairs));

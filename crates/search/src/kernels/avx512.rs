@@ -4,6 +4,10 @@
     unsafe_code,
     reason = "vector loads and stores, calls of detected features"
 )]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers run over several arrays"
+)]
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_storeu_si256, _mm512_add_epi64,

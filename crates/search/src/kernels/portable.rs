@@ -30,7 +30,10 @@ pub(super) fn total(sums: [f32; LANES]) -> f32 {
 pub(super) fn dots_f32(queries: &[f32], rows: &[f32], width: usize, out: &mut [f32]) {
     let n_rows = rows.len() / width;
     let stride = width.next_multiple_of(LANES);
-    for (query, out) in queries.chunks_exact(stride).zip(out.chunks_exact_mut(n_rows.max(1))) {
+    for (query, out) in queries
+        .chunks_exact(stride)
+        .zip(out.chunks_exact_mut(n_rows.max(1)))
+    {
         for (row, out) in rows.chunks_exact(width).zip(out) {
             let mut sums = [0.0; LANES];
             add_products(&mut sums, query, row);
@@ -41,9 +44,15 @@ pub(super) fn dots_f32(queries: &[f32], rows: &[f32], width: usize, out: &mut [f
 
 pub(super) fn dots_i8(queries: &[u8], rows: &[i8], stride: usize, out: &mut [i32]) {
     let n_rows = rows.len() / stride;
-    for (query, out) in queries.chunks_exact(stride).zip(out.chunks_exact_mut(n_rows.max(1))) {
+    for (query, out) in queries
+        .chunks_exact(stride)
+        .zip(out.chunks_exact_mut(n_rows.max(1)))
+    {
         for (row, out) in rows.chunks_exact(stride).zip(out) {
-            let products = query.iter().zip(row).map(|(&x, &y)| i32::from(x) * i32::from(y));
+            let products = query
+                .iter()
+                .zip(row)
+                .map(|(&x, &y)| i32::from(x) * i32::from(y));
             *out = products.sum();
         }
     }

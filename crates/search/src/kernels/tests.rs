@@ -30,12 +30,17 @@ fn check_f32(n_queries: usize, n_rows: usize, width: usize, seed: u64) {
     portable::dots_f32(&queries, &rows, width, &mut expected);
     for (at, &got) in expected.iter().enumerate() {
         let (i, j) = (at / n_rows, at % n_rows);
-        let pairs = queries[i * stride..].iter().zip(&rows[j * width..][..width]);
+        let pairs = queries[i * stride..]
+            .iter()
+            .zip(&rows[j * width..][..width]);
         let exact: f64 = pairs.map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
         // 16 chains of width / 16 roundings each.
         let bound = 1e-6 * (1.0 + width as f64).sqrt() + 1e-7 * width as f64 / 16.0;
         assert!((f64::from(got) - exact).abs() <= bound, "{got} {exact}");
-        assert_eq!(got, dot(&queries[i * stride..][..width], &rows[j * width..][..width]));
+        assert_eq!(
+            got,
+            dot(&queries[i * stride..][..width], &rows[j * width..][..width])
+        );
     }
     for kernels in Kernels::available() {
         let mut out = vec![f32::NAN; n_queries * n_rows];
@@ -66,7 +71,10 @@ fn check_common(n_rows: usize, stride: usize, seed: u64) {
             .map(|pair| u64::from(pair[0].to_bits()) << 32 | u64::from(pair[1].to_bits()))
             .collect()
     };
-    let (planes, bits) = (words(seed, PLANES * stride), words(seed + 1, n_rows * stride));
+    let (planes, bits) = (
+        words(seed, PLANES * stride),
+        words(seed + 1, n_rows * stride),
+    );
     let rows: Vec<u32> = (0..n_rows as u32).rev().step_by(2).collect();
     let mut expected = vec![0; rows.len()];
     portable::common(&planes, &bits, &rows, &mut expected);
@@ -117,7 +125,10 @@ fn a_rotation_keeps_lengths_and_angles_on_every_cpu() {
             .collect();
         let (x, y) = (numbers(1, width), numbers(2, width));
         let exact = |x: &[f32], y: &[f32]| -> f64 {
-            x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+            x.iter()
+                .zip(y)
+                .map(|(&x, &y)| f64::from(x) * f64::from(y))
+                .sum()
         };
         let mut first: Option<Vec<f32>> = None;
         for kernels in Kernels::available() {
@@ -125,8 +136,14 @@ fn a_rotation_keeps_lengths_and_angles_on_every_cpu() {
             (kernels.rotate)(&mut turned, &signs);
             (kernels.rotate)(&mut other, &signs);
             let bound = 1e-5 * width as f64;
-            assert!((exact(&turned, &other) - exact(&x, &y)).abs() < bound, "{width}");
-            assert!((exact(&turned, &turned) - exact(&x, &x)).abs() < bound, "{width}");
+            assert!(
+                (exact(&turned, &other) - exact(&x, &y)).abs() < bound,
+                "{width}"
+            );
+            assert!(
+                (exact(&turned, &turned) - exact(&x, &x)).abs() < bound,
+                "{width}"
+            );
             assert_eq!(*first.get_or_insert_with(|| turned.clone()), turned);
         }
     }

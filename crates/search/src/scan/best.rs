@@ -14,7 +14,10 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// Orders the better candidate first.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.rank.cmp(&other.rank))
+        other
+            .score
+            .total_cmp(&self.score)
+            .then(self.rank.cmp(&other.rank))
     }
 }
 
@@ -49,7 +52,8 @@ impl Best {
     fn shrink(&mut self) {
         if self.candidates.len() > self.n_kept && self.n_kept > 0 {
             let last = self.n_kept - 1;
-            self.candidates.select_nth_unstable_by(last, Candidate::order);
+            self.candidates
+                .select_nth_unstable_by(last, Candidate::order);
             self.candidates.truncate(self.n_kept);
             self.threshold = self.candidates[last].score;
         }

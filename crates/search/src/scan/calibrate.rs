@@ -144,7 +144,11 @@ pub(crate) fn recall(exact: &[Vec<Hit>], found: &[Vec<Hit>], k: usize) -> f64 {
         n_found += good.count().min(exact.len());
         n_all += exact.len();
     }
-    if n_all == 0 { 1.0 } else { n_found as f64 / n_all as f64 }
+    if n_all == 0 {
+        1.0
+    } else {
+        n_found as f64 / n_all as f64
+    }
 }
 
 /// Measures which plans reach the target, from the cheapest on.
@@ -163,8 +167,11 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     }
     let sample = Sample::take(gallery, KS[KS.len() - 1])?;
     calibration.n_queries = sample.own.len();
+    let mut depth_bits = 0;
     for k in KS {
-        let (plan, recall, filtered) = plan_for(gallery, &sample, k)?;
+        // More hits never need fewer candidates.
+        let (plan, recall, filtered) = plan_for(gallery, &sample, (k, depth_bits))?;
+        depth_bits = plan.depth_bits;
         if k == 10 {
             calibration.recall_at_10 = recall;
             calibration.recall_at_10_filtered = filtered;
@@ -175,12 +182,16 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
 }
 
 /// Finds the cheapest plan for `k` hits; returns its recall, and that over 1-bit codes.
-fn plan_for(gallery: &Gallery, sample: &Sample, k: usize) -> Result<(Plan, f64, f64)> {
+fn plan_for(
+    gallery: &Gallery,
+    sample: &Sample,
+    (k, depth_bits): (usize, usize),
+) -> Result<(Plan, f64, f64)> {
     let n_rows = gallery.len();
     let mut flat = Plan {
         k,
         n_probe: None,
-        depth_bits: 8 * k,
+        depth_bits: depth_bits.max(8 * k),
         depth_codes: 4 * k,
     };
     let mut recall_flat = sample.recall(gallery, flat)?;
@@ -228,13 +239,18 @@ impl Gallery {
     /// # Errors
     /// `Damaged`.
     pub fn measure_recall(&self) -> Result<Option<[f64; 2]>> {
-        let plan = self.calibration().and_then(|calibration| calibration.plan(10));
+        let plan = self
+            .calibration()
+            .and_then(|calibration| calibration.plan(10));
         let Some(plan) = plan else { return Ok(None) };
         let sample = Sample::take(self, 10)?;
         let flat = Plan {
             n_probe: None,
             ..plan
         };
-        Ok(Some([sample.recall(self, plan)?, sample.recall(self, flat)?]))
+        Ok(Some([
+            sample.recall(self, plan)?,
+            sample.recall(self, flat)?,
+        ]))
     }
 }

@@ -13,9 +13,7 @@ use crate::error::Result;
 use crate::gallery::segment::{Segment, Vectors};
 use crate::gallery::source::Source as _;
 use crate::kernels::{Kernels, LANES, dot};
-use crate::quantise::{
-    QueryBits, QueryCodes, Rotation, Terms, code_stride, score_of_codes,
-};
+use crate::quantise::{QueryBits, QueryCodes, Rotation, Terms, code_stride, score_of_codes};
 
 /// Rows that are looked at together: their codes stay in cache while queries pass by.
 const PIECE_ROWS: usize = 256;
@@ -72,14 +70,17 @@ impl<'a> Chunk<'a> {
     }
 
     fn codes(&self) -> &QueryCodes {
-        self.codes.get_or_init(|| QueryCodes::new(self.vectors, self.width))
+        self.codes
+            .get_or_init(|| QueryCodes::new(self.vectors, self.width))
     }
 
     fn bits(&self) -> &[QueryBits] {
         self.bits.get_or_init(|| {
             let rotation = Rotation::new(self.width);
             let queries = self.vectors.par_chunks_exact(self.width).with_min_len(16);
-            queries.map(|query| QueryBits::new(query, &rotation)).collect()
+            queries
+                .map(|query| QueryBits::new(query, &rotation))
+                .collect()
         })
     }
 }
@@ -166,7 +167,9 @@ impl First {
             centres: nearness,
         };
         let new = || vec![Best::new(self.depth(k)); chunk.len()];
-        let products = pieces.iter().map(|piece| piece.rows.len() * piece.queries.len());
+        let products = pieces
+            .iter()
+            .map(|piece| piece.rows.len() * piece.queries.len());
         let products = products.sum::<usize>().saturating_mul(chunk.width);
         let run = |pieces: &[Piece<'_>]| {
             let (mut best, mut scratch) = (new(), Scratch::default());
@@ -180,7 +183,9 @@ impl First {
             return run(&pieces);
         }
         let parts = pieces.par_chunks(pieces.len().div_ceil(4 * n_threads).max(1));
-        parts.map(run).try_reduce(new, |all, more| Ok(merge(all, more)))
+        parts
+            .map(run)
+            .try_reduce(new, |all, more| Ok(merge(all, more)))
     }
 
     /// Divides all rows, for all queries.
@@ -213,7 +218,11 @@ impl First {
         }
         let directions = segment.directions()?;
         let (mut nearness, mut scores) = (Vec::new(), Vec::new());
-        for queries in chunk.codes().codes.chunks(GROUP_QUERIES * code_stride(chunk.width)) {
+        for queries in chunk
+            .codes()
+            .codes
+            .chunks(GROUP_QUERIES * code_stride(chunk.width))
+        {
             directions.scores(queries, &mut scores);
             nearness.extend_from_slice(&scores);
         }
@@ -326,7 +335,10 @@ impl Work<'_> {
         for (group_idx, group) in scores.chunks(16).enumerate() {
             // Most rows are far below; looking at 16 together is one comparison of vectors.
             let threshold = best.threshold;
-            if !group.iter().fold(false, |any, &score| any | (score >= threshold)) {
+            if !group
+                .iter()
+                .fold(false, |any, &score| any | (score >= threshold))
+            {
                 continue;
             }
             for (idx, &score) in group.iter().enumerate() {
@@ -341,7 +353,10 @@ impl Work<'_> {
     #[inline]
     fn push(&self, query: u32, row: usize, score: f32, best: &mut Best) {
         let row_number = u32::try_from(row).unwrap_or(u32::MAX);
-        if self.rules.allows(self.chunk.start + query as usize, row_number) {
+        if self
+            .rules
+            .allows(self.chunk.start + query as usize, row_number)
+        {
             best.push(Candidate {
                 score,
                 rank: self.ranks[row],
@@ -383,7 +398,9 @@ impl Work<'_> {
             scratch.queries.clear();
             for &query in numbers {
                 let start = query as usize * stride;
-                scratch.queries.extend_from_slice(&all.codes[start..start + stride]);
+                scratch
+                    .queries
+                    .extend_from_slice(&all.codes[start..start + stride]);
             }
             scratch.products.resize(numbers.len() * n_rows, 0);
             (Kernels::get().dots_i8)(&scratch.queries, codes, stride, &mut scratch.products);
@@ -422,9 +439,11 @@ impl Work<'_> {
                 let rows = &scratch.rows[done..until];
                 let common = &scratch.common[done..until];
                 scratch.scores.clear();
-                scratch.scores.extend(rows.iter().zip(common).map(|(&row, &common)| {
-                    form.score(common, &terms[row as usize], centres[list])
-                }));
+                scratch
+                    .scores
+                    .extend(rows.iter().zip(common).map(|(&row, &common)| {
+                        form.score(common, &terms[row as usize], centres[list])
+                    }));
                 for (&row, &score) in rows.iter().zip(&scratch.scores) {
                     if score >= best.threshold {
                         self.push(query, piece.rows.start + row as usize, score, best);
@@ -495,7 +514,8 @@ pub(super) fn finish(
             candidates.sort_unstable_by_key(|candidate| candidate.row);
             let mut vector = Vec::new();
             for candidate in &mut candidates {
-                candidate.score = exact_score(segment, chunk.query(query), candidate.row, &mut vector)?;
+                candidate.score =
+                    exact_score(segment, chunk.query(query), candidate.row, &mut vector)?;
             }
         }
         candidates.sort_unstable_by(Candidate::order);
@@ -505,12 +525,7 @@ pub(super) fn finish(
     finished.collect()
 }
 
-fn exact_score(
-    segment: &Segment,
-    query: &[f32],
-    row: u32,
-    vector: &mut Vec<f32>,
-) -> Result<f32> {
+fn exact_score(segment: &Segment, query: &[f32], row: u32, vector: &mut Vec<f32>) -> Result<f32> {
     let row = row as usize;
     Ok(match segment.vectors(row..row + 1)? {
         Vectors::F32(values) => one_product(query, values),

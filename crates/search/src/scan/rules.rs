@@ -72,7 +72,9 @@ impl<'a> Rules<'a> {
         for segment in gallery.segments() {
             let mut rules = SegmentRules::default();
             for LeftOut { column, values } in queries.left_out {
-                let Some(column) = segment.column(column) else { continue };
+                let Some(column) = segment.column(column) else {
+                    continue;
+                };
                 let codes = codes_of(segment, column, values)?;
                 rules.left_out.push((segment.cells(column)?, codes));
             }
@@ -112,7 +114,11 @@ impl<'a> Rules<'a> {
         Self {
             segments: segments.collect(),
             allowed: Arc::clone(&self.allowed),
-            own: self.own.get(query).map(|&own| vec![own]).unwrap_or_default(),
+            own: self
+                .own
+                .get(query)
+                .map(|&own| vec![own])
+                .unwrap_or_default(),
             has_filters: self.has_filters,
         }
     }
@@ -135,8 +141,9 @@ impl Allowed<'_> {
             passing.extend(0..u32::try_from(rows.len()).unwrap_or(u32::MAX));
             return;
         };
-        for word_idx in rows.start / 64..rows.end.div_ceil(64) {
-            let mut word = words[word_idx];
+        let first = rows.start / 64;
+        for (idx, &word) in words[first..rows.end.div_ceil(64)].iter().enumerate() {
+            let (word_idx, mut word) = (first + idx, word);
             while word != 0 {
                 let row = 64 * word_idx + word.trailing_zeros() as usize;
                 if rows.contains(&row) {
@@ -180,7 +187,9 @@ fn allowed(gallery: &Gallery, filters: &[Filter]) -> Result<AllowedRows> {
             let passing = passing(segment, column, filter)?;
             let cells = segment.cells(column)?;
             keep(&mut allowed, segment.n_rows(), |row| {
-                passing.get(cells[row] as usize).is_some_and(|&passes| passes)
+                passing
+                    .get(cells[row] as usize)
+                    .is_some_and(|&passes| passes)
             });
         }
         Ok(allowed)
@@ -194,7 +203,10 @@ fn passing(segment: &Segment, column: usize, filter: &Filter) -> Result<Vec<bool
     let mut passing = Vec::with_capacity(dictionary.len());
     for code in 0..dictionary.len() {
         let value = dictionary.get(code)?;
-        let is_named = filter.values.iter().any(|wanted| wanted.as_bytes() == value);
+        let is_named = filter
+            .values
+            .iter()
+            .any(|wanted| wanted.as_bytes() == value);
         passing.push(is_named != filter.is_negated);
     }
     Ok(passing)
@@ -241,11 +253,17 @@ fn check_filter(gallery: &Gallery, filter: &Filter) -> Result<()> {
     }
     let mut known = Vec::new();
     for segment in gallery.segments() {
-        let Some(column) = segment.column(&filter.column) else { continue };
+        let Some(column) = segment.column(&filter.column) else {
+            continue;
+        };
         let dictionary = segment.dictionary(column)?;
         for code in 0..dictionary.len() {
             let value = dictionary.get(code)?;
-            if filter.values.iter().any(|wanted| wanted.as_bytes() == value) {
+            if filter
+                .values
+                .iter()
+                .any(|wanted| wanted.as_bytes() == value)
+            {
                 return Ok(());
             }
             if known.len() <= MAX_LISTED {

@@ -30,10 +30,16 @@ fn expected(
     all
 }
 
-fn found(gallery: &Gallery, queries: Queries<'_>, options: &SearchOptions) -> Vec<Vec<(String, f32)>> {
+fn found(
+    gallery: &Gallery,
+    queries: Queries<'_>,
+    options: &SearchOptions,
+) -> Vec<Vec<(String, f32)>> {
     let hits = gallery.search(queries, options).unwrap();
     let named = |hit: &Hit| (gallery.id(hit.row).unwrap().to_owned(), hit.score);
-    hits.iter().map(|hits| hits.iter().map(named).collect()).collect()
+    hits.iter()
+        .map(|hits| hits.iter().map(named).collect())
+        .collect()
 }
 
 fn exact(k: usize) -> SearchOptions {
@@ -98,7 +104,10 @@ fn filters_and_exclusions_are_exact() {
     let writer = mixed(&folder.path().join("g"), Numbers::F32);
     let gallery = writer.gallery();
     let rows: Vec<RowId> = gallery.rows().step_by(31).collect();
-    let queries: Vec<f32> = rows.iter().flat_map(|&row| gallery.vector(row).unwrap()).collect();
+    let queries: Vec<f32> = rows
+        .iter()
+        .flat_map(|&row| gallery.vector(row).unwrap())
+        .collect();
     let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
     let value = |row: RowId, column: &str| gallery.value(row, column).unwrap().to_owned();
     let left_out = [LeftOut {
@@ -113,7 +122,10 @@ fn filters_and_exclusions_are_exact() {
     for filters in [
         vec![],
         vec![filter("modality", &["CT"], false)],
-        vec![filter("modality", &["CT", "MR"], false), filter("rare", &["yes"], true)],
+        vec![
+            filter("modality", &["CT", "MR"], false),
+            filter("rare", &["yes"], true),
+        ],
         vec![filter("rare", &[""], true)],
     ] {
         let passes = |row: RowId| {
@@ -127,10 +139,12 @@ fn filters_and_exclusions_are_exact() {
         };
         for (idx, hits) in found(gallery, queries_with, &options).iter().enumerate() {
             let patient = value(rows[idx], "patient_id");
-            let allows = |row: RowId| {
-                row != rows[idx] && value(row, "patient_id") != patient && passes(row)
-            };
-            assert_eq!(*hits, expected(gallery, &queries[idx * WIDTH..][..WIDTH], 12, allows));
+            let allows =
+                |row: RowId| row != rows[idx] && value(row, "patient_id") != patient && passes(row);
+            assert_eq!(
+                *hits,
+                expected(gallery, &queries[idx * WIDTH..][..WIDTH], 12, allows)
+            );
         }
     }
 }
@@ -142,21 +156,34 @@ fn a_filter_that_no_row_can_pass_is_an_error_that_says_what_there_is() {
     let query = vectors(1, 1, WIDTH, 0);
     for (filter, wanted) in [
         (filter("modality", &["ct"], false), "CT, DX, MR"),
-        (filter("Modality", &["CT"], false), "modality, patient_id, bucket, rare"),
+        (
+            filter("Modality", &["CT"], false),
+            "modality, patient_id, bucket, rare",
+        ),
     ] {
         let options = SearchOptions {
             filters: vec![filter],
             ..exact(3)
         };
-        let error = writer.gallery().search(of(&query), &options).unwrap_err().to_string();
+        let error = writer
+            .gallery()
+            .search(of(&query), &options)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(wanted), "{error}");
     }
     // Values that exist, but not together.
     let options = SearchOptions {
-        filters: vec![filter("bucket", &["3"], false), filter("bucket", &["4"], false)],
+        filters: vec![
+            filter("bucket", &["3"], false),
+            filter("bucket", &["4"], false),
+        ],
         ..exact(3)
     };
-    assert_eq!(writer.gallery().search(of(&query), &options).unwrap(), [vec![]]);
+    assert_eq!(
+        writer.gallery().search(of(&query), &options).unwrap(),
+        [vec![]]
+    );
 }
 
 #[test]
@@ -165,12 +192,20 @@ fn a_group_has_one_hit_the_best() {
     let writer = mixed(&folder.path().join("g"), Numbers::F32);
     let gallery = writer.gallery();
     let queries = vectors(8, 6, WIDTH, 10);
-    for (column, k) in [("patient_id", 10), ("patient_id", 1000), ("modality", 5), ("rare", 500)] {
+    for (column, k) in [
+        ("patient_id", 10),
+        ("patient_id", 1000),
+        ("modality", 5),
+        ("rare", 500),
+    ] {
         let options = SearchOptions {
             group_by: Some(column.to_owned()),
             ..exact(k)
         };
-        for (query, hits) in queries.chunks(WIDTH).zip(found(gallery, of(&queries), &options)) {
+        for (query, hits) in queries
+            .chunks(WIDTH)
+            .zip(found(gallery, of(&queries), &options))
+        {
             let mut seen = HashSet::new();
             let mut wanted = expected(gallery, query, usize::MAX, |_| true);
             wanted.retain(|(id, _)| {
@@ -188,7 +223,10 @@ fn a_group_has_one_hit_the_best() {
 fn large(folder: &std::path::Path, n_clusters: usize) -> Writer {
     let parts = [12_000, 500].map(|n| vectors(n as u64, n, WIDTH, n_clusters));
     let mut writer = gallery(folder, WIDTH, Numbers::F32, &parts);
-    let removed: Vec<String> = (0..12_500).step_by(97).map(|i| format!("row/{i}")).collect();
+    let removed: Vec<String> = (0..12_500)
+        .step_by(97)
+        .map(|i| format!("row/{i}"))
+        .collect();
     writer.remove(&removed).unwrap();
     writer.calibrate().unwrap();
     writer
@@ -202,7 +240,11 @@ fn recall_at_10_of_other_queries_is_at_least_0_995_with_and_without_clusters() {
         let gallery = writer.gallery();
         let calibration = gallery.calibration().unwrap();
         assert!(calibration.recall_at_10 >= 0.998, "{calibration:?}");
-        assert_eq!(calibration.plans[0].n_probe.is_some(), n_clusters > 0, "{calibration:?}");
+        assert_eq!(
+            calibration.plans[0].n_probe.is_some(),
+            n_clusters > 0,
+            "{calibration:?}"
+        );
         let queries = vectors(99, 200, WIDTH, n_clusters);
         for (k, filters) in [
             (10, vec![]),
@@ -211,7 +253,10 @@ fn recall_at_10_of_other_queries_is_at_least_0_995_with_and_without_clusters() {
             (100, vec![]),
             (300, vec![]),
         ] {
-            let exact = SearchOptions { filters, ..exact(k) };
+            let exact = SearchOptions {
+                filters,
+                ..exact(k)
+            };
             let quick = SearchOptions {
                 method: Method::Auto,
                 ..exact.clone()
@@ -232,7 +277,14 @@ fn recall_at_10_of_other_queries_is_at_least_0_995_with_and_without_clusters() {
                 }
             }
         }
-        assert!(gallery.measure_recall().unwrap().unwrap().iter().all(|&recall| recall >= 0.995));
+        assert!(
+            gallery
+                .measure_recall()
+                .unwrap()
+                .unwrap()
+                .iter()
+                .all(|&recall| recall >= 0.995)
+        );
     }
 }
 
@@ -272,14 +324,21 @@ fn queries_that_do_not_fit_are_errors() {
     let options = exact(3);
     assert!(gallery.search(of(&query[..WIDTH - 1]), &options).is_err());
     assert!(gallery.search(of(&vec![0.0; WIDTH]), &options).is_err());
-    assert!(gallery.search(of(&vec![f32::NAN; WIDTH]), &options).is_err());
+    assert!(
+        gallery
+            .search(of(&vec![f32::NAN; WIDTH]), &options)
+            .is_err()
+    );
     let own = [None, None];
     let too_many = Queries {
         own: &own,
         ..of(&query)
     };
     assert!(gallery.search(too_many, &options).is_err());
-    assert_eq!(gallery.search(of(&[]), &options).unwrap(), Vec::<Vec<Hit>>::new());
+    assert_eq!(
+        gallery.search(of(&[]), &options).unwrap(),
+        Vec::<Vec<Hit>>::new()
+    );
 }
 
 #[test]
@@ -287,11 +346,17 @@ fn an_empty_gallery_has_no_hits() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = gallery(&folder.path().join("g"), WIDTH, Numbers::F32, &[]);
     let query = vectors(1, 1, WIDTH, 0);
-    assert_eq!(writer.gallery().search(of(&query), &exact(3)).unwrap(), [vec![]]);
+    assert_eq!(
+        writer.gallery().search(of(&query), &exact(3)).unwrap(),
+        [vec![]]
+    );
     let rows = TestRows::new(0, query.clone(), WIDTH);
     writer.add(rows.batch()).unwrap();
     writer.remove(&rows.ids).unwrap();
-    assert_eq!(writer.gallery().search(of(&query), &exact(3)).unwrap(), [vec![]]);
+    assert_eq!(
+        writer.gallery().search(of(&query), &exact(3)).unwrap(),
+        [vec![]]
+    );
     writer.compact().unwrap();
     assert!(writer.gallery().is_empty());
 }

@@ -16,8 +16,12 @@ pub(in crate::commands) fn folder_of(
         Some(place) => place.to_owned(),
         None => user_cache()?.join("m3ret").join("galleries"),
     };
-    std::fs::create_dir_all(&place)
-        .with_context(|| format!("making {}; name another folder with --cache", place.display()))?;
+    std::fs::create_dir_all(&place).with_context(|| {
+        format!(
+            "making {}; name another folder with --cache",
+            place.display()
+        )
+    })?;
     let archive = archive
         .canonicalize()
         .with_context(|| format!("opening {}", archive.display()))?;
@@ -25,14 +29,20 @@ pub(in crate::commands) fn folder_of(
     words.push(0);
     words.extend(model.fingerprint().as_bytes());
     let name = archive.file_name().unwrap_or_default().to_string_lossy();
-    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).take(24).collect();
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(24)
+        .collect();
     Ok(place.join(format!("{name}-{:016x}.m3i", xxh3_128(&words) >> 64)))
 }
 
 /// Returns the folder that the user's programs keep what they can make again.
 fn user_cache() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let cache = set("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = set("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     cache
         .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set; name a folder with --cache")

@@ -23,8 +23,18 @@ const IDENTIFIERS: [(&str, &str); 9] = [
 
 /// Columns that name people; nothing of them is stored.
 const NAMES: [&str; 12] = [
-    "patient_name", "patientname", "name", "patient_birth_date", "patientbirthdate", "birth_date",
-    "birthdate", "accession_number", "accessionnumber", "address", "phone", "email",
+    "patient_name",
+    "patientname",
+    "name",
+    "patient_birth_date",
+    "patientbirthdate",
+    "birth_date",
+    "birthdate",
+    "accession_number",
+    "accessionnumber",
+    "address",
+    "phone",
+    "email",
 ];
 
 /// Whose image something is, as hashes with the gallery's key.
@@ -40,7 +50,9 @@ impl Pseudonyms {
     pub(in crate::commands) fn of(facts: &Facts, gallery: &Gallery) -> Self {
         let identifiers = &facts.traits.identifiers;
         let hash = |kind: &str, identifier: &Option<m3ret_imaging::Identifier>| {
-            let exposed = identifier.as_ref().map_or("", |identifier| identifier.expose());
+            let exposed = identifier
+                .as_ref()
+                .map_or("", |identifier| identifier.expose());
             gallery.pseudonym(kind, exposed)
         };
         Self {
@@ -93,7 +105,10 @@ impl Columns {
     pub(in crate::commands) fn take(&mut self) -> Vec<(String, Vec<String>)> {
         self.n_rows = 0;
         let values = std::mem::take(&mut self.values);
-        std::mem::take(&mut self.names).into_iter().zip(values).collect()
+        std::mem::take(&mut self.names)
+            .into_iter()
+            .zip(values)
+            .collect()
     }
 }
 
@@ -125,7 +140,9 @@ pub(in crate::commands) fn cells_of_manifest(
 /// Returns the columns of a manifest that name people, which are not stored.
 pub(in crate::commands) fn left_out_columns(table: &Table) -> Vec<&str> {
     let names = table.columns().iter().map(String::as_str);
-    names.filter(|name| NAMES.contains(&name.to_ascii_lowercase().as_str())).collect()
+    names
+        .filter(|name| NAMES.contains(&name.to_ascii_lowercase().as_str()))
+        .collect()
 }
 
 /// Returns the file or folder of a row.
@@ -148,7 +165,10 @@ mod tests {
         let wanted = [("a", ["1", "", "5"]), ("b", ["", "2", "4"])];
         let taken = columns.take();
         for ((name, values), (wanted_name, wanted)) in taken.iter().zip(wanted) {
-            assert_eq!((name.as_str(), values.as_slice()), (wanted_name, &wanted.map(str::to_owned)[..]));
+            assert_eq!(
+                (name.as_str(), values.as_slice()),
+                (wanted_name, &wanted.map(str::to_owned)[..])
+            );
         }
         assert!(columns.take().is_empty());
     }

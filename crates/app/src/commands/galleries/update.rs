@@ -96,7 +96,8 @@ pub(in crate::commands) fn update(
         }
         if deferred.has_come() {
             update.save()?;
-            deferred.end("interrupted; what is done is in the gallery, and the same command goes on");
+            deferred
+                .end("interrupted; what is done is in the gallery, and the same command goes on");
         }
         update.save_if_due()
     })?;
@@ -167,8 +168,12 @@ impl<'a> Update<'a> {
             Some(parent) if !is_folder => parent.to_owned(),
             _ => source.to_owned(),
         };
-        let keys: HashMap<u128, usize> =
-            listing.items.iter().enumerate().map(|(idx, item)| (item.key, idx)).collect();
+        let keys: HashMap<u128, usize> = listing
+            .items
+            .iter()
+            .enumerate()
+            .map(|(idx, item)| (item.key, idx))
+            .collect();
         let mut update = Self {
             listing,
             root,
@@ -251,7 +256,9 @@ impl<'a> Update<'a> {
     ) -> anyhow::Result<String> {
         let table = self.listing.manifest.as_ref();
         let row = table.and_then(|table| table.row(*self.row_of.get(&item.key)?));
-        let named = row.and_then(|row| row.get("id")).filter(|id| !id.is_empty());
+        let named = row
+            .and_then(|row| row.get("id"))
+            .filter(|id| !id.is_empty());
         let mut id = named.map_or_else(|| with_part(path, facts.part.as_deref()), str::to_owned);
         let gallery = self.writer.gallery();
         let is_taken = |id: &str| -> anyhow::Result<bool> {
@@ -261,7 +268,10 @@ impl<'a> Update<'a> {
         };
         if named.is_none() && is_taken(&id)? {
             // Another folder has a file of the same name.
-            id = with_part(&self.root.join(path).to_string_lossy(), facts.part.as_deref());
+            id = with_part(
+                &self.root.join(path).to_string_lossy(),
+                facts.part.as_deref(),
+            );
         }
         if is_taken(&id)? {
             anyhow::bail!(
@@ -276,10 +286,19 @@ impl<'a> Update<'a> {
         let gallery = self.writer.gallery();
         let mut cells = vec![
             (columns::PATH.to_owned(), path.to_owned()),
-            (columns::PART.to_owned(), facts.part.clone().unwrap_or_default()),
-            (columns::ROOT.to_owned(), self.root.to_string_lossy().into_owned()),
+            (
+                columns::PART.to_owned(),
+                facts.part.clone().unwrap_or_default(),
+            ),
+            (
+                columns::ROOT.to_owned(),
+                self.root.to_string_lossy().into_owned(),
+            ),
             (columns::KEY.to_owned(), format!("{:032x}", item.key)),
-            (columns::PIXELS.to_owned(), format!("{:032x}", facts.traits.pixels)),
+            (
+                columns::PIXELS.to_owned(),
+                format!("{:032x}", facts.traits.pixels),
+            ),
         ];
         // What the manifest says counts more than what the file says.
         if let (Some(table), Some(&row)) = (&self.listing.manifest, self.row_of.get(&item.key)) {
@@ -290,7 +309,10 @@ impl<'a> Update<'a> {
         let body_part = facts.body_part.unwrap_or_default();
         cells.extend([
             ("modality".to_owned(), facts.modality.unwrap_or_default()),
-            ("body_part".to_owned(), body_part.to_ascii_lowercase().replace(' ', "-")),
+            (
+                "body_part".to_owned(),
+                body_part.to_ascii_lowercase().replace(' ', "-"),
+            ),
             ("dims".to_owned(), facts.dims.unwrap_or_default()),
             (columns::PATIENT.to_owned(), people.patient),
             (columns::STUDY.to_owned(), people.study),

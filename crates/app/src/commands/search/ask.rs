@@ -11,7 +11,9 @@ use crate::commands::embed::ahead::Reading;
 use crate::commands::embed::items::{Item, list};
 use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
-use crate::commands::galleries::{Opened, Pseudonyms, columns, file_of, maker_of, model_of, with_part};
+use crate::commands::galleries::{
+    Opened, Pseudonyms, columns, file_of, maker_of, model_of, with_part,
+};
 use crate::commands::npy;
 use crate::progress::Progress;
 
@@ -61,7 +63,10 @@ pub(super) fn all(
     progress: &Progress,
 ) -> anyhow::Result<(Vec<Asked>, Vec<Refused>)> {
     if let Some(path) = &arguments.embeddings {
-        return Ok((vectors(path, arguments, &opened.gallery, progress)?, Vec::new()));
+        return Ok((
+            vectors(path, arguments, &opened.gallery, progress)?,
+            Vec::new(),
+        ));
     }
     let mut asked = Vec::new();
     let mut refused = Vec::new();
@@ -147,7 +152,10 @@ fn images(
     opened: &Opened,
     (asked, refused): (&mut Vec<Asked>, &mut Vec<Refused>),
 ) -> anyhow::Result<()> {
-    let model = opened.model.as_ref().context("a model is needed to embed queries")?;
+    let model = opened
+        .model
+        .as_ref()
+        .context("a model is needed to embed queries")?;
     opened.gallery.check_maker(&maker_of(model))?;
     let options = arguments.reading.options();
     let listing = list(input, &Outputs::default(), &options)?;
@@ -159,7 +167,9 @@ fn images(
         has_thumbnails: false,
     };
     embed_each(&items, model, reading, |done| {
-        let Some((idx, images)) = done else { return Ok(()) };
+        let Some((idx, images)) = done else {
+            return Ok(());
+        };
         let path = PathBuf::from(&items[idx].path);
         let path = match (&listing.manifest, input.parent()) {
             (Some(_), Some(folder)) => folder.join(path),
@@ -190,7 +200,9 @@ fn of_image(
     let pixels = format!("{:032x}", facts.traits.pixels);
     let mut labels = Labels {
         modality: facts.modality,
-        body_part: facts.body_part.map(|part| part.to_ascii_lowercase().replace(' ', "-")),
+        body_part: facts
+            .body_part
+            .map(|part| part.to_ascii_lowercase().replace(' ', "-")),
         dims: facts.dims,
         ..Labels::default()
     };
@@ -230,7 +242,11 @@ fn row_of(path: &Path, part: Option<&str>, gallery: &Gallery) -> anyhow::Result<
         }
         folder = root.parent();
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     for row in gallery.rows() {
         if gallery.value(row, columns::PATH)?.ends_with(&name)
             && gallery.value(row, columns::PART)? == part.unwrap_or_default()

@@ -61,7 +61,9 @@ pub(super) fn write(
 
 /// Keeps data from ending the element that they stand in.
 pub(in crate::commands) fn harmless(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 fn query(

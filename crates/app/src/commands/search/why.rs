@@ -60,7 +60,8 @@ const MAX_SHARE: usize = 4;
 /// Frames of a video that are shown.
 const MAX_FRAMES: usize = 6;
 /// What to say where the encoder sees only slices.
-const SLICE_NOTE: &str = "this encoder sees single slices or frames: only the middle ones are compared here";
+const SLICE_NOTE: &str =
+    "this encoder sees single slices or frames: only the middle ones are compared here";
 
 impl Seen {
     /// Reads an image and lets the model look at it.
@@ -73,7 +74,10 @@ impl Seen {
         let volume = read(file, part, options)?;
         let prepared = model.prepare(&volume).map_err(|error| error.to_string())?;
         let inputs = prepared.inputs();
-        let input = inputs.get(inputs.len() / 2).ok_or("nothing to look at")?.clone();
+        let input = inputs
+            .get(inputs.len() / 2)
+            .ok_or("nothing to look at")?
+            .clone();
         let view = View {
             input: &input,
             left_out: &[],
@@ -150,12 +154,18 @@ fn dot(one: &[f32], other: &[f32]) -> f32 {
 /// Returns patches without what all patches of both images have in common, of unit length.
 fn centred(own: &Tokens, other: &Tokens) -> [Vec<f32>; 2] {
     let width = own.embed_dim;
-    let all = || own.patches.chunks_exact(width).chain(other.patches.chunks_exact(width));
+    let all = || {
+        own.patches
+            .chunks_exact(width)
+            .chain(other.patches.chunks_exact(width))
+    };
     let mut mean = vec![0.0_f32; width];
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
     let share = 1.0 / all().count() as f32;
     for patch in all() {
-        mean.iter_mut().zip(patch).for_each(|(sum, x)| *sum += share * x);
+        mean.iter_mut()
+            .zip(patch)
+            .for_each(|(sum, x)| *sum += share * x);
     }
     [own, other].map(|tokens| {
         let mut patches = tokens.patches.clone();
@@ -190,8 +200,9 @@ fn mutual(own: &Tokens, other: &Tokens) -> Vec<(usize, usize, f32)> {
     }
     let pairs = best_of_query.into_iter().enumerate();
     let pairs = pairs.filter(|&(query, (hit, score))| score > 0.0 && best_of_hit[hit].0 == query);
-    let mut pairs: Vec<(usize, usize, f32)> =
-        pairs.map(|(query, (hit, score))| (query, hit, score)).collect();
+    let mut pairs: Vec<(usize, usize, f32)> = pairs
+        .map(|(query, (hit, score))| (query, hit, score))
+        .collect();
     pairs.sort_by(|a, b| b.2.total_cmp(&a.2));
     pairs
 }
@@ -206,7 +217,11 @@ fn depth_over_height(volume: &Volume, input: &Input) -> f64 {
     let side = extent(height, volume.spacing[1]).max(extent(width, volume.spacing[2]));
     let known = volume.spacing.iter().all(Option::is_some);
     let ratio = extent(depth, volume.spacing[0]) / side;
-    if known && input_height == input_width { ratio.clamp(0.2, 3.0) } else { 1.0 }
+    if known && input_height == input_width {
+        ratio.clamp(0.2, 3.0)
+    } else {
+        1.0
+    }
 }
 
 /// Draws the middle planes of a volume, frames of a video, or an image.
@@ -222,7 +237,15 @@ fn planes(
         // The middle of the slab of slices that the patch covers.
         let slice = ((2 * z + 1) * depth / (2 * n_z)).min(depth - 1);
         let cells = (0..n_y * n_x).map(|i| cell(z, i / n_x, i % n_x));
-        plane(name, input, (height, width), [n_y, n_x], cells.collect(), |y, x| (slice, y, x), 1.0)
+        plane(
+            name,
+            input,
+            (height, width),
+            [n_y, n_x],
+            cells.collect(),
+            |y, x| (slice, y, x),
+            1.0,
+        )
     };
     match kind {
         Kind::Image => Ok(vec![flat("image".to_owned(), n_z / 2)?]),
@@ -243,10 +266,24 @@ fn planes(
             let shape = 1.0 / depth_over_height;
             Ok(vec![
                 flat("axial".to_owned(), n_z / 2)?,
-                plane("coronal".to_owned(), input, (depth, width), [n_z, n_x], coronal.collect(),
-                    |row, column| (up(row), y, column), shape)?,
-                plane("sagittal".to_owned(), input, (depth, height), [n_z, n_y], sagittal.collect(),
-                    |row, column| (up(row), column, x), shape)?,
+                plane(
+                    "coronal".to_owned(),
+                    input,
+                    (depth, width),
+                    [n_z, n_x],
+                    coronal.collect(),
+                    |row, column| (up(row), y, column),
+                    shape,
+                )?,
+                plane(
+                    "sagittal".to_owned(),
+                    input,
+                    (depth, height),
+                    [n_z, n_y],
+                    sagittal.collect(),
+                    |row, column| (up(row), column, x),
+                    shape,
+                )?,
             ])
         }
     }
@@ -288,10 +325,18 @@ fn plane(
 
 /// Models want their input in other ranges than 0 to 1.
 fn range(values: &[f32]) -> (f32, f32) {
-    values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
+    values
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| {
+            (low.min(x), high.max(x))
+        })
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to a byte"
+)]
 fn grey(x: f32) -> u8 {
     (x.clamp(0.0, 1.0) * 255.0).round() as u8
 }
@@ -320,7 +365,12 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        for (text, wanted) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foobar", "Zm9vYmFy")] {
+        for (text, wanted) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(text.as_bytes()), wanted);
         }
         assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
@@ -335,8 +385,10 @@ mod tests {
         };
         let own = tokens(&[[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]);
         let other = tokens(&[[0.0, 1.1], [1.0, 0.1], [-1.0, -1.1], [-0.9, -1.1]]);
-        let mut pairs: Vec<(usize, usize)> =
-            mutual(&own, &other).into_iter().map(|(query, hit, _)| (query, hit)).collect();
+        let mut pairs: Vec<(usize, usize)> = mutual(&own, &other)
+            .into_iter()
+            .map(|(query, hit, _)| (query, hit))
+            .collect();
         pairs.sort_unstable();
         assert_eq!(pairs[..2], [(0, 1), (1, 0)]);
         assert_eq!(pairs.len(), 3);

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use super::super::Maker;
 use super::super::blocks::BlockWriter;
 use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, VERSION, write_end};
 use super::super::source::{Source, round};
-use super::super::Maker;
 use super::MAX_ROWS;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
@@ -39,7 +39,9 @@ struct Arrays<'a, F> {
 
 impl<F: DiskFile> Arrays<'_, F> {
     fn begin(&mut self, name: impl Into<String>) -> Result<()> {
-        self.out.align(ALIGNMENT).map_err(Error::io("writing", self.path))?;
+        self.out
+            .align(ALIGNMENT)
+            .map_err(Error::io("writing", self.path))?;
         self.sections.push(Section {
             name: name.into(),
             offset: self.out.n_bytes(),
@@ -52,11 +54,17 @@ impl<F: DiskFile> Arrays<'_, F> {
         if let Some(section) = self.sections.last_mut() {
             section.length += bytes.len() as u64;
         }
-        self.out.write(bytes).map_err(Error::io("writing", self.path))
+        self.out
+            .write(bytes)
+            .map_err(Error::io("writing", self.path))
     }
 
     /// Writes a whole array.
-    fn array<T: bytemuck::NoUninit>(&mut self, name: impl Into<String>, values: &[T]) -> Result<()> {
+    fn array<T: bytemuck::NoUninit>(
+        &mut self,
+        name: impl Into<String>,
+        values: &[T],
+    ) -> Result<()> {
         self.begin(name)?;
         self.write(bytemuck::cast_slice(values))
     }
@@ -199,7 +207,10 @@ fn write_ids<F: DiskFile>(
     source: &dyn Source,
     order: &[u32],
 ) -> Result<()> {
-    let ids: Vec<&str> = order.iter().map(|&row| source.id(row)).collect::<Result<_>>()?;
+    let ids: Vec<&str> = order
+        .iter()
+        .map(|&row| source.id(row))
+        .collect::<Result<_>>()?;
     arrays.texts("ids", ids.iter().map(|id| Ok(id.as_bytes())))?;
     let mut by_id: Vec<u32> = (0..u32::try_from(ids.len()).unwrap_or(u32::MAX)).collect();
     by_id.sort_unstable_by_key(|&row| ids[row as usize]);
@@ -207,7 +218,11 @@ fn write_ids<F: DiskFile>(
         .windows(2)
         .find(|pair| ids[pair[0] as usize] == ids[pair[1] as usize]);
     if twice.is_some() {
-        return Err(Error::mismatch("ids", "no id twice", "two rows with the same id"));
+        return Err(Error::mismatch(
+            "ids",
+            "no id twice",
+            "two rows with the same id",
+        ));
     }
     let mut ranks = vec![0; by_id.len()];
     for (rank, &row) in (0_u32..).zip(&by_id) {

@@ -119,7 +119,8 @@ impl FaultyDisk {
         }
         for (path, &n_bytes) in &state.synced {
             if let Ok(file) = std::fs::File::options().write(true).open(path) {
-                file.set_len(n_bytes.min(file.metadata().unwrap().len())).unwrap();
+                file.set_len(n_bytes.min(file.metadata().unwrap().len()))
+                    .unwrap();
             }
         }
     }
@@ -146,7 +147,9 @@ impl Disk for FaultyDisk {
         let is_torn = self.operate(false)? == Some(Fault::TornRename);
         std::fs::rename(from, to)?;
         let mut state = self.0.lock().unwrap();
-        state.changes.push(Unsafe::Renamed(from.to_owned(), to.to_owned()));
+        state
+            .changes
+            .push(Unsafe::Renamed(from.to_owned(), to.to_owned()));
         let synced = state.synced.remove(from).unwrap_or(0);
         state.synced.insert(to.to_owned(), synced);
         match is_torn {
@@ -189,7 +192,12 @@ impl DiskFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         self.disk.operate_plainly(true)?;
         let n_bytes = self.file.metadata()?.len();
-        self.disk.0.lock().unwrap().synced.insert(self.path.clone(), n_bytes);
+        self.disk
+            .0
+            .lock()
+            .unwrap()
+            .synced
+            .insert(self.path.clone(), n_bytes);
         Ok(())
     }
 }
