@@ -1,6 +1,7 @@
 //! Makes a gallery of vectors alone, to measure building without the command line around it.
 //!
 //!     make_gallery OUT.m3i VECTORS.npy
+//!     make_gallery OUT.m3i VECTORS.npy --add     times adding its rows to OUT.m3i
 //!
 //! Ids are row numbers, and the column `bucket` has 100 values.
 
@@ -24,6 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bucket".to_owned(),
         (0..n).map(|row| (row % 100).to_string()).collect(),
     )];
+    if arguments.iter().any(|argument| argument == "--add") {
+        return add(&arguments[1], &vectors, &columns);
+    }
     let setup = Setup {
         maker: Maker {
             fingerprint: "bench".into(),
@@ -50,6 +54,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         added.0, added.1
     );
     eprintln!("{:?}", writer.gallery().calibration());
+    Ok(())
+}
+
+/// Adds rows under new ids and says how long opening, adding and removing them took.
+fn add(
+    gallery: &str,
+    vectors: &[f32],
+    columns: &[(String, Vec<String>)],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let mut writer = Writer::open(gallery.as_ref())?;
+    let open_s = start.elapsed().as_secs_f64();
+    let n = columns[0].1.len();
+    let ids: Vec<String> = (0..n).map(|row| format!("new/{row}")).collect();
+    let batch = Batch {
+        vectors,
+        ids: &ids,
+        columns,
+        attachments: &[],
+    };
+    let start = Instant::now();
+    writer.add(batch)?;
+    let add_s = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    writer.remove(&ids)?;
+    let remove_s = start.elapsed().as_secs_f64();
+    println!("{{\"n\":{n},\"open_s\":{open_s},\"add_s\":{add_s},\"remove_s\":{remove_s}}}");
     Ok(())
 }
 

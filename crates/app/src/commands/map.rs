@@ -133,14 +133,13 @@ fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
 /// Where t-SNE begins: two fixed directions of the vector, small, so that a map comes out the same
 /// each time.
 fn first_place(vector: &[f32]) -> [f32; 2] {
-    [0_u32, 1].map(|axis| {
-        let signs = (0_u32..).map(|i| {
-            (i.wrapping_mul(0x9e37_79b9) ^ axis.wrapping_mul(0x85eb_ca6b)).count_ones() % 2
+    [0_u64, 1].map(|axis| {
+        let terms = (0_u64..).zip(vector).map(|(i, x)| {
+            // A number whose bits look random decides the sign.
+            let mixed = (2 * i + axis + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            if mixed >> 63 == 1 { -x } else { *x }
         });
-        let terms = vector
-            .iter()
-            .zip(signs)
-            .map(|(x, sign)| if sign == 1 { -x } else { *x });
         1e-2 * terms.sum::<f32>()
     })
 }
@@ -178,6 +177,17 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_begins_in_two_directions() {
+        let place = |i: usize| {
+            let mut vector = [0.0; 64];
+            vector[i] = 1.0;
+            first_place(&vector).map(|x| x > 0.0)
+        };
+        let n_same = (0..64).filter(|&i| place(i)[0] == place(i)[1]).count();
+        assert!((16..48).contains(&n_same), "{n_same} of 64 signs are equal");
+    }
 
     #[test]
     fn the_page_has_one_place_for_data_and_needs_no_network() {

@@ -11,7 +11,7 @@ use m3ret_search::{Batch, Gallery, Numbers, RowId, Setup, Writer};
 use serde::Serialize;
 
 use super::rows::{Columns, Pseudonyms, cells_of_manifest, left_out_columns};
-use super::{columns, is_gallery, maker_of};
+use super::{columns, maker_of};
 use crate::cli::ReadArguments;
 use crate::commands::embed::ahead::Reading;
 use crate::commands::embed::items::{Item, Listing, list};
@@ -73,7 +73,12 @@ pub(in crate::commands) fn update(
     if let Some(table) = &listing.manifest {
         tell_left_out(table, progress);
     }
-    let writer = open_or_create(wanted, model)?;
+    if wanted.is_mirror
+        && let Some(updated) = is_up_to_date(wanted.gallery, &listing)
+    {
+        return Ok(updated);
+    }
+    let writer = open_or_create(wanted, model, progress)?;
     let mut update = Update::new(writer, &source, &listing, wanted.is_mirror)?;
     let left: Vec<&Item> = listing
         .items
@@ -121,8 +126,60 @@ fn tell_left_out(table: &Table, progress: &Progress) {
     }
 }
 
-fn open_or_create(wanted: &Wanted<'_>, model: &Model) -> anyhow::Result<Writer> {
-    if is_gallery(wanted.gallery) && Gallery::open(wanted.gallery).is_ok() {
+/// Says what there is, if a gallery holds exactly what is listed: then nobody needs to write.
+fn is_up_to_date(gallery: &Path, listing: &Listing) -> Option<Updated> {
+    let gallery = Gallery::open(gallery).ok()?;
+    let wanted: HashSet<u128> = listing.items.iter().map(|item| item.key).collect();
+    let mut there = HashSet::with_capacity(wanted.len());
+    for row in gallery.rows() {
+        let key = gallery.value(row, columns::KEY).ok()?;
+        there.insert(u128::from_str_radix(key, 16).ok()?);
+    }
+    (there == wanted).then(|| Updated {
+        n_kept: listing.items.len(),
+        n_not_images: listing.n_foreign,
+        ..Updated::default()
+    })
+}
+
+/// How long to wait between two attempts to become the writer.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+fn open_or_create(
+    wanted: &Wanted<'_>,
+    model: &Model,
+    progress: &Progress,
+) -> anyhow::Result<Writer> {
+    let mut has_told = false;
+    loop {
+        let outcome = open_once(wanted, model);
+        match outcome {
+            // Two searches of one folder: the first embeds it, the second waits.
+            Err(m3ret_search::Error::Locked { .. }) if wanted.is_mirror => {
+                if !has_told {
+                    progress.note("another process embeds this archive; waiting for it");
+                    has_told = true;
+                }
+                std::thread::sleep(PATIENCE);
+            }
+            Err(error @ m3ret_search::Error::Damaged { .. }) if wanted.is_mirror => {
+                let cache = wanted.gallery.display();
+                let advice = format!("{cache} can be made again: remove it and repeat the search");
+                return Err(anyhow::Error::new(error).context(advice));
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+fn open_once(wanted: &Wanted<'_>, model: &Model) -> m3ret_search::Result<Writer> {
+    let has_catalog = match Gallery::open(wanted.gallery) {
+        Ok(_) => true,
+        // A folder without a catalog, or none: to be made.
+        Err(m3ret_search::Error::Unsupported { .. } | m3ret_search::Error::Io { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    if has_catalog {
         let writer = Writer::open(wanted.gallery)?;
         writer.gallery().check_maker(&maker_of(model))?;
         return Ok(writer);
@@ -132,7 +189,7 @@ fn open_or_create(wanted: &Wanted<'_>, model: &Model) -> anyhow::Result<Writer> 
         width: model.width(),
         numbers: wanted.numbers,
     };
-    Ok(Writer::create(wanted.gallery, setup)?)
+    Writer::create(wanted.gallery, setup)
 }
 
 /// An update at work.
@@ -147,8 +204,10 @@ struct Update<'a> {
     known: HashSet<u128>,
     /// Rows of older states of files, by path: they go when the new state is added.
     older: HashMap<String, Vec<String>>,
-    removed: Vec<String>,
+    removed: HashSet<String>,
     ids: Vec<String>,
+    /// The ids that wait to be added.
+    waiting: HashSet<String>,
     vectors: Vec<f32>,
     cells: Columns,
     thumbnails: Vec<Vec<u8>>,
@@ -183,8 +242,9 @@ impl<'a> Update<'a> {
             },
             known: HashSet::new(),
             older: HashMap::new(),
-            removed: Vec::new(),
+            removed: HashSet::new(),
             ids: Vec::new(),
+            waiting: HashSet::new(),
             vectors: Vec::new(),
             cells: Columns::default(),
             thumbnails: Vec::new(),
@@ -199,7 +259,7 @@ impl<'a> Update<'a> {
             let id = gallery.id(row)?.to_owned();
             match key.filter(|key| keys.contains_key(key)) {
                 Some(key) => _ = update.known.insert(key),
-                None if is_mirror => update.removed.push(id),
+                None if is_mirror => _ = update.removed.insert(id),
                 None if gallery.value(row, columns::ROOT)? == update.root.to_string_lossy() => {
                     let path = gallery.value(row, columns::PATH)?.to_owned();
                     update.older.entry(path).or_default().push(id);
@@ -263,8 +323,8 @@ impl<'a> Update<'a> {
         let gallery = self.writer.gallery();
         let is_taken = |id: &str| -> anyhow::Result<bool> {
             Ok(taken.contains(id)
-                || self.ids.iter().any(|other| other == id)
-                || (gallery.find(id)?.is_some() && !self.removed.iter().any(|other| other == id)))
+                || self.waiting.contains(id)
+                || (gallery.find(id)?.is_some() && !self.removed.contains(id)))
         };
         if named.is_none() && is_taken(&id)? {
             // Another folder has a file of the same name.
@@ -318,6 +378,7 @@ impl<'a> Update<'a> {
             (columns::STUDY.to_owned(), people.study),
             (columns::SERIES.to_owned(), people.series),
         ]);
+        self.waiting.insert(id.clone());
         self.ids.push(id);
         self.vectors.extend(vector);
         self.cells.push(cells);
@@ -344,9 +405,10 @@ impl<'a> Update<'a> {
             columns: &cells,
             attachments: if has_any { &attachments } else { &[] },
         };
-        self.writer.replace(batch, &self.removed)?;
-        self.removed.clear();
+        let removed: Vec<String> = self.removed.drain().collect();
+        self.writer.replace(batch, &removed)?;
         self.ids.clear();
+        self.waiting.clear();
         self.vectors.clear();
         self.saved = Instant::now();
         Ok(())

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use m3ret_imaging::manifest::Table;
 use m3ret_search::{Gallery, RowId};
 
 use super::{Labels, is_same_place};
@@ -12,7 +13,7 @@ use crate::commands::embed::items::{Item, list};
 use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
 use crate::commands::galleries::{
-    Opened, Pseudonyms, columns, file_of, maker_of, model_of, with_part,
+    Opened, Pseudonyms, cells_of_manifest, columns, file_of, maker_of, model_of, with_part,
 };
 use crate::commands::npy;
 use crate::progress::Progress;
@@ -37,6 +38,27 @@ pub(super) struct Asked {
 pub(super) type Refused = (PathBuf, String);
 
 impl Asked {
+    /// Takes over what a manifest says of the query: it counts more than what the file says.
+    fn learn(&mut self, table: &Table, row_idx: usize, gallery: &Gallery) {
+        for (name, value) in cells_of_manifest(table, row_idx, gallery) {
+            let place = match name.as_str() {
+                "modality" => &mut self.labels.modality,
+                "body_part" => &mut self.labels.body_part,
+                "finding" => &mut self.labels.finding,
+                "dims" => &mut self.labels.dims,
+                "source" => &mut self.labels.source,
+                columns::PATIENT if !value.is_empty() => {
+                    self.people.patient = value;
+                    continue;
+                }
+                _ => continue,
+            };
+            if !value.is_empty() {
+                *place = Some(value);
+            }
+        }
+    }
+
     /// Returns the query's value in a column of the gallery; empty where it is not known.
     pub(super) fn value(&self, gallery: &Gallery, column: &str) -> anyhow::Result<String> {
         if let Some(row) = self.own {
@@ -177,7 +199,13 @@ fn images(
         };
         for (facts, outcome) in images {
             match outcome {
-                Ok(vector) => asked.push(of_image(&path, facts, vector, &opened.gallery)?),
+                Ok(vector) => {
+                    let mut query = of_image(&path, facts, vector, &opened.gallery)?;
+                    if let Some(table) = &listing.manifest {
+                        query.learn(table, idx, &opened.gallery);
+                    }
+                    asked.push(query);
+                }
                 Err(refusal) => refused.push((path.clone(), refusal.message)),
             }
         }

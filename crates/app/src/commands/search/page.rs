@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::ask::Asked;
-use super::why::{Plane, Seen, Why};
+use super::why::{Plane, Seen, Why, picture};
 use super::{Answer, Found};
 use crate::cli::SearchArguments;
 use crate::commands::galleries::{Opened, file_of};
@@ -88,7 +88,8 @@ fn query(
             (Ok(own), Ok(seen), Some(model)) => own.why(seen, model),
             _ => None,
         };
-        cards.push(card(found, seen, why));
+        let stored = opened.gallery.attachment(found.row, "thumbnail")?;
+        cards.push(card(found, seen, why, stored));
     }
     let (planes, missing) = shown(own);
     Ok(json!({
@@ -102,8 +103,16 @@ fn query(
     }))
 }
 
-fn card(found: &Found, seen: Result<Seen, String>, why: Option<Why>) -> Card<'_> {
-    let (planes, missing) = shown(seen);
+fn card<'a>(
+    found: &'a Found,
+    seen: Result<Seen, String>,
+    why: Option<Why>,
+    stored: &[u8],
+) -> Card<'a> {
+    let (mut planes, missing) = shown(seen);
+    if planes.is_empty() && !stored.is_empty() {
+        planes.push(picture(stored));
+    }
     Card {
         found,
         planes,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use m3ret_encoder::{Model, View};
 use m3ret_imaging::archive::{find_objects, read_object};
-use m3ret_imaging::{Input, Kind, Picture, ReadOptions, Volume};
+use m3ret_imaging::{Input, Kind, Picture, ReadOptions, Volume, thumbnail};
 use serde::Serialize;
 
 use crate::output::png;
@@ -83,12 +83,25 @@ impl Seen {
             left_out: &[],
         };
         let seen = model.look(&[view]).ok().and_then(|mut seen| seen.pop());
-        let grid = seen.as_ref().map_or([1, 1, 1], |(tokens, _)| tokens.grid());
+        let Some((tokens, vector)) = seen else {
+            // A model without patches: what a person would look at.
+            return Ok(Self {
+                planes: vec![picture(&png_of(&thumbnail(&volume, PICTURE_PX))?)],
+                input,
+                is_sliced: false,
+                tokens: None,
+            });
+        };
         let is_sliced = inputs.len() > 1;
         let kind = if is_sliced { Kind::Image } else { volume.kind };
         Ok(Self {
-            planes: planes(&input, kind, grid, depth_over_height(&volume, &input))?,
-            tokens: seen.map(|(tokens, vector)| Tokens {
+            planes: planes(
+                &input,
+                kind,
+                tokens.grid(),
+                depth_over_height(&volume, &input),
+            )?,
+            tokens: Some(Tokens {
                 patches: tokens.patches().to_vec(),
                 embed_dim: tokens.embed_dim(),
                 vector,
@@ -313,14 +326,32 @@ fn plane(
             }
         }
     }
-    let bytes = png(&Picture { width, height, rgb }).map_err(|error| error.to_string())?;
+    let bytes = png_of(&Picture { width, height, rgb })?;
     Ok(Plane {
         name,
-        png: format!("data:image/png;base64,{}", base64(&bytes)),
         aspect,
         grid,
         cells,
+        ..picture(&bytes)
     })
+}
+
+/// Longest side of a picture without patches.
+const PICTURE_PX: usize = 512;
+
+fn png_of(picture: &Picture) -> Result<Vec<u8>, String> {
+    png(picture).map_err(|error| error.to_string())
+}
+
+/// Shows a PNG as it is, without patches.
+pub(super) fn picture(png: &[u8]) -> Plane {
+    Plane {
+        name: "picture".to_owned(),
+        png: format!("data:image/png;base64,{}", base64(png)),
+        aspect: 1.0,
+        grid: [0, 0],
+        cells: Vec::new(),
+    }
 }
 
 /// Models want their input in other ranges than 0 to 1.
