@@ -180,6 +180,9 @@ class Ours(Engine):
         self.facts = self.run("--batch", N_QUERIES, "--rounds", 1, "--out", out)
         found = np.fromfile(out, np.int64).reshape(-1, K)
         self.setting, self.recall = "as calibrated", recall(found, rows, queries, exact)
+        if "--filter" in self.options:
+            # The best rows that pass are others; tests compare them with the exact scan.
+            self.setting, self.recall = "flat, with a filter", float("nan")
         print(f"  {self.name}: recall {self.recall:.4f}", flush=True)
 
     def measure(self, queries):
