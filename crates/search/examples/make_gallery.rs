@@ -53,7 +53,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{{\"n\":{n},\"width\":{width},\"cpu_s\":{cpu_s},\"wall_s\":{wall_s},\"add_cpu_s\":{},\"add_wall_s\":{}}}",
         added.0, added.1
     );
-    eprintln!("{:?}", writer.gallery().calibration());
     Ok(())
 }
 

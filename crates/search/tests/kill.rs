@@ -1,5 +1,11 @@
 //! A writer that is killed at random moments: what it acknowledged is there, and nothing is torn.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed; the child speaks by standard output"
+)]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -67,6 +73,55 @@ fn ids(gallery: &Gallery) -> String {
     ids.into_iter().collect::<Vec<_>>().join(",")
 }
 
+/// Lets a child write for a while, kills it, and returns what it said.
+fn run_and_kill(path: &Path, pause: Duration) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "child_that_writes_until_it_is_killed",
+            "--nocapture",
+        ])
+        .env(GALLERY, path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    std::thread::sleep(pause);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+/// Checks that what is found is what the last line says, or what the next change makes of it;
+/// returns whether the child was killed amid a change.
+fn check(last: &str, found: &str, round: u64) -> bool {
+    let mut words = last.split(' ');
+    let is_amid = words.next() == Some("begin");
+    let step: u64 = words.next().unwrap().parse().unwrap();
+    let state = words.next().unwrap();
+    if state != found {
+        let next = if is_amid { step } else { step + 1 };
+        let set = |ids: &str| -> BTreeSet<String> {
+            ids.split(',')
+                .filter(|id| !id.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let (before, after) = (set(state), set(found));
+        let n_more = after.difference(&before).count();
+        let n_less = before.difference(&after).count();
+        let expected = if next % 4 == 3 {
+            (0, before.len().min(7))
+        } else {
+            (30, 0)
+        };
+        assert_eq!((n_more, n_less), expected, "round {round}, change {next}");
+    }
+    is_amid
+}
+
 #[test]
 fn a_writer_may_be_killed_at_any_moment() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,51 +138,16 @@ fn a_writer_may_be_killed_at_any_moment() {
     drop(Writer::create(&path, setup).unwrap());
     let (mut n_amid, mut n_acknowledged) = (0, 0);
     for round in 0..N_ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "child_that_writes_until_it_is_killed",
-                "--nocapture",
-            ])
-            .env(GALLERY, &path)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
-        std::thread::sleep(Duration::from_micros(3000 + round * 7919 % 23_000));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let said = reader.join().unwrap();
-        let said: Vec<&str> = said.iter().map(String::as_str).collect();
+        let pause = Duration::from_micros(3000 + round * 7919 % 23_000);
+        let said = run_and_kill(&path, pause);
         let found = ids(&Gallery::open(&path).unwrap());
-        let last = said.iter().rev().find(|line| {
-            // A line that the kill cut has no end.
+        // A line that the kill cut has no end.
+        let is_whole = |line: &&String| {
             (line.starts_with("begin ") || line.starts_with("end ")) && line.ends_with(" .")
-        });
-        if let Some(line) = last {
-            // After the last acknowledged change, at most the next one may have happened.
-            let state = line.split(' ').nth(2).unwrap();
-            let is_amid = line.starts_with("begin ");
-            n_amid += u64::from(is_amid);
+        };
+        if let Some(last) = said.iter().rev().find(is_whole) {
+            n_amid += u64::from(check(last, &found, round));
             n_acknowledged += said.iter().filter(|line| line.starts_with("end ")).count();
-            if state != found {
-                let step: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
-                let next = if is_amid { step } else { step + 1 };
-                let before: BTreeSet<&str> = state.split(',').filter(|id| !id.is_empty()).collect();
-                let after: BTreeSet<&str> = found.split(',').filter(|id| !id.is_empty()).collect();
-                let (n_more, n_less) = (
-                    after.difference(&before).count(),
-                    before.difference(&after).count(),
-                );
-                let expected = if next % 4 == 3 {
-                    (0, before.len().min(7))
-                } else {
-                    (30, 0)
-                };
-                assert_eq!((n_more, n_less), expected, "round {round}, change {next}");
-            }
         }
         if round % 10 == 0 {
             let report = verify(&path).unwrap();

@@ -176,7 +176,7 @@ mod tests {
             let read = read_bytes(&file(descr, "(2, 2)", &numbers)).unwrap();
             assert_eq!((read.values.as_slice(), read.width), (&wanted[..], 2));
         }
-        assert_eq!(half(0x0001), 1.0 / 16_777_216.0);
+        assert_eq!(half(0x0001).to_bits(), (1.0_f32 / 16_777_216.0).to_bits());
         assert!(half(0x7e00).is_nan() && half(0xfc00) == f32::NEG_INFINITY);
     }
 
