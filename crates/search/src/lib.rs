@@ -1,5 +1,17 @@
 //! Unit vectors -> galleries on disk -> ranked hits. Knows no pixels, no networks and no tensors.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::float_cmp,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        clippy::too_many_lines,
+        reason = "tests use small numbers, and compare what must be equal"
+    )
+)]
+
 mod disk;
 mod embedding;
 mod error;

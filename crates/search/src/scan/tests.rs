@@ -323,12 +323,8 @@ fn queries_that_do_not_fit_are_errors() {
     let query = vectors(1, 1, WIDTH, 0);
     let options = exact(3);
     assert!(gallery.search(of(&query[..WIDTH - 1]), &options).is_err());
-    assert!(gallery.search(of(&vec![0.0; WIDTH]), &options).is_err());
-    assert!(
-        gallery
-            .search(of(&vec![f32::NAN; WIDTH]), &options)
-            .is_err()
-    );
+    assert!(gallery.search(of(&[0.0; WIDTH]), &options).is_err());
+    assert!(gallery.search(of(&[f32::NAN; WIDTH]), &options).is_err());
     let own = [None, None];
     let too_many = Queries {
         own: &own,
