@@ -98,7 +98,7 @@ pub(super) fn open(opening: &Opening<'_>, progress: &Progress) -> anyhow::Result
         progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
     }
     let model = model_name::open(opening.model)?;
-    let folder = cache_folder_of(archive, &model, opening.cache)?;
+    let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options())?;
     let wanted = Wanted {
         source: archive,
         gallery: &folder,

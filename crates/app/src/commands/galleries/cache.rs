@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
+use m3ret_imaging::ReadOptions;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Returns the gallery of an archive and a model: in the folder that is given, or the user's cache.
@@ -11,6 +12,7 @@ pub(in crate::commands) fn folder_of(
     archive: &Path,
     model: &Model,
     cache: Option<&Path>,
+    options: &ReadOptions,
 ) -> anyhow::Result<PathBuf> {
     let place = match cache {
         Some(place) => place.to_owned(),
@@ -28,6 +30,8 @@ pub(in crate::commands) fn folder_of(
     let mut words = archive.as_os_str().as_encoded_bytes().to_vec();
     words.push(0);
     words.extend(model.fingerprint().as_bytes());
+    // Other frames of a video give another vector.
+    words.extend(format!("{:?}", options.n_frames).as_bytes());
     let name = archive.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name
         .chars()
