@@ -65,14 +65,19 @@ pub struct Identifiers {
 impl Identifiers {
     /// Reads the identifiers of a data set.
     pub(crate) fn of(set: &DataSet<'_>) -> Self {
-        let of = |tag| set.text(tag).and_then(|text| Identifier::new(&text));
-        let patient = of(tags::PATIENT_ID).filter(|id| !is_placeholder(&id.0));
+        let of = |tag| {
+            set.bytes(tag)
+                .and_then(|bytes| Identifier::new(&text_of(bytes)))
+        };
+        let named = |tag| of(tag).filter(|id| !is_placeholder(&id.0));
+        let patient = named(tags::PATIENT_ID);
         // The same number means another patient elsewhere.
-        let issuer = of(tags::ISSUER_OF_PATIENT_ID);
+        let issuer = named(tags::ISSUER_OF_PATIENT_ID);
         Self {
             patient_id: match (patient, issuer) {
+                // No identifier holds the separator.
                 (Some(patient), Some(issuer)) => {
-                    Identifier::new(&format!("{}\\{}", issuer.0, patient.0))
+                    Identifier::new(&format!("{}\u{1f}{}", issuer.0, patient.0))
                 }
                 (patient, _) => patient,
             },
@@ -94,9 +99,17 @@ impl Identifiers {
     }
 }
 
+/// Turns bytes of whatever character set into a text: different bytes, different texts.
+fn text_of(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|&byte| char::from(byte)).collect(),
+    }
+}
+
 fn is_placeholder(id: &str) -> bool {
-    let letters = id.chars().filter(char::is_ascii_alphanumeric);
-    let plain: String = letters.map(|c| c.to_ascii_uppercase()).collect();
+    let letters = id.chars().filter(|c| c.is_alphanumeric());
+    let plain: String = letters.flat_map(char::to_uppercase).collect();
     plain.chars().all(|c| c == '0') || PLACEHOLDERS.contains(&plain.as_str())
 }
 
@@ -124,10 +137,17 @@ mod tests {
             ("--", true),
             ("Anonymous^17", false),
             ("0017", false),
+            ("\u{5c71}\u{7530}", false),
         ] {
             assert_eq!(is_placeholder(id), expected, "{id}");
         }
         assert!(Identifier::new("").is_none() && Identifier::new(&"x".repeat(300)).is_none());
+    }
+
+    #[test]
+    fn identifiers_in_other_character_sets_stay_apart() {
+        assert_ne!(text_of(b"M\xfcller"), text_of(b"M\xf6ller"));
+        assert_eq!(text_of(b"0017"), "0017");
     }
 
     #[test]
