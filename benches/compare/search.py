@@ -63,8 +63,12 @@ def thumbnail(image, random):
     return view / length if length > 0 else None
 
 
-def views(n, folders):
-    """Yields chunks of thumbnails of real pictures; one picture in 25 gives the queries."""
+def views(n, folders, patients):
+    """Yields chunks of thumbnails of real pictures; one picture in 25 gives the queries.
+
+    Appends the number of each row's picture to `patients`: as in an archive, the gallery knows which
+    images belong together.
+    """
     from PIL import Image
 
     images = []
@@ -79,7 +83,10 @@ def views(n, folders):
         rows = []
         for idx in range(10 * total):
             view = thumbnail(Image.fromarray(images[chosen[idx % len(chosen)]]), random)
-            rows += [] if view is None else [view]
+            if view is not None:
+                rows.append(view)
+                if seed == 5:
+                    patients.append(idx % len(chosen))
             if len(rows) == min(20000, total):
                 yield seed == 6, np.stack(rows)
                 total -= len(rows)
@@ -95,9 +102,10 @@ def make(name, arguments):
     work = Path(arguments.work)
     paths = [work / f"{name}.{part}.npy" for part in ("rows", "queries", "exact")]
     if not all(path.exists() for path in paths):
+        patients = []
         chunks = {"clustered": lambda: clustered(arguments.n, 100),
                   "coarse": lambda: clustered(arguments.n, 5000),
-                  "views": lambda: views(arguments.n, arguments.images)}[arguments.kind]()
+                  "views": lambda: views(arguments.n, arguments.images, patients)}[arguments.kind]()
         rows, queries, at = None, [], 0
         for is_query, chunk in chunks:
             if is_query:
@@ -109,6 +117,8 @@ def make(name, arguments):
             rows[at:at + len(chunk)] = chunk
             at += len(chunk)
         rows.flush()
+        if patients:
+            (work / f"{name}.patients.txt").write_text("\n".join(map(str, patients)))
         queries = np.concatenate(queries)
         np.save(paths[1], queries)
         faiss.omp_set_num_threads(os.cpu_count())
@@ -197,9 +207,10 @@ def build_ours(rows_path, work, name):
     gallery = work / f"{name}.m3i"
     facts = work / f"{name}.m3i.json"
     if not gallery.exists():
-        command = [str(EXAMPLES / "make_gallery"), str(gallery), str(rows_path)]
+        patients = work / f"{name}.patients.txt"
+        command = [EXAMPLES / "make_gallery", gallery, rows_path] + ([patients] if patients.exists() else [])
         environment = os.environ | {"RAYON_NUM_THREADS": "1"}
-        out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        out = subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True, text=True)
         facts.write_text(out.stdout)
     return gallery, json.loads(facts.read_text())
 

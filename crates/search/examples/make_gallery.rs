@@ -1,6 +1,6 @@
 //! Makes a gallery of vectors alone, to measure building without the command line around it.
 //!
-//!     make_gallery OUT.m3i VECTORS.npy
+//!     make_gallery OUT.m3i VECTORS.npy [PATIENTS.txt, a line for each row]
 //!     make_gallery OUT.m3i VECTORS.npy --add     times adding its rows to OUT.m3i
 //!
 //! Ids are row numbers, and the column `bucket` has 100 values.
@@ -25,6 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bucket".to_owned(),
         (0..n).map(|row| (row % 100).to_string()).collect(),
     )];
+    let mut columns = columns.to_vec();
+    if let Some(patients) = arguments.get(3).filter(|argument| *argument != "--add") {
+        let text = std::fs::read_to_string(patients)?;
+        columns.push((
+            "patient_id".to_owned(),
+            text.lines().map(str::to_owned).collect(),
+        ));
+    }
     if arguments.iter().any(|argument| argument == "--add") {
         return add(&arguments[1], &vectors, &columns);
     }

@@ -1,7 +1,7 @@
 //! Times searches of a gallery, for benches/compare/search.py: prints one line of JSON.
 //!
 //!     search_speed GALLERY.m3i QUERIES.npy --k 10 --batch 1 --rounds 3 [--exact]
-//!         [--filter COLUMN=VALUE] [--out FILE]
+//!         [--filter COLUMN=VALUE] [--probe LISTS] [--out FILE]
 //!
 //! `--out` writes the row numbers of all hits, i64 [n, k]; ids must be numbers.
 
@@ -14,7 +14,7 @@
 
 use std::time::Instant;
 
-use m3ret_search::{Filter, Gallery, Hit, Method, Queries, SearchOptions};
+use m3ret_search::{Filter, Gallery, Hit, Method, Plan, Queries, SearchOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -27,20 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let open_s = start.elapsed().as_secs_f64();
     let queries = read_npy(&arguments[2], gallery.width())?;
     let (k, batch) = (number("--k", 10), number("--batch", 2000));
-    let is_exact = arguments.iter().any(|argument| argument == "--exact");
-    let options = SearchOptions {
-        k,
-        method: if is_exact {
-            Method::Exact
-        } else {
-            Method::Auto
-        },
-        filters: value("--filter")
-            .into_iter()
-            .map(|text| filter(text))
-            .collect(),
-        group_by: None,
-    };
+    let options = options_of(&arguments, &gallery, k);
     let n_queries = number("--n", usize::MAX).min(queries.len() / gallery.width());
     let queries = &queries[..n_queries * gallery.width()];
     // The first round reads the files and checks them; the fastest of the others counts.
@@ -131,6 +118,31 @@ fn write_hits(
         }
     }
     Ok(std::fs::write(out, bytes)?)
+}
+
+fn options_of(arguments: &[String], gallery: &Gallery, k: usize) -> SearchOptions {
+    let value = |name: &str| value_of(arguments, name);
+    let is_exact = arguments.iter().any(|argument| argument == "--exact");
+    let probed = value("--probe").and_then(|n_probe| {
+        let plan = gallery.calibration()?.plans.first()?;
+        Some(Method::Planned(Plan {
+            n_probe: n_probe.parse().ok(),
+            ..*plan
+        }))
+    });
+    SearchOptions {
+        k,
+        method: if is_exact {
+            Method::Exact
+        } else {
+            probed.unwrap_or_default()
+        },
+        filters: value("--filter")
+            .into_iter()
+            .map(|text| filter(text))
+            .collect(),
+        group_by: None,
+    }
 }
 
 fn value_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a String> {

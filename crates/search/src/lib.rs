@@ -30,5 +30,5 @@ pub use error::{Error, Result};
 pub use gallery::{
     Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, repair, verify,
 };
-pub use scan::{Calibration, Filter, Hit, LeftOut, Method, Queries, SearchOptions};
+pub use scan::{Calibration, Filter, Hit, LeftOut, Method, Plan, Queries, SearchOptions};
 pub use statistics::{Pair, Statistics};

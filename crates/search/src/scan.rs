@@ -14,8 +14,8 @@ mod tests;
 
 use rayon::prelude::*;
 
-pub use calibrate::Calibration;
-pub(crate) use calibrate::calibrate;
+pub(crate) use calibrate::{BELONGING, calibrate};
+pub use calibrate::{Calibration, Plan};
 pub(crate) use rules::AllowedRows;
 pub use rules::{Filter, LeftOut};
 
@@ -23,7 +23,6 @@ use crate::embedding::check_unit;
 use crate::error::{Error, Result};
 use crate::gallery::{Gallery, RowId};
 use best::{Best, Candidate};
-use calibrate::Plan;
 use pass::{Chunk, First};
 use rules::Rules;
 
@@ -35,8 +34,7 @@ pub enum Method {
     Auto,
     /// Every vector is looked at.
     Exact,
-    /// A plan under measurement.
-    #[doc(hidden)]
+    /// As this plan says, for measuring.
     Planned(Plan),
 }
 

@@ -10,7 +10,7 @@ use crate::embedding::normalize;
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 use crate::kernels::dot;
-use crate::scan::{Calibration, Filter, LeftOut, Queries, SearchOptions};
+use crate::scan::{BELONGING, Calibration, Filter, LeftOut, Queries, SearchOptions};
 
 /// Scores between a query of one modality and gallery rows of one modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,9 +46,6 @@ const MIN_SAMPLE: usize = 20;
 const CONFIDENT_FROM: f64 = 0.1;
 /// Where random choices begin.
 const SEED: u64 = 0x6d33_7265_7400_0004;
-
-/// Columns whose equal values mean that two rows belong together.
-const BELONGING: [&str; 3] = ["patient_id", "study_id", "pair_id"];
 
 impl Statistics {
     /// Draws samples. Without any modality or patient, there is nothing to tell chance by.

@@ -180,18 +180,7 @@ fn add_vectors(
         model: arguments.encoder.clone(),
         precision: "unknown".to_owned(),
     };
-    let mut writer = if Gallery::open(&arguments.gallery).is_ok() {
-        let writer = Writer::open(&arguments.gallery)?;
-        writer.gallery().check_maker(&maker)?;
-        writer
-    } else {
-        let setup = Setup {
-            maker,
-            width,
-            numbers: numbers(arguments),
-        };
-        Writer::create(&arguments.gallery, setup)?
-    };
+    let mut writer = writer_for(arguments, maker, width)?;
     let names = galleries::left_out_columns(&table);
     if !names.is_empty() {
         let names = names.join(", ");
@@ -206,11 +195,15 @@ fn add_vectors(
         .into_owned();
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
     progress.announce("writing");
-    writer.add(Batch {
+    let added = writer.add(Batch {
         vectors: &vectors.values,
         ids: &ids,
         columns: &cells,
         attachments: &[],
+    });
+    added.with_context(|| match table.column("id") {
+        None => "the manifest has no column id, so that paths are ids".to_owned(),
+        Some(_) => doing(),
     })?;
     if writer.is_calibration_old() {
         progress.announce("measuring how to search");
@@ -218,6 +211,21 @@ fn add_vectors(
     }
     progress.clear();
     Ok(ids.len())
+}
+
+/// Opens the gallery that vectors of a maker go into, or makes it.
+fn writer_for(arguments: &BuildArguments, maker: Maker, width: usize) -> anyhow::Result<Writer> {
+    if Gallery::open(&arguments.gallery).is_ok() {
+        let writer = Writer::open(&arguments.gallery)?;
+        writer.gallery().check_maker(&maker)?;
+        return Ok(writer);
+    }
+    let setup = Setup {
+        maker,
+        width,
+        numbers: numbers(arguments),
+    };
+    Ok(Writer::create(&arguments.gallery, setup)?)
 }
 
 /// Gives vectors unit length and drops rows of NaN, where that was asked for; returns what is left.

@@ -5,7 +5,7 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Hit, Method, Queries, SearchOptions};
+use super::{Hit, LeftOut, Method, Queries, SearchOptions};
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 
@@ -85,6 +85,8 @@ impl Calibration {
 struct Sample {
     vectors: Vec<f32>,
     own: Vec<Option<RowId>>,
+    /// Queries come from other patients than what is in the gallery.
+    left_out: Vec<LeftOut>,
     exact: Vec<Vec<Hit>>,
 }
 
@@ -103,6 +105,7 @@ impl Sample {
             crate::embedding::normalize(vector)?;
         }
         let mut taken = Self {
+            left_out: belonging(gallery, &own)?,
             vectors,
             own,
             exact: Vec::new(),
@@ -115,7 +118,7 @@ impl Sample {
         let queries = Queries {
             vectors: &self.vectors,
             own: &self.own,
-            left_out: &[],
+            left_out: &self.left_out,
         };
         let options = SearchOptions {
             k,
@@ -130,6 +133,24 @@ impl Sample {
         let found = self.search(gallery, plan.k, Method::Planned(plan))?;
         Ok(recall(&self.exact, &found, plan.k))
     }
+}
+
+/// Columns whose equal values mean that two rows belong together.
+pub(crate) const BELONGING: [&str; 3] = ["patient_id", "study_id", "pair_id"];
+
+/// Returns what belongs to each row and is no hit for it.
+fn belonging(gallery: &Gallery, rows: &[Option<RowId>]) -> Result<Vec<LeftOut>> {
+    let columns = gallery.columns();
+    let known = BELONGING.iter().filter(|column| columns.contains(column));
+    let left_out = known.map(|column| {
+        let value = |row: &RowId| gallery.value(*row, column).map(str::to_owned);
+        let values = rows.iter().flatten().map(value).collect::<Result<_>>()?;
+        Ok(LeftOut {
+            column: (*column).to_owned(),
+            values,
+        })
+    });
+    left_out.collect()
 }
 
 /// Returns the share of the exact `k` best scores that were found; another row with the same score
@@ -171,7 +192,7 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     for k in KS {
         // More hits never need fewer candidates.
         let (plan, recall, filtered) = plan_for(gallery, &sample, (k, depth_bits))?;
-        depth_bits = plan.depth_bits;
+        depth_bits = plan.depth_bits / 2;
         if k == 10 {
             calibration.recall_at_10 = recall;
             calibration.recall_at_10_filtered = filtered;
@@ -199,6 +220,8 @@ fn plan_for(
         flat.depth_bits *= 2;
         recall_flat = sample.recall(gallery, flat)?;
     }
+    // For the same reason as lists.
+    flat.depth_bits *= 2;
     let n_lists = n_lists_of_largest(gallery)?;
     let mut n_probe = 2;
     // Beyond a quarter of the lists, reading all 1-bit codes is less work.
@@ -207,17 +230,13 @@ fn plan_for(
             n_probe: Some(n_probe),
             ..flat
         };
-        let recall = sample.recall(gallery, plan)?;
-        if recall >= TARGET {
-            let lean = Plan {
-                depth_codes: 2 * k,
-                ..plan
+        if sample.recall(gallery, plan)? >= TARGET {
+            // Queries from elsewhere have neighbours that are spread a little wider.
+            let plan = Plan {
+                n_probe: Some(n_probe + n_probe.div_ceil(2)),
+                ..flat
             };
-            let lean_recall = sample.recall(gallery, lean)?;
-            return Ok(match lean_recall >= TARGET {
-                true => (lean, lean_recall, recall_flat),
-                false => (plan, recall, recall_flat),
-            });
+            return Ok((plan, sample.recall(gallery, plan)?, recall_flat));
         }
         n_probe += n_probe.div_ceil(2);
     }
