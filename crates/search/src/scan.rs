@@ -23,7 +23,7 @@ use crate::embedding::check_unit;
 use crate::error::{Error, Result};
 use crate::gallery::{Gallery, RowId};
 use best::{Best, Candidate};
-use pass::{Chunk, First};
+use pass::{Chunk, First, Passed};
 use rules::Rules;
 
 /// How thorough a search is.
@@ -161,12 +161,18 @@ impl Gallery {
             let segment_idx = u32::try_from(idx).unwrap_or(u32::MAX);
             let rules = rules.of(idx);
             let first = First::choose(segment, plan, rules.allowed.is_some())?;
-            let mut best = first.run(segment, chunk, &rules, k)?;
+            let Passed { mut best, thinned } = first.run(segment, chunk, &rules, k)?;
             if let First::Bits { .. } = first {
                 best = pass::refine(segment, chunk, best, plan.depth_codes)?;
             }
             let is_exact = matches!(first, First::Exact);
-            let rows = pass::finish(segment, chunk, best, (k, is_exact))?;
+            let mut rows = pass::finish(segment, chunk, best, (k, is_exact))?;
+            for query in thinned.into_iter().map(|query| query as usize) {
+                let alone = chunk.only(query);
+                let best = First::Exact.run(segment, &alone, &rules, k)?.best;
+                let exact = pass::finish(segment, &alone, best, (k, true))?;
+                rows[query] = exact.into_iter().next().unwrap_or_default();
+            }
             for (found, rows) in found.iter_mut().zip(rows) {
                 found.extend(rows.into_iter().map(|Candidate { score, row, .. }| Hit {
                     row: RowId {

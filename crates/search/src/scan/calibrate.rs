@@ -91,11 +91,14 @@ struct Sample {
 }
 
 impl Sample {
-    fn take(gallery: &Gallery, k: usize) -> Result<Self> {
+    /// Takes the first rows of a random order, or those after them.
+    fn take(gallery: &Gallery, k: usize, is_second: bool) -> Result<Self> {
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
         let rows: Vec<RowId> = gallery.rows().collect();
-        let chosen = sample(&mut random, rows.len(), rows.len().min(N_QUERIES));
-        let own: Vec<Option<RowId>> = chosen.into_iter().map(|idx| Some(rows[idx])).collect();
+        let chosen = sample(&mut random, rows.len(), rows.len().min(2 * N_QUERIES));
+        let chosen = chosen.into_iter().map(|idx| Some(rows[idx]));
+        let n_before = if is_second { N_QUERIES } else { 0 };
+        let own: Vec<Option<RowId>> = chosen.skip(n_before).take(N_QUERIES).collect();
         let mut vectors = Vec::with_capacity(own.len() * gallery.width());
         for row in own.iter().flatten() {
             vectors.extend(gallery.vector(*row)?);
@@ -186,7 +189,7 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     if n_rows < MIN_ROWS {
         return Ok(calibration);
     }
-    let sample = Sample::take(gallery, KS[KS.len() - 1])?;
+    let sample = Sample::take(gallery, KS[KS.len() - 1], false)?;
     calibration.n_queries = sample.own.len();
     let mut depth_bits = 0;
     for k in KS {
@@ -262,7 +265,7 @@ impl Gallery {
             .calibration()
             .and_then(|calibration| calibration.plan(10));
         let Some(plan) = plan else { return Ok(None) };
-        let sample = Sample::take(self, 10)?;
+        let sample = Sample::take(self, 10, true)?;
         let flat = Plan {
             n_probe: None,
             ..plan

@@ -53,6 +53,11 @@ impl<'a> Chunk<'a> {
         self.vectors.len() / self.width
     }
 
+    /// Returns one query alone.
+    pub(super) fn only(&self, idx: usize) -> Chunk<'_> {
+        Chunk::new(self.query(idx), self.width, self.start + idx)
+    }
+
     fn query(&self, idx: usize) -> &[f32] {
         &self.vectors[idx * self.width..][..self.width]
     }
@@ -140,22 +145,22 @@ impl First {
         }
     }
 
-    /// Runs the pass: the best candidates of each query.
+    /// Runs the pass.
     pub(super) fn run(
         self,
         segment: &Segment,
         chunk: &Chunk<'_>,
         rules: &Allowed<'_>,
         k: usize,
-    ) -> Result<Vec<Best>> {
+    ) -> Result<Passed> {
         let starts = segment.starts()?;
         let all: Vec<u32> = (0..u32::try_from(chunk.len()).unwrap_or(u32::MAX)).collect();
         let mut nearness = self.nearness(segment, chunk)?;
-        let lists = self.lists(segment, chunk, &nearness)?;
+        let lists = self.lists(segment, chunk, rules, &nearness)?;
         self.into_centres(segment, chunk, &mut nearness)?;
         let pieces = match &lists {
             None => self.pieces(segment.n_rows(), &all),
-            Some(lists) => pieces_of_lists(starts, lists),
+            Some(looking) => pieces_of_lists(starts, &looking.lists),
         };
         let work = Work {
             first: self,
@@ -179,13 +184,16 @@ impl First {
             Ok(best)
         };
         let n_threads = rayon::current_num_threads();
-        if products < MIN_PARALLEL || n_threads == 1 {
-            return run(&pieces);
-        }
-        let parts = pieces.par_chunks(pieces.len().div_ceil(4 * n_threads).max(1));
-        parts
-            .map(run)
-            .try_reduce(new, |all, more| Ok(merge(all, more)))
+        let best = if products < MIN_PARALLEL || n_threads == 1 {
+            run(&pieces)?
+        } else {
+            let parts = pieces.par_chunks(pieces.len().div_ceil(4 * n_threads).max(1));
+            parts
+                .map(run)
+                .try_reduce(new, |all, more| Ok(merge(all, more)))?
+        };
+        let thinned = lists.map(|looking| looking.thinned).unwrap_or_default();
+        Ok(Passed { best, thinned })
     }
 
     /// Divides all rows, for all queries.
@@ -234,13 +242,15 @@ impl First {
         self,
         segment: &Segment,
         chunk: &Chunk<'_>,
+        rules: &Allowed<'_>,
         nearness: &[f32],
-    ) -> Result<Option<Vec<Vec<u32>>>> {
-        let n_lists = segment.starts()?.len() - 1;
+    ) -> Result<Option<Looking>> {
+        let starts = segment.starts()?;
+        let n_lists = starts.len() - 1;
         let Some(n_probe) = self.n_probe() else {
             return Ok(None);
         };
-        let mut lists = vec![Vec::new(); n_lists];
+        let (mut lists, mut thinned) = (vec![Vec::new(); n_lists], Vec::new());
         let mut order = Vec::new();
         let queries = 0..u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         for (query, scores) in queries.zip(nearness.chunks_exact(n_lists)) {
@@ -250,11 +260,17 @@ impl First {
                 let (left, right) = (scores[a as usize], scores[b as usize]);
                 right.total_cmp(&left).then(a.cmp(&b))
             });
-            for &list in &order[..n_probe] {
+            let number = chunk.start + query as usize;
+            let nearest = &order[..n_probe];
+            if rules.thins_out(number, starts, (nearest, scores)) {
+                thinned.push(query);
+                continue;
+            }
+            for &list in nearest {
                 lists[list as usize].push(query);
             }
         }
-        Ok(Some(lists))
+        Ok(Some(Looking { lists, thinned }))
     }
 
     /// Turns nearness into the products of queries and centroids.
@@ -293,6 +309,22 @@ fn pieces_of_lists<'q>(starts: &[u32], lists: &'q [Vec<u32>]) -> Vec<Piece<'q>> 
         }
     }
     pieces
+}
+
+/// Which queries look at which list.
+struct Looking {
+    lists: Vec<Vec<u32>>,
+    /// Queries around which the plan was not measured, because most near rows are no hits: they
+    /// look at no list.
+    thinned: Vec<u32>,
+}
+
+/// What a pass found.
+pub(super) struct Passed {
+    /// The best candidates of each query.
+    pub(super) best: Vec<Best>,
+    /// Queries that must be answered exactly.
+    pub(super) thinned: Vec<u32>,
 }
 
 /// What all threads of a pass share.

@@ -134,6 +134,44 @@ impl Allowed<'_> {
         }
     }
 
+    /// Says whether so many rows of the lists nearest to a query are no hits for it that the best
+    /// hits may lie in other lists: a quarter of all, or half of the nearest list.
+    pub(super) fn thins_out(
+        &self,
+        query: usize,
+        starts: &[u32],
+        (nearest, scores): (&[u32], &[f32]),
+    ) -> bool {
+        let leaves_out = |codes: &[u32]| codes.get(query).is_some_and(|&code| code != NO_CODE);
+        if self.allowed.is_none() && !self.left_out.iter().any(|(_, codes)| leaves_out(codes)) {
+            return false;
+        }
+        let count = |list: u32| {
+            let rows = starts[list as usize]..starts[list as usize + 1];
+            let n_rows = rows.len();
+            let n_hidden = rows.filter(|&row| !self.may_be_hit(query, row)).count();
+            (n_rows, n_hidden)
+        };
+        let score = |list: &u32| scores[*list as usize];
+        let first = nearest.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+        if first.is_some_and(|&list| matches!(count(list), (n, n_hidden) if 2 * n_hidden > n)) {
+            return true;
+        }
+        let all = nearest.iter().map(|&list| count(list));
+        let (n_rows, n_hidden) = all.fold((0, 0), |sum, list| (sum.0 + list.0, sum.1 + list.1));
+        4 * n_hidden > n_rows
+    }
+
+    /// Says whether a row was not removed, passes the filters and is not left out by a query.
+    #[inline]
+    fn may_be_hit(&self, query: usize, row: u32) -> bool {
+        self.passes(row)
+            && self
+                .left_out
+                .iter()
+                .all(|(cells, codes)| cells[row as usize] != codes[query])
+    }
+
     /// Collects those of some rows that pass, counted from the first.
     pub(super) fn passing(&self, rows: &Range<usize>, passing: &mut Vec<u32>) {
         passing.clear();
@@ -161,12 +199,7 @@ impl Allowed<'_> {
             segment: self.segment,
             row,
         };
-        self.passes(row)
-            && self.own.get(query).is_none_or(|&other| other != Some(own))
-            && self
-                .left_out
-                .iter()
-                .all(|(cells, codes)| cells[row as usize] != codes[query])
+        self.own.get(query).is_none_or(|&other| other != Some(own)) && self.may_be_hit(query, row)
     }
 }
 

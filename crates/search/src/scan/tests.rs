@@ -356,3 +356,64 @@ fn an_empty_gallery_has_no_hits() {
     writer.compact().unwrap();
     assert!(writer.gallery().is_empty());
 }
+
+/// A gallery in which the rows nearest to its first one, `n_near` of them, are of one patient; and
+/// that row.
+fn crowded(folder: &std::path::Path, n_near: usize) -> (Writer, Vec<f32>) {
+    let all = vectors(12_000, 12_000, WIDTH, 100);
+    let query = all[..WIDTH].to_vec();
+    let score = |row: usize| dot(&query, &all[row * WIDTH..][..WIDTH]);
+    let mut order: Vec<usize> = (0..12_000).collect();
+    order.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    let mut patients: Vec<String> = (0..12_000).map(|row| format!("p{row}")).collect();
+    for &row in &order[..n_near] {
+        patients[row] = "near".to_owned();
+    }
+    let mut rows = TestRows::new(0, all, WIDTH);
+    rows.columns = vec![("patient_id".to_owned(), patients)];
+    let mut writer = gallery(folder, WIDTH, Numbers::F32, &[]);
+    writer.add(rows.batch()).unwrap();
+    writer.calibrate().unwrap();
+    (writer, query)
+}
+
+#[test]
+fn hits_are_found_where_all_near_rows_are_left_out_or_removed() {
+    for n_near in [50, 100, 200, 300, 1000, 6000] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, query) = crowded(&folder.path().join("g"), n_near);
+        let plan = writer.gallery().calibration().unwrap().plans[0];
+        assert!(plan.n_probe.is_some(), "{plan:?}");
+        let left_out = [LeftOut {
+            column: "patient_id".to_owned(),
+            values: vec!["near".to_owned()],
+        }];
+        let ask = |writer: &Writer, left_out: &[LeftOut], method| {
+            let queries = Queries {
+                left_out,
+                ..of(&query)
+            };
+            let options = SearchOptions {
+                method,
+                ..exact(10)
+            };
+            writer.gallery().search(queries, &options).unwrap()
+        };
+        // Beyond what lies in the lists that are looked at, the answer is exact.
+        let least = |n_near| if n_near >= 200 { 1.0 } else { 0.9 };
+        let check = |writer: &Writer, left_out: &[LeftOut], what: &str| {
+            let wanted = ask(writer, left_out, Method::Exact);
+            let found = ask(writer, left_out, Method::Auto);
+            let recall = recall(&wanted, &found, 10);
+            assert!(recall >= least(n_near), "{n_near} {what}: {recall}");
+        };
+        check(&writer, &left_out, "left out");
+        let near = writer.gallery().rows();
+        let near = near.filter(|&row| writer.gallery().value(row, "patient_id").unwrap() == "near");
+        let near: Vec<String> = near
+            .map(|row| writer.gallery().id(row).unwrap().to_owned())
+            .collect();
+        writer.remove(&near).unwrap();
+        check(&writer, &[], "removed");
+    }
+}
