@@ -1,4 +1,4 @@
-//! Unit vectors -> galleries on disk -> ranked hits. Knows no pixels, no networks and no tensors.
+//! Unit vectors -> galleries on disk -> ranked hits -> metrics. Knows no pixels, no networks and no tensors.
 
 #![cfg_attr(
     test,
@@ -12,23 +12,39 @@
     )
 )]
 
+mod bootstrap;
+mod columns;
+mod compare;
 mod disk;
 mod embedding;
 mod error;
+mod evaluate;
 mod gallery;
+#[cfg(test)]
+mod golden;
 mod kernels;
+mod metrics;
 mod partition;
 mod quantise;
 mod scan;
 mod statistics;
+mod tasks;
 #[cfg(test)]
 mod testing;
 
+pub use bootstrap::{Bootstrap, Clusters, Interval, MIN_PATIENTS};
+pub use columns::{Column, Columns, LABEL_SEPARATOR};
+pub use compare::{Difference, Pair as ComparedPair, Verdict};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
+pub use evaluate::{
+    Answer, Embeddings, Evaluation, LeftOutQueries, Measures, RankedItem, evaluate,
+};
 pub use gallery::{
     Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, repair, verify,
 };
+pub use metrics::{KNN_K, KNN_TEMPERATURE, Metric, Ranking, Vote};
 pub use scan::{Calibration, Filter, Hit, LeftOut, Method, Plan, Queries, SearchOptions};
 pub use statistics::{Pair, Statistics};
+pub use tasks::{Scope, Task, Tasks, derive};

@@ -1,0 +1,164 @@
+//! Two models on the same queries: is one better, or can it not be told?
+
+use crate::bootstrap::{Bootstrap, Clusters, Interval};
+use crate::metrics::as_f64;
+
+/// One query that both models answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    /// Number of its task, from 0.
+    pub task: u32,
+    /// Its patient; queries with equal numbers are drawn together. Not 0.
+    pub patient: u32,
+    /// The first model's value.
+    pub a: f64,
+    /// The second model's value.
+    pub b: f64,
+}
+
+/// How much the second model is better than the first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    /// Mean of the first model: over queries, then over tasks.
+    pub mean_a: f64,
+    /// The same of the second.
+    pub mean_b: f64,
+    /// Of the mean of `b - a`; `None` below `MIN_PATIENTS`.
+    pub interval: Option<Interval>,
+    /// Queries that both answered.
+    pub n: usize,
+    /// Patients of these.
+    pub n_patients: usize,
+}
+
+/// What may be said of a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The interval lies above 0.
+    Better,
+    /// The interval lies below 0.
+    Worse,
+    /// The interval holds 0.
+    NotDistinguishable,
+    /// Too few patients for an interval.
+    TooFewPatients,
+}
+
+impl Difference {
+    /// Compares two models query by query; with several tasks, each weighs the same.
+    ///
+    /// `None` without any query.
+    #[must_use]
+    pub fn new(pairs: &[Pair], bootstrap: Bootstrap) -> Option<Self> {
+        if pairs.is_empty() {
+            return None;
+        }
+        let patients: Vec<u32> = pairs.iter().map(|pair| pair.patient).collect();
+        let clusters = Clusters::new(&patients);
+        let differences = pairs.iter().map(|pair| (pair.task, pair.b - pair.a));
+        let differences: Vec<(u32, f64)> = differences.collect();
+        Some(Self {
+            mean_a: mean_of_tasks(pairs, |pair| pair.a),
+            mean_b: mean_of_tasks(pairs, |pair| pair.b),
+            interval: clusters.interval_over_tasks(&differences, bootstrap),
+            n: pairs.len(),
+            n_patients: clusters.len(),
+        })
+    }
+
+    /// Returns the mean of `b - a`.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        self.mean_b - self.mean_a
+    }
+
+    /// Says which model is better, where that can be told.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self.interval {
+            None => Verdict::TooFewPatients,
+            Some(interval) if interval.low > 0.0 => Verdict::Better,
+            Some(interval) if interval.high < 0.0 => Verdict::Worse,
+            Some(_) => Verdict::NotDistinguishable,
+        }
+    }
+}
+
+/// Returns the mean over tasks of the mean over their queries.
+fn mean_of_tasks(pairs: &[Pair], value: impl Fn(&Pair) -> f64) -> f64 {
+    let mut sums = std::collections::BTreeMap::<u32, (f64, usize)>::new();
+    for pair in pairs {
+        let (sum, n) = sums.entry(pair.task).or_default();
+        *sum += value(pair);
+        *n += 1;
+    }
+    let n_tasks = as_f64(sums.len());
+    sums.values().map(|&(sum, n)| sum / as_f64(n)).sum::<f64>() / n_tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(n: u32, a: impl Fn(u32) -> f64, b: impl Fn(u32) -> f64) -> Vec<Pair> {
+        let pair = |i| Pair {
+            task: i % 2,
+            patient: i / 2 + 1,
+            a: a(i),
+            b: b(i),
+        };
+        (0..n).map(pair).collect()
+    }
+
+    fn verdict(pairs: &[Pair]) -> Verdict {
+        let difference = Difference::new(pairs, Bootstrap::default()).unwrap();
+        difference.verdict()
+    }
+
+    #[test]
+    fn a_small_steady_gain_is_told_and_a_large_noisy_one_is_not() {
+        let every = |n: u32| move |i: u32| f64::from(u8::from(i.is_multiple_of(n)));
+        let noise = every(4);
+        let steady = pairs(200, noise, |i| noise(i) + 0.01);
+        assert_eq!(verdict(&steady), Verdict::Better);
+        let worse: Vec<Pair> = steady
+            .iter()
+            .map(|p| Pair {
+                a: p.b,
+                b: p.a,
+                ..*p
+            })
+            .collect();
+        assert_eq!(verdict(&worse), Verdict::Worse);
+        let noisy = pairs(20, noise, every(3));
+        assert_eq!(verdict(&noisy), Verdict::NotDistinguishable);
+    }
+
+    #[test]
+    fn a_model_does_not_differ_from_itself() {
+        let same = pairs(100, f64::from, f64::from);
+        let difference = Difference::new(&same, Bootstrap::default()).unwrap();
+        assert_eq!(
+            (difference.mean(), difference.n, difference.n_patients),
+            (0.0, 100, 50)
+        );
+        assert_eq!(difference.verdict(), Verdict::NotDistinguishable);
+        assert_eq!(verdict(&same[..8]), Verdict::TooFewPatients);
+        assert!(Difference::new(&[], Bootstrap::default()).is_none());
+    }
+
+    #[test]
+    fn every_task_weighs_the_same() {
+        let mut all = pairs(20, |_| 0.0, |_| 1.0);
+        all.retain(|pair| pair.task == 0 || pair.patient == 1);
+        let all: Vec<Pair> = all
+            .iter()
+            .map(|p| Pair {
+                b: f64::from(p.task),
+                ..*p
+            })
+            .collect();
+        let difference = Difference::new(&all, Bootstrap::default()).unwrap();
+        assert_eq!(difference.mean_b, 0.5);
+    }
+}

@@ -1,0 +1,330 @@
+//! Which retrieval tasks a table of images holds: docs/evaluation.md, "Tasks".
+
+use std::collections::BTreeSet;
+
+use crate::columns::Columns;
+use crate::error::{Error, Result};
+
+/// The modality that no encoder of ours is trained on.
+const UNSEEN: &str = "MR";
+/// Sources of simulated radiographs start so; they enter only pair tasks.
+const SIMULATED: &str = "drr-";
+
+/// Who is asked for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Such as `within/DX-2d/body_part`.
+    pub name: String,
+    /// Rows of the table.
+    pub queries: Vec<u32>,
+    /// Rows of the table; a query among them never finds itself.
+    pub gallery: Vec<u32>,
+    /// The column whose equal values are relevant to each other.
+    pub relevance: String,
+    /// The modality of all queries, where it is one.
+    pub query_modality: Option<String>,
+    /// The modality of the whole gallery, where it is one.
+    pub gallery_modality: Option<String>,
+}
+
+impl Task {
+    /// Returns the first part of the name: `within`, `within-source`, `cross`, `pair`, `unseen`,
+    /// `all` or `privacy`.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// Returns whether the same patient may be found: in pair tasks it is what is looked for.
+    #[must_use]
+    pub fn finds_same_patient(&self) -> bool {
+        matches!(self.group(), "pair" | "privacy")
+    }
+}
+
+/// Which tasks are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Columns whose equal values are relevant to each other; `pair_id` is always one.
+    pub relevance: Vec<String>,
+    /// Also tasks over all images together.
+    pub is_pooled: bool,
+}
+
+/// The tasks of a table, and what about it is worth knowing.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    /// In the order of reports; some may have no query that counts.
+    pub tasks: Vec<Task>,
+    /// How much of a score is the same patient: every image against all others of its kind.
+    pub privacy: Vec<Task>,
+    /// Whether every row is query and gallery in turn.
+    pub is_leave_one_out: bool,
+    /// Rows whose `split` is neither query nor gallery.
+    pub n_other_split: usize,
+}
+
+/// Lists the tasks of a table.
+///
+/// # Errors
+/// `Mismatch` if a relevance column is missing, or `split` has queries without a gallery, a gallery
+/// without queries, or neither.
+pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
+    for name in &scope.relevance {
+        columns.require(name)?;
+    }
+    let columns = &*columns;
+    let split = Split::new(columns)?;
+    let rows = Rows { columns, split };
+    let mut tasks = Vec::new();
+    rows.within(scope, &mut tasks);
+    rows.within_source(scope, &mut tasks);
+    rows.cross(scope, &mut tasks);
+    rows.pairs(&mut tasks);
+    rows.unseen(scope, &mut tasks);
+    if scope.is_pooled || columns.get("modality").is_none() {
+        rows.pooled(scope, &mut tasks);
+    }
+    Ok(Tasks {
+        privacy: rows.privacy(),
+        is_leave_one_out: rows.split.is_leave_one_out,
+        n_other_split: rows.split.n_other,
+        tasks,
+    })
+}
+
+/// Which rows ask, and which are found.
+struct Split {
+    is_query: Vec<bool>,
+    is_gallery: Vec<bool>,
+    is_leave_one_out: bool,
+    n_other: usize,
+}
+
+impl Split {
+    fn new(columns: &Columns) -> Result<Self> {
+        let rows = || 0..columns.n_rows();
+        let values: BTreeSet<&str> = rows().map(|row| columns.text("split", row)).collect();
+        let is_leave_one_out = values.iter().all(|value| value.is_empty());
+        let has = |value: &str| -> Vec<bool> {
+            rows()
+                .map(|row| is_leave_one_out || columns.text("split", row) == value)
+                .collect()
+        };
+        let split = Self {
+            is_query: has("query"),
+            is_gallery: has("gallery"),
+            is_leave_one_out,
+            n_other: 0,
+        };
+        if !split.is_query.contains(&true) || !split.is_gallery.contains(&true) {
+            let found: Vec<&str> = values
+                .into_iter()
+                .filter(|value| !value.is_empty())
+                .collect();
+            return Err(Error::mismatch(
+                "column split",
+                "rows with query and rows with gallery, or no split at all (m3ret split makes one)",
+                if found.is_empty() {
+                    "no rows".to_owned()
+                } else {
+                    found.join(", ")
+                },
+            ));
+        }
+        let n_other = rows().filter(|&row| !split.is_query[row] && !split.is_gallery[row]);
+        Ok(Self {
+            n_other: n_other.count(),
+            ..split
+        })
+    }
+}
+
+struct Rows<'a> {
+    columns: &'a Columns,
+    split: Split,
+}
+
+impl Rows<'_> {
+    fn modality(&self, row: u32) -> &str {
+        self.columns.text("modality", row as usize)
+    }
+
+    fn dims(&self, row: u32) -> &str {
+        self.columns.text("dims", row as usize)
+    }
+
+    fn all(&self) -> impl Iterator<Item = u32> + '_ {
+        0..u32::try_from(self.columns.n_rows()).unwrap_or(u32::MAX)
+    }
+
+    /// Rows of tasks that are not about pairs.
+    fn real(&self) -> impl Iterator<Item = u32> + '_ {
+        let source = |row: u32| self.columns.text("source", row as usize);
+        self.all()
+            .filter(move |&row| !source(row).starts_with(SIMULATED))
+    }
+
+    /// Real rows of all modalities but the unseen one.
+    fn seen(&self) -> impl Iterator<Item = u32> + '_ {
+        self.real().filter(|&row| self.modality(row) != UNSEEN)
+    }
+
+    /// Makes one task a relevance column, of those that ask and those that are found among rows.
+    fn push(
+        &self,
+        name: &str,
+        (queries, gallery): (&[u32], &[u32]),
+        relevance: &[String],
+        tasks: &mut Vec<Task>,
+    ) {
+        let chosen = |rows: &[u32], is_in: &[bool]| -> Vec<u32> {
+            let rows = rows.iter().copied();
+            rows.filter(|&row| is_in[row as usize]).collect()
+        };
+        let queries = chosen(queries, &self.split.is_query);
+        let gallery = chosen(gallery, &self.split.is_gallery);
+        if queries.is_empty() || gallery.is_empty() {
+            return;
+        }
+        for column in relevance {
+            // What a name already says is no question.
+            tasks.push(self.task(format!("{name}/{column}"), column, (&queries, &gallery)));
+        }
+    }
+
+    fn task(&self, name: String, relevance: &str, (queries, gallery): (&[u32], &[u32])) -> Task {
+        let modality = |rows: &[u32]| {
+            let all: BTreeSet<&str> = rows.iter().map(|&row| self.modality(row)).collect();
+            let mut all = all.into_iter();
+            let first = all.next().filter(|name| !name.is_empty());
+            first.filter(|_| all.next().is_none()).map(str::to_owned)
+        };
+        Task {
+            query_modality: modality(queries),
+            gallery_modality: modality(gallery),
+            name,
+            queries: queries.to_vec(),
+            gallery: gallery.to_vec(),
+            relevance: relevance.to_owned(),
+        }
+    }
+
+    /// `DX-2d`, or `DX` where dims are not known; `None` where the modality is not.
+    fn kind(&self, row: u32) -> Option<String> {
+        let parts = (self.modality(row), self.dims(row));
+        match parts {
+            ("", _) => None,
+            (modality, "") => Some(modality.to_owned()),
+            (modality, dims) => Some(format!("{modality}-{dims}")),
+        }
+    }
+
+    /// Makes tasks inside each group of rows that `key` names.
+    fn inside(
+        &self,
+        prefix: &str,
+        rows: &[u32],
+        key: impl Fn(u32) -> Option<String>,
+        (relevance, tasks): (&[String], &mut Vec<Task>),
+    ) {
+        for (name, members) in grouped(rows, key) {
+            let name = format!("{prefix}/{name}");
+            self.push(&name, (&members, &members), relevance, tasks);
+        }
+    }
+
+    fn within(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+        let rows: Vec<u32> = self.seen().collect();
+        self.inside(
+            "within",
+            &rows,
+            |row| self.kind(row),
+            (&scope.relevance, tasks),
+        );
+    }
+
+    fn within_source(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+        let rows: Vec<u32> = self.seen().collect();
+        let source = |row: u32| {
+            let source = self.columns.text("source", row as usize);
+            match (source, self.dims(row)) {
+                ("", _) => None,
+                (source, "") => Some(source.to_owned()),
+                (source, dims) => Some(format!("{source}-{dims}")),
+            }
+        };
+        self.inside("within-source", &rows, source, (&scope.relevance, tasks));
+    }
+
+    fn unseen(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+        let is_unseen = |&row: &u32| self.modality(row) == UNSEEN;
+        let rows: Vec<u32> = self.real().filter(is_unseen).collect();
+        self.inside(
+            "unseen",
+            &rows,
+            |row| self.kind(row),
+            (&scope.relevance, tasks),
+        );
+    }
+
+    fn cross(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+        let rows: Vec<u32> = self.real().collect();
+        let kinds = grouped(&rows, |row| named(self.modality(row)));
+        for (from, queries) in &kinds {
+            for (to, gallery) in kinds.iter().filter(|(to, _)| to != from) {
+                let name = format!("cross/{from}-{to}");
+                self.push(&name, (queries, gallery), &scope.relevance, tasks);
+            }
+        }
+    }
+
+    /// Every image that has a partner asks, whatever its split.
+    fn pairs(&self, tasks: &mut Vec<Task>) {
+        let has_pair = |&row: &u32| !self.columns.text("pair_id", row as usize).is_empty();
+        let rows: Vec<u32> = self.all().filter(has_pair).collect();
+        let kinds = grouped(&rows, |row| named(self.modality(row)));
+        for (from, queries) in &kinds {
+            for (to, gallery) in &kinds {
+                let name = format!("pair/{from}-{to}");
+                tasks.push(self.task(name, "pair_id", (queries, gallery)));
+            }
+        }
+    }
+
+    fn pooled(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+        let rows: Vec<u32> = self.seen().collect();
+        self.push("all", (&rows, &rows), &scope.relevance, tasks);
+    }
+
+    fn privacy(&self) -> Vec<Task> {
+        let Some(patients) = self.columns.get("patient_id") else {
+            return Vec::new();
+        };
+        let is_known = |&row: &u32| patients.code(row as usize) != 0;
+        let rows: Vec<u32> = self.real().filter(is_known).collect();
+        let kinds = grouped(&rows, |row| self.kind(row).or_else(|| named("all")));
+        kinds
+            .into_iter()
+            .map(|(kind, rows)| self.task(format!("privacy/{kind}"), "patient_id", (&rows, &rows)))
+            .collect()
+    }
+}
+
+fn named(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// Groups rows by a name, in the order of names; rows without one are in no group.
+fn grouped(rows: &[u32], key: impl Fn(u32) -> Option<String>) -> Vec<(String, Vec<u32>)> {
+    let mut groups = std::collections::BTreeMap::<String, Vec<u32>>::new();
+    for &row in rows {
+        if let Some(name) = key(row) {
+            groups.entry(name).or_default().push(row);
+        }
+    }
+    groups.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;
