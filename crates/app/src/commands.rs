@@ -1,8 +1,10 @@
 //! One file a verb: read the arguments, call the library, print.
 
 pub(crate) mod check;
+pub(crate) mod compare;
 pub(crate) mod dedup;
 pub(crate) mod embed;
+pub(crate) mod evaluate;
 mod galleries;
 pub(crate) mod index;
 pub(crate) mod inspect;

@@ -62,6 +62,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, screen),
         Command::Search(arguments) => commands::search::run(arguments, screen),
         Command::Index(arguments) => commands::index::run(arguments, screen),
+        Command::Evaluate(arguments) => commands::evaluate::run(arguments, screen),
+        Command::Compare(arguments) => commands::compare::run(arguments, screen),
         Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
         Command::Map(arguments) => commands::map::run(arguments, screen),
     }

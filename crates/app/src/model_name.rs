@@ -34,10 +34,14 @@ struct Places {
 /// Opens the model that the arguments name.
 pub(crate) fn open(arguments: &ModelArguments) -> anyhow::Result<Model> {
     let name = arguments.model.as_deref().unwrap_or(DEFAULT);
-    let options = arguments.run_options();
+    open_named(name, &arguments.run_options())
+}
+
+/// Opens the model that a name means.
+pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Model> {
     let named = find(name, &Places::of_this_machine())?;
     named
-        .open(&options)
+        .open(options)
         .with_context(|| format!("opening the model {name}"))
 }
 

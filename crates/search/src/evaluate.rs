@@ -226,6 +226,42 @@ pub fn evaluate(
     Ok(evaluations)
 }
 
+/// Returns the rows that are relevant to a query under a rule of exclusion, in ascending order.
+///
+/// `rule` has the columns of the rule, and the grade from which on an item is relevant.
+///
+/// # Errors
+/// As `evaluate`.
+pub fn relevant_items(
+    task: &Task,
+    columns: &Columns,
+    embeddings: &Embeddings<'_>,
+    query: u32,
+    (exclude, least_grade): (&[String], f32),
+) -> Result<Vec<u32>> {
+    let column = require(columns, &task.relevance)?;
+    let mut grades = Vec::new();
+    Relevance::new(column).grade(column.code(query as usize), &mut grades);
+    let excluded: Vec<&Column> = exclude
+        .iter()
+        .map(|name| require(columns, name))
+        .collect::<Result<_>>()?;
+    let is_excluded = |row: u32| {
+        let same = |column: &&Column| {
+            let code = column.code(query as usize);
+            code != 0 && column.code(row as usize) == code
+        };
+        row == query || excluded.iter().any(same)
+    };
+    let is_relevant = |&row: &u32| {
+        let grade = grades[column.code(row as usize) as usize];
+        grade >= least_grade && embeddings.has(row as usize) && !is_excluded(row)
+    };
+    let mut rows: Vec<u32> = task.gallery.iter().copied().filter(is_relevant).collect();
+    rows.sort_unstable();
+    Ok(rows)
+}
+
 fn require<'a>(columns: &'a Columns, name: &str) -> Result<&'a Column> {
     columns
         .get(name)

@@ -39,7 +39,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use evaluate::{
-    Answer, Embeddings, Evaluation, LeftOutQueries, Measures, RankedItem, evaluate,
+    Answer, Embeddings, Evaluation, LeftOutQueries, Measures, RankedItem, evaluate, relevant_items,
 };
 pub use gallery::{
     Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, repair, verify,

@@ -3,6 +3,7 @@
 pub(super) mod ahead;
 mod arrays;
 pub(super) mod items;
+pub(super) mod rows;
 mod shards;
 mod table;
 mod told;

@@ -21,7 +21,7 @@ use crate::report::{Report, Verdict};
 const MAX_DEPTH: usize = 16;
 
 /// One thing to embed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::commands) struct Item {
     /// The path as reports show it; of a manifest, as it is written there.
     pub(in crate::commands) path: String,
@@ -31,7 +31,7 @@ pub(in crate::commands) struct Item {
 }
 
 /// What an item is read from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::commands) enum Content {
     Object(Object),
     /// A row of a manifest: it names one image.

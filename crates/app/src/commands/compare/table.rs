@@ -1,0 +1,218 @@
+//! Comparisons as tables: for a terminal, Markdown, and LaTeX.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::bail;
+
+use super::{Compared, Comparison};
+
+/// How a table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::commands) enum Layout {
+    Text,
+    Markdown,
+    Latex,
+}
+
+impl Layout {
+    /// Chooses by the name of the file.
+    pub(in crate::commands) fn of(path: &Path) -> anyhow::Result<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("md") => Ok(Self::Markdown),
+            Some("tex") => Ok(Self::Latex),
+            _ => bail!(
+                "{}: a name that ends in .md or .tex is wanted",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// Writes a comparison as a table, with the rules below it.
+pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> String {
+    let rows: Vec<[String; 8]> = comparison.rows.iter().map(cells).collect();
+    let head = [
+        "task",
+        "metric",
+        "n",
+        "patients",
+        "chance",
+        &comparison.a,
+        &comparison.b,
+        "difference",
+    ]
+    .map(str::to_owned);
+    let mut text = match layout {
+        Layout::Text => plain(&head, &rows),
+        Layout::Markdown => markdown(&head, &rows),
+        Layout::Latex => latex(&head, &rows),
+    };
+    let notes = notes(comparison);
+    match layout {
+        Layout::Text | Layout::Markdown => {
+            let _ = write!(text, "\n{notes}");
+        }
+        Layout::Latex => {
+            for line in notes.lines() {
+                let _ = writeln!(text, "% {line}");
+            }
+        }
+    }
+    text
+}
+
+fn notes(comparison: &Comparison) -> String {
+    let mut notes = format!(
+        "Differences are {} minus {}, paired by query, with patient-clustered bootstrap 95 % intervals ({} draws);\n\
+         chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8",
+        comparison.b, comparison.a, comparison.n_resamples
+    );
+    if comparison.knows_pixels {
+        notes.push_str(",\nand precision_at_5 of pixels below 0.98.\n");
+    } else {
+        notes.push_str(";\ntasks that pixels solve are among them: name its folder with --pixels to leave them out.\n");
+    }
+    if !comparison.only_one_has.is_empty() {
+        let _ = writeln!(
+            notes,
+            "Only one has: {}.",
+            comparison.only_one_has.join(", ")
+        );
+    }
+    notes
+}
+
+fn cells(row: &Compared) -> [String; 8] {
+    let number = |x: f64| format!("{x:.3}");
+    let difference = match (row.ci95_low, row.ci95_high) {
+        (Some(low), Some(high)) => format!(
+            "{:+.3} [{low:+.3}, {high:+.3}] {}",
+            row.difference, row.verdict
+        ),
+        _ => format!("{:+.3} {}", row.difference, row.verdict),
+    };
+    [
+        if row.is_group {
+            format!("mean of {}", row.name)
+        } else {
+            row.name.clone()
+        },
+        row.metric.clone(),
+        row.n_queries.to_string(),
+        row.n_patients.to_string(),
+        number(row.chance),
+        number(row.a),
+        number(row.b),
+        difference,
+    ]
+}
+
+fn plain(head: &[String; 8], rows: &[[String; 8]]) -> String {
+    let all = || std::iter::once(head).chain(rows);
+    let widths: [usize; 8] =
+        std::array::from_fn(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in all() {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .enumerate()
+            .map(|(i, (cell, width))| match i {
+                0 | 1 | 7 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn markdown(head: &[String; 8], rows: &[[String; 8]]) -> String {
+    let line = |row: &[String; 8]| {
+        format!(
+            "| {} |\n",
+            row.clone().map(|cell| cell.replace('|', "\\|")).join(" | ")
+        )
+    };
+    let mut text = line(head);
+    text.push_str("|---|---|---:|---:|---:|---:|---:|---|\n");
+    text.extend(rows.iter().map(line));
+    text
+}
+
+fn latex(head: &[String; 8], rows: &[[String; 8]]) -> String {
+    let line = |row: &[String; 8]| {
+        format!(
+            "{} \\\\\n",
+            row.clone().map(|cell| escaped(&cell)).join(" & ")
+        )
+    };
+    let mut text =
+        String::from("% needs \\usepackage{booktabs}\n\\begin{tabular}{llrrrrrl}\n\\toprule\n");
+    text.push_str(&line(head));
+    text.push_str("\\midrule\n");
+    text.extend(rows.iter().map(line));
+    text.push_str("\\bottomrule\n\\end{tabular}\n");
+    text
+}
+
+/// Keeps LaTeX from reading names as commands.
+fn escaped(cell: &str) -> String {
+    let mut text = String::new();
+    for c in cell.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => text.extend(['\\', c]),
+            '\\' => text.push_str("\\textbackslash{}"),
+            '~' => text.push_str("\\textasciitilde{}"),
+            '^' => text.push_str("\\textasciicircum{}"),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Comparison {
+        let row = Compared {
+            name: "pair/DX-CT".to_owned(),
+            is_group: false,
+            metric: "precision_at_5".to_owned(),
+            n_queries: 120,
+            n_patients: 60,
+            chance: 0.0167,
+            a: 0.075,
+            b: 0.1255,
+            difference: 0.0505,
+            ci95_low: Some(0.012),
+            ci95_high: Some(0.091),
+            verdict: "better",
+        };
+        let group = Compared {
+            name: "pair (1 task)".to_owned(),
+            is_group: true,
+            ci95_low: None,
+            ci95_high: None,
+            verdict: "too few patients",
+            ..row.clone()
+        };
+        Comparison {
+            a: "pixels".to_owned(),
+            b: "a_model".to_owned(),
+            knows_pixels: true,
+            n_resamples: 2000,
+            rows: vec![row, group],
+            only_one_has: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_for_every_use() {
+        insta::assert_snapshot!(render(&example(), Layout::Text), @"");
+        insta::assert_snapshot!(render(&example(), Layout::Markdown), @"");
+        insta::assert_snapshot!(render(&example(), Layout::Latex), @"");
+    }
+}

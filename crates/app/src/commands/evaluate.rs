@@ -1,0 +1,378 @@
+//! `m3ret evaluate`: how well models find similar images, in numbers that anyone can compute again.
+
+pub(super) mod files;
+mod page;
+mod results;
+mod subject;
+mod told;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use m3ret_search::{Bootstrap, Embeddings, Metric};
+
+use super::compare::{Comparison, Layout, Run, compare, render};
+use super::embed::precision_name;
+use super::embed::rows::{RowVectors, embed_rows};
+use super::npy;
+use crate::Outcome;
+use crate::cli::EvaluateArguments;
+use crate::model_name::{self, DEFAULT};
+use crate::output::{Screen, write_whole};
+use crate::progress::Progress;
+use results::{Config, Measured, Results, Settings, measure};
+use subject::Subject;
+
+/// The model that says how much thumbnails achieve.
+const PIXELS: &str = "pixels";
+/// Files of several models' comparison.
+const COMPARISON: &str = "comparison";
+
+/// Where the vectors of one evaluation come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    Model(String),
+    File(PathBuf),
+}
+
+/// Something that is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Contender {
+    name: String,
+    source: Source,
+}
+
+/// The vectors of one contender.
+struct Vectors {
+    rows: RowVectors,
+    fingerprint: String,
+    precision: Option<String>,
+}
+
+/// Evaluates every model that was named.
+pub(crate) fn run(arguments: &EvaluateArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let contenders = contenders(arguments);
+    let names: std::collections::BTreeSet<String> = contenders
+        .iter()
+        .map(|contender| folder_name(&contender.name))
+        .collect();
+    ensure!(
+        names.len() == contenders.len(),
+        "two models have the same name; name vectors with NAME=F.npy"
+    );
+    if arguments.model.is_none() && arguments.models.is_empty() && arguments.embeddings.is_empty() {
+        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
+    }
+    let subject = Subject::open(arguments)?;
+    let is_single = contenders.len() == 1;
+    let mut n_refused = 0;
+    let mut all = Vec::new();
+    for contender in &contenders {
+        let folder = if is_single {
+            arguments.out.clone()
+        } else {
+            arguments.out.join(folder_name(&contender.name))
+        };
+        let results = evaluate_one(arguments, &subject, contender, (&folder, &progress))?;
+        n_refused += results.n_refused;
+        all.push((folder, results));
+    }
+    let comparisons = if is_single {
+        Vec::new()
+    } else {
+        write_comparisons(arguments, &all)?
+    };
+    progress.clear();
+    let mut out = io::stdout().lock();
+    for (folder, results) in &all {
+        let told = if arguments.json {
+            super::write_json_line(&mut out, results)
+        } else {
+            out.write_all(told::text(results, folder, screen, is_single).as_bytes())
+        };
+        told.context("writing to standard output")?;
+    }
+    if !comparisons.is_empty() && !arguments.json {
+        let results: Vec<&Results> = all.iter().map(|(_, results)| results).collect();
+        out.write_all(
+            told::side_by_side(&results, &comparisons, &arguments.out, screen).as_bytes(),
+        )
+        .context("writing to standard output")?;
+    }
+    Ok(if n_refused > 0 {
+        Outcome::SomeRefused
+    } else {
+        Outcome::AllGood
+    })
+}
+
+/// Lists what is evaluated, in the order in which it was named.
+fn contenders(arguments: &EvaluateArguments) -> Vec<Contender> {
+    let model = |name: &str| Contender {
+        name: name.to_owned(),
+        source: Source::Model(name.to_owned()),
+    };
+    let mut all: Vec<Contender> = arguments
+        .model
+        .iter()
+        .chain(&arguments.models)
+        .map(|name| model(name))
+        .collect();
+    all.extend(arguments.embeddings.iter().map(|embeddings| Contender {
+        name: embeddings.name.clone(),
+        source: Source::File(embeddings.path.clone()),
+    }));
+    if all.is_empty() {
+        all.push(model(DEFAULT));
+    }
+    if all.len() > 1 && !all.iter().any(|contender| contender.name == PIXELS) {
+        all.insert(0, model(PIXELS));
+    }
+    all
+}
+
+/// Turns a model's name, which may be a path, into the name of a folder.
+fn folder_name(name: &str) -> String {
+    let name = name.trim_end_matches('/');
+    let last = Path::new(name)
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name: String = last
+        .chars()
+        .map(|c| if is_plain(c) { c } else { '-' })
+        .collect();
+    name.trim_start_matches('.').to_owned()
+}
+
+fn evaluate_one(
+    arguments: &EvaluateArguments,
+    subject: &Subject,
+    contender: &Contender,
+    (folder, progress): (&Path, &Progress),
+) -> anyhow::Result<Results> {
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let vectors = vectors(arguments, subject, contender, (folder, progress))
+        .with_context(|| format!("evaluating {}", contender.name))?;
+    progress.announce(", measuring");
+    let width = vectors.rows.width;
+    let values: Vec<f32> = subject
+        .rows
+        .iter()
+        .flat_map(|&row| &vectors.rows.values[row * width..][..width])
+        .copied()
+        .collect();
+    let embeddings = Embeddings::new(&values, width)
+        .with_context(|| format!("vectors of {}", contender.name))?;
+    let mut ks: Vec<usize> = arguments.k.iter().map(|k| k.get()).collect();
+    ks.sort_unstable();
+    ks.dedup();
+    let metrics = Metric::all(&ks);
+    let settings = Settings {
+        metrics: &metrics,
+        // Any shared label has a Jaccard index above 0.
+        least_grade: arguments.jaccard.unwrap_or(f32::MIN_POSITIVE),
+        n_hits: ks.last().copied().unwrap_or_default(),
+        bootstrap: Bootstrap {
+            n_resamples: arguments.resamples,
+            seed: arguments.seed,
+        },
+    };
+    let measured = measure(subject, &embeddings, &settings)?;
+    let mut results = results_of(arguments, subject, contender, &vectors, (measured, &ks));
+    progress.announce(", writing");
+    let too_large = files::write_trec(
+        folder,
+        &results.tasks,
+        subject,
+        (&embeddings, settings.least_grade),
+    )?;
+    if !too_large.is_empty() {
+        results.notes.push(format!(
+            "too many judgements for TREC files: {}",
+            too_large.join(", ")
+        ));
+    }
+    files::write_per_query(folder, &results.tasks, subject, &metrics)?;
+    files::write_results(folder, &results)?;
+    page::write(folder, &results, subject, (&embeddings, arguments))?;
+    Ok(results)
+}
+
+fn vectors(
+    arguments: &EvaluateArguments,
+    subject: &Subject,
+    contender: &Contender,
+    (folder, progress): (&Path, &Progress),
+) -> anyhow::Result<Vectors> {
+    match &contender.source {
+        Source::Model(name) => {
+            let options = arguments.precision.with_threads(arguments.threads);
+            let model = model_name::open_named(name, &options)?;
+            let work = folder.join("vectors");
+            let wanted = subject.wanted();
+            Ok(Vectors {
+                rows: embed_rows(
+                    &subject.listing,
+                    &wanted,
+                    &model,
+                    &arguments.reading,
+                    (&work, progress),
+                )?,
+                fingerprint: model.fingerprint().to_owned(),
+                precision: Some(precision_name(model.precision()).to_owned()),
+            })
+        }
+        Source::File(path) => Ok(Vectors {
+            fingerprint: format!("external:{}", contender.name),
+            precision: None,
+            rows: read_rows(path, subject, arguments.normalize)?,
+        }),
+    }
+}
+
+/// Reads vectors that were made elsewhere, one for each row of the manifest.
+fn read_rows(path: &Path, subject: &Subject, normalizes: bool) -> anyhow::Result<RowVectors> {
+    let npy::Vectors { mut values, width } = npy::read(path)?;
+    let n_rows = subject.listing.items.len();
+    ensure!(
+        values.len() == n_rows * width,
+        "{}: found {} vectors, and the manifest has {n_rows} rows; one for each row, in its order, is wanted",
+        path.display(),
+        values.len() / width
+    );
+    if normalizes {
+        for vector in values
+            .chunks_exact_mut(width)
+            .filter(|vector| vector.iter().any(|x| !x.is_nan()))
+        {
+            m3ret_search::normalize(vector).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(RowVectors {
+        values,
+        width,
+        refused: Vec::new(),
+    })
+}
+
+fn results_of(
+    arguments: &EvaluateArguments,
+    subject: &Subject,
+    contender: &Contender,
+    vectors: &Vectors,
+    (measured, ks): (Measured, &[usize]),
+) -> Results {
+    let filters = arguments.filter.iter().map(|filter| {
+        let sign = if filter.is_negated { "!=" } else { "=" };
+        format!("{}{sign}{}", filter.column, filter.value)
+    });
+    let config = Config {
+        fingerprint: vectors.fingerprint.clone(),
+        precision: vectors.precision.clone(),
+        manifest: arguments.manifest.to_string_lossy().into_owned(),
+        relevance: subject.relevance.clone(),
+        exclude: subject.exclude.clone(),
+        filter: filters.collect(),
+        k: ks.to_vec(),
+        least_jaccard: arguments.jaccard.unwrap_or(0.0),
+        ties: "by path",
+        n_resamples: arguments.resamples,
+        seed: arguments.seed,
+    };
+    // Where the manifest lies decides nothing.
+    let hashed = Config {
+        manifest: String::new(),
+        ..config.clone()
+    };
+    let hashed = serde_json::to_vec(&hashed).unwrap_or_default();
+    let mut refused = BTreeMap::new();
+    for (_, refusal) in &vectors.rows.refused {
+        *refused.entry(refusal.code.as_str().to_owned()).or_default() += 1;
+    }
+    Results {
+        model: contender.name.clone(),
+        config_hash: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&hashed)),
+        m3ret_version: env!("CARGO_PKG_VERSION"),
+        config,
+        notes: subject.notes.clone(),
+        n_rows: subject.rows.len(),
+        n_refused: vectors.rows.refused.len(),
+        refused,
+        tasks: measured.tasks,
+        skipped: measured.skipped,
+        privacy: measured.privacy,
+    }
+}
+
+/// Compares every model with pixels, and writes that as text for people and papers.
+fn write_comparisons(
+    arguments: &EvaluateArguments,
+    all: &[(PathBuf, Results)],
+) -> anyhow::Result<Vec<Comparison>> {
+    let runs: Vec<Run> = all
+        .iter()
+        .map(|(folder, _)| Run::open(folder))
+        .collect::<anyhow::Result<_>>()?;
+    let Some(pixels) = runs.iter().find(|run| run.name == PIXELS) else {
+        return Ok(Vec::new());
+    };
+    let bootstrap = Bootstrap {
+        n_resamples: arguments.resamples,
+        seed: arguments.seed,
+    };
+    let has = |k: usize| arguments.k.iter().any(|asked| asked.get() == k);
+    let metrics = [
+        (Metric::PrecisionAt(5), 5),
+        (Metric::HitAt(1), 1),
+        (Metric::MapAt(10), 10),
+    ];
+    let metrics: Vec<Metric> = metrics
+        .into_iter()
+        .filter(|&(_, k)| has(k))
+        .map(|(metric, _)| metric)
+        .collect();
+    let mut comparisons = Vec::new();
+    for run in runs.iter().filter(|run| run.name != PIXELS) {
+        comparisons.push(compare(pixels, run, Some(pixels), (&metrics, bootstrap))?);
+    }
+    let results: Vec<&Results> = all.iter().map(|(_, results)| results).collect();
+    for (extension, layout) in [("md", Layout::Markdown), ("tex", Layout::Latex)] {
+        let path = arguments.out.join(format!("{COMPARISON}.{extension}"));
+        let mut text = String::new();
+        if layout == Layout::Markdown {
+            text.push_str(&told::markdown(&results));
+        }
+        for comparison in &comparisons {
+            text.push('\n');
+            text.push_str(&render(comparison, layout));
+        }
+        write_whole(&path, |out| Ok(out.write_all(text.as_bytes())?))?;
+    }
+    write_whole(&arguments.out.join(format!("{COMPARISON}.json")), |out| {
+        Ok(serde_json::to_writer_pretty(out, &comparisons)?)
+    })?;
+    Ok(comparisons)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_become_names_of_folders() {
+        for (name, wanted) in [
+            ("random:tiny", "random-tiny"),
+            ("../models/dino v2/", "dino-v2"),
+            ("pixels", "pixels"),
+            ("../..", ""),
+        ] {
+            assert_eq!(folder_name(name), wanted, "{name}");
+        }
+    }
+}

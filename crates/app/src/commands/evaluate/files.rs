@@ -1,0 +1,249 @@
+//! What an evaluation leaves for other programs: `results.json`, `per_query.parquet`, TREC runs and qrels.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use m3ret_search::{Answer, Embeddings, Metric, RankedItem, relevant_items};
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{Type, TypePtr};
+
+use super::results::{Results, TaskResult};
+use super::subject::Subject;
+use crate::output::write_whole;
+
+/// The file of numbers.
+pub(in crate::commands) const RESULTS: &str = "results.json";
+/// The file of queries.
+pub(in crate::commands) const PER_QUERY: &str = "per_query.parquet";
+/// The folder of runs and qrels.
+const TREC: &str = "trec";
+/// A task with more judgements than this has no TREC files: they would take gigabytes.
+const MAX_JUDGEMENTS: usize = 5_000_000;
+
+/// Columns of `per_query.parquet` before the metrics: texts, then whole numbers, then a score.
+pub(in crate::commands) mod columns {
+    pub(in crate::commands) const TASK: &str = "task";
+    pub(in crate::commands) const PATH: &str = "path";
+    pub(super) const FIRST_PATH: &str = "first_path";
+    /// The row of the manifest, from 0.
+    pub(super) const ROW: &str = "row";
+    /// A number that means nothing elsewhere.
+    pub(in crate::commands) const PATIENT: &str = "patient";
+    pub(in crate::commands) const N_CANDIDATES: &str = "n_candidates";
+    pub(in crate::commands) const N_RELEVANT: &str = "n_relevant";
+    pub(super) const FIRST_SCORE: &str = "first_score";
+    /// What a random ranking has on average of `precision_at_5`.
+    pub(in crate::commands) const CHANCE: &str = "chance_precision_at_5";
+}
+
+/// Writes results.json.
+pub(super) fn write_results(folder: &Path, results: &Results) -> anyhow::Result<()> {
+    write_whole(&folder.join(RESULTS), |out| {
+        serde_json::to_writer_pretty(&mut *out, results)?;
+        Ok(out.write_all(b"\n")?)
+    })
+}
+
+/// Writes one row for each query of each task; a task is a row group.
+pub(super) fn write_per_query(
+    folder: &Path,
+    tasks: &[TaskResult],
+    subject: &Subject,
+    metrics: &[Metric],
+) -> anyhow::Result<()> {
+    let schema = Type::group_type_builder("per_query")
+        .with_fields(fields(metrics)?)
+        .build()?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
+    write_whole(&folder.join(PER_QUERY), |out| {
+        let mut file = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?;
+        for task in tasks {
+            let mut group = file.next_row_group()?;
+            write_group(&mut group, task, subject, metrics)?;
+            group.close()?;
+        }
+        file.close()?;
+        Ok(())
+    })
+}
+
+fn fields(metrics: &[Metric]) -> anyhow::Result<Vec<TypePtr>> {
+    let texts = [columns::TASK, columns::PATH, columns::FIRST_PATH];
+    let numbers = [
+        columns::ROW,
+        columns::PATIENT,
+        columns::N_CANDIDATES,
+        columns::N_RELEVANT,
+    ];
+    let values = [columns::FIRST_SCORE, columns::CHANCE].map(str::to_owned);
+    let values = values
+        .into_iter()
+        .chain(metrics.iter().map(Metric::to_string));
+    let field = |name: &str, physical: Physical, logical: Option<LogicalType>| {
+        let field = Type::primitive_type_builder(name, physical)
+            .with_repetition(Repetition::REQUIRED)
+            .with_logical_type(logical)
+            .build()?;
+        anyhow::Ok(Arc::new(field))
+    };
+    let mut fields = Vec::new();
+    for name in texts {
+        fields.push(field(
+            name,
+            Physical::BYTE_ARRAY,
+            Some(LogicalType::String),
+        )?);
+    }
+    for name in numbers {
+        fields.push(field(name, Physical::INT32, None)?);
+    }
+    for name in values {
+        fields.push(field(&name, Physical::DOUBLE, None)?);
+    }
+    Ok(fields)
+}
+
+fn write_group(
+    group: &mut SerializedRowGroupWriter<'_, impl Write + Send>,
+    task: &TaskResult,
+    subject: &Subject,
+    metrics: &[Metric],
+) -> anyhow::Result<()> {
+    let first = |answer: &Answer| answer.hits.first().copied();
+    let path = |row: u32| ByteArray::from(subject.path(row));
+    let number = |n: usize| i32::try_from(n).context("more than 2^31 items");
+    let answers = || task.answers.iter();
+    write::<ByteArrayType>(
+        group,
+        answers().map(|_| Ok(ByteArray::from(task.task.as_str()))),
+    )?;
+    write::<ByteArrayType>(group, answers().map(|answer| Ok(path(answer.query))))?;
+    write::<ByteArrayType>(
+        group,
+        answers().map(|answer| {
+            Ok(first(answer).map_or_else(|| ByteArray::from(""), |hit| path(hit.row)))
+        }),
+    )?;
+    write::<Int32Type>(
+        group,
+        answers().map(|answer| number(subject.rows[answer.query as usize])),
+    )?;
+    write::<Int32Type>(
+        group,
+        answers().map(|answer| number(subject.patient(answer.query) as usize)),
+    )?;
+    write::<Int32Type>(group, answers().map(|answer| number(answer.n_candidates)))?;
+    write::<Int32Type>(group, answers().map(|answer| number(answer.n_relevant)))?;
+    write::<DoubleType>(
+        group,
+        answers().map(|answer| Ok(first(answer).map_or(f64::NAN, |hit| f64::from(hit.score)))),
+    )?;
+    write::<DoubleType>(group, answers().map(|answer| Ok(chance(answer))))?;
+    for idx in 0..metrics.len() {
+        write::<DoubleType>(group, answers().map(|answer| Ok(answer.values[idx])))?;
+    }
+    Ok(())
+}
+
+/// What a random ranking has on average of `precision_at_5`, whatever metrics were asked for.
+fn chance(answer: &Answer) -> f64 {
+    let n_seen = answer.n_candidates.min(5) as f64 / 5.0;
+    n_seen * answer.n_relevant as f64 / answer.n_candidates.max(1) as f64
+}
+
+fn write<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, impl Write + Send>,
+    cells: impl Iterator<Item = anyhow::Result<T::T>>,
+) -> anyhow::Result<()> {
+    let cells: Vec<T::T> = cells.collect::<anyhow::Result<_>>()?;
+    let mut column = group
+        .next_column()?
+        .context("a column that the schema lacks")?;
+    column.typed::<T>().write_batch(&cells, None, None)?;
+    column.close()?;
+    Ok(())
+}
+
+/// Writes a run and its judgements for each task, as `trec_eval` and its kin read them.
+///
+/// Topics are `q` and items `d` with the row of the manifest, from 0. Returns the tasks that are too
+/// large for that.
+pub(super) fn write_trec(
+    folder: &Path,
+    tasks: &[TaskResult],
+    subject: &Subject,
+    (embeddings, least_grade): (&Embeddings<'_>, f32),
+) -> anyhow::Result<Vec<String>> {
+    let folder = folder.join(TREC);
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let mut too_large = Vec::new();
+    for result in tasks {
+        let n_judgements: usize = result.answers.iter().map(|answer| answer.n_relevant).sum();
+        if n_judgements > MAX_JUDGEMENTS {
+            too_large.push(result.task.clone());
+            continue;
+        }
+        let Some(task) = subject.all_tasks().find(|task| task.name == result.task) else {
+            continue;
+        };
+        let name = result.task.replace('/', ".");
+        let row = |row: u32| subject.rows[row as usize];
+        write_whole(&folder.join(format!("{name}.run")), |out| {
+            for answer in &result.answers {
+                for (rank, (hit, score)) in (1..).zip(falling(&answer.hits)) {
+                    let (query, item) = (row(answer.query), row(hit.row));
+                    writeln!(out, "q{query} Q0 d{item} {rank} {score:e} m3ret")?;
+                }
+            }
+            Ok(())
+        })?;
+        write_whole(&folder.join(format!("{name}.qrels")), |out| {
+            for answer in &result.answers {
+                let rule = (result.exclude.as_slice(), least_grade);
+                for item in relevant_items(task, &subject.columns, embeddings, answer.query, rule)?
+                {
+                    writeln!(out, "q{} 0 d{} 1", row(answer.query), row(item))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(too_large)
+}
+
+/// Gives equal scores the next smaller numbers, so that every reader ranks as we do.
+fn falling(hits: &[RankedItem]) -> impl Iterator<Item = (&RankedItem, f32)> {
+    let mut before = f32::INFINITY;
+    hits.iter().map(move |hit| {
+        before = if hit.score < before {
+            hit.score
+        } else {
+            before.next_down()
+        };
+        (hit, before)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_a_run_fall_strictly() {
+        let hits = [0.5, 0.5, 0.5, 0.25].map(|score| RankedItem {
+            row: 0,
+            score,
+            grade: 0.0,
+        });
+        let scores: Vec<f32> = falling(&hits).map(|(_, score)| score).collect();
+        assert!(scores.is_sorted_by(|a, b| a > b), "{scores:?}");
+        assert!((scores[2] - 0.5).abs() < 1e-6 && (scores[3] - 0.25).abs() < 1e-6);
+    }
+}

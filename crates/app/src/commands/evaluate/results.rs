@@ -1,0 +1,372 @@
+//! The numbers of one model: what results.json holds.
+
+use std::collections::BTreeMap;
+
+use m3ret_search::{
+    Answer, Bootstrap, Clusters, Embeddings, Evaluation, Interval, Measures, Metric, Task, evaluate,
+};
+use serde::Serialize;
+
+use super::subject::Subject;
+
+/// Numbers that the ladder shows.
+const LADDER: [Metric; 3] = [Metric::HitAt(1), Metric::PrecisionAt(5), Metric::MapAt(10)];
+/// Most classes of which a confusion matrix is kept.
+const MAX_CLASSES: usize = 40;
+
+/// results.json.
+#[derive(Debug, Serialize)]
+pub(super) struct Results {
+    pub(super) model: String,
+    /// Of everything that decides the numbers, but the images.
+    pub(super) config_hash: String,
+    pub(super) m3ret_version: &'static str,
+    pub(super) config: Config,
+    pub(super) notes: Vec<String>,
+    pub(super) n_rows: usize,
+    pub(super) n_refused: usize,
+    /// Counts of refused images by reason.
+    pub(super) refused: BTreeMap<String, usize>,
+    pub(super) tasks: Vec<TaskResult>,
+    pub(super) skipped: Vec<Skipped>,
+    /// Every image against all others of its kind: how often the nearest one is of the same patient.
+    pub(super) privacy: Vec<TaskResult>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Config {
+    pub(super) fingerprint: String,
+    pub(super) precision: Option<String>,
+    pub(super) manifest: String,
+    pub(super) relevance: Vec<String>,
+    pub(super) exclude: Vec<String>,
+    pub(super) filter: Vec<String>,
+    pub(super) k: Vec<usize>,
+    pub(super) least_jaccard: f32,
+    pub(super) ties: &'static str,
+    pub(super) n_resamples: usize,
+    pub(super) seed: u64,
+}
+
+/// One task.
+#[derive(Debug, Serialize)]
+pub(super) struct TaskResult {
+    pub(super) task: String,
+    pub(super) group: String,
+    pub(super) query_modality: Option<String>,
+    pub(super) gallery_modality: Option<String>,
+    pub(super) relevance: String,
+    /// Whom a query cannot find: itself, and who has its value in these columns.
+    pub(super) exclude: Vec<String>,
+    /// Queries that count, `n`.
+    pub(super) n_queries: usize,
+    pub(super) n_patients: usize,
+    pub(super) n_gallery: usize,
+    pub(super) left_out: LeftOut,
+    /// Queries whose first two items have one score and only one is relevant.
+    pub(super) n_tied: usize,
+    pub(super) chance: BTreeMap<String, f64>,
+    pub(super) metrics: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ladder: Vec<Rung>,
+    pub(super) hubness: Hubness,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) confusion: Option<Confusion>,
+    /// What the files and the page are made of.
+    #[serde(skip)]
+    pub(super) answers: Vec<Answer>,
+}
+
+/// A mean over queries.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Value {
+    pub(super) value: f64,
+    /// `None` with fewer than five patients.
+    pub(super) ci95_low: Option<f64>,
+    pub(super) ci95_high: Option<f64>,
+}
+
+/// Queries that do not count.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct LeftOut {
+    pub(super) without_vector: usize,
+    pub(super) without_label: usize,
+    pub(super) without_relevant: usize,
+    pub(super) only_relevant: usize,
+}
+
+/// The same task under another exclusion.
+#[derive(Debug, Serialize)]
+pub(super) struct Rung {
+    pub(super) exclude: Vec<String>,
+    pub(super) n_queries: usize,
+    pub(super) chance: BTreeMap<String, f64>,
+    pub(super) metrics: BTreeMap<String, f64>,
+}
+
+/// How evenly the gallery is found.
+#[derive(Debug, Serialize)]
+pub(super) struct Hubness {
+    /// Hits of a query that are looked at.
+    pub(super) k: usize,
+    /// Share of the gallery that no query has among its hits.
+    pub(super) never_retrieved: f64,
+    /// The same of random rankings.
+    pub(super) never_retrieved_chance: f64,
+    /// Queries that have the commonest item among their hits.
+    pub(super) most_retrieved: u32,
+}
+
+/// What the vote of 20 gives, by class: rows are the truth.
+#[derive(Debug, Serialize)]
+pub(super) struct Confusion {
+    pub(super) classes: Vec<String>,
+    pub(super) counts: Vec<Vec<u32>>,
+}
+
+/// A task without a query that counts.
+#[derive(Debug, Serialize)]
+pub(super) struct Skipped {
+    pub(super) task: String,
+    pub(super) reason: String,
+}
+
+/// How tasks are measured.
+pub(super) struct Settings<'a> {
+    pub(super) metrics: &'a [Metric],
+    pub(super) least_grade: f32,
+    pub(super) n_hits: usize,
+    pub(super) bootstrap: Bootstrap,
+}
+
+/// The results of all tasks.
+pub(super) struct Measured {
+    pub(super) tasks: Vec<TaskResult>,
+    pub(super) skipped: Vec<Skipped>,
+    pub(super) privacy: Vec<TaskResult>,
+}
+
+/// Measures every task.
+pub(super) fn measure(
+    subject: &Subject,
+    embeddings: &Embeddings<'_>,
+    settings: &Settings<'_>,
+) -> anyhow::Result<Measured> {
+    let mut measured = Measured {
+        tasks: Vec::new(),
+        skipped: Vec::new(),
+        privacy: Vec::new(),
+    };
+    for task in &subject.tasks.tasks {
+        let result = one(task, subject, embeddings, settings)?;
+        match why_skipped(&result) {
+            None => measured.tasks.push(result),
+            Some(reason) => measured.skipped.push(Skipped {
+                task: result.task,
+                reason,
+            }),
+        }
+    }
+    for task in &subject.tasks.privacy {
+        let result = one(task, subject, embeddings, settings)?;
+        if result.n_queries > 0 {
+            measured.privacy.push(result);
+        }
+    }
+    Ok(measured)
+}
+
+fn why_skipped(result: &TaskResult) -> Option<String> {
+    if result.n_queries > 0 {
+        return None;
+    }
+    let left_out = &result.left_out;
+    let reasons = [
+        (left_out.without_label, "have no label"),
+        (left_out.without_vector, "have no vector"),
+        (
+            left_out.without_relevant,
+            "have no relevant item in the gallery",
+        ),
+        (
+            left_out.only_relevant,
+            "have only relevant items in the gallery",
+        ),
+    ];
+    let reasons = reasons.iter().filter(|(n, _)| *n > 0);
+    let reasons: Vec<String> = reasons
+        .map(|(n, why)| format!("{n} queries {why}"))
+        .collect();
+    Some(reasons.join(", "))
+}
+
+/// Lists the rules of exclusion of a task: the one that counts, then the rungs of the ladder.
+fn rules(task: &Task, subject: &Subject) -> Vec<Vec<String>> {
+    if task.finds_same_patient() {
+        return vec![Vec::new()];
+    }
+    let mut rules = vec![subject.exclude.clone(), Vec::new()];
+    let mut rung = Vec::new();
+    for name in ["patient_id", "source"] {
+        if subject.columns.get(name).is_some() {
+            rung.push(name.to_owned());
+            rules.push(rung.clone());
+        }
+    }
+    rules
+}
+
+fn one(
+    task: &Task,
+    subject: &Subject,
+    embeddings: &Embeddings<'_>,
+    settings: &Settings<'_>,
+) -> anyhow::Result<TaskResult> {
+    let measures = Measures {
+        metrics: settings.metrics,
+        least_grade: settings.least_grade,
+        n_hits: settings.n_hits,
+        tie_order: &subject.tie_order,
+    };
+    let rules = rules(task, subject);
+    let mut evaluations =
+        evaluate(task, &subject.columns, embeddings, &measures, &rules)?.into_iter();
+    let main = evaluations.next().unwrap_or_default();
+    let ladder = evaluations
+        .map(|evaluation| rung(&evaluation, settings))
+        .collect();
+    let patients: Vec<u32> = main
+        .answers
+        .iter()
+        .map(|answer| subject.patient(answer.query))
+        .collect();
+    let clusters = Clusters::new(&patients);
+    let values: Vec<&[f64]> = main
+        .answers
+        .iter()
+        .map(|answer| answer.values.as_slice())
+        .collect();
+    let intervals = clusters.intervals(&values, settings.metrics.len(), settings.bootstrap);
+    let (chance, metrics) = numbers(&main, settings.metrics, &intervals);
+    Ok(TaskResult {
+        task: task.name.clone(),
+        group: task.group().to_owned(),
+        query_modality: task.query_modality.clone(),
+        gallery_modality: task.gallery_modality.clone(),
+        relevance: task.relevance.clone(),
+        n_queries: main.answers.len(),
+        n_patients: clusters.len(),
+        n_gallery: main.n_gallery,
+        left_out: LeftOut {
+            without_vector: main.left_out.n_without_vector,
+            without_label: main.left_out.n_unlabelled,
+            without_relevant: main.left_out.n_without_relevant,
+            only_relevant: main.left_out.n_only_relevant,
+        },
+        n_tied: main.answers.iter().filter(|answer| answer.is_tied).count(),
+        chance,
+        metrics,
+        ladder,
+        hubness: hubness(&main, settings.n_hits),
+        confusion: confusion(&main, task, subject),
+        exclude: main.exclude,
+        answers: main.answers,
+    })
+}
+
+fn rung(evaluation: &Evaluation, settings: &Settings<'_>) -> Rung {
+    let mut rung = Rung {
+        exclude: evaluation.exclude.clone(),
+        n_queries: evaluation.answers.len(),
+        chance: BTreeMap::new(),
+        metrics: BTreeMap::new(),
+    };
+    for (idx, metric) in settings.metrics.iter().enumerate() {
+        if LADDER.contains(metric) && rung.n_queries > 0 {
+            let (value, chance) = evaluation.mean(idx);
+            rung.metrics.insert(metric.to_string(), value);
+            rung.chance.insert(metric.to_string(), chance);
+        }
+    }
+    rung
+}
+
+type Numbers = (BTreeMap<String, f64>, BTreeMap<String, Value>);
+
+/// Returns chance and values by the metrics' names, leaving out what is not defined.
+fn numbers(evaluation: &Evaluation, metrics: &[Metric], intervals: &[Option<Interval>]) -> Numbers {
+    let mut numbers = Numbers::default();
+    if evaluation.answers.is_empty() {
+        return numbers;
+    }
+    for (idx, metric) in metrics.iter().enumerate() {
+        let (value, chance) = evaluation.mean(idx);
+        if value.is_nan() {
+            continue;
+        }
+        let interval = intervals[idx];
+        let value = Value {
+            value,
+            ci95_low: interval.map(|interval| interval.low),
+            ci95_high: interval.map(|interval| interval.high),
+        };
+        numbers.0.insert(metric.to_string(), chance);
+        numbers.1.insert(metric.to_string(), value);
+    }
+    numbers
+}
+
+fn hubness(evaluation: &Evaluation, k: usize) -> Hubness {
+    let n = evaluation.n_retrieved.len().max(1) as f64;
+    let n_never = evaluation
+        .n_retrieved
+        .iter()
+        .filter(|&&(_, count)| count == 0)
+        .count();
+    // A random ranking shows each candidate among the first k with this probability.
+    let missed = evaluation.answers.iter().map(|answer| {
+        let n_candidates = answer.n_candidates.max(1) as f64;
+        1.0 - (k as f64).min(n_candidates) / n_candidates
+    });
+    Hubness {
+        k,
+        never_retrieved: n_never as f64 / n,
+        never_retrieved_chance: missed.product(),
+        most_retrieved: evaluation
+            .n_retrieved
+            .iter()
+            .map(|&(_, count)| count)
+            .max()
+            .unwrap_or(0),
+    }
+}
+
+fn confusion(evaluation: &Evaluation, task: &Task, subject: &Subject) -> Option<Confusion> {
+    let column = subject.columns.get(&task.relevance)?;
+    let pairs: Option<Vec<(u32, u32)>> = evaluation
+        .answers
+        .iter()
+        .map(|answer| Some((column.code(answer.query as usize), answer.class?)))
+        .collect();
+    let pairs = pairs.filter(|pairs| !pairs.is_empty())?;
+    let mut classes: Vec<u32> = pairs
+        .iter()
+        .flat_map(|&(truth, found)| [truth, found])
+        .collect();
+    classes.sort_unstable();
+    classes.dedup();
+    if classes.len() > MAX_CLASSES || task.group() == "privacy" || task.group() == "pair" {
+        return None;
+    }
+    let mut counts = vec![vec![0; classes.len()]; classes.len()];
+    let place = |class: &u32| classes.binary_search(class).unwrap_or(0);
+    for (truth, found) in &pairs {
+        counts[place(truth)][place(found)] += 1;
+    }
+    let names = classes.iter().map(|&class| column.word(class).to_owned());
+    Some(Confusion {
+        classes: names.collect(),
+        counts,
+    })
+}

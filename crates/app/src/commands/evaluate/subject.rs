@@ -1,0 +1,261 @@
+//! What is evaluated: the rows of a manifest, their columns, and the tasks that follow from them.
+
+use std::collections::HashSet;
+
+use anyhow::{Context as _, bail, ensure};
+use m3ret_imaging::manifest::Table;
+use m3ret_search::{Column, Columns, Scope, Task, Tasks, derive};
+
+use crate::cli::{ColumnValue, EvaluateArguments};
+use crate::commands::embed::Outputs;
+use crate::commands::embed::items::{Listing, list};
+
+/// Relevance where nobody names a column.
+const DEFAULT_RELEVANCE: [&str; 2] = ["body_part", "finding"];
+/// The word for an empty list of columns.
+const NONE: &str = "none";
+
+/// The rows of a manifest that take part; tasks number them from 0.
+pub(super) struct Subject {
+    pub(super) listing: Listing,
+    /// For each row that takes part, its row in the manifest.
+    pub(super) rows: Vec<usize>,
+    pub(super) columns: Columns,
+    /// Place of each row's path in sorted order: who comes first at equal scores.
+    pub(super) tie_order: Vec<u32>,
+    pub(super) tasks: Tasks,
+    pub(super) relevance: Vec<String>,
+    /// Columns in which hits must differ from their query.
+    pub(super) exclude: Vec<String>,
+    /// What a reader of the numbers should know.
+    pub(super) notes: Vec<String>,
+}
+
+impl Subject {
+    pub(super) fn open(arguments: &EvaluateArguments) -> anyhow::Result<Self> {
+        let path = &arguments.manifest;
+        let doing = || format!("reading {}", path.display());
+        let listing = list(path, &Outputs::default(), &arguments.reading.options())?;
+        let table = listing.manifest.as_ref().with_context(|| {
+            format!(
+                "{} is no manifest: a CSV or Parquet file with a column path is wanted",
+                path.display()
+            )
+        })?;
+        check_overlap(table, arguments.allow_overlap).with_context(doing)?;
+        let rows = rows(table, &arguments.filter)?;
+        let mut columns = columns(table, &rows)?;
+        let mut notes = Vec::new();
+        let exclude = exclusions(&arguments.exclude, &mut columns, &mut notes)?;
+        let relevance = relevance(&arguments.relevance, &columns, &mut notes)?;
+        let scope = Scope {
+            relevance: relevance.clone(),
+            is_pooled: arguments.pooled,
+        };
+        let tasks = derive(&mut columns, &scope).with_context(doing)?;
+        ensure!(
+            !tasks.tasks.is_empty(),
+            "{}: found no task; relevance is asked of {}, and no row has both a label and somebody to find",
+            path.display(),
+            relevance.join(", ")
+        );
+        if tasks.is_leave_one_out {
+            notes.push(
+                "no split: every row is query and gallery in turn (leave-one-out)".to_owned(),
+            );
+        }
+        if tasks.n_other_split > 0 {
+            notes.push(format!(
+                "{} rows whose split is neither query nor gallery take part in pair tasks only",
+                tasks.n_other_split
+            ));
+        }
+        Ok(Self {
+            tie_order: tie_order(table, &rows),
+            rows,
+            columns,
+            tasks,
+            relevance,
+            exclude,
+            notes,
+            listing,
+        })
+    }
+
+    /// Returns the rows of the manifest that some task needs.
+    pub(super) fn wanted(&self) -> Vec<bool> {
+        let mut wanted = vec![false; self.listing.items.len()];
+        for task in self.all_tasks() {
+            for &row in task.queries.iter().chain(&task.gallery) {
+                wanted[self.rows[row as usize]] = true;
+            }
+        }
+        wanted
+    }
+
+    /// Iterates over the tasks, then over those of privacy.
+    pub(super) fn all_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.tasks.iter().chain(&self.tasks.privacy)
+    }
+
+    /// Returns the path of a row, as the manifest has it.
+    pub(super) fn path(&self, row: u32) -> &str {
+        &self.listing.items[self.rows[row as usize]].path
+    }
+
+    /// Returns a number for the patient of a row, which is not 0; unknown patients are one each.
+    pub(super) fn patient(&self, row: u32) -> u32 {
+        let Some(column) = self.columns.get("patient_id") else {
+            return row + 1;
+        };
+        match column.code(row as usize) {
+            0 => u32::try_from(column.n_words()).unwrap_or(u32::MAX / 2) + row,
+            code => code,
+        }
+    }
+}
+
+/// Fails if patients that a model may have been trained on are asked for.
+fn check_overlap(table: &Table, is_allowed: bool) -> anyhow::Result<()> {
+    let split = |row: usize| {
+        table
+            .column("split")
+            .and_then(|column| column.get(row))
+            .unwrap_or_default()
+    };
+    let Some(patients) = table.column("patient_id") else {
+        return Ok(());
+    };
+    let of = |wanted: fn(&str) -> bool| -> HashSet<&str> {
+        let rows = (0..table.len()).filter(|&row| wanted(split(row)));
+        rows.filter_map(|row| patients.get(row))
+            .filter(|patient| !patient.is_empty())
+            .collect()
+    };
+    let trained = of(|split| split == "pretrain");
+    let n_both = of(|split| split == "query" || split == "gallery")
+        .intersection(&trained)
+        .count();
+    if n_both > 0 && !is_allowed {
+        bail!(
+            "{n_both} patients have rows with split = pretrain and rows that are evaluated; \
+             split the manifest anew (m3ret split), or say --allow-overlap"
+        );
+    }
+    Ok(())
+}
+
+/// Lists the rows that the filters leave.
+fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
+    for filter in filters {
+        ensure!(
+            table.column(&filter.column).is_some(),
+            "--filter {}: the manifest has no such column; it has {}",
+            filter.column,
+            table.columns().join(", ")
+        );
+    }
+    // Several values of one column are alternatives, as in `search`.
+    let passes = |row: usize| {
+        filters.iter().all(|filter| {
+            let cell = table
+                .column(&filter.column)
+                .and_then(|column| column.get(row));
+            let is = |other: &ColumnValue| cell == Some(other.value.as_str());
+            if filter.is_negated {
+                return !is(filter);
+            }
+            let same = |other: &&ColumnValue| other.column == filter.column && !other.is_negated;
+            filters.iter().filter(same).any(is)
+        })
+    };
+    let rows: Vec<usize> = (0..table.len()).filter(|&row| passes(row)).collect();
+    ensure!(
+        !rows.is_empty(),
+        "found no rows{}",
+        if filters.is_empty() {
+            ""
+        } else {
+            " that pass --filter"
+        }
+    );
+    Ok(rows)
+}
+
+fn columns(table: &Table, rows: &[usize]) -> anyhow::Result<Columns> {
+    let mut columns = Columns::new(rows.len());
+    // A path is a name, no property.
+    for name in table.columns().iter().filter(|name| *name != "path") {
+        let column = table.column(name).context("a column that is listed")?;
+        let cells = rows.iter().map(|&row| column.get(row).unwrap_or_default());
+        columns.insert(name, Column::new(cells))?;
+    }
+    Ok(columns)
+}
+
+/// Returns the columns of `--exclude`.
+fn exclusions(
+    asked: &[String],
+    columns: &mut Columns,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Vec<String>> {
+    if asked == [NONE] {
+        return Ok(Vec::new());
+    }
+    let is_default = asked == ["patient_id"];
+    if is_default && columns.get("patient_id").is_none() {
+        notes.push(
+            "no column patient_id: only the query itself is left out, and other images of its patient count as found"
+                .to_owned(),
+        );
+        return Ok(Vec::new());
+    }
+    for name in asked {
+        columns
+            .require(name)
+            .with_context(|| format!("--exclude {name}"))?;
+    }
+    Ok(asked.to_vec())
+}
+
+/// Returns the relevance columns: those asked for, or the usual ones that are there.
+fn relevance(
+    asked: &[String],
+    columns: &Columns,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Vec<String>> {
+    if !asked.is_empty() {
+        return Ok(asked.to_vec());
+    }
+    let (there, missing): (Vec<&str>, Vec<&str>) = DEFAULT_RELEVANCE
+        .iter()
+        .partition(|name| columns.get(name).is_some());
+    if !missing.is_empty() {
+        notes.push(format!(
+            "no column {}: no tasks of it",
+            missing.join(", no column ")
+        ));
+    }
+    ensure!(
+        !there.is_empty() || columns.get("pair_id").is_some(),
+        "the manifest has none of the columns {}, pair_id; name the one that says what is relevant with --relevance",
+        DEFAULT_RELEVANCE.join(", ")
+    );
+    Ok(there.into_iter().map(str::to_owned).collect())
+}
+
+fn tie_order(table: &Table, rows: &[usize]) -> Vec<u32> {
+    let path = |place: usize| {
+        table
+            .row(rows[place])
+            .map(|row| row.path())
+            .unwrap_or_default()
+    };
+    let mut sorted: Vec<usize> = (0..rows.len()).collect();
+    sorted.sort_by(|&a, &b| path(a).cmp(path(b)).then(a.cmp(&b)));
+    let mut order = vec![0; rows.len()];
+    for (rank, place) in (0..).zip(sorted) {
+        order[place] = rank;
+    }
+    order
+}
