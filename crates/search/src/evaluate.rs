@@ -67,7 +67,12 @@ impl<'a> Embeddings<'a> {
         self.vector(row).iter().any(|x| !x.is_nan())
     }
 
-    fn vector(&self, row: usize) -> &'a [f32] {
+    /// Returns the vector of a row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[must_use]
+    pub fn vector(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.width..][..self.width]
     }
 

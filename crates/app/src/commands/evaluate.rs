@@ -200,7 +200,8 @@ fn evaluate_one(
     }
     files::write_per_query(folder, &results.tasks, subject, &metrics)?;
     files::write_results(folder, &results)?;
-    page::write(folder, &results, subject, (&embeddings, arguments))?;
+    let options = arguments.reading.options();
+    page::write(folder, &results, subject, (&embeddings, &options))?;
     Ok(results)
 }
 

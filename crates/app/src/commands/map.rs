@@ -88,9 +88,8 @@ fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
         .enumerate()
         .map(|(idx, &row)| (row, idx))
         .collect();
-    let perplexity = PERPLEXITY.min((rows.len() - 1) / 3).max(1);
     let options = SearchOptions {
-        k: 3 * perplexity,
+        k: n_neighbours(rows.len()),
         ..SearchOptions::default()
     };
     let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
@@ -110,29 +109,48 @@ fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
             left_out: &[],
         };
         for hits in gallery.search(queries, &options)? {
-            let near = hits.iter().filter_map(|hit| {
-                Some(Neighbor {
-                    index: *idx_of.get(&hit.row)?,
-                    // The chord between two unit vectors.
-                    distance: (2.0 - 2.0 * hit.score).max(0.0).sqrt(),
-                })
-            });
+            let near = hits
+                .iter()
+                .filter_map(|hit| Some(neighbour(*idx_of.get(&hit.row)?, hit.score)));
             neighbours.push(near.collect());
         }
     }
-    let data: Vec<f32> = vec![0.0; rows.len()];
+    Ok(layout(&neighbours, start))
+}
+
+/// Returns how many neighbours of each of `n` images shape a map.
+pub(super) fn n_neighbours(n: usize) -> usize {
+    3 * perplexity_of(n)
+}
+
+fn perplexity_of(n: usize) -> usize {
+    PERPLEXITY.min(n.saturating_sub(1) / 3).max(1)
+}
+
+/// Makes an image's neighbour of its place in the list and the cosine.
+pub(super) fn neighbour(index: usize, score: f32) -> Neighbor<f32> {
+    Neighbor {
+        index,
+        // The chord between two unit vectors.
+        distance: (2.0 - 2.0 * score).max(0.0).sqrt(),
+    }
+}
+
+/// Lays images out so that neighbours lie close together; `start` and the result are [images, 2].
+pub(super) fn layout(neighbours: &[Vec<Neighbor<f32>>], start: Vec<f32>) -> Vec<f32> {
+    let data: Vec<f32> = vec![0.0; neighbours.len()];
     let mut map = tSNE::<f32, f32, 2>::new(&data);
     #[expect(clippy::cast_precision_loss, reason = "at most 30")]
-    map.perplexity(perplexity as f32)
+    map.perplexity(perplexity_of(neighbours.len()) as f32)
         .epochs(N_STEPS)
         .initial_embedding(start);
-    map.barnes_hut_with_neighbors(0.5, &neighbours);
-    Ok(map.embedding())
+    map.barnes_hut_with_neighbors(0.5, neighbours);
+    map.embedding()
 }
 
 /// Where t-SNE begins: two fixed directions of the vector, small, so that a map comes out the same
 /// each time.
-fn first_place(vector: &[f32]) -> [f32; 2] {
+pub(super) fn first_place(vector: &[f32]) -> [f32; 2] {
     [0_u64, 1].map(|axis| {
         let terms = (0_u64..).zip(vector).map(|(i, x)| {
             // A number whose bits look random decides the sign.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use self::ask::Asked;
 pub(super) use self::page::harmless;
-pub(super) use self::why::read as read_image;
+pub(super) use self::why::{base64, read as read_image};
 use super::galleries::{self, Opening, Pseudonyms, columns, file_of, short};
 use super::index::refused_text;
 use super::write_json_line;

@@ -303,7 +303,7 @@ fn facts(part: Option<String>, volume: &Volume) -> Facts {
 }
 
 /// Reads the one image that a manifest's row names.
-fn read_row(
+pub(in crate::commands) fn read_row(
     path: &std::path::Path,
     part: Option<&str>,
     options: &ReadOptions,
