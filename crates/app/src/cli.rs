@@ -4,6 +4,7 @@
     clippy::doc_markdown,
     reason = "help is read on a terminal, where backticks are noise"
 )]
+mod simulate;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,6 +16,9 @@ use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
 use crate::panics;
+pub(crate) use simulate::{
+    Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
+};
 
 /// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]
@@ -36,6 +40,7 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     Dedup(DedupArguments),
     Map(MapArguments),
+    Simulate(SimulateArguments),
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual

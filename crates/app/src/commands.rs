@@ -12,6 +12,7 @@ pub(crate) mod map;
 mod npy;
 pub(crate) mod pretrain;
 pub(crate) mod search;
+pub(crate) mod simulate;
 
 use std::io::Write;
 

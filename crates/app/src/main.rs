@@ -66,6 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Compare(arguments) => commands::compare::run(arguments, screen),
         Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
         Command::Map(arguments) => commands::map::run(arguments, screen),
+        Command::Simulate(arguments) => commands::simulate::run(arguments, screen),
     }
 }
 

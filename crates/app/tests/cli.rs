@@ -37,6 +37,7 @@ fn help_reads_well() {
         ("inspect_help", &["inspect", "--help"]),
         ("check_help", &["check", "--help"]),
         ("embed_help", &["embed", "--help"]),
+        ("simulate_help", &["simulate", "radiographs", "--help"]),
     ] {
         let (code, stdout, _) = run(folder.path(), words);
         assert_eq!(code, 0);
@@ -56,6 +57,17 @@ fn wrong_usage_exits_with_2() {
         &["inspect", "x", "--limit", "voxels"],
         &["check", "x", "--jobs", "0"],
         &["look"],
+        &["simulate"],
+        &["simulate", "radiographs", "x"],
+        &[
+            "simulate",
+            "radiographs",
+            "x",
+            "--out",
+            "y",
+            "--angles",
+            "0,360",
+        ],
     ] {
         let (code, stdout, stderr) = run(folder.path(), words);
         assert_eq!((code, stdout.as_str()), (2, ""), "{words:?}");

@@ -29,6 +29,7 @@ mod npy;
 mod nrrd;
 mod payload;
 mod prepare;
+pub mod projection;
 mod raster;
 mod read;
 mod reason;

@@ -248,7 +248,7 @@ impl Taps {
 }
 
 impl TapWindow {
-    fn triangle(inputs: std::ops::Range<usize>, centre: f64, half_width: f64) -> Self {
+    pub(crate) fn triangle(inputs: std::ops::Range<usize>, centre: f64, half_width: f64) -> Self {
         let weight =
             |input: usize| (1.0 - ((as_f64(input) + 0.5 - centre) / half_width).abs()).max(0.0);
         let sum: f64 = inputs.clone().map(weight).sum();

@@ -234,7 +234,8 @@ pub(in crate::commands) fn section(
         for reason in report
             .reasons
             .iter()
-            .filter(|r| r.code.severity() == weight)
+            // What a verb refuses may be a mere note to others.
+            .filter(|r| verdict == Verdict::Refused || r.code.severity() == weight)
         {
             groups
                 .entry((reason.code, &reason.detail))

@@ -205,10 +205,12 @@ impl Ahead<'_> {
     }
 }
 
-/// Reads and prepares the images of one item; stops when `push` says so.
-fn read(item: &Item, model: &Model, reading: Reading<'_>, push: &mut dyn FnMut(Piece) -> bool) {
-    let options = reading.options;
-    let outcome = match &item.content {
+/// Reads every image of an item, each with the part that it is of its file or folder.
+pub(in crate::commands) fn volumes_of(
+    item: &Item,
+    options: &ReadOptions,
+) -> Result<Vec<(Option<String>, Volume)>, Refusal> {
+    match &item.content {
         Content::Object(object) => guarded(|| {
             let part = object.part.clone();
             Ok(read_object(object, options)?
@@ -224,8 +226,12 @@ fn read(item: &Item, model: &Model, reading: Reading<'_>, push: &mut dyn FnMut(P
             code: *code,
             message: message.clone(),
         }),
-    };
-    let volumes = match outcome {
+    }
+}
+
+/// Reads and prepares the images of one item; stops when `push` says so.
+fn read(item: &Item, model: &Model, reading: Reading<'_>, push: &mut dyn FnMut(Piece) -> bool) {
+    let volumes = match volumes_of(item, reading.options) {
         Ok(volumes) => volumes,
         Err(refusal) => {
             let part = match &item.content {
@@ -273,7 +279,9 @@ fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {
     }
 }
 
-fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Refusal> {
+pub(in crate::commands) fn guarded<T>(
+    read: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Refusal> {
     match panics::guard(read) {
         Ok(outcome) => outcome.map_err(|error| Refusal {
             code: error.code(),

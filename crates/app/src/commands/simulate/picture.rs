@@ -1,0 +1,123 @@
+//! A radiograph as a file: PNG of 8 or 16 bits, or DICOM.
+
+use std::io::Cursor;
+
+use anyhow::Context as _;
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat};
+use m3ret_imaging::projection::Projection;
+
+use super::dicom;
+use crate::cli::{PictureFormat, RadiographsArguments};
+
+/// What is kept of a CT once it is projected.
+#[derive(Debug)]
+pub(super) struct Subject {
+    /// Hash of all values.
+    pub(super) key: u128,
+    pub(super) body_part: Option<String>,
+}
+
+/// A radiograph and how it is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) picture: &'a Projection,
+    /// Integrals that are black and white.
+    pub(super) window: [f64; 2],
+    /// Degrees.
+    pub(super) angle: u16,
+    pub(super) body_part: &'a str,
+    /// Hash of the CT.
+    pub(super) key: u128,
+}
+
+impl Shown<'_> {
+    /// Returns the file's content and how its name ends.
+    pub(super) fn encode(
+        &self,
+        arguments: &RadiographsArguments,
+    ) -> anyhow::Result<(Vec<u8>, &'static str)> {
+        match (arguments.format, arguments.bits.as_str()) {
+            (PictureFormat::Dicom, _) => Ok((dicom::encode(self)?, "dcm")),
+            (PictureFormat::Png, "16") => Ok((png(&self.grey_16()?)?, "png")),
+            (PictureFormat::Png, _) => Ok((png(&self.grey_8()?)?, "png")),
+        }
+    }
+
+    fn sides(&self) -> anyhow::Result<(u32, u32)> {
+        let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
+        Ok((side(self.picture.width)?, side(self.picture.height)?))
+    }
+
+    fn grey_8(&self) -> anyhow::Result<DynamicImage> {
+        let (width, height) = self.sides()?;
+        let shares = self.picture.shares(self.window);
+        let pixels = shares.iter().map(|&share| level(f64::from(share), u8::MAX));
+        let picture = GrayImage::from_raw(width, height, pixels.collect());
+        let picture = picture.context("a picture that its pixels do not fill")?;
+        Ok(DynamicImage::ImageLuma8(picture))
+    }
+
+    fn grey_16(&self) -> anyhow::Result<DynamicImage> {
+        let (width, height) = self.sides()?;
+        let shares = self.picture.shares(self.window);
+        let pixels = shares
+            .iter()
+            .map(|&share| level(f64::from(share), u16::MAX));
+        let picture = ImageBuffer::from_raw(width, height, pixels.collect::<Vec<u16>>());
+        let picture = picture.context("a picture that its pixels do not fill")?;
+        Ok(DynamicImage::ImageLuma16(picture))
+    }
+}
+
+fn png(picture: &DynamicImage) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    Ok(bytes.into_inner())
+}
+
+/// Returns the nearest of the levels from 0 to `white` for a share of 0..=1; beyond, the last.
+pub(super) fn level<T: Copy + Into<f64> + TryFrom<u32>>(share: f64, white: T) -> T {
+    let nearest = (share * white.into()).round().clamp(0.0, white.into());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rounded and clamped to 0..=white"
+    )]
+    let nearest = nearest as u32;
+    T::try_from(nearest).unwrap_or(white)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_the_nearest_level() {
+        let levels = [-1.0, 0.0, 0.5, 1.0, 2.0, f64::NAN].map(|share| level(share, u8::MAX));
+        assert_eq!(levels, [0, 0, 128, 255, 255, 0]);
+        assert_eq!(level(0.25, u16::MAX), 16384);
+    }
+
+    #[test]
+    fn pngs_have_the_bits_that_were_asked_for() {
+        let picture = Projection {
+            values: vec![0.0, 1.0, 2.0, 4.0, 4.0, 4.0],
+            height: 2,
+            width: 3,
+            pixel_mm: 1.0,
+        };
+        let shown = Shown {
+            picture: &picture,
+            window: [0.0, 4.0],
+            angle: 0,
+            body_part: "",
+            key: 0,
+        };
+        let read = |bytes: Vec<u8>| image::load_from_memory(&bytes).unwrap();
+        let eight = read(png(&shown.grey_8().unwrap()).unwrap());
+        assert_eq!(eight.as_luma8().unwrap().as_raw()[..4], [0, 64, 128, 255]);
+        let sixteen = read(png(&shown.grey_16().unwrap()).unwrap());
+        let wanted = [0, 16384, 32768, 65535];
+        assert_eq!(sixteen.as_luma16().unwrap().as_raw()[..4], wanted);
+    }
+}

@@ -1,0 +1,174 @@
+//! Which CT volumes there are, and what manifests say of them.
+
+use std::path::{Path, PathBuf};
+
+use m3ret_imaging::ReadOptions;
+use m3ret_imaging::manifest::Row;
+
+use super::folder::{self, Folder};
+use super::picture::Subject;
+use crate::commands::embed::Outputs;
+use crate::commands::embed::items::{self, Content, Item};
+
+/// What is read.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) cts: Vec<Ct>,
+    /// Rows of manifests that are no CT volumes.
+    pub(super) n_others: usize,
+    /// Files of folders that hold no image format.
+    pub(super) n_foreign: usize,
+}
+
+/// What may be a CT volume.
+#[derive(Debug)]
+pub(super) struct Ct {
+    pub(super) item: Item,
+    /// The file, or the folder of the series.
+    pub(super) file: PathBuf,
+    /// A person or a manifest says that it is a CT volume: anything else is refused.
+    pub(super) is_certain: bool,
+    pub(super) labels: Labels,
+}
+
+/// What is known of a CT and holds for its radiographs; empty where nothing is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Labels {
+    pub(super) body_part: String,
+    /// Of the CT only.
+    pub(super) finding: String,
+    pub(super) patient_id: String,
+    pub(super) source: String,
+    pub(super) split: String,
+    pub(super) license: String,
+    pub(super) pair_id: String,
+}
+
+impl Labels {
+    fn of(row: Row<'_>) -> Self {
+        let cell = |column: &str| row.get(column).unwrap_or_default().to_owned();
+        Self {
+            body_part: cell("body_part"),
+            finding: cell("finding"),
+            patient_id: cell("patient_id"),
+            source: cell("source"),
+            split: cell("split"),
+            license: cell("license"),
+            pair_id: cell("pair_id"),
+        }
+    }
+
+    /// Fills in what the volume says, and a pair of its own where there is none.
+    pub(super) fn completed(&self, subject: &Subject) -> Self {
+        let mut labels = self.clone();
+        if labels.body_part.is_empty() {
+            let stated = subject.body_part.as_deref().unwrap_or_default();
+            labels.body_part = stated.to_lowercase();
+        }
+        if labels.pair_id.is_empty() {
+            labels.pair_id = format!("drr-{:016x}", subject.key >> 64);
+        }
+        labels
+    }
+
+    /// The row of one radiograph.
+    pub(super) fn radiograph_row(&self, name: String, finding: &str) -> folder::Row {
+        let source = match self.source.as_str() {
+            "" => "drr-m3ret".to_owned(),
+            source => format!("drr-{source}"),
+        };
+        [
+            name,
+            "DX".into(),
+            self.body_part.clone(),
+            finding.into(),
+            self.patient_id.clone(),
+            source,
+            self.split.clone(),
+            "2d".into(),
+            self.license.clone(),
+            self.pair_id.clone(),
+            String::new(),
+        ]
+    }
+}
+
+/// Lists the volumes of every source.
+pub(super) fn list(
+    sources: &[PathBuf],
+    folder: &Folder,
+    options: &ReadOptions,
+) -> anyhow::Result<Listing> {
+    let mut all = Listing::default();
+    for source in sources {
+        folder.keep_apart(source)?;
+        let listing = items::list(source, &Outputs::default(), options)?;
+        all.n_foreign += listing.n_foreign;
+        let is_file = source.is_file();
+        for (idx, item) in listing.items.into_iter().enumerate() {
+            let row = listing.manifest.as_ref().and_then(|table| table.row(idx));
+            let file = file_of(&item);
+            folder.keep_apart(&file)?;
+            let (is_candidate, is_certain) = match row {
+                Some(row) => says_ct_volume(row),
+                None => (true, is_file),
+            };
+            if !is_candidate {
+                all.n_others += 1;
+                continue;
+            }
+            all.cts.push(Ct {
+                item,
+                file,
+                is_certain,
+                labels: row.map(Labels::of).unwrap_or_default(),
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn file_of(item: &Item) -> PathBuf {
+    match &item.content {
+        Content::Object(object) => object.path.clone(),
+        Content::Row { path, .. } => path.clone(),
+        Content::Unreadable { .. } => Path::new(&item.path).to_owned(),
+    }
+}
+
+/// Says whether a row may be a CT volume, and whether it says so.
+fn says_ct_volume(row: Row<'_>) -> (bool, bool) {
+    let says = |column: &str, wanted: &str| {
+        let cell = row.get(column).unwrap_or_default();
+        (cell.is_empty(), cell.eq_ignore_ascii_case(wanted))
+    };
+    let (no_modality, is_ct) = says("modality", "CT");
+    let (no_dims, is_3d) = says("dims", "3d");
+    let is_candidate = (no_modality || is_ct) && (no_dims || is_3d);
+    (is_candidate, is_ct && is_3d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_gets_a_name_that_only_its_values_make() {
+        let subject = Subject {
+            key: 0x0123_4567_89ab_cdef << 64,
+            body_part: Some("CHEST".into()),
+        };
+        let labels = Labels::default().completed(&subject);
+        assert_eq!(labels.pair_id, "drr-0123456789abcdef");
+        assert_eq!(labels.body_part, "chest");
+        let known = Labels {
+            pair_id: "p7".into(),
+            body_part: "head".into(),
+            source: "lab".into(),
+            ..Labels::default()
+        };
+        assert_eq!(known.completed(&subject), known);
+        let row = known.radiograph_row("1.png".into(), "drr-ap");
+        assert_eq!(row[..6], ["1.png", "DX", "head", "drr-ap", "", "drr-lab"]);
+    }
+}
