@@ -5,9 +5,11 @@
     reason = "help is read on a terminal, where backticks are noise"
 )]
 mod simulate;
+mod study;
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
@@ -19,6 +21,7 @@ use crate::panics;
 pub(crate) use simulate::{
     Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
 };
+pub(crate) use study::{StudyAction, StudyArguments};
 
 /// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]
@@ -38,6 +41,7 @@ pub(crate) enum Command {
     Index(IndexArguments),
     Evaluate(Box<EvaluateArguments>),
     Compare(CompareArguments),
+    Study(StudyArguments),
     Dedup(DedupArguments),
     Map(MapArguments),
     Simulate(SimulateArguments),
@@ -512,6 +516,26 @@ pub(crate) struct EvaluateArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
+}
+
+impl EvaluateArguments {
+    /// Returns the arguments that a person gives for one model and nothing else.
+    pub(crate) fn of_model(manifest: &Path, model: &str, out: &Path) -> anyhow::Result<Self> {
+        let words: [&OsStr; 8] = [
+            "m3ret".as_ref(),
+            "evaluate".as_ref(),
+            "--model".as_ref(),
+            model.as_ref(),
+            "--out".as_ref(),
+            out.as_ref(),
+            "--".as_ref(),
+            manifest.as_ref(),
+        ];
+        match Cli::try_parse_from(words)?.command {
+            Command::Evaluate(arguments) => Ok(*arguments),
+            other => anyhow::bail!("{other:?} is no evaluation; this is a bug"),
+        }
+    }
 }
 
 /// Vectors that were made elsewhere, and what to call them.

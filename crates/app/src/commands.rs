@@ -13,6 +13,7 @@ mod npy;
 pub(crate) mod pretrain;
 pub(crate) mod search;
 pub(crate) mod simulate;
+pub(crate) mod study;
 
 use std::io::Write;
 

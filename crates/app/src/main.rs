@@ -64,6 +64,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Index(arguments) => commands::index::run(arguments, screen),
         Command::Evaluate(arguments) => commands::evaluate::run(arguments, screen),
         Command::Compare(arguments) => commands::compare::run(arguments, screen),
+        Command::Study(arguments) => commands::study::run(arguments, screen),
         Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
         Command::Map(arguments) => commands::map::run(arguments, screen),
         Command::Simulate(arguments) => commands::simulate::run(arguments, screen),

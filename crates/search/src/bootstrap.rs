@@ -131,35 +131,58 @@ impl Clusters {
     /// Returns the interval of a mean over several tasks of their means, where a patient that is in
     /// several of them is drawn for all together.
     ///
-    /// `tasks` holds for each query its task and its value. A task of which nobody was drawn is left
-    /// out of that draw's mean.
+    /// `tasks` holds for each query its task, from 0, and `values` its value. A task of which nobody was
+    /// drawn is left out of that draw's mean.
     #[must_use]
     pub fn interval_over_tasks(
         &self,
-        tasks: &[(u32, f64)],
+        tasks: &[u32],
+        values: &[f64],
         bootstrap: Bootstrap,
     ) -> Option<Interval> {
+        let draws = self.means_over_tasks(tasks, &[values], bootstrap)?;
+        percentiles(draws.iter().map(|means| means[0]).collect())
+    }
+
+    /// Returns such a mean of each of several models for each draw, [draws][models]; the draws are the
+    /// same for all models.
+    #[must_use]
+    pub fn means_over_tasks(
+        &self,
+        tasks: &[u32],
+        models: &[&[f64]],
+        bootstrap: Bootstrap,
+    ) -> Option<Vec<Vec<f64>>> {
         if self.n < MIN_PATIENTS {
             return None;
         }
-        let n_tasks = tasks.iter().map(|&(task, _)| task as usize + 1).max()?;
+        let n_tasks = tasks.iter().map(|&task| task as usize + 1).max()?;
         let means = (0..bootstrap.n_resamples).into_par_iter().map(|resample| {
             let drawn = draw(self.n, bootstrap.seed, resample);
-            let mut sums = vec![(0.0, 0.0); n_tasks];
-            for (&(task, value), &cluster) in tasks.iter().zip(&self.of_query) {
-                let weight = f64::from(drawn[cluster as usize]);
-                let (sum, n) = &mut sums[task as usize];
-                *sum += weight * value;
-                *n += weight;
-            }
-            let seen = sums.iter().filter(|&&(_, n)| n > 0.0);
-            let (total, n) = seen.fold((0.0, 0.0), |(total, count), (sum, n)| {
-                (total + sum / n, count + 1.0)
-            });
-            total / n
+            let weights = self
+                .of_query
+                .iter()
+                .map(|&cluster| f64::from(drawn[cluster as usize]));
+            let weights: Vec<f64> = weights.collect();
+            let mean = |values: &&[f64]| mean_over_tasks(tasks, values, &weights, n_tasks);
+            models.iter().map(mean).collect()
         });
-        percentiles(means.collect())
+        Some(means.collect())
     }
+}
+
+fn mean_over_tasks(tasks: &[u32], values: &[f64], weights: &[f64], n_tasks: usize) -> f64 {
+    let mut sums = vec![(0.0, 0.0); n_tasks];
+    for ((&task, &value), &weight) in tasks.iter().zip(values).zip(weights) {
+        let (sum, n) = &mut sums[task as usize];
+        *sum += weight * value;
+        *n += weight;
+    }
+    let seen = sums.iter().filter(|&&(_, n)| n > 0.0);
+    let (total, n) = seen.fold((0.0, 0.0), |(total, count), (sum, n)| {
+        (total + sum / n, count + 1.0)
+    });
+    total / n
 }
 
 /// Draws `n` of `n` with replacement; returns how often each was drawn.
@@ -181,8 +204,9 @@ fn weighted(values: &[f64], weights: &[u32]) -> f64 {
         .sum()
 }
 
-/// Returns the 2.5 and 97.5 percentiles.
-fn percentiles(mut values: Vec<f64>) -> Option<Interval> {
+/// Returns the 2.5 and 97.5 percentiles of draws, linear between them; `None` without any.
+#[must_use]
+pub fn percentiles(mut values: Vec<f64>) -> Option<Interval> {
     values.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| {
         let place = share * as_f64(values.len().checked_sub(1)?);
@@ -268,12 +292,10 @@ mod tests {
     #[test]
     fn tasks_weigh_the_same_however_many_queries_they_have() {
         let clusters = Clusters::new(&[0; 110]);
-        let tasks: Vec<(u32, f64)> = (0..110)
-            .map(|i| (u32::from(i >= 100), f64::from(u8::from(i >= 100))))
-            .collect();
-        let interval = clusters
-            .interval_over_tasks(&tasks, Bootstrap::default())
-            .unwrap();
+        let tasks: Vec<u32> = (0..110).map(|i| u32::from(i >= 100)).collect();
+        let values: Vec<f64> = tasks.iter().copied().map(f64::from).collect();
+        let interval = clusters.interval_over_tasks(&tasks, &values, Bootstrap::default());
+        let interval = interval.unwrap();
         assert!((interval.low - 0.5).abs() < 1e-9 && (interval.high - 0.5).abs() < 1e-9);
     }
 }

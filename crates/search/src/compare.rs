@@ -55,12 +55,12 @@ impl Difference {
         }
         let patients: Vec<u32> = pairs.iter().map(|pair| pair.patient).collect();
         let clusters = Clusters::new(&patients);
-        let differences = pairs.iter().map(|pair| (pair.task, pair.b - pair.a));
-        let differences: Vec<(u32, f64)> = differences.collect();
+        let tasks: Vec<u32> = pairs.iter().map(|pair| pair.task).collect();
+        let differences: Vec<f64> = pairs.iter().map(|pair| pair.b - pair.a).collect();
         Some(Self {
             mean_a: mean_of_tasks(pairs, |pair| pair.a),
             mean_b: mean_of_tasks(pairs, |pair| pair.b),
-            interval: clusters.interval_over_tasks(&differences, bootstrap),
+            interval: clusters.interval_over_tasks(&tasks, &differences, bootstrap),
             n: pairs.len(),
             n_patients: clusters.len(),
         })

@@ -32,7 +32,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 
-pub use bootstrap::{Bootstrap, Clusters, Interval, MIN_PATIENTS};
+pub use bootstrap::{Bootstrap, Clusters, Interval, MIN_PATIENTS, percentiles};
 pub use columns::{Column, Columns, LABEL_SEPARATOR};
 pub use compare::{Difference, Pair as ComparedPair, Verdict};
 pub use disk::{Disk, DiskFile, RealDisk};

@@ -6,7 +6,7 @@ mod results;
 mod subject;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -51,63 +51,78 @@ struct Vectors {
     precision: Option<String>,
 }
 
-/// Evaluates every model that was named.
+/// Evaluates every model that was named, and says how it went.
 pub(crate) fn run(arguments: &EvaluateArguments, screen: Screen) -> anyhow::Result<Outcome> {
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
-    let contenders = contenders(arguments);
-    let names: std::collections::BTreeSet<String> = contenders
-        .iter()
-        .map(|contender| folder_name(&contender.name))
-        .collect();
-    ensure!(
-        names.len() == contenders.len(),
-        "two models have the same name; name vectors with NAME=F.npy"
-    );
     if arguments.model.is_none() && arguments.models.is_empty() && arguments.embeddings.is_empty() {
         progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
     }
-    let subject = Subject::open(arguments)?;
-    let is_single = contenders.len() == 1;
-    let mut n_refused = 0;
-    let mut all = Vec::new();
-    for contender in &contenders {
-        let folder = if is_single {
-            arguments.out.clone()
-        } else {
-            arguments.out.join(folder_name(&contender.name))
-        };
-        let results = evaluate_one(arguments, &subject, contender, (&folder, &progress))?;
-        n_refused += results.n_refused;
-        all.push((folder, results));
-    }
+    let all = evaluate(arguments, &progress)?;
+    let is_single = all.len() == 1;
     let comparisons = if is_single {
         Vec::new()
     } else {
         write_comparisons(arguments, &all)?
     };
     progress.clear();
-    let mut out = io::stdout().lock();
-    for (folder, results) in &all {
-        let told = if arguments.json {
-            super::write_json_line(&mut out, results)
-        } else {
-            out.write_all(told::text(results, folder, screen, is_single).as_bytes())
-        };
-        told.context("writing to standard output")?;
-    }
-    if !comparisons.is_empty() && !arguments.json {
-        let results: Vec<&Results> = all.iter().map(|(_, results)| results).collect();
-        out.write_all(
-            told::side_by_side(&results, &comparisons, &arguments.out, screen).as_bytes(),
-        )
-        .context("writing to standard output")?;
-    }
+    tell(arguments, &all, &comparisons, screen).context("writing to standard output")?;
+    let n_refused: usize = all.iter().map(|(_, results)| results.n_refused).sum();
     Ok(if n_refused > 0 {
         Outcome::SomeRefused
     } else {
         Outcome::AllGood
     })
+}
+
+/// Evaluates every model that was named; returns the folder and the numbers of each.
+pub(super) fn evaluate(
+    arguments: &EvaluateArguments,
+    progress: &Progress,
+) -> anyhow::Result<Vec<(PathBuf, Results)>> {
+    let contenders = contenders(arguments);
+    let names = contenders
+        .iter()
+        .map(|contender| folder_name(&contender.name));
+    let names: BTreeSet<String> = names.collect();
+    ensure!(
+        names.len() == contenders.len(),
+        "two models have the same name; name vectors with NAME=F.npy"
+    );
+    let subject = Subject::open(arguments)?;
+    let mut all = Vec::new();
+    for contender in &contenders {
+        let folder = if contenders.len() == 1 {
+            arguments.out.clone()
+        } else {
+            arguments.out.join(folder_name(&contender.name))
+        };
+        let results = evaluate_one(arguments, &subject, contender, (&folder, progress))?;
+        all.push((folder, results));
+    }
+    Ok(all)
+}
+
+fn tell(
+    arguments: &EvaluateArguments,
+    all: &[(PathBuf, Results)],
+    comparisons: &[Comparison],
+    screen: Screen,
+) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (folder, results) in all {
+        if arguments.json {
+            super::write_json_line(&mut out, results)?;
+        } else {
+            out.write_all(told::text(results, folder, screen, all.len() == 1).as_bytes())?;
+        }
+    }
+    if !comparisons.is_empty() && !arguments.json {
+        let results: Vec<&Results> = all.iter().map(|(_, results)| results).collect();
+        let text = told::side_by_side(&results, comparisons, &arguments.out, screen);
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Lists what is evaluated, in the order in which it was named.

@@ -72,19 +72,21 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
 }
 
 /// Tells a person or a machine what happens.
-struct Teller {
+pub(super) struct Teller {
     is_json: bool,
-    bar: ProgressBar,
-    interrupt: Deferred,
+    pub(super) bar: ProgressBar,
+    pub(super) interrupt: Deferred,
     /// Standard output failed: the run ends at the next step.
     broken: Option<io::Error>,
     last_told: Option<Instant>,
     n_steps: u64,
+    /// Items that are trained on.
+    pub(super) n_items: usize,
     knn: Option<Knn>,
 }
 
 impl Teller {
-    fn new(is_json: bool, screen: Screen) -> Self {
+    pub(super) fn new(is_json: bool, screen: Screen) -> Self {
         let bar = if screen.has_progress {
             ProgressBar::new_spinner().with_message("reading the manifests")
         } else {
@@ -98,6 +100,7 @@ impl Teller {
             broken: None,
             last_told: None,
             n_steps: 0,
+            n_items: 0,
             knn: None,
         }
     }
@@ -138,6 +141,7 @@ impl Teller {
 impl Watcher for Teller {
     fn begun(&mut self, facts: &RunFacts) {
         self.n_steps = facts.n_steps;
+        self.n_items = facts.n_items;
         self.bar.set_style(style());
         self.bar.set_message("");
         self.bar.set_length(facts.n_steps);

@@ -16,7 +16,7 @@ const MAX_CLASSES: usize = 40;
 
 /// results.json.
 #[derive(Debug, Serialize)]
-pub(super) struct Results {
+pub(in crate::commands) struct Results {
     pub(super) model: String,
     /// Of everything that decides the numbers, but the images.
     pub(super) config_hash: String,
