@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod dedup;
+mod duplicates;
 pub(crate) mod embed;
 mod galleries;
 pub(crate) mod index;
