@@ -1,5 +1,7 @@
 //! The command line, as clap sees it.
 
+mod split;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,6 +12,8 @@ use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
 use crate::panics;
+
+pub(crate) use split::SplitArguments;
 
 /// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]
@@ -29,6 +33,7 @@ pub(crate) enum Command {
     Index(IndexArguments),
     Dedup(DedupArguments),
     Map(MapArguments),
+    Split(SplitArguments),
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual

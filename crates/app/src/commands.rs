@@ -11,6 +11,7 @@ pub(crate) mod map;
 mod npy;
 pub(crate) mod pretrain;
 pub(crate) mod search;
+pub(crate) mod split;
 
 use std::io::Write;
 

@@ -64,6 +64,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Index(arguments) => commands::index::run(arguments, screen),
         Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
         Command::Map(arguments) => commands::map::run(arguments, screen),
+        Command::Split(arguments) => commands::split::run(arguments, screen),
     }
 }
 
