@@ -37,6 +37,7 @@ fn help_reads_well() {
         ("inspect_help", &["inspect", "--help"]),
         ("check_help", &["check", "--help"]),
         ("embed_help", &["embed", "--help"]),
+        ("split_help", &["split", "--help"]),
     ] {
         let (code, stdout, _) = run(folder.path(), words);
         assert_eq!(code, 0);

@@ -77,7 +77,7 @@ pub(crate) struct SplitArguments {
     pub(crate) check: Option<Vec<PathBuf>>,
 
     /// Exit with 0 even if --check finds an overlap
-    #[arg(long, requires = "check")]
+    #[arg(long, requires = "check", conflicts_with = "out")]
     pub(crate) allow_overlap: bool,
 
     /// Print JSON: {"summary": {...}}; with --check, one object a line for each overlap before it

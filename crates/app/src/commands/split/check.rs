@@ -128,7 +128,11 @@ fn overlaps(
     let mut found = Vec::new();
     for pairs in close.chunks(BATCH_PAIRS) {
         for (pair, verdict) in pairs.iter().zip(images.confirm(pairs)?) {
-            found.extend(verdict.and_then(|_| across(pair.rows, sides)));
+            let overlap = verdict.and_then(|_| across(pair.rows, sides));
+            found.extend(overlap.map(|overlap| Overlap {
+                score: Some(pair.score),
+                ..overlap
+            }));
         }
     }
     Ok([patients, pairs, exact, found])
@@ -185,8 +189,8 @@ impl Found<'_> {
         };
         for ((kind, _), overlaps) in KINDS.iter().zip(&self.overlaps) {
             for overlap in overlaps {
-                let line = json!({"overlap": kind, "pretrain": rows(&overlap.pretrain),
-                    "evaluation": rows(&overlap.evaluation)});
+                let line = json!({"overlap": kind, "score": overlap.score,
+                    "pretrain": rows(&overlap.pretrain), "evaluation": rows(&overlap.evaluation)});
                 write_json_line(out, &line)?;
             }
         }
@@ -215,7 +219,9 @@ impl Found<'_> {
         }
         for ((_, title), overlaps) in KINDS.iter().zip(&self.overlaps) {
             for overlap in overlaps.iter().take(MAX_LISTED) {
-                writeln!(out, "{}", paint.bold(title))?;
+                let score = overlap.score.map(|score| format!(" {score:.4}"));
+                let title = format!("{title}{}", score.unwrap_or_default());
+                writeln!(out, "{}", paint.bold(&title))?;
                 self.write_rows(out, &overlap.pretrain, paint)?;
                 self.write_rows(out, &overlap.evaluation, paint)?;
             }
@@ -238,18 +244,18 @@ impl Found<'_> {
             rows(Side::Evaluation),
             counted(patients, "patient", "patients"),
             counted(pairs, "pair", "pairs"),
-            counted(exact, "image", "images"),
+            counted(exact, "copied image", "copied images"),
         )?;
         let n_touched = counted(self.n_touched() as u64, "evaluation row", "evaluation rows");
-        writeln!(out, "  {n_touched} concerned")
+        writeln!(out, "  {}  {n_touched}", paint.dim("concerned"))
     }
 
     fn write_rows(&self, out: &mut impl Write, rows: &[usize], paint: Paint) -> io::Result<()> {
         for &row in rows.iter().take(MAX_ROWS) {
             let (_, idx) = self.sources.place(row);
-            let place = format!("{:<9} row {:<7}", printable(self.splits[row]), idx + 1);
+            let place = format!("{:<8}  row {:<6}", printable(self.splits[row]), idx + 1);
             let file = printable(&self.sources.shown(row));
-            writeln!(out, "  {} {file}", paint.dim(&place))?;
+            writeln!(out, "  {}  {file}", paint.dim(&place))?;
         }
         let n_more = rows.len().saturating_sub(MAX_ROWS);
         if n_more > 0 {

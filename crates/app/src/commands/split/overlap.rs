@@ -23,8 +23,10 @@ pub(super) fn side_of(split: &str) -> Option<Side> {
 }
 
 /// Rows of both sides that have something in common.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Overlap {
+    /// Of the two vectors, where only these are alike.
+    pub(super) score: Option<f32>,
     pub(super) pretrain: Vec<usize>,
     pub(super) evaluation: Vec<usize>,
 }
@@ -79,6 +81,7 @@ mod tests {
         let sides = splits.map(side_of);
         let words = ["a", "b", "a", "c", "c", "a"];
         let expected = Overlap {
+            score: None,
             pretrain: vec![0],
             evaluation: vec![2, 5],
         };
@@ -90,6 +93,7 @@ mod tests {
     fn a_pair_overlaps_only_across_sides() {
         let sides = ["pretrain", "gallery", "query", "", "pretrain"].map(side_of);
         let expected = Overlap {
+            score: None,
             pretrain: vec![4],
             evaluation: vec![1],
         };

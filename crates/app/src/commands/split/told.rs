@@ -19,6 +19,9 @@ use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
 
+/// Images of a group that make it worth a remark.
+const CROWD: usize = 20;
+
 /// How many groups went into others, by what joined them first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Joined {
@@ -92,6 +95,7 @@ fn remarks(made: &Made<'_>) -> Vec<String> {
             "{images} could not be read, nor compared with others"
         ));
     }
+    remarks.extend(crowd(made));
     remarks.extend(small_cells(made));
     let modalities = made.sources.words("modality");
     let is_mr = |word: &str| word.eq_ignore_ascii_case("MR") || word.eq_ignore_ascii_case("MRI");
@@ -106,6 +110,19 @@ fn remarks(made: &Made<'_>) -> Vec<String> {
         ));
     }
     remarks
+}
+
+/// Says so if near duplicates chain until a group holds much of everything.
+fn crowd(made: &Made<'_>) -> Option<String> {
+    let (n_items, n_largest) = (made.splits.len(), n_largest(made));
+    let is_crowd = made.joined.near > 0 && n_largest >= CROWD && n_largest > n_items / 5;
+    is_crowd.then(|| {
+        format!(
+            "one group holds {n_largest} of {n_items} images, {} groups were joined by near \
+             duplicates: a higher --near, or another --model, tells more apart",
+            made.joined.near
+        )
+    })
 }
 
 fn n_without_patient(made: &Made<'_>) -> usize {
