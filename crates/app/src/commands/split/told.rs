@@ -266,16 +266,22 @@ fn table(text: &mut String, made: &Made<'_>, paint: Paint) {
         .collect();
     let width = lines.iter().map(|(label, _)| label.chars().count()).max();
     let width = width.unwrap_or_default();
-    let heads = Split::ALL.map(|split| format!("{:>16}", split.word()));
-    let units = Split::ALL.map(|_| format!("{:>8}{:>8}", "images", "groups"));
+    let mut splits = Split::ALL.to_vec();
+    splits.retain(|&split| split != Split::Pretrain || made.arguments.pretrain > 0.0);
+    let heads: Vec<String> = splits
+        .iter()
+        .map(|split| format!("{:>16}", split.word()))
+        .collect();
+    let units = vec![format!("{:>8}{:>8}", "images", "groups"); splits.len()];
     for line in [heads.concat(), units.concat()] {
         let _ = writeln!(text, "  {:width$}{}", "", paint.dim(&line));
     }
     for (label, counts) in lines {
-        let cells = Split::ALL.map(|split| {
-            let Count { n_items, n_groups } = counts.get(&split).copied().unwrap_or_default();
+        let cell = |split| {
+            let Count { n_items, n_groups } = counts.get(split).copied().unwrap_or_default();
             format!("{n_items:>8}{n_groups:>8}")
-        });
+        };
+        let cells: Vec<String> = splits.iter().map(cell).collect();
         let line = format!("  {label:width$}{}", cells.concat());
         let line = if label == "all" {
             paint.bold(&line)
