@@ -1,7 +1,11 @@
 //! Runs `m3ret split` as a person would.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::cast_precision_loss, reason = "small numbers")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::too_many_lines,
+    reason = "small numbers, and stories told from start to end"
+)]
 
 #[path = "person/binary.rs"]
 mod binary;
