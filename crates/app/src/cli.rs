@@ -8,6 +8,8 @@ mod simulate;
 mod study;
 
 use std::ffi::OsStr;
+mod split;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,6 +24,8 @@ pub(crate) use simulate::{
     Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
 };
 pub(crate) use study::{StudyAction, StudyArguments};
+
+pub(crate) use split::SplitArguments;
 
 /// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]
@@ -45,6 +49,7 @@ pub(crate) enum Command {
     Dedup(DedupArguments),
     Map(MapArguments),
     Simulate(SimulateArguments),
+    Split(SplitArguments),
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual

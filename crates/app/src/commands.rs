@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod dedup;
+mod duplicates;
 pub(crate) mod embed;
 pub(crate) mod evaluate;
 mod galleries;
@@ -13,6 +14,7 @@ mod npy;
 pub(crate) mod pretrain;
 pub(crate) mod search;
 pub(crate) mod simulate;
+pub(crate) mod split;
 pub(crate) mod study;
 
 use std::io::Write;

@@ -68,6 +68,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
         Command::Map(arguments) => commands::map::run(arguments, screen),
         Command::Simulate(arguments) => commands::simulate::run(arguments, screen),
+        Command::Split(arguments) => commands::split::run(arguments, screen),
     }
 }
 

@@ -38,6 +38,7 @@ fn help_reads_well() {
         ("check_help", &["check", "--help"]),
         ("embed_help", &["embed", "--help"]),
         ("simulate_help", &["simulate", "radiographs", "--help"]),
+        ("split_help", &["split", "--help"]),
     ] {
         let (code, stdout, _) = run(folder.path(), words);
         assert_eq!(code, 0);

@@ -1,12 +1,14 @@
 //! `m3ret dedup`: images that an archive holds more than once.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Write as _};
 
-use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
+use m3ret_search::{Gallery, RowId};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 
+use super::duplicates::{Candidate, Reach, Verdict, correlate, neighbours, thumbnail, verdict};
 use super::galleries::{self, Opening, columns, file_of, short};
 use super::write_json_line;
 use crate::Outcome;
@@ -14,27 +16,6 @@ use crate::cli::DedupArguments;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
-
-/// Neighbours of each image that are looked at.
-const N_NEIGHBOURS: usize = 20;
-/// Images that are looked for together.
-const BATCH_ROWS: usize = 2048;
-/// What re-encoding at a usual quality leaves of the correlation of two thumbnails.
-const REENCODED: f64 = 0.998;
-/// Below this correlation two thumbnails are other pictures, whatever the encoder says.
-const NEAR: f64 = 0.9;
-
-/// How two images are alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    /// All values are equal.
-    Exact,
-    /// The same picture, compressed, scaled or stored anew.
-    Reencoded,
-    /// Nearly the same picture: cropped, annotated, or a neighbouring slice or frame.
-    Near,
-}
 
 #[derive(Debug, Serialize)]
 struct Pair {
@@ -46,9 +27,6 @@ struct Pair {
     files: [String; 2],
     same_patient: Option<bool>,
 }
-
-/// Two rows, and the score of their vectors.
-type Candidate = (RowId, RowId, f32);
 
 /// Reports pairs, never chains: each verdict is of two images.
 pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -90,35 +68,12 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
 
 /// Finds pairs with a score from `near` on, and all pairs with equal values.
 fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
-    let rows: Vec<RowId> = gallery.rows().collect();
-    let options = SearchOptions {
-        k: N_NEIGHBOURS,
-        ..SearchOptions::default()
-    };
-    let mut pairs = std::collections::BTreeMap::new();
-    for rows in rows.chunks(BATCH_ROWS) {
-        let mut vectors = Vec::with_capacity(rows.len() * gallery.width());
-        for &row in rows {
-            let mut vector = gallery.vector(row)?;
-            m3ret_search::normalize(&mut vector)?;
-            vectors.extend(vector);
-        }
-        let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
-        let queries = Queries {
-            vectors: &vectors,
-            own: &own,
-            left_out: &[],
-        };
-        for (&row, hits) in rows.iter().zip(gallery.search(queries, &options)?) {
-            for hit in hits.iter().filter(|hit| hit.score >= near) {
-                pairs.insert((row.min(hit.row), row.max(hit.row)), hit.score);
-            }
-        }
-    }
+    let found = neighbours(gallery, gallery, near, Reach::Closest)?.pairs;
+    let found = found.into_iter().map(|(a, b, score)| ((a, b), score));
+    let mut pairs: BTreeMap<(RowId, RowId), f32> = found.collect();
     // Of many equal images, each has more than enough neighbours: their pairs follow from the hash.
-    let mut by_pixels: std::collections::HashMap<&str, Vec<RowId>> =
-        std::collections::HashMap::new();
-    for &row in &rows {
+    let mut by_pixels: HashMap<&str, Vec<RowId>> = HashMap::new();
+    for row in gallery.rows() {
         let pixels = gallery.value(row, columns::PIXELS)?;
         if !pixels.is_empty() {
             by_pixels.entry(pixels).or_default().push(row);
@@ -156,11 +111,8 @@ fn judge(
             _ => None,
         },
     };
-    let verdict = match correlation {
-        _ if is_exact => Verdict::Exact,
-        Some(correlation) if correlation >= REENCODED => Verdict::Reencoded,
-        Some(correlation) if correlation < NEAR => return Ok(None),
-        _ => Verdict::Near,
+    let Some(verdict) = verdict(is_exact, correlation) else {
+        return Ok(None);
     };
     let id = |row| gallery.id(row).map(str::to_owned);
     let file = |row| -> anyhow::Result<String> {
@@ -183,31 +135,6 @@ fn judge(
         files: [file(a)?, file(b)?],
         same_patient: known.then(|| patients[0] == patients[1]),
     }))
-}
-
-/// The 32 x 32 thumbnail that the model `pixels` makes; `None` if the file is gone.
-fn thumbnail(
-    gallery: &Gallery,
-    row: RowId,
-    options: &m3ret_imaging::ReadOptions,
-) -> anyhow::Result<Option<Vec<f32>>> {
-    let part = gallery.value(row, columns::PART)?;
-    let part = (!part.is_empty()).then_some(part);
-    let model = m3ret_encoder::Model::pixels();
-    let volume = super::search::read_image(&file_of(gallery, row)?, part, options).ok();
-    let vector = volume.and_then(|volume| {
-        let prepared = model.prepare(&volume).ok()?;
-        model.embed(&[&prepared]).ok()?.pop()
-    });
-    Ok(vector)
-}
-
-/// The correlation of two thumbnails without their mean and of unit length.
-fn correlate(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(&x, &y)| f64::from(x) * f64::from(y))
-        .sum()
 }
 
 fn tell(

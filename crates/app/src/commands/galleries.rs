@@ -16,7 +16,9 @@ use crate::model_name;
 use crate::progress::Progress;
 
 pub(super) use cache::folder_of as cache_folder_of;
-pub(super) use rows::{Columns, Pseudonyms, cells_of_manifest, file_of, left_out_columns};
+pub(super) use rows::{
+    Columns, Pseudonyms, cells_of_manifest, file_of, left_out_columns, patient_columns,
+};
 pub(super) use update::{Updated, Wanted, update, with_part};
 
 /// Columns that every gallery of images has.

@@ -137,6 +137,15 @@ pub(in crate::commands) fn cells_of_manifest(
     cells
 }
 
+/// Returns the columns of a manifest that say whose an image is.
+pub(in crate::commands) fn patient_columns(table: &Table) -> Vec<&str> {
+    let is_patient = |name: &str| IDENTIFIERS.contains(&(name, columns::PATIENT));
+    let names = table.columns().iter().map(String::as_str);
+    names
+        .filter(|name| is_patient(&name.to_ascii_lowercase()))
+        .collect()
+}
+
 /// Returns the columns of a manifest that name people, which are not stored.
 pub(in crate::commands) fn left_out_columns(table: &Table) -> Vec<&str> {
     let names = table.columns().iter().map(String::as_str);

@@ -1,0 +1,182 @@
+//! What images say of rows: which are equal, and which are nearly so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use m3ret_imaging::ReadOptions;
+use m3ret_search::{Gallery, RowId};
+use rayon::prelude::*;
+
+use super::rows::{Source, Sources, plain};
+use crate::cli::{ModelArguments, SplitArguments};
+use crate::commands::duplicates::{Reach, Verdict, correlate, neighbours, thumbnail, verdict};
+use crate::commands::galleries::{self, Opening, Updated, columns, file_of};
+use crate::model_name;
+use crate::progress::Progress;
+
+/// Images of the rows of some manifests.
+pub(super) struct Images {
+    /// One a manifest, all of one model.
+    galleries: Vec<Gallery>,
+    /// The number of the row of each image of a gallery.
+    numbers: Vec<HashMap<RowId, usize>>,
+    /// Hash of all values of each row's image; empty where it could not be read.
+    pub(super) pixels: Vec<String>,
+    pub(super) model: String,
+    pub(super) updated: Vec<Updated>,
+    options: ReadOptions,
+}
+
+/// Two rows whose vectors are close.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Close {
+    pub(super) rows: [usize; 2],
+    pub(super) score: f32,
+    /// Gallery, and row in it.
+    places: [(usize, RowId); 2],
+}
+
+impl Images {
+    /// Reads the images of all rows, or takes what is kept of an earlier time.
+    pub(super) fn open(
+        sources: &Sources,
+        arguments: &SplitArguments,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        sources.refuse_repeated()?;
+        let model = ModelArguments {
+            model: Some(named(&arguments.model)),
+            precision: arguments.model.precision,
+            threads: arguments.model.threads,
+        };
+        let mut images = Self {
+            galleries: Vec::new(),
+            numbers: Vec::new(),
+            pixels: vec![String::new(); sources.n_rows()],
+            model: named(&arguments.model),
+            updated: Vec::new(),
+            options: arguments.reading.options(),
+        };
+        for source in &sources.0 {
+            let opening = Opening {
+                archive: &source.path,
+                cache: arguments.cache.as_deref(),
+                model: &model,
+                reading: &arguments.reading,
+                needs_model: false,
+            };
+            let opened = galleries::open(&opening, progress)?;
+            let numbers = images.number(source, &opened.gallery)?;
+            images.numbers.push(numbers);
+            images.galleries.push(opened.gallery);
+            images.updated.push(opened.updated);
+        }
+        Ok(images)
+    }
+
+    /// Finds the rows of a gallery's images, and notes their hashes.
+    fn number(
+        &mut self,
+        source: &Source,
+        gallery: &Gallery,
+    ) -> anyhow::Result<HashMap<RowId, usize>> {
+        let mut rows: HashMap<(PathBuf, &str), Vec<usize>> = HashMap::new();
+        for row in source.table.rows() {
+            let part = row.get("part").unwrap_or_default();
+            let same = rows.entry((plain(&row.file()), part)).or_default();
+            same.push(source.start + row.idx());
+        }
+        let mut numbers = HashMap::with_capacity(gallery.len());
+        for image in gallery.rows() {
+            let part = gallery.value(image, columns::PART)?;
+            let Some(rows) = rows.get(&(plain(&file_of(gallery, image)?), part)) else {
+                continue;
+            };
+            for &row in rows {
+                gallery
+                    .value(image, columns::PIXELS)?
+                    .clone_into(&mut self.pixels[row]);
+            }
+            numbers.insert(image, rows[0]);
+        }
+        Ok(numbers)
+    }
+
+    /// Returns the number of rows whose image could not be read.
+    pub(super) fn n_refused(&self) -> usize {
+        self.pixels
+            .iter()
+            .filter(|pixels| pixels.is_empty())
+            .count()
+    }
+
+    /// Finds pairs with a score from `near` on, the closest first, among the manifests of which
+    /// `wants` says that they are to be compared.
+    pub(super) fn close(
+        &self,
+        near: f32,
+        wants: impl Fn(usize, usize) -> bool,
+        progress: &Progress,
+    ) -> anyhow::Result<Vec<Close>> {
+        let mut close = Vec::new();
+        let mut n_cut = 0;
+        for (from, gallery) in self.galleries.iter().enumerate() {
+            for (to, other) in self.galleries.iter().enumerate().skip(from) {
+                if !wants(from, to) {
+                    continue;
+                }
+                let found = neighbours(gallery, other, near, Reach::All)?;
+                n_cut += found.n_cut;
+                for (a, b, score) in found.pairs {
+                    if let (Some(&one), Some(&two)) =
+                        (self.numbers[from].get(&a), self.numbers[to].get(&b))
+                    {
+                        close.push(Close {
+                            rows: [one, two],
+                            score,
+                            places: [(from, a), (to, b)],
+                        });
+                    }
+                }
+            }
+        }
+        if n_cut > 0 {
+            progress.note(&format!(
+                "{n_cut} images have hundreds of others above --near {near}: only the closest \
+                 were compared; a higher --near, or another --model, tells more apart"
+            ));
+        }
+        close.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.rows.cmp(&b.rows)));
+        Ok(close)
+    }
+
+    /// Looks at the thumbnails of pairs: how they are alike, `None` if not at all.
+    pub(super) fn confirm(&self, pairs: &[Close]) -> anyhow::Result<Vec<Option<Verdict>>> {
+        let mut thumbnails: BTreeMap<(usize, RowId), Option<Vec<f32>>> = BTreeMap::new();
+        for pair in pairs {
+            thumbnails.extend(pair.places.map(|place| (place, None)));
+        }
+        thumbnails
+            .par_iter_mut()
+            .try_for_each(|(&(gallery, row), made)| {
+                *made = thumbnail(&self.galleries[gallery], row, &self.options)?;
+                anyhow::Ok(())
+            })?;
+        let thumbnail = |place| thumbnails.get(&place).and_then(Option::as_ref);
+        let verdicts = pairs.iter().map(|pair| {
+            let [a, b] = pair.rows.map(|row| &self.pixels[row]);
+            let correlation = match pair.places.map(thumbnail) {
+                [Some(a), Some(b)] => Some(correlate(a, b)),
+                _ => None,
+            };
+            verdict(!a.is_empty() && a == b, correlation)
+        });
+        Ok(verdicts.collect())
+    }
+}
+
+/// Returns the name of the model that finds near duplicates: copies need no medicine.
+fn named(arguments: &ModelArguments) -> String {
+    let name = arguments.model.clone();
+    name.unwrap_or_else(|| model_name::DEFAULT.to_owned())
+}
