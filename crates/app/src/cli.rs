@@ -5,11 +5,10 @@
     reason = "help is read on a terminal, where backticks are noise"
 )]
 mod simulate;
+mod split;
 mod study;
 
 use std::ffi::OsStr;
-mod split;
-
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,9 +22,8 @@ use crate::panics;
 pub(crate) use simulate::{
     Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
 };
-pub(crate) use study::{StudyAction, StudyArguments};
-
 pub(crate) use split::SplitArguments;
+pub(crate) use study::{StudyAction, StudyArguments};
 
 /// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]

@@ -4,6 +4,7 @@
 use burn::tensor::Tensor;
 use m3ret_encoder::Pooling;
 use m3ret_imaging::Input;
+use m3ret_search::{Metric, Ranking};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
@@ -30,40 +31,64 @@ pub(crate) struct Labelled {
 /// is all of them. `precision_at_5` divides by 5 always.
 #[allow(clippy::cast_precision_loss, reason = "counts are small")]
 pub(crate) fn knn(items: &[Labelled]) -> Option<Knn> {
-    let (mut hits, mut precision, mut chance, mut n_queries) = (0.0, 0.0, 0.0, 0_usize);
-    for query in items {
-        let Some(label) = query.label else { continue };
-        let others = || items.iter().filter(|item| item.patient != query.patient);
-        let is_relevant = |item: &Labelled| item.label == Some(label);
-        let n_others = others().count();
-        let n_relevant = others().filter(|item| is_relevant(item)).count();
-        if n_relevant == 0 {
+    const HIT: Metric = Metric::HitAt(1);
+    const PRECISION: Metric = Metric::PrecisionAt(N_NEAREST);
+    let mut sums = [0.0; 3];
+    let mut n_queries = 0_usize;
+    for query in items.iter().filter(|item| item.label.is_some()) {
+        let candidates: Vec<&Labelled> = items
+            .iter()
+            .filter(|item| item.patient != query.patient)
+            .collect();
+        let is_relevant = |item: &&&Labelled| item.label == query.label;
+        let grades = nearest(query, &candidates);
+        let n_relevant = candidates.iter().filter(is_relevant).count();
+        let ranking = Ranking {
+            grades: &grades,
+            least_grade: 1.0,
+            n_candidates: candidates.len(),
+            n_relevant,
+            ideal: &[],
+            total_grade: n_relevant as f64,
+        };
+        let values = (
+            ranking.value(HIT),
+            ranking.value(PRECISION),
+            ranking.chance(HIT),
+        );
+        let (Some(hit), Some(precision), Some(chance)) = values else {
             continue;
-        }
-        let mut nearest: Vec<(f32, bool)> = Vec::with_capacity(6);
-        for item in others() {
-            let score = cosine(&query.vector, &item.vector);
-            let place = nearest.partition_point(|&(other, _)| other >= score);
-            if place < 5 {
-                nearest.insert(place, (score, is_relevant(item)));
-                nearest.truncate(5);
-            }
+        };
+        for (sum, value) in sums.iter_mut().zip([hit, precision, chance]) {
+            *sum += value;
         }
         n_queries += 1;
-        hits += f64::from(u8::from(
-            nearest.first().is_some_and(|&(_, relevant)| relevant),
-        ));
-        let n_found = nearest.iter().filter(|&&(_, relevant)| relevant).count();
-        precision += n_found as f64 / 5.0;
-        chance += n_relevant as f64 / n_others as f64;
     }
-    let n = n_queries as f64;
-    (n_queries > 0).then(|| Knn {
-        hit_at_1: hits / n,
-        precision_at_5: precision / n,
+    let [hit_at_1, precision_at_5, chance_hit_at_1] = sums.map(|sum| sum / n_queries as f64);
+    (n_queries > 0).then_some(Knn {
+        hit_at_1,
+        precision_at_5,
         n_queries,
-        chance_hit_at_1: chance / n,
+        chance_hit_at_1,
     })
+}
+
+/// Neighbours that kNN looks at.
+const N_NEAREST: usize = 5;
+
+/// Returns 1 for each of the nearest items that is relevant and 0 for the others, the nearest first.
+fn nearest(query: &Labelled, candidates: &[&Labelled]) -> Vec<f32> {
+    let mut nearest: Vec<(f32, f32)> = Vec::with_capacity(N_NEAREST + 1);
+    for item in candidates {
+        let score = cosine(&query.vector, &item.vector);
+        let place = nearest.partition_point(|&(other, _)| other >= score);
+        if place < N_NEAREST {
+            let grade = f32::from(u8::from(item.label == query.label));
+            nearest.insert(place, (score, grade));
+            nearest.truncate(N_NEAREST);
+        }
+    }
+    nearest.into_iter().map(|(_, grade)| grade).collect()
 }
 
 /// Of unit vectors.
