@@ -211,8 +211,38 @@ mod tests {
 
     #[test]
     fn a_table_for_every_use() {
-        insta::assert_snapshot!(render(&example(), Layout::Text), @"");
-        insta::assert_snapshot!(render(&example(), Layout::Markdown), @"");
-        insta::assert_snapshot!(render(&example(), Layout::Latex), @"");
+        insta::assert_snapshot!(render(&example(), Layout::Text), @r##"
+        task                   metric            n  patients  chance  pixels  a_model  difference
+        pair/DX-CT             precision_at_5  120        60   0.017   0.075    0.126  +0.051 [+0.012, +0.091] better
+        mean of pair (1 task)  precision_at_5  120        60   0.017   0.075    0.126  +0.051 too few patients
+
+        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws);
+        chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8,
+        and precision_at_5 of pixels below 0.98.
+        "##);
+        insta::assert_snapshot!(render(&example(), Layout::Markdown), @r##"
+        | task | metric | n | patients | chance | pixels | a_model | difference |
+        |---|---|---:|---:|---:|---:|---:|---|
+        | pair/DX-CT | precision_at_5 | 120 | 60 | 0.017 | 0.075 | 0.126 | +0.051 [+0.012, +0.091] better |
+        | mean of pair (1 task) | precision_at_5 | 120 | 60 | 0.017 | 0.075 | 0.126 | +0.051 too few patients |
+
+        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws);
+        chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8,
+        and precision_at_5 of pixels below 0.98.
+        "##);
+        insta::assert_snapshot!(render(&example(), Layout::Latex), @r##"
+        % needs \usepackage{booktabs}
+        \begin{tabular}{llrrrrrl}
+        \toprule
+        task & metric & n & patients & chance & pixels & a\_model & difference \\
+        \midrule
+        pair/DX-CT & precision\_at\_5 & 120 & 60 & 0.017 & 0.075 & 0.126 & +0.051 [+0.012, +0.091] better \\
+        mean of pair (1 task) & precision\_at\_5 & 120 & 60 & 0.017 & 0.075 & 0.126 & +0.051 too few patients \\
+        \bottomrule
+        \end{tabular}
+        % Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws);
+        % chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8,
+        % and precision_at_5 of pixels below 0.98.
+        "##);
     }
 }

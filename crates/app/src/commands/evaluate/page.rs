@@ -46,8 +46,11 @@ pub(super) fn write(
         value["shown"] = shown(task, subject, &mut pictures);
         tasks.push(value);
     }
+    let mut about = serde_json::to_value(results)?;
+    // They come once, with their pictures.
+    about["tasks"] = Value::Null;
     let page = json!({
-        "results": results,
+        "results": about,
         "tasks": tasks,
         "map": map(subject, embeddings),
         "pictures": draw(&pictures, subject, options),
