@@ -9,6 +9,7 @@ trec_eval divides by R. Ends with status 77 where a package is missing.
 """
 
 import collections
+import json
 import pathlib
 import sys
 
@@ -33,12 +34,14 @@ def read(path, value_at):
 def main():
     out = pathlib.Path(sys.argv[1])
     rows = pyarrow.parquet.read_table(out / "per_query.parquet").to_pylist()
+    results = json.loads((out / "results.json").read_text())
+    stems = {task["task"]: task["trec"] for task in results["tasks"]}
     by_task = collections.defaultdict(list)
     for row in rows:
         by_task[row["task"]].append(row)
     n_numbers = 0
     for task, queries in by_task.items():
-        name = task.replace("/", ".")
+        name = stems[task]
         run = read(out / "trec" / f"{name}.run", 4)
         qrels = {query: {item: int(grade) for item, grade in items.items()}
                  for query, items in read(out / "trec" / f"{name}.qrels", 3).items()}

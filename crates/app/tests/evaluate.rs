@@ -170,6 +170,95 @@ fn models_are_evaluated_and_compared() {
     );
 }
 
+#[test]
+fn models_are_asked_for_the_same_or_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    archive(root);
+    // One model has no vector of two images: they take no part for both.
+    let mut holes = vectors(1.0);
+    holes[8..16].fill(f32::NAN);
+    holes[400..408].fill(f32::NAN);
+    std::fs::write(root.join("holes.npy"), npy(&[N, 8], &holes)).unwrap();
+    let both = [
+        "evaluate",
+        "manifest.csv",
+        "--embeddings",
+        "good.npy",
+        "--embeddings",
+        "holes.npy",
+        "--out",
+    ];
+    // `pixels` is added, and finds no file at all.
+    let (code, _, stderr) = run(root, &[&both[..], &["out"]].concat());
+    assert_eq!((code, stderr.contains("no vector")), (1, true), "{stderr}");
+    for name in ["good", "holes"] {
+        run(
+            root,
+            &[
+                "evaluate",
+                "manifest.csv",
+                "--embeddings",
+                &format!("{name}.npy"),
+                "--out",
+                name,
+            ],
+        );
+    }
+    refused(root, &["compare", "good", "holes"], "--models");
+    let manifest = std::fs::read_to_string(root.join("manifest.csv")).unwrap();
+    let other = manifest
+        .replace(",chest,", ",x,")
+        .replace(",hand,", ",chest,")
+        .replace(",x,", ",hand,");
+    std::fs::write(root.join("other.csv"), other).unwrap();
+    run(
+        root,
+        &[
+            "evaluate",
+            "other.csv",
+            "--embeddings",
+            "good.npy",
+            "--out",
+            "other",
+        ],
+    );
+    refused(
+        root,
+        &["compare", "good", "other"],
+        "other images, labels or exclusions",
+    );
+    // The order of rows changes nothing but their numbers.
+    let mut lines: Vec<&str> = manifest.lines().collect();
+    lines[1..].reverse();
+    std::fs::write(root.join("reverse.csv"), lines.join("\n")).unwrap();
+    let reverse: Vec<f32> = vectors(2.0).chunks(8).rev().flatten().copied().collect();
+    std::fs::write(root.join("reverse.npy"), npy(&[N, 8], &reverse)).unwrap();
+    run(
+        root,
+        &[
+            "evaluate",
+            "reverse.csv",
+            "--embeddings",
+            "reverse.npy",
+            "--out",
+            "reverse",
+        ],
+    );
+    let [one, two] = ["good", "reverse"].map(|name| results(&root.join(name)));
+    for (one, two) in one["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(two["tasks"].as_array().unwrap())
+    {
+        assert_eq!(
+            (&one["task"], &one["metrics"]),
+            (&two["task"], &two["metrics"])
+        );
+    }
+}
+
 /// What is said where nothing can be measured.
 fn refused(root: &Path, words: &[&str], wanted: &str) {
     let (code, stdout, stderr) = run(root, words);
@@ -265,6 +354,48 @@ fn what_cannot_be_measured_is_told() {
     );
     refused(root, &["compare", "out", "nothing"], "m3ret evaluate");
 
+    let identity = [
+        "--exclude",
+        "none",
+        "--relevance",
+        "patient_id",
+        "--filter",
+        "patient_id!=secret-3",
+    ];
+    let (code, _, _) = run(root, &evaluate("manifest.csv", &identity));
+    assert_eq!(code, 0);
+    for file in ["results.json", "report.html", "per_query.parquet"] {
+        let bytes = std::fs::read(root.join("out").join(file)).unwrap();
+        assert!(
+            !bytes.windows(7).any(|window| window == b"secret-"),
+            "{file}"
+        );
+    }
+    refused(
+        root,
+        &[
+            "evaluate",
+            "manifest.csv",
+            "--out",
+            "out",
+            "--embeddings",
+            "pixels=good.npy",
+        ],
+        "another one",
+    );
+    refused(
+        root,
+        &[
+            "evaluate",
+            "manifest.csv",
+            "--out",
+            "out",
+            "--embeddings",
+            "..=good.npy",
+        ],
+        "no name of a folder",
+    );
+
     // One class only, and no relevant item: stated, and the rest goes on.
     write(
         "one.csv",
@@ -313,7 +444,7 @@ fn a_study_goes_on_where_it_was_stopped() {
         text(&real)
     );
     std::fs::write(root.join("pretrain.toml"), pretrain).unwrap();
-    let study = "out = \"study\"\npretrain = \"pretrain.toml\"\nevaluate = \"all.csv\"\nfractions = [0.5, 1.0]\n\
+    let study = "out = \"study\"\npretrain = \"pretrain.toml\"\nevaluate = \"all.csv\"\nallow_overlap = true\nfractions = [0.5, 1.0]\n\
                  [[sizes]]\nname = \"a\"\nset = []\n[[sizes]]\nname = \"b\"\nset = [\"model.depth=2\"]\n";
     std::fs::write(root.join("study.toml"), study).unwrap();
     let words = ["study", "scaling", "study.toml"];
@@ -337,6 +468,19 @@ fn a_study_goes_on_where_it_was_stopped() {
     assert_eq!(stdout.matches("Training ").count(), 1, "{stdout}");
     assert!(stdout.contains("Training b on 1 of the data"), "{stdout}");
     assert!(root.join("study/evaluations/a-1/complete").is_file());
+    // Other settings are another study, and patients must not be trained on and evaluated unnoticed.
+    refused(
+        root,
+        &["study", "scaling", "study.toml", "--set", "train.steps=3"],
+        "other settings",
+    );
+    let strict = study.replace("allow_overlap = true", "");
+    std::fs::write(root.join("strict.toml"), strict).unwrap();
+    refused(
+        root,
+        &["study", "scaling", "strict.toml"],
+        "trained on and evaluated",
+    );
     std::fs::write(
         root.join("wrong.toml"),
         study.replace("[0.5, 1.0]", "[0.0]"),

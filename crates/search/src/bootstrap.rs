@@ -55,21 +55,21 @@ impl Clusters {
     /// Takes the patient of each query; 0 says that it is not known, and makes a cluster of its own.
     #[must_use]
     pub fn new(patients: &[u32]) -> Self {
-        let mut numbers = std::collections::HashMap::new();
-        let mut n = 0_u32;
-        let of_query = patients.iter().map(|&patient| {
-            let next = n;
-            let number = if patient == 0 {
-                next
-            } else {
-                *numbers.entry(patient).or_insert(next)
-            };
-            n += u32::from(number == next);
-            number
+        let mut known: Vec<u32> = patients.iter().copied().filter(|&p| p != 0).collect();
+        known.sort_unstable();
+        known.dedup();
+        let mut n = known.len();
+        let of_query = patients.iter().map(|patient| {
+            // Patients are numbered in their order, so that draws do not depend on that of queries.
+            let place = known.binary_search(patient).unwrap_or_else(|_| {
+                n += 1;
+                n - 1
+            });
+            u32::try_from(place).unwrap_or(u32::MAX)
         });
         Self {
             of_query: of_query.collect(),
-            n: n as usize,
+            n,
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn queries_of_one_patient_are_drawn_together() {
         let clusters = Clusters::new(&[7, 0, 7, 0, 9, 3, 9]);
-        assert_eq!(clusters.of_query, [0, 1, 0, 2, 3, 4, 3]);
+        assert_eq!(clusters.of_query, [1, 3, 1, 4, 2, 0, 2]);
         assert_eq!((clusters.len(), clusters.is_empty()), (5, false));
     }
 

@@ -35,7 +35,7 @@ impl<'a> Embeddings<'a> {
         }
         let embeddings = Self { values, width };
         let mut first: Option<&[f32]> = None;
-        let mut has_two = false;
+        let (mut has_two, mut n_vectors) = (false, 0);
         for (row, vector) in values.chunks_exact(width).enumerate() {
             if !embeddings.has(row) {
                 continue;
@@ -47,11 +47,16 @@ impl<'a> Embeddings<'a> {
                     found,
                 ));
             }
+            n_vectors += 1;
             has_two |= first.is_some_and(|first| first != vector);
             first = first.or(Some(vector));
         }
         if !has_two {
-            let found = first.map_or("no vector", |_| "the same vector in every row");
+            let found = match (first, n_vectors) {
+                (None, _) => "no vector",
+                (_, 1) => "one",
+                _ => "the same vector in every row",
+            };
             return Err(Error::mismatch(
                 "vectors",
                 "at least two different ones",
@@ -116,7 +121,7 @@ pub struct Answer {
     pub n_candidates: usize,
     /// Relevant ones among them.
     pub n_relevant: usize,
-    /// The first items, at most `n_hits`.
+    /// The first items, at most `n_hits`; none but under the first rule.
     pub hits: Vec<RankedItem>,
     /// One for each metric; NaN where it is not defined (votes over several labels).
     pub values: Vec<f64>,
@@ -365,6 +370,18 @@ enum Outcome {
     OnlyRelevant,
 }
 
+impl Outcome {
+    fn without_hits(self) -> Self {
+        match self {
+            Self::Counted(answer) => Self::Counted(Answer {
+                hits: Vec::new(),
+                ..answer
+            }),
+            other => other,
+        }
+    }
+}
+
 struct Ranker<'a> {
     gallery: Gallery,
     column: &'a Column,
@@ -429,9 +446,15 @@ impl Ranker<'_> {
             let scores = &scores[idx * n..][..n];
             let code = self.column.code(query as usize);
             self.relevance.grade(code, &mut room.grades);
-            let of_rules = rules
-                .iter()
-                .map(|rule| self.answer(query, scores, rule, &mut room));
+            // Hits are for people, who see the first rule's.
+            let of_rules = rules.iter().enumerate().map(|(rule_idx, rule)| {
+                let outcome = self.answer(query, scores, rule, &mut room);
+                if rule_idx == 0 {
+                    outcome
+                } else {
+                    outcome.without_hits()
+                }
+            });
             outcomes.push(of_rules.collect());
         }
         outcomes

@@ -155,11 +155,13 @@ impl Ranking<'_> {
 
     /// Counts relevant items among the first `k`.
     fn n_found(&self, k: usize) -> usize {
+        let k = k.min(self.grades.len());
         (0..k).filter(|&idx| self.is_relevant(idx)).count()
     }
 
     /// Returns the rank of the first relevant item, from 1, if it is not beyond `k`.
     fn first(&self, k: usize) -> Option<usize> {
+        let k = k.min(self.grades.len());
         (0..k).find(|&idx| self.is_relevant(idx)).map(|idx| idx + 1)
     }
 

@@ -188,18 +188,19 @@ impl Rows<'_> {
             return;
         }
         for column in relevance {
-            // What a name already says is no question.
-            tasks.push(self.task(format!("{name}/{column}"), column, (&queries, &gallery)));
+            tasks.push(self.task(&format!("{name}/{column}"), column, (&queries, &gallery)));
         }
     }
 
-    fn task(&self, name: String, relevance: &str, (queries, gallery): (&[u32], &[u32])) -> Task {
+    fn task(&self, name: &str, relevance: &str, (queries, gallery): (&[u32], &[u32])) -> Task {
         let modality = |rows: &[u32]| {
             let all: BTreeSet<&str> = rows.iter().map(|&row| self.modality(row)).collect();
             let mut all = all.into_iter();
             let first = all.next().filter(|name| !name.is_empty());
             first.filter(|_| all.next().is_none()).map(str::to_owned)
         };
+        // Names are printed: a cell must not steer a terminal.
+        let name = name.replace(char::is_control, "\u{fffd}");
         Task {
             query_modality: modality(queries),
             gallery_modality: modality(gallery),
@@ -287,7 +288,7 @@ impl Rows<'_> {
         for (from, queries) in &kinds {
             for (to, gallery) in &kinds {
                 let name = format!("pair/{from}-{to}");
-                tasks.push(self.task(name, "pair_id", (queries, gallery)));
+                tasks.push(self.task(&name, "pair_id", (queries, gallery)));
             }
         }
     }
@@ -306,7 +307,7 @@ impl Rows<'_> {
         let kinds = grouped(&rows, |row| self.kind(row).or_else(|| named("all")));
         kinds
             .into_iter()
-            .map(|(kind, rows)| self.task(format!("privacy/{kind}"), "patient_id", (&rows, &rows)))
+            .map(|(kind, rows)| self.task(&format!("privacy/{kind}"), "patient_id", (&rows, &rows)))
             .collect()
     }
 }

@@ -350,7 +350,7 @@ fn write_results(
     })
 }
 
-fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))

@@ -14,8 +14,8 @@ use anyhow::{Context as _, ensure};
 use m3ret_search::{Bootstrap, Embeddings, Metric};
 
 use super::compare::{Comparison, Layout, Run, compare, render};
-use super::embed::precision_name;
 use super::embed::rows::{RowVectors, embed_rows};
+use super::embed::{precision_name, remove_if_there};
 use super::npy;
 use crate::Outcome;
 use crate::cli::EvaluateArguments;
@@ -68,7 +68,11 @@ pub(crate) fn run(arguments: &EvaluateArguments, screen: Screen) -> anyhow::Resu
     progress.clear();
     tell(arguments, &all, &comparisons, screen).context("writing to standard output")?;
     let n_refused: usize = all.iter().map(|(_, results)| results.n_refused).sum();
-    Ok(if n_refused > 0 {
+    let is_measured = all.iter().all(|(_, results)| !results.tasks.is_empty());
+    if !is_measured {
+        let _ = writeln!(io::stderr(), "m3ret: no task could be measured");
+    }
+    Ok(if n_refused > 0 || !is_measured {
         Outcome::SomeRefused
     } else {
         Outcome::AllGood
@@ -80,15 +84,7 @@ pub(super) fn evaluate(
     arguments: &EvaluateArguments,
     progress: &Progress,
 ) -> anyhow::Result<Vec<(PathBuf, Results)>> {
-    let contenders = contenders(arguments);
-    let names = contenders
-        .iter()
-        .map(|contender| folder_name(&contender.name));
-    let names: BTreeSet<String> = names.collect();
-    ensure!(
-        names.len() == contenders.len(),
-        "two models have the same name; name vectors with NAME=F.npy"
-    );
+    let contenders = contenders(arguments)?;
     let subject = Subject::open(arguments)?;
     let mut all = Vec::new();
     for contender in &contenders {
@@ -97,10 +93,53 @@ pub(super) fn evaluate(
         } else {
             arguments.out.join(folder_name(&contender.name))
         };
-        let results = evaluate_one(arguments, &subject, contender, (&folder, progress))?;
-        all.push((folder, results));
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let vectors = vectors(arguments, &subject, contender, (&folder, progress))
+            .with_context(|| format!("evaluating {}", contender.name))?;
+        all.push((folder, contender, vectors));
     }
-    Ok(all)
+    let n_left_out = keep_common(&mut all, &subject);
+    let mut evaluated = Vec::new();
+    for (folder, contender, vectors) in &all {
+        progress.announce(", measuring");
+        let mut results = measure_one(arguments, &subject, contender, (folder, vectors))?;
+        if n_left_out > 0 {
+            results.notes.push(format!(
+                "{n_left_out} images take no part, as one of the models has no vector of them"
+            ));
+            files::write_results(folder, &results)?;
+        }
+        evaluated.push((folder.clone(), results));
+    }
+    Ok(evaluated)
+}
+
+/// Takes the vectors of images away that one of several models has none of, so that all are asked for
+/// the same; returns how many images that are.
+fn keep_common(all: &mut [(PathBuf, &Contender, Vectors)], subject: &Subject) -> usize {
+    let wanted = subject.wanted();
+    let lacks = |vectors: &Vectors, row: usize| {
+        let width = vectors.rows.width;
+        vectors.rows.values[row * width..][..width]
+            .iter()
+            .all(|x| x.is_nan())
+    };
+    let mut n_left_out = 0;
+    for row in (0..wanted.len()).filter(|&row| wanted[row]) {
+        let n_lacking = all
+            .iter()
+            .filter(|(.., vectors)| lacks(vectors, row))
+            .count();
+        if n_lacking == 0 || n_lacking == all.len() {
+            continue;
+        }
+        n_left_out += 1;
+        for (.., vectors) in all.iter_mut() {
+            let width = vectors.rows.width;
+            vectors.rows.values[row * width..][..width].fill(f32::NAN);
+        }
+    }
+    n_left_out
 }
 
 fn tell(
@@ -126,17 +165,16 @@ fn tell(
 }
 
 /// Lists what is evaluated, in the order in which it was named.
-fn contenders(arguments: &EvaluateArguments) -> Vec<Contender> {
-    let model = |name: &str| Contender {
-        name: name.to_owned(),
-        source: Source::Model(name.to_owned()),
+fn contenders(arguments: &EvaluateArguments) -> anyhow::Result<Vec<Contender>> {
+    let model = |name: &str| {
+        let (name, place) = name.split_once('=').unwrap_or((name, name));
+        Contender {
+            name: name.to_owned(),
+            source: Source::Model(place.to_owned()),
+        }
     };
-    let mut all: Vec<Contender> = arguments
-        .model
-        .iter()
-        .chain(&arguments.models)
-        .map(|name| model(name))
-        .collect();
+    let named = arguments.model.iter().chain(&arguments.models);
+    let mut all: Vec<Contender> = named.map(|name| model(name)).collect();
     all.extend(arguments.embeddings.iter().map(|embeddings| Contender {
         name: embeddings.name.clone(),
         source: Source::File(embeddings.path.clone()),
@@ -144,10 +182,28 @@ fn contenders(arguments: &EvaluateArguments) -> Vec<Contender> {
     if all.is_empty() {
         all.push(model(DEFAULT));
     }
+    let is_real = Source::Model(PIXELS.to_owned());
+    ensure!(
+        all.iter()
+            .all(|contender| contender.name != PIXELS || contender.source == is_real),
+        "{PIXELS} is the name of the built-in model; give the vectors another one: NAME=F.npy"
+    );
     if all.len() > 1 && !all.iter().any(|contender| contender.name == PIXELS) {
         all.insert(0, model(PIXELS));
     }
-    all
+    let names = all.iter().map(|contender| folder_name(&contender.name));
+    let names: BTreeSet<String> = names.collect();
+    ensure!(
+        names.len() == all.len(),
+        "two models have the same name; name them with NAME=MODEL or NAME=F.npy"
+    );
+    ensure!(
+        !names
+            .iter()
+            .any(|name| name.is_empty() || name.starts_with(COMPARISON)),
+        "a model has a name that is no name of a folder; name it with NAME=MODEL or NAME=F.npy"
+    );
+    Ok(all)
 }
 
 /// Turns a model's name, which may be a path, into the name of a folder.
@@ -165,29 +221,28 @@ fn folder_name(name: &str) -> String {
     name.trim_start_matches('.').to_owned()
 }
 
-fn evaluate_one(
+fn measure_one(
     arguments: &EvaluateArguments,
     subject: &Subject,
     contender: &Contender,
-    (folder, progress): (&Path, &Progress),
+    (folder, vectors): (&Path, &Vectors),
 ) -> anyhow::Result<Results> {
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let vectors = vectors(arguments, subject, contender, (folder, progress))
-        .with_context(|| format!("evaluating {}", contender.name))?;
-    progress.announce(", measuring");
     let width = vectors.rows.width;
-    let values: Vec<f32> = subject
+    let values = subject
         .rows
         .iter()
-        .flat_map(|&row| &vectors.rows.values[row * width..][..width])
-        .copied()
-        .collect();
+        .flat_map(|&row| &vectors.rows.values[row * width..][..width]);
+    let values: Vec<f32> = values.copied().collect();
     let embeddings = Embeddings::new(&values, width)
         .with_context(|| format!("vectors of {}", contender.name))?;
-    let mut ks: Vec<usize> = arguments.k.iter().map(|k| k.get()).collect();
+    let mut ks: Vec<usize> = arguments.k.clone();
     ks.sort_unstable();
     ks.dedup();
-    let metrics = Metric::all(&ks);
+    let mut metrics = Metric::all(&ks);
+    // Which tasks count in means depends on it.
+    if !metrics.contains(&Metric::PrecisionAt(5)) {
+        metrics.push(Metric::PrecisionAt(5));
+    }
     let settings = Settings {
         metrics: &metrics,
         // Any shared label has a Jaccard index above 0.
@@ -199,14 +254,11 @@ fn evaluate_one(
         },
     };
     let measured = measure(subject, &embeddings, &settings)?;
-    let mut results = results_of(arguments, subject, contender, &vectors, (measured, &ks));
-    progress.announce(", writing");
-    let too_large = files::write_trec(
-        folder,
-        &results.tasks,
-        subject,
-        (&embeddings, settings.least_grade),
-    )?;
+    let mut results = results_of(arguments, subject, contender, vectors, (measured, &ks));
+    // Without it, nobody takes what follows for complete.
+    remove_if_there(&folder.join(files::RESULTS))?;
+    let judged = (&embeddings, settings.least_grade);
+    let too_large = files::write_trec(folder, &mut results.tasks, subject, judged)?;
     if !too_large.is_empty() {
         results.notes.push(format!(
             "too many judgements for TREC files: {}",
@@ -214,9 +266,9 @@ fn evaluate_one(
         ));
     }
     files::write_per_query(folder, &results.tasks, subject, &metrics)?;
-    files::write_results(folder, &results)?;
     let options = arguments.reading.options();
     page::write(folder, &results, subject, (&embeddings, &options))?;
+    files::write_results(folder, &results)?;
     Ok(results)
 }
 
@@ -270,6 +322,8 @@ fn read_rows(path: &Path, subject: &Subject, normalizes: bool) -> anyhow::Result
             m3ret_search::normalize(vector).with_context(|| path.display().to_string())?;
         }
     }
+    // Here rows still have the numbers that they have in the file.
+    Embeddings::new(&values, width).with_context(|| path.display().to_string())?;
     Ok(RowVectors {
         values,
         width,
@@ -284,17 +338,22 @@ fn results_of(
     vectors: &Vectors,
     (measured, ks): (Measured, &[usize]),
 ) -> Results {
-    let filters = arguments.filter.iter().map(|filter| {
-        let sign = if filter.is_negated { "!=" } else { "=" };
-        format!("{}{sign}{}", filter.column, filter.value)
-    });
+    let filters = |masks: bool| -> Vec<String> {
+        let filters = arguments.filter.iter().map(|filter| {
+            let sign = if filter.is_negated { "!=" } else { "=" };
+            let is_masked = masks && subject::is_identifier(&filter.column);
+            let value = if is_masked { "..." } else { &filter.value };
+            format!("{}{sign}{value}", filter.column)
+        });
+        filters.collect()
+    };
     let config = Config {
         fingerprint: vectors.fingerprint.clone(),
         precision: vectors.precision.clone(),
         manifest: arguments.manifest.to_string_lossy().into_owned(),
         relevance: subject.relevance.clone(),
         exclude: subject.exclude.clone(),
-        filter: filters.collect(),
+        filter: filters(true),
         k: ks.to_vec(),
         least_jaccard: arguments.jaccard.unwrap_or(0.0),
         ties: "by path",
@@ -304,6 +363,7 @@ fn results_of(
     // Where the manifest lies decides nothing.
     let hashed = Config {
         manifest: String::new(),
+        filter: filters(false),
         ..config.clone()
     };
     let hashed = serde_json::to_vec(&hashed).unwrap_or_default();
@@ -342,7 +402,7 @@ fn write_comparisons(
         n_resamples: arguments.resamples,
         seed: arguments.seed,
     };
-    let has = |k: usize| arguments.k.iter().any(|asked| asked.get() == k);
+    let has = |k: usize| k == 5 || arguments.k.contains(&k);
     let metrics = [
         (Metric::PrecisionAt(5), 5),
         (Metric::HitAt(1), 1),

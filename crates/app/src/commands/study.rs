@@ -41,6 +41,9 @@ struct Study {
     /// What is fitted.
     #[serde(default = "default_metric")]
     metric: String,
+    /// Goes on although patients that are trained on are evaluated, too.
+    #[serde(default)]
+    allow_overlap: bool,
 }
 
 /// One rung of the ladder.
@@ -60,6 +63,8 @@ fn default_metric() -> String {
 /// What is known of a finished run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Facts {
+    /// Of the settings and of the rows that were trained on.
+    settings: String,
     size: String,
     fraction: f64,
     /// Of the encoder.
@@ -85,6 +90,7 @@ pub(crate) fn run(arguments: &StudyArguments, screen: Screen) -> anyhow::Result<
         .build_global()?;
     let study = Study::load(&arguments.config)?;
     let metric: Metric = study.metric.parse().map_err(anyhow::Error::msg)?;
+    study.check_overlap()?;
     let mut rungs = Vec::new();
     for size in &study.sizes {
         for &fraction in &study.fractions {
@@ -141,6 +147,22 @@ impl Study {
         Ok(())
     }
 
+    /// Fails if patients that are trained on are evaluated, too.
+    fn check_overlap(&self) -> anyhow::Result<()> {
+        let config = Config::load(&self.pretrain, &[])?;
+        let own = if self.manifests.is_empty() {
+            &config.manifests
+        } else {
+            &self.manifests
+        };
+        let n_both = data::n_common_patients(own, &config.images.split, &self.evaluate)?;
+        ensure!(
+            n_both == 0 || self.allow_overlap,
+            "{n_both} patients are trained on and evaluated; split anew (m3ret split), or set allow_overlap = true"
+        );
+        Ok(())
+    }
+
     /// Trains and evaluates one model, as far as that is not yet done.
     fn rung(
         &self,
@@ -154,9 +176,10 @@ impl Study {
         let config = self
             .config(&name, size, changes, fraction)
             .with_context(doing)?;
+        let settings = data::hash_of(&config).with_context(doing)?;
         if !facts_path.is_file() {
             let facts = self
-                .train(&config, (size, fraction), screen)
+                .train(&config, (size, fraction, &settings), screen)
                 .with_context(doing)?;
             write_whole(&facts_path, |out| {
                 Ok(serde_json::to_writer_pretty(out, &facts)?)
@@ -164,6 +187,12 @@ impl Study {
         }
         let facts = std::fs::read(&facts_path).with_context(doing)?;
         let facts: Facts = serde_json::from_slice(&facts).with_context(doing)?;
+        ensure!(
+            facts.settings == settings,
+            "run {name} was trained with other settings or images; name another folder (out), or remove {} and {}",
+            facts_path.display(),
+            config.out.display()
+        );
         let model = config.out.join("model");
         let folder = self.out.join("evaluations").join(&name);
         let run = self
@@ -193,7 +222,7 @@ impl Study {
     fn train(
         &self,
         config: &Config,
-        (size, fraction): (&Size, f64),
+        (size, fraction, settings): (&Size, f64, &str),
         screen: Screen,
     ) -> anyhow::Result<Facts> {
         let mut out = io::stdout().lock();
@@ -201,7 +230,7 @@ impl Study {
             .context("writing to standard output")?;
         drop(out);
         // Whatever a stopped run left, it goes on from there.
-        let begin = if config.out.exists() {
+        let begin = if config.out.join("config.toml").is_file() {
             Begin::Resume
         } else {
             Begin::Fresh
@@ -218,6 +247,7 @@ impl Study {
         let n_images = teller.n_items;
         let n_seen = outcome.next_step * config.train.batch as u64;
         Ok(Facts {
+            settings: settings.to_owned(),
             size: size.name.clone(),
             fraction,
             n_parameters: n_parameters(&model)?,
@@ -229,12 +259,13 @@ impl Study {
     /// Evaluates a model, unless that is done.
     fn evaluate(&self, model: &str, folder: &Path, screen: Screen) -> anyhow::Result<Run> {
         let marker = folder.join("complete");
-        if !marker.is_file() {
+        let wanted = data::hash_of_evaluation(&self.evaluate, model)?;
+        if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
             let arguments = EvaluateArguments::of_model(&self.evaluate, model, folder)?;
             let progress = Progress::start(screen);
             evaluate::evaluate(&arguments, &progress)?;
             // Written last: whoever finds it finds everything.
-            write_whole(&marker, |_| Ok(()))?;
+            write_whole(&marker, |out| Ok(out.write_all(wanted.as_bytes())?))?;
         }
         Run::open(folder)
     }

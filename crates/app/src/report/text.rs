@@ -39,6 +39,27 @@ impl Paint {
     }
 }
 
+/// Lays the cells of rows below each other; columns from `n_left` on are aligned to the right.
+pub(crate) fn aligned(rows: &[Vec<String>], n_left: usize) -> Vec<String> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, &width))| {
+            if column < n_left {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Renders one object as a block of lines.
 pub(crate) fn block(report: &Report, paint: Paint) -> String {
     let word = match report.verdict {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_imaging::manifest::{Manifest, Table};
 use m3ret_search::ComparedPair;
+use serde_json::Value;
 
 use crate::commands::evaluate::files::{PER_QUERY, RESULTS, columns};
 
@@ -23,6 +24,8 @@ pub(in crate::commands) struct Run {
 pub(in crate::commands) struct TaskRun {
     /// Mean chance of `precision_at_5`.
     pub(in crate::commands) chance: f64,
+    /// A hash of who was asked for what.
+    ground_truth: String,
     queries: Vec<Query>,
     /// For each metric the value of every query.
     values: BTreeMap<String, Vec<f64>>,
@@ -31,6 +34,8 @@ pub(in crate::commands) struct TaskRun {
 #[derive(Debug, PartialEq)]
 struct Query {
     path: String,
+    /// How many queries of the task before it have this path.
+    again: u32,
     patient: u32,
     /// Two models must have been asked for the same.
     n_relevant: u32,
@@ -40,7 +45,7 @@ struct Query {
 impl Run {
     /// Reads a folder that `m3ret evaluate` wrote.
     pub(in crate::commands) fn open(folder: &Path) -> anyhow::Result<Self> {
-        let name = name_of(folder).with_context(|| {
+        let (name, truths) = about(folder).with_context(|| {
             format!(
                 "{}: a folder that m3ret evaluate wrote is wanted",
                 folder.display()
@@ -51,7 +56,13 @@ impl Run {
         // Every cell becomes text, numbers in full.
         let table = Manifest::open(&path, &Limits::default()).with_context(doing)?;
         let table = table.load().with_context(doing)?;
-        let tasks = tasks(&table).with_context(doing)?;
+        let mut tasks = tasks(&table).with_context(doing)?;
+        for (name, task) in &mut tasks {
+            let truth = truths
+                .get(name)
+                .with_context(|| format!("{}: no task {name}", folder.display()))?;
+            task.ground_truth.clone_from(truth);
+        }
         Ok(Self { name, tasks })
     }
 
@@ -60,17 +71,32 @@ impl Run {
     }
 }
 
-fn name_of(folder: &Path) -> anyhow::Result<String> {
+/// Reads the model's name, and a hash of the ground truth of each task.
+fn about(folder: &Path) -> anyhow::Result<(String, BTreeMap<String, String>)> {
     let text = std::fs::read_to_string(folder.join(RESULTS))?;
-    let results: serde_json::Value = serde_json::from_str(&text)?;
-    let name = results.get("model").and_then(serde_json::Value::as_str);
-    Ok(name.context("found no model in results.json")?.to_owned())
+    let results: Value = serde_json::from_str(&text)?;
+    let text = |value: &Value, key: &str| -> anyhow::Result<String> {
+        let found = value.get(key).and_then(Value::as_str);
+        Ok(found
+            .with_context(|| format!("found no {key} in {RESULTS}"))?
+            .to_owned())
+    };
+    let tasks = results.get("tasks").and_then(Value::as_array);
+    let tasks = tasks.with_context(|| format!("found no tasks in {RESULTS}"))?;
+    let truths = tasks
+        .iter()
+        .map(|task| Ok((text(task, "task")?, text(task, "ground_truth")?)));
+    Ok((
+        text(&results, "model")?,
+        truths.collect::<anyhow::Result<_>>()?,
+    ))
 }
 
 fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
     let is_metric = |name: &&String| name.parse::<m3ret_search::Metric>().is_ok();
     let metrics: Vec<&String> = table.columns().iter().filter(is_metric).collect();
     let mut tasks = BTreeMap::<String, TaskRun>::new();
+    let mut seen = HashMap::<(String, String), u32>::new();
     for row in table.rows() {
         let cell = |name: &str| {
             row.get(name)
@@ -91,12 +117,18 @@ fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
             }
         };
         let task = tasks.entry(cell(columns::TASK)?.to_owned()).or_default();
+        let path = cell(columns::PATH)?.to_owned();
+        let n_before = seen
+            .entry((cell(columns::TASK)?.to_owned(), path.clone()))
+            .or_default();
         task.queries.push(Query {
-            path: cell(columns::PATH)?.to_owned(),
+            path,
+            again: *n_before,
             patient: number(columns::PATIENT)?,
             n_relevant: number(columns::N_RELEVANT)?,
             n_candidates: number(columns::N_CANDIDATES)?,
         });
+        *n_before += 1;
         task.chance += value(columns::CHANCE)?;
         for metric in &metrics {
             task.values
@@ -134,19 +166,21 @@ impl TaskRun {
                 known.join(", ")
             );
         };
-        let places: HashMap<&str, usize> = other
+        ensure!(
+            self.ground_truth == other.ground_truth,
+            "the two evaluations have other images, labels or exclusions; \
+             evaluate both models with the same manifest and rules"
+        );
+        let name = |query: &Query| (query.path.clone(), query.again);
+        let places: HashMap<_, usize> = other
             .queries
             .iter()
             .enumerate()
-            .map(|(i, q)| (q.path.as_str(), i))
+            .map(|(i, q)| (name(q), i))
             .collect();
-        ensure!(
-            places.len() == other.queries.len(),
-            "a path is twice among the queries"
-        );
         let mut pairs = Vec::with_capacity(self.queries.len());
         for (query, &a) in self.queries.iter().zip(a) {
-            let Some(&place) = places.get(query.path.as_str()) else {
+            let Some(&place) = places.get(&name(query)) else {
                 continue;
             };
             let theirs = &other.queries[place];
@@ -155,7 +189,7 @@ impl TaskRun {
             ensure!(
                 ours == theirs,
                 "{}: one evaluation has {} relevant of {} images for it, the other {} of {}; \
-                 evaluate both models with the same manifest and rules",
+                 one of the models has no vector of some of them: evaluate both together (--models), which leaves these out",
                 query.path,
                 ours.0,
                 ours.1,

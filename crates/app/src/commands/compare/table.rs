@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use super::{Compared, Comparison};
+use crate::report::text::aligned;
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,11 @@ pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> St
     ]
     .map(str::to_owned);
     let mut text = match layout {
-        Layout::Text => plain(&head, &rows),
+        Layout::Text => {
+            let all = std::iter::once(&head).chain(&rows);
+            let all: Vec<Vec<String>> = all.map(|row| row.to_vec()).collect();
+            aligned(&all, usize::MAX).join("\n") + "\n"
+        }
         Layout::Markdown => markdown(&head, &rows),
         Layout::Latex => latex(&head, &rows),
     };
@@ -106,26 +111,6 @@ fn cells(row: &Compared) -> [String; 8] {
         number(row.b),
         difference,
     ]
-}
-
-fn plain(head: &[String; 8], rows: &[[String; 8]]) -> String {
-    let all = || std::iter::once(head).chain(rows);
-    let widths: [usize; 8] =
-        std::array::from_fn(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in all() {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .enumerate()
-            .map(|(i, (cell, width))| match i {
-                0 | 1 | 7 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
 }
 
 fn markdown(head: &[String; 8], rows: &[[String; 8]]) -> String {

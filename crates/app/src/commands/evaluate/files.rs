@@ -22,7 +22,9 @@ pub(in crate::commands) const RESULTS: &str = "results.json";
 pub(in crate::commands) const PER_QUERY: &str = "per_query.parquet";
 /// The folder of runs and qrels.
 const TREC: &str = "trec";
-/// A task with more judgements than this has no TREC files: they would take gigabytes.
+/// Longest name of a task's files, without a hash and an ending.
+const MAX_STEM: usize = 160;
+/// A task with more judgements and hits than this has no TREC files: they would take gigabytes.
 const MAX_JUDGEMENTS: usize = 5_000_000;
 
 /// Columns of `per_query.parquet` before the metrics: texts, then whole numbers, then a score.
@@ -177,15 +179,23 @@ fn write<T: DataType>(
 /// large for that.
 pub(super) fn write_trec(
     folder: &Path,
-    tasks: &[TaskResult],
+    tasks: &mut [TaskResult],
     subject: &Subject,
     (embeddings, least_grade): (&Embeddings<'_>, f32),
 ) -> anyhow::Result<Vec<String>> {
     let folder = folder.join(TREC);
+    // Nothing of an earlier run stays beside what is written now.
+    if folder.is_dir() {
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("removing {}", folder.display()))?;
+    }
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let mut too_large = Vec::new();
     for result in tasks {
-        let n_judgements: usize = result.answers.iter().map(|answer| answer.n_relevant).sum();
+        let lines = result.answers.iter();
+        let n_judgements: usize = lines
+            .map(|answer| answer.n_relevant + answer.hits.len())
+            .sum();
         if n_judgements > MAX_JUDGEMENTS {
             too_large.push(result.task.clone());
             continue;
@@ -193,7 +203,7 @@ pub(super) fn write_trec(
         let Some(task) = subject.all_tasks().find(|task| task.name == result.task) else {
             continue;
         };
-        let name = result.task.replace('/', ".");
+        let name = stem(&result.task);
         let row = |row: u32| subject.rows[row as usize];
         write_whole(&folder.join(format!("{name}.run")), |out| {
             for answer in &result.answers {
@@ -214,8 +224,21 @@ pub(super) fn write_trec(
             }
             Ok(())
         })?;
+        result.trec = Some(name);
     }
     Ok(too_large)
+}
+
+/// Names the files of a task; a name that could be another task's too gets a hash.
+fn stem(task: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+/".contains(c);
+    if task.chars().all(is_plain) && task.matches('/').count() <= 2 && task.len() <= MAX_STEM {
+        return task.replace('/', ".");
+    }
+    let plain = task.chars().map(|c| if is_plain(c) { c } else { '_' });
+    let plain: String = plain.take(MAX_STEM).collect();
+    let hash = xxhash_rust::xxh3::xxh3_64(task.as_bytes());
+    format!("{}.{hash:016x}", plain.replace('/', "."))
 }
 
 /// Gives equal scores the next smaller numbers, so that every reader ranks as we do.
@@ -234,6 +257,24 @@ fn falling(hits: &[RankedItem]) -> impl Iterator<Item = (&RankedItem, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_different_tasks_have_different_names() {
+        assert_eq!(stem("within/DX-2d/body_part"), "within.DX-2d.body_part");
+        let names = [
+            "within-source/a.b-2d/x",
+            "within-source/a/b-2d/x",
+            "pair/\u{fffd}",
+        ]
+        .map(stem);
+        assert_ne!(names[0], names[1]);
+        assert!(
+            names
+                .iter()
+                .all(|name| name.is_ascii() && !name.contains('/'))
+        );
+        assert!(stem(&"x".repeat(400)).len() < 200);
+    }
 
     #[test]
     fn scores_of_a_run_fall_strictly() {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::results::{Results, TaskResult};
-use super::subject::Subject;
+use super::subject::{Subject, is_identifier};
 use crate::commands::embed::ahead::read_row;
 use crate::commands::embed::items::Content;
 use crate::commands::map::{first_place, layout, n_neighbours, neighbour};
@@ -114,8 +114,7 @@ fn card(task: &TaskResult, answer: &Answer, subject: &Subject, is_worst: bool) -
             "row": row,
             "path": subject.path(row),
             "labels": labels.copied().collect::<Vec<_>>().join(" "),
-            // Pairs are told by a link, which is no word for people.
-            "label": if task.relevance == "pair_id" { "" } else { text(&task.relevance) },
+            "label": if is_identifier(&task.relevance) { "" } else { text(&task.relevance) },
         })
     };
     let hits = answer.hits.iter().take(N_HITS).map(|hit| {

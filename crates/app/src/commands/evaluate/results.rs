@@ -7,7 +7,7 @@ use m3ret_search::{
 };
 use serde::Serialize;
 
-use super::subject::Subject;
+use super::subject::{Subject, is_identifier};
 
 /// Numbers that the ladder shows.
 const LADDER: [Metric; 3] = [Metric::HitAt(1), Metric::PrecisionAt(5), Metric::MapAt(10)];
@@ -71,6 +71,11 @@ pub(super) struct TaskResult {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ladder: Vec<Rung>,
     pub(super) hubness: Hubness,
+    /// Of who is asked for what: equal where two models can be compared.
+    pub(super) ground_truth: String,
+    /// The stem of its files in the folder trec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) trec: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) confusion: Option<Confusion>,
     /// What the files and the page are made of.
@@ -269,10 +274,31 @@ fn one(
         metrics,
         ladder,
         hubness: hubness(&main, settings.n_hits),
+        ground_truth: ground_truth(task, subject, &main.exclude),
+        trec: None,
         confusion: confusion(&main, task, subject),
         exclude: main.exclude,
         answers: main.answers,
     })
+}
+
+/// Hashes everything that decides which items are relevant to which query, whatever the order of rows.
+fn ground_truth(task: &Task, subject: &Subject, exclude: &[String]) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for rows in [&task.queries, &task.gallery] {
+        let mut rows = rows.clone();
+        rows.sort_unstable_by_key(|&row| subject.tie_order[row as usize]);
+        for row in rows {
+            let cells = exclude.iter().chain([&task.relevance]);
+            let cells = cells.map(|name| subject.columns.text(name, row as usize));
+            for text in std::iter::once(subject.path(row)).chain(cells) {
+                hash.update(text.as_bytes());
+                hash.update(&[0]);
+            }
+        }
+        hash.update(&[1]);
+    }
+    format!("{:016x}", hash.digest())
 }
 
 fn rung(evaluation: &Evaluation, settings: &Settings<'_>) -> Rung {
@@ -356,7 +382,7 @@ fn confusion(evaluation: &Evaluation, task: &Task, subject: &Subject) -> Option<
         .collect();
     classes.sort_unstable();
     classes.dedup();
-    if classes.len() > MAX_CLASSES || task.group() == "privacy" || task.group() == "pair" {
+    if classes.len() > MAX_CLASSES || is_identifier(&task.relevance) {
         return None;
     }
     let mut counts = vec![vec![0; classes.len()]; classes.len()];

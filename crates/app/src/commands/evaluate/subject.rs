@@ -23,6 +23,8 @@ pub(super) struct Subject {
     pub(super) columns: Columns,
     /// Place of each row's path in sorted order: who comes first at equal scores.
     pub(super) tie_order: Vec<u32>,
+    /// A number for each row's patient.
+    patients: Vec<u32>,
     pub(super) tasks: Tasks,
     pub(super) relevance: Vec<String>,
     /// Columns in which hits must differ from their query.
@@ -70,8 +72,10 @@ impl Subject {
                 tasks.n_other_split
             ));
         }
+        let tie_order = tie_order(table, &rows);
         Ok(Self {
-            tie_order: tie_order(table, &rows),
+            patients: patients(&columns, &tie_order),
+            tie_order,
             rows,
             columns,
             tasks,
@@ -104,15 +108,35 @@ impl Subject {
     }
 
     /// Returns a number for the patient of a row, which is not 0; unknown patients are one each.
+    ///
+    /// It is the place of the patient's first path, and says nothing of the patient's own number.
     pub(super) fn patient(&self, row: u32) -> u32 {
-        let Some(column) = self.columns.get("patient_id") else {
-            return row + 1;
-        };
-        match column.code(row as usize) {
-            0 => u32::try_from(column.n_words()).unwrap_or(u32::MAX / 2) + row,
-            code => code,
-        }
+        self.patients[row as usize]
     }
+}
+
+/// Columns whose values are written nowhere: numbers of people, and links between their images.
+const IDENTIFIERS: [&str; 4] = ["patient_id", "subject_id", "PatientID", "pair_id"];
+
+/// Returns whether a column, or one of those that are joined, identifies people.
+pub(super) fn is_identifier(column: &str) -> bool {
+    column.split('+').any(|part| IDENTIFIERS.contains(&part))
+}
+
+/// Numbers the patients by their first path; rows of unknown patients are one each.
+fn patients(columns: &Columns, tie_order: &[u32]) -> Vec<u32> {
+    let column = columns.get("patient_id");
+    let code = |row: usize| column.map_or(0, |column| column.code(row));
+    let mut first = std::collections::HashMap::new();
+    for (row, &place) in tie_order.iter().enumerate() {
+        let least = first.entry(code(row)).or_insert(place);
+        *least = place.min(*least);
+    }
+    let number = |(row, &place): (usize, &u32)| match code(row) {
+        0 => place + 1,
+        code => first[&code] + 1,
+    };
+    tie_order.iter().enumerate().map(number).collect()
 }
 
 /// Fails if patients that a model may have been trained on are asked for.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::results::{Results, TaskResult};
 use crate::commands::compare::{Compared, Comparison, is_in_mean};
 use crate::output::Screen;
-use crate::report::text::Paint;
+use crate::report::text::{Paint, aligned};
 
 /// What tables show, where these cutoffs were asked for.
 const SHOWN: [&str; 3] = ["precision_at_5", "hit_at_1", "map_at_10"];
@@ -73,11 +73,11 @@ fn shown(results: &Results) -> Vec<&'static str> {
     SHOWN.into_iter().filter(has).collect()
 }
 
-/// Chance of `precision_at_5`, or of the first hit, or nothing.
+/// Chance of `precision_at_5`, which is always there.
 fn chance(task: &TaskResult) -> f64 {
-    let of = |name: &str| task.chance.get(name).copied();
-    of("precision_at_5")
-        .or_else(|| of("hit_at_1"))
+    task.chance
+        .get("precision_at_5")
+        .copied()
         .unwrap_or(f64::NAN)
 }
 
@@ -148,39 +148,11 @@ pub(super) fn side_by_side(
     let paint = Paint {
         is_on: screen.has_colour,
     };
-    let rows = rows(results, "precision_at_5");
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|i| {
-            rows.iter()
-                .map(|row| row[i].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
     let mut text = String::from("\n");
-    for (idx, row) in rows.iter().enumerate() {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(i, (cell, &width))| {
-                if i == 0 {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                }
-            });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let line = line.trim_end();
-        let _ = writeln!(
-            text,
-            "{}",
-            if idx == 0 {
-                paint.dim(line)
-            } else {
-                line.to_owned()
-            }
-        );
+    let lines = aligned(&rows(results, "precision_at_5"), 1);
+    for (idx, line) in lines.into_iter().enumerate() {
+        let line = if idx == 0 { paint.dim(&line) } else { line };
+        let _ = writeln!(text, "{line}");
     }
     for comparison in comparisons {
         text.push_str(&verdicts(comparison));
@@ -230,7 +202,8 @@ pub(super) fn markdown(results: &[&Results]) -> String {
         let rows = rows(results, metric);
         let _ = writeln!(text, "### {metric}\n");
         for (idx, row) in rows.iter().enumerate() {
-            let _ = writeln!(text, "| {} |", row.join(" | "));
+            let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
             if idx == 0 {
                 let _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
             }

@@ -1,12 +1,13 @@
 //! Shares of the training images: manifests of fewer patients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_imaging::Limits;
 use m3ret_imaging::manifest::{Layout, Manifest, Row, Table, Writer};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use m3ret_pretrain::Config;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Writes each manifest again with a share of its patients, and returns the paths of these.
 ///
@@ -29,6 +30,63 @@ pub(super) fn shares(
         Ok(path)
     });
     written.collect()
+}
+
+/// Hashes the settings of a run, and the manifests that it trains on.
+pub(super) fn hash_of(config: &Config) -> anyhow::Result<String> {
+    let mut hash = Xxh3::new();
+    hash.update(config.to_toml()?.as_bytes());
+    for path in &config.manifests {
+        hash.update(&read(path)?);
+    }
+    Ok(format!("{:016x}", hash.digest()))
+}
+
+/// Hashes the manifest of an evaluation, and the config and weights of a model's folder.
+pub(super) fn hash_of_evaluation(manifest: &Path, model: &str) -> anyhow::Result<String> {
+    let mut hash = Xxh3::new();
+    hash.update(&read(manifest)?);
+    hash.update(model.as_bytes());
+    for name in ["config.json", "model.safetensors"] {
+        let path = Path::new(model).join(name);
+        if path.is_file() {
+            hash.update(&read(&path)?);
+        }
+    }
+    Ok(format!("{:016x}", hash.digest()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Counts the patients of rows that are trained on who are queries or in the gallery, too.
+pub(super) fn n_common_patients(
+    manifests: &[PathBuf],
+    split: &str,
+    evaluate: &Path,
+) -> anyhow::Result<usize> {
+    let patients = |path: &Path, is_wanted: &dyn Fn(&str) -> bool| {
+        let doing = || format!("reading {}", path.display());
+        let table = Manifest::open(path, &Limits::default()).with_context(doing)?;
+        let table = table.load().with_context(doing)?;
+        let rows = table
+            .rows()
+            .filter(|row| row.get("split").is_none_or(is_wanted));
+        let known = rows.filter_map(|row| row.get("patient_id").filter(|id| !id.is_empty()));
+        anyhow::Ok(known.map(str::to_owned).collect::<HashSet<String>>())
+    };
+    let evaluated = patients(evaluate, &|split| split != "pretrain")?;
+    let mut both = HashSet::new();
+    for path in manifests {
+        let trained = patients(path, &|own| own == split)?;
+        both.extend(
+            trained
+                .into_iter()
+                .filter(|patient| evaluated.contains(patient)),
+        );
+    }
+    Ok(both.len())
 }
 
 /// Says of each row whether it is in the share.

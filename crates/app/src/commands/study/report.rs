@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Rung;
 use super::trend::{Scores, Slope};
 use crate::output::write_whole;
+use crate::report::text::aligned;
 
 /// Sides of a chart, in pixels.
 const WIDTH: f64 = 420.0;
@@ -140,23 +141,9 @@ fn trend(scores: &Scores) -> String {
 
 /// Writes the study for a terminal.
 pub(super) fn text(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
-    let rows = rows(rungs, scores);
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|i| {
-            rows.iter()
-                .map(|row| row[i].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
     let mut text = format!("{metric}, means of groups\n");
-    for row in &rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let _ = writeln!(text, "  {}", line.trim_end());
+    for line in aligned(&rows(rungs, scores), usize::MAX) {
+        let _ = writeln!(text, "  {line}");
     }
     for scores in scores {
         let _ = writeln!(text, "{}: {}", scores.group, trend(scores));
