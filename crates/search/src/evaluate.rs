@@ -151,7 +151,7 @@ pub struct LeftOutQueries {
 pub struct Evaluation {
     /// Columns whose value a candidate must not share with the query; the query itself never counts.
     pub exclude: Vec<String>,
-    /// Counted queries, in the order of the task.
+    /// Counted queries, in the order of ties.
     pub answers: Vec<Answer>,
     /// The others.
     pub left_out: LeftOutQueries,
@@ -424,7 +424,9 @@ impl Ranker<'_> {
             is_labelled && has_vector
         };
         let queries = task.queries.iter().copied();
-        let queries = queries.filter(&mut can_be_asked).collect();
+        let mut queries: Vec<u32> = queries.filter(&mut can_be_asked).collect();
+        // Sums must not depend on the order of rows, not even in their last bits.
+        queries.sort_by_key(|&row| (self.measures.tie_order[row as usize], row));
         for evaluation in evaluations {
             evaluation.left_out = left_out;
         }

@@ -1,7 +1,7 @@
 //! `m3ret study scaling`: a ladder of sizes and shares of data, trained, evaluated, and drawn.
 
-mod data;
 mod report;
+mod shares;
 mod trend;
 
 use std::io::{self, Write as _};
@@ -155,7 +155,7 @@ impl Study {
         } else {
             &self.manifests
         };
-        let n_both = data::n_common_patients(own, &config.images.split, &self.evaluate)?;
+        let n_both = shares::n_common_patients(own, &config.images.split, &self.evaluate)?;
         ensure!(
             n_both == 0 || self.allow_overlap,
             "{n_both} patients are trained on and evaluated; split anew (m3ret split), or set allow_overlap = true"
@@ -176,7 +176,7 @@ impl Study {
         let config = self
             .config(&name, size, changes, fraction)
             .with_context(doing)?;
-        let settings = data::hash_of(&config).with_context(doing)?;
+        let settings = shares::hash_of(&config).with_context(doing)?;
         if !facts_path.is_file() {
             let facts = self
                 .train(&config, (size, fraction, &settings), screen)
@@ -214,7 +214,7 @@ impl Study {
             config.manifests.clone_from(&self.manifests);
         }
         let folder = self.out.join("data").join(fraction.to_string());
-        config.manifests = data::shares(&config.manifests, (fraction, config.seed), &folder)?;
+        config.manifests = shares::shares(&config.manifests, (fraction, config.seed), &folder)?;
         config.out = self.out.join("runs").join(name);
         Ok(config)
     }
@@ -259,7 +259,7 @@ impl Study {
     /// Evaluates a model, unless that is done.
     fn evaluate(&self, model: &str, folder: &Path, screen: Screen) -> anyhow::Result<Run> {
         let marker = folder.join("complete");
-        let wanted = data::hash_of_evaluation(&self.evaluate, model)?;
+        let wanted = shares::hash_of_evaluation(&self.evaluate, model)?;
         if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
             let arguments = EvaluateArguments::of_model(&self.evaluate, model, folder)?;
             let progress = Progress::start(screen);

@@ -1,6 +1,7 @@
 //! Reports for people: aligned, short, without identifiers.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use m3ret_imaging::{Format, Kind, Severity};
 
@@ -39,8 +40,8 @@ impl Paint {
     }
 }
 
-/// Lays the cells of rows below each other; columns from `n_left` on are aligned to the right.
-pub(crate) fn aligned(rows: &[Vec<String>], n_left: usize) -> Vec<String> {
+/// Lays the cells of rows below each other, those of the columns `right` to the right.
+pub(crate) fn aligned(rows: &[Vec<String>], right: Range<usize>) -> Vec<String> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -49,10 +50,10 @@ pub(crate) fn aligned(rows: &[Vec<String>], n_left: usize) -> Vec<String> {
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, &width))| {
-            if column < n_left {
-                format!("{cell:<width$}")
-            } else {
+            if right.contains(&column) {
                 format!("{cell:>width$}")
+            } else {
+                format!("{cell:<width$}")
             }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()

@@ -48,7 +48,7 @@ pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> St
         Layout::Text => {
             let all = std::iter::once(&head).chain(&rows);
             let all: Vec<Vec<String>> = all.map(|row| row.to_vec()).collect();
-            aligned(&all, usize::MAX).join("\n") + "\n"
+            aligned(&all, 2..7).join("\n") + "\n"
         }
         Layout::Markdown => markdown(&head, &rows),
         Layout::Latex => latex(&head, &rows),

@@ -149,7 +149,7 @@ pub(super) fn side_by_side(
         is_on: screen.has_colour,
     };
     let mut text = String::from("\n");
-    let lines = aligned(&rows(results, "precision_at_5"), 1);
+    let lines = aligned(&rows(results, "precision_at_5"), 1..usize::MAX);
     for (idx, line) in lines.into_iter().enumerate() {
         let line = if idx == 0 { paint.dim(&line) } else { line };
         let _ = writeln!(text, "{line}");

@@ -142,7 +142,7 @@ fn trend(scores: &Scores) -> String {
 /// Writes the study for a terminal.
 pub(super) fn text(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
     let mut text = format!("{metric}, means of groups\n");
-    for line in aligned(&rows(rungs, scores), usize::MAX) {
+    for line in aligned(&rows(rungs, scores), 1..4) {
         let _ = writeln!(text, "  {line}");
     }
     for scores in scores {
