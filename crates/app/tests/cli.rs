@@ -37,6 +37,7 @@ fn help_reads_well() {
         ("inspect_help", &["inspect", "--help"]),
         ("check_help", &["check", "--help"]),
         ("embed_help", &["embed", "--help"]),
+        ("evaluate_help", &["evaluate", "--help"]),
         ("simulate_help", &["simulate", "radiographs", "--help"]),
         ("split_help", &["split", "--help"]),
     ] {

@@ -20,7 +20,8 @@ use super::{Cli, ColumnValue, Command, PrecisionChoice, ReadArguments, thread_co
 /// the vectors, so that the next run computes only what changed. Several models give a folder each, and
 /// a table that compares them.
 ///
-/// Exit status: 0 if every image was measured, 1 if one was refused, 2 for wrong usage.
+/// Exit status: 0 if every image was measured, 1 if one was refused or no task could be measured, 2 for
+/// wrong usage.
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
     /// The images, and what is known of them
