@@ -85,7 +85,7 @@ impl Clusters {
         self.n == 0
     }
 
-    /// Returns the interval of the mean of each column of `values` [queries][columns].
+    /// Returns the interval of the mean of each column of `values`, a row for each query.
     ///
     /// As many patients as there are are drawn with replacement, and the values of all their queries
     /// pooled; bounds are the 2.5 and 97.5 percentiles (linear between draws). `None` below
@@ -144,8 +144,8 @@ impl Clusters {
         percentiles(draws.iter().map(|means| means[0]).collect())
     }
 
-    /// Returns such a mean of each of several models for each draw, [draws][models]; the draws are the
-    /// same for all models.
+    /// Returns such a mean of each of several models for each draw, a row for each
+    /// draw; the draws are the same for all models.
     #[must_use]
     pub fn means_over_tasks(
         &self,

@@ -52,7 +52,7 @@ struct Group {
     tasks: Vec<u32>,
     patients: Vec<u32>,
     pixels: Vec<f64>,
-    /// [runs][queries]
+    /// For each run the values of all queries.
     values: Vec<Vec<f64>>,
 }
 
