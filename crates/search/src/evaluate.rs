@@ -495,7 +495,7 @@ impl Ranker<'_> {
         if candidates.n_relevant == candidates.n {
             return Outcome::OnlyRelevant;
         }
-        self.fill_ideal(query, rule, &candidates, room);
+        self.fill_ideal(&candidates, room);
         let metrics = self.measures.metrics.iter();
         let depth = metrics
             .map(|metric| metric.depth(candidates.n_relevant))
@@ -537,7 +537,7 @@ impl Ranker<'_> {
     }
 
     /// Writes the largest grades that candidates have.
-    fn fill_ideal(&self, query: u32, rule: &Rule<'_>, candidates: &Candidates, room: &mut Room) {
+    fn fill_ideal(&self, candidates: &Candidates, room: &mut Room) {
         let metrics = self.measures.metrics.iter();
         let depth = metrics
             .filter_map(|metric| match metric {
@@ -552,14 +552,11 @@ impl Ranker<'_> {
             room.ideal.resize(depth.min(candidates.n_relevant), 1.0);
             return;
         }
-        let own = rule.of_query(query);
-        for (idx, &row) in self.gallery.rows.iter().enumerate() {
-            let grade = room.grades[self.gallery.codes[idx] as usize];
-            let is_out = row == query || own.iter().any(|&(code, codes)| codes[idx] == code);
-            if grade > 0.0 && !is_out {
-                room.ideal.push(grade);
-            }
-        }
+        let grades = room.keys.iter().map(|&key| {
+            let code = self.gallery.codes[item_of(key)];
+            room.grades[code as usize]
+        });
+        room.ideal.extend(grades.filter(|&grade| grade > 0.0));
         room.ideal.sort_unstable_by(|a, b| b.total_cmp(a));
         room.ideal.truncate(depth);
     }
@@ -578,11 +575,7 @@ impl Ranker<'_> {
         }
         keys.sort_unstable();
         let items = keys.iter().map(|&key| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the lower half is the item"
-            )]
-            let idx = key as u32 as usize;
+            let idx = item_of(key);
             let item = RankedItem {
                 row: self.gallery.rows[idx],
                 score: scores[idx],
@@ -663,6 +656,15 @@ impl Ranker<'_> {
             .unwrap_or_default()
             .max(crate::metrics::KNN_K)
     }
+}
+
+/// Returns the gallery item of a key.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the lower half is the item"
+)]
+fn item_of(key: u64) -> usize {
+    key as u32 as usize
 }
 
 /// Maps scores to integers of the same order.

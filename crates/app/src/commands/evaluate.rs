@@ -85,7 +85,7 @@ pub(super) fn evaluate(
     progress: &Progress,
 ) -> anyhow::Result<Vec<(PathBuf, Results)>> {
     let contenders = contenders(arguments)?;
-    let subject = Subject::open(arguments)?;
+    let mut subject = Subject::open(arguments)?;
     let mut all = Vec::new();
     for contender in &contenders {
         let folder = if contenders.len() == 1 {
@@ -99,16 +99,15 @@ pub(super) fn evaluate(
         all.push((folder, contender, vectors));
     }
     let n_left_out = keep_common(&mut all, &subject);
+    if n_left_out > 0 {
+        subject.notes.push(format!(
+            "{n_left_out} images take no part, as one of the models has no vector of them"
+        ));
+    }
     let mut evaluated = Vec::new();
     for (folder, contender, vectors) in &all {
         progress.announce(", measuring");
-        let mut results = measure_one(arguments, &subject, contender, (folder, vectors))?;
-        if n_left_out > 0 {
-            results.notes.push(format!(
-                "{n_left_out} images take no part, as one of the models has no vector of them"
-            ));
-            files::write_results(folder, &results)?;
-        }
+        let results = measure_one(arguments, &subject, contender, (folder, vectors))?;
         evaluated.push((folder.clone(), results));
     }
     Ok(evaluated)

@@ -17,7 +17,8 @@ use crate::progress::Progress;
 
 pub(super) use cache::folder_of as cache_folder_of;
 pub(super) use rows::{
-    Columns, Pseudonyms, cells_of_manifest, file_of, left_out_columns, patient_columns,
+    Columns, Pseudonyms, cells_of_manifest, file_of, identifies_people, left_out_columns,
+    patient_columns,
 };
 pub(super) use update::{Updated, Wanted, update, with_part};
 

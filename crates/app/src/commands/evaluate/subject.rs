@@ -9,6 +9,7 @@ use m3ret_search::{Column, Columns, Scope, Task, Tasks, derive};
 use crate::cli::{ColumnValue, EvaluateArguments};
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{Listing, list};
+use crate::commands::galleries::identifies_people;
 
 /// Relevance where nobody names a column.
 const DEFAULT_RELEVANCE: [&str; 2] = ["body_part", "finding"];
@@ -115,12 +116,11 @@ impl Subject {
     }
 }
 
-/// Columns whose values are written nowhere: numbers of people, and links between their images.
-const IDENTIFIERS: [&str; 4] = ["patient_id", "subject_id", "PatientID", "pair_id"];
-
-/// Returns whether a column, or one of those that are joined, identifies people.
+/// Returns whether a column, or one of those that are joined, identifies people or links their images:
+/// its values are written nowhere.
 pub(super) fn is_identifier(column: &str) -> bool {
-    column.split('+').any(|part| IDENTIFIERS.contains(&part))
+    let mut parts = column.split('+');
+    parts.any(|part| part == "pair_id" || identifies_people(part))
 }
 
 /// Numbers the patients by their first path; rows of unknown patients are one each.

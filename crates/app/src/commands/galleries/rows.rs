@@ -146,6 +146,12 @@ pub(in crate::commands) fn patient_columns(table: &Table) -> Vec<&str> {
         .collect()
 }
 
+/// Returns whether a column of a manifest identifies or names people, studies or series.
+pub(in crate::commands) fn identifies_people(column: &str) -> bool {
+    let plain = column.to_ascii_lowercase();
+    NAMES.contains(&plain.as_str()) || IDENTIFIERS.iter().any(|(name, _)| *name == plain)
+}
+
 /// Returns the columns of a manifest that name people, which are not stored.
 pub(in crate::commands) fn left_out_columns(table: &Table) -> Vec<&str> {
     let names = table.columns().iter().map(String::as_str);
