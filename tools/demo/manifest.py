@@ -10,6 +10,7 @@ Only images that are there are listed: of testdata/real, of OUT/cache, and of OU
 import csv
 import os
 import pathlib
+import shutil
 import sys
 
 import sources
@@ -76,9 +77,7 @@ def of_radiographs(folder):
             continue
         view = image["finding"].removeprefix("drr-")
         name = f"{ct_of[image['pair_id']]}-{view}.png"
-        # Both names stay, so that doing this twice does no harm.
-        folder.joinpath(name).unlink(missing_ok=True)
-        folder.joinpath(name).hardlink_to(folder / image["path"])
+        shutil.copyfile(folder / image["path"], folder / name)  # a move could not be done twice
         rows.append({**{column: image.get(column, "") for column in COLUMNS}, "path": f"{folder.name}/{name}",
                      "trained_on": YES[trained[image["patient_id"]]]})
     return rows

