@@ -7,9 +7,17 @@ use anyhow::Context as _;
 use m3ret_encoder::{Model, RunOptions};
 
 use crate::cli::ModelArguments;
+use crate::progress::Progress;
 
 /// What is taken where nobody names a model.
-pub(crate) const DEFAULT: &str = "pixels";
+pub(crate) const DEFAULT: &str = PIXELS;
+
+/// The thumbnail that finds copies, and that every model is measured against.
+pub(crate) const PIXELS: &str = "pixels";
+
+/// Folders above the program in which `weights` is looked for: in a checkout the program lies in
+/// `target/release`.
+const N_ABOVE: usize = 2;
 
 /// Files of which a model folder has at least one.
 const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
@@ -32,9 +40,34 @@ struct Places {
 }
 
 /// Opens the model that the arguments name.
-pub(crate) fn open(arguments: &ModelArguments) -> anyhow::Result<Model> {
-    let name = arguments.model.as_deref().unwrap_or(DEFAULT);
-    open_named(name, &arguments.run_options())
+pub(crate) fn open(arguments: &ModelArguments, progress: &Progress) -> anyhow::Result<Model> {
+    open_or(DEFAULT, arguments, progress)
+}
+
+/// Opens the model that the arguments name, or another, and says that nobody named it.
+pub(crate) fn open_or(
+    default: &str,
+    arguments: &ModelArguments,
+    progress: &Progress,
+) -> anyhow::Result<Model> {
+    let options = arguments.run_options();
+    if let Some(name) = arguments.model.as_deref() {
+        return open_named(name, &options);
+    }
+    let model = open_named(default, &options)
+        .with_context(|| format!("no --model given, and the default {default} cannot be opened"))?;
+    progress.note(&taken_for_granted(default));
+    Ok(model)
+}
+
+/// Says which model is taken where nobody named one.
+pub(crate) fn taken_for_granted(default: &str) -> String {
+    let what = if default == PIXELS {
+        "which finds copies and knows no medicine"
+    } else {
+        "for research use only"
+    };
+    format!("no --model given: taking {default}, {what}")
 }
 
 /// Opens the model that a name means.
@@ -77,7 +110,9 @@ impl Places {
             candidates.extend(self.models.iter().map(|folder| folder.join(name)));
             candidates.push(Path::new("weights").join(name));
             if let Some(folder) = &self.program {
-                candidates.extend([folder.join(name), folder.join("weights").join(name)]);
+                candidates.push(folder.join(name));
+                let above = folder.ancestors().take(1 + N_ABOVE);
+                candidates.extend(above.map(|folder| folder.join("weights").join(name)));
             }
         }
         candidates
@@ -86,7 +121,7 @@ impl Places {
 
 /// Finds what a name means.
 fn find(name: &str, places: &Places) -> anyhow::Result<Named> {
-    if name == "pixels" {
+    if name == PIXELS {
         return Ok(Named::Pixels);
     }
     if let Some(random) = name.strip_prefix("random:") {
@@ -172,6 +207,7 @@ mod tests {
         };
         let named = |name: &str| find(name, &places).ok();
         let places_last_first = [
+            root.path().join("weights/org/m"),
             root.path().join("bin/weights/org/m"),
             root.path().join("bin/org/m"),
             root.path().join("models/org/m"),
@@ -191,7 +227,7 @@ mod tests {
         std::fs::create_dir(root.path().join("m")).unwrap();
         let places = Places {
             models: Some(root.path().to_owned()),
-            program: Some("/nowhere".into()),
+            program: Some("/nowhere/target/release".into()),
         };
         let message = find("m", &places).unwrap_err().to_string();
         let message = message.replace(root.path().to_str().unwrap(), "ROOT");
@@ -200,7 +236,9 @@ mod tests {
           m: not there
           ROOT/m: a folder without config.json
           weights/m: not there
-          /nowhere/m: not there
+          /nowhere/target/release/m: not there
+          /nowhere/target/release/weights/m: not there
+          /nowhere/target/weights/m: not there
           /nowhere/weights/m: not there
         Built in are pixels and random:PRESET (tiny, small, base or large).
         "#);

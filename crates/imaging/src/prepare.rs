@@ -172,6 +172,8 @@ pub struct Scaled {
     values: Vec<f32>,
     shape: [usize; 4],
     kind: Kind,
+    /// How many pixels of a plane its distance to the next one is; 1 where that is unknown.
+    depth_step: f64,
 }
 
 impl Scaled {
@@ -185,7 +187,25 @@ impl Scaled {
             values: volume.into_values(),
             shape,
             kind,
+            depth_step: 1.0,
         })
+    }
+
+    /// Says how far planes are apart, in pixels of a plane; what is no distance counts as unknown.
+    #[must_use]
+    pub fn with_depth_step(mut self, depth_step: f64) -> Self {
+        self.depth_step = if (1e-3..=1e3).contains(&depth_step) {
+            depth_step
+        } else {
+            1.0
+        };
+        self
+    }
+
+    /// Returns how far planes are apart, in pixels of a plane; 1 where that is unknown.
+    #[must_use]
+    pub fn depth_step(&self) -> f64 {
+        self.depth_step
     }
 
     /// Returns what D means.
@@ -321,6 +341,8 @@ pub fn scaled_planes(volume: &Volume, percentiles: [f64; 2], planes: &[usize]) -
         values,
         shape: [n_channels, planes.len(), height, width],
         kind: volume.kind,
+        // Planes may be any, in any order.
+        depth_step: 1.0,
     })
 }
 
@@ -366,10 +388,24 @@ fn resized(volume: &Volume, config: &InputConfig, to: [usize; 3]) -> Scaled {
     // Weights of a window sum to 1 up to rounding, and 1 is the promised end of the range.
     values.iter_mut().for_each(|value| *value = value.min(1.0));
     let [depth, height, width] = to;
-    Scaled {
+    let scaled = Scaled {
         values,
         shape: [n_channels, depth, height, width],
         kind: volume.kind,
+        depth_step: 1.0,
+    };
+    scaled.with_depth_step(depth_step(volume, [depth, width]))
+}
+
+/// Returns how far planes will be apart, in pixels, once depth and width have become `to`.
+fn depth_step(volume: &Volume, [depth, width]: [usize; 2]) -> f64 {
+    let [_, n_planes, _, n_columns] = volume.shape();
+    match (volume.kind, volume.spacing) {
+        (Kind::Volume, [Some(apart), _, Some(pixel)]) => {
+            let apart = apart * as_f64(n_planes) / as_f64(depth);
+            apart / (pixel * as_f64(n_columns) / as_f64(width))
+        }
+        _ => 1.0,
     }
 }
 

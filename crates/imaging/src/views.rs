@@ -1,6 +1,9 @@
 //! Training views: a random part of an object, resized, with random intensities.
 
 mod changes;
+mod flat;
+
+use std::borrow::Cow;
 
 use rand::Rng;
 
@@ -44,6 +47,14 @@ pub struct ViewConfig {
     pub noise_sigma: [f64; 2],
     /// Chance that hue and saturation of true colour change; grey has neither.
     pub colour: f64,
+    /// Chance that true colour becomes grey.
+    pub grey: f64,
+    /// Chance that intensities go through a random curve, which need not rise.
+    pub remap: f64,
+    /// Chance that a volume is shown as a picture of the rays through it, from the front or the side.
+    pub project: f64,
+    /// Chance that one plane stands for a deep object, where it is not projected.
+    pub slice: f64,
 }
 
 impl ViewConfig {
@@ -66,6 +77,10 @@ impl ViewConfig {
             noise: 0.0,
             noise_sigma: [0.0; 2],
             colour: 0.0,
+            grey: 0.0,
+            remap: 0.0,
+            project: 0.0,
+            slice: 0.0,
         }
     }
 
@@ -93,6 +108,10 @@ impl ViewConfig {
             ("blur", [self.blur; 2], [0.0, 1.0], true),
             ("noise", [self.noise; 2], [0.0, 1.0], true),
             ("colour", [self.colour; 2], [0.0, 1.0], true),
+            ("grey", [self.grey; 2], [0.0, 1.0], true),
+            ("remap", [self.remap; 2], [0.0, 1.0], true),
+            ("project", [self.project; 2], [0.0, 1.0], true),
+            ("slice", [self.slice; 2], [0.0, 1.0], true),
         ];
         for (what, [low, high], [least, most], with_least) in intervals {
             let is_above = low > least || (with_least && low >= least);
@@ -123,13 +142,15 @@ impl ViewConfig {
 /// Cuts one view from an object and changes it at random; everything random comes from `rng`.
 ///
 /// Order of the steps:
+/// 0. A deep object may become flat: a volume the picture of the rays through it, any deep object one
+///    of its planes.
 /// 1. Crop: a share of the plane's area with a random aspect, and a share of the depth. What does
 ///    not fit the plane shrinks until it does, its aspect kept.
 /// 2. Resize: H and W to `side`. D: 1 stays 1; otherwise the multiple of `patch_depth` nearest to
 ///    the depth cut out, within `patch_depth..=depth`, by frames for video and by antialiased
 ///    resampling for volumes, as `prepare` does.
-/// 3. Mirror, colour, brightness and contrast, gamma, blur, noise; values stay in 0..=1. The depth
-///    of a view is changed alike, but for noise.
+/// 3. Mirror, colour, a random curve, brightness and contrast, gamma, blur, noise; values stay in
+///    0..=1. The depth of a view is changed alike, but for noise.
 /// 4. Grey is repeated to 3 channels.
 ///
 /// # Shapes
@@ -139,11 +160,16 @@ impl ViewConfig {
 /// # Source
 /// Random resized crops and jitter as in Grill et al. 2020 and Caron et al. 2021. Differs: a crop
 /// that does not fit is shrunk and not drawn again, brightness is added and not multiplied (0 to 1
-/// is a window, not a physical intensity), and there is no solarization.
+/// is a window, not a physical intensity), and there is no solarization. Random curves as in Zhou et
+/// al. 2019 (Models Genesis), but piecewise linear and need not be monotone.
 pub fn view(object: &Scaled, config: &ViewConfig, rng: &mut impl Rng) -> Result<Input> {
     config.validate()?;
+    let object = match flat::flattened(object, config, rng)? {
+        Some(picture) => Cow::Owned(picture),
+        None => Cow::Borrowed(object),
+    };
     let crop = Crop::draw(object.shape(), config, rng);
-    let mut values = crop.cut(object, config);
+    let mut values = crop.cut(&object, config);
     let n_planes = crop.depth_of_view(config);
     changes::apply(&mut values, n_planes, config, rng);
     // Weights of a window sum to 1 up to rounding, and 1 is the promised end of the range.

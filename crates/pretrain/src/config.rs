@@ -98,6 +98,9 @@ pub struct ModelSettings {
     /// Which vector stands for an image: `cls` or `mean`; by default that of the method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Pooling>,
+    /// Evens out the directions of the finished model's vectors: variances are raised to `1 - whitening`.
+    /// 0 leaves the vectors as they are, 1 makes all variances equal.
+    pub whitening: f64,
 }
 
 /// Which images, how often, and how they are read.
@@ -188,6 +191,14 @@ pub struct ViewSettings {
     pub noise_sigma: [f64; 2],
     /// Chance that hue and saturation of true colour change; grey images have neither.
     pub colour: f64,
+    /// Chance that true colour becomes grey (SimDINO).
+    pub grey: f64,
+    /// Chance that intensities go through a random curve, which need not rise (SimDINO).
+    pub remap: f64,
+    /// Chance that a volume is seen as a picture of the rays through it, like a radiograph.
+    pub project: f64,
+    /// Chance that a volume or clip, where it is not projected, is seen as one of its planes.
+    pub slice: f64,
 }
 
 /// Masked autoencoding.
@@ -332,6 +343,7 @@ impl Default for ModelSettings {
             num_registers: None,
             ref_grid: None,
             embedding: None,
+            whitening: 0.0,
         }
     }
 }
@@ -374,6 +386,10 @@ impl Default for ViewSettings {
             noise: 0.2,
             noise_sigma: [0.0, 0.05],
             colour: 0.3,
+            grey: 0.0,
+            remap: 0.0,
+            project: 0.0,
+            slice: 0.0,
         }
     }
 }

@@ -29,6 +29,7 @@ mod step;
 mod train;
 mod validation;
 mod vit;
+mod whitening;
 
 pub use config::Config;
 pub use error::{Error, Result};

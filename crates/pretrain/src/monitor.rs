@@ -106,6 +106,24 @@ pub(crate) fn embed<B: VitBackend>(
     plan: &Plan,
     pooling: Pooling,
 ) -> Result<Vec<Vec<f32>>> {
+    let mut vectors = pooled(encoder, inputs, plan, pooling)?;
+    for vector in &mut vectors {
+        let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+    Ok(vectors)
+}
+
+/// Returns the pooled token of inputs of any shapes, in their order; not of unit length.
+///
+/// # Errors
+/// As `embed`.
+pub(crate) fn pooled<B: VitBackend>(
+    encoder: &Vit<B>,
+    inputs: &[&Input],
+    plan: &Plan,
+    pooling: Pooling,
+) -> Result<Vec<Vec<f32>>> {
     let mut order: Vec<usize> = (0..inputs.len()).collect();
     order.sort_by_key(|&i| inputs[i].shape());
     let mut vectors = vec![Vec::new(); inputs.len()];
@@ -123,7 +141,7 @@ pub(crate) fn embed<B: VitBackend>(
                     .slice([0..n_images, encoder.n_prefix()..n_tokens])
                     .mean_dim(1),
             };
-            let pooled = crate::simdino::unit(pooled.reshape([n_images, width]));
+            let pooled = pooled.reshape([n_images, width]);
             for (&place, vector) in places.iter().zip(numbers(pooled).chunks_exact(width)) {
                 vectors[place] = vector.to_vec();
             }

@@ -270,12 +270,13 @@ fn put_aside(folder: &Path) -> Result<()> {
 }
 
 /// Settings that may differ when a run goes on: they change no number of it.
-const FREE: [&str; 6] = [
+const FREE: [&str; 7] = [
     "out",
     "images.cache",
     "images.readers",
     "train.checkpoint_every",
     "train.keep",
+    "model.whitening",
     "monitor",
 ];
 

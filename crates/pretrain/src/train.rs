@@ -1,10 +1,12 @@
 //! The one training loop.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use burn::backend::Flex;
+use m3ret_imaging::Input;
 
 use crate::checkpoint::save_model;
 use crate::config::{Config, Device};
@@ -12,7 +14,7 @@ use crate::dataset::{Batch, Items, Loader, Sampler, advice};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::learner::{Learner, Lengths, Slope, Terms};
-use crate::monitor::effective_rank;
+use crate::monitor::{effective_rank, pooled};
 use crate::ops::VitBackend;
 use crate::parameters::{self, Weights};
 use crate::pictures::pictures;
@@ -22,7 +24,8 @@ use crate::report::html::{self, Summary};
 use crate::report::log::Log;
 use crate::report::{Entry, last_part};
 use crate::run_folder::{Best, RunFolder, State};
-use crate::validation::Validation;
+use crate::validation::{CHUNK, Validation, read_all};
+use crate::whitening;
 
 /// Whether a run begins or goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -484,7 +487,10 @@ impl<'a, B: VitBackend> Run<'a, B> {
     fn finish(mut self) -> Result<Outcome> {
         self.look(self.lengths.n_steps)?;
         let place = self.folder.path("model");
-        let (model, encoder) = (self.config.model_config(), self.encoder());
+        let (model, mut encoder) = (self.config.model_config(), self.encoder());
+        if self.config.model.whitening > 0.0 {
+            encoder.extend(self.whitening()?);
+        }
         save_model(&place, &model, &encoder)?;
         let card = Card {
             name: &last_part(&self.config.out),
@@ -503,6 +509,33 @@ impl<'a, B: VitBackend> Run<'a, B> {
         self.log.sync()?;
         self.report()?;
         Ok(self.outcome(Some(place)))
+    }
+
+    /// Returns the map that whitens the vectors of the first training items.
+    fn whitening(&self) -> Result<Weights> {
+        let (student, teacher) = self.learner.encoders();
+        let encoder = teacher.unwrap_or(student);
+        let model = self.config.model_config();
+        let mut items = BTreeSet::new();
+        for step in 0..self.lengths.n_steps {
+            if items.len() >= whitening::N_ITEMS {
+                break;
+            }
+            items.extend(self.sampler.batch(step));
+        }
+        let items: Vec<usize> = items.into_iter().collect();
+        let mut rows = Vec::with_capacity(items.len());
+        for items in items.chunks(CHUNK) {
+            let read = read_all(&self.items, items, &model.input, &self.config);
+            let inputs: Vec<&Input> = read.iter().flatten().collect();
+            rows.extend(pooled(
+                encoder,
+                &inputs,
+                &self.learner.plan,
+                model.embedding,
+            )?);
+        }
+        whitening::weights(&rows, self.config.model.whitening)
     }
 
     fn outcome(self, model: Option<PathBuf>) -> Outcome {

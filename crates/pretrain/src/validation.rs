@@ -15,7 +15,7 @@ use crate::random::generator;
 use crate::report::Knn;
 
 /// Items that are read and held at a time.
-const CHUNK: usize = 16;
+pub(crate) const CHUNK: usize = 16;
 
 /// What a look at the validation part found.
 #[derive(Debug)]
@@ -98,10 +98,8 @@ impl Validation {
         let (student, teacher) = learner.encoders();
         let (mut students, mut teachers) = (Vec::new(), Vec::new());
         for places in self.places.chunks(CHUNK) {
-            let read: Vec<Option<Input>> = places
-                .par_iter()
-                .map(|place| prepared(items, place.item, &model.input, config))
-                .collect();
+            let chosen: Vec<usize> = places.iter().map(|place| place.item).collect();
+            let read = read_all(items, &chosen, &model.input, config);
             let (places, inputs): (Vec<&Place>, Vec<&Input>) = places
                 .iter()
                 .zip(&read)
@@ -127,6 +125,19 @@ impl Validation {
             teacher: knn(&teachers),
         })
     }
+}
+
+/// Reads items side by side, each as the model's input; `None` for what cannot be read.
+pub(crate) fn read_all(
+    items: &Items,
+    chosen: &[usize],
+    input: &InputConfig,
+    config: &Config,
+) -> Vec<Option<Input>> {
+    let chosen = chosen.par_iter();
+    chosen
+        .map(|&item| prepared(items, item, input, config))
+        .collect()
 }
 
 /// Reads one item; a fault in a reader costs this item only.

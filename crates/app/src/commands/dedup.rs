@@ -13,6 +13,7 @@ use super::galleries::{self, Opening, columns, file_of, short};
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::DedupArguments;
+use crate::model_name;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
         model: &arguments.model,
+        default_model: model_name::PIXELS,
         reading: &arguments.reading,
         needs_model: false,
     };

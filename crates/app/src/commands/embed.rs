@@ -192,10 +192,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     let outputs = Outputs::of(&arguments.out.path);
     check_paths(&arguments.source, &arguments.out, &outputs)?;
     let progress = Progress::start(screen);
-    if arguments.model.model.is_none() {
-        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
-    }
-    let model = model_name::open(&arguments.model)?;
+    let model = model_name::open(&arguments.model, &progress)?;
     let listing = list(&arguments.source, &outputs, &options)?;
     let settings = settings_of(&model, &options);
     let opening = Opening {

@@ -19,14 +19,12 @@ use super::embed::{precision_name, remove_if_there};
 use super::npy;
 use crate::Outcome;
 use crate::cli::EvaluateArguments;
-use crate::model_name::{self, DEFAULT};
+use crate::model_name::{self, DEFAULT, PIXELS};
 use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
 use results::{Config, Measured, Results, Settings, measure};
 use subject::Subject;
 
-/// The model that says how much thumbnails achieve.
-const PIXELS: &str = "pixels";
 /// Files of several models' comparison.
 const COMPARISON: &str = "comparison";
 
@@ -56,7 +54,7 @@ pub(crate) fn run(arguments: &EvaluateArguments, screen: Screen) -> anyhow::Resu
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
     if arguments.model.is_none() && arguments.models.is_empty() && arguments.embeddings.is_empty() {
-        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
+        progress.note(&model_name::taken_for_granted(DEFAULT));
     }
     let all = evaluate(arguments, &progress)?;
     let is_single = all.len() == 1;

@@ -75,6 +75,8 @@ pub(super) struct Opening<'a> {
     pub(super) archive: &'a Path,
     pub(super) cache: Option<&'a Path>,
     pub(super) model: &'a ModelArguments,
+    /// What is taken for a folder or manifest where nobody names a model.
+    pub(super) default_model: &'static str,
     pub(super) reading: &'a ReadArguments,
     /// Images are going to be embedded.
     pub(super) needs_model: bool,
@@ -97,10 +99,7 @@ pub(super) fn open(opening: &Opening<'_>, progress: &Progress) -> anyhow::Result
         });
     }
     std::fs::metadata(archive).with_context(|| format!("opening {}", archive.display()))?;
-    if opening.model.model.is_none() {
-        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
-    }
-    let model = model_name::open(opening.model)?;
+    let model = model_name::open_or(opening.default_model, opening.model, progress)?;
     let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options())?;
     let wanted = Wanted {
         source: archive,
@@ -143,7 +142,7 @@ pub(super) fn model_of(
         precision: arguments.precision,
         threads: arguments.threads,
     };
-    let model = model_name::open(&named).with_context(|| {
+    let model = model_name::open(&named, progress).with_context(|| {
         format!(
             "the gallery was made with the model {}; name its folder with --model",
             maker.model

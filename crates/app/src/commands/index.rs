@@ -71,17 +71,15 @@ fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Resu
         };
         return told(arguments, &updated, start);
     }
-    if arguments.model.model.is_none() && is_new {
-        progress.note("no --model given: taking pixels, which finds copies and knows no medicine");
-    }
     let model = if is_new || arguments.model.model.is_some() {
-        model_name::open(&arguments.model)?
+        model_name::open(&arguments.model, &progress)?
     } else {
         let opening = galleries::Opening {
             archive: &arguments.gallery,
             cache: None,
             model: &arguments.model,
             reading: &arguments.reading,
+            default_model: model_name::DEFAULT,
             needs_model: true,
         };
         galleries::open(&opening, &progress)?

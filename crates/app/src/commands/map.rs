@@ -10,6 +10,7 @@ use serde_json::json;
 use super::galleries::{self, Opening, columns, file_of, short};
 use crate::Outcome;
 use crate::cli::MapArguments;
+use crate::model_name;
 use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
         model: &arguments.model,
+        default_model: model_name::DEFAULT,
         reading: &arguments.reading,
         needs_model: false,
     };

@@ -21,6 +21,7 @@ use super::index::refused_text;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{ColumnValue, SearchArguments};
+use crate::model_name;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
@@ -142,6 +143,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
         model: &arguments.model,
+        default_model: model_name::DEFAULT,
         reading: &arguments.reading,
         needs_model: arguments.html.is_some() && arguments.embeddings.is_none(),
     };

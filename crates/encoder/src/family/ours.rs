@@ -6,9 +6,9 @@ use super::tensors::{Tensors, prefix};
 use super::{Config, Preparation};
 use crate::config::{ModelConfig, VitConfig};
 use crate::error::Result;
-use crate::kernels::Activation;
+use crate::kernels::{Activation, Precision};
 use crate::position::Position;
-use crate::vit::{Block, Mlp, Vit};
+use crate::vit::{Block, Head, Mlp, Vit};
 
 /// Weights of pretraining that an encoder does not use.
 const IGNORED: [&str; 3] = ["decoder", "mask_token", "head."];
@@ -52,6 +52,13 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
             fc2: tensors.linear(&at("mlp.fc2"), [width, sizes.mlp_hidden])?,
         });
     }
+    let head = if tensors.weights.has("embedding.weight") {
+        let matrix = tensors.matrix("embedding", [width, width], true)?;
+        // Whitening stretches small directions, which products of low precision would drown.
+        Some(Head::Projection(matrix.pack(Precision::F32)))
+    } else {
+        None
+    };
     Ok(Vit {
         kernels: tensors.kernels,
         in_chans: sizes.in_chans,
@@ -70,6 +77,6 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
         norm: Some(tensors.norm("norm", width, eps)?),
         pooling: config.embedding,
         pooled_norm: None,
-        head: None,
+        head,
     })
 }

@@ -11,6 +11,9 @@ use crate::samples::narrow;
 const HUE_TURNS: f64 = 0.1;
 const SATURATION: f64 = 0.2;
 
+/// Knots of a random curve of intensities.
+const N_KNOTS: usize = 5;
+
 /// Steps of the table of powers; it is read at the root of a value, where powers are smooth.
 const N_POWERS: usize = 512;
 
@@ -25,6 +28,12 @@ pub(super) fn apply(values: &mut [f32], n_planes: usize, config: &ViewConfig, rn
         let turn = within(rng, [-HUE_TURNS, HUE_TURNS]);
         let saturation = within(rng, [1.0 - SATURATION, 1.0 + SATURATION]);
         turn_colours(values, n_channel, turn, saturation);
+    }
+    if values.len() > n_channel && chance(rng, config.grey) {
+        drop_colour(values, n_channel);
+    }
+    if chance(rng, config.remap) {
+        remap(values, &random_curve(rng));
     }
     if chance(rng, config.jitter) {
         let strength = config.jitter_strength;
@@ -80,6 +89,45 @@ fn turn_colours(values: &mut [f32], n_channel: usize, turn: f64, saturation: f64
             (part(of_red) * *r + part(of_green) * *g + part(of_blue) * *b).clamp(0.0, 1.0)
         });
         [*r, *g, *b] = made;
+    }
+}
+
+/// Sets the three channels to their luma (Rec. 601).
+fn drop_colour(values: &mut [f32], n_channel: usize) {
+    let (red, rest) = values.split_at_mut(n_channel);
+    let (green, blue) = rest.split_at_mut(n_channel);
+    for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
+        let luma = 0.299 * *r + 0.587 * *g + 0.114 * *b;
+        [*r, *g, *b] = [luma; 3];
+    }
+}
+
+/// Draws what becomes of 0, 1/4, 1/2, 3/4 and 1; the largest of it becomes 1. In half of the draws 0
+/// stays 0: what lies outside a body is mostly dark, but not in every window.
+fn random_curve(rng: &mut impl Rng) -> [f32; N_KNOTS] {
+    let mut knots = [0.0; N_KNOTS];
+    let n_fixed = usize::from(chance(rng, 0.5));
+    for knot in knots.iter_mut().skip(n_fixed) {
+        *knot = narrow(within(rng, [0.02, 1.0]));
+    }
+    let largest = knots.iter().copied().fold(0.0, f32::max);
+    knots.map(|knot| knot / largest)
+}
+
+/// Sends values through a curve that is linear between its knots.
+fn remap(values: &mut [f32], knots: &[f32; N_KNOTS]) {
+    let mut pieces = [[0.0; 2]; N_KNOTS];
+    for (piece, [from, to]) in pieces.iter_mut().zip(knots.array_windows()) {
+        *piece = [*from, to - from];
+    }
+    // The last piece begins and ends at the last knot.
+    pieces[N_KNOTS - 1] = [knots[N_KNOTS - 1], 0.0];
+    for value in values {
+        let place = value.clamp(0.0, 1.0) * narrow(as_f64(N_KNOTS - 1));
+        let idx = as_index(f64::from(place));
+        if let Some([from, rise]) = pieces.get(idx) {
+            *value = from + rise * (place - narrow(as_f64(idx)));
+        }
     }
 }
 

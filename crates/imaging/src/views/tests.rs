@@ -24,6 +24,10 @@ fn wild(side: usize) -> ViewConfig {
         noise: 1.0,
         noise_sigma: [0.0, 0.1],
         colour: 1.0,
+        grey: 0.3,
+        remap: 0.5,
+        project: 0.3,
+        slice: 0.3,
         ..ViewConfig::plain(side, [4, 16])
     }
 }
@@ -230,6 +234,50 @@ fn gamma_is_a_power() {
 }
 
 #[test]
+fn colour_that_becomes_grey_keeps_luma() {
+    let config = ViewConfig {
+        grey: 1.0,
+        ..ViewConfig::plain(16, [4, 16])
+    };
+    let object = speckled([3, 1, 16, 16], Kind::Image);
+    let seen = view(&object, &config, &mut rng(0)).unwrap();
+    let [red, green, blue] = [0, 1, 2].map(|c| &object.values()[c * 256..(c + 1) * 256]);
+    for (place, value) in seen.values().iter().enumerate() {
+        let idx = place % 256;
+        let luma = 0.299 * red[idx] + 0.587 * green[idx] + 0.114 * blue[idx];
+        assert!((luma - value).abs() < 1e-5, "{luma} and {value}");
+    }
+}
+
+#[test]
+fn a_random_curve_maps_equal_values_alike_and_need_not_rise() {
+    let config = ViewConfig {
+        remap: 1.0,
+        ..ViewConfig::plain(16, [4, 16])
+    };
+    let object = speckled([1, 1, 16, 16], Kind::Image);
+    let (mut n_falling, mut n_dark) = (0, 0);
+    for seed in 0..64 {
+        let seen = view(&object, &config, &mut rng(seed)).unwrap();
+        let mut pairs: Vec<(f32, f32)> = object
+            .values()
+            .iter()
+            .copied()
+            .zip(seen.values().iter().copied())
+            .collect();
+        pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for [(x, a), (y, b)] in pairs.array_windows() {
+            // Linear pieces of a quarter: a step is at most four times as large as before.
+            assert!((a - b).abs() <= 4.0 * (y - x) + 1e-5, "{x} {y}: {a} {b}");
+        }
+        n_falling += usize::from(pairs.array_windows().any(|[a, b]| b.1 < a.1 - 1e-5));
+        n_dark += usize::from(pairs[0].1 < 0.01);
+    }
+    assert!((40..=64).contains(&n_falling), "{n_falling}");
+    assert!((16..=48).contains(&n_dark), "{n_dark}");
+}
+
+#[test]
 fn senseless_settings_are_refused() {
     let plain = || ViewConfig::plain(8, [4, 16]);
     for (config, what) in [
@@ -288,7 +336,8 @@ proptest! {
         let [channels, depth, height, width] = seen.shape();
         prop_assert_eq!([channels, height, width], [3, 12, 12]);
         let is_deep = depth % 4 == 0 && depth <= 16;
-        prop_assert!(is_deep || (shape.1 == 1 && depth == 1));
+        // Deep objects may be seen flat.
+        prop_assert!(is_deep || depth == 1);
         prop_assert!(shape.1 > 1 || depth == 1);
         prop_assert!(seen.values().iter().all(|x| (0.0..=1.0).contains(x)));
         prop_assert_eq!(seen, view(&object, &wild(12), &mut rng(seed)).unwrap());

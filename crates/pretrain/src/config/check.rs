@@ -53,6 +53,12 @@ impl Config {
                 "nothing".to_owned(),
             ),
             (
+                (0.0..=1.0).contains(&self.model.whitening),
+                "model.whitening",
+                "a number from 0 to 1",
+                self.model.whitening.to_string(),
+            ),
+            (
                 !self.manifests.is_empty(),
                 "manifests",
                 "at least one manifest",
@@ -87,6 +93,10 @@ impl Config {
             ("views.jitter", views.jitter),
             ("views.noise", views.noise),
             ("views.colour", views.colour),
+            ("views.grey", views.grey),
+            ("views.remap", views.remap),
+            ("views.project", views.project),
+            ("views.slice", views.slice),
             ("views.jitter_strength", views.jitter_strength),
             ("views.blur", views.blur[0]),
             ("views.blur", views.blur[1]),

@@ -6,7 +6,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | `M3RETSO1` |
+//! | 8 | `M3RETSO2` |
 //! | 16 | the key, which is also the name |
 //! | 4 | objects of the image, of which this is one |
 //! | 4 | which, from 0 |
@@ -14,6 +14,7 @@
 //! | 1 | 1 if the header of the image says MR |
 //! | 2 | 0 |
 //! | 16 | C, D, H, W |
+//! | 4 | f32: distance of planes in pixels |
 //! | 4 | CRC-32C of all other bytes |
 //! | | f16 values, W fastest |
 //!
@@ -30,8 +31,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 
-const MAGIC: &[u8; 8] = b"M3RETSO1";
-const N_HEADER: usize = 56;
+const MAGIC: &[u8; 8] = b"M3RETSO2";
+const N_HEADER: usize = 60;
 
 /// Values that are converted at a time.
 const N_AT_ONCE: usize = 1024;
@@ -161,6 +162,7 @@ fn encoded(key: Key, idx: usize, kept: &Kept) -> Vec<u8> {
     bytes.extend(number(idx));
     bytes.extend([kind, u8::from(kept.is_mr), 0, 0]);
     bytes.extend(kept.object.shape().into_iter().flat_map(number));
+    bytes.extend(rounded_step(&kept.object).to_le_bytes());
     bytes.extend([0; 4]);
     let mut halves = [f16::ZERO; N_AT_ONCE];
     for chunk in values.chunks(halves.len()) {
@@ -203,8 +205,10 @@ fn parsed(bytes: &[u8], key: Key, idx: usize) -> Option<Kept> {
         halves[..values.len()].convert_to_f32_slice(values);
     }
     let shape = [number(36)?, number(40)?, number(44)?, number(48)?];
+    let depth_step = f32::from_le_bytes(header.get(52..56)?.try_into().ok()?);
+    let object = Scaled::new(values, shape, kind).ok()?;
     Some(Kept {
-        object: Scaled::new(values, shape, kind).ok()?,
+        object: object.with_depth_step(f64::from(depth_step)),
         n_objects: number(24)?,
         is_mr: header.get(33)? == &1,
     })
@@ -219,6 +223,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 /// Rounds an object as the cache does, so that views do not depend on whether there is one.
 pub(super) fn rounded(object: Scaled) -> m3ret_imaging::Result<Scaled> {
     let (shape, kind) = (object.shape(), object.kind());
+    let depth_step = f64::from(rounded_step(&object));
     let mut values = object.into_values();
     let mut halves = [f16::ZERO; N_AT_ONCE];
     for chunk in values.chunks_mut(halves.len()) {
@@ -226,5 +231,10 @@ pub(super) fn rounded(object: Scaled) -> m3ret_imaging::Result<Scaled> {
         halves.convert_from_f32_slice(chunk);
         halves.convert_to_f32_slice(chunk);
     }
-    Scaled::new(values, shape, kind)
+    Ok(Scaled::new(values, shape, kind)?.with_depth_step(depth_step))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a ratio of 1e-3 to 1e3")]
+fn rounded_step(object: &Scaled) -> f32 {
+    object.depth_step() as f32
 }

@@ -37,6 +37,10 @@ impl ViewPlan {
             noise: settings.noise,
             noise_sigma: settings.noise_sigma,
             colour: settings.colour,
+            grey: settings.grey,
+            remap: settings.remap,
+            project: settings.project,
+            slice: settings.slice,
         };
         let local = ViewConfig {
             side: settings.local_side,
@@ -46,11 +50,13 @@ impl ViewPlan {
             ..global(of_local)
         };
         let views = match config.method {
-            // What is drawn is the target: crops and flips only, as in the paper.
+            // What is drawn is the target: crops and flips only, as in the paper, and flat views.
             Method::Mae => vec![ViewConfig {
                 jitter: 0.0,
                 noise: 0.0,
                 colour: 0.0,
+                grey: 0.0,
+                remap: 0.0,
                 ..global(0.0)
             }],
             Method::SimDino => {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use m3ret_encoder::{Model, RunOptions};
-use m3ret_imaging::{Kind, Volume, write_npy};
+use m3ret_imaging::{Kind, ReadOptions, Volume, read_path, write_npy};
 
 use super::*;
 use crate::config::Method;
@@ -135,6 +135,51 @@ fn mae_memorises_eight_mixed_images() {
     let first = notes.losses[0];
     let last = notes.losses[690..].iter().sum::<f64>() / 10.0;
     assert!(last < first / 10.0, "{first} fell to {last} only");
+}
+
+#[test]
+fn a_finished_run_can_be_whitened_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = archive(folder.path());
+    // As many images as dimensions say nothing of how vectors vary.
+    let mut rows = std::fs::read_to_string(&manifest).unwrap();
+    for seed in 7..12 {
+        waves(
+            &folder.path().join(format!("{seed}.npy")),
+            [1, 1, 16, 16],
+            seed,
+        );
+        rows += &format!("{seed}.npy,DX,part0,p{seed},waves,2d,CC0\n");
+    }
+    std::fs::write(&manifest, rows).unwrap();
+    let narrow = ["model.embed_dim=10", "model.num_heads=1"];
+    let mut config = config(folder.path(), "sim_dino", &narrow);
+    let (before, outcome) = run(&config, Begin::Fresh);
+    let vectors = |model: &Path| {
+        let model = Model::open(model, &RunOptions::default()).unwrap();
+        let volumes = (0..7).map(|seed| {
+            let path = folder.path().join(format!("{seed}.npy"));
+            read_path(&path, &ReadOptions::default()).unwrap().remove(0)
+        });
+        let inputs: Vec<_> = volumes
+            .map(|volume| model.prepare(&volume).unwrap())
+            .collect();
+        model.embed(&inputs.iter().collect::<Vec<_>>()).unwrap()
+    };
+    let mean_length = |vectors: &[Vec<f32>]| {
+        let mean = (0..10).map(|i| vectors.iter().map(|vector| vector[i]).sum::<f32>() / 7.0);
+        mean.map(|x| x * x).sum::<f32>().sqrt()
+    };
+    let model = outcome.model.unwrap();
+    let plain = vectors(&model);
+    config.model.whitening = 1.0;
+    let (after, _) = run(&config, Begin::Resume);
+    assert_eq!((before.losses.len(), after.losses.len()), (6, 0));
+    let white = vectors(&model);
+    assert!(
+        mean_length(&white) < 0.5 * mean_length(&plain),
+        "{white:?} and {plain:?}"
+    );
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn rows(results: &[&Results], metric: &str) -> Vec<Vec<String>> {
         .collect();
     let pixels = results
         .iter()
-        .position(|results| results.model == super::PIXELS);
+        .position(|results| results.model == crate::model_name::PIXELS);
     let mut means = Means::default();
     for task in results.first().map_or(&[][..], |results| &results.tasks) {
         let all = by_name

@@ -62,6 +62,7 @@ impl Images {
                 archive: &source.path,
                 cache: arguments.cache.as_deref(),
                 model: &model,
+                default_model: model_name::PIXELS,
                 reading: &arguments.reading,
                 needs_model: false,
             };
@@ -178,5 +179,5 @@ impl Images {
 /// Returns the name of the model that finds near duplicates: copies need no medicine.
 fn named(arguments: &ModelArguments) -> String {
     let name = arguments.model.clone();
-    name.unwrap_or_else(|| model_name::DEFAULT.to_owned())
+    name.unwrap_or_else(|| model_name::PIXELS.to_owned())
 }
