@@ -38,10 +38,10 @@ def write(path, rows):
     part.replace(path)
 
 
-def row(image, path, dims):
+def row(image, path):
     """Makes a row of an image or of a part of a volume."""
     return {"path": path, "modality": image.modality, "body_part": image.body_part, "patient_id": image.patient_id,
-            "source": image.source, "split": "gallery", "dims": dims, "license": sources.SOURCES[image.source].license,
+            "source": image.source, "split": "gallery", "dims": image.dims, "license": sources.SOURCES[image.source].license,
             "trained_on": YES[image.trained_on]}
 
 
@@ -56,14 +56,14 @@ def of_testdata(out):
 
 def of_cache(cache):
     """Rows of single images of the packages."""
-    return [row(image, f"cache/{image.path}", image.dims)
+    return [row(image, f"cache/{image.path}")
             for image in sources.IMAGES if cache.joinpath(image.path).exists()]
 
 
 def of_volumes(cache):
     """Rows of volumes and their halves."""
     paths = [(whole, volumes.part_path(cache, whole, part)) for whole in sources.WHOLES for part in volumes.PARTS]
-    return [row(whole, f"cache/{path.name}", "3d") for whole, path in paths if path.exists()]
+    return [row(whole, f"cache/{path.name}") for whole, path in paths if path.exists()]
 
 
 def of_radiographs(folder):

@@ -43,18 +43,6 @@ class Source:
     credit: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """A volume that is shown whole and cut in two."""
-
-    path: str
-    modality: str
-    body_part: str
-    patient_id: str
-    source: str
-    trained_on: bool = False
-
-
 _PYDICOM = "data_store/data/"
 _MAMMOGRAMS = "mammograms/cases/"
 
@@ -90,11 +78,11 @@ PACKAGES = [
             {"usr/share/doc/invesalius-examples/examples/Cranium.inv3": "cranium.inv3"}),
 ]
 
-# Volumes of the cache, before they are cut.
+# Volumes of the cache, before they are cut in two; the gallery has the whole and both halves.
 WHOLES = [
-    Whole("lidc-chest.nii.gz", "CT", "chest", "lidc-chest", "lidc-idri", trained_on=True),
-    Whole("cranium.inv3", "CT", "head", "cranium", "invesalius"),
-    Whole("mni152-t1.nii.gz", "MR", "head", "mni152", "mni152"),
+    Image("lidc-chest.nii.gz", "CT", "chest", "lidc-chest", "lidc-idri", "3d", trained_on=True),
+    Image("cranium.inv3", "CT", "head", "cranium", "invesalius", "3d"),
+    Image("mni152-t1.nii.gz", "MR", "head", "mni152", "mni152", "3d"),
 ]
 
 # `trained_on` here and below: the shipped weights were trained on this image, or on one of the same object.

@@ -149,7 +149,7 @@ impl ViewConfig {
 /// 2. Resize: H and W to `side`. D: 1 stays 1; otherwise the multiple of `patch_depth` nearest to
 ///    the depth cut out, within `patch_depth..=depth`, by frames for video and by antialiased
 ///    resampling for volumes, as `prepare` does.
-/// 3. Mirror, colour, a random curve, brightness and contrast, gamma, blur, noise; values stay in
+/// 3. Mirror, colour or none, a random curve, brightness and contrast, gamma, blur, noise; values stay in
 ///    0..=1. The depth of a view is changed alike, but for noise.
 /// 4. Grey is repeated to 3 channels.
 ///

@@ -106,15 +106,11 @@ pub(crate) fn embed<B: VitBackend>(
     plan: &Plan,
     pooling: Pooling,
 ) -> Result<Vec<Vec<f32>>> {
-    let mut vectors = pooled(encoder, inputs, plan, pooling)?;
-    for vector in &mut vectors {
-        let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-        vector.iter_mut().for_each(|x| *x /= norm);
-    }
-    Ok(vectors)
+    pooled(encoder, inputs, plan, pooling, crate::simdino::unit)
 }
 
-/// Returns the pooled token of inputs of any shapes, in their order; not of unit length.
+/// Returns what becomes of the pooled tokens of inputs of any shapes, `[n, E]` with rows of their own, in the
+/// order of the inputs.
 ///
 /// # Errors
 /// As `embed`.
@@ -123,6 +119,7 @@ pub(crate) fn pooled<B: VitBackend>(
     inputs: &[&Input],
     plan: &Plan,
     pooling: Pooling,
+    finish: impl Fn(Tensor<B, 2>) -> Tensor<B, 2>,
 ) -> Result<Vec<Vec<f32>>> {
     let mut order: Vec<usize> = (0..inputs.len()).collect();
     order.sort_by_key(|&i| inputs[i].shape());
@@ -141,7 +138,7 @@ pub(crate) fn pooled<B: VitBackend>(
                     .slice([0..n_images, encoder.n_prefix()..n_tokens])
                     .mean_dim(1),
             };
-            let pooled = pooled.reshape([n_images, width]);
+            let pooled = finish(pooled.reshape([n_images, width]));
             for (&place, vector) in places.iter().zip(numbers(pooled).chunks_exact(width)) {
                 vectors[place] = vector.to_vec();
             }

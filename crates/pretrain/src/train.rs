@@ -25,6 +25,7 @@ use crate::report::log::Log;
 use crate::report::{Entry, last_part};
 use crate::run_folder::{Best, RunFolder, State};
 use crate::validation::{CHUNK, Validation, read_all};
+use crate::vit::Vit;
 use crate::whitening;
 
 /// Whether a run begins or goes on.
@@ -423,16 +424,16 @@ impl<'a, B: VitBackend> Run<'a, B> {
     }
 
     /// The encoder that is shipped: the teacher's where there is one.
-    fn encoder(&self) -> Weights {
+    fn encoder(&self) -> &Vit<B> {
         let (student, teacher) = self.learner.encoders();
-        parameters::weights(teacher.unwrap_or(student))
+        teacher.unwrap_or(student)
     }
 
     fn save(&mut self) -> Result<()> {
         self.log.sync()?;
         self.state.n_optimised = self.learner.n_optimised();
         let model = self.config.model_config();
-        let (tensors, encoder) = (self.learner.state(), self.encoder());
+        let (tensors, encoder) = (self.learner.state(), parameters::weights(self.encoder()));
         let keep = self.config.train.keep;
         self.folder
             .save(&mut self.state, &tensors, (&model, &encoder), keep)
@@ -487,7 +488,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
     fn finish(mut self) -> Result<Outcome> {
         self.look(self.lengths.n_steps)?;
         let place = self.folder.path("model");
-        let (model, mut encoder) = (self.config.model_config(), self.encoder());
+        let model = self.config.model_config();
+        let mut encoder = parameters::weights(self.encoder());
         if self.config.model.whitening > 0.0 {
             encoder.extend(self.whitening()?);
         }
@@ -513,8 +515,6 @@ impl<'a, B: VitBackend> Run<'a, B> {
 
     /// Returns the map that whitens the vectors of the first training items.
     fn whitening(&self) -> Result<Weights> {
-        let (student, teacher) = self.learner.encoders();
-        let encoder = teacher.unwrap_or(student);
         let model = self.config.model_config();
         let mut items = BTreeSet::new();
         for step in 0..self.lengths.n_steps {
@@ -528,11 +528,14 @@ impl<'a, B: VitBackend> Run<'a, B> {
         for items in items.chunks(CHUNK) {
             let read = read_all(&self.items, items, &model.input, &self.config);
             let inputs: Vec<&Input> = read.iter().flatten().collect();
+            let plan = &self.learner.plan;
+            let same = |rows| rows;
             rows.extend(pooled(
-                encoder,
+                self.encoder(),
                 &inputs,
-                &self.learner.plan,
+                plan,
                 model.embedding,
+                same,
             )?);
         }
         whitening::weights(&rows, self.config.model.whitening)

@@ -1,13 +1,12 @@
 """Makes what is shipped of a finished run.
 
-    python3 ship.py RUN OUT [NAME]
+    python3 ship.py RUN OUT [NAME [--log-only]]
 
   OUT/config.json, OUT/model.safetensors   the model, its weights rounded to f16
   OUT/training/NAME-log.csv                the run's log, thinned to about 200 steps
   OUT/training/NAME-curves.svg             its curves
 
-NAME is that of the run's folder unless told. Without weights (the run that was not chosen), give
-`--log-only` as a fourth word.
+NAME is that of the run's folder unless told. `--log-only` leaves the weights out: the run was not chosen.
 """
 
 import csv
@@ -84,12 +83,17 @@ def thinned(rows, most=200):
     return sorted(kept, key=lambda row: (row["step"], "chance" in row))
 
 
+def value_of(row, name):
+    """A number of a row; of kNN the teacher's, or else the student's, as the finished model is."""
+    return row.get(name, row.get(f"teacher_{name}", row.get(f"student_{name}")))
+
+
 def line(rows, name, box, low, high, last):
     """One curve as a path."""
     left, top, width, height = box
     points = []
     for row in rows:
-        value = row.get(name, row.get(f"teacher_{name}", row.get(f"student_{name}")))
+        value = value_of(row, name)
         if value is not None:
             x = left + width * row["step"] / max(last, 1)
             y = top + height * (1 - (value - low) / ((high - low) or 1))
@@ -102,12 +106,10 @@ def curves(rows, title):
     last = max(row["step"] for row in rows)
     parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 520" font-family="sans-serif" font-size="12">',
              '<rect width="860" height="520" fill="#fff"/>', f'<text x="20" y="24" font-size="15">{title}</text>']
-    panels = [panel for panel in PANELS if any(name in row or f"teacher_{name}" in row or f"student_{name}" in row
-                                               for row in rows for name in panel[1])]
+    panels = [panel for panel in PANELS if any(value_of(row, name) is not None for row in rows for name in panel[1])]
     for idx, (label, names) in enumerate(panels):
         box = (60 + 420 * (idx % 2), 65 + 235 * (idx // 2), 350, 160)
-        found = [row.get(name, row.get(f"teacher_{name}", row.get(f"student_{name}")))
-                 for row in rows for name in names]
+        found = [value_of(row, name) for row in rows for name in names]
         found = [value for value in found if value is not None]
         low, high = min(found), max(found)
         left, top, width, height = box

@@ -132,17 +132,8 @@ pub(super) fn model_of(
             maker.model
         );
     }
-    let named = ModelArguments {
-        model: Some(
-            arguments
-                .model
-                .clone()
-                .unwrap_or_else(|| maker.model.clone()),
-        ),
-        precision: arguments.precision,
-        threads: arguments.threads,
-    };
-    let model = model_name::open(&named, progress).with_context(|| {
+    let name = arguments.model.as_deref().unwrap_or(&maker.model);
+    let model = model_name::open_named(name, &arguments.run_options()).with_context(|| {
         format!(
             "the gallery was made with the model {}; name its folder with --model",
             maker.model

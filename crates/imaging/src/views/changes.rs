@@ -30,10 +30,13 @@ pub(super) fn apply(values: &mut [f32], n_planes: usize, config: &ViewConfig, rn
         turn_colours(values, n_channel, turn, saturation);
     }
     if values.len() > n_channel && chance(rng, config.grey) {
-        drop_colour(values, n_channel);
+        // Without saturation all channels are the luma.
+        turn_colours(values, n_channel, 0.0, 0.0);
     }
     if chance(rng, config.remap) {
-        remap(values, &random_curve(rng));
+        let knots = random_curve(rng);
+        let last = narrow(as_f64(N_KNOTS - 1));
+        follow(values, &knots, |value| value * last);
     }
     if chance(rng, config.jitter) {
         let strength = config.jitter_strength;
@@ -92,16 +95,6 @@ fn turn_colours(values: &mut [f32], n_channel: usize, turn: f64, saturation: f64
     }
 }
 
-/// Sets the three channels to their luma (Rec. 601).
-fn drop_colour(values: &mut [f32], n_channel: usize) {
-    let (red, rest) = values.split_at_mut(n_channel);
-    let (green, blue) = rest.split_at_mut(n_channel);
-    for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
-        let luma = 0.299 * *r + 0.587 * *g + 0.114 * *b;
-        [*r, *g, *b] = [luma; 3];
-    }
-}
-
 /// Draws what becomes of 0, 1/4, 1/2, 3/4 and 1; the largest of it becomes 1. In half of the draws 0
 /// stays 0: what lies outside a body is mostly dark, but not in every window.
 fn random_curve(rng: &mut impl Rng) -> [f32; N_KNOTS] {
@@ -114,19 +107,22 @@ fn random_curve(rng: &mut impl Rng) -> [f32; N_KNOTS] {
     knots.map(|knot| knot / largest)
 }
 
-/// Sends values through a curve that is linear between its knots.
-fn remap(values: &mut [f32], knots: &[f32; N_KNOTS]) {
-    let mut pieces = [[0.0; 2]; N_KNOTS];
-    for (piece, [from, to]) in pieces.iter_mut().zip(knots.array_windows()) {
-        *piece = [*from, to - from];
-    }
+/// Sends values through a curve that is linear between knots; `place_of` says where among them, counted
+/// from 0, a value of 0..=1 lies.
+fn follow(values: &mut [f32], knots: &[f32], place_of: impl Fn(f32) -> f32) {
     // The last piece begins and ends at the last knot.
-    pieces[N_KNOTS - 1] = [knots[N_KNOTS - 1], 0.0];
+    let ends = knots.iter().skip(1).chain(knots.last());
+    let pieces: Vec<[f32; 2]> = knots.iter().zip(ends).map(|(a, b)| [*a, b - a]).collect();
     for value in values {
-        let place = value.clamp(0.0, 1.0) * narrow(as_f64(N_KNOTS - 1));
-        let idx = as_index(f64::from(place));
-        if let Some([from, rise]) = pieces.get(idx) {
-            *value = from + rise * (place - narrow(as_f64(idx)));
+        let place = place_of(value.clamp(0.0, 1.0));
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and the number of knots"
+        )]
+        let piece = place as u16;
+        if let Some([start, rise]) = pieces.get(usize::from(piece)) {
+            *value = start + rise * (place - f32::from(piece));
         }
     }
 }
@@ -151,22 +147,9 @@ fn stretch(values: &mut [f32], brightness: f64, contrast: f64) {
 fn raise(values: &mut [f32], gamma: f64) {
     let last = as_f64(N_POWERS);
     let power = |root: usize| narrow((as_f64(root) / last).powf(2.0 * gamma));
-    let powers: Vec<f32> = (0..=N_POWERS + 1).map(power).collect();
-    let neighbours = powers.array_windows();
-    let table: Vec<[f32; 2]> = neighbours.map(|[a, b]| [*a, b - a]).collect();
+    let powers: Vec<f32> = (0..=N_POWERS).map(power).collect();
     let last = narrow(last);
-    for value in values {
-        let place = value.clamp(0.0, 1.0).sqrt() * last;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and the table's length"
-        )]
-        let step = place as u16;
-        if let Some([start, rise]) = table.get(usize::from(step)) {
-            *value = start + rise * (place - f32::from(step));
-        }
-    }
+    follow(values, &powers, |value| value.sqrt() * last);
 }
 
 /// Blurs every `[side, side]` plane with a Gaussian, cut at 3 deviations; the border repeats.
