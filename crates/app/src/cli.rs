@@ -507,7 +507,7 @@ impl OutputFile {
 /// Which model, and how it is run.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
-    /// A model folder, or the name of one [default: pixels]
+    /// A model folder, or the name of one [default: m3ret-tiny; for dedup and split, pixels]
     ///
     /// A name is looked up as a folder, then in the folder that the environment variable
     /// M3RET_MODELS names, in weights/ of the current folder, beside the program, and in weights/

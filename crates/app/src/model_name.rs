@@ -10,7 +10,7 @@ use crate::cli::ModelArguments;
 use crate::progress::Progress;
 
 /// What is taken where nobody names a model.
-pub(crate) const DEFAULT: &str = PIXELS;
+pub(crate) const DEFAULT: &str = "m3ret-tiny";
 
 /// The thumbnail that finds copies, and that every model is measured against.
 pub(crate) const PIXELS: &str = "pixels";

@@ -574,16 +574,16 @@ fn an_older_array_and_its_list_are_replaced_together() {
 }
 
 #[test]
-fn without_a_model_pixels_are_taken_and_it_is_said() {
+fn without_a_model_the_shipped_one_is_taken_and_it_is_said() {
     let folder = archive();
     let (code, stdout, stderr) = embed(folder.path(), &["in/a.npy", "-o", "v.parquet"]);
     assert_eq!(code, 0);
     assert!(
-        stderr.starts_with("m3ret: no --model given: taking pixels"),
+        stderr.starts_with("m3ret: no --model given: taking m3ret-tiny, for research use only"),
         "{stderr}"
     );
     assert!(
-        stdout.starts_with("1 vector of 1024 numbers: v.parquet\n"),
+        stdout.starts_with("1 vector of 192 numbers: v.parquet\n"),
         "{stdout}"
     );
 }

@@ -32,7 +32,7 @@ pub(crate) struct EvaluateArguments {
     #[arg(short, long, value_name = "OUT")]
     pub(crate) out: PathBuf,
 
-    /// A model folder, or the name of one [default: pixels]; see m3ret embed --help
+    /// A model folder, or the name of one [default: m3ret-tiny]; see m3ret embed --help
     #[arg(short, long, value_name = "M", conflicts_with = "models")]
     pub(crate) model: Option<String>,
 

@@ -9,7 +9,9 @@ use serde_json::Value;
 pub(crate) fn m3ret(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_m3ret"));
     command.current_dir(folder).args(words).env("NO_COLOR", "1");
-    command.env_remove("M3RET_MODELS");
+    // The default model, wherever the program was built.
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/../../weights");
+    command.env("M3RET_MODELS", weights);
     command
 }
 
