@@ -101,6 +101,9 @@ pub struct ModelSettings {
     /// Evens out the directions of the finished model's vectors: variances are raised to `1 - whitening`.
     /// 0 leaves the vectors as they are, 1 makes all variances equal.
     pub whitening: f64,
+    /// How many of the directions of largest variance the finished model's vectors leave out; what tells
+    /// modalities apart lies there.
+    pub directions_out: usize,
 }
 
 /// Which images, how often, and how they are read.
@@ -344,6 +347,7 @@ impl Default for ModelSettings {
             ref_grid: None,
             embedding: None,
             whitening: 0.0,
+            directions_out: 0,
         }
     }
 }

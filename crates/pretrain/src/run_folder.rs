@@ -270,13 +270,14 @@ fn put_aside(folder: &Path) -> Result<()> {
 }
 
 /// Settings that may differ when a run goes on: they change no number of it.
-const FREE: [&str; 7] = [
+const FREE: [&str; 8] = [
     "out",
     "images.cache",
     "images.readers",
     "train.checkpoint_every",
     "train.keep",
     "model.whitening",
+    "model.directions_out",
     "monitor",
 ];
 

@@ -490,7 +490,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let place = self.folder.path("model");
         let model = self.config.model_config();
         let mut encoder = parameters::weights(self.encoder());
-        if self.config.model.whitening > 0.0 {
+        let asked = &self.config.model;
+        if asked.whitening > 0.0 || asked.directions_out > 0 {
             encoder.extend(self.whitening()?);
         }
         save_model(&place, &model, &encoder)?;
@@ -538,7 +539,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
                 same,
             )?);
         }
-        whitening::weights(&rows, self.config.model.whitening)
+        let asked = &self.config.model;
+        whitening::weights(&rows, asked.whitening, asked.directions_out)
     }
 
     fn outcome(self, model: Option<PathBuf>) -> Outcome {

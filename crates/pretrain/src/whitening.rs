@@ -2,11 +2,13 @@
 //!
 //! A few directions, above all those that tell modalities apart, take most of the variance of a network's
 //! vectors, so that cosines between modalities say little else. The map moves the mean of the training
-//! items to 0 and raises the variance along each principal direction to `1 - power`. It follows from
-//! unlabelled images alone and is part of the model: `embedding.weight` and `embedding.bias`.
+//! items to 0, leaves out the first principal directions where that is asked for, and raises the variance
+//! along each other one to `1 - power`. It follows from unlabelled images alone and is part of the model:
+//! `embedding.weight` and `embedding.bias`.
 //!
 //! Source: whitening of descriptors for retrieval as in Jegou and Chum 2012; differs by the power, which
-//! leaves part of the differences in variance.
+//! leaves part of the differences in variance. Leaving out the first directions: Mu and Viswanath 2018
+//! (All-but-the-Top), for vectors of words.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 
@@ -19,11 +21,11 @@ pub(crate) const N_ITEMS: usize = 2048;
 /// Variances below this share of their mean count as that: what hardly varies is noise.
 const LEAST_VARIANCE: f64 = 1e-3;
 
-/// Returns the map for vectors, which need not be of unit length; all of one width.
+/// Returns the map for vectors, which need not be of unit length; all of one width, more than `n_out`.
 ///
 /// # Errors
 /// `Images` if the vectors are too few to say how they vary.
-pub(crate) fn weights(rows: &[Vec<f32>], power: f64) -> Result<Weights> {
+pub(crate) fn weights(rows: &[Vec<f32>], power: f64, n_out: usize) -> Result<Weights> {
     let width = rows.first().map_or(0, Vec::len);
     if rows.len() <= width {
         return Err(Error::Images {
@@ -48,9 +50,12 @@ pub(crate) fn weights(rows: &[Vec<f32>], power: f64) -> Result<Weights> {
         });
     }
     let found = SymmetricEigen::new(covariance);
-    let factors = found
+    let mut factors = found
         .eigenvalues
         .map(|variance| variance.max(least).powf(-power / 2.0));
+    for i in largest(found.eigenvalues.as_slice(), n_out) {
+        factors[i] = 0.0;
+    }
     // Rows: principal directions, stretched. Which way they are turned changes no cosine.
     let map = DMatrix::from_diagonal(&factors) * found.eigenvectors.transpose();
     let bias = -(&map * mean.transpose());
@@ -72,6 +77,14 @@ pub(crate) fn weights(rows: &[Vec<f32>], power: f64) -> Result<Weights> {
         ),
     ]
     .into())
+}
+
+/// Returns the places of the `n` largest values.
+fn largest(values: &[f64], n: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..values.len()).collect();
+    places.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
+    places.truncate(n);
+    places
 }
 
 #[cfg(test)]
@@ -116,7 +129,7 @@ mod tests {
     fn variances_are_raised_to_what_the_power_leaves() {
         // The ellipse has variances of 50 and 0.5.
         for (power, wanted) in [(1.0, [1.0, 1.0]), (0.5, [0.5_f32.sqrt(), 50.0_f32.sqrt()])] {
-            let [a, b, covariance] = moments(&weights(&ellipse(), power).unwrap());
+            let [a, b, covariance] = moments(&weights(&ellipse(), power, 0).unwrap());
             let found = [a.min(b), a.max(b)];
             for (found, wanted) in found.iter().zip(wanted) {
                 assert!(
@@ -129,9 +142,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_direction_is_left_out_and_the_second_stays() {
+        let [a, b, covariance] = moments(&weights(&ellipse(), 0.0, 1).unwrap());
+        assert!(a.min(b).abs() < 1e-4 && covariance.abs() < 1e-4);
+        assert!((a.max(b) / 0.5 - 1.0).abs() < 1e-3, "{a} and {b}");
+    }
+
+    #[test]
     fn too_few_or_equal_vectors_are_refused() {
-        assert!(weights(&ellipse()[..2], 1.0).is_err());
-        assert!(weights(&vec![vec![1.0, 2.0]; 8], 1.0).is_err());
-        assert!(weights(&[], 1.0).is_err());
+        assert!(weights(&ellipse()[..2], 1.0, 0).is_err());
+        assert!(weights(&vec![vec![1.0, 2.0]; 8], 1.0, 0).is_err());
+        assert!(weights(&[], 1.0, 0).is_err());
     }
 }

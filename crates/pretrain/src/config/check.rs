@@ -34,7 +34,13 @@ impl Config {
         if self.awaits_init() {
             return Ok(());
         }
-        Ok(self.model_config().validate()?)
+        let model = self.model_config();
+        if self.model.directions_out >= model.vit.embed_dim {
+            let expected = format!("less than the width, {}", model.vit.embed_dim);
+            let found = self.model.directions_out.to_string();
+            return Err(Error::config("model.directions_out", expected, found));
+        }
+        Ok(model.validate()?)
     }
 
     /// Returns whether the folder of `init` still decides sizes: what depends on them is checked once it
