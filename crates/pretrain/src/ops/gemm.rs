@@ -133,29 +133,63 @@ impl Part {
         let (out_rows, out_columns) = strides(out_layout);
         let (lhs_rows, lhs_columns) = strides(lhs_layout);
         let (rhs_rows, rhs_columns) = strides(rhs_layout);
-        #[allow(unsafe_code, reason = "the product takes raw pointers")]
+        #[allow(unsafe_code, reason = "the products take raw pointers")]
         // SAFETY: every index (i, j) below the shapes stays below `reach`, which was compared with the
         // length of each slice, less what rows before this part take; `out` is borrowed mutably, so it
         // overlaps neither factor.
         unsafe {
-            matrixmultiply::sgemm(
-                self.n_rows,
-                self.depth,
-                self.n_columns,
-                factor,
-                lhs.as_ptr(),
-                lhs_rows,
-                lhs_columns,
-                rhs.as_ptr(),
-                rhs_rows,
-                rhs_columns,
-                f32::from(u8::from(is_sum)),
-                out.as_mut_ptr(),
-                out_rows,
-                out_columns,
-            );
+            if has_avx512() {
+                // Its `alpha` belongs to `out`, its `beta` to the product.
+                gemm::gemm(
+                    self.n_rows,
+                    self.n_columns,
+                    self.depth,
+                    out.as_mut_ptr(),
+                    out_columns,
+                    out_rows,
+                    is_sum,
+                    lhs.as_ptr(),
+                    lhs_columns,
+                    lhs_rows,
+                    rhs.as_ptr(),
+                    rhs_columns,
+                    rhs_rows,
+                    1.0,
+                    factor,
+                    false,
+                    false,
+                    false,
+                    gemm::Parallelism::None,
+                );
+            } else {
+                matrixmultiply::sgemm(
+                    self.n_rows,
+                    self.depth,
+                    self.n_columns,
+                    factor,
+                    lhs.as_ptr(),
+                    lhs_rows,
+                    lhs_columns,
+                    rhs.as_ptr(),
+                    rhs_rows,
+                    rhs_columns,
+                    f32::from(u8::from(is_sum)),
+                    out.as_mut_ptr(),
+                    out_rows,
+                    out_columns,
+                );
+            }
         }
     }
+}
+
+/// Whether vectors of 16 values exist, which gemm uses and matrixmultiply does not; without them
+/// matrixmultiply is the faster one.
+fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 #[allow(
