@@ -153,7 +153,7 @@ def main():
     page = report.page(asked, pictures(shown, options), rows, report.Made(
         version, options.model, collections.Counter(row["modality"] for row in rows), time.time() - options.began))
     options.out.joinpath("report.html").write_text(page, encoding="utf-8")
-    print(f"\n  * the weights were trained on this image or on another of the same object"
+    print(f"\n  * the shipped weights were trained on this image or on another of the same object"
           f"\n  report with pictures: {options.out}/report.html")
 
 

@@ -55,7 +55,12 @@ pub(crate) fn open_or(
         return open_named(name, &options);
     }
     let model = open_named(default, &options)
-        .with_context(|| format!("no --model given, and the default {default} cannot be opened"))?;
+        .with_context(|| {
+            format!(
+                "no --model given, and the default {default} cannot be opened; name another one, or set \
+                 M3RET_MODELS to the folder that holds the folder {default} (weights/ of the sources)"
+            )
+        })?;
     progress.note(&taken_for_granted(default));
     Ok(model)
 }
@@ -73,9 +78,10 @@ pub(crate) fn taken_for_granted(default: &str) -> String {
 /// Opens the model that a name means.
 pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Model> {
     let named = find(name, &Places::of_this_machine())?;
-    named
-        .open(options)
-        .with_context(|| format!("opening the model {name}"))
+    named.open(options).with_context(|| match &named {
+        Named::Folder(folder) => format!("opening the model {name}, {}", folder.display()),
+        Named::Pixels | Named::Random { .. } => format!("opening the model {name}"),
+    })
 }
 
 impl Named {

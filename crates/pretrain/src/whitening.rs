@@ -30,7 +30,8 @@ pub(crate) fn weights(rows: &[Vec<f32>], power: f64, n_out: usize) -> Result<Wei
     if rows.len() <= width {
         return Err(Error::Images {
             what: format!("{} images to whiten {width} dimensions with", rows.len()),
-            advice: "train on more images, or set model.whitening = 0".to_owned(),
+            advice: "train on more images, or set model.whitening and model.directions_out to 0"
+                .to_owned(),
         });
     }
     let values = rows.iter().flatten().map(|&value| f64::from(value));

@@ -35,8 +35,9 @@ impl Config {
             return Ok(());
         }
         let model = self.model_config();
-        if self.model.directions_out >= model.vit.embed_dim {
-            let expected = format!("less than the width, {}", model.vit.embed_dim);
+        let most = model.vit.embed_dim / 2;
+        if self.model.directions_out > most {
+            let expected = format!("at most half of the width, {most}");
             let found = self.model.directions_out.to_string();
             return Err(Error::config("model.directions_out", expected, found));
         }
