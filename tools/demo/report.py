@@ -160,8 +160,7 @@ def credits_table(rows):
 def facts(made):
     """Shows the numbers at the top."""
     modalities = ", ".join(f"{n} {modality}" for modality, n in made.n_by_modality.most_common())
-    model = "pixels: copies only, no medicine" if made.model == "pixels" else made.model
-    items = [(model, "model"), (str(made.n_by_modality.total()), "images searched"), (modalities, "by modality"),
+    items = [(made.model, "model"), (str(made.n_by_modality.total()), "images searched"), (modalities, "by modality"),
              (f"{made.seconds:.0f} s", "fetching to report"), (made.version, "program")]
     return "".join(f"<li><b>{text(value)}</b><span>{text(name)}</span></li>" for value, name in items)
 

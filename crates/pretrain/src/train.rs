@@ -1,6 +1,7 @@
 //! The one training loop.
 
 use std::collections::BTreeSet;
+use std::convert::identity;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -530,13 +531,12 @@ impl<'a, B: VitBackend> Run<'a, B> {
             let read = read_all(&self.items, items, &model.input, &self.config);
             let inputs: Vec<&Input> = read.iter().flatten().collect();
             let plan = &self.learner.plan;
-            let same = |rows| rows;
             rows.extend(pooled(
                 self.encoder(),
                 &inputs,
                 plan,
                 model.embedding,
-                same,
+                identity,
             )?);
         }
         let asked = &self.config.model;
