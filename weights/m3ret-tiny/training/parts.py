@@ -1,8 +1,8 @@
-"""Divides a pool of images into a training part and a validation part, by patient.
+"""Divides pools of images into a training part and a validation part, by patient.
 
-    python3 parts.py POOL/manifest.csv OUT
+    python3 parts.py POOL/manifest.csv [POOL2/manifest.csv ...] OUT
 
-The manifest needs the columns path, modality, body_part, finding, patient_id, source, dims, license,
+A patient who is in several pools is in one part. The manifests need the columns path, modality, body_part, finding, patient_id, source, dims, license,
 ship and pair_id. Written are
 
   OUT/train.csv       what the shipped weights may be trained on: rows with ship = yes, less every
@@ -61,11 +61,18 @@ def chosen(rows):
     return sorted(kept, key=lambda row: row["stored"])
 
 
-def main(manifest, out):
-    """Writes the three files."""
+def pool_of(manifest, is_alone):
+    """The rows of a pool: `path` absolute, `stored` as the record names it, with the pool where there are several."""
     folder = os.path.dirname(os.path.abspath(manifest))
+    prefix = "" if is_alone else os.path.basename(folder) + "/"
     with open(manifest, newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "pretrain"]
+    return [dict(row, path=os.path.join(folder, row["path"]), stored=prefix + row["path"]) for row in rows]
+
+
+def main(*manifests, out):
+    """Writes the three files."""
+    rows = [row for manifest in manifests for row in pool_of(manifest, len(manifests) == 1)]
     patients = collections.defaultdict(set)
     for row in rows:
         patients[row["source"]].add(row["patient_id"])
@@ -81,7 +88,6 @@ def main(manifest, out):
         trained = row["patient_id"] in in_training
         if trained and row["ship"] != "yes":
             continue  # another picture of a trained patient: in neither part
-        row = dict(row, path=os.path.join(folder, row["path"]), stored=row["path"])
         (train if trained else held_out).append(row)
     validation = []
     for row in chosen(held_out):
@@ -100,6 +106,6 @@ def main(manifest, out):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main(*sys.argv[1:-1], out=sys.argv[-1])
