@@ -512,8 +512,8 @@ pub(crate) struct ModelArguments {
     /// A name is looked up as a folder, then in the folder that the environment variable
     /// M3RET_MODELS names, in weights/ of the current folder, beside the program, and in weights/
     /// beside it and up to two folders above. Built in are pixels (a thumbnail of 32 x 32: finds
-    /// copies, knows no medicine), and random:PRESET or random:PRESET:SEED (tiny, small, base or
-    /// large, with random weights).
+    /// copies, knows no medicine), hog (gradients by orientation in 8 x 8 cells, nothing learnt),
+    /// and random:PRESET or random:PRESET:SEED (tiny, small, base or large, with random weights).
     #[arg(short, long, value_name = "M")]
     pub(crate) model: Option<String>,
 

@@ -15,6 +15,9 @@ pub(crate) const DEFAULT: &str = "m3ret-tiny";
 /// The thumbnail that finds copies, and that every model is measured against.
 pub(crate) const PIXELS: &str = "pixels";
 
+/// Gradients by orientation, which nothing was learnt for: what a trained network must beat.
+pub(crate) const HOG: &str = "hog";
+
 /// Folders above the program in which `weights` is looked for: in a checkout the program lies in
 /// `target/release`.
 const N_ABOVE: usize = 2;
@@ -26,6 +29,7 @@ const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Named {
     Pixels,
+    Hog,
     Random { preset: String, seed: u64 },
     Folder(PathBuf),
 }
@@ -80,7 +84,7 @@ pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Mod
     let named = find(name, &Places::of_this_machine())?;
     named.open(options).with_context(|| match &named {
         Named::Folder(folder) => format!("opening the model {name}, {}", folder.display()),
-        Named::Pixels | Named::Random { .. } => format!("opening the model {name}"),
+        Named::Pixels | Named::Hog | Named::Random { .. } => format!("opening the model {name}"),
     })
 }
 
@@ -88,6 +92,7 @@ impl Named {
     fn open(&self, options: &RunOptions) -> m3ret_encoder::Result<Model> {
         match self {
             Self::Pixels => Ok(Model::pixels()),
+            Self::Hog => Ok(Model::hog()),
             Self::Random { preset, seed } => Model::random(preset, *seed, options),
             Self::Folder(folder) => Model::open(folder, options),
         }
@@ -130,6 +135,9 @@ fn find(name: &str, places: &Places) -> anyhow::Result<Named> {
     if name == PIXELS {
         return Ok(Named::Pixels);
     }
+    if name == HOG {
+        return Ok(Named::Hog);
+    }
     if let Some(random) = name.strip_prefix("random:") {
         return random_of(random);
     }
@@ -157,7 +165,7 @@ fn find(name: &str, places: &Places) -> anyhow::Result<Named> {
     if places.models.is_none() {
         message.push_str("\n  $M3RET_MODELS is not set");
     }
-    message.push_str("\nBuilt in are pixels and random:PRESET (tiny, small, base or large).");
+    message.push_str("\nBuilt in are pixels, hog and random:PRESET (tiny, small, base or large).");
     anyhow::bail!(message)
 }
 
@@ -192,6 +200,7 @@ mod tests {
             Some(Named::Random { preset, seed })
         };
         assert_eq!(named("pixels"), Some(Named::Pixels));
+        assert_eq!(named("hog"), Some(Named::Hog));
         assert_eq!(named("random:tiny"), random("tiny", 0));
         assert_eq!(named("random:base:7"), random("base", 7));
         assert_eq!(named("random:tiny:x"), None);
@@ -246,7 +255,7 @@ mod tests {
           /nowhere/target/release/weights/m: not there
           /nowhere/target/weights/m: not there
           /nowhere/weights/m: not there
-        Built in are pixels and random:PRESET (tiny, small, base or large).
+        Built in are pixels, hog and random:PRESET (tiny, small, base or large).
         "#);
     }
 }

@@ -7,12 +7,14 @@ pub(crate) mod external;
 
 use serde::Deserialize;
 
-use self::case::{Case, Tolerance, close, folder};
+use self::case::{Case, Tolerance, close, folder, folder_with};
 use crate::config::{ModelConfig, Pooling, VitConfig};
 use crate::family::{self, Opened};
+use crate::hog::patch_targets;
 use crate::kernels::{
     Activation, Finish, Kernels, Linear, Panels, Precision, Rows, Source, layer_norm, multiply,
 };
+use crate::model::{Model, Prepared};
 use crate::position::{part_widths, sin_cos};
 use crate::tokens::{grid_of, patchify, unpatchify};
 use crate::vit::View;
@@ -347,4 +349,53 @@ fn golden_c04_encoder_of_the_patches_left_to_see() {
             close(tokens.values(), &wanted, tolerance, "latent");
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Hog {
+    descriptors: Vec<HogImage>,
+    targets: Vec<HogImage>,
+    tolerance: HogTolerance,
+}
+
+#[derive(Deserialize)]
+struct HogImage {
+    shape: [usize; 4],
+    #[serde(default)]
+    patch: [usize; 3],
+}
+
+#[derive(Deserialize)]
+struct HogTolerance {
+    descriptor: Tolerance,
+    target: Tolerance,
+}
+
+#[test]
+fn golden_c11_hog() {
+    const NAME: &str = "c11_hog";
+    let case = Case::open(&folder_with(NAME), NAME);
+    let sizes: Hog = read_json(&folder_with(NAME).join("c11_hog.json")).unwrap();
+    let model = Model::hog();
+    for (i, row) in sizes.descriptors.iter().enumerate() {
+        let input = case.image(&format!("descriptor.{i}.image"));
+        assert_eq!(input.shape(), row.shape);
+        let found = model.embed(&[&Prepared::new(vec![input])]).unwrap();
+        let wanted = case.get(&format!("descriptor.{i}.wanted"));
+        let what = format!("descriptor {i}");
+        close(&found[0], &wanted, sizes.tolerance.descriptor, &what);
+    }
+    for (i, row) in sizes.targets.iter().enumerate() {
+        let image = case.image(&format!("target.{i}.image"));
+        assert_eq!(image.shape(), row.shape);
+        let found = patch_targets(&image, row.patch).unwrap();
+        let wanted = case.get(&format!("target.{i}.wanted"));
+        close(
+            &found,
+            &wanted,
+            sizes.tolerance.target,
+            &format!("target {i}"),
+        );
+    }
+    assert!(!sizes.descriptors.is_empty() && !sizes.targets.is_empty());
 }

@@ -19,6 +19,7 @@ mod error;
 mod family;
 #[cfg(test)]
 mod golden;
+pub mod hog;
 mod kernels;
 mod model;
 mod plain;

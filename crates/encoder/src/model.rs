@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use m3ret_imaging::{Input, Volume};
+use m3ret_imaging::{Input, InputConfig, Volume};
 
 use crate::config::{ModelConfig, VitConfig};
 use crate::error::{Error, Result};
 use crate::family;
+use crate::hog;
 use crate::kernels::{Kernels, Precision};
 use crate::preprocess::{PREPARATION_VERSION, Preparation, THUMBNAIL};
 use crate::random;
@@ -39,6 +40,8 @@ enum Network {
     Vit(Box<Vit>),
     /// The thumbnail itself, mean removed.
     Pixels,
+    /// Histograms of oriented gradients, as `hog` defines them.
+    Hog,
 }
 
 /// An object ready for one model: one input of the network, or several whose vectors are
@@ -100,6 +103,27 @@ impl Model {
         }
     }
 
+    /// Returns the model that compares pictures by their gradients: 576 numbers, 8 x 8 cells of 9
+    /// unsigned orientations. Nothing in it was learnt. `hog` has the formulas.
+    ///
+    /// The input is that of our own networks at side 64, at most 16 planes deep.
+    #[must_use]
+    pub fn hog() -> Self {
+        let input = InputConfig {
+            side: [hog::SIDE; 2],
+            max_depth: HOG_MAX_DEPTH,
+            ..InputConfig::default()
+        };
+        Self {
+            name: "hog".to_owned(),
+            fingerprint: format!("hog:{}:{}:{PREPARATION_VERSION}", hog::SIDE, hog::VERSION),
+            precision: Precision::F32,
+            network: Network::Hog,
+            preparation: Preparation::Ours(input),
+            pool: None,
+        }
+    }
+
     /// Makes a network of a preset's sizes with random weights, the same for the same seed: what
     /// a trained network is to be compared with.
     ///
@@ -127,7 +151,7 @@ impl Model {
         })
     }
 
-    /// Returns the last part of the folder's path, or the built-in's name: `pixels`,
+    /// Returns the last part of the folder's path, or the built-in's name: `pixels`, `hog`,
     /// `random:PRESET`, and `random:PRESET:SEED` where the seed is not 0.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -153,6 +177,7 @@ impl Model {
         match &self.network {
             Network::Vit(vit) => vit.width(),
             Network::Pixels => THUMBNAIL * THUMBNAIL,
+            Network::Hog => hog::WIDTH,
         }
     }
 
@@ -188,6 +213,7 @@ impl Model {
                 })?
             }
             Network::Pixels => inputs.map(without_mean).collect::<Result<Vec<_>>>()?,
+            Network::Hog => inputs.map(hog::descriptor).collect::<Result<Vec<_>>>()?,
         };
         let mut vectors = vectors.into_iter();
         objects
@@ -207,15 +233,10 @@ impl Model {
     /// Returns all tokens of each view, in their order.
     ///
     /// # Errors
-    /// `Mismatch` if a view does not fit the model; `Unsupported` if the model is `pixels`, which
-    /// has no tokens.
+    /// `Mismatch` if a view does not fit the model; `Unsupported` if the model is `pixels` or
+    /// `hog`, which have no tokens.
     pub fn tokens(&self, views: &[View<'_>]) -> Result<Vec<Tokens>> {
-        let Network::Vit(vit) = &self.network else {
-            return Err(Error::unsupported(
-                "a token of the model pixels",
-                "take a model with a network",
-            ));
-        };
+        let vit = self.vit()?;
         self.install(|| vit.tokens(views))
     }
 
@@ -225,12 +246,7 @@ impl Model {
     /// # Errors
     /// As `tokens`; `Mismatch` if a vector is zero or not finite.
     pub fn look(&self, views: &[View<'_>]) -> Result<Vec<(Tokens, Vec<f32>)>> {
-        let Network::Vit(vit) = &self.network else {
-            return Err(Error::unsupported(
-                "a token of the model pixels",
-                "take a model with a network",
-            ));
-        };
+        let vit = self.vit()?;
         self.install(|| {
             let seen = vit.tokens(views)?.into_iter().map(|tokens| {
                 let mut vector = vit.embedding(&tokens);
@@ -239,6 +255,17 @@ impl Model {
             });
             seen.collect()
         })
+    }
+
+    /// Returns the network that has tokens.
+    fn vit(&self) -> Result<&Vit> {
+        match &self.network {
+            Network::Vit(vit) => Ok(vit),
+            Network::Pixels | Network::Hog => Err(Error::unsupported(
+                format!("a token of the model {}", self.name),
+                "take a model with a network",
+            )),
+        }
     }
 
     /// Runs work on the model's own threads, where it has some.
@@ -257,6 +284,9 @@ fn random_fingerprint(preset: &str, seed: u64, config: &ModelConfig) -> Result<S
     let digest = xxhash_rust::xxh3::xxh3_128(recipe.as_bytes());
     Ok(format!("random:{preset}:{seed}:{digest:032x}"))
 }
+
+/// Planes of the input of `hog`: as many as m3ret-tiny sees.
+const HOG_MAX_DEPTH: usize = 16;
 
 /// What f32 resampling may make of a constant picture: less than a hundredth of an 8-bit step.
 const NO_CONTRAST: f64 = 1e-5;
@@ -362,15 +392,37 @@ mod tests {
     }
 
     #[test]
+    fn hog_is_a_unit_vector_that_a_negative_shares() {
+        let model = Model::hog();
+        assert_eq!((model.name(), model.width()), ("hog", 576));
+        for shape in [[1, 1, 40, 50], [3, 1, 64, 64], [1, 9, 30, 30]] {
+            // Square, so that no padding stands beside the negative.
+            let [channels, depth, side, _] = shape;
+            let positive = wave([channels, depth, side, side], 0.0);
+            let values = positive.values().iter().map(|x| -x).collect();
+            let negative = Volume::new(values, positive.shape(), Kind::Volume).unwrap();
+            let [a, b] = [&positive, &negative].map(|volume| embed(&model, volume).unwrap());
+            let [norm, cosine] =
+                [(&a, &a), (&a, &b)].map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>());
+            assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+            // Scaling a negative to 0..=1 rounds anew.
+            assert!(cosine > 0.999, "{cosine}");
+        }
+    }
+
+    #[test]
     fn a_constant_picture_has_no_vector() {
-        let model = Model::pixels();
-        for value in [0.0, 1.0, 0.1, -1000.0] {
+        for (model, value) in [Model::pixels(), Model::hog()]
+            .iter()
+            .flat_map(|model| [0.0, 1.0, 0.1, -1000.0].map(|value| (model, value)))
+        {
             let constant = Volume::new(vec![value; 35], [1, 1, 5, 7], Kind::Image).unwrap();
             assert!(matches!(
-                embed(&model, &constant),
+                embed(model, &constant),
                 Err(Error::Mismatch { .. })
             ));
         }
+        let model = Model::pixels();
         // A constant plane between others is scaled to something else than 0.
         let mut values = vec![0.3; 3 * 35];
         (values[0], values[104]) = (0.0, 1.0);
@@ -379,15 +431,17 @@ mod tests {
     }
 
     #[test]
-    fn pixels_has_no_tokens_and_takes_no_input_of_networks() {
-        let model = Model::pixels();
-        let input = Input::new(vec![0.0; 12], [3, 1, 2, 2]).unwrap();
-        let view = View {
-            input: &input,
-            left_out: &[],
-        };
-        assert!(model.tokens(&[view]).is_err());
-        assert!(model.embed(&[&Prepared::new(vec![input])]).is_err());
+    fn pixels_and_hog_have_no_tokens_and_take_no_input_of_networks() {
+        for model in [Model::pixels(), Model::hog()] {
+            let input = Input::new(vec![0.0; 12], [3, 1, 2, 2]).unwrap();
+            let view = View {
+                input: &input,
+                left_out: &[],
+            };
+            let message = model.tokens(&[view]).unwrap_err().to_string();
+            assert!(message.contains(model.name()), "{message}");
+            assert!(model.embed(&[&Prepared::new(vec![input])]).is_err());
+        }
     }
 
     #[test]
@@ -421,6 +475,7 @@ mod tests {
             Model::pixels().fingerprint(),
             format!("pixels:32:{version}")
         );
+        assert_eq!(Model::hog().fingerprint(), format!("hog:64:1:{version}"));
         let config = ModelConfig::new(VitConfig::tiny());
         let mut other = config.clone();
         other.embedding = crate::config::Pooling::Mean;

@@ -250,10 +250,15 @@ fn grey(scaled: Scaled) -> Vec<f32> {
     let (red, others) = values.split_at_mut(n);
     let (green, blue) = others.split_at(n);
     for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
-        *red = 0.299 * *red + 0.587 * green + 0.114 * blue;
+        *red = luma([*red, *green, *blue]);
     }
     values.truncate(n);
     values
+}
+
+/// Returns ITU-R BT.601's luma of red, green and blue.
+pub(crate) fn luma([red, green, blue]: [f32; 3]) -> f32 {
+    0.299 * red + 0.587 * green + 0.114 * blue
 }
 
 /// Returns the planes in the middle of `n_wanted` equal parts, or all of fewer.

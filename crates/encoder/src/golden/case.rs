@@ -36,6 +36,15 @@ pub(crate) fn folder() -> PathBuf {
     )
 }
 
+/// Returns `folder`, or that of this repository where `folder` is an older set without the case.
+pub(crate) fn folder_with(name: &str) -> PathBuf {
+    let chosen = folder();
+    if chosen.join(format!("{name}.json")).is_file() {
+        return chosen;
+    }
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden")
+}
+
 impl Case {
     pub(crate) fn open(folder: &Path, name: &str) -> Self {
         let path = folder.join(format!("{name}.safetensors"));
@@ -60,6 +69,15 @@ impl Case {
         assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
         let floats = tensor.data().as_chunks().0.iter();
         floats.map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+
+    /// Returns an image of bytes `[C, D, H, W]` as an input, 255 being 1.
+    pub(crate) fn image(&self, name: &str) -> Input {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::U8, "{name}");
+        let values = tensor.data().iter().map(|&x| f32::from(x) / 255.0);
+        Input::new(values.collect(), self.shape(name).try_into().unwrap()).unwrap()
     }
 
     /// Returns a whole tensor of integers.

@@ -11,6 +11,7 @@ use super::why::{Plane, Seen, Why, picture};
 use super::{Answer, Found};
 use crate::cli::SearchArguments;
 use crate::commands::galleries::{Opened, file_of};
+use crate::model_name::{HOG, PIXELS};
 use crate::output::write_whole;
 
 /// The page; data take the place of `PLACE`.
@@ -52,7 +53,7 @@ pub(super) fn write(
         "filters": filters.collect::<Vec<_>>(),
         "excluded": arguments.exclude,
         "n_refused": opened.updated.refused.len(),
-        "has_patches": maker.model != "pixels",
+        "has_patches": ![PIXELS, HOG].contains(&&*maker.model),
         "queries": queries,
     });
     let page = PAGE.replacen(PLACE, &harmless(&report.to_string()), 1);
