@@ -221,6 +221,20 @@ pub struct MaeSettings {
     /// Width of the hidden layer of the decoder's MLPs; `4 * decoder_dim` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_hidden: Option<usize>,
+    /// What is predicted of a hidden patch: `pixels`, `hog` (its gradients by orientation) or `both`.
+    pub target: MaeTarget,
+}
+
+/// What MAE predicts of a hidden patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaeTarget {
+    /// Its pixels, scaled to mean 0 and variance 1.
+    Pixels,
+    /// Its histograms of oriented gradients.
+    Hog,
+    /// Pixels, then histograms.
+    Both,
 }
 
 /// Self-distillation with a coding rate.
@@ -407,6 +421,7 @@ impl Default for MaeSettings {
             decoder_depth: 4,
             decoder_heads: 6,
             decoder_hidden: None,
+            target: MaeTarget::Pixels,
         }
     }
 }

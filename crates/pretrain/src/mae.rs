@@ -1,11 +1,14 @@
 //! Masked autoencoding: He et al. 2022, with 3D patches and grids of any depth.
 
+mod target;
+
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use m3ret_encoder::{VitConfig, patchify, sin_cos};
 use m3ret_imaging::Input;
 
+pub(crate) use self::target::{loss, target, target_len};
 use crate::config::MaeSettings;
 use crate::error::Result;
 use crate::ops::VitBackend;
@@ -86,7 +89,7 @@ pub(crate) fn len_keep(n: usize, ratio: f64) -> usize {
 ///
 /// # Errors
 /// `Mismatch` if the image does not divide into patches.
-pub(crate) fn target(image: &Input, patch: [usize; 3]) -> Result<Vec<f32>> {
+fn pixels(image: &Input, patch: [usize; 3]) -> Result<Vec<f32>> {
     let mut patches = patchify(image.values(), image.shape(), patch)?;
     let [channels, ..] = image.shape();
     for patch in patches.chunks_exact_mut(patch.iter().product::<usize>() * channels) {
@@ -146,7 +149,7 @@ impl<B: Backend> Mae<B> {
                 .map(|_| Block::new(width, hidden, initial))
                 .collect(),
             decoder_norm: LayerNorm::new(width, initial),
-            decoder_pred: Linear::new([config.patch_len(), width], initial),
+            decoder_pred: Linear::new([target_len(config, settings.target), width], initial),
         }
     }
 
@@ -159,7 +162,7 @@ impl<B: VitBackend> Mae<B> {
     /// Predicts the hidden patches of each image, image by image, ascending; with `all` every patch.
     ///
     /// # Shapes
-    /// `[predicted patches of all images, P]`
+    /// `[predicted patches of all images, target_len]`
     pub(crate) fn predict(
         &self,
         shown: &Patches,
@@ -250,11 +253,4 @@ fn restored(masks: &[Mask], n_shown: usize, mask_row: usize) -> Vec<i32> {
 )]
 fn index(row: usize) -> i32 {
     row as i32
-}
-
-/// Mean squared error over all rows and values, both `[rows, P]`.
-pub(crate) fn loss<B: Backend>(predicted: Tensor<B, 2>, target: Vec<f32>) -> Tensor<B, 1> {
-    let shape = predicted.dims();
-    let target = Tensor::from_data(TensorData::new(target, shape), &predicted.device());
-    (predicted - target).powi_scalar(2).mean()
 }

@@ -3,10 +3,10 @@
 use m3ret_encoder::{grid_of, patchify, unpatchify};
 use m3ret_imaging::Input;
 
-use crate::config::Config;
+use crate::config::{Config, MaeTarget};
 use crate::dataset::Items;
 use crate::error::Result;
-use crate::mae::{Mae, MaeRunning, Mask, moments};
+use crate::mae::{Mae, MaeRunning, Mask, moments, target_len};
 use crate::ops::VitBackend;
 use crate::parameters::numbers;
 use crate::report::picture::Picture;
@@ -78,9 +78,20 @@ fn picture<B: VitBackend>(
     let n_values = vit.patch_len();
     let cut = patchify(original.values(), original.shape(), vit.patch)?;
     let (mut seen, mut drawn) = (cut.clone(), cut.clone());
-    for (&cell, predicted_cell) in mask.hidden.iter().zip(predicted.chunks_exact_mut(n_values)) {
+    let n_predicted = target_len(vit, plan.mae.target);
+    let has_pixels = plan.mae.target != MaeTarget::Hog;
+    for (&cell, predicted_cell) in mask
+        .hidden
+        .iter()
+        .zip(predicted.chunks_exact_mut(n_predicted))
+    {
         let place = cell * n_values..(cell + 1) * n_values;
         seen[place.clone()].fill(HIDDEN);
+        if !has_pixels {
+            continue;
+        }
+        // Pixels come first; histograms of gradients are not drawn.
+        let predicted_cell = &mut predicted_cell[..n_values];
         if is_grey {
             level(predicted_cell, channels);
         }
@@ -103,10 +114,10 @@ fn picture<B: VitBackend>(
         }
         Ok(Input::new(values, original.shape())?)
     };
-    let rows = vec![
-        ("masked".to_owned(), back(&seen)?),
-        ("reconstruction".to_owned(), back(&drawn)?),
-    ];
+    let mut rows = vec![("masked".to_owned(), back(&seen)?)];
+    if has_pixels {
+        rows.push(("reconstruction".to_owned(), back(&drawn)?));
+    }
     let mut all = vec![("original".to_owned(), original)];
     all.extend(rows);
     Ok(Picture { title, rows: all })

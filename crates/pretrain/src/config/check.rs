@@ -1,6 +1,8 @@
 //! Whether settings make sense, and together.
 
-use super::{Config, Device, Method, TrainPrecision};
+use m3ret_encoder::hog;
+
+use super::{Config, Device, MaeTarget, Method, TrainPrecision};
 use crate::error::{Error, Result};
 
 /// The most a run may ask of one number, so that no product of sizes overflows.
@@ -184,7 +186,8 @@ impl Config {
         let ratio = |ratio: f64| 0.0 < ratio && ratio < 1.0;
         let [low, high] = simdino.patch_mask;
         let width = mae.decoder_dim;
-        let [_, ph, pw] = self.model_config().vit.patch.map(|side| side.max(1));
+        let patch = self.model_config().vit.patch.map(|side| side.max(1));
+        let [_, ph, pw] = patch;
         let n_cells = (self.views.side / ph) * (self.views.side / pw);
         vec![
             (
@@ -224,6 +227,15 @@ impl Config {
                 65_536,
             ),
             count(mae.decoder_depth, "mae.decoder_depth", "1 to 1024", 1024),
+            (
+                self.awaits_init()
+                    || self.method != Method::Mae
+                    || mae.target == MaeTarget::Pixels
+                    || hog::has_cells(patch),
+                "mae.target",
+                "pixels, or patches of even height and width: gradients are summed over 2 x 2 cells",
+                format!("{:?}, with patches of {patch:?}", mae.target).to_lowercase(),
+            ),
             count(
                 simdino.head_hidden,
                 "simdino.head_hidden",
@@ -429,6 +441,7 @@ mod tests {
             ("optimizer.warmup=1", "setting optimizer.warmup"),
             ("optimizer.base_lr=-1", "setting optimizer.base_lr"),
             ("mae.decoder_heads=5", "a divisor of mae.decoder_dim"),
+            ("mae.target=edges", "unknown variant `edges`"),
             ("model.preset=huge", "tiny, small, base or large"),
             ("images.memory_mib=0", "setting images.memory_mib"),
         ] {
@@ -436,6 +449,25 @@ mod tests {
             assert!(message.contains(wanted), "{change}: {message}");
         }
     }
+
+    #[test]
+    fn targets_of_gradients_need_patches_of_2_x_2_cells() {
+        let text = "out = 'run'\nmanifests = ['a.csv']\nmethod = 'mae'\n\
+                    [model]\npatch = [1, 7, 8]\nside = 56\n[views]\nside = 56\n";
+        let load = |change: &str| Config::from_toml(text, Path::new(""), &[change.to_owned()]);
+        load("mae.target=pixels").unwrap();
+        for target in ["hog", "both"] {
+            let message = load(&format!("mae.target={target}"))
+                .unwrap_err()
+                .to_string();
+            let wanted = format!(
+                "setting mae.target: expected pixels, or patches of even height and width: \
+                                  gradients are summed over 2 x 2 cells, found {target}, with patches of [1, 7, 8]"
+            );
+            assert!(message.contains(&wanted), "{message}");
+        }
+    }
+
     #[test]
     fn what_depends_on_the_folder_of_init_is_checked_once_it_has_been_read() {
         let text = "out = 'run'\nmanifests = ['a.csv']\nmethod = 'sim_dino'\ninit = 'dinov2'\n\

@@ -8,7 +8,7 @@ use m3ret_encoder::{ModelConfig, Pooling};
 use super::history::History;
 use super::words::{count, counted, mr_statement, thousands};
 use super::{Knn, last_part, settings_text};
-use crate::config::{Config, Method};
+use crate::config::{Config, MaeTarget, Method};
 use crate::dataset::{Facts, Part};
 use crate::error::Result;
 use crate::files::write_whole;
@@ -75,7 +75,7 @@ const LIMITS: &str = "\
 
 fn beginning(card: &Card<'_>) -> String {
     let name = plain(card.name);
-    let method = method_name(card.config.method);
+    let method = method_name(card.config);
     format!(
         "# {name}
 
@@ -93,10 +93,14 @@ Each row of F.npy is one object. The dot product of two rows says how alike they
     )
 }
 
-pub(super) fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Mae => "MAE (masked autoencoding)",
-        Method::SimDino => "SimDINO (self-distillation with a coding rate)",
+pub(super) fn method_name(config: &Config) -> &'static str {
+    match (config.method, config.mae.target) {
+        (Method::Mae, MaeTarget::Pixels) => "MAE (masked autoencoding)",
+        (Method::Mae, MaeTarget::Hog) => "MAE (masked autoencoding) of gradients by orientation",
+        (Method::Mae, MaeTarget::Both) => {
+            "MAE (masked autoencoding) of pixels and of gradients by orientation"
+        }
+        (Method::SimDino, _) => "SimDINO (self-distillation with a coding rate)",
     }
 }
 
@@ -158,7 +162,7 @@ fn training(card: &Card<'_>) -> String {
 | seed | {seed} |
 {gap}{left_out}",
         gap = if left_out.is_empty() { "" } else { "\n" },
-        method = method_name(card.config.method),
+        method = method_name(card.config),
         steps = thousands(card.n_steps),
         batch = count(card.config.train.batch),
         seen = thousands(card.n_items_seen),

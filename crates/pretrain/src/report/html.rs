@@ -11,7 +11,7 @@ use super::history::History;
 use super::picture::Picture;
 use super::words::{count, counted, escape, mr_statement, significant, thousands};
 use super::{last_part, settings_text};
-use crate::config::{Config, Method};
+use crate::config::{Config, MaeTarget, Method};
 use crate::dataset::Facts;
 use crate::error::Result;
 use crate::files::write_whole;
@@ -60,7 +60,7 @@ pub(crate) fn page(summary: &Summary<'_>) -> Result<String> {
         head(summary),
         numbers(summary),
         section("Learning", &learning(summary)),
-        pictures(summary.pictures)?,
+        pictures(summary.pictures, summary.config.mae.target)?,
         section("Retrieval", &retrieval(summary)),
         section("How it was driven", &driving(summary)),
         section("Speed", &speed(summary)),
@@ -140,7 +140,7 @@ fn tiles(summary: &Summary<'_>) -> String {
     let init = summary.config.init.as_deref().map(last_part);
     let start = init.as_deref().map_or("random weights", |name| name);
     let tiles = [
-        ("Method", method_name(summary.config.method).to_owned()),
+        ("Method", method_name(summary.config).to_owned()),
         (
             "Network",
             format!(
@@ -270,7 +270,14 @@ impl<'a> Summary<'a> {
 
 fn learning(summary: &Summary<'_>) -> String {
     match summary.config.method {
-        Method::Mae => summary.single("Loss", "loss", Axis::Values, MAE_LOSS),
+        Method::Mae => {
+            let meaning = match summary.config.mae.target {
+                MaeTarget::Pixels => MAE_LOSS,
+                MaeTarget::Hog => HOG_LOSS,
+                MaeTarget::Both => BOTH_LOSS,
+            };
+            summary.single("Loss", "loss", Axis::Values, meaning)
+        }
         Method::SimDino => [
             summary.single("Loss", "loss", Axis::Values, SIMDINO_LOSS),
             alignment(summary),
@@ -284,6 +291,14 @@ fn learning(summary: &Summary<'_>) -> String {
 const MAE_LOSS: &str = "Mean squared error of the hidden patches, each scaled to mean 0 and variance 1. \
 Near 1, the network knows no more than each patch's mean; 0 would be perfect, and out of reach. \
 It should fall fast at first, then slowly for the rest of the run.";
+
+const HOG_LOSS: &str = "Mean squared error of the hidden patches' gradients by orientation, 9 numbers of unit length a cell. \
+Predicting nothing gives at most 1/9 (0.11); 0 would be perfect, and out of reach. \
+It should fall fast at first, then slowly for the rest of the run.";
+
+const BOTH_LOSS: &str = "Mean squared error of the hidden patches' pixels, each patch scaled to mean 0 and variance 1, plus \
+that of their gradients by orientation, 9 numbers of unit length a cell. Predicting nothing gives 1 and at most 0.11; 0 would be \
+perfect, and out of reach. It should fall fast at first, then slowly for the rest of the run.";
 
 const SIMDINO_LOSS: &str = "Minus the alignment (times its weight), minus the coding rate: lower is better, and \
 values below 0 are normal. How low it can get depends on the batch, so compare it only between runs of one batch size.";
@@ -340,17 +355,27 @@ fn effective_rank(summary: &Summary<'_>) -> String {
     summary.single("Effective rank", "effective_rank", Axis::FromZero, &caption)
 }
 
-fn pictures(pictures: &[Picture]) -> Result<String> {
+fn pictures(pictures: &[Picture], target: MaeTarget) -> Result<String> {
     let figures: Vec<String> = pictures.iter().map(Picture::html).collect::<Result<_>>()?;
     if figures.is_empty() {
         return Ok(String::new());
     }
+    let (title, meaning) = match target {
+        MaeTarget::Pixels | MaeTarget::Both => (
+            "What the network fills in",
+            "In the reconstruction, they are what the network makes of the others. It draws only the pattern \
+             within each patch, whose mean and contrast are put back from the original, and it is blurred by \
+             nature: what matters is that edges and shapes go on where they should.",
+        ),
+        MaeTarget::Hog => (
+            "What the network sees",
+            "Of them, the network predicts gradients by orientation, which are not drawn.",
+        ),
+    };
     Ok(format!(
         "<section>
-<h2>What the network fills in</h2>
-<p>Grey patches were hidden. In the reconstruction, they are what the network makes of the others. It draws \
-only the pattern within each patch, whose mean and contrast are put back from the original, and it is blurred by \
-nature: what matters is that edges and shapes go on where they should.</p>
+<h2>{title}</h2>
+<p>Grey patches were hidden. {meaning}</p>
 <div class=\"pictures\">
 {}</div>
 </section>

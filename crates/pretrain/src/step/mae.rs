@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::{Job, Plan, deal, gathered};
 use crate::dataset::Sample;
 use crate::error::Result;
-use crate::mae::{Mae, MaeRunning, Mask, loss, target};
+use crate::mae::{Mae, MaeRunning, Mask, loss, target, target_len};
 use crate::ops::VitBackend;
 use crate::parameters::{self, Flat, numbers};
 use crate::vit::Patches;
@@ -63,10 +63,10 @@ fn one<B: VitBackend>(
         .collect::<Result<Vec<Mask>>>()?;
     let shown: Vec<Vec<usize>> = masks.iter().map(|mask| mask.shown.clone()).collect();
     let patches = Patches::cut(&images, &plan.vit, Some(&shown))?;
-    let n_values = plan.vit.patch_len();
+    let n_values = target_len(&plan.vit, plan.mae.target);
     let mut wanted = Vec::new();
     for (image, mask) in images.iter().zip(&masks) {
-        let target = target(image, plan.vit.patch)?;
+        let target = target(image, plan.vit.patch, plan.mae.target)?;
         for &cell in &mask.hidden {
             wanted.extend_from_slice(&target[cell * n_values..(cell + 1) * n_values]);
         }
@@ -83,7 +83,7 @@ fn one<B: VitBackend>(
     let model = parameters::tracked::<Autodiff<B>, _>(model);
     let predicted = model.predict(&patches, &masks, &plan.vit, (&running, false));
     let share = ratio(images.len(), samples.len());
-    let loss: Tensor<Autodiff<B>, 1> = loss(predicted, wanted) * share;
+    let loss: Tensor<Autodiff<B>, 1> = loss(predicted, wanted, plan.mae.target) * share;
     let value = numbers(loss.clone()).first().copied().unwrap_or(f32::NAN);
     let gradients = parameters::gradients(&model, loss.backward());
     Ok((f64::from(value), gradients))

@@ -110,11 +110,13 @@ fn run(config: &Config, begin: Begin) -> (Notes, Outcome) {
     (notes, outcome)
 }
 
-#[test]
-fn mae_memorises_eight_mixed_images() {
+/// Trains MAE on the eight images of `archive`, and wants the loss to fall tenfold.
+fn memorise(target: &str) {
     let folder = tempfile::tempdir().unwrap();
     archive(folder.path());
+    let target = format!("mae.target={target}");
     let whole = [
+        &*target,
         "views.area=[1, 1]",
         "views.aspect=[1, 1]",
         "views.depth_share=[1, 1]",
@@ -134,7 +136,40 @@ fn mae_memorises_eight_mixed_images() {
     let (notes, _) = run(&config(folder.path(), "mae", &whole), Begin::Fresh);
     let first = notes.losses[0];
     let last = notes.losses[690..].iter().sum::<f64>() / 10.0;
-    assert!(last < first / 10.0, "{first} fell to {last} only");
+    assert!(last < first / 10.0, "{target}: {first} fell to {last} only");
+}
+
+#[test]
+fn mae_memorises_eight_mixed_images() {
+    memorise("pixels");
+}
+
+#[test]
+fn mae_memorises_the_gradients_of_eight_mixed_images() {
+    memorise("hog");
+}
+
+#[test]
+fn mae_memorises_pixels_and_gradients_of_eight_mixed_images() {
+    memorise("both");
+}
+
+#[test]
+fn a_run_on_gradients_begins_with_an_encoder_that_drew_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let began = config(folder.path(), "mae", &[]);
+    let (_, outcome) = run(&began, Begin::Fresh);
+    let init = format!("init={}", outcome.model.unwrap().display());
+    for target in ["hog", "both"] {
+        let target = format!("mae.target={target}");
+        let further = Config {
+            out: folder.path().join(&target),
+            ..config(folder.path(), "mae", &[&init, &target, "train.steps=2"])
+        };
+        let (notes, _) = run(&further, Begin::Fresh);
+        assert_eq!(notes.losses.len(), 2, "{target}");
+    }
 }
 
 #[test]
@@ -184,10 +219,11 @@ fn a_finished_run_can_be_whitened_afterwards() {
 
 #[test]
 fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
-    for method in ["mae", "sim_dino"] {
+    for (method, target) in [("mae", "pixels"), ("mae", "hog"), ("sim_dino", "pixels")] {
         let folder = tempfile::tempdir().unwrap();
         archive(folder.path());
-        let changes = ["images.validation=0.3", "train.drop_path=0.2"];
+        let target = format!("mae.target={target}");
+        let changes = ["images.validation=0.3", "train.drop_path=0.2", &target];
         let whole = config(folder.path(), method, &changes);
         let (wanted, _) = run(&whole, Begin::Fresh);
         assert_eq!(wanted.losses.len(), 6);
@@ -285,6 +321,14 @@ fn a_run_goes_on_only_as_it_began() {
     let message = told(&other, Begin::Resume);
     assert!(
         message.contains("other settings of optimizer.base_lr;"),
+        "{message}"
+    );
+    let message = told(
+        &config(folder.path(), "mae", &["mae.target=hog"]),
+        Begin::Resume,
+    );
+    assert!(
+        message.contains("other settings of mae.target;"),
         "{message}"
     );
     let manifest = folder.path().join("manifest.csv");

@@ -155,6 +155,43 @@ fn a_page_of_mae_shows_pictures_and_notes() {
 }
 
 #[test]
+fn a_page_of_mae_says_what_is_predicted() {
+    let input = Input::new(vec![0.5; 12], [3, 1, 2, 2]).unwrap();
+    for (target, rows, lines) in [
+        (
+            MaeTarget::Pixels,
+            3,
+            ["In the reconstruction", "mean 0 and variance 1"],
+        ),
+        (
+            MaeTarget::Hog,
+            2,
+            ["which are not drawn", "gives at most 1/9"],
+        ),
+        (
+            MaeTarget::Both,
+            3,
+            ["In the reconstruction", "gives 1 and at most 0.11"],
+        ),
+    ] {
+        let mut config = config("mae");
+        config.mae.target = target;
+        let names = ["original", "masked", "reconstruction"];
+        let names = names[..rows].iter();
+        let picture = Picture {
+            title: "Image".to_owned(),
+            rows: names
+                .map(|&name| (name.to_owned(), input.clone()))
+                .collect(),
+        };
+        let page = check(&config, &history(10, false), &[picture], &[]);
+        for line in lines {
+            assert!(page.contains(line), "{target:?}: {line}");
+        }
+    }
+}
+
+#[test]
 fn a_page_before_the_first_step_stands() {
     for method in ["mae", "sim_dino"] {
         let page = check(&config(method), &History::default(), &[], &[]);
