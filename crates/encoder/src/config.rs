@@ -4,6 +4,7 @@ use m3ret_imaging::InputConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::stem::{Stem, stage_channels};
 
 /// The most tokens one object may become.
 pub(crate) const MAX_TOKENS: usize = 1 << 17;
@@ -29,6 +30,9 @@ pub struct VitConfig {
     pub num_registers: usize,
     /// `[pd, ph, pw]`: voxels of one patch.
     pub patch: [usize; 3],
+    /// How a patch becomes a token.
+    #[serde(default, skip_serializing_if = "Stem::is_patch")]
+    pub stem: Stem,
     /// The grid whose centre coordinates positions are normalised to.
     pub ref_grid: [usize; 3],
 }
@@ -107,6 +111,7 @@ impl VitConfig {
             mlp_hidden: 4 * embed_dim,
             num_registers: 0,
             patch: [4, 16, 16],
+            stem: Stem::Patch,
             ref_grid: [16, 14, 14],
         }
     }
@@ -154,6 +159,7 @@ impl VitConfig {
                 let fields = serde_json::to_value(self).unwrap_or_default();
                 Err(Error::mismatch(what, expected, fields[what].to_string()))
             }
+            None if self.stem == Stem::Conv => stage_channels(self.patch).map(|_| ()),
             None => Ok(()),
         }
     }

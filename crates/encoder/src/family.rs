@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Activation, Kernels, Precision};
 use crate::position::{Position, Resize};
 use crate::preprocess::{PREPARATION_VERSION, Preparation};
+use crate::stem::{STEM_GROUPS, Stages};
 use crate::vit::{Head, Mlp, Norm, Vit};
 use crate::weights::{Weights, parse_json, read_json, shown};
 
@@ -326,6 +327,9 @@ struct Recipe<'a> {
     in_chans: usize,
     num_heads: usize,
     patch: [usize; 3],
+    /// Absent where patches become tokens by one product.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stem: Option<StemRecipe>,
     mlp: [&'static str; 2],
     position: PositionRecipe,
     /// Of the norms before, in, and after the blocks, and on the pooled token.
@@ -333,6 +337,13 @@ struct Recipe<'a> {
     pooling: Pooling,
     is_projected: bool,
     preparation: &'a Preparation,
+}
+
+#[derive(Serialize)]
+struct StemRecipe {
+    channels: Vec<usize>,
+    groups: usize,
+    eps: Vec<f32>,
 }
 
 #[derive(Serialize)]
@@ -355,6 +366,11 @@ impl<'a> Recipe<'a> {
             in_chans: vit.in_chans,
             num_heads: vit.num_heads,
             patch: vit.patch,
+            stem: vit.stem.as_ref().map(|Stages(stages)| StemRecipe {
+                channels: stages.iter().map(|stage| stage.conv.n_outputs()).collect(),
+                groups: STEM_GROUPS,
+                eps: stages.iter().map(|stage| stage.norm.eps).collect(),
+            }),
             mlp: match vit.mlp {
                 Mlp::Plain(activation) => ["plain", name(activation)],
                 Mlp::Gated(activation) => ["gated", name(activation)],

@@ -4,6 +4,7 @@
 
 pub(crate) mod case;
 pub(crate) mod external;
+mod stem;
 
 use serde::Deserialize;
 

@@ -128,6 +128,16 @@ impl Panels {
         }
     }
 
+    /// Returns the panels from left to right: `NR` columns of every row each.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &[Lanes]> {
+        self.lanes.chunks_exact(self.n_rows.max(1))
+    }
+
+    /// Returns the panels from left to right, to be changed.
+    pub(crate) fn columns_mut(&mut self) -> impl Iterator<Item = &mut [Lanes]> {
+        self.lanes.chunks_exact_mut(self.n_rows.max(1))
+    }
+
     /// Overwrites one row.
     pub(crate) fn write(&mut self, row: usize, line: &[f32]) {
         for (panel, values) in line.chunks(NR).enumerate() {

@@ -12,6 +12,7 @@ use crate::family::{self, Opened};
 use crate::kernels::{Activation, Kernels, Linear, Precision};
 use crate::position::Position;
 use crate::preprocess::{PlaneInput, Preparation};
+use crate::stem::{Stages, Stem, TAPS};
 use crate::vit::{Block, Head, Mlp, Norm, Vit};
 
 /// Channels of our own models' input.
@@ -32,6 +33,8 @@ pub struct PlainWeights {
     pub num_registers: usize,
     /// `[pd, ph, pw]`; `pd` is 1 in 2D models.
     pub patch: [usize; 3],
+    /// How a patch becomes a token.
+    pub stem: Stem,
     /// The grid that positions are normalised to, where they are ours.
     pub ref_grid: Option<[usize; 3]>,
     /// `cls_token`, `patch_embed.proj.weight` [E, 3, pd, ph, pw], `blocks.0.attn.qkv.weight` ...
@@ -79,6 +82,10 @@ pub fn plain_weights(folder: &Path) -> Result<PlainWeights> {
         mlp_hidden: fc1.map_or(0, Linear::n_outputs),
         num_registers: vit.n_prefix() - 1,
         patch: vit.patch,
+        stem: match vit.stem {
+            None => Stem::Patch,
+            Some(_) => Stem::Conv,
+        },
         ref_grid: match vit.position {
             Position::SinCos { ref_grid } => Some(ref_grid),
             Position::Table(_) | Position::Rotary(_) => None,
@@ -98,11 +105,7 @@ fn named(vit: &Vit, preparation: &Preparation) -> BTreeMap<String, PlainTensor> 
         let shape = [1, registers.len() / width, width];
         tensors.put("register_tokens", &shape, registers.to_vec());
     }
-    let (weight, bias) = patch_embed(vit, preparation);
-    let [pd, ph, pw] = vit.patch;
-    let shape = [width, IN_CHANS, pd, ph, pw];
-    tensors.put("patch_embed.proj.weight", &shape, weight);
-    tensors.put("patch_embed.proj.bias", &[width], bias);
+    tensors.put_patch_embed(vit, preparation);
     for (i, block) in vit.blocks.iter().enumerate() {
         tensors.put_block(&format!("blocks.{i}"), block);
     }
@@ -120,6 +123,40 @@ impl Named {
         let shape = shape.to_vec();
         self.0
             .insert(name.to_owned(), PlainTensor { shape, values });
+    }
+
+    fn put_patch_embed(&mut self, vit: &Vit, preparation: &Preparation) {
+        let width = vit.embed_dim;
+        let [pd, ph, pw] = vit.patch;
+        let (shape, (weight, bias)) = match &vit.stem {
+            None => ([width, IN_CHANS, pd, ph, pw], patch_embed(vit, preparation)),
+            // Only our own models have a stem, and they see 0..1 as it is.
+            Some(stages) => {
+                self.put_stages(stages);
+                let shape = [width, vit.patch_embed.n_inputs(), 1, 1, 1];
+                (shape, vit.patch_embed.unpack())
+            }
+        };
+        self.put("patch_embed.proj.weight", &shape, weight);
+        self.put("patch_embed.proj.bias", &[width], bias);
+    }
+
+    fn put_stages(&mut self, Stages(stages): &Stages) {
+        for (i, stage) in stages.iter().enumerate() {
+            let name = format!("patch_embed.stages.{i}");
+            self.put_norm(&format!("{name}.norm"), &stage.norm);
+            let (n_outputs, n_inputs) = (stage.conv.n_outputs(), stage.conv.n_inputs());
+            let (rows, _) = stage.conv.unpack();
+            let n_channels = n_inputs / TAPS;
+            let mut weight = Vec::with_capacity(rows.len());
+            for row in rows.chunks_exact(n_inputs) {
+                for channel in 0..n_channels {
+                    weight.extend(row.iter().skip(channel).step_by(n_channels));
+                }
+            }
+            let shape = [n_outputs, n_channels, 3, 3];
+            self.put(&format!("{name}.conv.weight"), &shape, weight);
+        }
     }
 
     fn put_block(&mut self, name: &str, block: &Block) {

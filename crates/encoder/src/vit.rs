@@ -14,6 +14,7 @@ use crate::kernels::{
     layer_norm, multiply,
 };
 use crate::position::Position;
+use crate::stem::{Around, Stages, slab_means};
 use crate::tokens::{grid_of, patchify};
 
 /// Rows of a batch that are computed together: enough to use each weight often, few enough for a
@@ -71,7 +72,9 @@ pub(crate) struct Vit {
     pub(crate) num_heads: usize,
     /// `[pd, ph, pw]`; `pd` is 1 in 2D models.
     pub(crate) patch: [usize; 3],
-    /// [E, P], patches in the order of `patchify`.
+    /// The convolutions before `patch_embed`, in models that have them.
+    pub(crate) stem: Option<Stages>,
+    /// [E, P], patches in the order of `patchify`; after a stem [E, channels of its last stage].
     pub(crate) patch_embed: Linear,
     /// [E, P / pd]: `patch_embed` summed over the depth of a patch. An image repeated along D
     /// gives the same numbers with it, for less work. Only where `pd` > 1.
@@ -158,7 +161,7 @@ impl Tokens {
 
 /// One object cut into the patches that the network sees.
 struct Patches {
-    /// [N, P], or [N, P / pd] if flat.
+    /// [N, P], or [N, P / pd] if flat or for a stem.
     values: Vec<f32>,
     grid: [usize; 3],
     /// Indices of the patches seen.
@@ -302,11 +305,13 @@ impl Vit {
         if kept.is_empty() {
             return Err(Error::mismatch("patches left to see", "at least 1", "0"));
         }
-        let mut values = patchify(
-            view.input.values(),
-            shape,
-            [if is_flat { 1 } else { pd }, ph, pw],
-        )?;
+        let mut values = if self.stem.is_some() {
+            let (means, shape) = slab_means(view.input.values(), shape, pd);
+            patchify(&means, shape, [1, ph, pw])?
+        } else {
+            let depth = if is_flat { 1 } else { pd };
+            patchify(view.input.values(), shape, [depth, ph, pw])?
+        };
         if kept.len() < n_patches {
             let width = values.len() / n_patches;
             let rows = kept
@@ -388,8 +393,12 @@ impl Vit {
                 _ => &self.patch_embed,
             };
             let n = patches.kept.len();
+            let stemmed = self.stem.as_ref().map(|stem| {
+                let around = Around::of(patches.grid, &patches.kept);
+                stem.run(&self.kernels, &patches.values, &around, self.patch[1])
+            });
             let source = Slice {
-                values: &patches.values,
+                values: stemmed.as_ref().unwrap_or(&patches.values),
                 width: linear.n_inputs(),
             };
             let shape = [n, linear.n_inputs()];

@@ -5,7 +5,7 @@ mod load;
 
 use std::path::PathBuf;
 
-use m3ret_encoder::{ModelConfig, Pooling, VitConfig};
+use m3ret_encoder::{ModelConfig, Pooling, Stem, VitConfig};
 use m3ret_imaging::InputConfig;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,9 @@ pub struct ModelSettings {
     /// `[pd, ph, pw]`, if not the preset's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<[usize; 3]>,
+    /// `patch` (one product a patch; the default) or `conv` (3x3 convolutions).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stem: Option<Stem>,
     /// The side of the input of the finished model, H = W.
     pub side: usize,
     /// The largest depth of its input.
@@ -351,6 +354,7 @@ impl Default for ModelSettings {
         Self {
             preset: None,
             patch: None,
+            stem: None,
             side: 224,
             max_depth: 64,
             embed_dim: None,
@@ -505,6 +509,7 @@ impl Config {
                 mlp_hidden: model.mlp_hidden.unwrap_or(4 * embed_dim),
                 num_registers: model.num_registers.unwrap_or(preset.num_registers),
                 patch,
+                stem: model.stem.unwrap_or_default(),
                 ref_grid: model.ref_grid.unwrap_or(largest),
                 ..preset
             },

@@ -45,6 +45,8 @@ struct Tolerance {
     of_largest: bool,
 }
 
+mod stem;
+
 pub(crate) fn folder() -> PathBuf {
     #[allow(
         clippy::disallowed_methods,

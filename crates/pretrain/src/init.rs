@@ -35,7 +35,11 @@ pub(crate) fn open(config: &Config) -> Result<(Config, Option<Start>)> {
     vit.validate().map_err(not_ours)?;
     let start = Start {
         notes: plain.notes,
-        weights: deepened(plain.tensors, vit.patch[0]),
+        weights: if vit.stem.is_patch() {
+            deepened(plain.tensors, vit.patch[0])
+        } else {
+            weights(plain.tensors)
+        },
     };
     Ok((config, Some(start)))
 }
@@ -63,6 +67,7 @@ fn filled(model: &ModelSettings, plain: &PlainWeights) -> Result<ModelSettings> 
     }
     Ok(ModelSettings {
         patch: Some(patch(model.patch, plain)?),
+        stem: Some(agreed("model.stem", model.stem, plain.stem)?),
         embed_dim: Some(plain.embed_dim),
         depth: Some(plain.depth),
         num_heads: Some(plain.num_heads),
@@ -151,18 +156,23 @@ fn patch(asked: Option<[usize; 3]>, plain: &PlainWeights) -> Result<[usize; 3]> 
 /// The one tensor whose shape depends on the patch.
 const KERNEL: &str = "patch_embed.proj.weight";
 
-/// Returns the weights of a network whose patches are `pd` deep.
-fn deepened(tensors: impl IntoIterator<Item = (String, PlainTensor)>, pd: usize) -> Weights {
+fn weights(tensors: impl IntoIterator<Item = (String, PlainTensor)>) -> Weights {
     let tensors = tensors.into_iter().map(|(name, tensor)| {
         let PlainTensor { shape, values } = tensor;
-        let weight = Weight { shape, values };
-        let weight = match (&*name, &*weight.shape) {
-            (KERNEL, &[_, _, 1, _, _]) => inflated(&weight, pd),
-            _ => weight,
-        };
-        (name, weight)
+        (name, Weight { shape, values })
     });
     tensors.collect()
+}
+
+/// Returns the weights of a network whose patches are `pd` deep.
+fn deepened(tensors: impl IntoIterator<Item = (String, PlainTensor)>, pd: usize) -> Weights {
+    let mut weights = weights(tensors);
+    if let Some(kernel) = weights.get_mut(KERNEL)
+        && kernel.shape[2] == 1
+    {
+        *kernel = inflated(kernel, pd);
+    }
+    weights
 }
 
 /// Spreads a kernel of one plane evenly over `pd` planes: an image repeated along D, as ours repeats

@@ -8,6 +8,7 @@ pub(crate) mod block;
 mod fused;
 mod gemm;
 mod plain;
+pub(crate) mod stem;
 mod tracked;
 
 use burn::tensor::activation::softmax;
@@ -16,6 +17,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::config::TrainPrecision;
 use block::{BlockOptions, BlockWeights};
+use stem::{StageOptions, StageWeights};
 
 /// Weight and bias of a norm, or their gradients.
 #[derive(Debug, Clone)]
@@ -175,6 +177,56 @@ pub(crate) trait VitBackend: Backend {
         options: &BlockOptions,
     ) -> Tensor<Self, 2> {
         block::forward(x, &weights, options).0
+    }
+
+    /// The convolution of one stage of a stem.
+    ///
+    /// # Shapes
+    /// `x` [rows read, in], `kernel` [out, 9 in] -> [rows written, out]
+    fn vit_convolve(
+        x: Tensor<Self, 2>,
+        kernel: Tensor<Self, 2>,
+        options: &StageOptions,
+    ) -> Tensor<Self, 2> {
+        stem::convolve(x, kernel, options)
+    }
+
+    /// Returns the gradients of `vit_convolve` for `x`, where it is wanted, and the kernel.
+    fn vit_convolve_backward(
+        x: Tensor<Self, 2>,
+        kernel: Tensor<Self, 2>,
+        options: &StageOptions,
+        (gradient, wants_x): (Tensor<Self, 2>, bool),
+    ) -> (Option<Tensor<Self, 2>>, Tensor<Self, 2>) {
+        stem::convolve_backward(x, kernel, options, (gradient, wants_x))
+    }
+
+    /// Normalises groups of channels over each image, scales, shifts, and applies the GELU.
+    fn vit_group_norm_gelu(
+        x: Tensor<Self, 2>,
+        affine: Affine<Self>,
+        n_images: usize,
+    ) -> Tensor<Self, 2> {
+        stem::group_norm_gelu(x, affine, n_images)
+    }
+
+    /// Returns the gradients of `vit_group_norm_gelu` for `x` and the affine.
+    fn vit_group_norm_gelu_backward(
+        x: Tensor<Self, 2>,
+        affine: Affine<Self>,
+        n_images: usize,
+        gradient: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Affine<Self>) {
+        stem::group_norm_gelu_backward(x, affine, n_images, gradient)
+    }
+
+    /// One stage of a stem: convolution, group norm, GELU.
+    fn vit_stage(
+        x: Tensor<Self, 2>,
+        weights: StageWeights<Self>,
+        options: &StageOptions,
+    ) -> Tensor<Self, 2> {
+        stem::forward(x, &weights, options).0
     }
 }
 

@@ -1,5 +1,6 @@
 //! Views cut into the rows that a network sees.
 
+use m3ret_encoder::stem::slab_means;
 use m3ret_encoder::{VitConfig, grid_of, patchify};
 use m3ret_imaging::Input;
 
@@ -22,12 +23,18 @@ impl Patches {
         let n_cells = grid.iter().product::<usize>();
         let [_, depth, ..] = shape;
         let [_, ph, pw] = config.patch;
-        let is_flat = depth == 1;
+        let has_stem = !config.stem.is_patch();
+        let is_flat = depth == 1 || has_stem;
         let patch = if is_flat { [1, ph, pw] } else { config.patch };
         let n_values = patch.iter().product::<usize>() * config.in_chans;
         let (mut rows, mut cells) = (Vec::new(), Vec::new());
         for (i, image) in images.iter().enumerate() {
-            let cut = patchify(image.values(), image.shape(), patch)?;
+            let cut = if has_stem {
+                let (means, shape) = slab_means(image.values(), image.shape(), config.patch[0]);
+                patchify(&means, shape, patch)?
+            } else {
+                patchify(image.values(), image.shape(), patch)?
+            };
             match shown.and_then(|shown| shown.get(i)) {
                 None => {
                     rows.extend_from_slice(&cut);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use m3ret_encoder::{VitConfig, sin_cos};
+use m3ret_encoder::stem::{Around, TAPS, stage_channels};
+use m3ret_encoder::{Stem, VitConfig, sin_cos};
 
 use crate::config::TrainPrecision;
 use crate::ops::block::{BlockOptions, BlockWeights};
+use crate::ops::stem::{StageOptions, StageWeights};
 use crate::ops::{self, Affine, Dense, VitBackend};
 use crate::random::Initial;
 
@@ -49,13 +51,28 @@ struct Mlp<B: Backend> {
 
 #[derive(Module, Debug)]
 struct PatchEmbed<B: Backend> {
+    /// Empty where a patch becomes a token by one product.
+    stages: Vec<Stage<B>>,
     proj: Projection<B>,
+}
+
+/// A stage of the convolutional stem.
+#[derive(Module, Debug)]
+struct Stage<B: Backend> {
+    conv: Convolution<B>,
+    norm: LayerNorm<B>,
+}
+
+#[derive(Module, Debug)]
+struct Convolution<B: Backend> {
+    /// `[out, in, 3, 3]`
+    weight: Param<Tensor<B, 4>>,
 }
 
 /// The patch embedding as the convolution it is stored as.
 #[derive(Module, Debug)]
 struct Projection<B: Backend> {
-    /// `[E, C, pd, ph, pw]`
+    /// `[E, C, pd, ph, pw]`; after a stem `[E, channels of its last stage, 1, 1, 1]`.
     weight: Param<Tensor<B, 5>>,
     bias: Param<Tensor<B, 1>>,
 }
@@ -96,8 +113,8 @@ impl Running {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Patches {
     pub(crate) n_images: usize,
-    /// `[n_images * patches of an image, P]`, or `P / pd` for images of one plane: the patch of
-    /// depth `pd` would repeat them, so the kernel is summed along its depth instead.
+    /// `[n_images * patches of an image, P]`, or `P / pd` for images of one plane, whose patch of depth `pd`
+    /// would repeat them, so the kernel is summed along its depth instead; `P / pd` for a stem, too.
     pub(crate) rows: Vec<f32>,
     /// Which cell of the grid each row is, row-major.
     pub(crate) cells: Vec<usize>,
@@ -196,21 +213,68 @@ pub(crate) fn run_blocks<B: VitBackend>(
     rows
 }
 
+impl<B: Backend> Stage<B> {
+    /// Draws the stages of a stem; none where the network has no stem.
+    fn all(config: &VitConfig, initial: &mut Initial<B>) -> Vec<Self> {
+        let channels = match config.stem {
+            Stem::Patch => Vec::new(),
+            Stem::Conv => stage_channels(config.patch).unwrap_or_default(),
+        };
+        let mut n_in = config.in_chans;
+        let stage = |n_out| {
+            let stage = Self {
+                conv: Convolution {
+                    weight: initial.xavier([n_out, n_in, 3, 3], [TAPS * n_in, TAPS * n_out]),
+                },
+                norm: LayerNorm::new(n_out, initial),
+            };
+            n_in = n_out;
+            stage
+        };
+        channels.into_iter().map(stage).collect()
+    }
+
+    fn n_outputs(&self) -> usize {
+        let [n_outputs, ..] = self.conv.weight.val().dims();
+        n_outputs
+    }
+
+    fn n_inputs(&self) -> usize {
+        let [_, n_inputs, ..] = self.conv.weight.val().dims();
+        n_inputs
+    }
+
+    fn weights(&self) -> StageWeights<B> {
+        let weight = self.conv.weight.val();
+        let [n_out, n_in, ..] = weight.dims();
+        StageWeights {
+            kernel: weight.permute([0, 2, 3, 1]).reshape([n_out, TAPS * n_in]),
+            norm: self.norm.affine(),
+        }
+    }
+}
+
 impl<B: Backend> Vit<B> {
     /// Draws a network: matrices by Xavier's uniform law, tokens with deviation 0.02 (MAE's choice).
     pub(crate) fn new(config: &VitConfig, initial: &mut Initial<B>) -> Self {
         let width = config.embed_dim;
-        let [pd, ph, pw] = config.patch;
+        let stages = Stage::all(config, initial);
+        // What `proj` sees: a patch of pixels, or one position of the last stage.
+        let ([n_channels, pd, ph, pw], n_inputs) = match stages.last() {
+            Some(stage) => ([stage.n_outputs(), 1, 1, 1], stage.n_outputs()),
+            None => {
+                let [pd, ph, pw] = config.patch;
+                ([config.in_chans, pd, ph, pw], config.patch_len())
+            }
+        };
         Self {
             cls_token: initial.normal([1, 1, width]),
             register_tokens: (config.num_registers > 0)
                 .then(|| initial.normal([1, config.num_registers, width])),
             patch_embed: PatchEmbed {
+                stages,
                 proj: Projection {
-                    weight: initial.xavier(
-                        [width, config.in_chans, pd, ph, pw],
-                        [config.patch_len(), width],
-                    ),
+                    weight: initial.xavier([width, n_channels, pd, ph, pw], [n_inputs, width]),
                     bias: initial.constant([width], 0.0),
                 },
             },
@@ -233,7 +297,9 @@ impl<B: Backend> Vit<B> {
             n
         })
     }
+}
 
+impl<B: VitBackend> Vit<B> {
     /// Embeds patches, `[rows, E]`, without positions.
     pub(crate) fn embed(&self, patches: &Patches, precision: TrainPrecision) -> Tensor<B, 2> {
         let weight = self.patch_embed.proj.weight.val();
@@ -245,16 +311,45 @@ impl<B: Backend> Vit<B> {
         } else {
             weight.reshape([width, pd * ph * pw * channels])
         };
-        let [_, n_values] = kernel.dims();
-        let n_rows = patches.cells.len();
-        let rows = TensorData::new(patches.rows.clone(), [n_rows, n_values]);
-        let rows = Tensor::<B, 2>::from_data(rows, &kernel.device());
+        let rows = if self.patch_embed.stages.is_empty() {
+            let shape = [patches.cells.len(), kernel.dims()[1]];
+            let rows = TensorData::new(patches.rows.clone(), shape);
+            Tensor::from_data(rows, &kernel.device())
+        } else {
+            self.convolve(patches, precision)
+        };
         ops::product(rows, kernel.transpose(), precision)
             + self.patch_embed.proj.bias.val().unsqueeze()
     }
-}
 
-impl<B: VitBackend> Vit<B> {
+    /// Runs the stages of the stem on the patches that are seen.
+    ///
+    /// # Shapes
+    /// `[images * patches of an image, channels of the last stage]`
+    fn convolve(&self, patches: &Patches, precision: TrainPrecision) -> Tensor<B, 2> {
+        let per_image = patches.cells.len() / patches.n_images;
+        let around = patches.cells.chunks_exact(per_image.max(1));
+        let around: Arc<[Around]> = around
+            .flat_map(|cells| Around::of(patches.grid, cells))
+            .collect();
+        let stages = &self.patch_embed.stages;
+        // Each stage halves a patch, until one position is left.
+        let mut side = 1 << stages.len();
+        let shape = [patches.cells.len() * side * side, stages[0].n_inputs()];
+        let pixels = TensorData::new(patches.rows.clone(), shape);
+        let mut rows = Tensor::from_data(pixels, &self.cls_token.val().device());
+        for stage in stages {
+            let options = StageOptions {
+                n_images: patches.n_images,
+                around: Arc::clone(&around),
+                side,
+                precision,
+            };
+            rows = B::vit_stage(rows, stage.weights(), &options);
+            side /= 2;
+        }
+        rows
+    }
     /// Returns all tokens after the final norm: CLS, registers, then the patches given.
     ///
     /// # Shapes

@@ -131,6 +131,7 @@ fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes
         embed_dim: width,
         num_heads: sizes.n_heads,
         patch: sizes.patch(),
+        stem: None,
         patch_embed,
         flat_patch_embed,
         prefix: prefix(cls, &[], &registers),

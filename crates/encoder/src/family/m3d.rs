@@ -131,6 +131,7 @@ fn network(tensors: &mut Tensors, fields: &Fields) -> Result<Vit> {
         embed_dim: width,
         num_heads: fields.num_heads,
         patch,
+        stem: None,
         patch_embed,
         flat_patch_embed: None,
         prefix: prefix(cls, &[], &[]),

@@ -8,6 +8,7 @@ use crate::config::{ModelConfig, VitConfig};
 use crate::error::Result;
 use crate::kernels::{Activation, Precision};
 use crate::position::Position;
+use crate::stem::{Stage, Stages, stage_channels};
 use crate::vit::{Block, Head, Mlp, Vit};
 
 /// Weights of pretraining that an encoder does not use.
@@ -34,12 +35,13 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
         0 => Vec::new(),
         n => tensors.vector("register_tokens", &[1, n, width])?,
     };
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "patch_embed.proj",
-        [width, sizes.in_chans],
-        sizes.patch,
-        (true, true),
-    )?;
+    let stem = stages(sizes, tensors)?;
+    let (n_inputs, patch) = match &stem {
+        None => (sizes.in_chans, sizes.patch),
+        Some((_, n_channels)) => (*n_channels, [1; 3]),
+    };
+    let (patch_embed, flat_patch_embed) =
+        tensors.patch_embed("patch_embed.proj", [width, n_inputs], patch, (true, true))?;
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
         let at = |name: &str| format!("blocks.{i}.{name}");
@@ -65,6 +67,7 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
         embed_dim: width,
         num_heads: sizes.num_heads,
         patch: sizes.patch,
+        stem: stem.map(|(stages, _)| stages),
         patch_embed,
         flat_patch_embed,
         prefix: prefix(cls, &[], &registers),
@@ -79,4 +82,34 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
         pooled_norm: None,
         head,
     })
+}
+
+/// Takes the convolutions before `patch_embed.proj`, with the channels of the last one.
+fn stages(sizes: &VitConfig, tensors: &mut Tensors) -> Result<Option<(Stages, usize)>> {
+    if sizes.stem.is_patch() {
+        return Ok(None);
+    }
+    let mut n_inputs = sizes.in_chans;
+    let mut stages = Vec::new();
+    for (i, n_outputs) in stage_channels(sizes.patch)?.into_iter().enumerate() {
+        let norm = tensors.norm(
+            &format!("patch_embed.stages.{i}.norm"),
+            n_outputs,
+            VitConfig::NORM_EPS,
+        )?;
+        let name = format!("patch_embed.stages.{i}.conv");
+        let conv = tensors.kernel_3x3(&name, [n_outputs, n_inputs])?;
+        // The first stage sees raw pixels and costs little.
+        let precision = if i == 0 {
+            Precision::F32
+        } else {
+            tensors.precision
+        };
+        stages.push(Stage {
+            conv: conv.pack(precision),
+            norm,
+        });
+        n_inputs = n_outputs;
+    }
+    Ok(Some((Stages(stages), n_inputs)))
 }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::kernels::{Kernels, Linear, Precision};
 use crate::position::{Position, Resize, Table};
+use crate::stem::TAPS;
 use crate::vit::Norm;
 use crate::weights::Weights;
 
@@ -96,13 +97,7 @@ impl Tensors {
         let weight = self.weights.take(&format!("{name}.weight"), shape)?;
         let bias = has_bias.then(|| self.weights.take(&format!("{name}.bias"), &[width]));
         let per_channel = pd * ph * pw;
-        // [E, C, voxels] -> [E, voxels, C], the order of `patchify`.
-        let mut ordered = Vec::with_capacity(weight.len());
-        for kernel in weight.chunks_exact(n_channels * per_channel) {
-            for voxel in 0..per_channel {
-                ordered.extend((0..n_channels).map(|c| kernel[c * per_channel + voxel]));
-            }
-        }
+        let ordered = channels_last(&weight, n_channels, per_channel);
         Ok(Linear::patch_embeds(
             self.precision,
             &ordered,
@@ -110,6 +105,21 @@ impl Tensors {
             pd,
             bias.transpose()?.as_deref(),
         ))
+    }
+
+    /// Takes a 3x3 convolution without bias, `[N, C, 3, 3]`, as a product of nine taps of all channels.
+    pub(crate) fn kernel_3x3(
+        &mut self,
+        name: &str,
+        [n_outputs, n_channels]: [usize; 2],
+    ) -> Result<Matrix> {
+        let shape = [n_outputs, n_channels, 3, 3];
+        let weight = self.weights.take(&format!("{name}.weight"), &shape)?;
+        Ok(Matrix {
+            weight: channels_last(&weight, n_channels, TAPS),
+            bias: None,
+            shape: [n_outputs, TAPS * n_channels],
+        })
     }
 
     /// Takes a learned table of positions, CLS first, of the pretraining grid.
@@ -192,4 +202,15 @@ pub(crate) fn prefix(mut cls: Vec<f32>, position: &[f32], registers: &[f32]) -> 
         .for_each(|(value, p)| *value += p);
     cls.extend(registers);
     cls
+}
+
+/// [N, C, voxels] -> [N, voxels, C], the order of `patchify`.
+fn channels_last(weight: &[f32], n_channels: usize, n_voxels: usize) -> Vec<f32> {
+    let mut ordered = Vec::with_capacity(weight.len());
+    for kernel in weight.chunks_exact(n_channels * n_voxels) {
+        for voxel in 0..n_voxels {
+            ordered.extend((0..n_channels).map(|c| kernel[c * n_voxels + voxel]));
+        }
+    }
+    ordered
 }

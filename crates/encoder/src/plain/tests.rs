@@ -26,6 +26,7 @@ fn saved(plain: &PlainWeights) -> Vit {
         mlp_hidden: plain.mlp_hidden,
         num_registers: plain.num_registers,
         patch: plain.patch,
+        stem: plain.stem,
         ref_grid: plain.ref_grid.unwrap_or([1, 3, 5]),
     });
     let [_, ph, pw] = plain.patch;

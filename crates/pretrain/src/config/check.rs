@@ -186,7 +186,8 @@ impl Config {
         let ratio = |ratio: f64| 0.0 < ratio && ratio < 1.0;
         let [low, high] = simdino.patch_mask;
         let width = mae.decoder_dim;
-        let patch = self.model_config().vit.patch.map(|side| side.max(1));
+        let vit = self.model_config().vit;
+        let patch = vit.patch.map(|side| side.max(1));
         let [_, ph, pw] = patch;
         let n_cells = (self.views.side / ph) * (self.views.side / pw);
         vec![
@@ -276,6 +277,12 @@ impl Config {
                 simdino.patch_weight >= 0.0 && simdino.patch_weight.is_finite(),
                 "simdino.patch_weight",
                 "0 or more",
+                simdino.patch_weight.to_string(),
+            ),
+            (
+                simdino.patch_weight == 0.0 || vit.stem.is_patch(),
+                "simdino.patch_weight",
+                "0 with model.stem = conv, whose kernels see into masked patches",
                 simdino.patch_weight.to_string(),
             ),
             (

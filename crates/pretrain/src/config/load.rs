@@ -203,6 +203,7 @@ mod tests {
             "init=/w",
             "model.preset=tiny",
             "model.patch=[4, 16, 16]",
+            "model.stem=conv",
             "model.embed_dim=192",
             "model.depth=12",
             "model.num_heads=3",

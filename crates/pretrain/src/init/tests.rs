@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::backend::Flex;
-use m3ret_encoder::{Model, ModelConfig, Precision, RunOptions, View};
+use m3ret_encoder::{Model, ModelConfig, Precision, RunOptions, Stem, View};
 use m3ret_imaging::Input;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -310,14 +310,19 @@ fn tokens_of(network: &Vit<Flex>, vit: &VitConfig, image: &Input) -> Vec<f32> {
 
 #[test]
 fn encoder_and_training_load_each_other_and_give_the_same_tokens() {
-    for num_registers in [0, 3] {
+    for (num_registers, stem, patch) in [
+        (0, Stem::Patch, [2, 8, 4]),
+        (3, Stem::Patch, [2, 8, 4]),
+        (1, Stem::Conv, [2, 8, 8]),
+    ] {
         let vit = VitConfig {
             embed_dim: 48,
             depth: 3,
             num_heads: 4,
             mlp_hidden: 80,
             num_registers,
-            patch: [2, 8, 4],
+            patch,
+            stem,
             ref_grid: [3, 6, 5],
             ..VitConfig::tiny()
         };

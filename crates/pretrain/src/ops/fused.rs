@@ -11,6 +11,7 @@ use m3ret_encoder::vector::{self, Task, exp2, gelu, gelu_and_slope};
 use rayon::prelude::*;
 
 use super::gemm::{Layout, Threads, multiply};
+use super::stem::{StageOptions, fused as stem};
 use super::{Affine, Dense, Heads, VitBackend, scale_of};
 use crate::config::TrainPrecision;
 
@@ -200,6 +201,40 @@ impl VitBackend for Flex {
             },
         );
         tensor(out, [n_images * n_tokens, 3 * width])
+    }
+
+    fn vit_convolve(
+        x: Tensor<Self, 2>,
+        kernel: Tensor<Self, 2>,
+        options: &StageOptions,
+    ) -> Tensor<Self, 2> {
+        stem::convolve(x, kernel, options)
+    }
+
+    fn vit_convolve_backward(
+        x: Tensor<Self, 2>,
+        kernel: Tensor<Self, 2>,
+        options: &StageOptions,
+        gradient: (Tensor<Self, 2>, bool),
+    ) -> (Option<Tensor<Self, 2>>, Tensor<Self, 2>) {
+        stem::convolve_backward(x, kernel, options, gradient)
+    }
+
+    fn vit_group_norm_gelu(
+        x: Tensor<Self, 2>,
+        affine: Affine<Self>,
+        n_images: usize,
+    ) -> Tensor<Self, 2> {
+        stem::group_norm_gelu(x, affine, n_images)
+    }
+
+    fn vit_group_norm_gelu_backward(
+        x: Tensor<Self, 2>,
+        affine: Affine<Self>,
+        n_images: usize,
+        gradient: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Affine<Self>) {
+        stem::group_norm_gelu_backward(x, affine, n_images, gradient)
     }
 }
 
@@ -513,14 +548,14 @@ fn add_rows(x: &[f32], sums: &mut [f32]) {
 }
 
 /// Adds up rows of partial sums.
-fn total(partial: &[f32], width: usize) -> Vec<f32> {
+pub(super) fn total(partial: &[f32], width: usize) -> Vec<f32> {
     let mut sums = vec![0.0; width];
     add_rows(partial, &mut sums);
     sums
 }
 
 /// Returns the tensor with its values in order.
-fn read<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+pub(super) fn read<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     let tensor = tensor.into_primitive().tensor();
     let n_values = tensor.layout().num_elements();
     if tensor.is_contiguous() && tensor.storage::<f32>().len() == n_values {
@@ -530,16 +565,16 @@ fn read<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
 }
 
 /// Returns the values of what `read` returned.
-fn values(tensor: &FlexTensor) -> &[f32] {
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.storage()
 }
 
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
+pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
     let tensor = FlexTensor::from_data(TensorData::new(values, shape));
     Tensor::from_primitive(TensorPrimitive::Float(tensor))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
-fn as_f32(n: usize) -> f32 {
+pub(super) fn as_f32(n: usize) -> f32 {
     n as f32
 }

@@ -3,9 +3,11 @@
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{Distribution, Tensor};
+use m3ret_encoder::stem::{Around, TAPS};
 
 use super::block::{BlockOptions, BlockWeights};
-use super::{Affine, Dense, Heads, VitBackend, plain};
+use super::stem::StageOptions;
+use super::{Affine, Dense, Heads, VitBackend, plain, stem};
 use crate::config::TrainPrecision;
 use crate::parameters::numbers;
 
@@ -93,6 +95,64 @@ fn fused_loops_agree_with_compositions() {
             plain::attention_backward(heads, gradient, F32),
             "attention, backward",
         );
+    }
+}
+
+#[test]
+fn a_fused_stage_agrees_with_its_composition() {
+    // One patch, several blocks of images, patches with unseen ones around.
+    for (n_images, n_seen, side, n_in, n_out) in
+        [(1, 1, 2, 3, 32), (11, 9, 8, 3, 32), (5, 4, 4, 16, 64)]
+    {
+        let cells: Vec<usize> = (0..n_seen).map(|i| i * 2 % 18).collect();
+        let around = Around::of([2, 3, 3], &cells);
+        let around: Vec<Around> = (0..n_images).flat_map(|_| around.clone()).collect();
+        let options = StageOptions {
+            n_images,
+            around: around.into(),
+            side,
+            precision: F32,
+        };
+        let x = random::<Flex, 2>([n_images * n_seen * side * side, n_in]);
+        let kernel = random::<Flex, 2>([n_out, TAPS * n_in]);
+        let found = Flex::vit_convolve(x.clone(), kernel.clone(), &options);
+        close(
+            found.clone(),
+            stem::convolve(x.clone(), kernel.clone(), &options),
+            "convolution",
+        );
+        let gradient = random::<Flex, 2>(found.dims());
+        let arguments = (gradient.clone(), true);
+        let [found_x, wanted_x] = [
+            Flex::vit_convolve_backward(x.clone(), kernel.clone(), &options, arguments.clone()),
+            stem::convolve_backward(x.clone(), kernel.clone(), &options, arguments),
+        ];
+        close(found_x.0.unwrap(), wanted_x.0.unwrap(), "convolution, x");
+        close(found_x.1, wanted_x.1, "convolution, kernel");
+        let alone = Flex::vit_convolve_backward(x, kernel, &options, (gradient.clone(), false));
+        assert!(alone.0.is_none());
+
+        let affine = Affine {
+            weight: random::<Flex, 1>([n_out]),
+            bias: random::<Flex, 1>([n_out]),
+        };
+        close(
+            Flex::vit_group_norm_gelu(found.clone(), affine.clone(), n_images),
+            stem::group_norm_gelu(found.clone(), affine.clone(), n_images),
+            "group norm",
+        );
+        let [made, wanted] = [
+            Flex::vit_group_norm_gelu_backward(
+                found.clone(),
+                affine.clone(),
+                n_images,
+                gradient.clone(),
+            ),
+            stem::group_norm_gelu_backward(found, affine, n_images, gradient),
+        ];
+        close(made.0, wanted.0, "group norm, x");
+        close(made.1.weight, wanted.1.weight, "group norm, weight");
+        close(made.1.bias, wanted.1.bias, "group norm, bias");
     }
 }
 

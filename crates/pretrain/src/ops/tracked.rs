@@ -9,6 +9,7 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
 use super::block::{self, BlockOptions, BlockWeights, Kept};
+use super::stem::{self, StageOptions, StageWeights};
 use super::{Affine, Dense, VitBackend};
 
 impl<B: VitBackend, C: CheckpointStrategy> VitBackend for Autodiff<B, C> {
@@ -29,6 +30,44 @@ impl<B: VitBackend, C: CheckpointStrategy> VitBackend for Autodiff<B, C> {
         tensor(
             match NormNode.prepare::<C>(nodes).compute_bound().stateful() {
                 OpsKind::Tracked(prep) => prep.finish((inner_x, inner_weight), result),
+                OpsKind::UnTracked(prep) => prep.finish(result),
+            },
+        )
+    }
+
+    fn vit_stage(
+        x: Tensor<Self, 2>,
+        weights: StageWeights<Self>,
+        options: &StageOptions,
+    ) -> Tensor<Self, 2> {
+        let x = primitive(x);
+        let [kernel, weight, bias] = [
+            primitive(weights.kernel),
+            primitive(weights.norm.weight),
+            primitive(weights.norm.bias),
+        ];
+        let inner = StageWeights {
+            kernel: tensor(kernel.primitive.clone()),
+            norm: Affine {
+                weight: tensor(weight.primitive.clone()),
+                bias: tensor(bias.primitive.clone()),
+            },
+        };
+        let inner_x = tensor::<B, 2>(x.primitive.clone());
+        let (result, convolved) = stem::forward(inner_x.clone(), &inner, options);
+        let nodes = [x.node, kernel.node, weight.node, bias.node];
+        let result = primitive(result);
+        tensor(
+            match StageNode.prepare::<C>(nodes).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => {
+                    let state = StageState {
+                        x: inner_x,
+                        weights: inner,
+                        convolved,
+                        options: options.clone(),
+                    };
+                    prep.finish(state, result)
+                }
                 OpsKind::UnTracked(prep) => prep.finish(result),
             },
         )
@@ -62,6 +101,50 @@ impl<B: VitBackend, C: CheckpointStrategy> VitBackend for Autodiff<B, C> {
                 OpsKind::UnTracked(prep) => prep.finish(result),
             },
         )
+    }
+}
+
+#[derive(Debug)]
+struct StageNode;
+
+#[derive(Debug, Clone)]
+struct StageState<B: VitBackend> {
+    x: Tensor<B, 2>,
+    weights: StageWeights<B>,
+    convolved: Tensor<B, 2>,
+    options: StageOptions,
+}
+
+impl<B: VitBackend> Backward<B, 4> for StageNode {
+    type State = StageState<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = tensor(grads.consume::<B>(&ops.node));
+        let StageState {
+            x,
+            weights,
+            convolved,
+            options,
+        } = ops.state;
+        let [parent_x, ..] = &ops.parents;
+        let gradient = (gradient, parent_x.is_some());
+        let (for_x, weights) = stem::backward(x, weights, convolved, &options, gradient);
+        let made = [
+            for_x.map(primitive),
+            Some(primitive(weights.kernel)),
+            Some(primitive(weights.norm.weight)),
+            Some(primitive(weights.norm.bias)),
+        ];
+        for (parent, gradient) in ops.parents.into_iter().zip(made) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
     }
 }
 

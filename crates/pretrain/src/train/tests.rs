@@ -111,12 +111,10 @@ fn run(config: &Config, begin: Begin) -> (Notes, Outcome) {
 }
 
 /// Trains MAE on the eight images of `archive`, and wants the loss to fall tenfold.
-fn memorise(target: &str) {
+fn memorise(changes: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     archive(folder.path());
-    let target = format!("mae.target={target}");
     let whole = [
-        &*target,
         "views.area=[1, 1]",
         "views.aspect=[1, 1]",
         "views.depth_share=[1, 1]",
@@ -133,25 +131,34 @@ fn memorise(target: &str) {
         "optimizer.weight_decay=[0, 0]",
         "monitor.knn_every=0",
     ];
-    let (notes, _) = run(&config(folder.path(), "mae", &whole), Begin::Fresh);
+    let all = [&whole, changes].concat();
+    let (notes, _) = run(&config(folder.path(), "mae", &all), Begin::Fresh);
     let first = notes.losses[0];
     let last = notes.losses[690..].iter().sum::<f64>() / 10.0;
-    assert!(last < first / 10.0, "{target}: {first} fell to {last} only");
+    assert!(
+        last < first / 10.0,
+        "{changes:?}: {first} fell to {last} only"
+    );
 }
 
 #[test]
 fn mae_memorises_eight_mixed_images() {
-    memorise("pixels");
+    memorise(&["mae.target=pixels"]);
 }
 
 #[test]
 fn mae_memorises_the_gradients_of_eight_mixed_images() {
-    memorise("hog");
+    memorise(&["mae.target=hog"]);
 }
 
 #[test]
 fn mae_memorises_pixels_and_gradients_of_eight_mixed_images() {
-    memorise("both");
+    memorise(&["mae.target=both"]);
+}
+
+#[test]
+fn mae_with_a_convolutional_stem_memorises_eight_mixed_images() {
+    memorise(&["model.stem=conv"]);
 }
 
 #[test]
@@ -219,11 +226,16 @@ fn a_finished_run_can_be_whitened_afterwards() {
 
 #[test]
 fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
-    for (method, target) in [("mae", "pixels"), ("mae", "hog"), ("sim_dino", "pixels")] {
+    for (method, change) in [
+        ("mae", "mae.target=pixels"),
+        ("mae", "mae.target=hog"),
+        ("mae", "model.stem=conv"),
+        ("sim_dino", "mae.target=pixels"),
+        ("sim_dino", "model.stem=conv"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         archive(folder.path());
-        let target = format!("mae.target={target}");
-        let changes = ["images.validation=0.3", "train.drop_path=0.2", &target];
+        let changes = ["images.validation=0.3", "train.drop_path=0.2", change];
         let whole = config(folder.path(), method, &changes);
         let (wanted, _) = run(&whole, Begin::Fresh);
         assert_eq!(wanted.losses.len(), 6);
@@ -240,7 +252,7 @@ fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
         assert_eq!((outcome.model, outcome.next_step), (None, 3));
         let (second, outcome) = run(&parts, Begin::Resume);
         let found: Vec<f64> = first.losses.iter().chain(&second.losses).copied().collect();
-        assert_eq!(found, wanted.losses, "{method}");
+        assert_eq!(found, wanted.losses, "{method} {change}");
         let knn = |notes: &Notes| -> Vec<_> {
             let looks = notes.entries.iter().filter(|entry| entry.items.is_none());
             looks

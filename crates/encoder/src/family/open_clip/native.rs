@@ -140,6 +140,7 @@ fn network(
         embed_dim: width,
         num_heads: sizes.n_heads,
         patch: sizes.patch(),
+        stem: None,
         patch_embed,
         flat_patch_embed,
         prefix: prefix(cls, &positions.cls, &[]),

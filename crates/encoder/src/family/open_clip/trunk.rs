@@ -188,6 +188,7 @@ fn network(tensors: &mut Tensors, sizes: Sizes, eps: f32, activation: Activation
         embed_dim: width,
         num_heads: sizes.n_heads,
         patch: sizes.patch(),
+        stem: None,
         patch_embed,
         flat_patch_embed,
         prefix: prefix(cls, &positions.cls, &registers),
