@@ -12,6 +12,7 @@ pub(crate) mod inspect;
 pub(crate) mod map;
 mod npy;
 pub(crate) mod pretrain;
+mod protocol;
 pub(crate) mod search;
 pub(crate) mod simulate;
 pub(crate) mod split;

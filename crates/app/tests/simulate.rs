@@ -345,3 +345,74 @@ fn what_is_not_known_to_be_ct_is_refused_unless_a_person_says_so() {
     assert!(status == 1 && out.contains("nothing written"), "{out}");
     assert!(!root.join("no").exists());
 }
+
+#[test]
+fn a_disturbance_follows_from_seed_and_path_and_is_marked() {
+    let folder = archive();
+    let root = folder.path();
+    let simulate = |input: &str, out: &str, more: &[&str]| {
+        let words = ["simulate", "radiographs", input, "--out", out];
+        let (status, text, told) = run(root, &[&words[..], more].concat());
+        assert_eq!(status, 0, "{text}{told}");
+        text
+    };
+    let bytes = |folder: &str, name: &str| std::fs::read(root.join(folder).join(name)).unwrap();
+    simulate("in/ct.nii", "clean", &["--bits", "16"]);
+    let told = simulate("in/ct.nii", "one", &["--disturb", "7", "--json"]);
+    simulate("in/ct.nii", "again", &["--disturb", "7"]);
+    simulate("in/ct.nii", "other", &["--disturb", "8"]);
+    for name in ["00001-ap.png", "00001-lat.png"] {
+        assert_eq!(bytes("one", name), bytes("again", name), "{name}");
+        assert_ne!(bytes("one", name), bytes("other", name), "{name}");
+    }
+    let lines = json_lines(&told);
+    let angle = |line: &serde_json::Value| line["disturbance"]["rotation_deg"].as_f64().unwrap();
+    assert!(angle(&lines[0]).abs() <= 12.0);
+    assert!((angle(&lines[0]) - angle(&lines[1])).abs() > 1e-6);
+    let picture = &read_path(&root.join("one/00001-ap.png"), &ReadOptions::default()).unwrap()[0];
+    let [_, _, height, width] = picture.shape();
+    assert_eq!(lines[0]["height"], height);
+    assert_eq!(lines[0]["width"], width);
+    let marked = table(&root.join("one/manifest.csv"));
+    assert_eq!(cells(&marked, "disturbed"), ["", "7", "7"]);
+    let clean = table(&root.join("clean/manifest.csv"));
+    assert_eq!(cells(&clean, "disturbed"), ["", "", ""]);
+
+    // Radiographs that are there are disturbed where they are listed, and their CT is not projected.
+    let told = simulate("clean/manifest.csv", "existing", &["--disturb", "7"]);
+    assert_eq!(told, "2 radiographs disturbed: existing/manifest.csv\n");
+    assert_eq!(
+        names_in(&root.join("existing")),
+        [
+            "manifest.csv",
+            "radiograph-00001.png",
+            "radiograph-00002.png"
+        ]
+    );
+    let existing = table(&root.join("existing/manifest.csv"));
+    assert_eq!(cells(&existing, "path")[0], "../in/ct.nii");
+    for column in ["modality", "finding", "source", "pair_id", "dims"] {
+        assert_eq!(cells(&existing, column), cells(&clean, column), "{column}");
+    }
+    assert_eq!(cells(&existing, "disturbed"), ["", "7", "7"]);
+    simulate("clean/manifest.csv", "repeat", &["--disturb", "7"]);
+    let name = "radiograph-00001.png";
+    assert_eq!(bytes("existing", name), bytes("repeat", name));
+
+    let words = ["simulate", "radiographs", "in/ct.nii", "--out", "no"];
+    let more = ["--disturb", "1", "--format", "dicom"];
+    let (status, _, told) = run(root, &[&words[..], &more].concat());
+    assert!(status == 1 && told.contains("--format dicom"), "{told}");
+    // Nothing is disturbed twice, and what is no radiograph is left out.
+    let words = [
+        "simulate",
+        "radiographs",
+        "existing/manifest.csv",
+        "--out",
+        "twice",
+    ];
+    let (status, text, _) = run(root, &[&words[..], &["--disturb", "7"]].concat());
+    assert_eq!(status, 0);
+    assert!(text.contains("2 radiographs of 1 CT volume"), "{text}");
+    assert!(text.contains("2 left out"), "{text}");
+}

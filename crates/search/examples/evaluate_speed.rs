@@ -49,13 +49,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let values: Vec<&[f64]> = answers.clone().map(|a| a.values.as_slice()).collect();
     let patients: Vec<u32> = answers.map(|answer| answer.query / 10 + 1).collect();
     let clusters = Clusters::new(&patients);
-    let intervals = clusters.intervals(&values, metrics.len(), Bootstrap::default());
+    let strata = &evaluations[0].strata;
+    let intervals = clusters.intervals(&values, metrics.len(), strata, Bootstrap::default());
     let total = start.elapsed().as_secs_f64();
     let draws = total - ranked;
     println!("{n} x {n}, width {width}, {n_classes} classes, two exclusions, k = 100");
     println!("  {total:.1} s, of these {ranked:.1} s for rankings and {draws:.1} s for 2000 draws");
     for (idx, metric) in metrics.iter().enumerate() {
-        let (value, chance) = evaluations[0].mean(idx);
+        let value = evaluations[0].mean(|answer| answer.values[idx]);
+        let chance = evaluations[0].mean(|answer| answer.chance[idx]);
         if let Some(Interval { low, high }) = intervals[idx] {
             println!("  {metric} {value:.4} [{low:.4}, {high:.4}] chance {chance:.4}");
         }

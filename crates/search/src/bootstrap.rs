@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::metrics::as_f64;
+use crate::strata::Strata;
 
 /// Below so many patients no interval is given: the percentiles would say nothing.
 pub const MIN_PATIENTS: usize = 5;
@@ -85,11 +86,16 @@ impl Clusters {
         self.n == 0
     }
 
+    /// Returns the patient of each query, numbered from 0.
+    pub(crate) fn of_queries(&self) -> &[u32] {
+        &self.of_query
+    }
+
     /// Returns the interval of the mean of each column of `values`, a row for each query.
     ///
-    /// As many patients as there are are drawn with replacement, and the values of all their queries
-    /// pooled; bounds are the 2.5 and 97.5 percentiles (linear between draws). `None` below
-    /// `MIN_PATIENTS`.
+    /// As many patients as there are are drawn with replacement, and the mean of `strata` taken over the
+    /// queries of all drawn patients: a class or task without a drawn query is left out of that draw.
+    /// Bounds are the 2.5 and 97.5 percentiles (linear between draws). `None` below `MIN_PATIENTS`.
     ///
     /// # Source
     /// Field and Welsh 2007 (cluster bootstrap); Efron 1979.
@@ -101,88 +107,107 @@ impl Clusters {
         &self,
         values: &[R],
         n_columns: usize,
+        strata: &Strata,
         bootstrap: Bootstrap,
     ) -> Vec<Option<Interval>> {
         assert_eq!(values.len(), self.of_query.len(), "a row for each query");
-        if self.n < MIN_PATIENTS {
-            return vec![None; n_columns];
-        }
-        let mut sizes = vec![0.0; self.n];
-        let mut sums = vec![vec![0.0; self.n]; n_columns];
-        for (row, &cluster) in values.iter().zip(&self.of_query) {
-            sizes[cluster as usize] += 1.0;
-            for (column, sums) in sums.iter_mut().enumerate() {
-                sums[cluster as usize] += row.as_ref()[column];
-            }
-        }
-        let means: Vec<Vec<f64>> = (0..bootstrap.n_resamples)
-            .into_par_iter()
-            .map(|resample| {
-                let drawn = draw(self.n, bootstrap.seed, resample);
-                let n_queries = weighted(&sizes, &drawn);
-                let column = |sums: &Vec<f64>| weighted(sums, &drawn) / n_queries;
-                sums.iter().map(column).collect()
-            })
+        let columns: Vec<Vec<f64>> = (0..n_columns)
+            .map(|column| values.iter().map(|row| row.as_ref()[column]).collect())
             .collect();
-        let column = |column: usize| means.iter().map(|row| row[column]).collect();
+        let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+        let Some(draws) = self.draws(strata, &columns, bootstrap) else {
+            return vec![None; n_columns];
+        };
+        let column = |column: usize| draws.iter().map(|means| means[column]).collect();
         (0..n_columns).map(|i| percentiles(column(i))).collect()
     }
 
-    /// Returns the interval of a mean over several tasks of their means, where a patient that is in
-    /// several of them is drawn for all together.
+    /// Returns the mean of `strata` of each column for each draw of patients, a row for each draw.
     ///
-    /// `tasks` holds for each query its task, from 0, and `values` its value. A task of which nobody was
-    /// drawn is left out of that draw's mean.
+    /// A column has a value for each query. The draws are the same for all columns. `None` below
+    /// `MIN_PATIENTS`.
+    ///
+    /// # Panics
+    /// If a column or `strata` has not as many values as there are queries.
     #[must_use]
-    pub fn interval_over_tasks(
+    pub fn draws(
         &self,
-        tasks: &[u32],
-        values: &[f64],
-        bootstrap: Bootstrap,
-    ) -> Option<Interval> {
-        let draws = self.means_over_tasks(tasks, &[values], bootstrap)?;
-        percentiles(draws.iter().map(|means| means[0]).collect())
-    }
-
-    /// Returns such a mean of each of several models for each draw, a row for each
-    /// draw; the draws are the same for all models.
-    #[must_use]
-    pub fn means_over_tasks(
-        &self,
-        tasks: &[u32],
-        models: &[&[f64]],
+        strata: &Strata,
+        columns: &[&[f64]],
         bootstrap: Bootstrap,
     ) -> Option<Vec<Vec<f64>>> {
         if self.n < MIN_PATIENTS {
             return None;
         }
-        let n_tasks = tasks.iter().map(|&task| task as usize + 1).max()?;
+        let cells = Cells::new(strata, &self.of_query);
+        let sums: Vec<Vec<f64>> = columns.iter().map(|column| cells.sums(column)).collect();
         let means = (0..bootstrap.n_resamples).into_par_iter().map(|resample| {
             let drawn = draw(self.n, bootstrap.seed, resample);
-            let weights = self
-                .of_query
-                .iter()
-                .map(|&cluster| f64::from(drawn[cluster as usize]));
-            let weights: Vec<f64> = weights.collect();
-            let mean = |values: &&[f64]| mean_over_tasks(tasks, values, &weights, n_tasks);
-            models.iter().map(mean).collect()
+            let column = |sums: &Vec<f64>| cells.mean(sums, &drawn, strata);
+            sums.iter().map(column).collect()
         });
         Some(means.collect())
     }
 }
 
-fn mean_over_tasks(tasks: &[u32], values: &[f64], weights: &[f64], n_tasks: usize) -> f64 {
-    let mut sums = vec![(0.0, 0.0); n_tasks];
-    for ((&task, &value), &weight) in tasks.iter().zip(values).zip(weights) {
-        let (sum, n) = &mut sums[task as usize];
-        *sum += weight * value;
-        *n += weight;
+/// The queries of one patient in one stratum, summed: all that a draw needs.
+struct Cells {
+    /// Stratum and patient of each cell, in ascending order.
+    places: Vec<(u32, u32)>,
+    /// The cell of each query.
+    of_query: Vec<usize>,
+    /// Queries of each cell.
+    sizes: Vec<f64>,
+}
+
+impl Cells {
+    fn new(strata: &Strata, clusters: &[u32]) -> Self {
+        assert_eq!(
+            strata.of_query.len(),
+            clusters.len(),
+            "a stratum for each query"
+        );
+        let all = || {
+            strata
+                .of_query
+                .iter()
+                .copied()
+                .zip(clusters.iter().copied())
+        };
+        let mut places: Vec<(u32, u32)> = all().collect();
+        places.sort_unstable();
+        places.dedup();
+        let of_query = all().map(|place| places.binary_search(&place).unwrap_or_default());
+        let of_query: Vec<usize> = of_query.collect();
+        let mut sizes = vec![0.0; places.len()];
+        of_query.iter().for_each(|&cell| sizes[cell] += 1.0);
+        Self {
+            places,
+            of_query,
+            sizes,
+        }
     }
-    let seen = sums.iter().filter(|&&(_, n)| n > 0.0);
-    let (total, n) = seen.fold((0.0, 0.0), |(total, count), (sum, n)| {
-        (total + sum / n, count + 1.0)
-    });
-    total / n
+
+    fn sums(&self, values: &[f64]) -> Vec<f64> {
+        assert_eq!(values.len(), self.of_query.len(), "a value for each query");
+        let mut sums = vec![0.0; self.places.len()];
+        for (&cell, value) in self.of_query.iter().zip(values) {
+            sums[cell] += value;
+        }
+        sums
+    }
+
+    /// The mean of the strata where each patient counts as often as it was drawn.
+    fn mean(&self, sums: &[f64], drawn: &[u32], strata: &Strata) -> f64 {
+        let mut totals = vec![(0.0, 0.0); strata.task_of.len()];
+        for ((&(stratum, cluster), sum), size) in self.places.iter().zip(sums).zip(&self.sizes) {
+            let weight = f64::from(drawn[cluster as usize]);
+            let (total, n) = &mut totals[stratum as usize];
+            *total += sum * weight;
+            *n += size * weight;
+        }
+        strata.mean_of_totals(&totals)
+    }
 }
 
 /// Draws `n` of `n` with replacement; returns how often each was drawn.
@@ -195,13 +220,6 @@ fn draw(n: usize, seed: u64, resample: usize) -> Vec<u32> {
         drawn[random.random_range(0..n)] += 1;
     }
     drawn
-}
-
-fn weighted(values: &[f64], weights: &[u32]) -> f64 {
-    let products = values.iter().zip(weights);
-    products
-        .map(|(&value, &weight)| value * f64::from(weight))
-        .sum()
 }
 
 /// Returns the 2.5 and 97.5 percentiles of draws, linear between them; `None` without any.
@@ -229,6 +247,12 @@ pub fn percentiles(mut values: Vec<f64>) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::strata::Stratum;
+    use proptest::prelude::*;
+
+    fn one<T>(values: &[T]) -> Strata {
+        Strata::new(&vec![Stratum::default(); values.len()])
+    }
 
     #[test]
     fn queries_of_one_patient_are_drawn_together() {
@@ -242,7 +266,8 @@ mod tests {
         let width = |n: u32| {
             let patients: Vec<u32> = (1..=n).collect();
             let values: Vec<[f64; 1]> = (0..n).map(|i| [f64::from(i % 2)]).collect();
-            let intervals = Clusters::new(&patients).intervals(&values, 1, Bootstrap::default());
+            let intervals =
+                Clusters::new(&patients).intervals(&values, 1, &one(&values), Bootstrap::default());
             let interval = intervals[0].unwrap();
             assert!(interval.low < 0.5 && 0.5 < interval.high);
             interval.high - interval.low
@@ -259,11 +284,15 @@ mod tests {
     fn many_queries_of_few_patients_say_little() {
         let patients: Vec<u32> = (0..600).map(|i| i / 100 + 1).collect();
         let values: Vec<[f64; 1]> = (0..600_u32).map(|i| [f64::from(i / 100 % 2)]).collect();
-        let interval = Clusters::new(&patients).intervals(&values, 1, Bootstrap::default())[0];
+        let interval =
+            Clusters::new(&patients).intervals(&values, 1, &one(&values), Bootstrap::default())[0];
         let interval = interval.unwrap();
         assert!(interval.high - interval.low > 0.6, "{interval:?}");
         let few = Clusters::new(&[1, 2, 3, 4, 4, 4]);
-        assert_eq!(few.intervals(&[[0.0]; 6], 1, Bootstrap::default()), [None]);
+        assert_eq!(
+            few.intervals(&[[0.0]; 6], 1, &one(&[[0.0]; 6]), Bootstrap::default()),
+            [None]
+        );
     }
 
     #[test]
@@ -275,7 +304,7 @@ mod tests {
                 seed,
                 n_resamples: 200,
             };
-            clusters.intervals(&values, 2, bootstrap)
+            clusters.intervals(&values, 2, &one(&values), bootstrap)
         };
         let [constant, varying] = of_seed(1)[..] else {
             panic!()
@@ -292,10 +321,87 @@ mod tests {
     #[test]
     fn tasks_weigh_the_same_however_many_queries_they_have() {
         let clusters = Clusters::new(&[0; 110]);
-        let tasks: Vec<u32> = (0..110).map(|i| u32::from(i >= 100)).collect();
-        let values: Vec<f64> = tasks.iter().copied().map(f64::from).collect();
-        let interval = clusters.interval_over_tasks(&tasks, &values, Bootstrap::default());
-        let interval = interval.unwrap();
+        let task = |i: u32| u32::from(i >= 100);
+        let strata: Vec<Stratum> = (0..110)
+            .map(|i| Stratum {
+                task: task(i),
+                class: 0,
+            })
+            .collect();
+        let values: Vec<[f64; 1]> = (0..110).map(|i| [f64::from(task(i))]).collect();
+        let strata = Strata::new(&strata);
+        let interval = clusters.intervals(&values, 1, &strata, Bootstrap::default())[0].unwrap();
         assert!((interval.low - 0.5).abs() < 1e-9 && (interval.high - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_class_that_no_drawn_patient_has_is_left_out_of_the_draw() {
+        // Class 1 belongs to one of ten patients: 35 % of the draws lack it, and have 0, not 0 / 2.
+        let patients: Vec<u32> = (1..=10).collect();
+        let strata: Vec<Stratum> = (0..10)
+            .map(|i| Stratum {
+                task: 0,
+                class: u32::from(i == 9),
+            })
+            .collect();
+        let values: Vec<f64> = (0..10).map(|i| f64::from(u8::from(i == 9))).collect();
+        let draws = Clusters::new(&patients)
+            .draws(&Strata::new(&strata), &[&values], Bootstrap::default())
+            .unwrap();
+        let n_without = draws.iter().filter(|means| means[0] == 0.0).count();
+        assert!(draws.iter().all(|means| [0.0, 0.5].contains(&means[0])));
+        let share = as_f64(n_without) / as_f64(draws.len());
+        assert!((share - 0.9_f64.powi(10)).abs() < 0.03, "{share}");
+    }
+
+    /// What `draws` should give: pools the drawn queries one by one.
+    fn plain(rows: &[(u32, u32, u32, f64)], clusters: &Clusters, resample: usize) -> f64 {
+        let drawn = draw(clusters.n, 3, resample);
+        let mut pooled: Vec<(Stratum, f64)> = Vec::new();
+        for (row, &cluster) in rows.iter().zip(&clusters.of_query) {
+            let stratum = Stratum {
+                task: row.0,
+                class: row.1,
+            };
+            for _ in 0..drawn[cluster as usize] {
+                pooled.push((stratum, row.3));
+            }
+        }
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / as_f64(values.len());
+        let distinct = |mut all: Vec<u32>| {
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let tasks = distinct(pooled.iter().map(|(s, _)| s.task).collect());
+        let of_task = |task: u32| {
+            let here = |s: &Stratum| s.task == task;
+            let own = pooled.iter().filter(|(s, _)| here(s));
+            let classes = distinct(own.map(|(s, _)| s.class).collect());
+            let of_class = |class: u32| {
+                let own = pooled.iter().filter(|(s, _)| here(s) && s.class == class);
+                mean(&own.map(|&(_, value)| value).collect::<Vec<_>>())
+            };
+            mean(&classes.into_iter().map(of_class).collect::<Vec<_>>())
+        };
+        mean(&tasks.into_iter().map(of_task).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #[test]
+        fn draws_agree_with_pooling_every_drawn_query(
+            rows in prop::collection::vec((0_u32..3, 0_u32..4, 0_u32..12, 0.0_f64..1.0), 12..60)
+        ) {
+            let clusters = Clusters::new(&rows.iter().map(|row| row.2).collect::<Vec<_>>());
+            prop_assume!(clusters.len() >= MIN_PATIENTS);
+            let strata: Vec<Stratum> = rows.iter().map(|row| Stratum { task: row.0, class: row.1 }).collect();
+            let values: Vec<f64> = rows.iter().map(|row| row.3).collect();
+            let bootstrap = Bootstrap { n_resamples: 20, seed: 3 };
+            let draws = clusters.draws(&Strata::new(&strata), &[&values], bootstrap).unwrap();
+            for (resample, means) in draws.iter().enumerate() {
+                let wanted = plain(&rows, &clusters, resample);
+                prop_assert!((means[0] - wanted).abs() < 1e-12, "{} {}", means[0], wanted);
+            }
+        }
     }
 }

@@ -201,6 +201,37 @@ impl<'a> Relevance<'a> {
         Self { column, sets }
     }
 
+    /// Returns the class of a word: the first word with the same set of labels.
+    pub(crate) fn class(&self, code: u32) -> u32 {
+        let Some(sets) = &self.sets else {
+            return code;
+        };
+        let own = &sets[code as usize];
+        let first = sets.iter().position(|other| other == own);
+        first
+            .and_then(|place| u32::try_from(place).ok())
+            .unwrap_or(code)
+    }
+
+    /// Calls `visit` with every word that is relevant to a query with the word `code`.
+    pub(crate) fn for_each_relevant(
+        &self,
+        code: u32,
+        least_grade: f32,
+        mut visit: impl FnMut(usize),
+    ) {
+        let Some(sets) = &self.sets else {
+            return visit(code as usize);
+        };
+        let own = &sets[code as usize];
+        // Word 0 is the empty text, of which nothing is known.
+        for (place, other) in sets.iter().enumerate().skip(1) {
+            if jaccard(own, other) >= least_grade {
+                visit(place);
+            }
+        }
+    }
+
     /// Writes the grade of every word for a query with the word `code`.
     pub(crate) fn grade(&self, code: u32, grades: &mut Vec<f32>) {
         grades.clear();
@@ -281,5 +312,12 @@ mod tests {
             .map(|row| grades[column.code(row) as usize])
             .collect();
         assert_eq!(of_rows, [1.0, 0.5, 0.0, 0.0, 1.0, 0.5]);
+        // The order of labels makes no other class.
+        let class = |row: usize| relevance.class(column.code(row));
+        assert!(class(0) == class(4) && class(0) != class(1) && class(1) != class(5));
+        let mut relevant = Vec::new();
+        relevance.for_each_relevant(column.code(0), 0.6, |word| relevant.push(word));
+        let rows = [0, 4].map(|row| column.code(row) as usize);
+        assert!(relevant.len() == 2 && rows.iter().all(|word| relevant.contains(word)));
     }
 }

@@ -1,13 +1,13 @@
 //! Two models on the same queries: is one better, or can it not be told?
 
 use crate::bootstrap::{Bootstrap, Clusters, Interval};
-use crate::metrics::as_f64;
+use crate::strata::{Strata, Stratum};
 
 /// One query that both models answered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
-    /// Number of its task, from 0.
-    pub task: u32,
+    /// Its task, and its class where the task's value is a mean over classes.
+    pub stratum: Stratum,
     /// Its patient; queries with equal numbers are drawn together. Not 0.
     pub patient: u32,
     /// The first model's value.
@@ -19,7 +19,7 @@ pub struct Pair {
 /// How much the second model is better than the first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
-    /// Mean of the first model: over queries, then over tasks.
+    /// Mean of the first model: over queries, then over classes, then over tasks.
     pub mean_a: f64,
     /// The same of the second.
     pub mean_b: f64,
@@ -45,7 +45,8 @@ pub enum Verdict {
 }
 
 impl Difference {
-    /// Compares two models query by query; with several tasks, each weighs the same.
+    /// Compares two models query by query; with several tasks, each weighs the same, and so do the classes of
+    /// a task.
     ///
     /// `None` without any query.
     #[must_use]
@@ -55,12 +56,15 @@ impl Difference {
         }
         let patients: Vec<u32> = pairs.iter().map(|pair| pair.patient).collect();
         let clusters = Clusters::new(&patients);
-        let tasks: Vec<u32> = pairs.iter().map(|pair| pair.task).collect();
-        let differences: Vec<f64> = pairs.iter().map(|pair| pair.b - pair.a).collect();
+        let strata: Vec<Stratum> = pairs.iter().map(|pair| pair.stratum).collect();
+        let strata = Strata::new(&strata);
+        let values = |of: fn(&Pair) -> f64| -> Vec<f64> { pairs.iter().map(of).collect() };
+        let differences: Vec<[f64; 1]> = pairs.iter().map(|pair| [pair.b - pair.a]).collect();
+        let intervals = clusters.intervals(&differences, 1, &strata, bootstrap);
         Some(Self {
-            mean_a: mean_of_tasks(pairs, |pair| pair.a),
-            mean_b: mean_of_tasks(pairs, |pair| pair.b),
-            interval: clusters.interval_over_tasks(&tasks, &differences, bootstrap),
+            mean_a: strata.mean(&values(|pair| pair.a)),
+            mean_b: strata.mean(&values(|pair| pair.b)),
+            interval: intervals.into_iter().next().flatten(),
             n: pairs.len(),
             n_patients: clusters.len(),
         })
@@ -84,25 +88,16 @@ impl Difference {
     }
 }
 
-/// Returns the mean over tasks of the mean over their queries.
-fn mean_of_tasks(pairs: &[Pair], value: impl Fn(&Pair) -> f64) -> f64 {
-    let mut sums = std::collections::BTreeMap::<u32, (f64, usize)>::new();
-    for pair in pairs {
-        let (sum, n) = sums.entry(pair.task).or_default();
-        *sum += value(pair);
-        *n += 1;
-    }
-    let n_tasks = as_f64(sums.len());
-    sums.values().map(|&(sum, n)| sum / as_f64(n)).sum::<f64>() / n_tasks
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn pairs(n: u32, a: impl Fn(u32) -> f64, b: impl Fn(u32) -> f64) -> Vec<Pair> {
         let pair = |i| Pair {
-            task: i % 2,
+            stratum: Stratum {
+                task: i % 2,
+                class: 0,
+            },
             patient: i / 2 + 1,
             a: a(i),
             b: b(i),
@@ -150,11 +145,11 @@ mod tests {
     #[test]
     fn every_task_weighs_the_same() {
         let mut all = pairs(20, |_| 0.0, |_| 1.0);
-        all.retain(|pair| pair.task == 0 || pair.patient == 1);
+        all.retain(|pair| pair.stratum.task == 0 || pair.patient == 1);
         let all: Vec<Pair> = all
             .iter()
             .map(|p| Pair {
-                b: f64::from(p.task),
+                b: f64::from(p.stratum.task),
                 ..*p
             })
             .collect();

@@ -1,12 +1,20 @@
 //! One retrieval task, measured: every query's exact ranking after exclusions, and what it is worth.
 
+use std::collections::{HashMap, HashSet};
+
 use rayon::prelude::*;
 
 use crate::columns::{Column, Columns, Relevance};
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, LANES};
-use crate::metrics::{Metric, Ranking, Vote, as_f64};
+use crate::metrics::{Metric, Ranking, Vote};
+use crate::strata::{Strata, Stratum};
 use crate::tasks::Task;
+
+mod constant;
+mod mixed;
+
+pub use mixed::{MIXED_K, Mixed, MixedAnswer, mixed};
 
 /// Queries that a thread ranks together.
 const GROUP_QUERIES: usize = 32;
@@ -127,6 +135,10 @@ pub struct Answer {
     pub values: Vec<f64>,
     /// What a random ranking would have on average.
     pub chance: Vec<f64>,
+    /// What the best ranking would have; NaN for votes.
+    pub maximum: Vec<f64>,
+    /// The query's class, from 1 in the order of answers; 0 where the mean over queries counts.
+    pub class_number: u32,
     /// The class that `knn_accuracy_plain` gives.
     pub class: Option<u32>,
     /// Whether the first two items have equal scores and only one is relevant: names decide.
@@ -159,18 +171,22 @@ pub struct Evaluation {
     pub n_gallery: usize,
     /// For each of them, its row and how many counted queries have it among their hits.
     pub n_retrieved: Vec<(u32, u32)>,
+    /// How the mean over the answers is taken.
+    pub strata: Strata,
+    /// Classes of the counted queries, and of the gallery.
+    pub n_classes: [usize; 2],
+    /// What the best of two fixed rankings has, one for each metric; NaN for votes. Empty but under the
+    /// first rule.
+    pub constant: Vec<f64>,
 }
 
 impl Evaluation {
-    /// Returns the mean of a metric over the counted queries, and its chance.
+    /// Returns the mean of a number of each counted query: over the queries of a class, then over
+    /// classes, or over all queries.
     #[must_use]
-    pub fn mean(&self, metric_idx: usize) -> (f64, f64) {
-        let n = as_f64(self.answers.len());
-        let sum = |of: fn(&Answer) -> &[f64]| -> f64 {
-            let values = self.answers.iter().map(|answer| of(answer)[metric_idx]);
-            values.sum::<f64>() / n
-        };
-        (sum(|answer| &answer.values), sum(|answer| &answer.chance))
+    pub fn mean(&self, number: impl Fn(&Answer) -> f64) -> f64 {
+        let numbers: Vec<f64> = self.answers.iter().map(number).collect();
+        self.strata.mean(&numbers)
     }
 }
 
@@ -232,6 +248,10 @@ pub fn evaluate(
     }
     for evaluation in &mut evaluations {
         evaluation.n_retrieved = ranker.gallery.count_hits(&evaluation.answers);
+        ranker.number_classes(task, evaluation);
+    }
+    if let (Some(first), Some(rule)) = (evaluations.first_mut(), rules.first()) {
+        first.constant = constant::values(&ranker, rule, first);
     }
     Ok(evaluations)
 }
@@ -433,6 +453,34 @@ impl Ranker<'_> {
         queries
     }
 
+    /// Counts classes, and numbers those of the answers where the mean over classes counts.
+    fn number_classes(&self, task: &Task, evaluation: &mut Evaluation) {
+        let mut numbers = HashMap::new();
+        let mut strata = Vec::with_capacity(evaluation.answers.len());
+        for answer in &mut evaluation.answers {
+            let class = self
+                .relevance
+                .class(self.column.code(answer.query as usize));
+            // By the first query, as words may be identifiers of people.
+            let n_before = u32::try_from(numbers.len()).unwrap_or(u32::MAX - 1);
+            let number = *numbers.entry(class).or_insert(n_before + 1);
+            if task.is_mean_of_classes() {
+                answer.class_number = number;
+            }
+            strata.push(Stratum {
+                task: 0,
+                class: answer.class_number,
+            });
+        }
+        evaluation.strata = Strata::new(&strata);
+        let mut codes = self.gallery.codes.clone();
+        codes.sort_unstable();
+        codes.dedup();
+        let classes = codes.into_iter().map(|code| self.relevance.class(code));
+        let of_gallery: HashSet<u32> = classes.collect();
+        evaluation.n_classes = [numbers.len(), of_gallery.len()];
+    }
+
     /// Ranks for some queries; one outcome for each rule.
     fn rank(
         &self,
@@ -622,6 +670,8 @@ impl Ranker<'_> {
             let prior = || vote.map(|_| is_right(Some(self.commonest)));
             ranking.chance(metric).or_else(prior).unwrap_or(f64::NAN)
         });
+        let maximum = self.measures.metrics.iter();
+        let maximum = maximum.map(|&metric| ranking.maximum(metric).unwrap_or(f64::NAN));
         let is_relevant = |item: &RankedItem| item.grade >= self.measures.least_grade;
         let is_tied = matches!(
             items[..], [(_, a), (_, b), ..]
@@ -633,6 +683,8 @@ impl Ranker<'_> {
             n_relevant: candidates.n_relevant,
             values: values.collect(),
             chance: chance.collect(),
+            maximum: maximum.collect(),
+            class_number: 0,
             class: vote.and_then(|vote| vote.decide(Metric::KnnAccuracyPlain)),
             is_tied,
             hits: items

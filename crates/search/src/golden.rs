@@ -11,7 +11,7 @@ use crate::columns::{Column, Columns};
 use crate::evaluate::{Answer, Embeddings, Measures, evaluate};
 use crate::metrics::{Metric, Ranking, Vote};
 use crate::tasks::Task;
-use crate::{Bootstrap, Clusters};
+use crate::{Bootstrap, Clusters, Strata, Stratum};
 
 struct Case {
     bytes: Vec<u8>,
@@ -248,8 +248,9 @@ fn golden_c09_bootstrap() {
         .iter()
         .map(|answer| answer.values.as_slice())
         .collect();
-    let intervals =
-        Clusters::new(&patients).intervals(&values, metrics.len(), Bootstrap::default());
+    let strata = Strata::new(&vec![Stratum::default(); values.len()]);
+    let clusters = Clusters::new(&patients);
+    let intervals = clusters.intervals(&values, metrics.len(), &strata, Bootstrap::default());
     for name in ["hit_at_1", "map_at_r"] {
         let idx = metrics
             .iter()

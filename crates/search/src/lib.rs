@@ -26,8 +26,10 @@ mod kernels;
 mod metrics;
 mod partition;
 mod quantise;
+mod resolution;
 mod scan;
 mod statistics;
+mod strata;
 mod tasks;
 #[cfg(test)]
 mod testing;
@@ -39,12 +41,15 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use evaluate::{
-    Answer, Embeddings, Evaluation, LeftOutQueries, Measures, RankedItem, evaluate, relevant_items,
+    Answer, Embeddings, Evaluation, LeftOutQueries, MIXED_K, Measures, Mixed, MixedAnswer,
+    RankedItem, evaluate, mixed, relevant_items,
 };
 pub use gallery::{
     Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, repair, verify,
 };
 pub use metrics::{KNN_K, KNN_TEMPERATURE, Metric, Ranking, Vote};
+pub use resolution::{CORRELATION, Resolution};
 pub use scan::{Calibration, Filter, Hit, LeftOut, Method, Plan, Queries, SearchOptions};
 pub use statistics::{Pair, Statistics};
-pub use tasks::{Scope, Task, Tasks, derive};
+pub use strata::{Strata, Stratum};
+pub use tasks::{Scope, Task, Tasks, derive, is_unseen};

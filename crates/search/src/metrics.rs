@@ -222,6 +222,25 @@ impl Ranking<'_> {
         })
     }
 
+    /// Returns what the best ranking of the same candidates has, `None` for votes and where R is 0.
+    #[must_use]
+    pub fn maximum(&self, metric: Metric) -> Option<f64> {
+        if self.n_relevant == 0 {
+            return None;
+        }
+        let found = |k: usize| as_f64(k.min(self.n_relevant));
+        Some(match metric {
+            Metric::RecallAt(k) => found(k) / as_f64(self.n_relevant),
+            Metric::PrecisionAt(k) => found(k) / as_f64(k),
+            Metric::HitAt(_)
+            | Metric::MapAt(_)
+            | Metric::MapAtR
+            | Metric::MrrAt(_)
+            | Metric::NdcgAt(_) => 1.0,
+            Metric::MajorityAt(_) | Metric::KnnAccuracy | Metric::KnnAccuracyPlain => return None,
+        })
+    }
+
     /// C(N-R, k) / C(N, k): the probability that none of the first `k` is relevant.
     fn no_relevant_before(&self, k: usize) -> f64 {
         let (n, r) = (self.n_candidates, self.n_relevant);

@@ -5,10 +5,20 @@ use std::collections::BTreeSet;
 use crate::columns::Columns;
 use crate::error::{Error, Result};
 
-/// The modality that no encoder of ours is trained on.
-const UNSEEN: &str = "MR";
+/// How manifests name the modalities that no encoder of ours is trained on, MR and PET.
+const UNSEEN: [&str; 4] = ["MR", "MRI", "PT", "PET"];
 /// Sources of simulated radiographs start so; they enter only pair tasks.
 const SIMULATED: &str = "drr-";
+/// The column that marks disturbed radiographs; empty where a picture is as it was made.
+const DISTURBED: &str = "disturbed";
+
+/// Returns whether no encoder of ours is trained on a modality: MR and PET.
+#[must_use]
+pub fn is_unseen(modality: &str) -> bool {
+    UNSEEN
+        .iter()
+        .any(|word| modality.eq_ignore_ascii_case(word))
+}
 
 /// Who is asked for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,17 +38,35 @@ pub struct Task {
 }
 
 impl Task {
-    /// Returns the first part of the name: `within`, `within-source`, `cross`, `pair`, `unseen`,
-    /// `all` or `privacy`.
+    /// Returns the group in whose mean the task may be: the first part of the name, but `cross-unseen`
+    /// where one side of a cross task is MR or PET.
     #[must_use]
     pub fn group(&self) -> &str {
+        let sides = [&self.query_modality, &self.gallery_modality];
+        let has_unseen = sides.into_iter().flatten().any(|side| is_unseen(side));
+        match self.kind() {
+            "cross" if has_unseen => "cross-unseen",
+            kind => kind,
+        }
+    }
+
+    /// Returns the first part of the name: `within`, `within-source`, `cross`, `pair`,
+    /// `pair-disturbed`, `unseen`, `all`, `mixed` or `privacy`.
+    fn kind(&self) -> &str {
         self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// Returns whether the task's value is the mean over the classes of queries, and needs two classes
+    /// on both sides: one fixed ranking answers all queries of one class.
+    #[must_use]
+    pub fn is_mean_of_classes(&self) -> bool {
+        self.kind() == "cross"
     }
 
     /// Returns whether the same patient may be found: in pair tasks it is what is looked for.
     #[must_use]
     pub fn finds_same_patient(&self) -> bool {
-        matches!(self.group(), "pair" | "privacy")
+        matches!(self.kind(), "pair" | "pair-disturbed" | "privacy")
     }
 }
 
@@ -58,6 +86,8 @@ pub struct Tasks {
     pub tasks: Vec<Task>,
     /// How much of a score is the same patient: every image against all others of its kind.
     pub privacy: Vec<Task>,
+    /// All modalities in one gallery, a task a relevance column; none where there is one modality.
+    pub mixed: Vec<Task>,
     /// Whether every row is query and gallery in turn.
     pub is_leave_one_out: bool,
     /// Rows whose `split` is neither query nor gallery.
@@ -87,6 +117,7 @@ pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
     }
     Ok(Tasks {
         privacy: rows.privacy(),
+        mixed: rows.mixed(scope),
         is_leave_one_out: rows.split.is_leave_one_out,
         n_other_split: rows.split.n_other,
         tasks,
@@ -165,9 +196,9 @@ impl Rows<'_> {
             .filter(move |&row| !source(row).starts_with(SIMULATED))
     }
 
-    /// Real rows of all modalities but the unseen one.
+    /// Real rows of all modalities but the unseen ones.
     fn seen(&self) -> impl Iterator<Item = u32> + '_ {
-        self.real().filter(|&row| self.modality(row) != UNSEEN)
+        self.real().filter(|&row| !is_unseen(self.modality(row)))
     }
 
     /// Makes one task a relevance column, of those that ask and those that are found among rows.
@@ -259,7 +290,7 @@ impl Rows<'_> {
     }
 
     fn unseen(&self, scope: &Scope, tasks: &mut Vec<Task>) {
-        let is_unseen = |&row: &u32| self.modality(row) == UNSEEN;
+        let is_unseen = |&row: &u32| is_unseen(self.modality(row));
         let rows: Vec<u32> = self.real().filter(is_unseen).collect();
         self.inside(
             "unseen",
@@ -269,28 +300,64 @@ impl Rows<'_> {
         );
     }
 
+    /// Modalities that encoders are trained on first.
     fn cross(&self, scope: &Scope, tasks: &mut Vec<Task>) {
         let rows: Vec<u32> = self.real().collect();
         let kinds = grouped(&rows, |row| named(self.modality(row)));
+        let mut with_unseen = Vec::new();
         for (from, queries) in &kinds {
             for (to, gallery) in kinds.iter().filter(|(to, _)| to != from) {
                 let name = format!("cross/{from}-{to}");
-                self.push(&name, (queries, gallery), &scope.relevance, tasks);
+                let has_unseen = is_unseen(from) || is_unseen(to);
+                let list = if has_unseen {
+                    &mut with_unseen
+                } else {
+                    &mut *tasks
+                };
+                self.push(&name, (queries, gallery), &scope.relevance, list);
             }
         }
+        tasks.append(&mut with_unseen);
     }
 
-    /// Every image that has a partner asks, whatever its split.
+    /// Every image that has a partner asks, whatever its split. Disturbed radiographs have tasks of
+    /// their own, in which they take the place of the others of their modality.
     fn pairs(&self, tasks: &mut Vec<Task>) {
-        let has_pair = |&row: &u32| !self.columns.text("pair_id", row as usize).is_empty();
-        let rows: Vec<u32> = self.all().filter(has_pair).collect();
-        let kinds = grouped(&rows, |row| named(self.modality(row)));
-        for (from, queries) in &kinds {
-            for (to, gallery) in &kinds {
+        let text = |name: &str, row: u32| self.columns.text(name, row as usize);
+        let has_pair = |&row: &u32| !text("pair_id", row).is_empty();
+        let is_disturbed = |row: &u32| !text(DISTURBED, *row).is_empty();
+        let (disturbed, clean): (Vec<u32>, Vec<u32>) =
+            self.all().filter(has_pair).partition(is_disturbed);
+        let by_modality = |rows: &[u32]| grouped(rows, |row| named(self.modality(row)));
+        let (disturbed, clean) = (by_modality(&disturbed), by_modality(&clean));
+        for (from, queries) in &clean {
+            for (to, gallery) in &clean {
                 let name = format!("pair/{from}-{to}");
                 tasks.push(self.task(&name, "pair_id", (queries, gallery)));
             }
         }
+        let is_in = |name: &String| disturbed.iter().any(|(other, _)| other == name);
+        let undisturbed = clean.iter().filter(|(name, _)| !is_in(name));
+        let mut kinds: Vec<&(String, Vec<u32>)> = disturbed.iter().chain(undisturbed).collect();
+        kinds.sort_unstable();
+        for (from, queries) in &kinds {
+            for (to, gallery) in kinds.iter().filter(|(to, _)| is_in(from) || is_in(to)) {
+                let name = format!("pair-disturbed/{from}-{to}");
+                tasks.push(self.task(&name, "pair_id", (queries, gallery)));
+            }
+        }
+    }
+
+    /// What a person meets who searches a whole archive.
+    fn mixed(&self, scope: &Scope) -> Vec<Task> {
+        let rows: Vec<u32> = self
+            .real()
+            .filter(|&row| !self.modality(row).is_empty())
+            .collect();
+        let mut tasks = Vec::new();
+        self.push("mixed", (&rows, &rows), &scope.relevance, &mut tasks);
+        tasks.retain(|task| task.query_modality.is_none() || task.gallery_modality.is_none());
+        tasks
     }
 
     fn pooled(&self, scope: &Scope, tasks: &mut Vec<Task>) {

@@ -14,7 +14,9 @@ use super::{Cli, ColumnValue, Command, PrecisionChoice, ReadArguments, thread_co
 /// MANIFEST is a CSV or Parquet file with a column path; its columns modality, dims, source, body_part,
 /// finding, patient_id, pair_id and split decide which tasks there are. Queries are the rows with split =
 /// query, the gallery those with split = gallery; without split every row is both in turn. Images of the
-/// query's own patient never count as found, but in pair tasks. docs/evaluation.md defines every number.
+/// query's own patient never count as found, but in pair tasks. A cross task needs two classes on both
+/// sides; radiographs with a cell in the column disturbed have pair tasks of their own.
+/// docs/evaluation.md defines every number.
 ///
 /// OUT then holds results.json, per_query.parquet, report.html and the folder trec (runs and qrels), and
 /// the vectors, so that the next run computes only what changed. Several models give a folder each, and
@@ -167,7 +169,8 @@ impl FromStr for Embeddings {
 ///
 /// A and B are folders that m3ret evaluate wrote for the same manifest. Differences are paired by query,
 /// and patients are drawn as a whole; a difference counts if its 95 % interval excludes 0. Group means
-/// use tasks with 20 queries or more, chance of at most 0.8, and pixel precision_at_5 below 0.98.
+/// use tasks with 20 queries or more, chance of at most 0.8, pixel precision_at_5 below 0.98, and no
+/// fixed ranking that reaches 0.8 of the maximum. Evaluations by different protocols are not compared.
 ///
 /// Exit status: 0 if the models could be compared, 1 if not, 2 for wrong usage.
 #[derive(Debug, Args)]
@@ -180,13 +183,8 @@ pub(crate) struct CompareArguments {
     #[arg(value_name = "DIR_B")]
     pub(crate) b: PathBuf,
 
-    /// The metrics to compare
-    #[arg(
-        long,
-        value_name = "METRIC,...",
-        value_delimiter = ',',
-        default_value = "precision_at_5"
-    )]
+    /// The metrics to compare [default: map_at_r,precision_at_5,hit_at_1]; the first decides
+    #[arg(long, value_name = "METRIC,...", value_delimiter = ',')]
     pub(crate) metric: Vec<m3ret_search::Metric>,
 
     /// The folder of the model pixels, which says which tasks are too easy to count in group means

@@ -29,6 +29,9 @@ pub(crate) enum SimulateAction {
 /// DIR/manifest.csv has a row for each CT and one for each radiograph, which share a pair id.
 /// Nothing of a file's identifiers is written; patient ids come from an input manifest only.
 ///
+/// With --disturb, pictures are turned, scaled, shifted, cropped, toned and made noisy, and marked
+/// in the column disturbed, so that m3ret evaluate measures them apart (pair-disturbed/DX-CT).
+///
 /// Exit status: 0 if every CT was projected, 1 if one was refused, 2 for wrong usage.
 #[derive(Debug, Args)]
 pub(crate) struct RadiographsArguments {
@@ -66,6 +69,13 @@ pub(crate) struct RadiographsArguments {
     #[arg(long, value_name = "LOW,HIGH")]
     pub(crate) window: Option<FixedWindow>,
 
+    /// Disturb the pictures; the same seed and path give the same disturbance
+    ///
+    /// Simulated radiographs that a manifest already has (source drr-...) are disturbed, too, and CT
+    /// volumes that share their pair_id are not projected again.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) disturb: Option<u64>,
+
     /// Which volumes are CT in HU: those that say so or hold values below -200, or all
     ///
     /// Formats other than DICOM do not say what their values are.
@@ -82,6 +92,13 @@ pub(crate) struct RadiographsArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
+}
+
+impl RadiographsArguments {
+    /// Returns whether a PNG's pixel has 16 bits.
+    pub(crate) fn is_16_bits(&self) -> bool {
+        self.bits == "16"
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

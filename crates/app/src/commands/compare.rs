@@ -7,21 +7,15 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use m3ret_search::{Bootstrap, ComparedPair, Difference, Metric, Verdict};
+use m3ret_search::{Bootstrap, ComparedPair, Difference, Metric, Stratum, Verdict};
 use serde::Serialize;
 
+use super::protocol::GROUP_METRICS;
 use crate::Outcome;
 use crate::cli::CompareArguments;
 use crate::output::{Screen, write_whole};
 pub(super) use runs::Run;
 pub(super) use table::{Layout, render};
-
-/// The rules of group means: a task counts with so many queries,
-const MIN_QUERIES: usize = 20;
-/// with a chance of at most this,
-const MAX_CHANCE: f64 = 0.8;
-/// and with a `precision_at_5` of thumbnails below this.
-const MAX_PIXELS: f64 = 0.98;
 
 /// What is compared: a task, or the mean of a group's tasks.
 #[derive(Debug, Clone, Serialize)]
@@ -32,8 +26,14 @@ pub(super) struct Compared {
     pub(super) metric: String,
     pub(super) n_queries: usize,
     pub(super) n_patients: usize,
-    /// Chance of `precision_at_5`.
-    pub(super) chance: f64,
+    /// What random rankings have; of a group, the mean over its tasks.
+    pub(super) chance: Option<f64>,
+    /// What the best fixed ranking has that is known.
+    pub(super) constant: Option<f64>,
+    /// The difference that can be told, by the variation of `pixels`, where that was evaluated beside.
+    pub(super) resolution: Option<f64>,
+    /// Whether a fixed ranking nearly solves the task, so that it is in no mean.
+    pub(super) is_solved_by_constant: bool,
     pub(super) a: f64,
     pub(super) b: f64,
     pub(super) difference: f64,
@@ -48,6 +48,7 @@ pub(super) struct Compared {
 pub(super) struct Comparison {
     pub(super) a: String,
     pub(super) b: String,
+    pub(super) protocol: u64,
     /// Whether tasks that thumbnails solve could be left out of group means.
     pub(super) knows_pixels: bool,
     pub(super) n_resamples: usize,
@@ -76,7 +77,12 @@ pub(crate) fn run(arguments: &CompareArguments, _: Screen) -> anyhow::Result<Out
         n_resamples: arguments.resamples,
         seed: arguments.seed,
     };
-    let comparison = compare(&a, &b, pixels, (&arguments.metric, bootstrap))?;
+    let metrics: &[Metric] = if arguments.metric.is_empty() {
+        &GROUP_METRICS
+    } else {
+        &arguments.metric
+    };
+    let comparison = compare(&a, &b, pixels, (metrics, bootstrap))?;
     let mut out = io::stdout().lock();
     let told = if arguments.json {
         super::write_json_line(&mut out, &comparison)
@@ -98,6 +104,9 @@ pub(super) fn compare(
     pixels: Option<&Run>,
     (metrics, bootstrap): (&[Metric], Bootstrap),
 ) -> anyhow::Result<Comparison> {
+    for other in std::iter::once(b).chain(pixels) {
+        a.check_protocol(other)?;
+    }
     let mut rows = Vec::new();
     for metric in metrics {
         rows.extend(rows_of(a, b, pixels, (&metric.to_string(), bootstrap))?);
@@ -116,6 +125,7 @@ pub(super) fn compare(
     Ok(Comparison {
         a: a.name.clone(),
         b: b.name.clone(),
+        protocol: a.protocol,
         knows_pixels: pixels.is_some(),
         n_resamples: bootstrap.n_resamples,
         only_one_has: [both(a, b), both(b, a)].concat(),
@@ -129,24 +139,49 @@ struct Group {
     name: String,
     n_tasks: u32,
     pairs: Vec<ComparedPair>,
-    /// Sum over its tasks.
-    chance: f64,
+    /// Sums over its tasks; `None` where a task has none.
+    chance: Option<f64>,
+    constant: Option<f64>,
 }
 
 impl Group {
-    fn add(&mut self, pairs: &[ComparedPair], chance: f64) {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            chance: Some(0.0),
+            constant: Some(0.0),
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, pairs: &[ComparedPair], known: &Known) {
         let task = self.n_tasks;
-        let numbered = pairs.iter().map(|pair| ComparedPair { task, ..*pair });
+        let numbered = pairs.iter().map(|pair| {
+            let stratum = Stratum {
+                task,
+                ..pair.stratum
+            };
+            ComparedPair { stratum, ..*pair }
+        });
         self.pairs.extend(numbered);
-        self.chance += chance;
+        let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+        self.chance = sum(self.chance, known.chance);
+        self.constant = sum(self.constant, known.constant);
         self.n_tasks += 1;
     }
 
-    fn mean(&self, metric: &str, bootstrap: Bootstrap) -> Option<Compared> {
+    fn mean(&self, pixels: Option<&Run>, metric: &str, bootstrap: Bootstrap) -> Option<Compared> {
         let plural = if self.n_tasks == 1 { "" } else { "s" };
         let name = format!("{} ({} task{plural})", self.name, self.n_tasks);
-        let chance = self.chance / f64::from(self.n_tasks);
-        let mean = compared(&name, &self.pairs, (chance, metric), bootstrap)?;
+        let n_tasks = f64::from(self.n_tasks);
+        let of_pixels = pixels.and_then(|run| run.resolutions.get(&self.name)?.get(metric));
+        let known = Known {
+            chance: self.chance.map(|sum| sum / n_tasks),
+            constant: self.constant.map(|sum| sum / n_tasks),
+            resolution: of_pixels.copied(),
+            is_solved_by_constant: false,
+        };
+        let mean = compared(&name, &self.pairs, (&known, metric), bootstrap)?;
         Some(Compared {
             is_group: true,
             ..mean
@@ -154,7 +189,15 @@ impl Group {
     }
 }
 
-/// Compares by one metric: tasks first, then means of groups.
+/// What is known of a task or a group whatever the models are.
+struct Known {
+    chance: Option<f64>,
+    constant: Option<f64>,
+    resolution: Option<f64>,
+    is_solved_by_constant: bool,
+}
+
+/// Compares by one metric: tasks first, then means of groups, then tasks that a constant solves.
 fn rows_of(
     a: &Run,
     b: &Run,
@@ -162,7 +205,7 @@ fn rows_of(
     (metric, bootstrap): (&str, Bootstrap),
 ) -> anyhow::Result<Vec<Compared>> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut rows = Vec::new();
+    let (mut rows, mut apart) = (Vec::new(), Vec::new());
     for (name, task) in &a.tasks {
         let Some(other) = b.tasks.get(name) else {
             continue;
@@ -170,39 +213,41 @@ fn rows_of(
         let pairs = task
             .pairs(other, metric)
             .with_context(|| format!("task {name}"))?;
-        rows.extend(compared(name, &pairs, (task.chance, metric), bootstrap));
-        let of_pixels = pixels.and_then(|run| run.precision_at_5(name));
-        if !is_in_mean(task.n(), task.chance, of_pixels) {
+        let standing = a.standing(name, pixels);
+        let of_pixels = pixels.and_then(|run| run.tasks.get(name));
+        let known = Known {
+            chance: task.about.chance.get(metric).copied(),
+            constant: task.about.constant.get(metric).copied(),
+            resolution: of_pixels.and_then(|task| task.about.resolution.get(metric).copied()),
+            is_solved_by_constant: standing.is_solved_by_constant(),
+        };
+        let row = compared(name, &pairs, (&known, metric), bootstrap);
+        if known.is_solved_by_constant {
+            apart.extend(row);
+        } else {
+            rows.extend(row);
+        }
+        if !standing.is_in_mean() {
             continue;
         }
-        let group = name.split('/').next().unwrap_or_default();
-        if groups.last().is_none_or(|last| last.name != group) {
-            groups.push(Group {
-                name: group.to_owned(),
-                ..Group::default()
-            });
-        }
-        if let Some(last) = groups.last_mut() {
-            last.add(&pairs, task.chance);
-        }
+        let group = &task.about.group;
+        let place = groups.iter().position(|other| other.name == *group);
+        let place = place.unwrap_or_else(|| {
+            groups.push(Group::new(group));
+            groups.len() - 1
+        });
+        groups[place].add(&pairs, &known);
     }
-    rows.extend(
-        groups
-            .iter()
-            .filter_map(|group| group.mean(metric, bootstrap)),
-    );
+    let means = groups.iter();
+    rows.extend(means.filter_map(|group| group.mean(pixels, metric, bootstrap)));
+    rows.extend(apart);
     Ok(rows)
-}
-
-/// Returns whether a task says something in a mean of its group.
-pub(super) fn is_in_mean(n: usize, chance: f64, pixels: Option<f64>) -> bool {
-    n >= MIN_QUERIES && chance <= MAX_CHANCE && pixels.is_none_or(|pixels| pixels < MAX_PIXELS)
 }
 
 fn compared(
     name: &str,
     pairs: &[ComparedPair],
-    (chance, metric): (f64, &str),
+    (known, metric): (&Known, &str),
     bootstrap: Bootstrap,
 ) -> Option<Compared> {
     let difference = Difference::new(pairs, bootstrap)?;
@@ -212,7 +257,10 @@ fn compared(
         metric: metric.to_owned(),
         n_queries: difference.n,
         n_patients: difference.n_patients,
-        chance,
+        chance: known.chance,
+        constant: known.constant,
+        resolution: known.resolution,
+        is_solved_by_constant: known.is_solved_by_constant,
         a: difference.mean_a,
         b: difference.mean_b,
         difference: difference.mean(),
@@ -225,17 +273,4 @@ fn compared(
             Verdict::TooFewPatients => "too few patients",
         },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn easy_and_small_tasks_are_in_no_mean() {
-        assert!(is_in_mean(20, 0.8, Some(0.97)) && is_in_mean(20, 0.8, None));
-        assert!(!is_in_mean(19, 0.1, None));
-        assert!(!is_in_mean(50, 0.81, None));
-        assert!(!is_in_mean(50, 0.1, Some(0.98)));
-    }
 }

@@ -1,6 +1,8 @@
 //! `m3ret evaluate`: how well models find similar images, in numbers that anyone can compute again.
 
 pub(super) mod files;
+mod groups;
+mod mixed;
 mod page;
 mod results;
 mod subject;
@@ -17,6 +19,7 @@ use super::compare::{Comparison, Layout, Run, compare, render};
 use super::embed::rows::{RowVectors, embed_rows};
 use super::embed::{precision_name, remove_if_there};
 use super::npy;
+use super::protocol::{GROUP_METRICS, PROTOCOL};
 use crate::Outcome;
 use crate::cli::EvaluateArguments;
 use crate::model_name::{self, DEFAULT, PIXELS};
@@ -102,13 +105,25 @@ pub(super) fn evaluate(
             "{n_left_out} images take no part, as one of the models has no vector of them"
         ));
     }
-    let mut evaluated = Vec::new();
-    for (folder, contender, vectors) in &all {
+    let mut evaluated: Vec<Option<(PathBuf, Results)>> = all.iter().map(|_| None).collect();
+    // What others are judged by comes first.
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by_key(|&idx| all[idx].1.name != PIXELS);
+    for idx in order {
+        let (folder, contender, vectors) = &all[idx];
         progress.announce(", measuring");
-        let results = measure_one(arguments, &subject, contender, (folder, vectors))?;
-        evaluated.push((folder.clone(), results));
+        let pixels = evaluated.iter().flatten().map(|(_, results)| results);
+        let pixels = pixels.into_iter().find(|results| results.model == PIXELS);
+        let one = One {
+            arguments,
+            subject: &subject,
+            contender,
+            pixels,
+        };
+        let results = one.measure(folder, vectors)?;
+        evaluated[idx] = Some((folder.clone(), results));
     }
-    Ok(evaluated)
+    Ok(evaluated.into_iter().flatten().collect())
 }
 
 /// Takes the vectors of images away that one of several models has none of, so that all are asked for
@@ -218,55 +233,77 @@ fn folder_name(name: &str) -> String {
     name.trim_start_matches('.').to_owned()
 }
 
-fn measure_one(
-    arguments: &EvaluateArguments,
-    subject: &Subject,
-    contender: &Contender,
-    (folder, vectors): (&Path, &Vectors),
-) -> anyhow::Result<Results> {
-    let width = vectors.rows.width;
-    let values = subject
-        .rows
-        .iter()
-        .flat_map(|&row| &vectors.rows.values[row * width..][..width]);
-    let values: Vec<f32> = values.copied().collect();
-    let embeddings = Embeddings::new(&values, width)
-        .with_context(|| format!("vectors of {}", contender.name))?;
-    let mut ks: Vec<usize> = arguments.k.clone();
-    ks.sort_unstable();
-    ks.dedup();
-    let mut metrics = Metric::all(&ks);
-    // Which tasks count in means depends on it.
-    if !metrics.contains(&Metric::PrecisionAt(5)) {
-        metrics.push(Metric::PrecisionAt(5));
+/// One of the models that are evaluated.
+struct One<'a> {
+    arguments: &'a EvaluateArguments,
+    subject: &'a Subject,
+    contender: &'a Contender,
+    /// The model `pixels`, if it was evaluated before.
+    pixels: Option<&'a Results>,
+}
+
+impl One<'_> {
+    /// Measures every task, and writes all files.
+    fn measure(&self, folder: &Path, vectors: &Vectors) -> anyhow::Result<Results> {
+        let (arguments, subject) = (self.arguments, self.subject);
+        let width = vectors.rows.width;
+        let values = subject
+            .rows
+            .iter()
+            .flat_map(|&row| &vectors.rows.values[row * width..][..width]);
+        let values: Vec<f32> = values.copied().collect();
+        let embeddings = Embeddings::new(&values, width)
+            .with_context(|| format!("vectors of {}", self.contender.name))?;
+        let mut ks: Vec<usize> = arguments.k.clone();
+        ks.sort_unstable();
+        ks.dedup();
+        let metrics = metrics_of(&ks);
+        let settings = Settings {
+            metrics: &metrics,
+            // Any shared label has a Jaccard index above 0.
+            least_grade: arguments.jaccard.unwrap_or(f32::MIN_POSITIVE),
+            n_hits: ks.last().copied().unwrap_or_default(),
+            bootstrap: bootstrap(arguments),
+        };
+        let measured = measure(subject, &embeddings, &settings)?;
+        let mut results = results_of(arguments, subject, self.contender, vectors, (measured, &ks));
+        let is_pixels = self.contender.name == PIXELS;
+        let about = (subject, metrics.as_slice(), settings.bootstrap);
+        groups::complete(&mut results, self.pixels, is_pixels, about);
+        // Without it, nobody takes what follows for complete.
+        remove_if_there(&folder.join(files::RESULTS))?;
+        let judged = (&embeddings, settings.least_grade);
+        let too_large = files::write_trec(folder, &mut results.tasks, subject, judged)?;
+        if !too_large.is_empty() {
+            results.notes.push(format!(
+                "too many judgements for TREC files: {}",
+                too_large.join(", ")
+            ));
+        }
+        files::write_per_query(folder, &results.tasks, subject, &metrics)?;
+        let options = arguments.reading.options();
+        page::write(folder, &results, subject, (&embeddings, &options))?;
+        files::write_results(folder, &results)?;
+        Ok(results)
     }
-    let settings = Settings {
-        metrics: &metrics,
-        // Any shared label has a Jaccard index above 0.
-        least_grade: arguments.jaccard.unwrap_or(f32::MIN_POSITIVE),
-        n_hits: ks.last().copied().unwrap_or_default(),
-        bootstrap: Bootstrap {
-            n_resamples: arguments.resamples,
-            seed: arguments.seed,
-        },
-    };
-    let measured = measure(subject, &embeddings, &settings)?;
-    let mut results = results_of(arguments, subject, contender, vectors, (measured, &ks));
-    // Without it, nobody takes what follows for complete.
-    remove_if_there(&folder.join(files::RESULTS))?;
-    let judged = (&embeddings, settings.least_grade);
-    let too_large = files::write_trec(folder, &mut results.tasks, subject, judged)?;
-    if !too_large.is_empty() {
-        results.notes.push(format!(
-            "too many judgements for TREC files: {}",
-            too_large.join(", ")
-        ));
+}
+
+/// Lists the metrics for these cutoffs, and always those of groups.
+fn metrics_of(ks: &[usize]) -> Vec<Metric> {
+    let mut metrics = Metric::all(ks);
+    for metric in GROUP_METRICS {
+        if !metrics.contains(&metric) {
+            metrics.push(metric);
+        }
     }
-    files::write_per_query(folder, &results.tasks, subject, &metrics)?;
-    let options = arguments.reading.options();
-    page::write(folder, &results, subject, (&embeddings, &options))?;
-    files::write_results(folder, &results)?;
-    Ok(results)
+    metrics
+}
+
+fn bootstrap(arguments: &EvaluateArguments) -> Bootstrap {
+    Bootstrap {
+        n_resamples: arguments.resamples,
+        seed: arguments.seed,
+    }
 }
 
 fn vectors(
@@ -353,6 +390,7 @@ fn results_of(
         filter: filters(true),
         k: ks.to_vec(),
         least_jaccard: arguments.jaccard.unwrap_or(0.0),
+        protocol: PROTOCOL,
         ties: "by path",
         n_resamples: arguments.resamples,
         seed: arguments.seed,
@@ -369,6 +407,7 @@ fn results_of(
         *refused.entry(refusal.code.as_str().to_owned()).or_default() += 1;
     }
     Results {
+        protocol: PROTOCOL,
         model: contender.name.clone(),
         config_hash: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&hashed)),
         m3ret_version: env!("CARGO_PKG_VERSION"),
@@ -378,6 +417,8 @@ fn results_of(
         n_refused: vectors.rows.refused.len(),
         refused,
         tasks: measured.tasks,
+        groups: Vec::new(),
+        mixed: measured.mixed,
         skipped: measured.skipped,
         privacy: measured.privacy,
     }
@@ -395,24 +436,10 @@ fn write_comparisons(
     let Some(pixels) = runs.iter().find(|run| run.name == PIXELS) else {
         return Ok(Vec::new());
     };
-    let bootstrap = Bootstrap {
-        n_resamples: arguments.resamples,
-        seed: arguments.seed,
-    };
-    let has = |k: usize| k == 5 || arguments.k.contains(&k);
-    let metrics = [
-        (Metric::PrecisionAt(5), 5),
-        (Metric::HitAt(1), 1),
-        (Metric::MapAt(10), 10),
-    ];
-    let metrics: Vec<Metric> = metrics
-        .into_iter()
-        .filter(|&(_, k)| has(k))
-        .map(|(metric, _)| metric)
-        .collect();
     let mut comparisons = Vec::new();
     for run in runs.iter().filter(|run| run.name != PIXELS) {
-        comparisons.push(compare(pixels, run, Some(pixels), (&metrics, bootstrap))?);
+        let about = (&GROUP_METRICS[..], bootstrap(arguments));
+        comparisons.push(compare(pixels, run, Some(pixels), about)?);
     }
     let results: Vec<&Results> = all.iter().map(|(_, results)| results).collect();
     for (extension, layout) in [("md", Layout::Markdown), ("tex", Layout::Latex)] {

@@ -1,6 +1,8 @@
 //! `m3ret simulate radiographs`: CT volumes to pictures, and a manifest that pairs them.
 
 mod dicom;
+mod disturb;
+mod existing;
 mod folder;
 mod picture;
 mod sources;
@@ -9,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, StdoutLock, Write as _};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use m3ret_imaging::projection::{Projection, Projector};
 use m3ret_imaging::{Code, Kind, Volume};
 use serde::Serialize;
@@ -20,11 +22,14 @@ use super::embed::Refusal;
 use super::embed::ahead::{guarded, volumes_of};
 use super::write_json_line;
 use crate::Outcome;
-use crate::cli::{Hounsfield, RadiographsArguments, SimulateAction, SimulateArguments};
+use crate::cli::{
+    Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
+};
 use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
 use crate::report::{Report, Verdict};
+use disturb::Disturbance;
 use folder::Folder;
 use picture::{Shown, Subject};
 use sources::{Ct, Labels, Listing};
@@ -43,17 +48,27 @@ pub(crate) fn run(arguments: &SimulateArguments, screen: Screen) -> anyhow::Resu
 }
 
 fn radiographs(arguments: &RadiographsArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    ensure!(
+        arguments.disturb.is_none() || arguments.format == PictureFormat::Png,
+        "--disturb changes grey values, which DICOM holds as integrals; leave --format dicom out"
+    );
     arguments.reading.start_threads()?;
     let options = arguments.reading.options();
     let progress = Progress::start(screen);
     let folder = Folder::choose(&arguments.out, arguments.force)?;
-    let listing = sources::list(&arguments.sources, &folder, &options)?;
-    progress.count(listing.cts.len());
+    let listing = sources::list(
+        &arguments.sources,
+        &folder,
+        &options,
+        arguments.disturb.is_some(),
+    )?;
+    progress.count(listing.cts.len() + listing.radiographs.len());
     let mut job = Job::new(arguments, &folder, &progress);
     for ct in &listing.cts {
         job.take(ct, volumes_of(&ct.item, &options))?;
         progress.advance(job.refused.len());
     }
+    job.disturb_existing(&listing, &options)?;
     let manifest = job.write_manifest()?;
     progress.clear();
     job.end(&listing, manifest.as_deref(), screen)
@@ -70,6 +85,8 @@ struct Job<'a> {
     rows: Vec<folder::Row>,
     n_cts: usize,
     n_radiographs: usize,
+    /// Radiographs of manifests that were disturbed.
+    n_disturbed: usize,
     /// Images of a folder that are no CT volumes.
     n_others: usize,
     refused: Vec<Report>,
@@ -91,6 +108,8 @@ struct Line<'a> {
     /// Integrals that are shown black and white.
     window: [f64; 2],
     max_integral: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disturbance: Option<Disturbance>,
 }
 
 /// A refused image as JSON.
@@ -113,6 +132,8 @@ struct LastLine {
 struct Summary {
     n_cts: usize,
     n_radiographs: usize,
+    /// Radiographs of manifests that were disturbed.
+    n_disturbed: usize,
     n_refused: usize,
     /// Rows and images that are no CT volumes.
     n_others: usize,
@@ -144,6 +165,7 @@ impl<'a> Job<'a> {
             rows: Vec::new(),
             n_cts: 0,
             n_radiographs: 0,
+            n_disturbed: 0,
             n_others: 0,
             refused: Vec::new(),
         }
@@ -205,6 +227,13 @@ impl<'a> Job<'a> {
         let labels = ct.labels.completed(subject);
         self.rows.push(self.folder.ct_row(ct, part, &labels));
         for (angle, picture) in self.angles.clone().into_iter().zip(pictures) {
+            let name = format!(
+                "{}#{}#{}",
+                ct.item.path,
+                part.unwrap_or_default(),
+                view_of(angle)
+            );
+            let seed = self.arguments.disturb;
             let fixed = self.arguments.window.map(|window| window.ends);
             let shown = Shown {
                 picture,
@@ -212,6 +241,7 @@ impl<'a> Job<'a> {
                 angle,
                 body_part: &labels.body_part,
                 key: subject.key,
+                disturbance: seed.map(|seed| Disturbance::draw(seed, &name)),
             };
             self.write_one(ct, part, &labels, shown)?;
         }
@@ -231,8 +261,13 @@ impl<'a> Job<'a> {
         let finding = format!("drr-{view}");
         let path = self.folder.path_for(&name)?;
         write_whole(&path, |out| Ok(out.write_all(&bytes)?))?;
-        self.rows.push(labels.radiograph_row(name, &finding));
+        let row = labels.radiograph_row(name, &finding, self.arguments.disturb);
+        self.rows.push(row);
         self.n_radiographs += 1;
+        let (height, width) = (shown.picture.height, shown.picture.width);
+        let [height, width] = shown.disturbance.map_or([height, width], |disturbance| {
+            disturbance.sides(height, width)
+        });
         let [_, max_integral] = shown.picture.percentiles([0.0, 100.0]);
         self.tell(&Line {
             verdict: "simulated",
@@ -242,11 +277,12 @@ impl<'a> Job<'a> {
             pair_id: &labels.pair_id,
             finding,
             angle_deg: shown.angle,
-            height: shown.picture.height,
-            width: shown.picture.width,
+            height,
+            width,
             pixel_mm: shown.picture.pixel_mm,
             window: shown.window,
             max_integral,
+            disturbance: shown.disturbance,
         })
     }
 
@@ -303,13 +339,14 @@ impl<'a> Job<'a> {
         let summary = Summary {
             n_cts: self.n_cts,
             n_radiographs: self.n_radiographs,
+            n_disturbed: self.n_disturbed,
             n_refused: self.refused.len(),
             n_others: self.n_others + listing.n_others,
             n_not_images: listing.n_foreign,
             reason_codes,
             manifest: manifest.map(|path| path.to_string_lossy().into_owned()),
         };
-        let is_good = summary.n_refused == 0 && summary.n_cts > 0;
+        let is_good = summary.n_refused == 0 && summary.n_cts + summary.n_disturbed > 0;
         if self.arguments.json {
             write_json_line(&mut self.out, &LastLine { summary })?;
         } else {
@@ -368,6 +405,11 @@ fn text(summary: &Summary, refused: &[Report], paint: Paint) -> String {
     let mut text = String::new();
     section(&mut text, paint, Verdict::Refused, refused);
     let title = match &summary.manifest {
+        Some(manifest) if summary.n_cts == 0 => format!(
+            "{} disturbed: {}",
+            counted(summary.n_disturbed as u64, "radiograph", "radiographs"),
+            printable(manifest)
+        ),
         Some(manifest) => format!(
             "{} of {}: {}",
             counted(summary.n_radiographs as u64, "radiograph", "radiographs"),
@@ -383,6 +425,9 @@ fn text(summary: &Summary, refused: &[Report], paint: Paint) -> String {
             text.push_str(&format!("  {n} {what}\n"));
         }
     };
+    if summary.n_cts > 0 {
+        line(summary.n_disturbed, "radiographs of the manifest disturbed");
+    }
     line(summary.n_refused, "refused");
     line(summary.n_others, "left out: no CT volumes");
     line(summary.n_not_images, "left out: no image format");
@@ -424,6 +469,7 @@ mod tests {
         let summary = Summary {
             n_cts: 2,
             n_radiographs: 4,
+            n_disturbed: 0,
             n_refused: 1,
             n_others: 3,
             n_not_images: 0,

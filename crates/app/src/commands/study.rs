@@ -57,7 +57,7 @@ struct Size {
 }
 
 fn default_metric() -> String {
-    "precision_at_5".to_owned()
+    super::protocol::GROUP_METRICS[0].to_string()
 }
 
 /// What is known of a finished run.

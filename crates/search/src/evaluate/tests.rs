@@ -190,15 +190,7 @@ fn plain(labels: &[&str], patients: &[&str], angles: &[f32], query: usize) -> Op
     if n_relevant == 0 || n_relevant == relevant.len() {
         return None;
     }
-    let found = |k: usize| relevant.iter().take(k).filter(|&&r| r).count() as f64;
-    let precisions = (1..=n_relevant)
-        .filter(|&rank| relevant[rank - 1])
-        .map(|rank| found(rank) / rank as f64);
-    Some([
-        found(1),
-        found(2) / 2.0,
-        precisions.sum::<f64>() / n_relevant as f64,
-    ])
+    Some(of_relevant(&relevant))
 }
 
 proptest! {
@@ -220,6 +212,234 @@ proptest! {
         for (answer, (query, values)) in evaluation.answers.iter().zip(wanted) {
             prop_assert_eq!(answer.query, query);
             for (found, wanted) in answer.values.iter().zip(values) {
+                prop_assert!((found - wanted).abs() < 1e-12, "{} {}", found, wanted);
+            }
+        }
+    }
+}
+
+/// Items of two classes ask for the rest, as in a cross task.
+fn halves(n: u32) -> Task {
+    Task {
+        name: "cross/A-B/label".to_owned(),
+        queries: (0..n / 2).collect(),
+        gallery: (n / 2..n).collect(),
+        ..everyone(n)
+    }
+}
+
+#[test]
+fn cross_tasks_are_the_mean_over_classes() {
+    // Three queries of x find it first, one of y does not.
+    let columns = columns(&["x", "x", "x", "y", "x", "y", "y", "z"], &[""; 8]);
+    let vectors = vectors(&[0.0, 1.0, 2.0, 3.0, 4.0, 40.0, 50.0, 60.0]);
+    let evaluation = run(&halves(8), &columns, &vectors, &[]).unwrap();
+    assert_eq!(evaluation.n_classes, [2, 3]);
+    let numbers: Vec<u32> = evaluation.answers.iter().map(|a| a.class_number).collect();
+    assert_eq!(numbers, [1, 1, 1, 2]);
+    assert_eq!(evaluation.mean(|answer| answer.values[0]), 0.5);
+    // Of random rankings: (3 x 1/4) / 3 and 2/4.
+    assert_eq!(evaluation.mean(|answer| answer.chance[0]), 0.375);
+    let plain = Task {
+        name: "within/A/label".to_owned(),
+        ..halves(8)
+    };
+    let evaluation = run(&plain, &columns, &vectors, &[]).unwrap();
+    assert_eq!(evaluation.mean(|answer| answer.values[0]), 0.75);
+    assert_eq!(evaluation.n_classes, [2, 3]);
+    assert!(evaluation.answers.iter().all(|a| a.class_number == 0));
+}
+
+#[test]
+fn the_example_of_constant_in_the_docs_holds() {
+    // Queries x, x, x, y; gallery x, x, y, z. By weight x comes first, by weight over R x, too:
+    // (3/4) / 2 against (1/4) / 1.
+    let columns = columns(&["x", "x", "x", "y", "x", "x", "y", "z"], &[""; 8]);
+    let vectors = vectors(&[0.0, 1.0, 2.0, 3.0, 4.0, 40.0, 50.0, 60.0]);
+    let of = |task: &Task| run(task, &columns, &vectors, &[]).unwrap().constant;
+    let plain = Task {
+        name: "within/A/label".to_owned(),
+        ..halves(8)
+    };
+    let found = of(&plain);
+    assert_eq!(found[..3], [0.75, 0.75, 0.75]);
+    assert!(found[3].is_nan());
+    // The mean over classes: y weighs as much, and its one item goes first by weight over R:
+    // map_at_r is 1 for y, and x has its first item at rank 2: (1/2 + 0) / 2. In the other order
+    // x has 1 and y, whose item is at rank 3, has 0.
+    let found = of(&halves(8));
+    assert_eq!(found[..3], [0.5, 0.5, 0.625]);
+}
+
+/// The value of a fixed ranking, query by query.
+fn of_fixed(
+    order: &[usize],
+    (labels, patients): (&[&str], &[&str]),
+    evaluation: &Evaluation,
+) -> [f64; 3] {
+    let mut numbers = Vec::new();
+    for answer in &evaluation.answers {
+        let query = answer.query as usize;
+        let is_candidate = |&&row: &&usize| {
+            row != query && (patients[row].is_empty() || patients[row] != patients[query])
+        };
+        let relevant: Vec<bool> = order
+            .iter()
+            .filter(is_candidate)
+            .map(|&row| labels[row] == labels[query])
+            .collect();
+        numbers.push(of_relevant(&relevant));
+    }
+    [0, 1, 2].map(|idx| {
+        let of_metric: Vec<f64> = numbers.iter().map(|numbers| numbers[idx]).collect();
+        evaluation.strata.mean(&of_metric)
+    })
+}
+
+/// `hit_at_1`, `precision_at_2` and `map_at_r` of one ranking.
+fn of_relevant(relevant: &[bool]) -> [f64; 3] {
+    let n_relevant = relevant.iter().filter(|&&r| r).count();
+    let found = |k: usize| relevant.iter().take(k).filter(|&&r| r).count() as f64;
+    let precisions = (1..=n_relevant)
+        .filter(|&rank| relevant[rank - 1])
+        .map(|rank| found(rank) / rank as f64);
+    [
+        found(1),
+        found(2) / 2.0,
+        precisions.sum::<f64>() / n_relevant as f64,
+    ]
+}
+
+proptest! {
+    #[test]
+    fn constant_is_that_of_two_rankings_and_none_is_better_by_precision(
+        rows in prop::collection::vec((0_u8..4, 0_u8..6, 0_u16..90), 8..50),
+        shuffle in prop::collection::vec(any::<u32>(), 50),
+        is_cross: bool,
+        excludes: bool,
+    ) {
+        let label = |i: u8| ["x", "y", "z", ""][usize::from(i)];
+        let patient = |i: u8| ["", "p", "q", "r", "s", "t"][usize::from(i)];
+        let labels: Vec<&str> = rows.iter().map(|row| label(row.0)).collect();
+        let patients: Vec<&str> = rows.iter().map(|row| if excludes { patient(row.1) } else { "" }).collect();
+        let angles: Vec<f32> = rows.iter().map(|row| f32::from(row.2)).collect();
+        prop_assume!(angles.iter().any(|angle| *angle != angles[0]));
+        let columns = columns(&labels, &patients);
+        let n = rows.len();
+        let mut task = halves(u32::try_from(n).unwrap());
+        if !is_cross {
+            task.name = "within/A/label".to_owned();
+        }
+        let evaluation = run(&task, &columns, &vectors(&angles), &["patient_id"]).unwrap();
+        prop_assume!(!evaluation.answers.is_empty());
+        // The slow and plain way: every item's sums over all queries.
+        let weights = evaluation.strata.weights();
+        let sums = |item: usize| {
+            let mut sums = [0.0; 2];
+            for (answer, weight) in evaluation.answers.iter().zip(&weights) {
+                if labels[answer.query as usize] == labels[item] {
+                    sums[0] += weight;
+                    sums[1] += weight / answer.n_relevant as f64;
+                }
+            }
+            sums.map(|sum: f64| (sum * 1e9).round())
+        };
+        let mut wanted = [0.0_f64; 3];
+        let gallery: Vec<usize> = (n / 2..n).filter(|&row| !labels[row].is_empty()).collect();
+        for first in [0, 1] {
+            let mut order = gallery.clone();
+            order.sort_by(|&a, &b| {
+                let (x, y) = (sums(a), sums(b));
+                let by = |i: usize| y[i].total_cmp(&x[i]);
+                by(first).then(by(1 - first)).then(labels[a].cmp(labels[b])).then(a.cmp(&b))
+            });
+            let found = of_fixed(&order, (&labels, &patients), &evaluation);
+            for (wanted, found) in wanted.iter_mut().zip(found) {
+                *wanted = wanted.max(found);
+            }
+        }
+        for (found, wanted) in evaluation.constant.iter().zip(wanted) {
+            prop_assert!((found - wanted).abs() < 1e-9, "{} {}", found, wanted);
+        }
+        if !excludes {
+            let mut order = gallery;
+            order.sort_by_key(|&row| shuffle[row % 50]);
+            let other = of_fixed(&order, (&labels, &patients), &evaluation);
+            prop_assert!(other[0] <= evaluation.constant[0] + 1e-9);
+            prop_assert!(other[1] <= evaluation.constant[1] + 1e-9);
+        }
+        // The mean over classes, the slow and plain way.
+        if is_cross {
+            let classes: std::collections::BTreeSet<&str> =
+                evaluation.answers.iter().map(|answer| labels[answer.query as usize]).collect();
+            let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+            let of_class = |class: &&str| {
+                let own = evaluation.answers.iter().filter(|a| labels[a.query as usize] == *class);
+                mean(&own.map(|answer| answer.values[2]).collect::<Vec<_>>())
+            };
+            let wanted = mean(&classes.iter().map(of_class).collect::<Vec<_>>());
+            prop_assert!((evaluation.mean(|answer| answer.values[2]) - wanted).abs() < 1e-12);
+            prop_assert_eq!(evaluation.n_classes[0], classes.len());
+        }
+    }
+
+    #[test]
+    fn mixed_searches_agree_with_a_sort(rows in prop::collection::vec((0_u8..3, 0_u8..6, 0_u16..90, 0_u8..3), 6..50)) {
+        let label = |i: u8| ["x", "y", "z"][usize::from(i)];
+        let patient = |i: u8| ["", "p", "q", "r", "s", "t"][usize::from(i)];
+        let labels: Vec<&str> = rows.iter().map(|row| label(row.0)).collect();
+        let patients: Vec<&str> = rows.iter().map(|row| patient(row.1)).collect();
+        let modalities: Vec<&str> = rows.iter().map(|row| ["CT", "DX", "US"][usize::from(row.3)]).collect();
+        let angles: Vec<f32> = rows.iter().map(|row| f32::from(row.2)).collect();
+        prop_assume!(angles.iter().any(|angle| *angle != angles[0]));
+        let mut columns = columns(&labels, &patients);
+        columns.insert("modality", Column::new(modalities.iter().copied())).unwrap();
+        let n = rows.len();
+        let all = vectors(&angles);
+        let order: Vec<u32> = (0..).take(n).collect();
+        let measures = Measures { metrics: &[], least_grade: f32::MIN_POSITIVE, n_hits: 1, tie_order: &order };
+        let embeddings = Embeddings::new(&all, 2).unwrap();
+        let task = everyone(u32::try_from(n).unwrap());
+        let found = mixed(&task, &columns, &embeddings, &measures, &["patient_id".to_owned()]).unwrap();
+        let score = |a: usize, b: usize| crate::kernels::dot(&all[a * 2..][..2], &all[b * 2..][..2]);
+        let mut wanted = Vec::new();
+        for query in 0..n {
+            let mut candidates: Vec<usize> = (0..n)
+                .filter(|&row| row != query && (patients[row].is_empty() || patients[row] != patients[query]))
+                .collect();
+            candidates.sort_by(|&a, &b| score(query, b).total_cmp(&score(query, a)).then(a.cmp(&b)));
+            let is_own = |row: usize| modalities[row] == modalities[query];
+            let is_right = |row: usize| labels[row] == labels[query] && !is_own(row);
+            let share = |rows: &[usize], of: &dyn Fn(usize) -> bool| rows.iter().filter(|&&row| of(row)).count() as f64;
+            let n_right = share(&candidates, &is_right);
+            let n_same = candidates.iter().filter(|&&row| labels[row] == labels[query]).count();
+            if n_right == 0.0 || n_same == candidates.len() {
+                continue;
+            }
+            let top = &candidates[..candidates.len().min(5)];
+            let n_all = candidates.len() as f64;
+            let chance = |n_own: f64| top.len() as f64 / 5.0 * n_own / n_all;
+            wanted.push((
+                query as u32,
+                [
+                    share(top, &is_right) / 5.0,
+                    chance(n_right),
+                    share(top, &is_own) / 5.0,
+                    chance(share(&candidates, &is_own)),
+                ],
+            ));
+        }
+        prop_assert_eq!(found.answers.len(), wanted.len());
+        prop_assert_eq!(found.answers.len() + found.n_without_other, n);
+        for (answer, (query, numbers)) in found.answers.iter().zip(wanted) {
+            prop_assert_eq!(answer.query, query);
+            let own = [
+                answer.right_of_other_modality,
+                answer.right_of_other_modality_chance,
+                answer.own_modality,
+                answer.own_modality_chance,
+            ];
+            for (found, wanted) in own.iter().zip(numbers) {
                 prop_assert!((found - wanted).abs() < 1e-12, "{} {}", found, wanted);
             }
         }

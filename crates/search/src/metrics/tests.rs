@@ -89,6 +89,17 @@ fn ranking_of(relevant: &[bool]) -> (Vec<f32>, usize) {
 }
 
 fn measure(relevant: &[bool], metric: Metric, is_chance: bool) -> f64 {
+    with_ranking(relevant, |ranking| {
+        if is_chance {
+            ranking.chance(metric)
+        } else {
+            ranking.value(metric)
+        }
+        .unwrap()
+    })
+}
+
+fn with_ranking<T>(relevant: &[bool], of: impl Fn(&Ranking<'_>) -> T) -> T {
     let (grades, n_relevant) = ranking_of(relevant);
     let ideal = vec![1.0; n_relevant];
     let ranking = Ranking {
@@ -99,12 +110,7 @@ fn measure(relevant: &[bool], metric: Metric, is_chance: bool) -> f64 {
         ideal: &ideal,
         total_grade: as_f64(n_relevant),
     };
-    if is_chance {
-        ranking.chance(metric)
-    } else {
-        ranking.value(metric)
-    }
-    .unwrap()
+    of(&ranking)
 }
 
 /// Calls `visit` with every order of the relevant among `n` items.
@@ -152,6 +158,17 @@ proptest! {
                 let (now, next) = (measure(&relevant, family(k), false), measure(&relevant, family(k + 1), false));
                 prop_assert!(next >= now);
             }
+        }
+    }
+
+    #[test]
+    fn the_maximum_is_that_of_the_perfect_ranking(n_relevant in 1_usize..20, n_others in 0_usize..20, k in 1_usize..30) {
+        let mut relevant = vec![true; n_relevant];
+        relevant.resize(n_relevant + n_others, false);
+        for metric in Metric::all(&[k]).into_iter().filter(|metric| !metric.is_vote()) {
+            let value = measure(&relevant, metric, false);
+            let maximum = with_ranking(&relevant, |ranking| ranking.maximum(metric)).unwrap();
+            prop_assert!((value - maximum).abs() < 1e-12, "{metric} {value} {maximum}");
         }
     }
 

@@ -49,8 +49,8 @@ fn tasks_follow_from_the_columns() {
             "within/DX-2d/body_part",
             "within-source/a-2d/body_part",
             "cross/CT-DX/body_part",
-            "cross/CT-MR/body_part",
             "cross/DX-CT/body_part",
+            "cross/CT-MR/body_part",
             "cross/DX-MR/body_part",
             "cross/MR-CT/body_part",
             "cross/MR-DX/body_part",
@@ -84,6 +84,70 @@ fn tasks_follow_from_the_columns() {
         Some("DX")
     );
     assert_eq!((tasks.n_other_split, tasks.is_leave_one_out), (1, false));
+    // All modalities together, without the simulated ones.
+    assert_eq!(tasks.mixed.len(), 1);
+    assert_eq!(
+        (
+            tasks.mixed[0].name.as_str(),
+            &tasks.mixed[0].queries[..],
+            &tasks.mixed[0].gallery[..]
+        ),
+        ("mixed/body_part", &[0, 2, 4][..], &[1, 3, 5][..])
+    );
+}
+
+#[test]
+fn mr_and_pet_are_unseen_however_they_are_written() {
+    let rows = ["MR", "mri", "PT", "PET", "CT", "DX"].map(|word| {
+        [
+            [word, "3d", "a", "query", "chest", ""],
+            [word, "3d", "a", "gallery", "chest", ""],
+        ]
+    });
+    let tasks = derive(&mut table(&rows.concat()), &scope(&["body_part"])).unwrap();
+    let groups = |name: &str| -> Vec<&str> {
+        let of_name = tasks.tasks.iter().filter(|task| task.name.contains(name));
+        of_name.map(Task::group).collect()
+    };
+    for word in ["MR-3d", "mri-3d", "PT-3d", "PET-3d"] {
+        assert_eq!(groups(word), ["unseen"], "{word}");
+    }
+    for name in ["/CT-DX/", "/DX-CT/"] {
+        assert_eq!(groups(name), ["cross"], "{name}");
+    }
+    for name in ["/CT-PT/", "/MR-DX/", "/PET-MR/", "/DX-mri/"] {
+        assert_eq!(groups(name), ["cross-unseen"], "{name}");
+    }
+    assert_eq!(groups("a-3d"), ["within-source"]);
+    let is_seen = |task: &&Task| task.group().starts_with("within");
+    for task in tasks.tasks.iter().filter(is_seen) {
+        assert!(
+            task.gallery.iter().all(|&row| row >= 8),
+            "{}: {:?}",
+            task.name,
+            task.gallery
+        );
+    }
+}
+
+#[test]
+fn disturbed_radiographs_have_tasks_of_their_own() {
+    let mut columns = table(&ROWS);
+    let disturbed = ["", "", "", "", "", "", "7", "", ""];
+    columns.insert("disturbed", Column::new(disturbed)).unwrap();
+    let tasks = derive(&mut columns, &scope(&["body_part"])).unwrap().tasks;
+    let sides = |name: &str| {
+        let task = tasks.iter().find(|task| task.name == name).unwrap();
+        assert!(task.finds_same_patient());
+        (task.queries.clone(), task.gallery.clone())
+    };
+    assert_eq!(sides("pair/DX-CT"), (vec![7], vec![2, 3]));
+    assert_eq!(sides("pair/CT-DX"), (vec![2, 3], vec![7]));
+    assert_eq!(sides("pair-disturbed/DX-CT"), (vec![6], vec![2, 3]));
+    assert_eq!(sides("pair-disturbed/CT-DX"), (vec![2, 3], vec![6]));
+    assert_eq!(sides("pair-disturbed/DX-DX"), (vec![6], vec![6]));
+    let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+    assert!(!names.contains(&"pair-disturbed/CT-CT") && !names.contains(&"pair-disturbed/CT-MR"));
 }
 
 #[test]

@@ -6,29 +6,44 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_imaging::manifest::{Manifest, Table};
-use m3ret_search::ComparedPair;
+use m3ret_search::{ComparedPair, Strata, Stratum};
 use serde_json::Value;
 
 use crate::commands::evaluate::files::{PER_QUERY, RESULTS, columns};
+use crate::commands::protocol::{PROTOCOL, Standing};
 
 /// One model's evaluation.
 #[derive(Debug)]
 pub(in crate::commands) struct Run {
     pub(in crate::commands) name: String,
-    /// By name; groups lie together.
+    /// The rules it followed; 1 where it does not say.
+    pub(in crate::commands) protocol: u64,
+    /// The differences that the means of groups can resolve, by group and metric.
+    pub(in crate::commands) resolutions: BTreeMap<String, BTreeMap<String, f64>>,
+    /// By name.
     pub(in crate::commands) tasks: BTreeMap<String, TaskRun>,
 }
 
-/// One task's queries.
+/// One task's queries, and what results.json says of it.
 #[derive(Debug, Default)]
 pub(in crate::commands) struct TaskRun {
-    /// Mean chance of `precision_at_5`.
-    pub(in crate::commands) chance: f64,
-    /// A hash of who was asked for what.
-    ground_truth: String,
+    pub(in crate::commands) about: About,
     queries: Vec<Query>,
     /// For each metric the value of every query.
     values: BTreeMap<String, Vec<f64>>,
+}
+
+/// What results.json says of a task; numbers by metric.
+#[derive(Debug, Default, Clone)]
+pub(in crate::commands) struct About {
+    pub(in crate::commands) group: String,
+    pub(in crate::commands) chance: BTreeMap<String, f64>,
+    pub(in crate::commands) constant: BTreeMap<String, f64>,
+    pub(in crate::commands) constant_share: Option<f64>,
+    /// The difference that can be told, if both models vary as `pixels` does.
+    pub(in crate::commands) resolution: BTreeMap<String, f64>,
+    /// A hash of who was asked for what.
+    ground_truth: String,
 }
 
 #[derive(Debug, PartialEq)]
@@ -37,6 +52,8 @@ struct Query {
     /// How many queries of the task before it have this path.
     again: u32,
     patient: u32,
+    /// 0 where the task's value is the mean over queries.
+    class: u32,
     /// Two models must have been asked for the same.
     n_relevant: u32,
     n_candidates: u32,
@@ -45,51 +62,117 @@ struct Query {
 impl Run {
     /// Reads a folder that `m3ret evaluate` wrote.
     pub(in crate::commands) fn open(folder: &Path) -> anyhow::Result<Self> {
-        let (name, truths) = about(folder).with_context(|| {
+        let mut run = about(folder).with_context(|| {
             format!(
                 "{}: a folder that m3ret evaluate wrote is wanted",
                 folder.display()
             )
         })?;
+        ensure!(
+            run.protocol <= PROTOCOL,
+            "{}: its numbers follow protocol {}, and this program knows those up to {PROTOCOL}; use a newer m3ret",
+            folder.display(),
+            run.protocol
+        );
         let path = folder.join(PER_QUERY);
         let doing = || format!("reading {}", path.display());
         // Every cell becomes text, numbers in full.
         let table = Manifest::open(&path, &Limits::default()).with_context(doing)?;
         let table = table.load().with_context(doing)?;
-        let mut tasks = tasks(&table).with_context(doing)?;
-        for (name, task) in &mut tasks {
-            let truth = truths
-                .get(name)
-                .with_context(|| format!("{}: no task {name}", folder.display()))?;
-            task.ground_truth.clone_from(truth);
+        for (name, found) in tasks(&table).with_context(doing)? {
+            let task = run.tasks.get_mut(&name);
+            let task = task.with_context(|| format!("{}: no task {name}", folder.display()))?;
+            (task.queries, task.values) = (found.queries, found.values);
         }
-        Ok(Self { name, tasks })
+        run.tasks.retain(|_, task| !task.queries.is_empty());
+        Ok(run)
     }
 
-    pub(in crate::commands) fn precision_at_5(&self, task: &str) -> Option<f64> {
-        self.tasks.get(task)?.mean("precision_at_5")
+    /// Returns what decides whether a task is in the mean of its group.
+    pub(in crate::commands) fn standing(&self, name: &str, pixels: Option<&Self>) -> Standing {
+        let task = self.tasks.get(name);
+        let chance = task.and_then(|task| task.about.chance.get("precision_at_5"));
+        Standing {
+            n_queries: task.map_or(0, TaskRun::n),
+            chance: chance.copied().unwrap_or(1.0),
+            pixels: pixels.and_then(|run| run.tasks.get(name)?.mean("precision_at_5")),
+            constant_share: task.and_then(|task| task.about.constant_share),
+        }
+    }
+
+    /// Fails if another evaluation followed other rules.
+    pub(in crate::commands) fn check_protocol(&self, other: &Self) -> anyhow::Result<()> {
+        let (old, new) = if self.protocol < other.protocol {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        ensure!(
+            old.protocol == new.protocol,
+            "{} was evaluated by protocol {} and {} by protocol {}: tasks, means and chance are not the same; \
+             evaluate {} again into its folder, which uses the vectors that lie there (docs/evaluation.md, Protocols)",
+            old.name,
+            old.protocol,
+            new.name,
+            new.protocol,
+            old.name
+        );
+        Ok(())
     }
 }
 
-/// Reads the model's name, and a hash of the ground truth of each task.
-fn about(folder: &Path) -> anyhow::Result<(String, BTreeMap<String, String>)> {
+/// Reads results.json: the model, and the tasks without their queries.
+fn about(folder: &Path) -> anyhow::Result<Run> {
     let text = std::fs::read_to_string(folder.join(RESULTS))?;
     let results: Value = serde_json::from_str(&text)?;
-    let text = |value: &Value, key: &str| -> anyhow::Result<String> {
-        let found = value.get(key).and_then(Value::as_str);
-        Ok(found
-            .with_context(|| format!("found no {key} in {RESULTS}"))?
-            .to_owned())
-    };
-    let tasks = results.get("tasks").and_then(Value::as_array);
-    let tasks = tasks.with_context(|| format!("found no tasks in {RESULTS}"))?;
-    let truths = tasks
-        .iter()
-        .map(|task| Ok((text(task, "task")?, text(task, "ground_truth")?)));
-    Ok((
-        text(&results, "model")?,
-        truths.collect::<anyhow::Result<_>>()?,
-    ))
+    let list = |key: &str| results.get(key).and_then(Value::as_array);
+    let tasks = list("tasks").with_context(|| format!("found no tasks in {RESULTS}"))?;
+    let tasks = tasks.iter().map(|task| {
+        let about = About {
+            group: text_of(task, "group")?,
+            chance: numbers(task.get("chance")),
+            constant: numbers(task.get("constant")),
+            constant_share: task.get("constant_share").and_then(Value::as_f64),
+            resolution: resolution(task),
+            ground_truth: text_of(task, "ground_truth")?,
+        };
+        let run = TaskRun {
+            about,
+            ..TaskRun::default()
+        };
+        Ok((text_of(task, "task")?, run))
+    });
+    let groups = list("groups").map_or(&[][..], Vec::as_slice).iter();
+    let groups = groups.map(|group| Ok((text_of(group, "group")?, resolution(group))));
+    Ok(Run {
+        name: text_of(&results, "model")?,
+        // Before there were protocols, results did not name one.
+        protocol: results.get("protocol").and_then(Value::as_u64).unwrap_or(1),
+        resolutions: groups.collect::<anyhow::Result<_>>()?,
+        tasks: tasks.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+fn text_of(value: &Value, key: &str) -> anyhow::Result<String> {
+    let found = value.get(key).and_then(Value::as_str);
+    let found = found.with_context(|| format!("found no {key} in {RESULTS}"))?;
+    Ok(found.to_owned())
+}
+
+fn numbers(value: Option<&Value>) -> BTreeMap<String, f64> {
+    let entries = value.and_then(Value::as_object).into_iter().flatten();
+    let entries = entries.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
+    entries.collect()
+}
+
+/// Reads the expected resolutions of a task or a group.
+fn resolution(value: &Value) -> BTreeMap<String, f64> {
+    let entries = value.get("resolution").and_then(Value::as_object);
+    let entries = entries.into_iter().flatten();
+    let entries = entries.filter_map(|(name, value)| {
+        Some((name.clone(), value.get("expected").and_then(Value::as_f64)?))
+    });
+    entries.collect()
 }
 
 fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
@@ -125,11 +208,15 @@ fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
             path,
             again: *n_before,
             patient: number(columns::PATIENT)?,
+            class: match row.get(columns::QUERY_CLASS) {
+                Some(_) => number(columns::QUERY_CLASS)?,
+                // The first protocol has means over queries only.
+                None => 0,
+            },
             n_relevant: number(columns::N_RELEVANT)?,
             n_candidates: number(columns::N_CANDIDATES)?,
         });
         *n_before += 1;
-        task.chance += value(columns::CHANCE)?;
         for metric in &metrics {
             task.values
                 .entry((*metric).clone())
@@ -137,10 +224,16 @@ fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
                 .push(value(metric)?);
         }
     }
-    for task in tasks.values_mut() {
-        task.chance /= task.queries.len() as f64;
-    }
     Ok(tasks)
+}
+
+impl Query {
+    fn stratum(&self) -> Stratum {
+        Stratum {
+            task: 0,
+            class: self.class,
+        }
+    }
 }
 
 impl TaskRun {
@@ -149,8 +242,9 @@ impl TaskRun {
     }
 
     pub(in crate::commands) fn mean(&self, metric: &str) -> Option<f64> {
-        let values = self.values.get(metric)?;
-        Some(values.iter().sum::<f64>() / values.len() as f64)
+        let strata = self.queries.iter().map(Query::stratum);
+        let strata = Strata::new(&strata.collect::<Vec<_>>());
+        Some(strata.mean(self.values.get(metric)?))
     }
 
     /// Lays the values of two models side by side, for the queries that both answered.
@@ -167,7 +261,7 @@ impl TaskRun {
             );
         };
         ensure!(
-            self.ground_truth == other.ground_truth,
+            self.about.ground_truth == other.about.ground_truth,
             "the two evaluations have other images, labels or exclusions; \
              evaluate both models with the same manifest and rules"
         );
@@ -200,7 +294,7 @@ impl TaskRun {
                 continue;
             }
             pairs.push(ComparedPair {
-                task: 0,
+                stratum: query.stratum(),
                 patient: query.patient,
                 a,
                 b: b[place],

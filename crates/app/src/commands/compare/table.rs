@@ -32,13 +32,15 @@ impl Layout {
 
 /// Writes a comparison as a table, with the rules below it.
 pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> String {
-    let rows: Vec<[String; 8]> = comparison.rows.iter().map(cells).collect();
+    let rows: Vec<[String; 10]> = comparison.rows.iter().map(cells).collect();
     let head = [
         "task",
         "metric",
         "n",
         "patients",
         "chance",
+        "constant",
+        "resolves",
         &comparison.a,
         &comparison.b,
         "difference",
@@ -48,7 +50,7 @@ pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> St
         Layout::Text => {
             let all = std::iter::once(&head).chain(&rows);
             let all: Vec<Vec<String>> = all.map(|row| row.to_vec()).collect();
-            aligned(&all, 2..7).join("\n") + "\n"
+            aligned(&all, 2..9).join("\n") + "\n"
         }
         Layout::Markdown => markdown(&head, &rows),
         Layout::Latex => latex(&head, &rows),
@@ -69,14 +71,25 @@ pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> St
 
 fn notes(comparison: &Comparison) -> String {
     let mut notes = format!(
-        "Differences are {} minus {}, paired by query, with patient-clustered bootstrap 95 % intervals ({} draws);\n\
-         chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8",
+        "Differences are {} minus {}, paired by query, with patient-clustered bootstrap 95 % intervals ({} draws).\n\
+         Group means use tasks with n >= 20, chance of precision_at_5 <= 0.8",
         comparison.b, comparison.a, comparison.n_resamples
     );
     if comparison.knows_pixels {
-        notes.push_str(",\nand precision_at_5 of pixels below 0.98.\n");
+        notes.push_str(", precision_at_5 of pixels below 0.98");
+    }
+    if comparison.protocol >= 2 {
+        notes.push_str(
+            ",\nand no fixed ranking (constant) that reaches 0.8 of the maximum; map_at_r decides.\n\
+             resolves: the difference to be expected to show, if both models vary between patients as pixels does.\n",
+        );
     } else {
-        notes.push_str(";\ntasks that pixels solve are among them: name its folder with --pixels to leave them out.\n");
+        notes.push_str(
+            ".\nBoth follow protocol 1, which docs/evaluation.md describes under Protocols.\n",
+        );
+    }
+    if !comparison.knows_pixels {
+        notes.push_str("Tasks that pixels solve are among them: name its folder with --pixels to leave them out.\n");
     }
     if !comparison.only_one_has.is_empty() {
         let _ = writeln!(
@@ -88,8 +101,9 @@ fn notes(comparison: &Comparison) -> String {
     notes
 }
 
-fn cells(row: &Compared) -> [String; 8] {
+fn cells(row: &Compared) -> [String; 10] {
     let number = |x: f64| format!("{x:.3}");
+    let known = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), number);
     let difference = match (row.ci95_low, row.ci95_high) {
         (Some(low), Some(high)) => format!(
             "{:+.3} [{low:+.3}, {high:+.3}] {}",
@@ -98,43 +112,45 @@ fn cells(row: &Compared) -> [String; 8] {
         _ => format!("{:+.3} {}", row.difference, row.verdict),
     };
     [
-        if row.is_group {
-            format!("mean of {}", row.name)
-        } else {
-            row.name.clone()
+        match (row.is_group, row.is_solved_by_constant) {
+            (true, _) => format!("mean of {}", row.name),
+            (_, true) => format!("{} (constant)", row.name),
+            _ => row.name.clone(),
         },
         row.metric.clone(),
         row.n_queries.to_string(),
         row.n_patients.to_string(),
-        number(row.chance),
+        known(row.chance),
+        known(row.constant),
+        known(row.resolution),
         number(row.a),
         number(row.b),
         difference,
     ]
 }
 
-fn markdown(head: &[String; 8], rows: &[[String; 8]]) -> String {
-    let line = |row: &[String; 8]| {
+fn markdown(head: &[String; 10], rows: &[[String; 10]]) -> String {
+    let line = |row: &[String; 10]| {
         format!(
             "| {} |\n",
             row.clone().map(|cell| cell.replace('|', "\\|")).join(" | ")
         )
     };
     let mut text = line(head);
-    text.push_str("|---|---|---:|---:|---:|---:|---:|---|\n");
+    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|---|\n");
     text.extend(rows.iter().map(line));
     text
 }
 
-fn latex(head: &[String; 8], rows: &[[String; 8]]) -> String {
-    let line = |row: &[String; 8]| {
+fn latex(head: &[String; 10], rows: &[[String; 10]]) -> String {
+    let line = |row: &[String; 10]| {
         format!(
             "{} \\\\\n",
             row.clone().map(|cell| escaped(&cell)).join(" & ")
         )
     };
     let mut text =
-        String::from("% needs \\usepackage{booktabs}\n\\begin{tabular}{llrrrrrl}\n\\toprule\n");
+        String::from("% needs \\usepackage{booktabs}\n\\begin{tabular}{llrrrrrrrl}\n\\toprule\n");
     text.push_str(&line(head));
     text.push_str("\\midrule\n");
     text.extend(rows.iter().map(line));
@@ -165,10 +181,13 @@ mod tests {
         let row = Compared {
             name: "pair/DX-CT".to_owned(),
             is_group: false,
-            metric: "precision_at_5".to_owned(),
+            metric: "map_at_r".to_owned(),
             n_queries: 120,
             n_patients: 60,
-            chance: 0.0167,
+            chance: Some(0.0167),
+            constant: Some(0.0213),
+            resolution: Some(0.0312),
+            is_solved_by_constant: false,
             a: 0.075,
             b: 0.1255,
             difference: 0.0505,
@@ -181,15 +200,23 @@ mod tests {
             is_group: true,
             ci95_low: None,
             ci95_high: None,
+            resolution: None,
             verdict: "too few patients",
+            ..row.clone()
+        };
+        let apart = Compared {
+            name: "cross/DX-MR/body_part".to_owned(),
+            constant: Some(0.9),
+            is_solved_by_constant: true,
             ..row.clone()
         };
         Comparison {
             a: "pixels".to_owned(),
             b: "a_model".to_owned(),
+            protocol: 2,
             knows_pixels: true,
             n_resamples: 2000,
-            rows: vec![row, group],
+            rows: vec![row, group, apart],
             only_one_has: Vec::new(),
         }
     }
@@ -217,7 +244,7 @@ mod tests {
         "##);
         insta::assert_snapshot!(render(&example(), Layout::Latex), @r##"
         % needs \usepackage{booktabs}
-        \begin{tabular}{llrrrrrl}
+        \begin{tabular}{llrrrrrrrl}
         \toprule
         task & metric & n & patients & chance & pixels & a\_model & difference \\
         \midrule

@@ -36,6 +36,8 @@ pub(in crate::commands) mod columns {
     pub(super) const ROW: &str = "row";
     /// A number that means nothing elsewhere.
     pub(in crate::commands) const PATIENT: &str = "patient";
+    /// The query's class, from 1, where a task's value is the mean over classes; else 0.
+    pub(in crate::commands) const QUERY_CLASS: &str = "query_class";
     pub(in crate::commands) const N_CANDIDATES: &str = "n_candidates";
     pub(in crate::commands) const N_RELEVANT: &str = "n_relevant";
     pub(super) const FIRST_SCORE: &str = "first_score";
@@ -81,6 +83,7 @@ fn fields(metrics: &[Metric]) -> anyhow::Result<Vec<TypePtr>> {
     let numbers = [
         columns::ROW,
         columns::PATIENT,
+        columns::QUERY_CLASS,
         columns::N_CANDIDATES,
         columns::N_RELEVANT,
     ];
@@ -140,6 +143,10 @@ fn write_group(
     write::<Int32Type>(
         group,
         answers().map(|answer| number(subject.patient(answer.query) as usize)),
+    )?;
+    write::<Int32Type>(
+        group,
+        answers().map(|answer| number(answer.class_number as usize)),
     )?;
     write::<Int32Type>(group, answers().map(|answer| number(answer.n_candidates)))?;
     write::<Int32Type>(group, answers().map(|answer| number(answer.n_relevant)))?;

@@ -1,13 +1,17 @@
 //! The numbers of one model: what results.json holds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use m3ret_search::{
     Answer, Bootstrap, Clusters, Embeddings, Evaluation, Interval, Measures, Metric, Task, evaluate,
 };
 use serde::Serialize;
 
+use super::groups::{GroupResult, ResolutionValue};
+use super::mixed::{self, MixedResult};
 use super::subject::{Subject, is_identifier};
+use crate::commands::protocol::GROUP_METRICS;
 
 /// Numbers that the ladder shows.
 const LADDER: [Metric; 3] = [Metric::HitAt(1), Metric::PrecisionAt(5), Metric::MapAt(10)];
@@ -17,6 +21,8 @@ const MAX_CLASSES: usize = 40;
 /// results.json.
 #[derive(Debug, Serialize)]
 pub(in crate::commands) struct Results {
+    /// The rules of docs/evaluation.md; results without it followed the first.
+    pub(super) protocol: u64,
     pub(super) model: String,
     /// Of everything that decides the numbers, but the images.
     pub(super) config_hash: String,
@@ -28,6 +34,10 @@ pub(in crate::commands) struct Results {
     /// Counts of refused images by reason.
     pub(super) refused: BTreeMap<String, usize>,
     pub(super) tasks: Vec<TaskResult>,
+    /// Means of the tasks that say something.
+    pub(super) groups: Vec<GroupResult>,
+    /// All modalities in one gallery.
+    pub(super) mixed: Vec<MixedResult>,
     pub(super) skipped: Vec<Skipped>,
     /// Every image against all others of its kind: how often the nearest one is of the same patient.
     pub(super) privacy: Vec<TaskResult>,
@@ -44,6 +54,7 @@ pub(super) struct Config {
     pub(super) filter: Vec<String>,
     pub(super) k: Vec<usize>,
     pub(super) least_jaccard: f32,
+    pub(super) protocol: u64,
     pub(super) ties: &'static str,
     pub(super) n_resamples: usize,
     pub(super) seed: u64,
@@ -63,11 +74,23 @@ pub(super) struct TaskResult {
     pub(super) n_queries: usize,
     pub(super) n_patients: usize,
     pub(super) n_gallery: usize,
+    /// `queries`, or `query_classes` where the mean over each class's queries is taken first.
+    pub(super) averaged_over: &'static str,
+    pub(super) n_query_classes: usize,
+    pub(super) n_gallery_classes: usize,
     pub(super) left_out: LeftOut,
     /// Queries whose first two items have one score and only one is relevant.
     pub(super) n_tied: usize,
     pub(super) chance: BTreeMap<String, f64>,
+    /// What the best fixed ranking has that is known.
+    pub(super) constant: BTreeMap<String, f64>,
+    /// What a perfect ranking has.
+    pub(super) maximum: BTreeMap<String, f64>,
+    /// The largest share of the maximum that `constant` reaches, by the metrics of groups.
+    pub(super) constant_share: Option<f64>,
     pub(super) metrics: BTreeMap<String, Value>,
+    /// Differences of two models that can be told.
+    pub(super) resolution: BTreeMap<String, ResolutionValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ladder: Vec<Rung>,
     pub(super) hubness: Hubness,
@@ -92,6 +115,26 @@ pub(super) struct Value {
     pub(super) ci95_high: Option<f64>,
 }
 
+impl Value {
+    pub(super) fn new(value: f64, interval: Option<Interval>) -> Self {
+        Self {
+            value,
+            ci95_low: interval.map(|interval| interval.low),
+            ci95_high: interval.map(|interval| interval.high),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.value)?;
+        match (self.ci95_low, self.ci95_high) {
+            (Some(low), Some(high)) => write!(f, " [{low:.3}, {high:.3}]"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Queries that do not count.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct LeftOut {
@@ -99,6 +142,18 @@ pub(super) struct LeftOut {
     pub(super) without_label: usize,
     pub(super) without_relevant: usize,
     pub(super) only_relevant: usize,
+}
+
+impl LeftOut {
+    fn of(evaluation: &Evaluation) -> Self {
+        let left_out = &evaluation.left_out;
+        Self {
+            without_vector: left_out.n_without_vector,
+            without_label: left_out.n_unlabelled,
+            without_relevant: left_out.n_without_relevant,
+            only_relevant: left_out.n_only_relevant,
+        }
+    }
 }
 
 /// The same task under another exclusion.
@@ -148,6 +203,7 @@ pub(super) struct Settings<'a> {
 /// The results of all tasks.
 pub(super) struct Measured {
     pub(super) tasks: Vec<TaskResult>,
+    pub(super) mixed: Vec<MixedResult>,
     pub(super) skipped: Vec<Skipped>,
     pub(super) privacy: Vec<TaskResult>,
 }
@@ -160,12 +216,13 @@ pub(super) fn measure(
 ) -> anyhow::Result<Measured> {
     let mut measured = Measured {
         tasks: Vec::new(),
+        mixed: mixed::measure(subject, embeddings, settings)?,
         skipped: Vec::new(),
         privacy: Vec::new(),
     };
     for task in &subject.tasks.tasks {
         let result = one(task, subject, embeddings, settings)?;
-        match why_skipped(&result) {
+        match why_skipped(task, &result) {
             None => measured.tasks.push(result),
             Some(reason) => measured.skipped.push(Skipped {
                 task: result.task,
@@ -182,9 +239,18 @@ pub(super) fn measure(
     Ok(measured)
 }
 
-fn why_skipped(result: &TaskResult) -> Option<String> {
+fn why_skipped(task: &Task, result: &TaskResult) -> Option<String> {
     if result.n_queries > 0 {
-        return None;
+        let has_classes = result.n_query_classes > 1 && result.n_gallery_classes > 1;
+        return (task.is_mean_of_classes() && !has_classes).then(|| {
+            format!(
+                "the {} queries that count have {} and the gallery {}; two on both sides are wanted, \
+                 as one fixed ranking answers one class",
+                result.n_queries,
+                n_classes(result.n_query_classes),
+                n_classes(result.n_gallery_classes)
+            )
+        });
     }
     let left_out = &result.left_out;
     let reasons = [
@@ -204,6 +270,10 @@ fn why_skipped(result: &TaskResult) -> Option<String> {
         .map(|(n, why)| format!("{n} queries {why}"))
         .collect();
     Some(reasons.join(", "))
+}
+
+fn n_classes(n: usize) -> String {
+    format!("{n} class{}", if n == 1 { "" } else { "es" })
 }
 
 /// Lists the rules of exclusion of a task: the one that counts, then the rungs of the ladder.
@@ -252,8 +322,9 @@ fn one(
         .iter()
         .map(|answer| answer.values.as_slice())
         .collect();
-    let intervals = clusters.intervals(&values, settings.metrics.len(), settings.bootstrap);
-    let (chance, metrics) = numbers(&main, settings.metrics, &intervals);
+    let n_metrics = settings.metrics.len();
+    let intervals = clusters.intervals(&values, n_metrics, &main.strata, settings.bootstrap);
+    let numbers = Numbers::new(&main, settings.metrics, &intervals);
     Ok(TaskResult {
         task: task.name.clone(),
         group: task.group().to_owned(),
@@ -263,15 +334,21 @@ fn one(
         n_queries: main.answers.len(),
         n_patients: clusters.len(),
         n_gallery: main.n_gallery,
-        left_out: LeftOut {
-            without_vector: main.left_out.n_without_vector,
-            without_label: main.left_out.n_unlabelled,
-            without_relevant: main.left_out.n_without_relevant,
-            only_relevant: main.left_out.n_only_relevant,
+        averaged_over: if task.is_mean_of_classes() {
+            "query_classes"
+        } else {
+            "queries"
         },
+        n_query_classes: main.n_classes[0],
+        n_gallery_classes: main.n_classes[1],
+        left_out: LeftOut::of(&main),
         n_tied: main.answers.iter().filter(|answer| answer.is_tied).count(),
-        chance,
-        metrics,
+        constant_share: numbers.constant_share(),
+        chance: numbers.chance,
+        constant: numbers.constant,
+        maximum: numbers.maximum,
+        metrics: numbers.metrics,
+        resolution: BTreeMap::new(),
         ladder,
         hubness: hubness(&main, settings.n_hits),
         ground_truth: ground_truth(task, subject, &main.exclude),
@@ -310,7 +387,8 @@ fn rung(evaluation: &Evaluation, settings: &Settings<'_>) -> Rung {
     };
     for (idx, metric) in settings.metrics.iter().enumerate() {
         if LADDER.contains(metric) && rung.n_queries > 0 {
-            let (value, chance) = evaluation.mean(idx);
+            let value = evaluation.mean(|answer| answer.values[idx]);
+            let chance = evaluation.mean(|answer| answer.chance[idx]);
             rung.metrics.insert(metric.to_string(), value);
             rung.chance.insert(metric.to_string(), chance);
         }
@@ -318,29 +396,50 @@ fn rung(evaluation: &Evaluation, settings: &Settings<'_>) -> Rung {
     rung
 }
 
-type Numbers = (BTreeMap<String, f64>, BTreeMap<String, Value>);
+/// The numbers of one task by the metrics' names, without what is not defined.
+#[derive(Default)]
+struct Numbers {
+    chance: BTreeMap<String, f64>,
+    constant: BTreeMap<String, f64>,
+    maximum: BTreeMap<String, f64>,
+    metrics: BTreeMap<String, Value>,
+}
 
-/// Returns chance and values by the metrics' names, leaving out what is not defined.
-fn numbers(evaluation: &Evaluation, metrics: &[Metric], intervals: &[Option<Interval>]) -> Numbers {
-    let mut numbers = Numbers::default();
-    if evaluation.answers.is_empty() {
-        return numbers;
-    }
-    for (idx, metric) in metrics.iter().enumerate() {
-        let (value, chance) = evaluation.mean(idx);
-        if value.is_nan() {
-            continue;
+impl Numbers {
+    fn new(evaluation: &Evaluation, metrics: &[Metric], intervals: &[Option<Interval>]) -> Self {
+        let mut numbers = Self::default();
+        if evaluation.answers.is_empty() {
+            return numbers;
         }
-        let interval = intervals[idx];
-        let value = Value {
-            value,
-            ci95_low: interval.map(|interval| interval.low),
-            ci95_high: interval.map(|interval| interval.high),
-        };
-        numbers.0.insert(metric.to_string(), chance);
-        numbers.1.insert(metric.to_string(), value);
+        for (idx, metric) in metrics.iter().enumerate() {
+            let name = metric.to_string();
+            let value = evaluation.mean(|answer| answer.values[idx]);
+            if value.is_nan() {
+                continue;
+            }
+            let chance = evaluation.mean(|answer| answer.chance[idx]);
+            numbers.chance.insert(name.clone(), chance);
+            if !metric.is_vote() {
+                let maximum = evaluation.mean(|answer| answer.maximum[idx]);
+                numbers.maximum.insert(name.clone(), maximum);
+                numbers
+                    .constant
+                    .insert(name.clone(), evaluation.constant[idx]);
+            }
+            numbers
+                .metrics
+                .insert(name, Value::new(value, intervals[idx]));
+        }
+        numbers
     }
-    numbers
+
+    fn constant_share(&self) -> Option<f64> {
+        let shares = GROUP_METRICS.iter().filter_map(|metric| {
+            let name = metric.to_string();
+            Some(self.constant.get(&name)? / self.maximum.get(&name)?)
+        });
+        shares.reduce(f64::max)
+    }
 }
 
 fn hubness(evaluation: &Evaluation, k: usize) -> Hubness {

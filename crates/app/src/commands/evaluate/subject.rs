@@ -98,9 +98,10 @@ impl Subject {
         wanted
     }
 
-    /// Iterates over the tasks, then over those of privacy.
+    /// Iterates over the tasks, then over those of privacy and of mixed searches.
     pub(super) fn all_tasks(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.tasks.iter().chain(&self.tasks.privacy)
+        let tasks = self.tasks.tasks.iter().chain(&self.tasks.privacy);
+        tasks.chain(&self.tasks.mixed)
     }
 
     /// Returns the path of a row, as the manifest has it.

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::results::{Results, TaskResult};
-use crate::commands::compare::{Compared, Comparison, is_in_mean};
+use super::groups::{GroupResult, ResolutionValue};
+use super::results::{Results, TaskResult, Value};
+use crate::commands::compare::{Compared, Comparison};
+use crate::commands::protocol::MAX_CONSTANT;
 use crate::output::Screen;
 use crate::report::text::{Paint, aligned};
 
-/// What tables show, where these cutoffs were asked for.
-const SHOWN: [&str; 3] = ["precision_at_5", "hit_at_1", "map_at_10"];
+/// What tables show; the first decides.
+const SHOWN: [&str; 3] = ["map_at_r", "precision_at_5", "hit_at_1"];
 /// Longest list of skipped tasks on a terminal.
 const MAX_SKIPPED: usize = 8;
 
@@ -21,37 +23,8 @@ pub(super) fn text(results: &Results, folder: &Path, screen: Screen, is_whole: b
     };
     let mut text = format!("{}\n", paint.bold(&results.model));
     if is_whole {
-        let names: Vec<&str> = shown(results);
-        let width = results
-            .tasks
-            .iter()
-            .map(|task| task.task.len())
-            .max()
-            .unwrap_or(4)
-            .max(4);
-        let mut head = format!(
-            "  {:<width$} {:>5} {:>8} {:>6}",
-            "task", "n", "patients", "chance"
-        );
-        for name in &names {
-            let _ = write!(head, "  {name:<21}");
-        }
-        let _ = writeln!(text, "{}", paint.dim(head.trim_end()));
-        for task in &results.tasks {
-            let _ = write!(
-                text,
-                "  {:<width$} {:>5} {:>8} {:>6.3}",
-                task.task,
-                task.n_queries,
-                task.n_patients,
-                chance(task)
-            );
-            for name in &names {
-                let _ = write!(text, "  {:<21}", value(task, name));
-            }
-            text.truncate(text.trim_end().len());
-            text.push('\n');
-        }
+        text.push_str(&table(results, paint));
+        text.push_str(&mixed(results));
         text.push_str(&privacy(results));
         text.push_str(&skipped(results));
         for note in &results.notes {
@@ -63,32 +36,138 @@ pub(super) fn text(results: &Results, folder: &Path, screen: Screen, is_whole: b
     text
 }
 
-fn shown(results: &Results) -> Vec<&'static str> {
-    let has = |name: &&str| {
+/// Writes the tasks, the means of groups, and the tasks that a fixed ranking nearly solves.
+fn table(results: &Results, paint: Paint) -> String {
+    let head = ["task", "n", "patients", "chance", "constant", "resolves"].map(str::to_owned);
+    let mut rows = vec![head.into_iter().chain(SHOWN.map(str::to_owned)).collect()];
+    let line = |numbers: &Numbers<'_>| -> Vec<String> {
+        let values = SHOWN.map(|metric| numbers.value(metric));
+        numbers.start(SHOWN[0]).into_iter().chain(values).collect()
+    };
+    let is_apart = |task: &&TaskResult| is_solved_by_constant(task);
+    let usual = results.tasks.iter().filter(|task| !is_apart(task));
+    rows.extend(usual.map(|task| line(&Numbers::of_task(task))));
+    let n_tasks = rows.len();
+    rows.extend(
         results
-            .tasks
+            .groups
             .iter()
-            .any(|task| task.metrics.contains_key(*name))
-    };
-    SHOWN.into_iter().filter(has).collect()
-}
-
-/// Chance of `precision_at_5`, which is always there.
-fn chance(task: &TaskResult) -> f64 {
-    task.chance
-        .get("precision_at_5")
-        .copied()
-        .unwrap_or(f64::NAN)
-}
-
-fn value(task: &TaskResult, name: &str) -> String {
-    let Some(value) = task.metrics.get(name) else {
-        return "-".to_owned();
-    };
-    match (value.ci95_low, value.ci95_high) {
-        (Some(low), Some(high)) => format!("{:.3} [{low:.3}, {high:.3}]", value.value),
-        _ => format!("{:.3}", value.value),
+            .map(|group| line(&Numbers::of_group(group))),
+    );
+    let n_groups = rows.len();
+    let apart = results.tasks.iter().filter(is_apart);
+    rows.extend(apart.map(|task| line(&Numbers::of_task(task))));
+    let mut text = String::new();
+    for (idx, line) in aligned(&rows, 1..6).into_iter().enumerate() {
+        if idx == n_tasks && n_groups > n_tasks {
+            text.push_str("  means of groups\n");
+        }
+        if idx == n_groups {
+            let _ = writeln!(
+                text,
+                "  a fixed ranking (constant) reaches {MAX_CONSTANT} of the maximum; in no mean"
+            );
+        }
+        let line = if idx == 0 { paint.dim(&line) } else { line };
+        let _ = writeln!(text, "  {}", line.trim_end());
     }
+    let _ = writeln!(
+        text,
+        "  chance, constant and resolves are those of {}",
+        SHOWN[0]
+    );
+    text
+}
+
+fn is_solved_by_constant(task: &TaskResult) -> bool {
+    super::groups::standing(task, None).is_solved_by_constant()
+}
+
+/// The numbers of a task or of a group.
+struct Numbers<'a> {
+    name: String,
+    n_queries: usize,
+    n_patients: usize,
+    chance: &'a BTreeMap<String, f64>,
+    constant: &'a BTreeMap<String, f64>,
+    resolution: &'a BTreeMap<String, ResolutionValue>,
+    metrics: &'a BTreeMap<String, Value>,
+}
+
+impl<'a> Numbers<'a> {
+    fn of_task(task: &'a TaskResult) -> Self {
+        Self {
+            name: task.task.clone(),
+            n_queries: task.n_queries,
+            n_patients: task.n_patients,
+            chance: &task.chance,
+            constant: &task.constant,
+            resolution: &task.resolution,
+            metrics: &task.metrics,
+        }
+    }
+
+    fn of_group(group: &'a GroupResult) -> Self {
+        let n = group.tasks.len();
+        let plural = if n == 1 { "" } else { "s" };
+        Self {
+            name: format!("mean of {} ({n} task{plural})", group.group),
+            n_queries: group.n_queries,
+            n_patients: group.n_patients,
+            chance: &group.chance,
+            constant: &group.constant,
+            resolution: &group.resolution,
+            metrics: &group.metrics,
+        }
+    }
+
+    /// What stands before the models' values: the name, counts, and what no model decides.
+    fn start(&self, metric: &str) -> [String; 6] {
+        let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.3}"));
+        let resolution = self.resolution.get(metric);
+        [
+            self.name.clone(),
+            self.n_queries.to_string(),
+            self.n_patients.to_string(),
+            number(self.chance.get(metric).copied()),
+            number(self.constant.get(metric).copied()),
+            match resolution.map(|found| (found.expected, found.at_most)) {
+                Some((Some(expected), _)) => format!("{expected:.3}"),
+                Some((None, at_most)) => format!("<={at_most:.3}"),
+                None => "-".to_owned(),
+            },
+        ]
+    }
+
+    fn value(&self, metric: &str) -> String {
+        let Some(value) = self.metrics.get(metric) else {
+            return "-".to_owned();
+        };
+        value.to_string()
+    }
+}
+
+fn mixed(results: &Results) -> String {
+    let mut text = String::new();
+    for mixed in &results.mixed {
+        let percent = |x: f64| 100.0 * x;
+        let (right, own) = (
+            &mixed.right_of_other_modality_at_5,
+            &mixed.own_modality_at_5,
+        );
+        let _ = writeln!(
+            text,
+            "  mixed    {}: of the first 5 hits over all modalities {:.1} % are right and of another modality \
+             (chance {:.1} %), {:.1} % of the query's own (chance {:.1} %); n {}",
+            mixed.relevance,
+            percent(right.value.value),
+            percent(right.chance),
+            percent(own.value.value),
+            percent(own.chance),
+            mixed.n_queries
+        );
+    }
+    text
 }
 
 fn privacy(results: &Results) -> String {
@@ -148,11 +227,23 @@ pub(super) fn side_by_side(
     let paint = Paint {
         is_on: screen.has_colour,
     };
-    let mut text = String::from("\n");
-    let lines = aligned(&rows(results, "precision_at_5"), 1..usize::MAX);
-    for (idx, line) in lines.into_iter().enumerate() {
-        let line = if idx == 0 { paint.dim(&line) } else { line };
-        let _ = writeln!(text, "{line}");
+    let mut text = String::new();
+    for (idx, metric) in SHOWN.into_iter().enumerate() {
+        let mut rows = rows(results, metric);
+        if idx > 0 {
+            // Beside the metric that decides, only the means of groups.
+            rows.retain(|row| row[0] == "task" || row[0].starts_with("mean of "));
+        }
+        let _ = writeln!(text, "\n{}", paint.bold(metric));
+        for (idx, line) in aligned(&rows, 1..usize::MAX).into_iter().enumerate() {
+            let line = if idx == 0 { paint.dim(&line) } else { line };
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    for results in results {
+        if !results.mixed.is_empty() {
+            let _ = write!(text, "\n{}\n{}", results.model, mixed(results));
+        }
     }
     for comparison in comparisons {
         text.push_str(&verdicts(comparison));
@@ -193,109 +284,104 @@ fn verdicts(comparison: &Comparison) -> String {
 pub(super) fn markdown(results: &[&Results]) -> String {
     let mut text = String::new();
     for metric in SHOWN {
-        if !results
-            .iter()
-            .all(|results| shown(results).contains(&metric))
-        {
-            continue;
-        }
-        let rows = rows(results, metric);
         let _ = writeln!(text, "### {metric}\n");
-        for (idx, row) in rows.iter().enumerate() {
-            let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-            if idx == 0 {
-                let _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
-            }
-        }
-        text.push('\n');
+        markdown_table(&rows(results, metric), &mut text);
+    }
+    let mixed = mixed_rows(results);
+    if mixed.len() > 1 {
+        text.push_str("### all modalities in one gallery\n\n");
+        markdown_table(&mixed, &mut text);
     }
     text
 }
 
-/// One metric of all models: a head, the tasks, and means of groups.
-fn rows(results: &[&Results], metric: &str) -> Vec<Vec<String>> {
-    let head = ["task", "n", "patients", "chance"]
-        .map(str::to_owned)
-        .into_iter();
-    let mut rows: Vec<Vec<String>> = vec![
-        head.chain(results.iter().map(|results| results.model.clone()))
-            .collect(),
-    ];
-    let by_name: Vec<BTreeMap<&str, &TaskResult>> = results
-        .iter()
-        .map(|results| {
-            results
-                .tasks
-                .iter()
-                .map(|task| (task.task.as_str(), task))
-                .collect()
-        })
-        .collect();
-    let pixels = results
-        .iter()
-        .position(|results| results.model == crate::model_name::PIXELS);
-    let mut means = Means::default();
-    for task in results.first().map_or(&[][..], |results| &results.tasks) {
-        let all = by_name
-            .iter()
-            .map(|tasks| tasks.get(task.task.as_str()).copied());
-        let all: Option<Vec<&TaskResult>> = all.collect();
-        let has_metric = |task: &&TaskResult| task.metrics.contains_key(metric);
-        let Some(all) = all.filter(|all| all.iter().all(has_metric)) else {
-            continue;
-        };
-        let mut row = vec![
-            task.task.clone(),
-            task.n_queries.to_string(),
-            task.n_patients.to_string(),
-            format!(
-                "{:.3}",
-                task.chance.get(metric).copied().unwrap_or(f64::NAN)
-            ),
-        ];
-        row.extend(all.iter().map(|task| value(task, metric)));
-        rows.push(row);
-        let of_pixels = pixels.and_then(|idx| all[idx].metrics.get("precision_at_5"));
-        if is_in_mean(
-            task.n_queries,
-            chance(task),
-            of_pixels.map(|value| value.value),
-        ) {
-            let values = all.iter().map(|task| task.metrics[metric].value);
-            means.add(&task.group, values.collect());
+fn markdown_table(rows: &[Vec<String>], text: &mut String) {
+    for (idx, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+        if idx == 0 {
+            let _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
         }
     }
-    rows.extend(means.rows());
+    text.push('\n');
+}
+
+/// One metric of all models: a head, the tasks, the means of groups, and the tasks that a fixed ranking
+/// nearly solves.
+fn rows(results: &[&Results], metric: &str) -> Vec<Vec<String>> {
+    let head = ["task", "n", "patients", "chance", "constant", "resolves"].map(str::to_owned);
+    let models = results.iter().map(|results| results.model.clone());
+    let mut rows: Vec<Vec<String>> = vec![head.into_iter().chain(models).collect()];
+    let mut apart = Vec::new();
+    let first = results.first();
+    for task in first.map_or(&[][..], |results| &results.tasks) {
+        let same = results.iter().map(|results| {
+            let mut tasks = results.tasks.iter();
+            tasks
+                .find(|other| other.task == task.task)
+                .map(Numbers::of_task)
+        });
+        if let Some(mut row) = beside(same.collect(), metric) {
+            if is_solved_by_constant(task) {
+                row[0].push_str(" (constant)");
+                apart.push(row);
+            } else {
+                rows.push(row);
+            }
+        }
+    }
+    for group in first.map_or(&[][..], |results| &results.groups) {
+        let same = results.iter().map(|results| {
+            let mut groups = results.groups.iter();
+            groups
+                .find(|other| other.group == group.group)
+                .map(Numbers::of_group)
+        });
+        rows.extend(beside(same.collect(), metric));
+    }
+    rows.extend(apart);
     rows
 }
 
-/// Means over the tasks of each group, one a model.
-#[derive(Default)]
-struct Means {
-    groups: Vec<(String, Vec<Vec<f64>>)>,
+/// One row: what no model decides, then each model's value; `None` where a model lacks it.
+fn beside(all: Option<Vec<Numbers<'_>>>, metric: &str) -> Option<Vec<String>> {
+    let all = all?;
+    let start = all.first()?.start(metric);
+    let values = all.iter().map(|numbers| numbers.value(metric));
+    Some(start.into_iter().chain(values).collect())
 }
 
-impl Means {
-    fn add(&mut self, group: &str, values: Vec<f64>) {
-        match self.groups.last_mut() {
-            Some((last, tasks)) if last == group => tasks.push(values),
-            _ => self.groups.push((group.to_owned(), vec![values])),
+/// What searches over all modalities find, a row a column and model.
+fn mixed_rows(results: &[&Results]) -> Vec<Vec<String>> {
+    let head = [
+        "relevance",
+        "n",
+        "patients",
+        "model",
+        "right_of_other_modality_at_5",
+        "chance",
+        "own_modality_at_5",
+        "chance",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for results in results {
+        for mixed in &results.mixed {
+            let shares = [
+                &mixed.right_of_other_modality_at_5,
+                &mixed.own_modality_at_5,
+            ];
+            let mut row = vec![
+                mixed.relevance.clone(),
+                mixed.n_queries.to_string(),
+                mixed.n_patients.to_string(),
+                results.model.clone(),
+            ];
+            for share in shares {
+                row.push(share.value.to_string());
+                row.push(format!("{:.3}", share.chance));
+            }
+            rows.push(row);
         }
     }
-
-    fn rows(&self) -> impl Iterator<Item = Vec<String>> {
-        self.groups.iter().map(|(group, tasks)| {
-            let n = tasks.len();
-            let plural = if n == 1 { "" } else { "s" };
-            let mut row = vec![format!("mean of {group} ({n} task{plural})")];
-            row.resize(4, String::new());
-            let models = 0..tasks.first().map_or(0, Vec::len);
-            row.extend(models.map(|model| {
-                let sum: f64 = tasks.iter().map(|values| values[model]).sum();
-                format!("{:.3}", sum / n as f64)
-            }));
-            row
-        })
-    }
+    rows
 }

@@ -252,6 +252,7 @@ mod tests {
             angle,
             body_part: "chest",
             key: 17,
+            disturbance: None,
         })
         .unwrap()
     }

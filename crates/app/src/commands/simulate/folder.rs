@@ -9,8 +9,8 @@ use m3ret_imaging::manifest::{COLUMNS, Layout, Writer};
 use super::sources::{Ct, Labels};
 use crate::output::refuse_irregular;
 
-/// The cells of `COLUMNS`, then the part of the file.
-pub(super) type Row = [String; COLUMNS.len() + 1];
+/// The cells of `COLUMNS`, then the part of the file, then the seed of a disturbed picture.
+pub(super) type Row = [String; COLUMNS.len() + 2];
 
 const MANIFEST: &str = "manifest.csv";
 
@@ -90,6 +90,7 @@ impl Folder {
             labels.license.clone(),
             labels.pair_id.clone(),
             part.unwrap_or_default().to_owned(),
+            String::new(),
         ]
     }
 
@@ -97,7 +98,7 @@ impl Folder {
     pub(super) fn write_manifest(&self, rows: &[Row]) -> anyhow::Result<PathBuf> {
         let path = self.path.join(MANIFEST);
         let doing = || format!("writing {}", path.display());
-        let columns: Vec<&str> = COLUMNS.into_iter().chain(["part"]).collect();
+        let columns: Vec<&str> = COLUMNS.into_iter().chain(["part", "disturbed"]).collect();
         let mut writer = Writer::create(&path, Layout::Csv, &columns).with_context(doing)?;
         for row in rows {
             let cells = row.iter().map(String::as_str);

@@ -7,6 +7,7 @@ use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat};
 use m3ret_imaging::projection::Projection;
 
 use super::dicom;
+use super::disturb::{Disturbance, Grey};
 use crate::cli::{PictureFormat, RadiographsArguments};
 
 /// What is kept of a CT once it is projected.
@@ -28,6 +29,7 @@ pub(super) struct Shown<'a> {
     pub(super) body_part: &'a str,
     /// Hash of the CT.
     pub(super) key: u128,
+    pub(super) disturbance: Option<Disturbance>,
 }
 
 impl Shown<'_> {
@@ -36,37 +38,41 @@ impl Shown<'_> {
         &self,
         arguments: &RadiographsArguments,
     ) -> anyhow::Result<(Vec<u8>, &'static str)> {
-        match (arguments.format, arguments.bits.as_str()) {
-            (PictureFormat::Dicom, _) => Ok((dicom::encode(self)?, "dcm")),
-            (PictureFormat::Png, "16") => Ok((png(&self.grey_16()?)?, "png")),
-            (PictureFormat::Png, _) => Ok((png(&self.grey_8()?)?, "png")),
+        match arguments.format {
+            PictureFormat::Dicom => Ok((dicom::encode(self)?, "dcm")),
+            PictureFormat::Png => Ok((grey_png(&self.grey(), arguments.is_16_bits())?, "png")),
         }
     }
 
-    fn sides(&self) -> anyhow::Result<(u32, u32)> {
-        let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
-        Ok((side(self.picture.width)?, side(self.picture.height)?))
+    /// The picture as it is shown.
+    pub(super) fn grey(&self) -> Grey {
+        let grey = Grey {
+            shares: self.picture.shares(self.window),
+            height: self.picture.height,
+            width: self.picture.width,
+        };
+        match self.disturbance {
+            Some(disturbance) => disturbance.apply(&grey),
+            None => grey,
+        }
     }
+}
 
-    fn grey_8(&self) -> anyhow::Result<DynamicImage> {
-        let (width, height) = self.sides()?;
-        let shares = self.picture.shares(self.window);
-        let pixels = shares.iter().map(|&share| level(f64::from(share), u8::MAX));
-        let picture = GrayImage::from_raw(width, height, pixels.collect());
-        let picture = picture.context("a picture that its pixels do not fill")?;
-        Ok(DynamicImage::ImageLuma8(picture))
-    }
-
-    fn grey_16(&self) -> anyhow::Result<DynamicImage> {
-        let (width, height) = self.sides()?;
-        let shares = self.picture.shares(self.window);
-        let pixels = shares
-            .iter()
-            .map(|&share| level(f64::from(share), u16::MAX));
+/// Writes a grey picture as PNG of 8 or 16 bits.
+pub(super) fn grey_png(grey: &Grey, is_16_bits: bool) -> anyhow::Result<Vec<u8>> {
+    let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
+    let (width, height) = (side(grey.width)?, side(grey.height)?);
+    let shares = grey.shares.iter().map(|&share| f64::from(share));
+    let picture = if is_16_bits {
+        let pixels = shares.map(|share| level(share, u16::MAX));
         let picture = ImageBuffer::from_raw(width, height, pixels.collect::<Vec<u16>>());
-        let picture = picture.context("a picture that its pixels do not fill")?;
-        Ok(DynamicImage::ImageLuma16(picture))
-    }
+        picture.map(DynamicImage::ImageLuma16)
+    } else {
+        let pixels = shares.map(|share| level(share, u8::MAX));
+        let picture = GrayImage::from_raw(width, height, pixels.collect());
+        picture.map(DynamicImage::ImageLuma8)
+    };
+    png(&picture.context("a picture that its pixels do not fill")?)
 }
 
 fn png(picture: &DynamicImage) -> anyhow::Result<Vec<u8>> {
@@ -112,11 +118,12 @@ mod tests {
             angle: 0,
             body_part: "",
             key: 0,
+            disturbance: None,
         };
         let read = |bytes: Vec<u8>| image::load_from_memory(&bytes).unwrap();
-        let eight = read(png(&shown.grey_8().unwrap()).unwrap());
+        let eight = read(grey_png(&shown.grey(), false).unwrap());
         assert_eq!(eight.as_luma8().unwrap().as_raw()[..4], [0, 64, 128, 255]);
-        let sixteen = read(png(&shown.grey_16().unwrap()).unwrap());
+        let sixteen = read(grey_png(&shown.grey(), true).unwrap());
         let wanted = [0, 16384, 32768, 65535];
         assert_eq!(sixteen.as_luma16().unwrap().as_raw()[..4], wanted);
     }

@@ -1,5 +1,6 @@
 //! Which CT volumes there are, and what manifests say of them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use m3ret_imaging::ReadOptions;
@@ -10,17 +11,24 @@ use super::picture::Subject;
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{self, Content, Item};
 
+/// Sources of simulated radiographs start so.
+const SIMULATED: &str = "drr-";
+
 /// What is read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) cts: Vec<Ct>,
+    /// Simulated radiographs of manifests, where these are disturbed.
+    pub(super) radiographs: Vec<Ct>,
+    /// CT volumes that share a pair with one of them.
+    pub(super) partners: Vec<Ct>,
     /// Rows of manifests that are no CT volumes.
     pub(super) n_others: usize,
     /// Files of folders that hold no image format.
     pub(super) n_foreign: usize,
 }
 
-/// What may be a CT volume.
+/// What may be a CT volume, or a simulated radiograph.
 #[derive(Debug)]
 pub(super) struct Ct {
     pub(super) item: Item,
@@ -31,11 +39,22 @@ pub(super) struct Ct {
     pub(super) labels: Labels,
 }
 
+impl Ct {
+    /// The part of the file that the row names.
+    pub(super) fn part(&self) -> Option<String> {
+        match &self.item.content {
+            Content::Row { part, .. } => part.clone(),
+            Content::Object(object) => object.part.clone(),
+            Content::Unreadable { .. } => None,
+        }
+    }
+}
+
 /// What is known of a CT and holds for its radiographs; empty where nothing is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Labels {
     pub(super) body_part: String,
-    /// Of the CT only.
+    /// Not that of the radiographs that are made.
     pub(super) finding: String,
     pub(super) patient_id: String,
     pub(super) source: String,
@@ -72,10 +91,15 @@ impl Labels {
     }
 
     /// The row of one radiograph.
-    pub(super) fn radiograph_row(&self, name: String, finding: &str) -> folder::Row {
+    pub(super) fn radiograph_row(
+        &self,
+        name: String,
+        finding: &str,
+        disturb: Option<u64>,
+    ) -> folder::Row {
         let source = match self.source.as_str() {
-            "" => "drr-m3ret".to_owned(),
-            source => format!("drr-{source}"),
+            "" => format!("{SIMULATED}m3ret"),
+            source => format!("{SIMULATED}{source}"),
         };
         [
             name,
@@ -89,15 +113,31 @@ impl Labels {
             self.license.clone(),
             self.pair_id.clone(),
             String::new(),
+            disturb.map_or_else(String::new, |seed| seed.to_string()),
         ]
+    }
+
+    /// The row of a radiograph that was there and is disturbed; it keeps its own source and finding.
+    pub(super) fn disturbed_row(&self, name: String, seed: u64) -> folder::Row {
+        let own = Self {
+            source: self
+                .source
+                .strip_prefix(SIMULATED)
+                .unwrap_or(&self.source)
+                .to_owned(),
+            ..self.clone()
+        };
+        own.radiograph_row(name, &self.finding, Some(seed))
     }
 }
 
-/// Lists the volumes of every source.
+/// Lists the volumes of every source, and the simulated radiographs of manifests if these are to be
+/// disturbed.
 pub(super) fn list(
     sources: &[PathBuf],
     folder: &Folder,
     options: &ReadOptions,
+    is_disturbing: bool,
 ) -> anyhow::Result<Listing> {
     let mut all = Listing::default();
     for source in sources {
@@ -105,6 +145,7 @@ pub(super) fn list(
         let listing = items::list(source, &Outputs::default(), options)?;
         all.n_foreign += listing.n_foreign;
         let is_file = source.is_file();
+        let (mut cts, mut radiographs) = (Vec::new(), Vec::new());
         for (idx, item) in listing.items.into_iter().enumerate() {
             let row = listing.manifest.as_ref().and_then(|table| table.row(idx));
             let file = file_of(&item);
@@ -113,19 +154,41 @@ pub(super) fn list(
                 Some(row) => says_ct_volume(row),
                 None => (true, is_file),
             };
-            if !is_candidate {
-                all.n_others += 1;
-                continue;
-            }
-            all.cts.push(Ct {
+            let is_radiograph = is_disturbing && row.is_some_and(says_simulated_radiograph);
+            let ct = Ct {
                 item,
                 file,
                 is_certain,
                 labels: row.map(Labels::of).unwrap_or_default(),
-            });
+            };
+            match (is_radiograph, is_candidate) {
+                (true, _) => radiographs.push(ct),
+                (false, true) => cts.push(ct),
+                (false, false) => all.n_others += 1,
+            }
         }
+        let pairs: HashSet<&str> = radiographs
+            .iter()
+            .map(|radiograph| radiograph.labels.pair_id.as_str())
+            .filter(|pair| !pair.is_empty())
+            .collect();
+        let has_radiograph = |ct: &Ct| pairs.contains(ct.labels.pair_id.as_str());
+        let (mut partners, mut others) = cts.into_iter().partition(has_radiograph);
+        all.partners.append(&mut partners);
+        all.cts.append(&mut others);
+        all.radiographs.append(&mut radiographs);
     }
     Ok(all)
+}
+
+/// Says whether a row is a radiograph that was simulated and not yet disturbed.
+fn says_simulated_radiograph(row: Row<'_>) -> bool {
+    let cell = |column: &str| row.get(column).unwrap_or_default();
+    let is_plane = cell("dims").is_empty() || cell("dims").eq_ignore_ascii_case("2d");
+    is_plane
+        && cell("modality").eq_ignore_ascii_case("DX")
+        && cell("source").starts_with(SIMULATED)
+        && cell("disturbed").is_empty()
 }
 
 fn file_of(item: &Item) -> PathBuf {
@@ -168,7 +231,16 @@ mod tests {
             ..Labels::default()
         };
         assert_eq!(known.completed(&subject), known);
-        let row = known.radiograph_row("1.png".into(), "drr-ap");
+        let row = known.radiograph_row("1.png".into(), "drr-ap", None);
         assert_eq!(row[..6], ["1.png", "DX", "head", "drr-ap", "", "drr-lab"]);
+        assert_eq!(row[10..], ["", ""]);
+        let there = Labels {
+            source: "drr-lab".into(),
+            finding: "drr-lat".into(),
+            ..known
+        };
+        let row = there.disturbed_row("2.png".into(), 5);
+        assert_eq!(row[..6], ["2.png", "DX", "head", "drr-lat", "", "drr-lab"]);
+        assert_eq!(row[9..], ["p7", "", "5"]);
     }
 }

@@ -160,7 +160,8 @@ fn markdown(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
         }
     }
     text.push_str(
-        "\nMeans over the tasks of a group with n >= 20, chance <= 0.8 and precision_at_5 of pixels below 0.98, with\n\
+        "\nMeans over the tasks of a group with n >= 20, chance of precision_at_5 <= 0.8, that of pixels below 0.98, and no\n\
+         fixed ranking that reaches 0.8 of the maximum, with\n\
          patient-clustered bootstrap 95 % intervals. The fit is a plane over the logarithms of parameters and images;\n\
          intervals of its slopes come from the same draws of patients, and hold nothing of the seed of training.\n\n",
     );

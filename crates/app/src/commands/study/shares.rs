@@ -9,6 +9,8 @@ use m3ret_imaging::manifest::{Layout, Manifest, Row, Table, Writer};
 use m3ret_pretrain::Config;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use crate::commands::protocol::PROTOCOL;
+
 /// Writes each manifest again with a share of its patients, and returns the paths of these.
 ///
 /// In each modality and dims, patients are put into the order of a hash, and the first ones are taken: so
@@ -45,6 +47,8 @@ pub(super) fn hash_of(config: &Config) -> anyhow::Result<String> {
 /// Hashes the manifest of an evaluation, and the config and weights of a model's folder.
 pub(super) fn hash_of_evaluation(manifest: &Path, model: &str) -> anyhow::Result<String> {
     let mut hash = Xxh3::new();
+    // Evaluations by other rules are made again.
+    hash.update(&PROTOCOL.to_le_bytes());
     hash.update(&read(manifest)?);
     hash.update(model.as_bytes());
     for name in ["config.json", "model.safetensors"] {

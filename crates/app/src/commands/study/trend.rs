@@ -1,11 +1,13 @@
 //! How retrieval grows with the size of the model and with the data.
 
 use anyhow::{Context as _, ensure};
-use m3ret_search::{Bootstrap, Clusters, ComparedPair, Interval, Metric, percentiles};
+use m3ret_search::{
+    Bootstrap, Clusters, ComparedPair, Interval, Metric, Strata, Stratum, percentiles,
+};
 use serde::Serialize;
 
 use super::Rung;
-use crate::commands::compare::{Run, is_in_mean};
+use crate::commands::compare::Run;
 
 /// The means of one group of tasks.
 #[derive(Debug, Serialize)]
@@ -14,7 +16,7 @@ pub(super) struct Scores {
     pub(super) n_tasks: u32,
     pub(super) n_queries: usize,
     pub(super) n_patients: usize,
-    /// Mean chance of `precision_at_5`.
+    /// Mean chance of the metric.
     pub(super) chance: f64,
     pub(super) pixels: f64,
     /// One for each run.
@@ -49,7 +51,7 @@ struct Group {
     name: String,
     n_tasks: u32,
     chance: f64,
-    tasks: Vec<u32>,
+    strata: Vec<Stratum>,
     patients: Vec<u32>,
     pixels: Vec<f64>,
     /// For each run the values of all queries.
@@ -64,17 +66,14 @@ pub(super) fn scores(
 ) -> anyhow::Result<Vec<Scores>> {
     let mut groups: Vec<Group> = Vec::new();
     for (name, task) in &pixels.tasks {
-        if !is_in_mean(task.n(), task.chance, pixels.precision_at_5(name)) {
+        if !pixels.standing(name, Some(pixels)).is_in_mean() {
             continue;
-        }
-        let group = name.split('/').next().unwrap_or_default();
-        if groups.last().is_none_or(|last| last.name != group) {
-            groups.push(Group::new(group, rungs.len()));
         }
         let mut of_runs = Vec::with_capacity(rungs.len());
         for rung in rungs {
             let other = rung.run.tasks.get(name);
             let other = other.with_context(|| format!("{}: no task {name}", rung.run.name))?;
+            pixels.check_protocol(&rung.run)?;
             let pairs = task.pairs(other, &metric.to_string())?;
             ensure!(
                 pairs.len() == task.n(),
@@ -83,13 +82,18 @@ pub(super) fn scores(
             );
             of_runs.push(pairs);
         }
-        if let Some(last) = groups.last_mut() {
-            last.add(task.chance, &of_runs);
-        }
+        let group = &task.about.group;
+        let place = groups.iter().position(|other| other.name == *group);
+        let place = place.unwrap_or_else(|| {
+            groups.push(Group::new(group, rungs.len()));
+            groups.len() - 1
+        });
+        let chance = task.about.chance.get(&metric.to_string());
+        groups[place].add(chance.copied().unwrap_or(f64::NAN), &of_runs);
     }
     ensure!(
         !groups.is_empty(),
-        "no task is fit for a mean: 20 queries, chance of at most 0.8 and pixels below 0.98 are wanted"
+        "no task is fit for a mean: 20 queries, chance of at most 0.8, pixels below 0.98 and no fixed ranking at 0.8 of the maximum are wanted"
     );
     Ok(groups
         .iter()
@@ -108,7 +112,12 @@ impl Group {
 
     fn add(&mut self, chance: f64, of_runs: &[Vec<ComparedPair>]) {
         let first = of_runs.first().map_or(&[][..], Vec::as_slice);
-        self.tasks.extend(first.iter().map(|_| self.n_tasks));
+        let task = self.n_tasks;
+        let strata = first.iter().map(|pair| Stratum {
+            task,
+            ..pair.stratum
+        });
+        self.strata.extend(strata);
         self.patients.extend(first.iter().map(|pair| pair.patient));
         self.pixels.extend(first.iter().map(|pair| pair.a));
         for (values, pairs) in self.values.iter_mut().zip(of_runs) {
@@ -122,15 +131,16 @@ impl Group {
         let clusters = Clusters::new(&self.patients);
         let mut models: Vec<&[f64]> = self.values.iter().map(Vec::as_slice).collect();
         models.push(&self.pixels);
-        let draws = clusters.means_over_tasks(&self.tasks, &models, bootstrap);
+        let strata = Strata::new(&self.strata);
+        let draws = clusters.draws(&strata, &models, bootstrap);
         let interval =
             |run: usize| percentiles(draws.as_ref()?.iter().map(|means| means[run]).collect());
-        let values: Vec<f64> = models.iter().map(|values| self.mean(values)).collect();
+        let values: Vec<f64> = models.iter().map(|values| strata.mean(values)).collect();
         let places: Vec<[f64; 3]> = rungs.iter().map(place).collect();
         Scores {
             group: self.name.clone(),
             n_tasks: self.n_tasks,
-            n_queries: self.tasks.len(),
+            n_queries: self.strata.len(),
             n_patients: clusters.len(),
             chance: self.chance / f64::from(self.n_tasks),
             pixels: values[rungs.len()],
@@ -140,16 +150,6 @@ impl Group {
                 .and_then(|draws| trend(&places, &values, draws)),
             values: values[..rungs.len()].to_vec(),
         }
-    }
-
-    /// The mean over tasks of the mean over their queries.
-    fn mean(&self, values: &[f64]) -> f64 {
-        let mut sums = vec![(0.0, 0.0); self.n_tasks as usize];
-        for (&task, value) in self.tasks.iter().zip(values) {
-            sums[task as usize].0 += value;
-            sums[task as usize].1 += 1.0;
-        }
-        sums.iter().map(|(sum, n)| sum / n).sum::<f64>() / f64::from(self.n_tasks)
     }
 }
 

@@ -1,0 +1,220 @@
+//! Means of groups, and the differences that tasks and groups can resolve.
+
+use std::collections::BTreeMap;
+
+use m3ret_search::{Bootstrap, Clusters, Metric, Strata, Stratum};
+use serde::Serialize;
+
+use super::results::{Results, TaskResult, Value};
+use super::subject::Subject;
+use crate::commands::protocol::{GROUP_METRICS, Standing};
+
+/// The mean of the tasks of a group that say something.
+#[derive(Debug, Serialize)]
+pub(super) struct GroupResult {
+    pub(super) group: String,
+    pub(super) tasks: Vec<String>,
+    pub(super) n_queries: usize,
+    pub(super) n_patients: usize,
+    /// Whether tasks that thumbnails solve could be left out.
+    pub(super) knows_pixels: bool,
+    pub(super) chance: BTreeMap<String, f64>,
+    pub(super) constant: BTreeMap<String, f64>,
+    pub(super) metrics: BTreeMap<String, Value>,
+    pub(super) resolution: BTreeMap<String, ResolutionValue>,
+}
+
+/// The smallest difference of two models that can be told.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct ResolutionValue {
+    /// If both vary between patients as `pixels` does; `None` where it was not evaluated beside.
+    pub(super) expected: Option<f64>,
+    /// Whatever the models are.
+    pub(super) at_most: f64,
+}
+
+/// Returns what decides whether a task is in the mean of its group.
+pub(super) fn standing(task: &TaskResult, pixels: Option<&Results>) -> Standing {
+    let of_pixels = pixels.and_then(|results| {
+        let same = results.tasks.iter().find(|other| other.task == task.task)?;
+        Some(same.metrics.get("precision_at_5")?.value)
+    });
+    Standing {
+        n_queries: task.n_queries,
+        chance: task.chance.get("precision_at_5").copied().unwrap_or(1.0),
+        pixels: of_pixels,
+        constant_share: task.constant_share,
+    }
+}
+
+/// Writes resolutions into tasks, and makes the means of groups.
+///
+/// `pixels` holds the model of that name, if it was evaluated beside; `is_pixels` says that `results`
+/// are its own.
+pub(super) fn complete(
+    results: &mut Results,
+    pixels: Option<&Results>,
+    is_pixels: bool,
+    (subject, metrics, bootstrap): (&Subject, &[Metric], Bootstrap),
+) {
+    for idx in 0..results.tasks.len() {
+        let reference = if is_pixels {
+            Some(&results.tasks[idx])
+        } else {
+            pixels.and_then(|pixels| same(pixels, &results.tasks[idx]))
+        };
+        let tasks = [&results.tasks[idx]];
+        let resolution = Pool::new(&tasks, subject).resolution(reference.as_slice(), metrics);
+        results.tasks[idx].resolution = resolution;
+    }
+    let own = is_pixels.then_some(&*results);
+    let groups = groups(results, own.or(pixels), (subject, metrics, bootstrap));
+    results.groups = groups;
+}
+
+fn same<'a>(results: &'a Results, task: &TaskResult) -> Option<&'a TaskResult> {
+    let is_same =
+        |other: &&TaskResult| other.task == task.task && other.answers.len() == task.answers.len();
+    results.tasks.iter().find(is_same)
+}
+
+fn groups(
+    results: &Results,
+    pixels: Option<&Results>,
+    (subject, metrics, bootstrap): (&Subject, &[Metric], Bootstrap),
+) -> Vec<GroupResult> {
+    let mut groups: Vec<(&str, Vec<&TaskResult>)> = Vec::new();
+    for task in &results.tasks {
+        if !standing(task, pixels).is_in_mean() {
+            continue;
+        }
+        match groups.iter_mut().find(|(name, _)| *name == task.group) {
+            Some((_, tasks)) => tasks.push(task),
+            None => groups.push((&task.group, vec![task])),
+        }
+    }
+    let made = groups.into_iter().map(|(name, tasks)| {
+        let pool = Pool::new(&tasks, subject);
+        let of_pixels = tasks
+            .iter()
+            .map(|task| pixels.and_then(|all| same(all, task)));
+        let of_pixels: Option<Vec<&TaskResult>> = of_pixels.collect();
+        let mean = |of: fn(&TaskResult) -> &BTreeMap<String, f64>| {
+            let mean = |metric: &Metric| {
+                let name = metric.to_string();
+                let values = tasks.iter().map(|task| of(task).get(&name).copied());
+                let sum: f64 = values.sum::<Option<f64>>()?;
+                Some((name, sum / tasks.len() as f64))
+            };
+            GROUP_METRICS.iter().filter_map(mean).collect()
+        };
+        GroupResult {
+            group: name.to_owned(),
+            tasks: tasks.iter().map(|task| task.task.clone()).collect(),
+            n_queries: tasks.iter().map(|task| task.n_queries).sum(),
+            n_patients: pool.clusters.len(),
+            knows_pixels: pixels.is_some(),
+            chance: mean(|task| &task.chance),
+            constant: mean(|task| &task.constant),
+            metrics: pool.means(&tasks, metrics, bootstrap),
+            resolution: pool.resolution(of_pixels.as_deref().unwrap_or_default(), metrics),
+        }
+    });
+    made.collect()
+}
+
+/// The queries of several tasks, pooled.
+struct Pool<'a> {
+    clusters: Clusters,
+    strata: Strata,
+    tasks: &'a [&'a TaskResult],
+}
+
+impl<'a> Pool<'a> {
+    fn new(tasks: &'a [&'a TaskResult], subject: &Subject) -> Self {
+        let answers = || tasks.iter().flat_map(|task| &task.answers);
+        let patients: Vec<u32> = answers()
+            .map(|answer| subject.patient(answer.query))
+            .collect();
+        let strata = (0..).zip(tasks).flat_map(|(number, task)| {
+            let stratum = move |class| Stratum {
+                task: number,
+                class,
+            };
+            task.answers
+                .iter()
+                .map(move |answer| stratum(answer.class_number))
+        });
+        Self {
+            clusters: Clusters::new(&patients),
+            strata: Strata::new(&strata.collect::<Vec<_>>()),
+            tasks,
+        }
+    }
+
+    fn means(
+        &self,
+        tasks: &[&TaskResult],
+        metrics: &[Metric],
+        bootstrap: Bootstrap,
+    ) -> BTreeMap<String, Value> {
+        let places = places(metrics);
+        let columns: Vec<Vec<f64>> = places.iter().map(|&(_, idx)| values(tasks, idx)).collect();
+        let slices: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+        let draws = self.clusters.draws(&self.strata, &slices, bootstrap);
+        let interval = |column: usize| {
+            let draws = draws.as_ref()?;
+            m3ret_search::percentiles(draws.iter().map(|means| means[column]).collect())
+        };
+        let named = places.iter().zip(&columns).enumerate();
+        let named = named.map(|(column, ((metric, _), values))| {
+            let interval = interval(column);
+            let value = Value {
+                value: self.strata.mean(values),
+                ci95_low: interval.map(|interval| interval.low),
+                ci95_high: interval.map(|interval| interval.high),
+            };
+            (metric.to_string(), value)
+        });
+        named.collect()
+    }
+
+    /// The reference is the same tasks of another model, or empty.
+    fn resolution(
+        &self,
+        reference: &[&TaskResult],
+        metrics: &[Metric],
+    ) -> BTreeMap<String, ResolutionValue> {
+        let of = |&(metric, idx): &(Metric, usize)| {
+            let maxima: Vec<f64> = self
+                .tasks
+                .iter()
+                .flat_map(|task| task.answers.iter().map(|answer| answer.maximum[idx]))
+                .collect();
+            let known = (!reference.is_empty()).then(|| values(reference, idx));
+            let found = self
+                .clusters
+                .resolution(&self.strata, known.as_deref(), &maxima)?;
+            let value = ResolutionValue {
+                expected: found.expected,
+                at_most: found.at_most,
+            };
+            Some((metric.to_string(), value))
+        };
+        places(metrics).iter().filter_map(of).collect()
+    }
+}
+
+/// The metrics of groups and where their values are.
+fn places(metrics: &[Metric]) -> Vec<(Metric, usize)> {
+    let place = |metric: &Metric| {
+        let idx = metrics.iter().position(|other| other == metric)?;
+        Some((*metric, idx))
+    };
+    GROUP_METRICS.iter().filter_map(place).collect()
+}
+
+fn values(tasks: &[&TaskResult], idx: usize) -> Vec<f64> {
+    let answers = tasks.iter().flat_map(|task| &task.answers);
+    answers.map(|answer| answer.values[idx]).collect()
+}
