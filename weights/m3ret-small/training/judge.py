@@ -1,0 +1,69 @@
+"""Ranks candidates by the rule of docs/training-log.md, on held-out patients only.
+
+    python3 judge.py FOLDER PROGRAM MODEL [MODEL ...]
+
+FOLDER is that of run.py; a MODEL is the name of a finished run, or a model that the program knows. Two evaluations are
+made below FOLDER/judged (held-out images, and held-out radiographs disturbed with seed 0); each runs again only for
+models that it lacks. Printed is a Markdown table: map_at_r of each group, the value of the rule, and beside it
+precision_at_5, hit_at_1 and the tasks between CT and radiographs by body part.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+RULE = ("within", "within-source", "pair-disturbed")
+METRICS = ("map_at_r", "precision_at_5", "hit_at_1")
+
+
+def command(words):
+    """Runs the program; status 1 says that an image was refused, which results.json counts."""
+    code = subprocess.run([str(word) for word in words], stdout=subprocess.DEVNULL).returncode
+    if code not in (0, 1):
+        sys.exit(f"{' '.join(map(str, words))} ended with {code}")
+
+
+def results_of(folder, program, manifest, model, out):
+    """Evaluates one model, or reads what an earlier run left."""
+    path = out / "results.json"
+    if not path.exists():
+        finished = folder / "runs" / model / "model"
+        command([program, "evaluate", manifest, "--model", finished if finished.exists() else model, "--out", out,
+                 "--threads", "1"])
+    return json.loads(path.read_text())
+
+
+def groups_of(results, metric):
+    """The mean of each group."""
+    return {group["group"]: group["metrics"][metric]["value"] for group in results["groups"]}
+
+
+def main(folder, program, *models):
+    """Prints the table."""
+    folder = pathlib.Path(folder).resolve()
+    judged = folder / "judged"
+    judged.mkdir(exist_ok=True)
+    disturbed = judged / "disturbed" / "manifest.csv"
+    if not disturbed.exists():
+        command([program, "simulate", "radiographs", folder / "validation.csv", "--out", disturbed.parent, "--disturb", "0"])
+    print("| model | " + " | ".join(f"{group}, map_at_r" for group in RULE) + " | **rule** | precision_at_5 | hit_at_1 | CT - X-ray by body part |")
+    print("|---|" + "---:|" * (len(RULE) + 4))
+    for model in models:
+        name = model.replace(":", "-").replace("/", "-")
+        plain = results_of(folder, program, folder / "validation.csv", model, judged / f"{name}-plain")
+        paired = results_of(folder, program, disturbed, model, judged / f"{name}-disturbed")
+        found = {metric: groups_of(plain, metric) | groups_of(paired, metric) for metric in METRICS}
+        values = [found["map_at_r"].get(group) for group in RULE]
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        rule = "-" if None in values else f"**{sum(values) / len(values):.4f}**"
+        beside = [" / ".join(f"{found[metric].get(group, float('nan')):.3f}" for group in RULE) for metric in METRICS[1:]]
+        tasks = [task for task in plain["tasks"] if task["task"] in ("cross/CT-DX/body_part", "cross/DX-CT/body_part")]
+        cross = ", ".join(f"{task['task'].split('/')[1]} {task['metrics']['map_at_r']['value']:.3f}" for task in tasks)
+        print(f"| {model} | {' | '.join(cells)} | {rule} | {' | '.join(beside)} | {cross or '-'} |", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
