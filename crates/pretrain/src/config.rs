@@ -119,6 +119,9 @@ pub struct ImageSettings {
     /// A group of n of N items is drawn in proportion to `(n / N)^temperature`: 1 keeps the shares, 0 makes
     /// them equal.
     pub temperature: f64,
+    /// Share of a batch that is synthetic, 0 to 0.5: random shapes, each shown in two random contrasts where
+    /// the method takes several views.
+    pub synthetic: f64,
     /// Whether one batch holds all modalities.
     pub batch_composition: Composition,
     /// Allows MR, which is kept unseen otherwise.
@@ -359,6 +362,7 @@ impl Default for ImageSettings {
             validation: 0.05,
             weight_by: WeightBy::Source,
             temperature: 1.0,
+            synthetic: 0.0,
             batch_composition: Composition::Mixed,
             allow_mr: false,
             cache: None,

@@ -7,6 +7,7 @@ mod permutation;
 mod reading;
 mod sampler;
 mod settings;
+mod synthetic;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use m3ret_imaging::Input;
 /// The views of one item, as one optimiser step sees them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// The item's place in `Items`.
+    /// The item's place in `Items`; synthetic objects are numbered from `Items::len` on.
     pub item: usize,
     /// `[3, D, side, side]` each: SimDINO the two large views, then the small ones; MAE one.
     pub views: Vec<Input>,

@@ -55,6 +55,9 @@ pub(crate) struct State {
     pub(crate) refused: BTreeMap<String, u64>,
     /// Items in all batches, repeats included.
     pub(crate) n_items_seen: u64,
+    /// Synthetic objects in all batches.
+    #[serde(default)]
+    pub(crate) n_synthetic_seen: u64,
     tensors_xxh3: String,
 }
 
@@ -78,6 +81,7 @@ impl State {
             best: None,
             refused: BTreeMap::new(),
             n_items_seen: 0,
+            n_synthetic_seen: 0,
             tensors_xxh3: String::new(),
         }
     }

@@ -83,6 +83,12 @@ impl Config {
                 "a number from 0 to 1",
                 images.temperature.to_string(),
             ),
+            (
+                (0.0..=0.5).contains(&images.synthetic),
+                "images.synthetic",
+                "a share from 0 to 0.5",
+                images.synthetic.to_string(),
+            ),
             count(images.readers + 1, "images.readers", "0 to 511", 512),
             (
                 (16..=MOST).contains(&images.memory_mib),
@@ -431,6 +437,8 @@ mod tests {
             ("mae.decoder_heads=5", "a divisor of mae.decoder_dim"),
             ("model.preset=huge", "tiny, small, base or large"),
             ("images.memory_mib=0", "setting images.memory_mib"),
+            ("images.synthetic=0.6", "setting images.synthetic"),
+            ("images.synthetic=nan", "setting images.synthetic"),
         ] {
             let message = refused(change);
             assert!(message.contains(wanted), "{change}: {message}");

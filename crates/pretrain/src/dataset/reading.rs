@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use m3ret_imaging::{Code, Limits, ReadOptions, Volume, read_path, scaled, scaled_sides, view};
+use m3ret_imaging::{
+    Code, Limits, ReadOptions, Scaled, Volume, read_path, scaled, scaled_sides, view,
+};
 use rand::Rng as _;
 
 use super::Sample;
 use super::cache::{Cache, Found, Kept, rounded};
 use super::settings::ViewPlan;
+use super::synthetic::Phantom;
 use crate::config::Config;
 use crate::error::Result;
 use crate::random::generator;
@@ -155,10 +158,36 @@ impl Reading {
         if kept.is_mr && !self.allow_mr {
             return Err(Refused::For(MR_REFUSED));
         }
-        let [seed, step, place, item] = key;
-        let views = self.plan.views.iter().zip(0..).map(|(config, idx)| {
-            let mut rng = generator("view", &[seed, step, place, item, idx]);
-            view(&kept.object, config, &mut rng)
+        self.cut(draw, &[kept.object])
+    }
+
+    /// Makes a synthetic object in at most so many bytes of memory, the views apart, and cuts its views:
+    /// the first in one contrast, the second in another, and so on in turn.
+    pub(super) fn synthetic(
+        &self,
+        draw: Draw,
+        allowed_bytes: u64,
+    ) -> std::result::Result<Sample, Refused> {
+        let needed = self.plan.phantom.most_bytes();
+        if needed > allowed_bytes {
+            return Err(Refused::Needs(needed));
+        }
+        let phantom = Phantom::draw(self.plan.phantom, [self.seed, draw.step, draw.place as u64]);
+        let n_contrasts = self.plan.views.len().min(2) as u64;
+        let contrasts: m3ret_imaging::Result<Vec<Scaled>> =
+            (0..n_contrasts).map(|idx| phantom.contrast(idx)).collect();
+        let contrasts = contrasts.map_err(|error| Refused::For(error.code().as_str()))?;
+        self.cut(draw, &contrasts)
+    }
+
+    /// Cuts the views of an item from its objects in turn.
+    fn cut(&self, draw: Draw, objects: &[Scaled]) -> std::result::Result<Sample, Refused> {
+        let [step, place, item] = [draw.step, draw.place as u64, draw.item as u64];
+        let objects = objects.iter().cycle();
+        let views = self.plan.views.iter().zip(objects).zip(0..);
+        let views = views.map(|((config, object), idx)| {
+            let mut rng = generator("view", &[self.seed, step, place, item, idx]);
+            view(object, config, &mut rng)
         });
         let views: m3ret_imaging::Result<Vec<_>> = views.collect();
         Ok(Sample {

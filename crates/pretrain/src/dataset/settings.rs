@@ -2,6 +2,7 @@
 
 use m3ret_imaging::{InputConfig, ViewConfig};
 
+use super::synthetic::PhantomSize;
 use crate::config::{Config, Method};
 use crate::error::Result;
 
@@ -12,6 +13,8 @@ pub(super) struct ViewPlan {
     pub(super) views: Vec<ViewConfig>,
     /// How `scaled` keeps objects: at up to twice the side and depth of the largest view.
     pub(super) input: InputConfig,
+    /// How large synthetic objects are.
+    pub(super) phantom: PhantomSize,
 }
 
 impl ViewPlan {
@@ -74,7 +77,12 @@ impl ViewPlan {
             view.validate()?;
         }
         input.validate()?;
-        Ok(Self { views, input })
+        let phantom = PhantomSize::of_views(settings.side, settings.depth);
+        Ok(Self {
+            views,
+            input,
+            phantom,
+        })
     }
 
     /// Returns the most bytes that the views of one item take.

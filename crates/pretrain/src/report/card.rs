@@ -6,7 +6,7 @@ use std::path::Path;
 use m3ret_encoder::{ModelConfig, Pooling};
 
 use super::history::History;
-use super::words::{count, counted, mr_statement, thousands};
+use super::words::{count, counted, mr_statement, synthetic_statement, thousands};
 use super::{Knn, last_part, settings_text};
 use crate::config::{Config, Method};
 use crate::dataset::{Facts, Part};
@@ -30,6 +30,8 @@ pub(crate) struct Card<'a> {
     pub(crate) n_steps: u64,
     /// Items in all batches, repeats included.
     pub(crate) n_items_seen: u64,
+    /// Synthetic objects in all batches.
+    pub(crate) n_synthetic_seen: u64,
     /// The run.
     pub(crate) history: &'a History,
     /// What the weights of `init` have and this network has not.
@@ -191,10 +193,12 @@ fn images(card: &Card<'_>) -> String {
 |---|---|---|---:|
 {rows}| all | | | {all} |
 
-{statement}
+{synthetic}{statement}
 
 {held_out}
 {refused}",
+        synthetic = synthetic_statement(card.config.images.synthetic, card.n_synthetic_seen)
+            .map_or_else(String::new, |sentence| format!("{sentence}\n\n")),
         all = count(items.n_train),
         statement = plain(&statement),
     )

@@ -9,7 +9,9 @@ use super::card::{method_name, times};
 use super::chart::{Axis, Chart, Line, Look};
 use super::history::History;
 use super::picture::Picture;
-use super::words::{count, counted, escape, mr_statement, significant, thousands};
+use super::words::{
+    count, counted, escape, mr_statement, significant, synthetic_statement, thousands,
+};
 use super::{last_part, settings_text};
 use crate::config::{Config, Method};
 use crate::dataset::Facts;
@@ -31,6 +33,8 @@ pub(crate) struct Summary<'a> {
     pub(crate) facts: &'a RunFacts,
     /// What the manifests hold.
     pub(crate) items: &'a Facts,
+    /// Synthetic objects in all batches.
+    pub(crate) n_synthetic_seen: u64,
     /// The next step: how many are done.
     pub(crate) next_step: u64,
     /// The log.
@@ -486,7 +490,7 @@ fn images(summary: &Summary<'_>) -> String {
         "<section>
 <h2>Images</h2>
 <p>{statement}</p>
-<div class=\"scroll\"><table class=\"words\">
+{synthetic}<div class=\"scroll\"><table class=\"words\">
 <thead><tr><th scope=\"col\">source</th><th scope=\"col\">modality</th><th scope=\"col\">licence</th><th scope=\"col\">items</th></tr></thead>
 <tbody>
 {rows}</tbody>
@@ -495,6 +499,11 @@ fn images(summary: &Summary<'_>) -> String {
 </section>
 ",
         statement = escape(&statement),
+        synthetic = synthetic_statement(
+            summary.config.images.synthetic,
+            summary.n_synthetic_seen
+        )
+        .map_or_else(String::new, |text| format!("<p>{}</p>\n", escape(&text))),
         all = count(items.n_train),
     )
 }

@@ -117,6 +117,19 @@ pub(super) fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) 
     sentences.join(" ")
 }
 
+/// Says how many synthetic objects were trained on; `None` where none were asked for.
+pub(super) fn synthetic_statement(share: f64, n_seen: u64) -> Option<String> {
+    (share > 0.0).then(|| {
+        let objects = if n_seen == 1 { "object" } else { "objects" };
+        format!(
+            "Beside these images, {} synthetic {objects} were trained on ({} % of the batches): random \
+             shapes in random contrast that m3ret draws itself, each seen once.",
+            thousands(n_seen),
+            significant(100.0 * share),
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -187,7 +187,11 @@ fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
     for method in ["mae", "sim_dino"] {
         let folder = tempfile::tempdir().unwrap();
         archive(folder.path());
-        let changes = ["images.validation=0.3", "train.drop_path=0.2"];
+        let changes = [
+            "images.validation=0.3",
+            "train.drop_path=0.2",
+            "images.synthetic=0.3",
+        ];
         let whole = config(folder.path(), method, &changes);
         let (wanted, _) = run(&whole, Begin::Fresh);
         assert_eq!(wanted.losses.len(), 6);
