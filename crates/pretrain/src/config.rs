@@ -42,6 +42,9 @@ pub struct Config {
     /// Self-distillation with a coding rate.
     #[serde(default)]
     pub simdino: SimDinoSettings,
+    /// Prediction of the tokens of frozen teachers.
+    #[serde(default)]
+    pub salt: SaltSettings,
     /// Learning rates and decay.
     #[serde(default)]
     pub optimizer: OptimizerSettings,
@@ -61,6 +64,8 @@ pub enum Method {
     Mae,
     /// SimDINO (Wu et al. 2025).
     SimDino,
+    /// SALT: the tokens of frozen teachers at hidden patches (Li et al. 2025).
+    Salt,
 }
 
 /// The network; what is absent comes from the folder of `init`, or without one from `preset`.
@@ -248,6 +253,21 @@ pub struct SimDinoSettings {
     pub patch_mask: [f64; 2],
 }
 
+/// Prediction of the tokens of frozen teachers. The predictor has the sizes of MAE's decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SaltSettings {
+    /// One or two model folders that m3ret trained (SALT); they stay as they are.
+    pub teachers: Vec<PathBuf>,
+    /// Share of the patches that the student does not see where the grid has one slab.
+    pub mask_ratio: f64,
+    /// Share of the patches that the student does not see where it is deeper.
+    pub mask_ratio_deep: f64,
+    /// Chance that the student sees a changed version of what the teachers see: other intensities, a plane
+    /// of a volume or clip, or the rays through a volume.
+    pub changed: f64,
+}
+
 /// Learning rates and decay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -430,6 +450,17 @@ impl Default for SimDinoSettings {
     }
 }
 
+impl Default for SaltSettings {
+    fn default() -> Self {
+        Self {
+            teachers: Vec::new(),
+            mask_ratio: 0.6,
+            mask_ratio_deep: 0.8,
+            changed: 0.0,
+        }
+    }
+}
+
 impl Default for OptimizerSettings {
     fn default() -> Self {
         Self {
@@ -504,7 +535,7 @@ impl Config {
                 ..InputConfig::default()
             },
             embedding: model.embedding.unwrap_or(match self.method {
-                Method::Mae => Pooling::Mean,
+                Method::Mae | Method::Salt => Pooling::Mean,
                 Method::SimDino => Pooling::Cls,
             }),
         }

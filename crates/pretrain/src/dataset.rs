@@ -7,6 +7,7 @@ mod permutation;
 mod reading;
 mod sampler;
 mod settings;
+mod student;
 mod synthetic;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ pub use items::Items;
 pub use loader::Loader;
 pub use reading::advice;
 pub use sampler::Sampler;
+pub use student::{Along, ViewRelation};
 
 use m3ret_imaging::Input;
 
@@ -23,8 +25,11 @@ use m3ret_imaging::Input;
 pub struct Sample {
     /// The item's place in `Items`; synthetic objects are numbered from `Items::len` on.
     pub item: usize,
-    /// `[3, D, side, side]` each: SimDINO the two large views, then the small ones; MAE one.
+    /// `[3, D, side, side]` each: SimDINO the two large views, then the small ones; MAE one; SALT that of the
+    /// teachers and, where it differs, that of the student.
     pub views: Vec<Input>,
+    /// SALT: where the last view lies in the first.
+    pub relation: ViewRelation,
 }
 
 /// What one optimiser step is made of, in the order that the sampler drew.

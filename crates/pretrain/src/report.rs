@@ -164,6 +164,12 @@ pub(crate) fn settings_text(config: &Config) -> Result<String> {
         .map(|path| last_part(path).into())
         .collect();
     shown.init = config.init.as_deref().map(|path| last_part(path).into());
+    shown.salt.teachers = config
+        .salt
+        .teachers
+        .iter()
+        .map(|path| last_part(path).into())
+        .collect();
     shown.images.cache = config
         .images
         .cache

@@ -157,6 +157,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         // From here on something is written.
         let folder = RunFolder::open(&config, begin)?;
         let mut state = State::new(items.fingerprint());
+        state.teachers = learner.teachers();
         let newest = folder.newest()?;
         if let Some(checkpoint) = newest.checkpoint {
             go_on(&mut learner, &mut state, checkpoint, &config)?;
@@ -512,6 +513,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             n_synthetic_seen: self.state.n_synthetic_seen,
             history: self.log.history(),
             init_notes: &self.init_notes,
+            teachers: &self.state.teachers,
             refused: &self.state.refused,
         };
         card::write(&place.join("README.md"), &card)?;
@@ -570,6 +572,16 @@ fn go_on<B: VitBackend>(
             &config.out,
             "the manifests list other items than when this run began; put them back, or start another \
              run",
+        ));
+    }
+    if found.teachers != state.teachers {
+        return Err(Error::run(
+            &config.out,
+            format!(
+                "found teachers of fingerprints {:?}, wanted {:?}, those that this run began with; set \
+                 salt.teachers to their folders, or start another run",
+                state.teachers, found.teachers
+            ),
         ));
     }
     learner

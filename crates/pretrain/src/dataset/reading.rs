@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use m3ret_imaging::{
-    Code, Limits, ReadOptions, Scaled, Volume, read_path, scaled, scaled_sides, view,
+    Code, Kind, Limits, ReadOptions, Scaled, Volume, read_path, scaled, scaled_sides, view,
 };
 use rand::Rng as _;
 
 use super::Sample;
 use super::cache::{Cache, Found, Kept, rounded};
 use super::settings::ViewPlan;
+use super::student::{StudentPlan, ViewRelation};
 use super::synthetic::Phantom;
 use crate::config::Config;
 use crate::error::Result;
@@ -173,7 +174,8 @@ impl Reading {
             return Err(Refused::Needs(needed));
         }
         let phantom = Phantom::draw(self.plan.phantom, [self.seed, draw.step, draw.place as u64]);
-        let n_contrasts = self.plan.views.len().min(2) as u64;
+        let takes_several = self.plan.views.len() > 1 || self.plan.student.is_some();
+        let n_contrasts = if takes_several { 2 } else { 1 };
         let contrasts: m3ret_imaging::Result<Vec<Scaled>> =
             (0..n_contrasts).map(|idx| phantom.contrast(idx)).collect();
         let contrasts = contrasts.map_err(|error| Refused::For(error.code().as_str()))?;
@@ -182,6 +184,10 @@ impl Reading {
 
     /// Cuts the views of an item from its objects in turn.
     fn cut(&self, draw: Draw, objects: &[Scaled]) -> std::result::Result<Sample, Refused> {
+        if let Some(student) = &self.plan.student {
+            let sample = self.cut_for_student(draw, objects, student);
+            return sample.map_err(|error| Refused::For(error.code().as_str()));
+        }
         let [step, place, item] = [draw.step, draw.place as u64, draw.item as u64];
         let objects = objects.iter().cycle();
         let views = self.plan.views.iter().zip(objects).zip(0..);
@@ -193,6 +199,41 @@ impl Reading {
         Ok(Sample {
             item: draw.item,
             views: views.map_err(|error| Refused::For(error.code().as_str()))?,
+            relation: ViewRelation::Same,
+        })
+    }
+
+    /// Cuts the view of the teachers from the first object, and that of the student from the last: the same
+    /// place in another contrast, changed by chance.
+    fn cut_for_student(
+        &self,
+        draw: Draw,
+        objects: &[Scaled],
+        student: &StudentPlan,
+    ) -> m3ret_imaging::Result<Sample> {
+        let key = [self.seed, draw.step, draw.place as u64, draw.item as u64];
+        let [seed, step, place, item] = key;
+        let (mut views, mut kind) = (Vec::new(), Kind::Image);
+        for config in &self.plan.views {
+            for object in objects {
+                let mut rng = generator("view", &[seed, step, place, item, 0]);
+                views.push(view(object, config, &mut rng)?);
+                kind = object.kind();
+            }
+        }
+        let mut relation = ViewRelation::Same;
+        if let Some(seen) = views.last() {
+            let mut rng = generator("student", &key);
+            if let Some((changed, lies)) = student.change(seen, kind, &mut rng)? {
+                views.truncate(1);
+                views.push(changed);
+                relation = lies;
+            }
+        }
+        Ok(Sample {
+            item: draw.item,
+            views,
+            relation,
         })
     }
 

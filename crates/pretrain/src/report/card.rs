@@ -6,7 +6,9 @@ use std::path::Path;
 use m3ret_encoder::{ModelConfig, Pooling};
 
 use super::history::History;
-use super::words::{count, counted, mr_statement, synthetic_statement, thousands};
+use super::words::{
+    count, counted, mr_statement, synthetic_statement, teachers_statement, thousands,
+};
 use super::{Knn, last_part, settings_text};
 use crate::config::{Config, Method};
 use crate::dataset::{Facts, Part};
@@ -36,6 +38,8 @@ pub(crate) struct Card<'a> {
     pub(crate) history: &'a History,
     /// What the weights of `init` have and this network has not.
     pub(crate) init_notes: &'a [String],
+    /// Fingerprints of the frozen teachers, in the order of the settings.
+    pub(crate) teachers: &'a [String],
     /// How often images were refused, by the reason's code.
     pub(crate) refused: &'a BTreeMap<String, u64>,
 }
@@ -99,6 +103,7 @@ pub(super) fn method_name(method: Method) -> &'static str {
     match method {
         Method::Mae => "MAE (masked autoencoding)",
         Method::SimDino => "SimDINO (self-distillation with a coding rate)",
+        Method::Salt => "SALT (prediction of the tokens of frozen teachers)",
     }
 }
 
@@ -158,8 +163,9 @@ fn training(card: &Card<'_>) -> String {
 | items a step | {batch} |
 | items seen, repeats included | {seen} |
 | seed | {seed} |
-{gap}{left_out}",
+{teachers}{gap}{left_out}",
         gap = if left_out.is_empty() { "" } else { "\n" },
+        teachers = teachers(card),
         method = method_name(card.config.method),
         steps = thousands(card.n_steps),
         batch = count(card.config.train.batch),
@@ -168,11 +174,22 @@ fn training(card: &Card<'_>) -> String {
     )
 }
 
+/// Returns a row of the table for each frozen teacher.
+fn teachers(card: &Card<'_>) -> String {
+    let folders = card.config.salt.teachers.iter();
+    let rows = folders.zip(card.teachers).map(|(folder, fingerprint)| {
+        let name = plain(&last_part(folder));
+        format!("| frozen teacher | {name}, fingerprint {fingerprint} |\n")
+    });
+    rows.collect()
+}
+
 fn images(card: &Card<'_>) -> String {
     let items = card.items;
     let rows: String = items.parts.iter().map(part_row).collect();
     let init = card.config.init.as_deref().map(last_part);
-    let statement = mr_statement(items, card.config.images.allow_mr, init.as_deref());
+    let mut statement = mr_statement(items, card.config.images.allow_mr, init.as_deref());
+    statement.extend(teachers_statement(card.config));
     let held_out = if items.n_validation == 0 {
         "No items were held out for validation.".to_owned()
     } else {

@@ -10,7 +10,8 @@ use super::chart::{Axis, Chart, Line, Look};
 use super::history::History;
 use super::picture::Picture;
 use super::words::{
-    count, counted, escape, mr_statement, significant, synthetic_statement, thousands,
+    count, counted, escape, mr_statement, significant, synthetic_statement, teachers_statement,
+    thousands,
 };
 use super::{last_part, settings_text};
 use crate::config::{Config, Method};
@@ -117,6 +118,9 @@ fn head(summary: &Summary<'_>) -> String {
         Method::SimDino => {
             "The network learns to describe different crops of one image alike, and different images differently."
         }
+        Method::Salt => {
+            "The network sees a part of each image and learns to predict what frozen teachers say of the rest."
+        }
     };
     format!(
         "<header>
@@ -204,9 +208,9 @@ fn numbers(summary: &Summary<'_>) -> String {
         let Some(series) = summary.history.series(key) else {
             continue;
         };
-        // MAE has one network, and nobody asks which.
+        // MAE and SALT train one network, and nobody asks which.
         let name = match summary.config.method {
-            Method::Mae => name.trim_end_matches(", student"),
+            Method::Mae | Method::Salt => name.trim_end_matches(", student"),
             Method::SimDino => name,
         };
         let (step, last) = series.last();
@@ -275,6 +279,7 @@ impl<'a> Summary<'a> {
 fn learning(summary: &Summary<'_>) -> String {
     match summary.config.method {
         Method::Mae => summary.single("Loss", "loss", Axis::Values, MAE_LOSS),
+        Method::Salt => summary.single("Loss", "loss", Axis::Values, SALT_LOSS),
         Method::SimDino => [
             summary.single("Loss", "loss", Axis::Values, SIMDINO_LOSS),
             alignment(summary),
@@ -288,6 +293,9 @@ fn learning(summary: &Summary<'_>) -> String {
 const MAE_LOSS: &str = "Mean squared error of the hidden patches, each scaled to mean 0 and variance 1. \
 Near 1, the network knows no more than each patch's mean; 0 would be perfect, and out of reach. \
 It should fall fast at first, then slowly for the rest of the run.";
+
+const SALT_LOSS: &str = "Smooth L1 between predicted and real tokens of the teachers at hidden places, each token scaled to \
+mean 0 and variance 1. A network that knows nothing is near 0.4; 0 would be perfect.";
 
 const SIMDINO_LOSS: &str = "Minus the alignment (times its weight), minus the coding rate: lower is better, and \
 values below 0 are normal. How low it can get depends on the batch, so compare it only between runs of one batch size.";
@@ -367,7 +375,7 @@ fn retrieval(summary: &Summary<'_>) -> String {
     let relevance = &summary.config.monitor.knn_relevance;
     let n_queries = summary.history.knn().map_or(0, |knn| knn.last.1.n_queries);
     let (networks, who) = match summary.config.method {
-        Method::Mae => ([("network", "knn_student", Look::First)].to_vec(), ""),
+        Method::Mae | Method::Salt => ([("network", "knn_student", Look::First)].to_vec(), ""),
         Method::SimDino => (
             vec![
                 ("teacher", "knn_teacher", Look::First),
@@ -467,7 +475,8 @@ fn notes(notes: &[String]) -> String {
 fn images(summary: &Summary<'_>) -> String {
     let items = summary.items;
     let init = summary.config.init.as_deref().map(last_part);
-    let statement = mr_statement(items, summary.config.images.allow_mr, init.as_deref());
+    let mut statement = mr_statement(items, summary.config.images.allow_mr, init.as_deref());
+    statement.extend(teachers_statement(summary.config));
     let or = |text: &str| {
         if text.trim().is_empty() {
             "<i>not stated</i>".to_owned()

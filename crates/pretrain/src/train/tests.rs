@@ -1,5 +1,7 @@
 //! Whole runs on a few small images.
 
+mod salt;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -184,13 +186,19 @@ fn a_finished_run_can_be_whitened_afterwards() {
 
 #[test]
 fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
-    for method in ["mae", "sim_dino"] {
+    for method in ["mae", "sim_dino", "salt"] {
         let folder = tempfile::tempdir().unwrap();
         archive(folder.path());
+        let teachers = match method {
+            "salt" => salt::teachers(folder.path(), &["one", "two"]),
+            _ => "salt.teachers=[]".to_owned(),
+        };
         let changes = [
             "images.validation=0.3",
             "train.drop_path=0.2",
             "images.synthetic=0.3",
+            "salt.changed=0.5",
+            &teachers,
         ];
         let whole = config(folder.path(), method, &changes);
         let (wanted, _) = run(&whole, Begin::Fresh);

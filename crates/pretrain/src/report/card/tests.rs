@@ -17,6 +17,7 @@ fn config(method: Method) -> Config {
         views: crate::config::ViewSettings::default(),
         mae: crate::config::MaeSettings::default(),
         simdino: crate::config::SimDinoSettings::default(),
+        salt: crate::config::SaltSettings::default(),
         optimizer: crate::config::OptimizerSettings::default(),
         train: crate::config::TrainSettings::default(),
         monitor: crate::config::MonitorSettings::default(),
@@ -72,6 +73,7 @@ fn card(config: &Config, items: &Facts, history: &History) -> String {
         n_synthetic_seen: 128_000,
         history,
         init_notes: &[],
+        teachers: &[],
         refused: &BTreeMap::new(),
     })
     .unwrap()
