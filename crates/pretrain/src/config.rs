@@ -42,6 +42,9 @@ pub struct Config {
     /// Self-distillation with a coding rate.
     #[serde(default)]
     pub simdino: SimDinoSettings,
+    /// Prediction of the tokens of frozen teachers.
+    #[serde(default)]
+    pub salt: SaltSettings,
     /// Learning rates and decay.
     #[serde(default)]
     pub optimizer: OptimizerSettings,
@@ -61,6 +64,8 @@ pub enum Method {
     Mae,
     /// SimDINO (Wu et al. 2025).
     SimDino,
+    /// SALT: the tokens of frozen teachers at hidden patches (Li et al. 2025).
+    Salt,
 }
 
 /// The network; what is absent comes from the folder of `init`, or without one from `preset`.
@@ -122,6 +127,9 @@ pub struct ImageSettings {
     /// A group of n of N items is drawn in proportion to `(n / N)^temperature`: 1 keeps the shares, 0 makes
     /// them equal.
     pub temperature: f64,
+    /// Share of a batch that is synthetic, 0 to 0.5: random shapes, each shown in two random contrasts where
+    /// the method takes several views.
+    pub synthetic: f64,
     /// Whether one batch holds all modalities.
     pub batch_composition: Composition,
     /// Allows MR, which is kept unseen otherwise.
@@ -262,6 +270,21 @@ pub struct SimDinoSettings {
     pub patch_mask: [f64; 2],
 }
 
+/// Prediction of the tokens of frozen teachers. The predictor has the sizes of MAE's decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SaltSettings {
+    /// One or two model folders that m3ret trained (SALT); they stay as they are.
+    pub teachers: Vec<PathBuf>,
+    /// Share of the patches that the student does not see where the grid has one slab.
+    pub mask_ratio: f64,
+    /// Share of the patches that the student does not see where it is deeper.
+    pub mask_ratio_deep: f64,
+    /// Chance that the student sees a changed version of what the teachers see: other intensities, a plane
+    /// of a volume or clip, or the rays through a volume.
+    pub changed: f64,
+}
+
 /// Learning rates and decay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -377,6 +400,7 @@ impl Default for ImageSettings {
             validation: 0.05,
             weight_by: WeightBy::Source,
             temperature: 1.0,
+            synthetic: 0.0,
             batch_composition: Composition::Mixed,
             allow_mr: false,
             cache: None,
@@ -441,6 +465,17 @@ impl Default for SimDinoSettings {
             momentum: 0.996,
             patch_weight: 0.0,
             patch_mask: [0.1, 0.5],
+        }
+    }
+}
+
+impl Default for SaltSettings {
+    fn default() -> Self {
+        Self {
+            teachers: Vec::new(),
+            mask_ratio: 0.6,
+            mask_ratio_deep: 0.8,
+            changed: 0.0,
         }
     }
 }
@@ -520,7 +555,7 @@ impl Config {
                 ..InputConfig::default()
             },
             embedding: model.embedding.unwrap_or(match self.method {
-                Method::Mae => Pooling::Mean,
+                Method::Mae | Method::Salt => Pooling::Mean,
                 Method::SimDino => Pooling::Cls,
             }),
         }

@@ -7,6 +7,8 @@ mod permutation;
 mod reading;
 mod sampler;
 mod settings;
+mod student;
+mod synthetic;
 #[cfg(test)]
 mod tests;
 
@@ -14,16 +16,20 @@ pub use items::Items;
 pub use loader::Loader;
 pub use reading::advice;
 pub use sampler::Sampler;
+pub use student::{Along, ViewRelation};
 
 use m3ret_imaging::Input;
 
 /// The views of one item, as one optimiser step sees them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// The item's place in `Items`.
+    /// The item's place in `Items`; synthetic objects are numbered from `Items::len` on.
     pub item: usize,
-    /// `[3, D, side, side]` each: SimDINO the two large views, then the small ones; MAE one.
+    /// `[3, D, side, side]` each: SimDINO the two large views, then the small ones; MAE one; SALT that of the
+    /// teachers and, where it differs, that of the student.
     pub views: Vec<Input>,
+    /// SALT: where the last view lies in the first.
+    pub relation: ViewRelation,
 }
 
 /// What one optimiser step is made of, in the order that the sampler drew.

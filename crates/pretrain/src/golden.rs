@@ -3,6 +3,7 @@
 //! The folder is `M3RET_GOLDEN` where it is set, else `testdata/golden`; sizes are read from it.
 
 mod hog;
+mod salt;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -330,6 +331,7 @@ fn mae_gradients(case: &Case, models: &[Mae<Flex>], plan: &Plan) {
         .map(|(item, image)| Sample {
             item,
             views: vec![image],
+            relation: Default::default(),
         })
         .collect();
     let mask = |place: usize, _| masks[place].clone();
@@ -562,6 +564,7 @@ fn samples(case: &Case) -> Vec<Sample> {
         .map(|item| Sample {
             item,
             views: views.iter_mut().map(|view| view.next().unwrap()).collect(),
+            relation: Default::default(),
         })
         .collect()
 }

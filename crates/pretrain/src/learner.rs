@@ -14,9 +14,10 @@ use crate::optimizer::{AdamW, Step, follow};
 use crate::parameters::{self, Flat, Weight, Weights};
 use crate::random::Initial;
 use crate::report::Entry;
+use crate::salt::Teacher;
 use crate::schedule::{Cosine, as_f64, mae_lr};
 use crate::simdino::SimDino;
-use crate::step::{Plan, SimDinoTerms, mae_step, simdino_step};
+use crate::step::{Plan, SimDinoTerms, mae_step, salt_step, simdino_step};
 use crate::vit::Vit;
 
 /// Student, teacher, optimiser and schedules.
@@ -38,11 +39,16 @@ enum Network<B: Backend> {
         student: SimDino<B>,
         teacher: SimDino<B>,
     },
+    Salt {
+        student: Mae<B>,
+        teachers: Vec<Teacher<B>>,
+    },
 }
 
 /// What the loss of a batch says, beside its gradients.
 #[derive(Debug)]
 pub(crate) enum Terms {
+    /// MAE and SALT: nothing more.
     Mae,
     SimDino(Box<SimDinoTerms>),
 }
@@ -120,7 +126,7 @@ impl Schedule {
 
     fn step(&self, step: u64) -> Step {
         let lr = match self.method {
-            Method::Mae => {
+            Method::Mae | Method::Salt => {
                 let epoch = as_f64(step) / self.steps_per_epoch;
                 mae_lr(epoch, self.lr.base, self.lr.end, self.epochs)
             }
@@ -167,6 +173,16 @@ impl<B: VitBackend> Learner<B> {
                 let teacher = student.clone();
                 Network::SimDino { student, teacher }
             }
+            Method::Salt => {
+                let folders = config.salt.teachers.iter();
+                let teachers = folders
+                    .map(|folder| Teacher::open(folder, &device))
+                    .collect::<Result<Vec<_>>>()?;
+                let widths = teachers.iter().map(|teacher| teacher.config.vit.embed_dim);
+                let drawn = Mae::with_outputs(&plan.vit, &plan.mae, widths.sum(), &mut initial);
+                let student = started(drawn, start, &device)?;
+                Network::Salt { student, teachers }
+            }
         };
         Ok(Self {
             plan,
@@ -180,8 +196,21 @@ impl<B: VitBackend> Learner<B> {
     /// Returns how many numbers are trained.
     pub(crate) fn n_parameters(&self) -> usize {
         match &self.network {
-            Network::Mae(mae) => mae.num_params(),
+            Network::Mae(student) | Network::Salt { student, .. } => student.num_params(),
             Network::SimDino { student, .. } => student.num_params(),
+        }
+    }
+
+    /// Returns what tells the frozen teachers from every other, in order.
+    pub(crate) fn teachers(&self) -> Vec<String> {
+        match &self.network {
+            Network::Mae(_) | Network::SimDino { .. } => Vec::new(),
+            Network::Salt { teachers, .. } => {
+                let teachers = teachers.iter();
+                teachers
+                    .map(|teacher| teacher.fingerprint.clone())
+                    .collect()
+            }
         }
     }
 
@@ -189,14 +218,14 @@ impl<B: VitBackend> Learner<B> {
     pub(crate) fn mae(&self) -> Option<&Mae<B>> {
         match &self.network {
             Network::Mae(mae) => Some(mae),
-            Network::SimDino { .. } => None,
+            Network::SimDino { .. } | Network::Salt { .. } => None,
         }
     }
 
     /// Returns the student's encoder, and the teacher's where there is one.
     pub(crate) fn encoders(&self) -> (&Vit<B>, Option<&Vit<B>>) {
         match &self.network {
-            Network::Mae(mae) => (mae.encoder(), None),
+            Network::Mae(student) | Network::Salt { student, .. } => (student.encoder(), None),
             Network::SimDino { student, teacher } => (student.encoder(), Some(teacher.encoder())),
         }
     }
@@ -229,7 +258,38 @@ impl<B: VitBackend> Learner<B> {
                     gradients,
                 })
             }
+            Network::Salt { student, teachers } => self.salt_slope((student, teachers), batch),
         }
+    }
+
+    /// As `slope`, for a student of frozen teachers.
+    fn salt_slope(
+        &self,
+        (student, teachers): (&Mae<B>, &[Teacher<B>]),
+        batch: &Batch,
+    ) -> Result<Slope<B>> {
+        let (plan, step) = (&self.plan, batch.step);
+        let mask =
+            |place: usize, grid| Mask::draw(grid, &plan.mae, &[plan.seed, step, place as u64]);
+        let students = self.copies(student).into_iter();
+        let mut workers: Vec<_> = students.map(|student| (student, Vec::new())).collect();
+        for teacher in teachers {
+            let copies = self.copies(&teacher.vit).into_iter();
+            for ((_, teachers), vit) in workers.iter_mut().zip(copies) {
+                teachers.push(Teacher {
+                    vit,
+                    config: teacher.config.clone(),
+                    fingerprint: teacher.fingerprint.clone(),
+                });
+            }
+        }
+        let (loss, gradients) = salt_step(&workers, &batch.samples, plan, step, mask)?;
+        let terms = Terms::Mae;
+        Ok(Slope {
+            loss,
+            terms,
+            gradients,
+        })
     }
 
     /// Puts a copy of a network on each worker's device; on one device, copies share their numbers.
@@ -251,9 +311,9 @@ impl<B: VitBackend> Learner<B> {
         entry.weight_decay = Some(numbers.weight_decay);
         let gradients = slope.gradients;
         let norm = match &mut self.network {
-            Network::Mae(mae) => {
+            Network::Mae(student) | Network::Salt { student, .. } => {
                 let norm;
-                (*mae, norm) = self.adam.step(mae.clone(), gradients, &numbers);
+                (*student, norm) = self.adam.step(student.clone(), gradients, &numbers);
                 norm
             }
             Network::SimDino { student, teacher } => {
@@ -278,7 +338,10 @@ impl<B: VitBackend> Learner<B> {
             state.extend(named);
         };
         match &self.network {
-            Network::Mae(mae) => keep(STUDENT, parameters::weights(mae)),
+            // Frozen teachers stay in their own folders.
+            Network::Mae(student) | Network::Salt { student, .. } => {
+                keep(STUDENT, parameters::weights(student));
+            }
             Network::SimDino { student, teacher } => {
                 keep(STUDENT, parameters::weights(student));
                 keep(TEACHER, parameters::weights(teacher));
@@ -322,7 +385,9 @@ impl<B: VitBackend> Learner<B> {
         }
         let device = self.devices.first().cloned().unwrap_or_default();
         match &mut self.network {
-            Network::Mae(mae) => *mae = whole(mae.clone(), student, &device)?,
+            Network::Mae(pupil) | Network::Salt { student: pupil, .. } => {
+                *pupil = whole(pupil.clone(), student, &device)?;
+            }
             Network::SimDino {
                 student: pupil,
                 teacher: master,

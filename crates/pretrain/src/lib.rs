@@ -23,6 +23,7 @@ mod pictures;
 mod random;
 pub mod report;
 mod run_folder;
+mod salt;
 mod schedule;
 mod simdino;
 mod step;

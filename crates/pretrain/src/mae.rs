@@ -139,6 +139,17 @@ impl<B: Backend> Mae<B> {
         settings: &MaeSettings,
         initial: &mut Initial<B>,
     ) -> Self {
+        let n_outputs = target_len(config, settings.target);
+        Self::with_outputs(config, settings, n_outputs, initial)
+    }
+
+    /// Draws a network whose decoder gives `n_outputs` numbers for each patch.
+    pub(crate) fn with_outputs(
+        config: &VitConfig,
+        settings: &MaeSettings,
+        n_outputs: usize,
+        initial: &mut Initial<B>,
+    ) -> Self {
         let width = settings.decoder_dim;
         let hidden = settings.decoder_hidden.unwrap_or(4 * width);
         Self {
@@ -149,7 +160,7 @@ impl<B: Backend> Mae<B> {
                 .map(|_| Block::new(width, hidden, initial))
                 .collect(),
             decoder_norm: LayerNorm::new(width, initial),
-            decoder_pred: Linear::new([target_len(config, settings.target), width], initial),
+            decoder_pred: Linear::new([n_outputs, width], initial),
         }
     }
 

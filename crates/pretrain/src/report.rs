@@ -65,6 +65,9 @@ pub struct Entry {
     /// Items in the batch, m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<usize>,
+    /// Synthetic objects among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<usize>,
     /// Items a second of wall time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items_per_second: Option<f64>,
@@ -109,6 +112,7 @@ impl Entry {
             ("momentum", self.momentum),
             ("gradient_norm", self.gradient_norm),
             ("items", self.items.map(words::as_f64)),
+            ("synthetic", self.synthetic.map(words::as_f64)),
             ("items_per_second", self.items_per_second),
             ("waiting", self.waiting),
         ];
@@ -160,6 +164,12 @@ pub(crate) fn settings_text(config: &Config) -> Result<String> {
         .map(|path| last_part(path).into())
         .collect();
     shown.init = config.init.as_deref().map(|path| last_part(path).into());
+    shown.salt.teachers = config
+        .salt
+        .teachers
+        .iter()
+        .map(|path| last_part(path).into())
+        .collect();
     shown.images.cache = config
         .images
         .cache

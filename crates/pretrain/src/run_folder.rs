@@ -49,12 +49,18 @@ pub(crate) struct State {
     pub(crate) n_optimised: u64,
     /// What the items were made of; another list would change the order.
     pub(crate) items: String,
+    /// What tells the frozen teachers from every other; empty without any.
+    #[serde(default)]
+    pub(crate) teachers: Vec<String>,
     pub(crate) alarm: Alarm,
     pub(crate) best: Option<Best>,
     /// Refused images by the reason's code.
     pub(crate) refused: BTreeMap<String, u64>,
     /// Items in all batches, repeats included.
     pub(crate) n_items_seen: u64,
+    /// Synthetic objects in all batches.
+    #[serde(default)]
+    pub(crate) n_synthetic_seen: u64,
     tensors_xxh3: String,
 }
 
@@ -74,10 +80,12 @@ impl State {
             next_step: 0,
             n_optimised: 0,
             items,
+            teachers: Vec::new(),
             alarm: Alarm::default(),
             best: None,
             refused: BTreeMap::new(),
             n_items_seen: 0,
+            n_synthetic_seen: 0,
             tensors_xxh3: String::new(),
         }
     }
@@ -270,10 +278,12 @@ fn put_aside(folder: &Path) -> Result<()> {
 }
 
 /// Settings that may differ when a run goes on: they change no number of it.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "out",
     "images.cache",
     "images.readers",
+    // Where they lie; their fingerprints must be the same.
+    "salt.teachers",
     "train.checkpoint_every",
     "train.keep",
     "model.whitening",

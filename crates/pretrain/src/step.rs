@@ -5,9 +5,11 @@
 //! workers nor that of jobs changes the loss of the batch.
 
 mod mae;
+mod salt;
 mod simdino;
 
 pub(crate) use self::mae::mae_step;
+pub(crate) use self::salt::salt_step;
 pub(crate) use self::simdino::{SimDinoTerms, simdino_step};
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use burn::tensor::backend::Backend;
 use m3ret_encoder::{VitConfig, grid_of};
 use m3ret_imaging::Input;
 
-use crate::config::{Config, MaeSettings, SimDinoSettings, TrainPrecision};
+use crate::config::{Config, MaeSettings, Method, SimDinoSettings, TrainPrecision};
 use crate::dataset::Sample;
 use crate::error::Result;
 use crate::parameters::Flat;
@@ -40,7 +42,7 @@ impl Plan {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             vit: config.model_config().vit,
-            mae: config.mae.clone(),
+            mae: masking(config),
             simdino: config.simdino.clone(),
             precision: config.train.precision,
             recompute: config.train.recompute,
@@ -97,6 +99,19 @@ impl Plan {
                 })
             })
             .collect()
+    }
+}
+
+/// Returns the sizes of the decoder, and the shares of hidden patches of the run's method.
+fn masking(config: &Config) -> MaeSettings {
+    let mae = config.mae.clone();
+    match config.method {
+        Method::Mae | Method::SimDino => mae,
+        Method::Salt => MaeSettings {
+            mask_ratio: config.salt.mask_ratio,
+            mask_ratio_deep: config.salt.mask_ratio_deep,
+            ..mae
+        },
     }
 }
 

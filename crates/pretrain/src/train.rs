@@ -11,7 +11,7 @@ use m3ret_imaging::Input;
 
 use crate::checkpoint::save_model;
 use crate::config::{Config, Device};
-use crate::dataset::{Batch, Items, Loader, Sampler, advice};
+use crate::dataset::{Batch, Items, Loader, Sample, Sampler, advice};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::learner::{Learner, Lengths, Slope, Terms};
@@ -157,6 +157,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         // From here on something is written.
         let folder = RunFolder::open(&config, begin)?;
         let mut state = State::new(items.fingerprint());
+        state.teachers = learner.teachers();
         let newest = folder.newest()?;
         if let Some(checkpoint) = newest.checkpoint {
             go_on(&mut learner, &mut state, checkpoint, &config)?;
@@ -273,11 +274,15 @@ impl<'a, B: VitBackend> Run<'a, B> {
     /// One optimiser step.
     fn step(&mut self, batch: &Batch) -> Result<Entry> {
         self.count_refused(batch);
-        self.state.n_items_seen += batch.samples.len() as u64;
+        let is_synthetic = |sample: &&Sample| self.items.is_synthetic(sample.item);
+        let n_synthetic = batch.samples.iter().filter(is_synthetic).count();
+        self.state.n_items_seen += (batch.samples.len() - n_synthetic) as u64;
+        self.state.n_synthetic_seen += n_synthetic as u64;
         let mut entry = Entry {
             step: batch.step,
             epoch: self.sampler.epoch_at(batch.step + 1),
             items: Some(batch.samples.len()),
+            synthetic: (self.config.images.synthetic > 0.0).then_some(n_synthetic),
             ..Entry::default()
         };
         if batch.samples.is_empty() {
@@ -477,6 +482,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             model: &self.config.model_config(),
             facts: &self.facts,
             items: self.items.facts(),
+            n_synthetic_seen: self.state.n_synthetic_seen,
             next_step: self.state.next_step,
             history: self.log.history(),
             pictures: &pictures,
@@ -504,8 +510,10 @@ impl<'a, B: VitBackend> Run<'a, B> {
             items: self.items.facts(),
             n_steps: self.state.next_step,
             n_items_seen: self.state.n_items_seen,
+            n_synthetic_seen: self.state.n_synthetic_seen,
             history: self.log.history(),
             init_notes: &self.init_notes,
+            teachers: &self.state.teachers,
             refused: &self.state.refused,
         };
         card::write(&place.join("README.md"), &card)?;
@@ -564,6 +572,16 @@ fn go_on<B: VitBackend>(
             &config.out,
             "the manifests list other items than when this run began; put them back, or start another \
              run",
+        ));
+    }
+    if found.teachers != state.teachers {
+        return Err(Error::run(
+            &config.out,
+            format!(
+                "found teachers of fingerprints {:?}, wanted {:?}, those that this run began with; set \
+                 salt.teachers to their folders, or start another run",
+                state.teachers, found.teachers
+            ),
         ));
     }
     learner

@@ -21,6 +21,7 @@ impl Config {
             self.rules_of_images(),
             self.rules_of_views(),
             self.rules_of_methods(),
+            self.rules_of_salt(),
             self.rules_of_training(),
         ];
         let broken = rules.into_iter().flatten().find(|(holds, ..)| !holds);
@@ -84,6 +85,12 @@ impl Config {
                 "images.temperature",
                 "a number from 0 to 1",
                 images.temperature.to_string(),
+            ),
+            (
+                (0.0..=0.5).contains(&images.synthetic),
+                "images.synthetic",
+                "a share from 0 to 0.5",
+                images.synthetic.to_string(),
             ),
             count(images.readers + 1, "images.readers", "0 to 511", 512),
             (
@@ -192,9 +199,9 @@ impl Config {
         let n_cells = (self.views.side / ph) * (self.views.side / pw);
         vec![
             (
-                self.method != Method::Mae || n_cells > 1,
+                self.method == Method::SimDino || n_cells > 1,
                 "views.side",
-                "two patches or more: MAE hides some and shows some",
+                "two patches or more: some are hidden and some are shown",
                 self.views.side.to_string(),
             ),
             (
@@ -294,6 +301,38 @@ impl Config {
         ]
     }
 
+    fn rules_of_salt(&self) -> Vec<Rule> {
+        let salt = &self.salt;
+        let ratio = |ratio: f64| 0.0 < ratio && ratio < 1.0;
+        let n_teachers = salt.teachers.len();
+        vec![
+            (
+                self.method != Method::Salt || (1..=2).contains(&n_teachers),
+                "salt.teachers",
+                "one or two model folders that m3ret trained",
+                n_teachers.to_string(),
+            ),
+            (
+                ratio(salt.mask_ratio),
+                "salt.mask_ratio",
+                "a share between 0 and 1",
+                salt.mask_ratio.to_string(),
+            ),
+            (
+                ratio(salt.mask_ratio_deep),
+                "salt.mask_ratio_deep",
+                "a share between 0 and 1",
+                salt.mask_ratio_deep.to_string(),
+            ),
+            (
+                (0.0..=1.0).contains(&salt.changed),
+                "salt.changed",
+                "a number from 0 to 1",
+                salt.changed.to_string(),
+            ),
+        ]
+    }
+
     #[allow(clippy::too_many_lines, reason = "a table, one row a setting")]
     fn rules_of_training(&self) -> Vec<Rule> {
         let (train, optimizer) = (&self.train, &self.optimizer);
@@ -388,7 +427,7 @@ impl Config {
     /// Learning rate for 256 items a batch: the setting, or that of the method's paper.
     pub(crate) fn base_lr(&self) -> f64 {
         self.optimizer.base_lr.unwrap_or(match self.method {
-            Method::Mae => 1.5e-4,
+            Method::Mae | Method::Salt => 1.5e-4,
             Method::SimDino => 5e-4,
         })
     }
@@ -396,7 +435,7 @@ impl Config {
     /// Learning rate at the end.
     pub(crate) fn min_lr(&self) -> f64 {
         self.optimizer.min_lr.unwrap_or(match self.method {
-            Method::Mae => 0.0,
+            Method::Mae | Method::Salt => 0.0,
             Method::SimDino => 1e-6,
         })
     }
@@ -404,7 +443,7 @@ impl Config {
     /// Weight decay at the start and at the end.
     pub(crate) fn weight_decay(&self) -> [f64; 2] {
         self.optimizer.weight_decay.unwrap_or(match self.method {
-            Method::Mae => [0.05, 0.05],
+            Method::Mae | Method::Salt => [0.05, 0.05],
             Method::SimDino => [0.04, 0.4],
         })
     }
@@ -412,7 +451,7 @@ impl Config {
     /// Decay of the optimiser's moments.
     pub(crate) fn betas(&self) -> [f64; 2] {
         self.optimizer.betas.unwrap_or(match self.method {
-            Method::Mae => [0.9, 0.95],
+            Method::Mae | Method::Salt => [0.9, 0.95],
             Method::SimDino => [0.9, 0.999],
         })
     }
@@ -451,6 +490,11 @@ mod tests {
             ("mae.target=edges", "unknown variant `edges`"),
             ("model.preset=huge", "tiny, small, base or large"),
             ("images.memory_mib=0", "setting images.memory_mib"),
+            ("method=salt", "setting salt.teachers: expected one or two"),
+            ("salt.mask_ratio=1", "setting salt.mask_ratio"),
+            ("salt.changed=-0.1", "setting salt.changed"),
+            ("images.synthetic=0.6", "setting images.synthetic"),
+            ("images.synthetic=nan", "setting images.synthetic"),
         ] {
             let message = refused(change);
             assert!(message.contains(wanted), "{change}: {message}");

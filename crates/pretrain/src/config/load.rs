@@ -93,6 +93,10 @@ fn anchor(table: &mut Table, folder: &Path) {
     if let Some(Value::Array(manifests)) = table.get_mut("manifests") {
         manifests.iter_mut().for_each(join);
     }
+    let salt = table.get_mut("salt").and_then(Value::as_table_mut);
+    if let Some(Value::Array(teachers)) = salt.and_then(|salt| salt.get_mut("teachers")) {
+        teachers.iter_mut().for_each(join);
+    }
     let images = table.get_mut("images").and_then(Value::as_table_mut);
     if let Some(cache) = images.and_then(|images| images.get_mut("cache")) {
         join(cache);

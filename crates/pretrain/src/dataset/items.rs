@@ -113,8 +113,15 @@ impl Items {
     pub fn name(&self, item: usize) -> String {
         match self.place(item) {
             Some((sheet, row)) => format!("row {} of {}", row.idx() + 1, sheet.name),
+            None if self.is_synthetic(item) => format!("synthetic object {}", item - self.len()),
             None => format!("item {item}"),
         }
+    }
+
+    /// Returns whether a number is that of a synthetic object: those are counted from `len` on.
+    #[must_use]
+    pub fn is_synthetic(&self, item: usize) -> bool {
+        item >= self.len()
     }
 
     /// Returns the file or folder of an item; never to be shown.

@@ -294,7 +294,7 @@ impl Shared {
         let draws = state
             .steps
             .entry(step)
-            .or_insert_with(|| Step::new(self.sampler.batch(step)));
+            .or_insert_with(|| Step::new(self.sampler.places(step)));
         let item = *draws.items.get(place)?;
         let is_last = place + 1 == draws.items.len();
         state.next = if is_last {
@@ -334,7 +334,13 @@ impl Shared {
                 // Nobody will see it.
                 return Err(Code::InternalError.as_str());
             };
-            let read = || self.reading.sample(&path, draw, n_bytes);
+            let read = || {
+                if self.items.is_synthetic(draw.item) {
+                    self.reading.synthetic(draw, n_bytes)
+                } else {
+                    self.reading.sample(&path, draw, n_bytes)
+                }
+            };
             let read = guarded(|| pool.install(read));
             drop(allowance);
             match read {

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use m3ret_imaging::{Code, Limits, ReadOptions, Volume, read_path, scaled, scaled_sides, view};
+use m3ret_imaging::{
+    Code, Kind, Limits, ReadOptions, Scaled, Volume, read_path, scaled, scaled_sides, view,
+};
 use rand::Rng as _;
 
 use super::Sample;
 use super::cache::{Cache, Found, Kept, rounded};
 use super::settings::ViewPlan;
+use super::student::{StudentPlan, ViewRelation};
+use super::synthetic::Phantom;
 use crate::config::Config;
 use crate::error::Result;
 use crate::random::generator;
@@ -155,15 +159,81 @@ impl Reading {
         if kept.is_mr && !self.allow_mr {
             return Err(Refused::For(MR_REFUSED));
         }
-        let [seed, step, place, item] = key;
-        let views = self.plan.views.iter().zip(0..).map(|(config, idx)| {
-            let mut rng = generator("view", &[seed, step, place, item, idx]);
-            view(&kept.object, config, &mut rng)
+        self.cut(draw, &[kept.object])
+    }
+
+    /// Makes a synthetic object in at most so many bytes of memory, the views apart, and cuts its views:
+    /// the first in one contrast, the second in another, and so on in turn.
+    pub(super) fn synthetic(
+        &self,
+        draw: Draw,
+        allowed_bytes: u64,
+    ) -> std::result::Result<Sample, Refused> {
+        let needed = self.plan.phantom.most_bytes();
+        if needed > allowed_bytes {
+            return Err(Refused::Needs(needed));
+        }
+        let phantom = Phantom::draw(self.plan.phantom, [self.seed, draw.step, draw.place as u64]);
+        let takes_several = self.plan.views.len() > 1 || self.plan.student.is_some();
+        let n_contrasts = if takes_several { 2 } else { 1 };
+        let contrasts: m3ret_imaging::Result<Vec<Scaled>> =
+            (0..n_contrasts).map(|idx| phantom.contrast(idx)).collect();
+        let contrasts = contrasts.map_err(|error| Refused::For(error.code().as_str()))?;
+        self.cut(draw, &contrasts)
+    }
+
+    /// Cuts the views of an item from its objects in turn.
+    fn cut(&self, draw: Draw, objects: &[Scaled]) -> std::result::Result<Sample, Refused> {
+        if let Some(student) = &self.plan.student {
+            let sample = self.cut_for_student(draw, objects, student);
+            return sample.map_err(|error| Refused::For(error.code().as_str()));
+        }
+        let [step, place, item] = [draw.step, draw.place as u64, draw.item as u64];
+        let objects = objects.iter().cycle();
+        let views = self.plan.views.iter().zip(objects).zip(0..);
+        let views = views.map(|((config, object), idx)| {
+            let mut rng = generator("view", &[self.seed, step, place, item, idx]);
+            view(object, config, &mut rng)
         });
         let views: m3ret_imaging::Result<Vec<_>> = views.collect();
         Ok(Sample {
             item: draw.item,
             views: views.map_err(|error| Refused::For(error.code().as_str()))?,
+            relation: ViewRelation::Same,
+        })
+    }
+
+    /// Cuts the view of the teachers from the first object, and that of the student from the last: the same
+    /// place in another contrast, changed by chance.
+    fn cut_for_student(
+        &self,
+        draw: Draw,
+        objects: &[Scaled],
+        student: &StudentPlan,
+    ) -> m3ret_imaging::Result<Sample> {
+        let key = [self.seed, draw.step, draw.place as u64, draw.item as u64];
+        let [seed, step, place, item] = key;
+        let (mut views, mut kind) = (Vec::new(), Kind::Image);
+        for config in &self.plan.views {
+            for object in objects {
+                let mut rng = generator("view", &[seed, step, place, item, 0]);
+                views.push(view(object, config, &mut rng)?);
+                kind = object.kind();
+            }
+        }
+        let mut relation = ViewRelation::Same;
+        if let Some(seen) = views.last() {
+            let mut rng = generator("student", &key);
+            if let Some((changed, lies)) = student.change(seen, kind, &mut rng)? {
+                views.truncate(1);
+                views.push(changed);
+                relation = lies;
+            }
+        }
+        Ok(Sample {
+            item: draw.item,
+            views,
+            relation,
         })
     }
 

@@ -15,10 +15,19 @@ use crate::error::{Error, Result};
 ///
 /// Mixed batches are cut from one endless row of epochs, so every batch is full. Batches of a single
 /// modality are cut from each modality's part of the epoch, the last one filled from its beginning.
+///
+/// With `images.synthetic` the last places of a batch hold generated objects. Of the first n places of a
+/// run, n times the share are theirs, rounded; so a batch has one more or less where its share is no
+/// whole number. Batches of a single modality are cut for the largest number of items, and one that has
+/// fewer leaves its last item out.
 #[derive(Debug)]
 pub struct Sampler {
     seed: u64,
     batch: u64,
+    /// Share of the places that are synthetic, in billionths.
+    synthetic: u64,
+    /// Items for training and validation; synthetic objects are numbered from here on.
+    n_items: usize,
     composition: Composition,
     n_train: u64,
     /// Items by cell.
@@ -70,6 +79,8 @@ impl Sampler {
         let mut sampler = Self {
             seed: config.seed,
             batch: config.train.batch as u64,
+            synthetic: billionths(images.synthetic)?,
+            n_items: items.len(),
             composition: images.batch_composition,
             n_train: items.n_train() as u64,
             items: Vec::with_capacity(items.n_train()),
@@ -87,14 +98,16 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// Returns the items of a step, in order; always `train.batch` of them.
+    /// Returns the items of a step, in order; with its synthetic objects `train.batch` of them.
     #[must_use]
     pub fn batch(&self, step: u64) -> Vec<usize> {
-        let places = 0..self.batch;
+        let n_drawn = self.n_synthetic_before(step);
+        let places = 0..self.batch - (self.n_synthetic_before(step + 1) - n_drawn);
+        let first = step * self.batch - n_drawn;
         match self.composition {
             Composition::Mixed => places
                 .map(|place| {
-                    let draw = step * self.batch + place;
+                    let draw = first + place;
                     self.draw(0, draw / self.n_train, draw % self.n_train)
                 })
                 .collect(),
@@ -105,7 +118,7 @@ impl Sampler {
                 let batch = order.at(step % n_batches);
                 let list_idx = self.lists.partition_point(|list| list.n_before <= batch) - 1;
                 let list = &self.lists[list_idx];
-                let first = (batch - list.n_before) * self.batch;
+                let first = (batch - list.n_before) * self.most_items();
                 places
                     .map(|place| self.draw(list_idx, epoch, (first + place) % list.n_draws))
                     .collect()
@@ -117,7 +130,7 @@ impl Sampler {
     #[must_use]
     pub fn steps_of(&self, n_epochs: u64) -> u64 {
         match self.composition {
-            Composition::Mixed => n_epochs.saturating_mul(self.n_train).div_ceil(self.batch),
+            Composition::Mixed => self.steps_for(n_epochs.saturating_mul(self.n_train)),
             Composition::SingleModality => n_epochs.saturating_mul(self.n_batches()),
         }
     }
@@ -133,7 +146,9 @@ impl Sampler {
     #[allow(clippy::cast_precision_loss, reason = "draws are far below 2^53")]
     pub fn epoch_at(&self, step: u64) -> f64 {
         match self.composition {
-            Composition::Mixed => (step * self.batch) as f64 / self.n_train as f64,
+            Composition::Mixed => {
+                (step * self.batch - self.n_synthetic_before(step)) as f64 / self.n_train as f64
+            }
             Composition::SingleModality => step as f64 / self.n_batches() as f64,
         }
     }
@@ -165,9 +180,51 @@ impl Sampler {
 
     /// Batches of an epoch, where each list is cut on its own.
     fn n_batches(&self) -> u64 {
-        self.lists
-            .last()
-            .map_or(0, |list| list.n_before + list.n_draws.div_ceil(self.batch))
+        self.lists.last().map_or(0, |list| {
+            list.n_before + list.n_draws.div_ceil(self.most_items())
+        })
+    }
+
+    /// Returns the items of a step and, after them, the numbers of its synthetic objects: those of a run
+    /// are counted from the number of items on.
+    #[must_use]
+    pub fn places(&self, step: u64) -> Vec<usize> {
+        let mut places = self.batch(step);
+        let drawn = self.n_synthetic_before(step)..self.n_synthetic_before(step + 1);
+        let numbers = drawn.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        places.extend(numbers.map(|n| self.n_items.saturating_add(n)));
+        places
+    }
+
+    /// Returns how many synthetic objects the steps before one have.
+    fn n_synthetic_before(&self, step: u64) -> u64 {
+        let n_places = u128::from(step) * u128::from(self.batch);
+        let parts = n_places * u128::from(self.synthetic) + u128::from(WHOLE / 2);
+        u64::try_from(parts / u128::from(WHOLE)).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the most items that a batch can have.
+    fn most_items(&self) -> u64 {
+        // At most half of the places are synthetic: one at least is left.
+        self.batch - self.batch * self.synthetic / WHOLE
+    }
+
+    /// Returns after how many steps so many items were drawn, where batches run on.
+    fn steps_for(&self, n_draws: u64) -> u64 {
+        let parts = u128::from(n_draws) * u128::from(WHOLE);
+        let parts_per_step = u128::from(self.batch) * u128::from(WHOLE - self.synthetic);
+        let mut steps = u64::try_from(parts.div_ceil(parts_per_step)).unwrap_or(u64::MAX);
+        let drawn = |steps: u64| {
+            let n_places = steps.saturating_mul(self.batch);
+            n_places.saturating_sub(self.n_synthetic_before(steps))
+        };
+        // Rounding moves the end by one step at most.
+        if steps > 0 && drawn(steps - 1) >= n_draws {
+            steps -= 1;
+        } else if drawn(steps) < n_draws {
+            steps = steps.saturating_add(1);
+        }
+        steps
     }
 
     /// Returns the item at a place of a list in an epoch.
@@ -188,6 +245,28 @@ impl Sampler {
         let member = Permutation::new(cell.n_items, "pass", &key).at(place);
         self.items[(cell.start + member) as usize] as usize
     }
+}
+
+/// A share of 1, in the parts that shares of synthetic objects are counted in: decimal shares are exact.
+const WHOLE: u64 = 1_000_000_000;
+
+/// Returns a share of synthetic objects in parts of `WHOLE`.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "between 0 and half of a billion"
+)]
+fn billionths(share: f64) -> Result<u64> {
+    if !(0.0..=0.5).contains(&share) {
+        let expected = "a share from 0 to 0.5";
+        return Err(Error::config(
+            "images.synthetic",
+            expected,
+            share.to_string(),
+        ));
+    }
+    Ok((share * WHOLE as f64).round() as u64)
 }
 
 /// Items by `[modality, group]`, in the order of the names; mixed lists have one modality, `""`.

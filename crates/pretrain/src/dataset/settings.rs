@@ -2,6 +2,8 @@
 
 use m3ret_imaging::{InputConfig, ViewConfig};
 
+use super::student::StudentPlan;
+use super::synthetic::PhantomSize;
 use crate::config::{Config, Method};
 use crate::error::Result;
 
@@ -12,6 +14,10 @@ pub(super) struct ViewPlan {
     pub(super) views: Vec<ViewConfig>,
     /// How `scaled` keeps objects: at up to twice the side and depth of the largest view.
     pub(super) input: InputConfig,
+    /// How the student's view differs from that of its teachers, where there are frozen ones.
+    pub(super) student: Option<StudentPlan>,
+    /// How large synthetic objects are.
+    pub(super) phantom: PhantomSize,
 }
 
 impl ViewPlan {
@@ -51,7 +57,8 @@ impl ViewPlan {
         };
         let views = match config.method {
             // What is drawn is the target: crops and flips only, as in the paper, and flat views.
-            Method::Mae => vec![ViewConfig {
+            // What teachers see is the target of a frozen-teacher student.
+            Method::Mae | Method::Salt => vec![ViewConfig {
                 jitter: 0.0,
                 noise: 0.0,
                 colour: 0.0,
@@ -70,11 +77,14 @@ impl ViewPlan {
             max_depth: settings.depth,
             ..config.model_config().input
         };
-        for view in &views {
-            view.validate()?;
-        }
+        views.iter().try_for_each(ViewConfig::validate)?;
         input.validate()?;
-        Ok(Self { views, input })
+        Ok(Self {
+            views,
+            input,
+            student: StudentPlan::of_run(config, global(of_first)),
+            phantom: PhantomSize::of_views(settings.side, settings.depth),
+        })
     }
 
     /// Returns the most bytes that the views of one item take.
@@ -83,6 +93,7 @@ impl ViewPlan {
             let n_values = 3 * view.depth * view.side * view.side;
             n_values as u64 * size_of::<f32>() as u64
         });
-        each.sum()
+        let n_copies = if self.student.is_some() { 2 } else { 1 };
+        n_copies * each.sum::<u64>()
     }
 }

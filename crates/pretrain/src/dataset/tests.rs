@@ -79,6 +79,7 @@ fn small_run(manifest: &Path) -> Config {
         },
         mae: Default::default(),
         simdino: Default::default(),
+        salt: Default::default(),
         optimizer: OptimizerSettings::default(),
         train: TrainSettings {
             batch: 4,

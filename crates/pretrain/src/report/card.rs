@@ -6,7 +6,9 @@ use std::path::Path;
 use m3ret_encoder::{ModelConfig, Pooling};
 
 use super::history::History;
-use super::words::{count, counted, mr_statement, thousands};
+use super::words::{
+    count, counted, mr_statement, synthetic_statement, teachers_statement, thousands,
+};
 use super::{Knn, last_part, settings_text};
 use crate::config::{Config, MaeTarget, Method};
 use crate::dataset::{Facts, Part};
@@ -30,10 +32,14 @@ pub(crate) struct Card<'a> {
     pub(crate) n_steps: u64,
     /// Items in all batches, repeats included.
     pub(crate) n_items_seen: u64,
+    /// Synthetic objects in all batches.
+    pub(crate) n_synthetic_seen: u64,
     /// The run.
     pub(crate) history: &'a History,
     /// What the weights of `init` have and this network has not.
     pub(crate) init_notes: &'a [String],
+    /// Fingerprints of the frozen teachers, in the order of the settings.
+    pub(crate) teachers: &'a [String],
     /// How often images were refused, by the reason's code.
     pub(crate) refused: &'a BTreeMap<String, u64>,
 }
@@ -101,6 +107,7 @@ pub(super) fn method_name(config: &Config) -> &'static str {
             "MAE (masked autoencoding) of pixels and of gradients by orientation"
         }
         (Method::SimDino, _) => "SimDINO (self-distillation with a coding rate)",
+        (Method::Salt, _) => "SALT (prediction of the tokens of frozen teachers)",
     }
 }
 
@@ -160,8 +167,9 @@ fn training(card: &Card<'_>) -> String {
 | items a step | {batch} |
 | items seen, repeats included | {seen} |
 | seed | {seed} |
-{gap}{left_out}",
+{teachers}{gap}{left_out}",
         gap = if left_out.is_empty() { "" } else { "\n" },
+        teachers = teachers(card),
         method = method_name(card.config),
         steps = thousands(card.n_steps),
         batch = count(card.config.train.batch),
@@ -170,11 +178,22 @@ fn training(card: &Card<'_>) -> String {
     )
 }
 
+/// Returns a row of the table for each frozen teacher.
+fn teachers(card: &Card<'_>) -> String {
+    let folders = card.config.salt.teachers.iter();
+    let rows = folders.zip(card.teachers).map(|(folder, fingerprint)| {
+        let name = plain(&last_part(folder));
+        format!("| frozen teacher | {name}, fingerprint {fingerprint} |\n")
+    });
+    rows.collect()
+}
+
 fn images(card: &Card<'_>) -> String {
     let items = card.items;
     let rows: String = items.parts.iter().map(part_row).collect();
     let init = card.config.init.as_deref().map(last_part);
-    let statement = mr_statement(items, card.config.images.allow_mr, init.as_deref());
+    let mut statement = mr_statement(items, card.config.images.allow_mr, init.as_deref());
+    statement.extend(teachers_statement(card.config));
     let held_out = if items.n_validation == 0 {
         "No items were held out for validation.".to_owned()
     } else {
@@ -195,10 +214,12 @@ fn images(card: &Card<'_>) -> String {
 |---|---|---|---:|
 {rows}| all | | | {all} |
 
-{statement}
+{synthetic}{statement}
 
 {held_out}
 {refused}",
+        synthetic = synthetic_statement(card.config.images.synthetic, card.n_synthetic_seen)
+            .map_or_else(String::new, |sentence| format!("{sentence}\n\n")),
         all = count(items.n_train),
         statement = plain(&statement),
     )

@@ -9,7 +9,10 @@ use super::card::{method_name, times};
 use super::chart::{Axis, Chart, Line, Look};
 use super::history::History;
 use super::picture::Picture;
-use super::words::{count, counted, escape, mr_statement, significant, thousands};
+use super::words::{
+    count, counted, escape, mr_statement, significant, synthetic_statement, teachers_statement,
+    thousands,
+};
 use super::{last_part, settings_text};
 use crate::config::{Config, MaeTarget, Method};
 use crate::dataset::Facts;
@@ -31,6 +34,8 @@ pub(crate) struct Summary<'a> {
     pub(crate) facts: &'a RunFacts,
     /// What the manifests hold.
     pub(crate) items: &'a Facts,
+    /// Synthetic objects in all batches.
+    pub(crate) n_synthetic_seen: u64,
     /// The next step: how many are done.
     pub(crate) next_step: u64,
     /// The log.
@@ -112,6 +117,9 @@ fn head(summary: &Summary<'_>) -> String {
         }
         Method::SimDino => {
             "The network learns to describe different crops of one image alike, and different images differently."
+        }
+        Method::Salt => {
+            "The network sees a part of each image and learns to predict what frozen teachers say of the rest."
         }
     };
     format!(
@@ -200,9 +208,9 @@ fn numbers(summary: &Summary<'_>) -> String {
         let Some(series) = summary.history.series(key) else {
             continue;
         };
-        // MAE has one network, and nobody asks which.
+        // MAE and SALT train one network, and nobody asks which.
         let name = match summary.config.method {
-            Method::Mae => name.trim_end_matches(", student"),
+            Method::Mae | Method::Salt => name.trim_end_matches(", student"),
             Method::SimDino => name,
         };
         let (step, last) = series.last();
@@ -278,6 +286,7 @@ fn learning(summary: &Summary<'_>) -> String {
             };
             summary.single("Loss", "loss", Axis::Values, meaning)
         }
+        Method::Salt => summary.single("Loss", "loss", Axis::Values, SALT_LOSS),
         Method::SimDino => [
             summary.single("Loss", "loss", Axis::Values, SIMDINO_LOSS),
             alignment(summary),
@@ -299,6 +308,9 @@ It should fall fast at first, then slowly for the rest of the run.";
 const BOTH_LOSS: &str = "Mean squared error of the hidden patches' pixels, each patch scaled to mean 0 and variance 1, plus \
 that of their gradients by orientation, 9 numbers of unit length a cell. Predicting nothing gives 1 and at most 0.11; 0 would be \
 perfect, and out of reach. It should fall fast at first, then slowly for the rest of the run.";
+
+const SALT_LOSS: &str = "Smooth L1 between predicted and real tokens of the teachers at hidden places, each token scaled to \
+mean 0 and variance 1. A network that knows nothing is near 0.4; 0 would be perfect.";
 
 const SIMDINO_LOSS: &str = "Minus the alignment (times its weight), minus the coding rate: lower is better, and \
 values below 0 are normal. How low it can get depends on the batch, so compare it only between runs of one batch size.";
@@ -388,7 +400,7 @@ fn retrieval(summary: &Summary<'_>) -> String {
     let relevance = &summary.config.monitor.knn_relevance;
     let n_queries = summary.history.knn().map_or(0, |knn| knn.last.1.n_queries);
     let (networks, who) = match summary.config.method {
-        Method::Mae => ([("network", "knn_student", Look::First)].to_vec(), ""),
+        Method::Mae | Method::Salt => ([("network", "knn_student", Look::First)].to_vec(), ""),
         Method::SimDino => (
             vec![
                 ("teacher", "knn_teacher", Look::First),
@@ -488,7 +500,8 @@ fn notes(notes: &[String]) -> String {
 fn images(summary: &Summary<'_>) -> String {
     let items = summary.items;
     let init = summary.config.init.as_deref().map(last_part);
-    let statement = mr_statement(items, summary.config.images.allow_mr, init.as_deref());
+    let mut statement = mr_statement(items, summary.config.images.allow_mr, init.as_deref());
+    statement.extend(teachers_statement(summary.config));
     let or = |text: &str| {
         if text.trim().is_empty() {
             "<i>not stated</i>".to_owned()
@@ -511,7 +524,7 @@ fn images(summary: &Summary<'_>) -> String {
         "<section>
 <h2>Images</h2>
 <p>{statement}</p>
-<div class=\"scroll\"><table class=\"words\">
+{synthetic}<div class=\"scroll\"><table class=\"words\">
 <thead><tr><th scope=\"col\">source</th><th scope=\"col\">modality</th><th scope=\"col\">licence</th><th scope=\"col\">items</th></tr></thead>
 <tbody>
 {rows}</tbody>
@@ -520,6 +533,11 @@ fn images(summary: &Summary<'_>) -> String {
 </section>
 ",
         statement = escape(&statement),
+        synthetic = synthetic_statement(
+            summary.config.images.synthetic,
+            summary.n_synthetic_seen
+        )
+        .map_or_else(String::new, |text| format!("<p>{}</p>\n", escape(&text))),
         all = count(items.n_train),
     )
 }

@@ -1,5 +1,7 @@
 //! Numbers and sentences for people.
 
+use super::last_part;
+use crate::config::{Config, Method};
 use crate::dataset::Facts;
 
 #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
@@ -115,6 +117,31 @@ pub(super) fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) 
         ));
     }
     sentences.join(" ")
+}
+
+/// Says that what frozen teachers saw is not known here, as a sentence that follows another one.
+pub(super) fn teachers_statement(config: &Config) -> Option<String> {
+    let names = config.salt.teachers.iter().map(|path| last_part(path));
+    let names: Vec<String> = names.collect();
+    (config.method == Method::Salt).then(|| {
+        format!(
+            " The frozen teachers it learned from ({}) may have seen other images, MRI too: their cards say.",
+            names.join(", ")
+        )
+    })
+}
+
+/// Says how many synthetic objects were trained on; `None` where none were asked for.
+pub(super) fn synthetic_statement(share: f64, n_seen: u64) -> Option<String> {
+    (share > 0.0).then(|| {
+        let objects = if n_seen == 1 { "object" } else { "objects" };
+        format!(
+            "Beside these images, {} synthetic {objects} were trained on ({} % of the batches): random \
+             shapes in random contrast that m3ret draws itself, each seen once.",
+            thousands(n_seen),
+            significant(100.0 * share),
+        )
+    })
 }
 
 #[cfg(test)]

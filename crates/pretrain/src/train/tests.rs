@@ -1,5 +1,7 @@
 //! Whole runs on a few small images.
 
+mod salt;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -232,10 +234,23 @@ fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
         ("mae", "model.stem=conv"),
         ("sim_dino", "mae.target=pixels"),
         ("sim_dino", "model.stem=conv"),
+        ("salt", "mae.target=pixels"),
+        ("salt", "model.stem=conv"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         archive(folder.path());
-        let changes = ["images.validation=0.3", "train.drop_path=0.2", change];
+        let teachers = match method {
+            "salt" => salt::teachers(folder.path(), &["one", "two"]),
+            _ => "salt.teachers=[]".to_owned(),
+        };
+        let changes = [
+            "images.validation=0.3",
+            "train.drop_path=0.2",
+            "images.synthetic=0.3",
+            "salt.changed=0.5",
+            &teachers,
+            change,
+        ];
         let whole = config(folder.path(), method, &changes);
         let (wanted, _) = run(&whole, Begin::Fresh);
         assert_eq!(wanted.losses.len(), 6);

@@ -255,3 +255,34 @@ fn cached_files(folder: &Path) -> Vec<PathBuf> {
     files.sort_unstable();
     files
 }
+
+#[test]
+fn synthetic_objects_fill_their_places_and_depend_on_nothing_but_the_step() {
+    let archive = archive();
+    let mut config = archive.config();
+    config.images.synthetic = 0.5;
+    let items = load(&config);
+    let all = batches(&items, &config, 0, 4);
+    for batch in &all {
+        let synthetic = batch.samples.iter().filter(|s| items.is_synthetic(s.item));
+        let synthetic: Vec<&Sample> = synthetic.collect();
+        assert_eq!(synthetic.len(), 2, "step {}", batch.step);
+        for sample in synthetic {
+            assert!(items.name(sample.item).starts_with("synthetic object "));
+            let sides = sample.views.iter().map(|view| view.shape()[3]);
+            assert_eq!(sides.collect::<Vec<_>>(), [16, 16, 8, 8]);
+            assert_ne!(sample.views[0], sample.views[1]);
+        }
+    }
+    config.images.readers = 1;
+    assert_eq!(batches(&items, &config, 2, 2), all[2..]);
+    // One view, one contrast.
+    config.method = Method::Mae;
+    let views = batches(&items, &config, 0, 1);
+    assert!(
+        views[0]
+            .samples
+            .iter()
+            .all(|sample| sample.views.len() == 1)
+    );
+}

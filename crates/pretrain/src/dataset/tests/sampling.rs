@@ -174,3 +174,73 @@ fn senseless_settings_are_refused() {
     config.train.batch = 0;
     assert!(Sampler::new(&items, &config).is_err());
 }
+
+#[test]
+fn the_share_of_synthetic_places_is_kept_and_items_go_on_without_a_gap() {
+    for (share, batch) in [(0.15, 64), (0.1, 10), (0.5, 1), (0.125, 20), (0.3, 7)] {
+        let archive = archive();
+        let mut config = archive.config();
+        config.train.batch = batch;
+        config.images.synthetic = share;
+        let (items, sampler) = sampler(&config);
+        let (mut drawn, mut numbers) = (Vec::<usize>::new(), Vec::<usize>::new());
+        for step in 0..200 {
+            let places = sampler.places(step);
+            assert_eq!(places.len(), batch);
+            let (synthetic, real): (Vec<usize>, Vec<usize>) =
+                places.iter().partition(|&&place| items.is_synthetic(place));
+            assert_eq!(real, sampler.batch(step));
+            drawn.extend(real);
+            numbers.extend(synthetic);
+            #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+            let wanted = share * ((step + 1) * batch as u64) as f64;
+            #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+            let found = numbers.len() as f64;
+            assert!((found - wanted).abs() < 0.5 + 1e-6, "{found}, {wanted}");
+        }
+        assert!(
+            numbers
+                .into_iter()
+                .eq((items.len()..).take(200 * batch - drawn.len()))
+        );
+        // Without synthetic objects the same items come in the same order.
+        config.images.synthetic = 0.0;
+        config.train.batch = 1;
+        let (_, plain) = self::sampler(&config);
+        let wanted = (0..drawn.len() as u64).flat_map(|step| plain.batch(step));
+        assert!(wanted.eq(drawn.iter().copied()));
+        // An epoch is over when each item came once.
+        config.images.synthetic = share;
+        config.train.batch = batch;
+        let (_, sampler) = self::sampler(&config);
+        for n_epochs in 1..4 {
+            let steps = sampler.steps_of(n_epochs);
+            let n_drawn = |steps: u64| {
+                (0..steps)
+                    .map(|step| sampler.batch(step).len())
+                    .sum::<usize>()
+            };
+            let wanted = usize::try_from(100 * n_epochs).unwrap();
+            assert!(n_drawn(steps) >= wanted && n_drawn(steps - 1) < wanted);
+        }
+    }
+}
+
+#[test]
+fn batches_of_a_single_modality_hold_synthetic_objects_too() {
+    let archive = archive();
+    let mut config = archive.config();
+    config.train.batch = 8;
+    config.images.synthetic = 0.25;
+    config.images.batch_composition = Composition::SingleModality;
+    let (items, sampler) = sampler(&config);
+    let mut all = Vec::new();
+    for step in 0..sampler.steps_per_epoch() {
+        let batch = sampler.batch(step);
+        assert_eq!((batch.len(), sampler.places(step).len()), (6, 8));
+        let modality = items.modality(batch[0]);
+        assert!(batch.iter().all(|&item| items.modality(item) == modality));
+        all.extend(batch);
+    }
+    assert_eq!(counts(all).len(), 100);
+}

@@ -17,6 +17,7 @@ fn config(method: Method) -> Config {
         views: crate::config::ViewSettings::default(),
         mae: crate::config::MaeSettings::default(),
         simdino: crate::config::SimDinoSettings::default(),
+        salt: crate::config::SaltSettings::default(),
         optimizer: crate::config::OptimizerSettings::default(),
         train: crate::config::TrainSettings::default(),
         monitor: crate::config::MonitorSettings::default(),
@@ -69,8 +70,10 @@ fn card(config: &Config, items: &Facts, history: &History) -> String {
         items,
         n_steps: 20_000,
         n_items_seen: 1_279_998,
+        n_synthetic_seen: 128_000,
         history,
         init_notes: &[],
+        teachers: &[],
         refused: &BTreeMap::new(),
     })
     .unwrap()
@@ -130,4 +133,16 @@ fn unknown_modalities_leave_the_exclusion_unverified() {
     let text = card(&config(Method::Mae), &items, &History::default());
     assert!(text.contains("MR exclusion unverified: 41 rows name no known modality."));
     assert!(!text.contains("No MRI was trained on"));
+}
+
+#[test]
+fn synthetic_objects_are_counted_where_they_were_asked_for() {
+    let mut config = config(Method::Mae);
+    let text = card(&config, &facts(), &History::default());
+    assert!(!text.contains("synthetic objects"), "{text}");
+    config.images.synthetic = 0.125;
+    let text = card(&config, &facts(), &History::default());
+    let wanted =
+        "Beside these images, 128,000 synthetic objects were trained on (12.50 % of the batches)";
+    assert!(text.contains(wanted), "{text}");
 }
