@@ -506,6 +506,9 @@ fn trec_eval_gives_the_same_numbers() {
             "half.npy",
             "--out",
             "out",
+            // Runs as long as any R, so that map_at_r is compared, too.
+            "-k",
+            "1,5,10,100",
         ],
     );
     assert_eq!(code, 0, "{stderr}");
@@ -535,5 +538,8 @@ fn trec_eval_gives_the_same_numbers() {
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(text.contains("agree"), "{text}");
+    assert!(
+        text.contains("agree; 0 queries have runs shorter"),
+        "{text}"
+    );
 }

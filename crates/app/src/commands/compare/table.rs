@@ -224,37 +224,43 @@ mod tests {
     #[test]
     fn a_table_for_every_use() {
         insta::assert_snapshot!(render(&example(), Layout::Text), @r##"
-        task                   metric            n  patients  chance  pixels  a_model  difference
-        pair/DX-CT             precision_at_5  120        60   0.017   0.075    0.126  +0.051 [+0.012, +0.091] better
-        mean of pair (1 task)  precision_at_5  120        60   0.017   0.075    0.126  +0.051 too few patients
+        task                              metric      n  patients  chance  constant  resolves  pixels  a_model  difference
+        pair/DX-CT                        map_at_r  120        60   0.017     0.021     0.031   0.075    0.126  +0.051 [+0.012, +0.091] better
+        mean of pair (1 task)             map_at_r  120        60   0.017     0.021         -   0.075    0.126  +0.051 too few patients
+        cross/DX-MR/body_part (constant)  map_at_r  120        60   0.017     0.900     0.031   0.075    0.126  +0.051 [+0.012, +0.091] better
 
-        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws);
-        chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8,
-        and precision_at_5 of pixels below 0.98.
+        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws).
+        Group means use tasks with n >= 20, chance of precision_at_5 <= 0.8, precision_at_5 of pixels below 0.98,
+        and no fixed ranking (constant) that reaches 0.8 of the maximum; map_at_r decides.
+        resolves: the difference to be expected to show, if both models vary between patients as pixels does.
         "##);
         insta::assert_snapshot!(render(&example(), Layout::Markdown), @r##"
-        | task | metric | n | patients | chance | pixels | a_model | difference |
-        |---|---|---:|---:|---:|---:|---:|---|
-        | pair/DX-CT | precision_at_5 | 120 | 60 | 0.017 | 0.075 | 0.126 | +0.051 [+0.012, +0.091] better |
-        | mean of pair (1 task) | precision_at_5 | 120 | 60 | 0.017 | 0.075 | 0.126 | +0.051 too few patients |
+        | task | metric | n | patients | chance | constant | resolves | pixels | a_model | difference |
+        |---|---|---:|---:|---:|---:|---:|---:|---:|---|
+        | pair/DX-CT | map_at_r | 120 | 60 | 0.017 | 0.021 | 0.031 | 0.075 | 0.126 | +0.051 [+0.012, +0.091] better |
+        | mean of pair (1 task) | map_at_r | 120 | 60 | 0.017 | 0.021 | - | 0.075 | 0.126 | +0.051 too few patients |
+        | cross/DX-MR/body_part (constant) | map_at_r | 120 | 60 | 0.017 | 0.900 | 0.031 | 0.075 | 0.126 | +0.051 [+0.012, +0.091] better |
 
-        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws);
-        chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8,
-        and precision_at_5 of pixels below 0.98.
+        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws).
+        Group means use tasks with n >= 20, chance of precision_at_5 <= 0.8, precision_at_5 of pixels below 0.98,
+        and no fixed ranking (constant) that reaches 0.8 of the maximum; map_at_r decides.
+        resolves: the difference to be expected to show, if both models vary between patients as pixels does.
         "##);
         insta::assert_snapshot!(render(&example(), Layout::Latex), @r##"
         % needs \usepackage{booktabs}
         \begin{tabular}{llrrrrrrrl}
         \toprule
-        task & metric & n & patients & chance & pixels & a\_model & difference \\
+        task & metric & n & patients & chance & constant & resolves & pixels & a\_model & difference \\
         \midrule
-        pair/DX-CT & precision\_at\_5 & 120 & 60 & 0.017 & 0.075 & 0.126 & +0.051 [+0.012, +0.091] better \\
-        mean of pair (1 task) & precision\_at\_5 & 120 & 60 & 0.017 & 0.075 & 0.126 & +0.051 too few patients \\
+        pair/DX-CT & map\_at\_r & 120 & 60 & 0.017 & 0.021 & 0.031 & 0.075 & 0.126 & +0.051 [+0.012, +0.091] better \\
+        mean of pair (1 task) & map\_at\_r & 120 & 60 & 0.017 & 0.021 & - & 0.075 & 0.126 & +0.051 too few patients \\
+        cross/DX-MR/body\_part (constant) & map\_at\_r & 120 & 60 & 0.017 & 0.900 & 0.031 & 0.075 & 0.126 & +0.051 [+0.012, +0.091] better \\
         \bottomrule
         \end{tabular}
-        % Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws);
-        % chance is that of precision_at_5. Group means use tasks with n >= 20 and chance <= 0.8,
-        % and precision_at_5 of pixels below 0.98.
+        % Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws).
+        % Group means use tasks with n >= 20, chance of precision_at_5 <= 0.8, precision_at_5 of pixels below 0.98,
+        % and no fixed ranking (constant) that reaches 0.8 of the maximum; map_at_r decides.
+        % resolves: the difference to be expected to show, if both models vary between patients as pixels does.
         "##);
     }
 }
