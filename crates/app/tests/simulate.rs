@@ -346,16 +346,19 @@ fn what_is_not_known_to_be_ct_is_refused_unless_a_person_says_so() {
     assert!(!root.join("no").exists());
 }
 
+/// Runs `simulate radiographs`, and returns what it prints.
+fn simulated(root: &Path, input: &str, out: &str, more: &[&str]) -> String {
+    let words = ["simulate", "radiographs", input, "--out", out];
+    let (status, text, told) = run(root, &[&words[..], more].concat());
+    assert_eq!(status, 0, "{text}{told}");
+    text
+}
+
 #[test]
 fn a_disturbance_follows_from_seed_and_path_and_is_marked() {
     let folder = archive();
     let root = folder.path();
-    let simulate = |input: &str, out: &str, more: &[&str]| {
-        let words = ["simulate", "radiographs", input, "--out", out];
-        let (status, text, told) = run(root, &[&words[..], more].concat());
-        assert_eq!(status, 0, "{text}{told}");
-        text
-    };
+    let simulate = |input: &str, out: &str, more: &[&str]| simulated(root, input, out, more);
     let bytes = |folder: &str, name: &str| std::fs::read(root.join(folder).join(name)).unwrap();
     simulate("in/ct.nii", "clean", &["--bits", "16"]);
     let told = simulate("in/ct.nii", "one", &["--disturb", "7", "--json"]);
@@ -377,8 +380,16 @@ fn a_disturbance_follows_from_seed_and_path_and_is_marked() {
     assert_eq!(cells(&marked, "disturbed"), ["", "7", "7"]);
     let clean = table(&root.join("clean/manifest.csv"));
     assert_eq!(cells(&clean, "disturbed"), ["", "", ""]);
+}
 
-    // Radiographs that are there are disturbed where they are listed, and their CT is not projected.
+#[test]
+fn radiographs_of_a_manifest_are_disturbed_and_their_ct_is_not_projected() {
+    let folder = archive();
+    let root = folder.path();
+    let simulate = |input: &str, out: &str, more: &[&str]| simulated(root, input, out, more);
+    let bytes = |folder: &str, name: &str| std::fs::read(root.join(folder).join(name)).unwrap();
+    simulate("in/ct.nii", "clean", &["--bits", "16"]);
+    let clean = table(&root.join("clean/manifest.csv"));
     let told = simulate("clean/manifest.csv", "existing", &["--disturb", "7"]);
     assert_eq!(told, "2 radiographs disturbed: existing/manifest.csv\n");
     assert_eq!(
