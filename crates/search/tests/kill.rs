@@ -73,8 +73,9 @@ fn ids(gallery: &Gallery) -> String {
     ids.into_iter().collect::<Vec<_>>().join(",")
 }
 
-/// Lets a child write for a while, kills it, and returns what it said.
-fn run_and_kill(path: &Path, pause: Duration) -> Vec<String> {
+/// Lets a child write for a while from its first line that begins with `awaited` on, kills it, and returns what
+/// it said. How long a busy machine takes to start the child does not count.
+fn run_and_kill(path: &Path, awaited: &'static str, pause: Duration) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -87,7 +88,19 @@ fn run_and_kill(path: &Path, pause: Duration) -> Vec<String> {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let lines = lines.map_while(Result::ok).inspect(|line| {
+            if line.starts_with(awaited) {
+                // Nobody listens after the first one.
+                let _ = sender.send(());
+            }
+        });
+        lines.collect::<Vec<_>>()
+    });
+    receiver
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the child writes");
     std::thread::sleep(pause);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -138,8 +151,10 @@ fn a_writer_may_be_killed_at_any_moment() {
     drop(Writer::create(&path, setup).unwrap());
     let (mut n_amid, mut n_acknowledged) = (0, 0);
     for round in 0..N_ROUNDS {
-        let pause = Duration::from_micros(3000 + round * 7919 % 23_000);
-        let said = run_and_kill(&path, pause);
+        // Every second child has ended a change before its time begins.
+        let awaited = if round % 2 == 0 { "begin " } else { "end " };
+        let pause = Duration::from_micros(round * 7919 % 23_000);
+        let said = run_and_kill(&path, awaited, pause);
         let found = ids(&Gallery::open(&path).unwrap());
         // A line that the kill cut has no end.
         let is_whole = |line: &&String| {

@@ -13,7 +13,8 @@ import pathlib
 import subprocess
 import sys
 
-RULE = ("within", "within-source", "pair-disturbed")
+# The groups of the rule, each from the evaluation that it is about: the disturbed manifest has a task within X-rays, too.
+RULE = {"within": "plain", "within-source": "plain", "pair-disturbed": "disturbed"}
 METRICS = ("map_at_r", "precision_at_5", "hit_at_1")
 
 
@@ -34,9 +35,15 @@ def results_of(folder, program, manifest, model, out):
     return json.loads(path.read_text())
 
 
-def groups_of(results, metric):
-    """The mean of each group."""
-    return {group["group"]: group["metrics"][metric]["value"] for group in results["groups"]}
+def group_mean(results, name, metric):
+    """The mean of a group; none where it has no task."""
+    found = [group["metrics"][metric]["value"] for group in results["groups"] if group["group"] == name]
+    return found[0] if found else None
+
+
+def shown(value):
+    """A number of the table."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def main(folder, program, *models):
@@ -51,16 +58,17 @@ def main(folder, program, *models):
     print("|---|" + "---:|" * (len(RULE) + 4))
     for model in models:
         name = model.replace(":", "-").replace("/", "-")
-        plain = results_of(folder, program, folder / "validation.csv", model, judged / f"{name}-plain")
-        paired = results_of(folder, program, disturbed, model, judged / f"{name}-disturbed")
-        found = {metric: groups_of(plain, metric) | groups_of(paired, metric) for metric in METRICS}
-        values = [found["map_at_r"].get(group) for group in RULE]
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        results = {
+            "plain": results_of(folder, program, folder / "validation.csv", model, judged / f"{name}-plain"),
+            "disturbed": results_of(folder, program, disturbed, model, judged / f"{name}-disturbed"),
+        }
+        found = {metric: [group_mean(results[source], group, metric) for group, source in RULE.items()] for metric in METRICS}
+        values = found["map_at_r"]
         rule = "-" if None in values else f"**{sum(values) / len(values):.4f}**"
-        beside = [" / ".join(f"{found[metric].get(group, float('nan')):.3f}" for group in RULE) for metric in METRICS[1:]]
-        tasks = [task for task in plain["tasks"] if task["task"] in ("cross/CT-DX/body_part", "cross/DX-CT/body_part")]
+        beside = [" / ".join(map(shown, found[metric])) for metric in METRICS[1:]]
+        tasks = [task for task in results["plain"]["tasks"] if task["task"] in ("cross/CT-DX/body_part", "cross/DX-CT/body_part")]
         cross = ", ".join(f"{task['task'].split('/')[1]} {task['metrics']['map_at_r']['value']:.3f}" for task in tasks)
-        print(f"| {model} | {' | '.join(cells)} | {rule} | {' | '.join(beside)} | {cross or '-'} |", flush=True)
+        print(f"| {model} | {' | '.join(map(shown, values))} | {rule} | {' | '.join(beside)} | {cross or '-'} |", flush=True)
 
 
 if __name__ == "__main__":
