@@ -8,11 +8,14 @@ use crate::strata::Strata;
 pub const CORRELATION: f64 = 0.5;
 /// Standard errors from the middle of a 95 % interval to its end.
 const Z: f64 = 1.96;
+/// Deviations of metrics (0 to 1) below it are rounding.
+const EPSILON: f64 = 1e-12;
 
 /// The smallest difference of two models whose 95 % interval can be expected to exclude 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resolution {
-    /// If both models vary between patients as the reference does; `None` without a reference.
+    /// If both models vary between patients as the reference does; `None` without a reference, and
+    /// where the reference has the same value in every query: it then tells nothing of variance.
     pub expected: Option<f64>,
     /// Whatever the models are.
     pub at_most: f64,
@@ -57,10 +60,10 @@ impl Clusters {
         assert_eq!(maxima.len(), weights.len(), "a maximum for each query");
         let n = as_f64(self.len());
         let half_width = |s: f64| Z * (2.0 * (1.0 - CORRELATION)).sqrt() * s;
-        let expected = reference.map(|values| {
-            let deviations = strata.deviations(values);
-            half_width((n / (n - 1.0)).sqrt() * norm(&deviations))
-        });
+        let expected = reference
+            .map(|values| strata.deviations(values))
+            .filter(|deviations| deviations.iter().any(|deviation| deviation.abs() > EPSILON))
+            .map(|deviations| half_width((n / (n - 1.0)).sqrt() * norm(&deviations)));
         Some(Resolution {
             expected,
             at_most: half_width(norm(maxima) / 2.0),
@@ -95,6 +98,8 @@ mod tests {
             "{found:?}"
         );
         assert!((found.at_most - 0.098).abs() < 1e-9, "{found:?}");
+        let constant = clusters.resolution(&every(100, |i| i % 7), Some(&[0.1; 100]), &[1.0; 100]);
+        assert_eq!(constant.unwrap().expected, None, "a reference that never varies");
         let few = Clusters::new(&[1, 1, 2, 3, 4]);
         assert_eq!(few.resolution(&every(5, |_| 0), None, &[1.0; 5]), None);
     }
