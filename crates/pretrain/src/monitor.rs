@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use m3ret_encoder::Pooling;
 use m3ret_imaging::Input;
-use m3ret_search::{Metric, Ranking};
+use m3ret_search::{Block, Metric, Ranking};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub(crate) struct Labelled {
 
 /// Ranks the items by cosine for each that has a label, other patients only, and counts hits.
 ///
-/// Ties rank in the order of the items. Queries without any relevant item are left out; `None` if that
+/// Metrics are means over all orders of equal cosines. Queries without any relevant item are left out; `None` if that
 /// is all of them. `precision_at_5` divides by 5 always.
 #[allow(clippy::cast_precision_loss, reason = "counts are small")]
 pub(crate) fn knn(items: &[Labelled]) -> Option<Knn> {
@@ -41,11 +41,10 @@ pub(crate) fn knn(items: &[Labelled]) -> Option<Knn> {
             .filter(|item| item.patient != query.patient)
             .collect();
         let is_relevant = |item: &&&Labelled| item.label == query.label;
-        let grades = nearest(query, &candidates);
+        let blocks = blocks(query, &candidates);
         let n_relevant = candidates.iter().filter(is_relevant).count();
         let ranking = Ranking {
-            grades: &grades,
-            least_grade: 1.0,
+            blocks: &blocks,
             n_candidates: candidates.len(),
             n_relevant,
             ideal: &[],
@@ -76,19 +75,18 @@ pub(crate) fn knn(items: &[Labelled]) -> Option<Knn> {
 /// Neighbours that kNN looks at.
 const N_NEAREST: usize = 5;
 
-/// Returns 1 for each of the nearest items that is relevant and 0 for the others, the nearest first.
-fn nearest(query: &Labelled, candidates: &[&Labelled]) -> Vec<f32> {
-    let mut nearest: Vec<(f32, f32)> = Vec::with_capacity(N_NEAREST + 1);
-    for item in candidates {
-        let score = cosine(&query.vector, &item.vector);
-        let place = nearest.partition_point(|&(other, _)| other >= score);
-        if place < N_NEAREST {
+/// Ranks all items, 1 for each that is relevant and 0 for the others, the nearest first.
+fn blocks(query: &Labelled, candidates: &[&Labelled]) -> Vec<Block> {
+    let mut ranked: Vec<(f32, f32)> = candidates
+        .iter()
+        .map(|item| {
             let grade = f32::from(u8::from(item.label == query.label));
-            nearest.insert(place, (score, grade));
-            nearest.truncate(N_NEAREST);
-        }
-    }
-    nearest.into_iter().map(|(_, grade)| grade).collect()
+            (cosine(&query.vector, &item.vector), grade)
+        })
+        .collect();
+    ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let (scores, grades): (Vec<f32>, Vec<f32>) = ranked.into_iter().unzip();
+    Block::of_scores(&scores, &grades, 1.0)
 }
 
 /// Of unit vectors.

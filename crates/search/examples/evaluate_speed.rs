@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         metrics: &metrics,
         least_grade: 1.0,
         n_hits: 100,
+        query_order: &rows,
         tie_order: &rows,
     };
     let start = Instant::now();

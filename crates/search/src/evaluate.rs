@@ -7,13 +7,17 @@ use rayon::prelude::*;
 use crate::columns::{Column, Columns, Relevance};
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, LANES};
-use crate::metrics::{Metric, Ranking, Vote};
+use crate::metrics::Metric;
 use crate::strata::{Strata, Stratum};
 use crate::tasks::Task;
+use rank::Room;
 
+mod collapse;
 mod constant;
 mod mixed;
+mod rank;
 
+pub use collapse::COLLAPSED_RANGE;
 pub use mixed::{MIXED_K, Mixed, MixedAnswer, mixed};
 
 /// Queries that a thread ranks together.
@@ -105,7 +109,9 @@ pub struct Measures<'a> {
     pub least_grade: f32,
     /// Hits of each query that are kept.
     pub n_hits: usize,
-    /// For each row its place among equal scores, such as the place of its path in sorted order.
+    /// For each row its place among queries, such as the place of its path in sorted order.
+    pub query_order: &'a [u32],
+    /// For each row its place in a random order, from which the order of equal scores in `hits` follows.
     pub tie_order: &'a [u32],
 }
 
@@ -129,9 +135,13 @@ pub struct Answer {
     pub n_candidates: usize,
     /// Relevant ones among them.
     pub n_relevant: usize,
-    /// The first items, at most `n_hits`; none but under the first rule.
+    /// The first items, at most `n_hits`; none but under the first rule. Equal scores are in an order
+    /// of their own for each query.
     pub hits: Vec<RankedItem>,
-    /// One for each metric; NaN where it is not defined (votes over several labels).
+    /// Further candidates with the score of the last hit.
+    pub n_beyond: usize,
+    /// One for each metric, the mean over all orders of equal scores; NaN where it is not defined
+    /// (votes over several labels).
     pub values: Vec<f64>,
     /// What a random ranking would have on average.
     pub chance: Vec<f64>,
@@ -139,9 +149,10 @@ pub struct Answer {
     pub maximum: Vec<f64>,
     /// The query's class, from 1 in the order of answers; 0 where the mean over queries counts.
     pub class_number: u32,
-    /// The class that `knn_accuracy_plain` gives.
+    /// The class that `knn_accuracy_plain` gives, with equal scores in the order of `hits`.
     pub class: Option<u32>,
-    /// Whether the first two items have equal scores and only one is relevant: names decide.
+    /// Whether the last item that a metric looks at has the score of the next one, and relevant and other
+    /// candidates have that score.
     pub is_tied: bool,
 }
 
@@ -163,7 +174,7 @@ pub struct LeftOutQueries {
 pub struct Evaluation {
     /// Columns whose value a candidate must not share with the query; the query itself never counts.
     pub exclude: Vec<String>,
-    /// Counted queries, in the order of ties.
+    /// Counted queries, in `query_order`.
     pub answers: Vec<Answer>,
     /// The others.
     pub left_out: LeftOutQueries,
@@ -178,6 +189,9 @@ pub struct Evaluation {
     /// What the best of two fixed rankings has, one for each metric; NaN for votes. Empty but under the
     /// first rule.
     pub constant: Vec<f64>,
+    /// The score that all pairs of a query and a gallery item have, where the vectors are collapsed: all
+    /// scores lie within `COLLAPSED_RANGE`.
+    pub common_score: Option<f32>,
 }
 
 impl Evaluation {
@@ -192,7 +206,9 @@ impl Evaluation {
 
 /// Ranks the gallery for every query of a task, once for each rule of exclusion.
 ///
-/// Scores are exact. Ties rank by `tie_order`. Rows without a vector or without a label take no part.
+/// Scores are exact. Metrics are means over all orders of equal scores; hits with equal scores are in an
+/// order that follows from `tie_order` and the query. Where all scores of the task lie within
+/// `COLLAPSED_RANGE`, all are equal. Rows without a vector or without a label take no part.
 ///
 /// # Errors
 /// `Mismatch` if a column is missing, or the table has not as many rows as there are vectors.
@@ -203,7 +219,9 @@ pub fn evaluate(
     measures: &Measures<'_>,
     rules: &[Vec<String>],
 ) -> Result<Vec<Evaluation>> {
-    if columns.n_rows() != embeddings.n_rows() || measures.tie_order.len() != columns.n_rows() {
+    let orders = [measures.query_order, measures.tie_order];
+    let has_orders = orders.iter().all(|order| order.len() == columns.n_rows());
+    if columns.n_rows() != embeddings.n_rows() || !has_orders {
         return Err(Error::mismatch(
             "vectors",
             format!("one for each of {} rows", columns.n_rows()),
@@ -216,13 +234,14 @@ pub fn evaluate(
         .iter()
         .map(|names| Rule::new(names, columns, &gallery))
         .collect::<Result<_>>()?;
-    let ranker = Ranker {
+    let mut ranker = Ranker {
         relevance: Relevance::new(column),
         column,
         is_votable: !column.is_multi_label(),
         commonest: gallery.commonest(column),
         measures,
         gallery,
+        common_score: None,
     };
     let mut evaluations: Vec<Evaluation> = rules
         .iter()
@@ -233,6 +252,7 @@ pub fn evaluate(
         })
         .collect();
     let queries = ranker.queries(task, embeddings, &mut evaluations);
+    ranker.common_score = collapse::common_score(&ranker, &queries, embeddings);
     let groups: Vec<Vec<Vec<Outcome>>> = queries
         .par_chunks(GROUP_QUERIES)
         .map(|queries| ranker.rank(queries, embeddings, &rules))
@@ -247,6 +267,7 @@ pub fn evaluate(
         }
     }
     for evaluation in &mut evaluations {
+        evaluation.common_score = ranker.common_score;
         evaluation.n_retrieved = ranker.gallery.count_hits(&evaluation.answers);
         ranker.number_classes(task, evaluation);
     }
@@ -298,7 +319,7 @@ fn require<'a>(columns: &'a Columns, name: &str) -> Result<&'a Column> {
         .ok_or_else(|| Error::mismatch("column", name, "a table without it"))
 }
 
-/// The items that are ranked, in the order of ties.
+/// The items that are ranked, in `tie_order`.
 struct Gallery {
     rows: Vec<u32>,
     /// The word of each item in the relevance column.
@@ -410,21 +431,8 @@ struct Ranker<'a> {
     /// The class that most gallery items have.
     commonest: u32,
     measures: &'a Measures<'a>,
-}
-
-/// What is reused from query to query.
-#[derive(Default)]
-struct Room {
-    grades: Vec<f32>,
-    keys: Vec<u64>,
-    ideal: Vec<f32>,
-}
-
-/// A query's candidates, counted.
-struct Candidates {
-    n: usize,
-    n_relevant: usize,
-    total_grade: f64,
+    /// The score of all pairs, where the vectors are collapsed.
+    common_score: Option<f32>,
 }
 
 impl Ranker<'_> {
@@ -446,7 +454,7 @@ impl Ranker<'_> {
         let queries = task.queries.iter().copied();
         let mut queries: Vec<u32> = queries.filter(&mut can_be_asked).collect();
         // Sums must not depend on the order of rows, not even in their last bits.
-        queries.sort_by_key(|&row| (self.measures.tie_order[row as usize], row));
+        queries.sort_by_key(|&row| (self.measures.query_order[row as usize], row));
         for evaluation in evaluations {
             evaluation.left_out = left_out;
         }
@@ -513,6 +521,9 @@ impl Ranker<'_> {
     /// Computes the cosines of some queries with all items, [queries, items].
     fn scores(&self, queries: &[u32], embeddings: &Embeddings<'_>) -> Vec<f32> {
         let (width, n) = (embeddings.width, self.gallery.rows.len());
+        if let Some(score) = self.common_score {
+            return vec![score; queries.len() * n];
+        }
         let stride = width.next_multiple_of(LANES);
         let mut padded = vec![0.0; queries.len() * stride];
         for (place, &query) in padded.chunks_exact_mut(stride).zip(queries) {
@@ -533,199 +544,6 @@ impl Ranker<'_> {
             }
         }
         scores
-    }
-
-    fn answer(&self, query: u32, scores: &[f32], rule: &Rule<'_>, room: &mut Room) -> Outcome {
-        let candidates = self.candidates(query, scores, rule, room);
-        if candidates.n_relevant == 0 {
-            return Outcome::WithoutRelevant;
-        }
-        if candidates.n_relevant == candidates.n {
-            return Outcome::OnlyRelevant;
-        }
-        self.fill_ideal(&candidates, room);
-        let metrics = self.measures.metrics.iter();
-        let depth = metrics
-            .map(|metric| metric.depth(candidates.n_relevant))
-            .chain([self.measures.n_hits, crate::metrics::KNN_K, 2])
-            .max()
-            .unwrap_or_default();
-        let items = self.best(&mut room.keys, scores, depth, &room.grades);
-        Outcome::Counted(self.measure(query, &candidates, items, &room.ideal))
-    }
-
-    /// Writes a key for each item that the rule allows, which sorts by score, then by the order of
-    /// ties; counts them.
-    fn candidates(
-        &self,
-        query: u32,
-        scores: &[f32],
-        rule: &Rule<'_>,
-        room: &mut Room,
-    ) -> Candidates {
-        let own = rule.of_query(query);
-        let mut candidates = Candidates {
-            n: 0,
-            n_relevant: 0,
-            total_grade: 0.0,
-        };
-        room.keys.clear();
-        for (idx, (&row, &score)) in self.gallery.rows.iter().zip(scores).enumerate() {
-            if row == query || own.iter().any(|&(code, codes)| codes[idx] == code) {
-                continue;
-            }
-            let grade = room.grades[self.gallery.codes[idx] as usize];
-            candidates.n_relevant += usize::from(grade >= self.measures.least_grade);
-            candidates.total_grade += f64::from(grade);
-            room.keys
-                .push(u64::from(!ordered(score)) << 32 | idx as u64);
-        }
-        candidates.n = room.keys.len();
-        candidates
-    }
-
-    /// Writes the largest grades that candidates have.
-    fn fill_ideal(&self, candidates: &Candidates, room: &mut Room) {
-        let metrics = self.measures.metrics.iter();
-        let depth = metrics
-            .filter_map(|metric| match metric {
-                Metric::NdcgAt(k) => Some(*k),
-                _ => None,
-            })
-            .max()
-            .unwrap_or_default();
-        room.ideal.clear();
-        if self.is_votable {
-            // One label each: every relevant item has grade 1.
-            room.ideal.resize(depth.min(candidates.n_relevant), 1.0);
-            return;
-        }
-        let grades = room.keys.iter().map(|&key| {
-            let code = self.gallery.codes[item_of(key)];
-            room.grades[code as usize]
-        });
-        room.ideal.extend(grades.filter(|&grade| grade > 0.0));
-        room.ideal.sort_unstable_by(|a, b| b.total_cmp(a));
-        room.ideal.truncate(depth);
-    }
-
-    /// Returns the first `depth` items in order.
-    fn best(
-        &self,
-        keys: &mut Vec<u64>,
-        scores: &[f32],
-        depth: usize,
-        grades: &[f32],
-    ) -> Vec<(usize, RankedItem)> {
-        if depth < keys.len() {
-            keys.select_nth_unstable(depth);
-            keys.truncate(depth);
-        }
-        keys.sort_unstable();
-        let items = keys.iter().map(|&key| {
-            let idx = item_of(key);
-            let item = RankedItem {
-                row: self.gallery.rows[idx],
-                score: scores[idx],
-                grade: grades[self.gallery.codes[idx] as usize],
-            };
-            (idx, item)
-        });
-        items.collect()
-    }
-
-    fn measure(
-        &self,
-        query: u32,
-        candidates: &Candidates,
-        items: Vec<(usize, RankedItem)>,
-        ideal: &[f32],
-    ) -> Answer {
-        let grades: Vec<f32> = items.iter().map(|(_, item)| item.grade).collect();
-        let ranking = Ranking {
-            grades: &grades,
-            least_grade: self.measures.least_grade,
-            n_candidates: candidates.n,
-            n_relevant: candidates.n_relevant,
-            ideal,
-            total_grade: candidates.total_grade,
-        };
-        let nearest = &items[..items.len().min(self.vote_depth())];
-        let classes: Vec<u32> = nearest
-            .iter()
-            .map(|&(idx, _)| self.gallery.codes[idx])
-            .collect();
-        let near_scores: Vec<f32> = nearest.iter().map(|(_, item)| item.score).collect();
-        let vote = self.is_votable.then_some(Vote {
-            classes: &classes,
-            scores: &near_scores,
-        });
-        let own = self.column.code(query as usize);
-        let is_right = |class: Option<u32>| f64::from(u8::from(class == Some(own)));
-        let values = self.measures.metrics.iter().map(|&metric| {
-            let voted = || Some(is_right(vote?.decide(metric)));
-            ranking.value(metric).or_else(voted).unwrap_or(f64::NAN)
-        });
-        let chance = self.measures.metrics.iter().map(|&metric| {
-            let prior = || vote.map(|_| is_right(Some(self.commonest)));
-            ranking.chance(metric).or_else(prior).unwrap_or(f64::NAN)
-        });
-        let maximum = self.measures.metrics.iter();
-        let maximum = maximum.map(|&metric| ranking.maximum(metric).unwrap_or(f64::NAN));
-        let is_relevant = |item: &RankedItem| item.grade >= self.measures.least_grade;
-        let is_tied = matches!(
-            items[..], [(_, a), (_, b), ..]
-                if a.score.to_bits() == b.score.to_bits() && is_relevant(&a) != is_relevant(&b)
-        );
-        Answer {
-            query,
-            n_candidates: candidates.n,
-            n_relevant: candidates.n_relevant,
-            values: values.collect(),
-            chance: chance.collect(),
-            maximum: maximum.collect(),
-            class_number: 0,
-            class: vote.and_then(|vote| vote.decide(Metric::KnnAccuracyPlain)),
-            is_tied,
-            hits: items
-                .into_iter()
-                .take(self.measures.n_hits)
-                .map(|(_, item)| item)
-                .collect(),
-        }
-    }
-
-    /// Returns how many neighbours votes look at.
-    fn vote_depth(&self) -> usize {
-        let votes = self
-            .measures
-            .metrics
-            .iter()
-            .filter(|metric| metric.is_vote());
-        votes
-            .map(|metric| metric.depth(0))
-            .max()
-            .unwrap_or_default()
-            .max(crate::metrics::KNN_K)
-    }
-}
-
-/// Returns the gallery item of a key.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lower half is the item"
-)]
-fn item_of(key: u64) -> usize {
-    key as u32 as usize
-}
-
-/// Maps scores to integers of the same order.
-fn ordered(score: f32) -> u32 {
-    let bits = score.to_bits();
-    if bits >> 31 == 0 {
-        bits | 1 << 31
-    } else {
-        !bits
     }
 }
 

@@ -4,12 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::columns::{Column, Columns};
 use crate::evaluate::{Answer, Embeddings, Measures, evaluate};
-use crate::metrics::{Metric, Ranking, Vote};
+use crate::metrics::{Block, Metric, Ranking, Vote};
 use crate::tasks::Task;
 use crate::{Bootstrap, Clusters, Strata, Stratum};
 
@@ -94,6 +96,39 @@ struct Retrieval {
     gallery_ids: Vec<i64>,
 }
 
+impl Retrieval {
+    /// Lists the gallery's rows in the case's order for a query, which has ties by ascending id.
+    fn order(&self, answer: &Answer) -> Vec<usize> {
+        let ids = self.case.integers("ranking_ids");
+        let ids = ids.chunks(self.gallery_ids.len());
+        let ids = ids.into_iter().nth(answer.query as usize).unwrap();
+        let known = ids.iter().filter(|&&id| id >= 0);
+        let row = |id| self.gallery_ids.iter().position(|other| other == id);
+        known.map(|id| row(id).unwrap()).collect()
+    }
+
+    /// Measures the case's own order, as if there were no ties.
+    fn of_order(&self, answer: &Answer) -> Vec<f64> {
+        let label = self.case.integers("query_label")[answer.query as usize];
+        let labels = self.case.integers("gallery_label");
+        let order = self.order(answer).into_iter();
+        let grades: Vec<f32> = order
+            .map(|row| f32::from(u8::from(labels[row] == label)))
+            .collect();
+        let ideal = vec![1.0; answer.n_relevant];
+        let ranking = Ranking {
+            blocks: &Block::of_order(&grades, 1.0),
+            n_candidates: answer.n_candidates,
+            n_relevant: answer.n_relevant,
+            ideal: &ideal,
+            total_grade: answer.n_relevant as f64,
+        };
+        let values = self.metrics.iter();
+        let values = values.map(|&metric| ranking.value(metric).unwrap_or(f64::NAN));
+        values.collect()
+    }
+}
+
 fn retrieval() -> Retrieval {
     let case = Case::open("c09_retrieval");
     let ks: Vec<usize> = case.json["k"]
@@ -122,19 +157,13 @@ fn retrieval() -> Retrieval {
         query_modality: None,
         gallery_modality: None,
     };
-    // Ties rank by the gallery's ids, which are in no order.
-    let mut by_id: Vec<usize> = (0..gallery_ids.len()).collect();
-    by_id.sort_by_key(|&idx| gallery_ids[idx]);
-    let mut tie_order = vec![0; n_rows];
-    by_id
-        .iter()
-        .enumerate()
-        .for_each(|(place, &idx)| tie_order[n_queries + idx] = row(place));
+    let order: Vec<u32> = (0..row(n_rows)).collect();
     let measures = Measures {
         metrics: &metrics,
         least_grade: 1.0,
         n_hits: gallery_ids.len(),
-        tie_order: &tie_order,
+        query_order: &order,
+        tie_order: &order,
     };
     let vectors = [case.floats("query"), case.floats("gallery")].concat();
     let embeddings = Embeddings::new(&vectors, vectors.len() / n_rows).unwrap();
@@ -156,63 +185,54 @@ fn retrieval() -> Retrieval {
 
 #[test]
 fn golden_c09_rankings() {
+    let retrieval = retrieval();
     let Retrieval {
         case,
         answers,
         n_queries,
         gallery_ids,
         ..
-    } = retrieval();
-    let wanted = case.integers("ranking_ids");
+    } = &retrieval;
     let n_relevant = case.integers("num_relevant");
-    for answer in &answers {
+    let scores = case.floats("scores");
+    for answer in answers {
         let query = answer.query as usize;
-        let wanted: Vec<i64> = wanted
-            .chunks(gallery_ids.len())
-            .nth(query)
-            .unwrap()
-            .iter()
-            .copied()
-            .filter(|&id| id >= 0)
-            .collect();
-        let found: Vec<i64> = answer
-            .hits
-            .iter()
-            .map(|hit| gallery_ids[hit.row as usize - n_queries])
-            .collect();
-        assert_eq!(found, wanted, "query {query}");
-        assert_eq!(i64::try_from(answer.n_relevant).unwrap(), n_relevant[query]);
-        let scores = case.floats("scores");
-        for (hit, idx) in answer
-            .hits
-            .iter()
-            .map(|hit| (hit, hit.row as usize - n_queries))
-        {
-            assert_eq!(hit.score, scores[query * gallery_ids.len() + idx]);
+        let score = |row: usize| scores[query * gallery_ids.len() + row];
+        let found = answer.hits.iter().map(|hit| hit.row as usize - n_queries);
+        for (hit, row) in answer.hits.iter().zip(found.clone()) {
+            assert_eq!(hit.score, score(row));
         }
+        // Of equal scores the case lists the smaller id first; their order here is random.
+        let mut found: Vec<usize> = found.collect();
+        found.sort_by(|&a, &b| {
+            let by_id = gallery_ids[a].cmp(&gallery_ids[b]);
+            score(b).total_cmp(&score(a)).then(by_id)
+        });
+        assert_eq!(found, retrieval.order(answer), "query {query}");
+        assert!(answer.hits.is_sorted_by(|a, b| a.score >= b.score));
+        assert_eq!(i64::try_from(answer.n_relevant).unwrap(), n_relevant[query]);
     }
 }
 
 #[test]
 fn golden_c09_metrics() {
+    let retrieval = retrieval();
     let Retrieval {
         case,
         metrics,
         answers,
         n_queries,
         ..
-    } = retrieval();
-    for (idx, metric) in metrics
-        .iter()
-        .enumerate()
-        .filter(|(_, metric)| !metric.is_vote())
-    {
+    } = &retrieval;
+    let values: Vec<Vec<f64>> = answers.iter().map(|a| retrieval.of_order(a)).collect();
+    let ranked = metrics.iter().enumerate();
+    for (idx, metric) in ranked.filter(|(_, metric)| !metric.is_vote()) {
         let wanted = case.doubles(&format!("per_query.{metric}"));
         let mut sum = 0.0;
-        for answer in &answers {
-            let (found, wanted) = (answer.values[idx], wanted[answer.query as usize]);
+        for (answer, values) in answers.iter().zip(&values) {
+            let (found, wanted) = (values[idx], wanted[answer.query as usize]);
             assert!(
-                is_close(found, wanted, &case),
+                is_close(found, wanted, case),
                 "{metric} of {}: {found} {wanted}",
                 answer.query
             );
@@ -220,34 +240,78 @@ fn golden_c09_metrics() {
         }
         let mean = sum / answers.len() as f64;
         assert!(
-            is_close(mean, case.number(&format!("/mean/{metric}")), &case),
+            is_close(mean, case.number(&format!("/mean/{metric}")), case),
             "{metric}"
         );
         let with_empty = case.number(&format!("/mean_counting_empty_as_zero/{metric}"));
         assert!(
-            is_close(sum / n_queries as f64, with_empty, &case),
+            is_close(sum / *n_queries as f64, with_empty, case),
             "{metric}"
         );
     }
 }
 
 #[test]
+fn golden_c09_ties_have_the_mean_over_random_orders() {
+    // The case has about 20 different scores among 200. Shuffles of equal scores have this mean:
+    let retrieval = retrieval();
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let n_draws = 400;
+    let labels = retrieval.case.integers("gallery_label");
+    let mut n_tied = 0;
+    for answer in retrieval.answers.iter().take(6) {
+        let label = retrieval.case.integers("query_label")[answer.query as usize];
+        let mut sums = vec![0.0; retrieval.metrics.len()];
+        let mut hits = answer.hits.clone();
+        for _ in 0..n_draws {
+            for ties in hits.chunk_by_mut(|a, b| a.score == b.score) {
+                ties.sort_by_cached_key(|_| random.random::<u64>());
+            }
+            let grade = |row: u32| {
+                let idx = row as usize - retrieval.n_queries;
+                f32::from(u8::from(labels[idx] == label))
+            };
+            let grades: Vec<f32> = hits.iter().map(|hit| grade(hit.row)).collect();
+            let ideal = vec![1.0; answer.n_relevant];
+            let ranking = Ranking {
+                blocks: &Block::of_order(&grades, 1.0),
+                n_candidates: answer.n_candidates,
+                n_relevant: answer.n_relevant,
+                ideal: &ideal,
+                total_grade: answer.n_relevant as f64,
+            };
+            for (sum, &metric) in sums.iter_mut().zip(&retrieval.metrics) {
+                *sum += ranking.value(metric).unwrap_or(f64::NAN);
+            }
+        }
+        for (idx, metric) in retrieval.metrics.iter().enumerate() {
+            let (mean, found) = (sums[idx] / f64::from(n_draws), answer.values[idx]);
+            // Five standard errors of a share are 0.125 at most.
+            assert!(
+                metric.is_vote() || (mean - found).abs() < 0.125,
+                "{metric}: {found}, {n_draws} draws {mean}"
+            );
+        }
+        n_tied += u32::from(answer.is_tied);
+    }
+    assert!(n_tied > 0);
+}
+
+#[test]
 fn golden_c09_bootstrap() {
+    let retrieval = retrieval();
     let Retrieval {
         case,
         metrics,
         answers,
         ..
-    } = retrieval();
+    } = &retrieval;
     let patients = case.integers("query_patient");
     let patients: Vec<u32> = answers
         .iter()
         .map(|answer| u32::try_from(patients[answer.query as usize] + 1).unwrap())
         .collect();
-    let values: Vec<&[f64]> = answers
-        .iter()
-        .map(|answer| answer.values.as_slice())
-        .collect();
+    let values: Vec<Vec<f64>> = answers.iter().map(|a| retrieval.of_order(a)).collect();
     let strata = Strata::new(&vec![Stratum::default(); values.len()]);
     let clusters = Clusters::new(&patients);
     let intervals = clusters.intervals(&values, metrics.len(), &strata, Bootstrap::default());
@@ -308,6 +372,7 @@ fn golden_c10_knn() {
         let vote = Vote {
             classes: &classes,
             scores: &scores,
+            beyond: &[],
         };
         let temperature = Some(case.number("/T"));
         for (class, found) in vote.class_scores(k, temperature) {
@@ -333,21 +398,31 @@ fn a_ranking_that_is_cut_has_the_values_of_the_whole() {
         metrics, answers, ..
     } = retrieval();
     let answer = &answers[0];
-    let grades: Vec<f32> = answer.hits.iter().map(|hit| hit.grade).collect();
+    let [scores, grades]: [Vec<f32>; 2] = [0, 1].map(|which| {
+        let hits = answer.hits.iter();
+        let number = |hit: &crate::RankedItem| [hit.score, hit.grade][which];
+        hits.map(number).collect()
+    });
     let ideal = vec![1.0; answer.n_relevant];
-    let ranking = |grades| Ranking {
-        grades,
-        least_grade: 1.0,
-        n_candidates: answer.n_candidates,
-        n_relevant: answer.n_relevant,
-        ideal: &ideal,
-        total_grade: answer.n_relevant as f64,
+    let value = |n_kept: usize, metric| {
+        let ranking = Ranking {
+            blocks: &Block::of_scores(&scores[..n_kept], &grades[..n_kept], 1.0),
+            n_candidates: answer.n_candidates,
+            n_relevant: answer.n_relevant,
+            ideal: &ideal,
+            total_grade: answer.n_relevant as f64,
+        };
+        ranking.value(metric)
     };
     for metric in metrics {
+        // The last block stays whole.
         let depth = metric.depth(answer.n_relevant).min(grades.len());
+        let n_more = scores[depth..].iter();
+        let n_more = n_more.take_while(|&&score| score == scores[depth - 1]);
+        let n_kept = depth + n_more.count();
         assert_eq!(
-            ranking(&grades[..depth]).value(metric),
-            ranking(&grades).value(metric),
+            value(n_kept, metric),
+            value(grades.len(), metric),
             "{metric}"
         );
     }

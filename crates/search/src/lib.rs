@@ -41,13 +41,13 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use evaluate::{
-    Answer, Embeddings, Evaluation, LeftOutQueries, MIXED_K, Measures, Mixed, MixedAnswer,
-    RankedItem, evaluate, mixed, relevant_items,
+    Answer, COLLAPSED_RANGE, Embeddings, Evaluation, LeftOutQueries, MIXED_K, Measures, Mixed,
+    MixedAnswer, RankedItem, evaluate, mixed, relevant_items,
 };
 pub use gallery::{
     Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, repair, verify,
 };
-pub use metrics::{KNN_K, KNN_TEMPERATURE, Metric, Ranking, Vote};
+pub use metrics::{Block, KNN_K, KNN_TEMPERATURE, MAX_TIED_VOTE_K, Metric, Ranking, Vote};
 pub use resolution::{CORRELATION, Resolution};
 pub use scan::{Calibration, Filter, Hit, LeftOut, Method, Plan, Queries, SearchOptions};
 pub use statistics::{Pair, Statistics};

@@ -3,6 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+mod ties;
+mod vote;
+
+use ties::Before;
+pub use ties::Block;
+pub use vote::{MAX_TIED_VOTE_K, Vote};
+
 /// A number between 0 and 1 that says how good one query's ranking is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
@@ -129,13 +136,12 @@ impl FromStr for Metric {
 /// The best part of one query's ranking, and what it is a part of.
 ///
 /// Relevance is a grade from 0 to 1: 1 where two labels are equal, the Jaccard index of two sets of
-/// labels. An item is relevant if its grade reaches `least_grade`.
+/// labels. An item is relevant if its grade reaches the least grade that counts.
 #[derive(Debug, Clone, Copy)]
 pub struct Ranking<'a> {
-    /// Grades of the first items, the best first: as many as the metrics look at, or all there are.
-    pub grades: &'a [f32],
-    /// Grade from which on an item is relevant; above 0.
-    pub least_grade: f32,
+    /// The first items, the best first: as many as the metrics look at, or all there are. The last
+    /// block is whole, even where it goes beyond.
+    pub blocks: &'a [Block],
     /// Items after exclusions, `N`.
     pub n_candidates: usize,
     /// Relevant ones among them, `R`.
@@ -147,53 +153,100 @@ pub struct Ranking<'a> {
 }
 
 impl Ranking<'_> {
-    fn is_relevant(&self, idx: usize) -> bool {
-        self.grades
-            .get(idx)
-            .is_some_and(|&grade| grade >= self.least_grade)
+    /// Iterates over the blocks that begin among the first `k` items, and what is before each.
+    fn until(&self, k: usize) -> impl Iterator<Item = (Before, Block)> {
+        let mut before = Before::default();
+        let blocks = self.blocks.iter().map(move |&block| {
+            let start = before;
+            before.n += block.n;
+            before.n_relevant += block.n_relevant;
+            (start, block)
+        });
+        blocks.take_while(move |(before, _)| before.n < k)
     }
 
-    /// Counts relevant items among the first `k`.
-    fn n_found(&self, k: usize) -> usize {
-        let k = k.min(self.grades.len());
-        (0..k).filter(|&idx| self.is_relevant(idx)).count()
+    /// Returns whether rank `k` and the next are in one block that holds relevant items and others:
+    /// then the order of equal scores decides what is among the first `k`.
+    #[must_use]
+    pub fn is_cut_in_tie(&self, k: usize) -> bool {
+        self.until(k)
+            .last()
+            .is_some_and(|(before, block)| before.n + block.n > k && block.is_mixed())
     }
 
-    /// Returns the rank of the first relevant item, from 1, if it is not beyond `k`.
-    fn first(&self, k: usize) -> Option<usize> {
-        let k = k.min(self.grades.len());
-        (0..k).find(|&idx| self.is_relevant(idx)).map(|idx| idx + 1)
+    /// The mean number of relevant items among the first `k`.
+    fn n_found(&self, k: usize) -> f64 {
+        let founds = self
+            .until(k)
+            .map(|(before, block)| block.n_found(k - before.n));
+        founds.sum()
+    }
+
+    /// The probability that a relevant item is among the first `k`.
+    fn hit(&self, k: usize) -> f64 {
+        let nones = self
+            .until(k)
+            .map(|(before, block)| block.none_among(block.n.min(k - before.n)));
+        1.0 - nones.product::<f64>()
+    }
+
+    /// The mean of one over the rank of the first relevant item.
+    fn reciprocal_rank(&self, k: usize) -> f64 {
+        let first = self.until(k).find(|(_, block)| block.n_relevant > 0);
+        first.map_or(0.0, |(before, block)| {
+            block.reciprocal_rank(before, k - before.n)
+        })
     }
 
     /// Average precision over the first `k`.
     fn average_precision(&self, k: usize) -> f64 {
-        let (mut n_found, mut sum) = (0, 0.0);
-        for rank in 1..=k.min(self.grades.len()) {
-            if self.is_relevant(rank - 1) {
-                n_found += 1;
-                sum += f64::from(n_found) / as_f64(rank);
+        let mut sum = 0.0;
+        for (before, block) in self.until(k) {
+            for precision in block.precisions(before, k - before.n) {
+                sum += precision;
             }
         }
         sum / as_f64(self.n_relevant.min(k))
     }
 
+    /// DCG with linear gain; every item of a block gains the block's mean grade.
+    fn discounted(&self, k: usize) -> f64 {
+        let mut sum = 0.0;
+        for (before, block) in self.until(k) {
+            let grade = block.total_grade / as_f64(block.n);
+            for rank in before.n + 1..=k.min(before.n + block.n) {
+                sum += grade * discount(rank);
+            }
+        }
+        sum
+    }
+
     /// Returns the value of a metric, `None` for votes (`Vote` has them) and where R is 0.
+    ///
+    /// With ties, the mean over all orders of the items of each block. Where one block holds all
+    /// candidates, that is `chance`.
     ///
     /// # Source
     /// docs/evaluation.md; Manning et al. 2008, chapter 8, but for the denominators named there.
     #[must_use]
     pub fn value(&self, metric: Metric) -> Option<f64> {
+        if let [block] = self.blocks
+            && block.n == self.n_candidates
+            && block.is_mixed()
+        {
+            return self.chance(metric);
+        }
         if self.n_relevant == 0 {
             return None;
         }
         Some(match metric {
-            Metric::HitAt(k) => f64::from(u8::from(self.first(k).is_some())),
-            Metric::RecallAt(k) => as_f64(self.n_found(k)) / as_f64(self.n_relevant),
-            Metric::PrecisionAt(k) => as_f64(self.n_found(k)) / as_f64(k),
+            Metric::HitAt(k) => self.hit(k),
+            Metric::RecallAt(k) => self.n_found(k) / as_f64(self.n_relevant),
+            Metric::PrecisionAt(k) => self.n_found(k) / as_f64(k),
             Metric::MapAt(k) => self.average_precision(k),
             Metric::MapAtR => self.average_precision(self.n_relevant),
-            Metric::MrrAt(k) => self.first(k).map_or(0.0, |rank| 1.0 / as_f64(rank)),
-            Metric::NdcgAt(k) => discounted(self.grades, k) / discounted(self.ideal, k),
+            Metric::MrrAt(k) => self.reciprocal_rank(k),
+            Metric::NdcgAt(k) => self.discounted(k) / discounted(self.ideal, k),
             Metric::MajorityAt(_) | Metric::KnnAccuracy | Metric::KnnAccuracyPlain => return None,
         })
     }
@@ -205,15 +258,24 @@ impl Ranking<'_> {
         if self.n_relevant == 0 {
             return None;
         }
+        let all = [Block {
+            n: self.n_candidates,
+            n_relevant: self.n_relevant,
+            total_grade: self.total_grade,
+        }];
+        let tied = Ranking {
+            blocks: &all,
+            ..*self
+        };
         let (n, r) = (as_f64(self.n_candidates), as_f64(self.n_relevant));
         let seen = |k: usize| k.min(self.n_candidates);
         Some(match metric {
-            Metric::HitAt(k) => 1.0 - self.no_relevant_before(k),
+            Metric::HitAt(k) => tied.hit(k),
             Metric::RecallAt(k) => as_f64(seen(k)) / n,
             Metric::PrecisionAt(k) => as_f64(seen(k)) * r / n / as_f64(k),
-            Metric::MapAt(k) => self.chance_of_average_precision(k),
-            Metric::MapAtR => self.chance_of_average_precision(self.n_relevant),
-            Metric::MrrAt(k) => self.chance_of_mrr(k),
+            Metric::MapAt(k) => tied.average_precision(k),
+            Metric::MapAtR => tied.average_precision(self.n_relevant),
+            Metric::MrrAt(k) => tied.reciprocal_rank(k),
             Metric::NdcgAt(k) => {
                 let discounts: f64 = (1..=seen(k)).map(discount).sum();
                 self.total_grade / n * discounts / discounted(self.ideal, k)
@@ -240,44 +302,6 @@ impl Ranking<'_> {
             Metric::MajorityAt(_) | Metric::KnnAccuracy | Metric::KnnAccuracyPlain => return None,
         })
     }
-
-    /// C(N-R, k) / C(N, k): the probability that none of the first `k` is relevant.
-    fn no_relevant_before(&self, k: usize) -> f64 {
-        let (n, r) = (self.n_candidates, self.n_relevant);
-        if k > n - r {
-            return 0.0;
-        }
-        (0..k)
-            .map(|i| as_f64(n - r - i) / as_f64(n - i))
-            .product::<f64>()
-    }
-
-    /// The item at rank i is relevant with R/N, and then (i-1)(R-1)/(N-1) relevant ones precede it.
-    fn chance_of_average_precision(&self, k: usize) -> f64 {
-        let (n, r) = (as_f64(self.n_candidates), as_f64(self.n_relevant));
-        let others = if self.n_candidates > 1 {
-            (r - 1.0) / (n - 1.0)
-        } else {
-            0.0
-        };
-        let terms = (1..=k.min(self.n_candidates)).map(|rank| {
-            let before = as_f64(rank - 1) * others;
-            r / n * (1.0 + before) / as_f64(rank)
-        });
-        terms.sum::<f64>() / as_f64(self.n_relevant.min(k))
-    }
-
-    /// The sum over ranks of the probability that the first relevant item is there, over the rank.
-    fn chance_of_mrr(&self, k: usize) -> f64 {
-        let (n, r) = (self.n_candidates, self.n_relevant);
-        let (mut none_before, mut sum) = (1.0, 0.0);
-        for rank in 1..=k.min(n - r + 1) {
-            let n_left = as_f64(n - rank + 1);
-            sum += none_before * as_f64(r) / n_left / as_f64(rank);
-            none_before *= as_f64(n - r + 1 - rank) / n_left;
-        }
-        sum
-    }
 }
 
 fn discount(rank: usize) -> f64 {
@@ -290,54 +314,6 @@ fn discounted(grades: &[f32], k: usize) -> f64 {
     gains
         .map(|(&grade, rank)| f64::from(grade) * discount(rank))
         .sum()
-}
-
-/// The classes and scores of one query's nearest items, the best first.
-#[derive(Debug, Clone, Copy)]
-pub struct Vote<'a> {
-    /// Classes; equal numbers of votes go to the lowest.
-    pub classes: &'a [u32],
-    /// Cosines, as many as classes.
-    pub scores: &'a [f32],
-}
-
-impl Vote<'_> {
-    /// Returns every class that got a vote, with the sum of its weights, in the order of classes.
-    ///
-    /// # Source
-    /// Wu et al. 2018, section 3.4: weights exp(score / T); with `temperature` `None`, each item has
-    /// one vote.
-    #[must_use]
-    pub fn class_scores(&self, k: usize, temperature: Option<f64>) -> Vec<(u32, f64)> {
-        let mut sums: Vec<(u32, f64)> = Vec::new();
-        for (&class, &score) in self.classes.iter().zip(self.scores).take(k) {
-            let weight = temperature.map_or(1.0, |t| (f64::from(score) / t).exp());
-            match sums.binary_search_by_key(&class, |&(class, _)| class) {
-                Ok(place) => sums[place].1 += weight,
-                Err(place) => sums.insert(place, (class, weight)),
-            }
-        }
-        sums
-    }
-
-    /// Returns the class with the largest sum.
-    #[must_use]
-    pub fn winner(&self, k: usize, temperature: Option<f64>) -> Option<u32> {
-        let sums = self.class_scores(k, temperature).into_iter();
-        sums.reduce(|best, other| if other.1 > best.1 { other } else { best })
-            .map(|(class, _)| class)
-    }
-
-    /// Returns the class that a metric's vote gives, `None` for metrics without a vote.
-    #[must_use]
-    pub fn decide(&self, metric: Metric) -> Option<u32> {
-        match metric {
-            Metric::MajorityAt(k) => self.winner(k, None),
-            Metric::KnnAccuracy => self.winner(KNN_K, Some(KNN_TEMPERATURE)),
-            Metric::KnnAccuracyPlain => self.winner(KNN_K, None),
-            _ => None,
-        }
-    }
 }
 
 /// Counts are far below 2^53.

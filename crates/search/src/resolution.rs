@@ -99,7 +99,11 @@ mod tests {
         );
         assert!((found.at_most - 0.098).abs() < 1e-9, "{found:?}");
         let constant = clusters.resolution(&every(100, |i| i % 7), Some(&[0.1; 100]), &[1.0; 100]);
-        assert_eq!(constant.unwrap().expected, None, "a reference that never varies");
+        assert_eq!(
+            constant.unwrap().expected,
+            None,
+            "a reference that never varies"
+        );
         let few = Clusters::new(&[1, 1, 2, 3, 4]);
         assert_eq!(few.resolution(&every(5, |_| 0), None, &[1.0; 5]), None);
     }

@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use super::{Answer, Evaluation, GROUP_QUERIES, Ranker, Rule};
-use crate::metrics::{Metric, Ranking, as_f64};
+use crate::metrics::{Block, Metric, Ranking, as_f64};
 
 /// Returns for each metric what the better of two fixed rankings has; NaN for votes.
 ///
 /// `w_q` is the weight of query q in the task's mean, `rel(q, g)` whether item g is relevant to it, and
 /// `R_q` how many candidates are. One ranking is by falling `sum_q w_q rel(q, g)`, the other by falling
-/// `sum_q w_q rel(q, g) / R_q`; equal sums rank by the other sum, by label, then by the order of ties.
+/// `sum_q w_q rel(q, g) / R_q`; equal sums rank by the other sum, then by label, and items of one label are worth the same.
 /// From either, each query's own exclusions are taken out. Without exclusions no fixed ranking has more
 /// `precision_at_k` or `hit_at_1` than the first, nor more `recall_at_k` than the second; for other
 /// metrics the better one is a lower bound of the best.
@@ -102,9 +102,10 @@ fn sum_of(
             ideal.clear();
             ideal.resize(answer.n_relevant, 1.0);
         }
+        // A fixed ranking has no ties: items of one sum are of one word, or in the order of words.
+        let blocks = Block::of_order(&taken, ranker.measures.least_grade);
         let ranking = Ranking {
-            grades: &taken,
-            least_grade: ranker.measures.least_grade,
+            blocks: &blocks,
             n_candidates: answer.n_candidates,
             n_relevant: answer.n_relevant,
             ideal: &ideal,

@@ -16,7 +16,8 @@ pub const MIXED_K: usize = 5;
 pub struct MixedAnswer {
     /// Row of the table.
     pub query: u32,
-    /// Of the first `MIXED_K` hits, the share that is relevant and of another modality.
+    /// Of the first `MIXED_K` hits, the share that is relevant and of another modality: the mean over all
+    /// orders of equal scores, as the next one but one.
     pub right_of_other_modality: f64,
     /// What a random ranking has of it on average.
     pub right_of_other_modality_chance: f64,
@@ -29,7 +30,7 @@ pub struct MixedAnswer {
 /// The queries of a task over all modalities.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Mixed {
-    /// Queries to which a candidate of another modality is relevant, in the order of ties.
+    /// Queries to which a candidate of another modality is relevant, in `query_order`.
     pub answers: Vec<MixedAnswer>,
     /// Queries with a vector and a label to which none is.
     pub n_without_other: usize,
@@ -40,7 +41,7 @@ pub struct Mixed {
 /// Searches a gallery of all modalities for every query of a task.
 ///
 /// Shares are of `MIXED_K` hits even where there are fewer candidates. `measures` says which items are
-/// relevant and how ties rank; its metrics and `n_hits` do not count.
+/// relevant; its metrics and `n_hits` do not count.
 ///
 /// # Errors
 /// `Mismatch` as `evaluate`, and if there is no column `modality`.
@@ -67,6 +68,8 @@ pub fn mixed(
         relevance: Relevance::new(column),
         column,
         gallery,
+        embeddings,
+        common_score: evaluation.common_score,
         least_grade: measures.least_grade,
     };
     let answers = evaluation.answers.par_iter();
@@ -90,45 +93,99 @@ struct Counter<'a> {
     column: &'a Column,
     relevance: Relevance<'a>,
     gallery: Gallery,
+    embeddings: &'a Embeddings<'a>,
+    /// The score of all pairs, where the vectors are collapsed.
+    common_score: Option<f32>,
     least_grade: f32,
+}
+
+/// Items of a kind: all, relevant ones of another modality, those of the query's own.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    n: usize,
+    n_right: usize,
+    n_own: usize,
+}
+
+impl Counts {
+    fn add(&mut self, is_own: bool, is_relevant: bool) {
+        self.n += 1;
+        self.n_right += usize::from(is_relevant && !is_own);
+        self.n_own += usize::from(is_own);
+    }
 }
 
 impl Counter<'_> {
     fn answer(&self, answer: &Answer) -> Option<MixedAnswer> {
-        let modality = |row: u32| self.modality.code(row as usize);
-        let own = modality(answer.query);
+        let all = self.count(answer, |_| true);
+        if all.n_right == 0 {
+            return None;
+        }
+        // Hits above the score of the last one are certain; of the items with that score, so many are
+        // drawn as there are hits left.
+        let last = answer.hits.last().map(|hit| hit.score);
+        let is_cut = answer.n_beyond > 0;
+        let is_certain = |score: f32| !is_cut || Some(score) > last;
+        let mut certain = Counts::default();
+        for hit in answer.hits.iter().filter(|hit| is_certain(hit.score)) {
+            certain.add(self.is_own(answer, hit.row), hit.grade >= self.least_grade);
+        }
+        let tied = if is_cut {
+            self.count(answer, |item| Some(self.score(answer.query, item)) == last)
+        } else {
+            Counts::default()
+        };
+        let k = as_f64(MIXED_K);
+        let chance = |of: fn(&Counts) -> usize| {
+            let n_seen = as_f64(all.n.min(MIXED_K));
+            n_seen / k * as_f64(of(&all)) / as_f64(all.n)
+        };
+        let share = |of: fn(&Counts) -> usize| {
+            if !is_cut {
+                return as_f64(of(&certain)) / k;
+            }
+            if tied.n == all.n {
+                return chance(of);
+            }
+            let n_drawn = as_f64(answer.hits.len() - certain.n);
+            (as_f64(of(&certain)) + n_drawn * as_f64(of(&tied)) / as_f64(tied.n)) / k
+        };
+        Some(MixedAnswer {
+            query: answer.query,
+            right_of_other_modality: share(|counts| counts.n_right),
+            right_of_other_modality_chance: chance(|counts| counts.n_right),
+            own_modality: share(|counts| counts.n_own),
+            own_modality_chance: chance(|counts| counts.n_own),
+        })
+    }
+
+    /// Counts the query's candidates among some gallery items.
+    fn count(&self, answer: &Answer, is_counted: impl Fn(usize) -> bool) -> Counts {
         let mut grades = Vec::new();
         let code = self.column.code(answer.query as usize);
         self.relevance.grade(code, &mut grades);
         let excluded = self.rule.of_query(answer.query);
-        let (mut n_own, mut n_right) = (0_usize, 0_usize);
+        let mut counts = Counts::default();
         for (idx, &row) in self.gallery.rows.iter().enumerate() {
-            if row == answer.query || excluded.iter().any(|&(code, codes)| codes[idx] == code) {
+            let is_excluded = excluded.iter().any(|&(code, codes)| codes[idx] == code);
+            if row == answer.query || is_excluded || !is_counted(idx) {
                 continue;
             }
-            let is_own = modality(row) == own;
-            let is_right = grades[self.gallery.codes[idx] as usize] >= self.least_grade;
-            n_own += usize::from(is_own);
-            n_right += usize::from(is_right && !is_own);
+            let grade = grades[self.gallery.codes[idx] as usize];
+            counts.add(self.is_own(answer, row), grade >= self.least_grade);
         }
-        if n_right == 0 {
-            return None;
-        }
-        let k = as_f64(MIXED_K);
-        let n = as_f64(answer.n_candidates);
-        let n_seen = as_f64(answer.n_candidates.min(MIXED_K));
-        let share = |is_counted: &dyn Fn(u32, f32) -> bool| {
-            let hits = answer.hits.iter();
-            as_f64(hits.filter(|hit| is_counted(hit.row, hit.grade)).count()) / k
-        };
-        Some(MixedAnswer {
-            query: answer.query,
-            right_of_other_modality: share(&|row, grade| {
-                modality(row) != own && grade >= self.least_grade
-            }),
-            right_of_other_modality_chance: n_seen / k * as_f64(n_right) / n,
-            own_modality: share(&|row, _| modality(row) == own),
-            own_modality_chance: n_seen / k * as_f64(n_own) / n,
+        counts
+    }
+
+    fn is_own(&self, answer: &Answer, row: u32) -> bool {
+        self.modality.code(row as usize) == self.modality.code(answer.query as usize)
+    }
+
+    fn score(&self, query: u32, item: usize) -> f32 {
+        self.common_score.unwrap_or_else(|| {
+            let row = self.gallery.rows[item];
+            let [query, row] = [query, row].map(|row| self.embeddings.vector(row as usize));
+            crate::kernels::dot(query, row)
         })
     }
 }

@@ -45,6 +45,7 @@ fn run(task: &Task, columns: &Columns, vectors: &[f32], exclude: &[&str]) -> Res
         metrics: &METRICS,
         least_grade: f32::MIN_POSITIVE,
         n_hits: 3,
+        query_order: &order,
         tie_order: &order,
     };
     let embeddings = Embeddings::new(vectors, 2)?;
@@ -115,27 +116,111 @@ fn vectors_that_say_nothing_are_refused() {
 }
 
 #[test]
-fn equal_scores_rank_by_the_given_order_and_are_told() {
-    let columns = columns(&["a", "b", "a"], &[""; 3]);
-    let vectors = vectors(&[0.0, 10.0, 10.0]);
+fn equal_scores_have_expected_values_and_are_told() {
+    let columns = columns(&["a", "b", "a", "b", "a"], &[""; 5]);
+    // Row 0 asks: rows 1 and 2 tie, then 3, then 4 which is far.
+    let vectors = vectors(&[0.0, 10.0, 10.0, 20.0, 90.0]);
     let task = Task {
         queries: vec![0],
-        ..everyone(3)
+        ..everyone(5)
     };
-    let first = |tie_order: [u32; 3]| {
-        let measures = Measures {
-            metrics: &METRICS,
-            least_grade: 1.0,
-            n_hits: 3,
-            tie_order: &tie_order,
-        };
-        let embeddings = Embeddings::new(&vectors, 2).unwrap();
-        let answers = evaluate(&task, &columns, &embeddings, &measures, &[vec![]]).unwrap();
-        let answer = answers[0].answers[0].clone();
+    let answer = run(&task, &columns, &vectors, &[]).unwrap().answers[0].clone();
+    // hit_at_1, precision_at_2, map_at_r (over two items), majority_at_1.
+    assert_eq!(answer.values, [0.5, 0.5, (0.5 + 0.25) / 2.0, 0.5]);
+    assert!(answer.is_tied && answer.n_beyond == 0);
+    let apart = self::vectors(&[0.0, 10.0, 11.0, 20.0, 90.0]);
+    let answer = run(&task, &columns, &apart, &[]).unwrap().answers[0].clone();
+    assert!(!answer.is_tied);
+    assert_eq!(answer.values, [0.0, 0.5, 0.25, 0.0]);
+}
+
+/// All gallery items are equally far from every query: one hot number each.
+#[test]
+fn no_item_leads_all_rankings_of_equal_scores() {
+    let n = 64;
+    let labels: Vec<&str> = (0..n).map(|i| if i < 40 { "a" } else { "b" }).collect();
+    let columns = columns(&labels, &vec![""; n]);
+    let vectors: Vec<f32> = (0..n * n)
+        .map(|i| f32::from(u8::from(i / n == i % n)))
+        .collect();
+    let order: Vec<u32> = (0..).take(n).collect();
+    let measures = Measures {
+        metrics: &METRICS,
+        least_grade: 1.0,
+        n_hits: 3,
+        query_order: &order,
+        tie_order: &order,
+    };
+    let embeddings = Embeddings::new(&vectors, n).unwrap();
+    let task = everyone(u32::try_from(n).unwrap());
+    let evaluation = evaluate(&task, &columns, &embeddings, &measures, &[vec![]]).unwrap();
+    let evaluation = &evaluation[0];
+    assert_eq!(evaluation.common_score, Some(0.0));
+    for answer in &evaluation.answers {
+        assert_eq!(answer.values[..3], answer.chance[..3]);
         assert!(answer.is_tied);
-        answer.hits[0].row
+        assert_eq!(answer.n_beyond, n - 1 - 3);
+    }
+    // Of 192 hits, each item has three on average; in one order three items would have all.
+    let most = evaluation.n_retrieved.iter().map(|&(_, n)| n).max();
+    assert!(most.unwrap() < 12, "{most:?}");
+}
+
+#[test]
+fn collapsed_vectors_are_chance_whatever_rounding_does() {
+    // A direction and noise of 1e-4 that follows the label: cosines differ in their last bits only.
+    let n = 60;
+    let class = |i: usize| usize::from(i.is_multiple_of(3));
+    let labels: Vec<&str> = (0..n).map(|i| ["a", "b"][class(i)]).collect();
+    let columns = columns(&labels, &vec![""; n]);
+    let vectors = |noise: f32| -> Vec<f32> {
+        let mut all = Vec::new();
+        for i in 0..n {
+            let mut vector = vec![0.25; 16];
+            vector[class(i)] += noise;
+            vector[i % 7 + 3] += noise / 3.0;
+            crate::normalize(&mut vector).unwrap();
+            all.extend(vector);
+        }
+        all
     };
-    assert_eq!((first([0, 1, 2]), first([0, 2, 1])), (1, 2));
+    let evaluation = |noise: f32| {
+        let order: Vec<u32> = (0..).take(n).collect();
+        let metrics = Metric::all(&[1, 5, 10]);
+        let measures = Measures {
+            metrics: &metrics,
+            least_grade: 1.0,
+            n_hits: 10,
+            query_order: &order,
+            tie_order: &order,
+        };
+        let vectors = vectors(noise);
+        let embeddings = Embeddings::new(&vectors, 16).unwrap();
+        let task = everyone(u32::try_from(n).unwrap());
+        let mut found = evaluate(&task, &columns, &embeddings, &measures, &[vec![]]).unwrap();
+        (found.remove(0), metrics)
+    };
+    let (collapsed, metrics) = evaluation(1e-4);
+    let score = collapsed.common_score.unwrap();
+    assert!((score - 1.0).abs() < 1e-6, "{score}");
+    for answer in &collapsed.answers {
+        for (idx, metric) in metrics.iter().enumerate() {
+            let (value, chance) = (answer.values[idx], answer.chance[idx]);
+            assert!(
+                metric.is_vote() || value == chance,
+                "{metric} {value} {chance}"
+            );
+        }
+    }
+    // A vote over random orders is never better than naming the commonest class.
+    for (idx, metric) in metrics.iter().enumerate() {
+        let mean = |of: fn(&Answer) -> &[f64]| collapsed.mean(|answer| of(answer)[idx]);
+        let (value, chance) = (mean(|a| &a.values), mean(|a| &a.chance));
+        assert!(value <= chance + 1e-12, "{metric} {value} {chance}");
+    }
+    let (apart, _) = evaluation(0.1);
+    assert_eq!(apart.common_score, None);
+    assert!(apart.mean(|answer| answer.values[0]) > 0.99);
 }
 
 #[test]
@@ -181,7 +266,8 @@ fn plain(labels: &[&str], patients: &[&str], angles: &[f32], query: usize) -> Op
         row != query && (patients[row].is_empty() || patients[row] != patients[query])
     };
     let mut rows: Vec<usize> = (0..labels.len()).filter(is_candidate).collect();
-    rows.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
+    rows.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    let scores: Vec<f32> = rows.iter().map(|&row| score(row)).collect();
     let relevant: Vec<bool> = rows
         .iter()
         .map(|&row| labels[row] == labels[query])
@@ -190,7 +276,40 @@ fn plain(labels: &[&str], patients: &[&str], angles: &[f32], query: usize) -> Op
     if n_relevant == 0 || n_relevant == relevant.len() {
         return None;
     }
-    Some(of_relevant(&relevant))
+    Some(of_tied(&scores, &relevant))
+}
+
+/// `hit_at_1`, `precision_at_2` and `map_at_r`, from the probabilities that a rank, or two ranks, have
+/// relevant items.
+fn of_tied(scores: &[f32], relevant: &[bool]) -> [f64; 3] {
+    let count = |score: f32| {
+        let own = (0..scores.len()).filter(|&i| scores[i] == score);
+        let n_relevant = own.clone().filter(|&i| relevant[i]).count();
+        (own.count() as f64, n_relevant as f64)
+    };
+    let one = |i: usize| {
+        let (n, r) = count(scores[i]);
+        r / n
+    };
+    let both = |i: usize, j: usize| {
+        let (n, r) = count(scores[i]);
+        if i == j {
+            r / n
+        } else if scores[i] == scores[j] {
+            r / n * (r - 1.0) / (n - 1.0)
+        } else {
+            one(i) * one(j)
+        }
+    };
+    let n_relevant = relevant.iter().filter(|&&r| r).count();
+    let precision = |i: usize| (0..=i).map(|j| both(i, j)).sum::<f64>() / (i + 1) as f64;
+    let precisions = (0..n_relevant).map(precision).sum::<f64>();
+    let second = if scores.len() > 1 { one(1) } else { 0.0 };
+    [
+        one(0),
+        (one(0) + second) / 2.0,
+        precisions / n_relevant as f64,
+    ]
 }
 
 proptest! {
@@ -310,6 +429,73 @@ fn of_relevant(relevant: &[bool]) -> [f64; 3] {
     ]
 }
 
+/// Numbers of every answer by row of the table that `rows` were taken from.
+fn by_row(evaluation: &Evaluation, rows: &[usize]) -> Vec<(usize, Vec<u64>, bool)> {
+    let answers = evaluation.answers.iter();
+    let answers = answers.map(|answer| {
+        let values = answer.values.iter().map(|value| value.to_bits());
+        (
+            rows[answer.query as usize],
+            values.collect(),
+            answer.is_tied,
+        )
+    });
+    answers.collect()
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_rows_changes_no_bit(
+        rows in prop::collection::vec((0_u8..3, 0_u8..6, 0_u16..12), 4..60),
+        shuffle in prop::collection::vec(any::<u32>(), 60),
+        names in prop::collection::vec(any::<u32>(), 60),
+    ) {
+        prop_assume!(rows.iter().any(|row| row.2 != rows[0].2));
+        let of = |chosen: &[usize]| {
+            let labels: Vec<&str> = chosen.iter().map(|&i| ["x", "y", "z"][usize::from(rows[i].0)]).collect();
+            let patients: Vec<&str> = chosen.iter().map(|&i| ["", "p", "q", "r", "s", "t"][usize::from(rows[i].1)]).collect();
+            let angles: Vec<f32> = chosen.iter().map(|&i| f32::from(rows[i].2) * 7.0).collect();
+            // Places follow from what a row is, not from where it stands.
+            let place = |key: &dyn Fn(usize) -> (u32, usize)| {
+                let mut sorted: Vec<usize> = (0..chosen.len()).collect();
+                sorted.sort_by_key(|&i| key(chosen[i]));
+                let mut order = vec![0; chosen.len()];
+                (0..).zip(sorted).for_each(|(rank, i)| order[i] = rank);
+                order
+            };
+            let metrics = Metric::all(&[1, 3, 5]);
+            let measures = Measures {
+                metrics: &metrics,
+                least_grade: 1.0,
+                n_hits: 5,
+                query_order: &place(&|i| (0, i)),
+                tie_order: &place(&|i| (names[i], i)),
+            };
+            let vectors = vectors(&angles);
+            let embeddings = Embeddings::new(&vectors, 2).unwrap();
+            let task = everyone(u32::try_from(chosen.len()).unwrap());
+            let columns = columns(&labels, &patients);
+            let rules = [vec!["patient_id".to_owned()]];
+            evaluate(&task, &columns, &embeddings, &measures, &rules).unwrap().remove(0)
+        };
+        let straight: Vec<usize> = (0..rows.len()).collect();
+        let mut mixed = straight.clone();
+        mixed.sort_by_key(|&i| shuffle[i]);
+        let (a, b) = (of(&straight), of(&mixed));
+        prop_assert_eq!(by_row(&a, &straight), by_row(&b, &mixed));
+        for (one, other) in a.answers.iter().zip(&b.answers) {
+            let hits = |answer: &Answer, rows: &[usize]| {
+                answer.hits.iter().map(|hit| rows[hit.row as usize]).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(hits(one, &straight), hits(other, &mixed));
+        }
+        for idx in 0..a.constant.len() {
+            let mean = |evaluation: &Evaluation| evaluation.mean(|answer| answer.values[idx]).to_bits();
+            prop_assert_eq!(mean(&a), mean(&b));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn constant_is_that_of_two_rankings_and_none_is_better_by_precision(
@@ -397,7 +583,7 @@ proptest! {
         let n = rows.len();
         let all = vectors(&angles);
         let order: Vec<u32> = (0..).take(n).collect();
-        let measures = Measures { metrics: &[], least_grade: f32::MIN_POSITIVE, n_hits: 1, tie_order: &order };
+        let measures = Measures { metrics: &[], least_grade: f32::MIN_POSITIVE, n_hits: 1, query_order: &order, tie_order: &order };
         let embeddings = Embeddings::new(&all, 2).unwrap();
         let task = everyone(u32::try_from(n).unwrap());
         let found = mixed(&task, &columns, &embeddings, &measures, &["patient_id".to_owned()]).unwrap();
@@ -407,7 +593,7 @@ proptest! {
             let mut candidates: Vec<usize> = (0..n)
                 .filter(|&row| row != query && (patients[row].is_empty() || patients[row] != patients[query]))
                 .collect();
-            candidates.sort_by(|&a, &b| score(query, b).total_cmp(&score(query, a)).then(a.cmp(&b)));
+            candidates.sort_by(|&a, &b| score(query, b).total_cmp(&score(query, a)));
             let is_own = |row: usize| modalities[row] == modalities[query];
             let is_right = |row: usize| labels[row] == labels[query] && !is_own(row);
             let share = |rows: &[usize], of: &dyn Fn(usize) -> bool| rows.iter().filter(|&&row| of(row)).count() as f64;
@@ -416,15 +602,22 @@ proptest! {
             if n_right == 0.0 || n_same == candidates.len() {
                 continue;
             }
-            let top = &candidates[..candidates.len().min(5)];
+            // Of the items with one score, each is at each of their ranks with the same probability.
+            let n_top = candidates.len().min(5);
+            let at = |rank: usize, of: &dyn Fn(usize) -> bool| {
+                let is_tied = |row: &&usize| score(query, **row) == score(query, candidates[rank]);
+                let tied: Vec<usize> = candidates.iter().filter(is_tied).copied().collect();
+                share(&tied, of) / tied.len() as f64
+            };
+            let expected = |of: &dyn Fn(usize) -> bool| (0..n_top).map(|rank| at(rank, of)).sum::<f64>() / 5.0;
             let n_all = candidates.len() as f64;
-            let chance = |n_own: f64| top.len() as f64 / 5.0 * n_own / n_all;
+            let chance = |n_own: f64| n_top as f64 / 5.0 * n_own / n_all;
             wanted.push((
                 query as u32,
                 [
-                    share(top, &is_right) / 5.0,
+                    expected(&is_right),
                     chance(n_right),
-                    share(top, &is_own) / 5.0,
+                    expected(&is_own),
                     chance(share(&candidates, &is_own)),
                 ],
             ));

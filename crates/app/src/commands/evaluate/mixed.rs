@@ -41,6 +41,7 @@ pub(super) fn measure(
         metrics: settings.metrics,
         least_grade: settings.least_grade,
         n_hits: settings.n_hits,
+        query_order: &subject.path_order,
         tie_order: &subject.tie_order,
     };
     let mut results = Vec::new();

@@ -79,8 +79,10 @@ pub(super) struct TaskResult {
     pub(super) n_query_classes: usize,
     pub(super) n_gallery_classes: usize,
     pub(super) left_out: LeftOut,
-    /// Queries whose first two items have one score and only one is relevant.
+    /// Queries that have a metric whose cut goes through equal scores of relevant and other items.
     pub(super) n_tied: usize,
+    /// Whether all scores are equal but for rounding, so that every ranking is by chance.
+    pub(super) is_collapsed: bool,
     pub(super) chance: BTreeMap<String, f64>,
     /// What the best fixed ranking has that is known.
     pub(super) constant: BTreeMap<String, f64>,
@@ -302,6 +304,7 @@ fn one(
         metrics: settings.metrics,
         least_grade: settings.least_grade,
         n_hits: settings.n_hits,
+        query_order: &subject.path_order,
         tie_order: &subject.tie_order,
     };
     let rules = rules(task, subject);
@@ -317,11 +320,8 @@ fn one(
         .map(|answer| subject.patient(answer.query))
         .collect();
     let clusters = Clusters::new(&patients);
-    let values: Vec<&[f64]> = main
-        .answers
-        .iter()
-        .map(|answer| answer.values.as_slice())
-        .collect();
+    let values = main.answers.iter().map(|answer| answer.values.as_slice());
+    let values: Vec<&[f64]> = values.collect();
     let n_metrics = settings.metrics.len();
     let intervals = clusters.intervals(&values, n_metrics, &main.strata, settings.bootstrap);
     let numbers = Numbers::new(&main, settings.metrics, &intervals);
@@ -343,6 +343,7 @@ fn one(
         n_gallery_classes: main.n_classes[1],
         left_out: LeftOut::of(&main),
         n_tied: main.answers.iter().filter(|answer| answer.is_tied).count(),
+        is_collapsed: main.common_score.is_some(),
         constant_share: numbers.constant_share(),
         chance: numbers.chance,
         constant: numbers.constant,
@@ -364,7 +365,7 @@ fn ground_truth(task: &Task, subject: &Subject, exclude: &[String]) -> String {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     for rows in [&task.queries, &task.gallery] {
         let mut rows = rows.clone();
-        rows.sort_unstable_by_key(|&row| subject.tie_order[row as usize]);
+        rows.sort_unstable_by_key(|&row| subject.path_order[row as usize]);
         for row in rows {
             let cells = exclude.iter().chain([&task.relevance]);
             let cells = cells.map(|name| subject.columns.text(name, row as usize));

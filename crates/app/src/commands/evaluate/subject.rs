@@ -22,7 +22,9 @@ pub(super) struct Subject {
     /// For each row that takes part, its row in the manifest.
     pub(super) rows: Vec<usize>,
     pub(super) columns: Columns,
-    /// Place of each row's path in sorted order: who comes first at equal scores.
+    /// Place of each row's path in sorted order.
+    pub(super) path_order: Vec<u32>,
+    /// Place of each row in a random order that follows from the seed: equal scores are shown by it.
     pub(super) tie_order: Vec<u32>,
     /// A number for each row's patient.
     patients: Vec<u32>,
@@ -73,10 +75,12 @@ impl Subject {
                 tasks.n_other_split
             ));
         }
-        let tie_order = tie_order(table, &rows);
+        let paths = row_paths(table, &rows);
+        let path_order = places(&paths);
         Ok(Self {
-            patients: patients(&columns, &tie_order),
-            tie_order,
+            patients: patients(&columns, &path_order),
+            path_order,
+            tie_order: tie_order(table, &rows, arguments.seed),
             rows,
             columns,
             tasks,
@@ -125,11 +129,11 @@ pub(super) fn is_identifier(column: &str) -> bool {
 }
 
 /// Numbers the patients by their first path; rows of unknown patients are one each.
-fn patients(columns: &Columns, tie_order: &[u32]) -> Vec<u32> {
+fn patients(columns: &Columns, path_order: &[u32]) -> Vec<u32> {
     let column = columns.get("patient_id");
     let code = |row: usize| column.map_or(0, |column| column.code(row));
     let mut first = std::collections::HashMap::new();
-    for (row, &place) in tie_order.iter().enumerate() {
+    for (row, &place) in path_order.iter().enumerate() {
         let least = first.entry(code(row)).or_insert(place);
         *least = place.min(*least);
     }
@@ -137,7 +141,7 @@ fn patients(columns: &Columns, tie_order: &[u32]) -> Vec<u32> {
         0 => place + 1,
         code => first[&code] + 1,
     };
-    tie_order.iter().enumerate().map(number).collect()
+    path_order.iter().enumerate().map(number).collect()
 }
 
 /// Fails if patients that a model may have been trained on are asked for.
@@ -269,18 +273,33 @@ fn relevance(
     Ok(there.into_iter().map(str::to_owned).collect())
 }
 
-fn tie_order(table: &Table, rows: &[usize]) -> Vec<u32> {
-    let path = |place: usize| {
-        table
-            .row(rows[place])
-            .map(|row| row.path())
-            .unwrap_or_default()
+fn row_paths<'a>(table: &'a Table, rows: &[usize]) -> Vec<&'a str> {
+    let path = |&row: &usize| table.row(row).map(|row| row.path()).unwrap_or_default();
+    rows.iter().map(path).collect()
+}
+
+/// Returns the place of each row by a hash of the seed and of what names its image: path and part.
+fn tie_order(table: &Table, rows: &[usize], seed: u64) -> Vec<u32> {
+    let part = table.column("part");
+    let name = |(path, &row): (&str, &usize)| {
+        let part = part.and_then(|part| part.get(row)).unwrap_or_default();
+        let name = format!("{path}\0{part}");
+        (
+            xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), seed),
+            name,
+        )
     };
-    let mut sorted: Vec<usize> = (0..rows.len()).collect();
-    sorted.sort_by(|&a, &b| path(a).cmp(path(b)).then(a.cmp(&b)));
-    let mut order = vec![0; rows.len()];
+    let names = row_paths(table, rows).into_iter().zip(rows).map(name);
+    places(&names.collect::<Vec<_>>())
+}
+
+/// Returns the place of each key in sorted order; equal keys keep theirs.
+fn places<K: Ord>(keys: &[K]) -> Vec<u32> {
+    let mut sorted: Vec<usize> = (0..keys.len()).collect();
+    sorted.sort_by(|&a, &b| keys[a].cmp(&keys[b]).then(a.cmp(&b)));
+    let mut places = vec![0; keys.len()];
     for (rank, place) in (0..).zip(sorted) {
-        order[place] = rank;
+        places[place] = rank;
     }
-    order
+    places
 }
