@@ -6,7 +6,8 @@ OUT is a folder that `m3ret evaluate` wrote with the usual exclusions and releva
 row for each row of the manifest, NaN where there is no vector. Who is asked for what is derived from the
 manifest anew, every gallery is sorted anew, and compared are: the queries that count, their values, means
 (over queries, or over the classes of queries), chance, constant, maximum, skipped tasks, the means of
-groups, the differences that can be resolved, and searches over all modalities. PIXELS_OUT is the
+groups, the differences that can be resolved, and searches over all modalities. Equal scores take the mean over
+their orders; scores are summed as m3ret sums them, so that the same ones are equal. PIXELS_OUT is the
 evaluation of the model pixels that was made beside it. Ends with status 77 where a package is missing.
 """
 
@@ -26,6 +27,8 @@ except ImportError as error:
 
 METRICS = ("map_at_r", "precision_at_5", "hit_at_1")
 UNSEEN = {"MR", "MRI", "PT", "PET"}
+LANES = 16
+COLLAPSED_RANGE = np.float32(64 * 2.0 ** -23)
 n_numbers = 0
 
 
@@ -98,8 +101,34 @@ def split_pair(archive, name):
     return next((a, b) for a in sorted(known) for b in sorted(known) if f"{a}-{b}" == name)
 
 
+def dots(vector, rows):
+    """f32 dot products in 16 chains of fused multiply-adds that are added as a tree."""
+    width = -len(vector) % LANES
+    vector = np.pad(vector.astype(np.float32), (0, width)).astype(np.float64)
+    rows = np.pad(rows.astype(np.float32), ((0, 0), (0, width))).astype(np.float64)
+    sums = np.zeros((len(rows), LANES), np.float32)
+    for start in range(0, len(vector), LANES):
+        part = slice(start, start + LANES)
+        # A product of two f32 is exact in f64.
+        sums = (vector[part] * rows[:, part] + sums).astype(np.float32)
+    while sums.shape[1] > 1:
+        half = sums.shape[1] // 2
+        sums = sums[:, :half] + sums[:, half:]
+    return sums[:, 0] + np.float32(0)
+
+
+def is_collapsed(archive, queries, gallery):
+    """Whether all scores of a task are one number, but for rounding."""
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for query in queries:
+        scores = dots(archive.vectors[query], archive.vectors[[j for j in gallery if j != query]])
+        if len(scores):
+            low, high = min(low, scores.min()), max(high, scores.max())
+    return bool(0 <= high - low < COLLAPSED_RANGE)
+
+
 class Query:
-    """A query's candidates in order, and which of them are relevant."""
+    """A query's candidates, which of them are relevant, and how they are ranked."""
 
     def __init__(self, archive, i, gallery, column, finds_same):
         self.i = i
@@ -114,13 +143,58 @@ class Query:
         self.n, self.r = len(candidates), len(self.relevant)
         self.own = own
 
-    def rank(self, archive):
-        ids = np.array(self.candidates, int)
-        scores = (archive.vectors[ids].astype(np.float32) @ archive.vectors[self.i].astype(np.float32)).astype(np.float64)
-        order = np.lexsort((archive.place[ids], -scores))
-        return ids[order].tolist()
+    def blocks(self, archive, collapsed):
+        """Lists of candidates with one score, the best first."""
+        if collapsed:
+            return [self.candidates]
+        scores = dots(archive.vectors[self.i], archive.vectors[self.candidates])
+        by_score = collections.defaultdict(list)
+        for j, score in zip(self.candidates, scores.tolist()):
+            by_score[score].append(j)
+        return [by_score[score] for score in sorted(by_score, reverse=True)]
+
+    def share(self, blocks, k, is_counted):
+        """The mean number of items that count among the first k, over k."""
+        total, before = 0.0, 0
+        for block in blocks:
+            n_seen = min(max(k - before, 0), len(block))
+            total += n_seen * sum(map(is_counted, block)) / len(block)
+            before += len(block)
+        return total / k
+
+    def expected(self, blocks):
+        """The mean of each metric over the orders of equal scores."""
+        precisions, before, found = 0.0, 0, 0
+        for block in blocks:
+            n, r = len(block), len(self.relevant.intersection(block))
+            for j in range(1, n + 1):
+                # With j - 1 other items of the block before it.
+                others = (j - 1) * (r - 1) / (n - 1) if n > 1 else 0.0
+                if before + j <= self.r:
+                    precisions += r / n * (found + 1 + others) / (before + j)
+            before, found = before + n, found + r
+
+        def is_relevant(j):
+            return j in self.relevant
+
+        return {
+            "map_at_r": precisions / self.r,
+            "precision_at_5": self.share(blocks, 5, is_relevant),
+            "hit_at_1": self.share(blocks, 1, is_relevant),
+        }
+
+    def is_tied(self, blocks, cuts):
+        """Whether a cut goes through a block that holds relevant items and others."""
+        before = 0
+        for block in blocks:
+            is_mixed = 0 < len(self.relevant.intersection(block)) < len(block)
+            if is_mixed and any(before < k < before + len(block) for k in (*cuts, self.r)):
+                return True
+            before += len(block)
+        return False
 
     def value(self, ranking):
+        """The metrics of a fixed ranking."""
         hits = np.array([j in self.relevant for j in ranking[: max(self.r, 5)]], float)
         precisions = np.cumsum(hits) / np.arange(1, len(hits) + 1)
         return {
@@ -213,7 +287,7 @@ def check_resolution(result, patients, weights, per_metric, what):
             same(found["at_most"], wanted["at_most"], (what, metric, "at_most"))
 
 
-def check_task(archive, task, per_query, pixels):
+def check_task(archive, task, per_query, pixels, ks):
     queries, gallery, finds_same = sides(archive, task["task"])
     column = task["relevance"]
     queries, gallery = asked(archive, queries, gallery, column, finds_same)
@@ -229,7 +303,16 @@ def check_task(archive, task, per_query, pixels):
     weights = weights_of(queries, is_cross)
     found = {row["row"]: row for row in per_query}
     assert len(found) == len(queries) == len(per_query), what
-    values = [query.value(query.rank(archive)) for query in queries]
+    # The range of scores is that of all who ask, whether or not they count.
+    sided = sides(archive, task["task"])[0]
+    asking = [i for i in sided if archive.cell(i, column) and archive.has[i]]
+    collapsed = is_collapsed(archive, asking, gallery)
+    assert task["is_collapsed"] == collapsed, (what, collapsed)
+    blocks = [query.blocks(archive, collapsed) for query in queries]
+    values = [query.expected(of_query) for query, of_query in zip(queries, blocks)]
+    cuts = {*ks, 1, 5, 20}
+    n_tied = sum(query.is_tied(of_query, cuts) for query, of_query in zip(queries, blocks))
+    assert task["n_tied"] == n_tied, (what, task["n_tied"], n_tied)
     for query, value in zip(queries, values):
         row = found[query.i]
         assert (row["n_candidates"], row["n_relevant"]) == (query.n, query.r), (what, row["path"])
@@ -289,7 +372,10 @@ def check_mixed(archive, results):
     real = [i for i in archive.real() if archive.cell(i, "modality")]
     for one in results["mixed"]:
         column = one["relevance"]
-        queries, _ = asked(archive, [i for i in real if archive.asks[i]], [i for i in real if archive.found[i]], column, False)
+        asking, found = [i for i in real if archive.asks[i]], [i for i in real if archive.found[i]]
+        queries, gallery = asked(archive, asking, found, column, False)
+        asking = [i for i in asking if archive.cell(i, column) and archive.has[i]]
+        collapsed = is_collapsed(archive, asking, gallery)
         rows = []
         for query in queries:
             def is_own(j):
@@ -298,11 +384,11 @@ def check_mixed(archive, results):
             right = {j for j in query.relevant if not is_own(j)}
             if not right:
                 continue
-            top = query.rank(archive)[:5]
+            blocks = query.blocks(archive, collapsed)
             own = [j for j in query.candidates if is_own(j)]
             seen = min(5, query.n) / 5
-            rows.append((sum(j in right for j in top) / 5, seen * len(right) / query.n,
-                         sum(is_own(j) for j in top) / 5, seen * len(own) / query.n))
+            rows.append((query.share(blocks, 5, lambda j: j in right), seen * len(right) / query.n,
+                         query.share(blocks, 5, is_own), seen * len(own) / query.n))
         assert one["n_queries"] == len(rows), (column, one["n_queries"], len(rows))
         right, right_chance, own, own_chance = np.mean(rows, 0)
         found = one["right_of_other_modality_at_5"], one["own_modality_at_5"]
@@ -322,13 +408,13 @@ def main():
     out, manifest, vectors, *pixels_out = map(pathlib.Path, sys.argv[1:])
     archive = Archive(manifest, vectors)
     results, by_task = read(out)
-    assert results["protocol"] == 2, results["protocol"]
+    assert results["protocol"] == 3, results["protocol"]
     pixels_results, pixels = read(pixels_out[0]) if pixels_out else (None, {})
     if results["model"] == "pixels":
         pixels_results, pixels = results, by_task
     checked = {}
     for task in results["tasks"]:
-        checked[task["task"]] = check_task(archive, task, by_task[task["task"]], pixels.get(task["task"]))
+        checked[task["task"]] = check_task(archive, task, by_task[task["task"]], pixels.get(task["task"]), results["config"]["k"])
     for skipped in results["skipped"]:
         queries, gallery, finds_same = sides(archive, skipped["task"])
         column = "pair_id" if finds_same else skipped["task"].split("/")[-1]

@@ -6,7 +6,9 @@ OUT is a folder that `m3ret evaluate` wrote. Every query of every task is compar
 coincide: hit_at_k is success_k, precision_at_k is P_k, recall_at_k is recall_k, ndcg_at_k is ndcg_cut_k,
 mrr_at_k is recip_rank of a run that ends at k, map_at_k is map_cut_k times R / min(R, k), as
 trec_eval divides by R, and map_at_r is map_cut_R, for queries whose run is as long as R: evaluate with
-a large cutoff (-k 1,5,10,1000) to compare them all. Ends with status 77 where a package is missing.
+a large cutoff (-k 1,5,10,1000) to compare them all. trec_eval measures the one order that a run lists, m3ret the
+mean over all orders of equal scores; runs give equal scores neighbouring numbers, and queries with such
+neighbours are counted and not compared. Ends with status 77 where a package is missing.
 """
 
 import collections
@@ -15,6 +17,7 @@ import pathlib
 import sys
 
 try:
+    import numpy as np
     import pyarrow.parquet
     import pytrec_eval
 except ImportError as error:
@@ -32,6 +35,12 @@ def read(path, value_at):
     return table
 
 
+def has_ties(scores):
+    """Whether a run's scores, best first, have two that are next to each other as f32."""
+    scores = np.array(sorted(scores, reverse=True), np.float32)
+    return bool((np.nextafter(scores[:-1], np.float32(-np.inf)) == scores[1:]).any())
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     rows = pyarrow.parquet.read_table(out / "per_query.parquet").to_pylist()
@@ -40,7 +49,7 @@ def main():
     by_task = collections.defaultdict(list)
     for row in rows:
         by_task[row["task"]].append(row)
-    n_numbers, n_short = 0, 0
+    n_numbers, n_short, n_tied = 0, 0, 0
     for task, queries in by_task.items():
         name = stems[task]
         run = read(out / "trec" / f"{name}.run", 4)
@@ -54,6 +63,9 @@ def main():
         for row in queries:
             other = theirs[f"q{row['row']}"]
             n_relevant = row["n_relevant"]
+            if has_ties(run[f"q{row['row']}"].values()):
+                n_tied += 1
+                continue
             if len(run[f"q{row['row']}"]) >= min(n_relevant, row["n_candidates"]):
                 wanted = at_r[f"q{row['row']}"][f"map_cut_{n_relevant}"]
                 assert abs(row["map_at_r"] - wanted) < 1e-9, (task, row["path"], "map_at_r", row["map_at_r"], wanted)
@@ -74,7 +86,8 @@ def main():
                     assert abs(row[metric] - wanted) < 1e-9, (task, row["path"], metric, row[metric], wanted)
                     n_numbers += 1
     print(f"{n_numbers} numbers of {len(rows)} queries in {len(by_task)} tasks agree; "
-          f"{n_short} queries have runs shorter than R, so their map_at_r was not compared")
+          f"{n_short} queries have runs shorter than R, so their map_at_r was not compared; "
+          f"{n_tied} queries have equal scores, and were not compared")
 
 
 main()

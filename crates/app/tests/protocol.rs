@@ -122,7 +122,7 @@ fn cross_tasks_need_two_classes_and_are_means_over_them() {
     let folder = tempfile::tempdir().unwrap();
     archive(folder.path());
     let (results, stdout) = evaluate(folder.path(), "half", &[]);
-    assert_eq!(results["protocol"], 2);
+    assert_eq!(results["protocol"], 3);
     let reason = |name: &str| {
         assert!(task(&results, name).is_none(), "{name}");
         let mut skipped = results["skipped"].as_array().unwrap().iter();
@@ -274,7 +274,7 @@ fn comparisons_show_three_metrics_and_never_mix_protocols() {
     let (code, _, stderr) = run(root, &["compare", "half", "good"]);
     assert_eq!(code, 1);
     assert!(
-        stderr.contains("half was evaluated by protocol 1 and good by protocol 2"),
+        stderr.contains("half was evaluated by protocol 1 and good by protocol 3"),
         "{stderr}"
     );
     old("good");
@@ -283,7 +283,16 @@ fn comparisons_show_three_metrics_and_never_mix_protocols() {
     assert!(stdout.contains("Both follow protocol 1"), "{stdout}");
     let newer = root.join("good/results.json");
     let text = std::fs::read_to_string(&newer).unwrap();
-    std::fs::write(&newer, text.replacen('{', "{\"protocol\":3,", 1)).unwrap();
+    // Protocol 2 is read, too.
+    for name in ["half", "good"] {
+        let path = root.join(name).join("results.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text.replacen('{', "{\"protocol\":2,", 1)).unwrap();
+    }
+    let (code, stdout, stderr) = run(root, &["compare", "half", "good"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("Both follow protocol 2"), "{stdout}");
+    std::fs::write(&newer, text.replacen('{', "{\"protocol\":4,", 1)).unwrap();
     let (code, _, stderr) = run(root, &["compare", "half", "good"]);
     assert_eq!(
         (code, stderr.contains("use a newer m3ret")),
@@ -314,11 +323,19 @@ fn numpy_gives_the_same_numbers() {
         "labels",
     ];
     assert_eq!(run(root, &words).0, 0);
-    check_with_numpy(root, ["half", "manifest.csv"]);
-    check_with_numpy(root, ["labels", "labels.csv"]);
+    check_with_numpy(root, ["half", "manifest.csv", "half.npy"]);
+    check_with_numpy(root, ["labels", "labels.csv", "half.npy"]);
+    // Vectors of two values have few cosines: nearly every cut goes through a tie.
+    let signs: Vec<f32> = vectors(0.4)
+        .iter()
+        .map(|x| (1.0 / (WIDTH as f32).sqrt()).copysign(*x))
+        .collect();
+    std::fs::write(root.join("signs.npy"), npy(&[N, WIDTH], &signs)).unwrap();
+    evaluate(root, "signs", &[]);
+    check_with_numpy(root, ["signs", "manifest.csv", "signs.npy"]);
 }
 
-fn check_with_numpy(root: &Path, [out, manifest]: [&str; 2]) {
+fn check_with_numpy(root: &Path, [out, manifest, vectors]: [&str; 3]) {
     #[allow(
         clippy::disallowed_methods,
         reason = "a test may be told which Python to use"
@@ -332,7 +349,7 @@ fn check_with_numpy(root: &Path, [out, manifest]: [&str; 2]) {
     );
     let output = Command::new(python)
         .arg(script)
-        .args([out, manifest, "half.npy"])
+        .args([out, manifest, vectors])
         .current_dir(root)
         .output();
     let output = match output {

@@ -99,7 +99,7 @@ pub(crate) struct EvaluateArguments {
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = resample_count)]
     pub(crate) resamples: usize,
 
-    /// Decides the draws
+    /// Decides the draws, and in which order equal scores are shown
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
 

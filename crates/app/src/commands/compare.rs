@@ -17,6 +17,20 @@ use crate::output::{Screen, write_whole};
 pub(super) use runs::Run;
 pub(super) use table::{Layout, render};
 
+/// Verdicts on a task, or a mean of tasks, in which a model is collapsed: A, B, both.
+const COLLAPSED: [&str; 3] = ["first collapsed", "second collapsed", "both collapsed"];
+
+/// Every verdict, in the order of summaries.
+pub(super) const VERDICTS: [&str; 7] = [
+    "better",
+    "not distinguishable",
+    "worse",
+    "too few patients",
+    COLLAPSED[0],
+    COLLAPSED[1],
+    COLLAPSED[2],
+];
+
 /// What is compared: a task, or the mean of a group's tasks.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Compared {
@@ -139,6 +153,8 @@ struct Group {
     name: String,
     n_tasks: u32,
     pairs: Vec<ComparedPair>,
+    /// Whether A, and whether B, is collapsed in one of its tasks.
+    are_collapsed: [bool; 2],
     /// Sums over its tasks; `None` where a task has none.
     chance: Option<f64>,
     constant: Option<f64>,
@@ -164,6 +180,9 @@ impl Group {
             ComparedPair { stratum, ..*pair }
         });
         self.pairs.extend(numbered);
+        for (is_any, is_collapsed) in self.are_collapsed.iter_mut().zip(known.are_collapsed) {
+            *is_any |= is_collapsed;
+        }
         let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
         self.chance = sum(self.chance, known.chance);
         self.constant = sum(self.constant, known.constant);
@@ -180,6 +199,7 @@ impl Group {
             constant: self.constant.map(|sum| sum / n_tasks),
             resolution: of_pixels.copied(),
             is_solved_by_constant: false,
+            are_collapsed: self.are_collapsed,
         };
         let mean = compared(&name, &self.pairs, (&known, metric), bootstrap)?;
         Some(Compared {
@@ -189,8 +209,10 @@ impl Group {
     }
 }
 
-/// What is known of a task or a group whatever the models are.
+/// What is known of a task or a group besides the values of its queries.
 struct Known {
+    /// Whether A, and whether B, is collapsed.
+    are_collapsed: [bool; 2],
     chance: Option<f64>,
     constant: Option<f64>,
     resolution: Option<f64>,
@@ -216,6 +238,7 @@ fn rows_of(
         let standing = a.standing(name, pixels);
         let of_pixels = pixels.and_then(|run| run.tasks.get(name));
         let known = Known {
+            are_collapsed: [task, other].map(|task| task.about.is_collapsed),
             chance: task.about.chance.get(metric).copied(),
             constant: task.about.constant.get(metric).copied(),
             resolution: of_pixels.and_then(|task| task.about.resolution.get(metric).copied()),
@@ -266,11 +289,19 @@ fn compared(
         difference: difference.mean(),
         ci95_low: difference.interval.map(|interval| interval.low),
         ci95_high: difference.interval.map(|interval| interval.high),
-        verdict: match difference.verdict() {
-            Verdict::Better => "better",
-            Verdict::Worse => "worse",
-            Verdict::NotDistinguishable => "not distinguishable",
-            Verdict::TooFewPatients => "too few patients",
-        },
+        verdict: verdict(&difference, known.are_collapsed),
     })
+}
+
+/// Says which model is better, where that can be told and neither is collapsed.
+fn verdict(difference: &Difference, are_collapsed: [bool; 2]) -> &'static str {
+    match (are_collapsed, difference.verdict()) {
+        ([true, false], _) => COLLAPSED[0],
+        ([false, true], _) => COLLAPSED[1],
+        ([true, true], _) => COLLAPSED[2],
+        (_, Verdict::Better) => "better",
+        (_, Verdict::Worse) => "worse",
+        (_, Verdict::NotDistinguishable) => "not distinguishable",
+        (_, Verdict::TooFewPatients) => "too few patients",
+    }
 }

@@ -6,6 +6,7 @@ mod mixed;
 mod page;
 mod results;
 mod subject;
+mod ties;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -391,7 +392,7 @@ fn results_of(
         k: ks.to_vec(),
         least_jaccard: arguments.jaccard.unwrap_or(0.0),
         protocol: PROTOCOL,
-        ties: "by path",
+        ties: "expected",
         n_resamples: arguments.resamples,
         seed: arguments.seed,
     };
@@ -412,7 +413,7 @@ fn results_of(
         config_hash: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&hashed)),
         m3ret_version: env!("CARGO_PKG_VERSION"),
         config,
-        notes: subject.notes.clone(),
+        notes: [subject.notes.clone(), ties::notes(&measured.tasks)].concat(),
         n_rows: subject.rows.len(),
         n_refused: vectors.rows.refused.len(),
         refused,

@@ -3,7 +3,7 @@
 use m3ret_search::Metric;
 
 /// The rules of this program. Numbers of other rules are not compared with these.
-pub(super) const PROTOCOL: u64 = 2;
+pub(super) const PROTOCOL: u64 = 3;
 
 /// The metrics of groups: the first decides, the others stand beside it.
 pub(super) const GROUP_METRICS: [Metric; 3] =

@@ -42,6 +42,8 @@ pub(in crate::commands) struct About {
     pub(in crate::commands) constant_share: Option<f64>,
     /// The difference that can be told, if both models vary as `pixels` does.
     pub(in crate::commands) resolution: BTreeMap<String, f64>,
+    /// Whether all scores of the model are equal but for rounding.
+    pub(in crate::commands) is_collapsed: bool,
     /// A hash of who was asked for what.
     ground_truth: String,
 }
@@ -109,7 +111,7 @@ impl Run {
         };
         ensure!(
             old.protocol == new.protocol,
-            "{} was evaluated by protocol {} and {} by protocol {}: tasks, means and chance are not the same; \
+            "{} was evaluated by protocol {} and {} by protocol {}, which have different rules; \
              evaluate {} again into its folder, which uses the vectors that lie there (docs/evaluation.md, Protocols)",
             old.name,
             old.protocol,
@@ -134,6 +136,8 @@ fn about(folder: &Path) -> anyhow::Result<Run> {
             constant: numbers(task.get("constant")),
             constant_share: task.get("constant_share").and_then(Value::as_f64),
             resolution: resolution(task),
+            // Protocols 1 and 2 did not look for it.
+            is_collapsed: task.get("is_collapsed").and_then(Value::as_bool) == Some(true),
             ground_truth: text_of(task, "ground_truth")?,
         };
         let run = TaskRun {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use super::{Compared, Comparison};
+use super::{COLLAPSED, Compared, Comparison};
+use crate::commands::protocol::PROTOCOL;
 use crate::report::text::aligned;
 
 /// How a table is written.
@@ -84,8 +85,19 @@ fn notes(comparison: &Comparison) -> String {
              resolves: the difference to be expected to show, if both models vary between patients as pixels does.\n",
         );
     } else {
+        notes.push_str(".\n");
+    }
+    if comparison.protocol < PROTOCOL {
+        let _ = writeln!(
+            notes,
+            "Both follow protocol {}, which docs/evaluation.md describes under Protocols.",
+            comparison.protocol
+        );
+    }
+    let is_collapsed = |row: &Compared| COLLAPSED.contains(&row.verdict);
+    if comparison.rows.iter().any(is_collapsed) {
         notes.push_str(
-            ".\nBoth follow protocol 1, which docs/evaluation.md describes under Protocols.\n",
+            "collapsed: all cosines of a model are equal but for rounding, so that its numbers are those of chance; neither is called better.\n",
         );
     }
     if !comparison.knows_pixels {
@@ -213,7 +225,7 @@ mod tests {
         Comparison {
             a: "pixels".to_owned(),
             b: "a_model".to_owned(),
-            protocol: 2,
+            protocol: PROTOCOL,
             knows_pixels: true,
             n_resamples: 2000,
             rows: vec![row, group, apart],

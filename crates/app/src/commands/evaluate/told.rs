@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::groups::{GroupResult, ResolutionValue};
 use super::results::{Results, TaskResult, Value};
-use crate::commands::compare::{Compared, Comparison};
+use super::ties;
+use crate::commands::compare::{Compared, Comparison, VERDICTS};
 use crate::commands::protocol::MAX_CONSTANT;
 use crate::output::Screen;
 use crate::report::text::{Paint, aligned};
@@ -30,6 +31,8 @@ pub(super) fn text(results: &Results, folder: &Path, screen: Screen, is_whole: b
         for note in &results.notes {
             let _ = writeln!(text, "  note     {note}");
         }
+    } else if let Some(note) = ties::collapse(&results.tasks) {
+        let _ = writeln!(text, "  note     {note}");
     }
     text.push_str(&refused(results));
     let _ = writeln!(text, "  report   {}", folder.join("report.html").display());
@@ -271,7 +274,7 @@ fn verdicts(comparison: &Comparison) -> String {
         "\n{} against {}, means of groups:\n",
         comparison.b, comparison.a
     );
-    for verdict in ["better", "not distinguishable", "worse", "too few patients"] {
+    for verdict in VERDICTS {
         let names = of(verdict);
         if !names.is_empty() {
             let _ = writeln!(text, "  {verdict:<19}  {names}");
