@@ -13,7 +13,8 @@ FOLDER holds everything and lies outside the checkout, for example ~/.local/shar
 
 NAME.toml beside this script is the config of a run; a name with a seed, NAME-1, takes NAME.toml and seed 1.
 Where runs/NAME is lost but a snapshot is left, the run begins from the newest snapshot with the steps that are
-left, and says so.
+left, and says so. A snapshot holds the encoder alone: decoder or head, the optimiser's moments, warm-up and the
+order of the data begin again. Snapshots are named by the steps of all lives of a run together.
 """
 
 import datetime
@@ -77,11 +78,37 @@ def command_of(folder, program, name):
     elif snapshot:
         done = int(snapshot.name.split("-")[1])
         steps = int(re.search(r"^steps = (\d+)", path.read_text(), re.M)[1])
-        print(f"{name}: the run's folder is lost; begins from its snapshot at step {done} of {steps}", flush=True)
+        print(f"{name}: the run's folder is lost; begins from the encoder of its snapshot at step {done} of {steps}, "
+              "with a new decoder or head, new moments and a new warm-up", flush=True)
         sets |= {"init": str(snapshot), "train.steps": str(steps - done)}
+        offset_of(folder, name).write_text(f"{done}\n")
     for key, value in sets.items():
         command += ["--set", f"{key}={value}"]
     return command
+
+
+def offset_of(folder, name):
+    """The file that says how many steps the earlier lives of a run made."""
+    path = folder / "runs" / f"{name}.offset"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def keep(folder, name, checkpoint):
+    """Copies the encoder of a checkpoint, whole or not at all."""
+    offset = offset_of(folder, name)
+    step = int(checkpoint.name.split("-")[1]) + (int(offset.read_text()) if offset.exists() else 0)
+    kept = folder / "snapshots" / name / f"step-{step:09}"
+    if kept.exists():
+        return
+    unfinished = kept.with_name(f"unfinished-{kept.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        shutil.copytree(checkpoint / "model", unfinished)
+        unfinished.rename(kept)
+    except OSError as error:
+        # The run removes old checkpoints while it goes on.
+        print(f"{name}: {checkpoint.name} was not kept: {error}", flush=True)
 
 
 def cpu_seconds(pid):
@@ -104,9 +131,10 @@ def watch(folder, name, process):
                 file.write(f"{began},{taken:.1f}\n")
         checkpoint = newest(run / "checkpoints", "step-*") if run.exists() else None
         if checkpoint:
-            kept = folder / "snapshots" / name / checkpoint.name
-            if not kept.exists():
-                shutil.copytree(checkpoint / "model", kept)
+            keep(folder, name, checkpoint)
+    checkpoint = newest(run / "checkpoints", "step-*")
+    if checkpoint:
+        keep(folder, name, checkpoint)
     return process.returncode
 
 
