@@ -30,7 +30,12 @@ table = pa.table(
         "empty": pa.nulls(3, pa.string()),
         "list": pa.array([[1, 2], [], None], pa.list_(pa.int32())),
         "nested": pa.array([{"x": 1, "y": 2}] * 3),
-        "amount": pa.array([decimal.Decimal("1.5")] * 3, pa.decimal128(5, 2)),
+        "amount": pa.array([decimal.Decimal("1.5"), None, decimal.Decimal("-0.05")], pa.decimal128(5, 2)),
+        "large": pa.array([decimal.Decimal(10**37), decimal.Decimal(-(10**37)), None], pa.decimal128(38, 0)),
+        "labels": pa.array([["mass", "effusion"], None, ["mass"]], pa.list_(pa.string())),
+        "uuid": pa.array([bytes(range(16)), None, b"\xff" * 16], pa.binary(16)).cast(pa.uuid()),
+        "code": pa.array([b"ab\0\0", None, b"abcd"], pa.binary(4)),
+        "raw": pa.array([b"\x00\xff", None, b"\x01\x02"], pa.binary(2)),
         "text": pa.array(["\u00e4\u6587", "line\nbreak", '"quoted", too']),
     }
 )

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use m3ret_imaging::manifest::Manifest;
+use m3ret_manifest::Manifest;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let limits = m3ret_fuzz::options().limits;

@@ -154,7 +154,7 @@ pub(crate) struct EmbedArguments {
     pub(crate) reading: ReadArguments,
 }
 
-/// Trains the encoder on unlabelled images, with MAE or SimDINO
+/// Trains the encoder on unlabelled images, with MAE, SimDINO or SALT
 ///
 /// CONFIG is a TOML file; docs/pretraining.md explains every key, and configs/ has examples. The
 /// run's folder (key out) then holds checkpoints, log.jsonl, event files for TensorBoard, report.html
@@ -213,6 +213,10 @@ pub(crate) struct SearchArguments {
     #[arg(long, value_name = "Q.npy", group = "queries")]
     pub(crate) embeddings: Option<PathBuf>,
 
+    /// What made the vectors of --embeddings: refused if the gallery's were made by another
+    #[arg(long, value_name = "NAME", requires = "embeddings")]
+    pub(crate) encoder: Option<String>,
+
     /// Where to look: a folder, a manifest, or a gallery NAME.m3i
     #[arg(short = 'd', long, value_name = "DIR_OR_GALLERY")]
     pub(crate) archive: PathBuf,
@@ -250,6 +254,10 @@ pub(crate) struct SearchArguments {
     /// Write a report with pictures and why they match, as one file
     #[arg(long, value_name = "OUT.html")]
     pub(crate) html: Option<PathBuf>,
+
+    /// Write even where a file lies that m3ret did not write; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
 
     /// Where folders and manifests are kept embedded [default: the user's cache folder]
     #[arg(long, value_name = "FOLDER")]
@@ -331,18 +339,14 @@ pub(crate) struct BuildArguments {
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
 
-    /// Vectors of the manifest's rows, in their order: .npy, f32, f16 or f64 [n, width]
+    /// Vectors of the manifest's rows: .npy, f32, f16 or f64 [n, width]; joined by path with F.npy.rows.csv
+    /// where it lies beside, else by position
     #[arg(long, value_name = "F.npy")]
     pub(crate) embeddings: Option<PathBuf>,
 
     /// What made the vectors; adding and searching ask for the same name
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "embeddings",
-        default_value = "external"
-    )]
-    pub(crate) encoder: String,
+    #[arg(long, value_name = "NAME", requires = "embeddings")]
+    pub(crate) encoder: Option<String>,
 
     /// Give the vectors unit length
     #[arg(long, requires = "embeddings")]
@@ -460,6 +464,10 @@ pub(crate) struct MapArguments {
     /// Where to write the map
     #[arg(long, value_name = "OUT.html")]
     pub(crate) html: PathBuf,
+
+    /// Write even where a file lies that m3ret did not write; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
 
     /// The column that colours the points
     #[arg(long, value_name = "COLUMN", default_value = "modality")]

@@ -26,6 +26,7 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 use output::Screen;
+use report::text::printable_lines;
 
 /// How a command ended that could do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,11 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing can be done if standard error is gone too.
-            let _ = writeln!(io::stderr(), "m3ret: {}", told_once(&error));
+            let _ = writeln!(
+                io::stderr(),
+                "m3ret: {}",
+                printable_lines(&told_once(&error))
+            );
             ExitCode::FAILURE
         }
     }

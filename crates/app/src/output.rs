@@ -1,7 +1,7 @@
 //! Where results go: the terminal, and files that appear whole or not at all.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write as _};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -108,6 +108,33 @@ pub(crate) fn write_whole(
     write_beside(path, write)?.put()
 }
 
+/// What the head of every page that m3ret writes holds.
+const PAGE_MARK: &str = "<title>m3ret ";
+/// Bytes of a file that are looked at for it.
+const HEAD_BYTES: u64 = 4096;
+
+/// Fails if a file lies where a page is to be written and is no page of m3ret, so that a slip in a command
+/// costs nobody a manifest or an image.
+pub(crate) fn refuse_foreign_page(path: &Path, is_forced: bool) -> anyhow::Result<()> {
+    refuse_irregular(path)?;
+    let Ok(file) = std::fs::File::open(path) else {
+        return Ok(());
+    };
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .with_context(|| format!("reading {}", path.display()))?;
+    let is_ours = head
+        .windows(PAGE_MARK.len())
+        .any(|part| part == PAGE_MARK.as_bytes());
+    anyhow::ensure!(
+        is_ours || is_forced,
+        "{} is there and is no page that m3ret wrote; give another name, or replace it with --force",
+        path.display()
+    );
+    Ok(())
+}
+
 /// Fails if something is there that no file may replace.
 pub(crate) fn refuse_irregular(path: &Path) -> anyhow::Result<()> {
     // Renaming onto a device or pipe would put a file in its place.
@@ -192,6 +219,28 @@ fn create_temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     Ok(temporary)
 }
 
+/// Returns the way from the folder of a new file to that of another, empty if they are one.
+pub(crate) fn way_between(new: &Path, other: &Path) -> io::Result<PathBuf> {
+    let folder = match new.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let (from, to) = (folder.canonicalize()?, other.parent().unwrap_or(other));
+    let n_shared = from
+        .components()
+        .zip(to.components())
+        .take_while(|(a, b)| a == b)
+        .count();
+    if n_shared == 0 {
+        return Ok(to.to_owned());
+    }
+    let up = from
+        .components()
+        .skip(n_shared)
+        .map(|_| Component::ParentDir);
+    Ok(up.chain(to.components().skip(n_shared)).collect())
+}
+
 /// Encodes a picture as PNG.
 pub(crate) fn png(picture: &Picture) -> anyhow::Result<Vec<u8>> {
     let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
@@ -240,5 +289,22 @@ mod tests {
                 .iter()
                 .any(|listed| listed.starts_with(folder.path()))
         );
+    }
+
+    #[test]
+    fn the_way_leads_from_one_folder_to_another() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::create_dir_all(root.join("c")).unwrap();
+        for (new, other, expected) in [
+            ("a/b/new.csv", "a/b/old.csv", ""),
+            ("a/b/new.csv", "a/old.csv", ".."),
+            ("a/new.csv", "a/b/old.csv", "b"),
+            ("c/new.csv", "a/b/old.csv", "../a/b"),
+        ] {
+            let way = way_between(&root.join(new), &root.join(other)).unwrap();
+            assert_eq!(way, Path::new(expected), "{new} {other}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::output::Screen;
-use crate::report::text::rate;
+use crate::report::text::{printable_lines, rate};
 
 /// How far a walk over many objects is.
 pub(crate) struct Progress {
@@ -83,7 +83,8 @@ impl Progress {
 
     /// Says something to a person above the bar.
     pub(crate) fn note(&self, sentence: &str) {
-        self.bar.suspend(|| eprintln!("m3ret: {sentence}"));
+        self.bar
+            .suspend(|| eprintln!("m3ret: {}", printable_lines(sentence)));
     }
 }
 

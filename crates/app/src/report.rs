@@ -127,7 +127,7 @@ impl Report {
             .any(|reason| reason.code.severity() > Severity::Note);
         Self {
             path: object.path.to_string_lossy().into_owned(),
-            part: join_parts(object.part.as_deref(), volume.part.as_deref()),
+            part: object.name_of(volume),
             format: Some(object.format),
             n_files: object.files.len(),
             image: Some(Image::new(volume, value)),
@@ -200,14 +200,6 @@ impl Image {
             full_scale: volume.full_scale,
             value,
         }
-    }
-}
-
-/// Names an image by its series and its part of a file, where there are several.
-pub(crate) fn join_parts(series: Option<&str>, part: Option<&str>) -> Option<String> {
-    match (series, part) {
-        (Some(series), Some(part)) => Some(format!("{series}, {part}")),
-        (one, other) => one.or(other).map(str::to_owned),
     }
 }
 

@@ -424,7 +424,7 @@ fn vectors_that_do_not_fit_are_refused() {
     };
     for (file, wanted) in [
         ("nan.npy", "row 2"),
-        ("few.npy", "11 rows and m.csv has 12"),
+        ("few.npy", "found 11 vectors, and the manifest has 12 rows"),
         ("long.npy", "length 2"),
         ("m.csv", "no numpy array"),
     ] {
@@ -445,6 +445,12 @@ fn vectors_that_do_not_fit_are_refused() {
     );
     let add = |words: &[&str]| run(root, &[&["index", "add", "g.m3i", "m.csv"], words].concat());
     let (status, _, told) = add(&["--embeddings", "f.npy"]);
+    assert_eq!(
+        (status, told.contains("--encoder is missing")),
+        (1, true),
+        "{told}"
+    );
+    let (status, _, told) = add(&["--embeddings", "f.npy", "--encoder", "external"]);
     assert_eq!(
         (status, told.contains("in the gallery already")),
         (1, true),
@@ -622,4 +628,53 @@ fn a_map_holds_every_image_and_comes_out_the_same() {
         (1, true),
         "{told}"
     );
+}
+
+#[test]
+fn identifiers_of_headers_and_of_manifests_are_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (name, patient, seed) in [
+        ("a.dcm", "MRN-1", 1),
+        ("b.dcm", "MRN-2", 2),
+        ("q.dcm", "MRN-1", 3),
+    ] {
+        write(
+            root,
+            name,
+            &image_of(patient, &format!("1.2.{seed}"), "DX", seed),
+        );
+    }
+    write(root, "m.csv", b"path,patient_id\na.dcm,S-1\nb.dcm,S-2\n");
+    let ask = |words: &[&str]| {
+        let usual = [
+            "search", "-d", "m.csv", "--cache", "cache", "--json", "--model", "pixels",
+        ];
+        let (status, out, told) = run(root, &[&usual[..], words].concat());
+        assert_eq!(status, 0, "{told}");
+        let relations: Vec<(String, String)> = hits(&json_lines(&out)[0])
+            .into_iter()
+            .map(|(id, relation)| (id.to_owned(), relation.to_owned()))
+            .collect();
+        (relations, told)
+    };
+    let has = |found: &[(String, String)], id: &str, relation: &str| {
+        found.contains(&(id.to_owned(), relation.to_owned()))
+    };
+    // Equal headers say yes; different ones say nothing where a manifest has other names.
+    let (found, _) = ask(&["-i", "q.dcm"]);
+    assert!(
+        has(&found, "a.dcm", "same_patient") && has(&found, "b.dcm", "unknown"),
+        "{found:?}"
+    );
+    let (found, told) = ask(&["-i", "q.dcm", "--exclude", "same_patient"]);
+    assert_eq!(found, [("b.dcm".to_owned(), "unknown".to_owned())]);
+    assert!(
+        told.contains("could not be applied to 1 of 1 hits of q.dcm"),
+        "{told}"
+    );
+    // A query whose manifest uses the archive's names is compared by them.
+    write(root, "q.csv", b"path,PatientID\nq.dcm,S-2\n");
+    let (found, _) = ask(&["-i", "q.csv"]);
+    assert!(has(&found, "b.dcm", "same_patient"), "{found:?}");
 }

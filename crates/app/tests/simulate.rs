@@ -7,9 +7,9 @@ mod binary;
 
 use std::path::Path;
 
-use m3ret_imaging::manifest::{Manifest, Table};
 use m3ret_imaging::projection::WATER_PER_MM;
 use m3ret_imaging::{Limits, ReadOptions, read_path};
+use m3ret_manifest::{Manifest, Table};
 
 use binary::{json_lines, names_in, npy, run};
 

@@ -91,6 +91,77 @@ pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>
     }
 }
 
+impl Object {
+    /// Names one of its images among all of its path: by its series, and its part of a file.
+    #[must_use]
+    pub fn name_of(&self, volume: &Volume) -> Option<String> {
+        match (&self.part, &volume.part) {
+            (Some(series), Some(part)) => Some(format!("{series}, {part}")),
+            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
+        }
+    }
+
+    /// Returns whether one of its images may have this name.
+    fn may_hold(&self, part: &str) -> bool {
+        self.part.as_deref().is_none_or(|series| {
+            let rest = part.strip_prefix(series);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+        })
+    }
+}
+
+/// Reads the one image of a file or folder that `part` names, as `Object::name_of` does; without a part,
+/// the only one.
+///
+/// # Errors
+/// As `find_objects` and `read_object`; `Mismatch` if there are several images and no part, or none of
+/// that name.
+pub fn read_image(path: &Path, part: Option<&str>, options: &ReadOptions) -> Result<Volume> {
+    let (objects, skipped) = find_objects(path, options)?;
+    if objects.is_empty() {
+        let first = skipped.into_iter().next();
+        return Err(first.map_or_else(nothing_there, |file| file.error.in_file(&file.path)));
+    }
+    let Some(part) = part else {
+        let [object] = &objects[..] else {
+            return Err(several("objects", objects.len()));
+        };
+        let mut volumes = read_object(object, options)?;
+        return match (volumes.pop(), volumes.len()) {
+            (Some(volume), 0) => Ok(volume),
+            (_, n_others) => Err(several("images", n_others + 1)),
+        };
+    };
+    for object in objects.iter().filter(|object| object.may_hold(part)) {
+        let is_it = |volume: &Volume| object.name_of(volume).as_deref() == Some(part);
+        if let Some(volume) = read_object(object, options)?.into_iter().find(is_it) {
+            return Ok(volume);
+        }
+    }
+    Err(Error::Mismatch {
+        what: "part",
+        expected: "one that m3ret inspect lists".to_owned(),
+        got: part.to_owned(),
+    })
+}
+
+fn nothing_there() -> Error {
+    Error::refused(
+        "folder",
+        Code::NoPixels,
+        "no file",
+        "an image or the files of one series",
+    )
+}
+
+fn several(what: &str, n: usize) -> Error {
+    Error::Mismatch {
+        what: "image",
+        expected: "one; name it by a column part with what m3ret inspect shows in brackets".into(),
+        got: format!("{n} {what}"),
+    }
+}
+
 enum Class {
     Alone(Format),
     Slice(Box<Slice>),

@@ -21,7 +21,6 @@ mod identifiers;
 mod inflate;
 mod intensity;
 mod limits;
-pub mod manifest;
 mod memory;
 mod metaimage;
 mod nifti;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::intensity::{Window, is_grey};
+use crate::reason::Code;
 use crate::resample::{Planes, as_f64, as_index, resample_planes};
 use crate::timeline::uniform_frames;
 use crate::volume::{Kind, Volume};
@@ -260,12 +261,26 @@ impl Scaled {
 /// `Mismatch` if the config is senseless.
 pub fn prepare(volume: &Volume, config: &InputConfig) -> Result<Input> {
     config.validate()?;
+    refuse_without_values(volume)?;
     let [_, depth, height, width] = volume.shape();
     let [height, width] = fit([height, width], in_plane_steps(volume), config.side, true);
     let depth = nearest_depth(depth, config.patch_depth, config.max_depth);
     Ok(pad(
         &resized(volume, config, [depth, height, width]),
         config.side,
+    ))
+}
+
+/// Refuses an object without a single number in it: what would be made of it shows nothing.
+fn refuse_without_values(volume: &Volume) -> Result<()> {
+    if volume.values().iter().any(|value| value.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "image",
+        Code::NoDirection,
+        "no finite value",
+        "at least one number",
     ))
 }
 
@@ -277,8 +292,9 @@ pub fn prepare(volume: &Volume, config: &InputConfig) -> Result<Input> {
 /// # Shapes
 /// `[C, D, H, W]` -> `[1 or 3, D', H', W']`.
 /// # Errors
-/// `Mismatch` if the config is senseless.
+/// `Mismatch` if the config is senseless; `no_direction` if no value is finite.
 pub fn scaled(volume: &Volume, config: &InputConfig) -> Result<Scaled> {
+    refuse_without_values(volume)?;
     let sides = scaled_sides(volume, config)?;
     Ok(resized(volume, config, sides))
 }
@@ -306,6 +322,7 @@ pub fn scaled_sides(volume: &Volume, config: &InputConfig) -> Result<[usize; 3]>
 /// `Mismatch` if no plane is asked for, or one that is not there, or the percentiles are not in
 /// order.
 pub fn scaled_planes(volume: &Volume, percentiles: [f64; 2], planes: &[usize]) -> Result<Scaled> {
+    refuse_without_values(volume)?;
     let [n_stored_channels, depth, height, width] = volume.shape();
     let [lower, upper] = percentiles;
     if !(0.0 <= lower && lower < upper && upper <= 100.0) {

@@ -50,12 +50,14 @@ pub struct Facts {
     pub n_train: usize,
     /// Items of the validation part.
     pub n_validation: usize,
-    /// Rows left out because their modality is MR.
+    /// Rows left out because their modality is MR or PET.
     pub n_mr_left_out: usize,
-    /// Items whose modality is MR, where that is allowed.
+    /// Items whose modality is MR or PET, where that is allowed.
     pub n_mr: usize,
     /// Items whose row names no modality, or none that is known.
     pub n_unknown_modality: usize,
+    /// What a user should know of the manifests.
+    pub notes: Vec<String>,
     /// What is trained on, by source, modality and licence, in the order of those names.
     pub parts: Vec<Part>,
 }

@@ -183,7 +183,12 @@ pub(crate) fn settings_text(config: &Config) -> Result<String> {
 
 /// Returns the last part of a path, for people.
 pub(crate) fn last_part(path: &Path) -> String {
-    path.file_name().map_or_else(
+    // A run's own model lies in its folder `model`: the run has the name.
+    let named = match (path.file_name(), path.parent().and_then(Path::file_name)) {
+        (Some(name), Some(run)) if name == "model" => Some(run),
+        (name, _) => name,
+    };
+    named.map_or_else(
         || path.display().to_string(),
         |name| name.to_string_lossy().into_owned(),
     )

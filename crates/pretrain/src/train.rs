@@ -208,16 +208,19 @@ impl<'a, B: VitBackend> Run<'a, B> {
     fn begin(&mut self, complaints: Vec<String>) {
         self.watcher.begun(&self.facts);
         let facts = self.items.facts().clone();
+        for note in facts.notes {
+            self.note(note);
+        }
         if facts.n_mr_left_out > 0 {
             let n = facts.n_mr_left_out;
             self.note(format!(
-                "{n} rows of modality MR are left out; images.allow_mr = true trains on them"
+                "{n} rows of modality MR or PET are left out; images.allow_mr = true trains on them"
             ));
         }
         if facts.n_unknown_modality > 0 && !self.config.images.allow_mr {
             let n = facts.n_unknown_modality;
             self.note(format!(
-                "{n} items name no known modality: that MR is left out cannot be verified"
+                "{n} items name no known modality: that MR and PET are left out cannot be verified"
             ));
         }
         if self.config.monitor.knn_every > 0 && !self.validation.has_queries() {

@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         relevance: "label".to_owned(),
         query_modality: None,
         gallery_modality: None,
+        has_unseen: false,
     };
     let metrics = Metric::all(&KS);
     let measures = Measures {

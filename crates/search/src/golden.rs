@@ -156,6 +156,7 @@ fn retrieval() -> Retrieval {
         relevance: "label".to_owned(),
         query_modality: None,
         gallery_modality: None,
+        has_unseen: false,
     };
     let order: Vec<u32> = (0..row(n_rows)).collect();
     let measures = Measures {

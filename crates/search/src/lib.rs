@@ -52,4 +52,4 @@ pub use resolution::{CORRELATION, Resolution};
 pub use scan::{Calibration, Filter, Hit, LeftOut, Method, Plan, Queries, SearchOptions};
 pub use statistics::{Pair, Statistics};
 pub use strata::{Strata, Stratum};
-pub use tasks::{Scope, Task, Tasks, derive, is_unseen};
+pub use tasks::{Scope, Task, Tasks, derive};

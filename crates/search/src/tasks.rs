@@ -5,20 +5,10 @@ use std::collections::BTreeSet;
 use crate::columns::Columns;
 use crate::error::{Error, Result};
 
-/// How manifests name the modalities that no encoder of ours is trained on, MR and PET.
-const UNSEEN: [&str; 4] = ["MR", "MRI", "PT", "PET"];
 /// Sources of simulated radiographs start so; they enter only pair tasks.
 const SIMULATED: &str = "drr-";
 /// The column that marks disturbed radiographs; empty where a picture is as it was made.
 const DISTURBED: &str = "disturbed";
-
-/// Returns whether no encoder of ours is trained on a modality: MR and PET.
-#[must_use]
-pub fn is_unseen(modality: &str) -> bool {
-    UNSEEN
-        .iter()
-        .any(|word| modality.eq_ignore_ascii_case(word))
-}
 
 /// Who is asked for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +25,17 @@ pub struct Task {
     pub query_modality: Option<String>,
     /// The modality of the whole gallery, where it is one.
     pub gallery_modality: Option<String>,
+    /// One of these modalities is one that no encoder is trained on.
+    pub has_unseen: bool,
 }
 
 impl Task {
     /// Returns the group in whose mean the task may be: the first part of the name, but `cross-unseen`
-    /// where one side of a cross task is MR or PET.
+    /// where one side of a cross task is of an unseen modality.
     #[must_use]
     pub fn group(&self) -> &str {
-        let sides = [&self.query_modality, &self.gallery_modality];
-        let has_unseen = sides.into_iter().flatten().any(|side| is_unseen(side));
         match self.kind() {
-            "cross" if has_unseen => "cross-unseen",
+            "cross" if self.has_unseen => "cross-unseen",
             kind => kind,
         }
     }
@@ -71,12 +61,14 @@ impl Task {
 }
 
 /// Which tasks are wanted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scope {
     /// Columns whose equal values are relevant to each other; `pair_id` is always one.
     pub relevance: Vec<String>,
     /// Also tasks over all images together.
     pub is_pooled: bool,
+    /// Says whether no encoder is trained on a modality, such as MR.
+    pub is_unseen: fn(&str) -> bool,
 }
 
 /// The tasks of a table, and what about it is worth knowing.
@@ -105,7 +97,11 @@ pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
     }
     let columns = &*columns;
     let split = Split::new(columns)?;
-    let rows = Rows { columns, split };
+    let rows = Rows {
+        columns,
+        split,
+        is_unseen: scope.is_unseen,
+    };
     let mut tasks = Vec::new();
     rows.within(scope, &mut tasks);
     rows.within_source(scope, &mut tasks);
@@ -174,6 +170,7 @@ impl Split {
 struct Rows<'a> {
     columns: &'a Columns,
     split: Split,
+    is_unseen: fn(&str) -> bool,
 }
 
 impl Rows<'_> {
@@ -189,16 +186,18 @@ impl Rows<'_> {
         0..u32::try_from(self.columns.n_rows()).unwrap_or(u32::MAX)
     }
 
-    /// Rows of tasks that are not about pairs.
+    /// Rows of tasks that are not about pairs: neither simulated nor disturbed.
     fn real(&self) -> impl Iterator<Item = u32> + '_ {
-        let source = |row: u32| self.columns.text("source", row as usize);
-        self.all()
-            .filter(move |&row| !source(row).starts_with(SIMULATED))
+        let text = |name: &str, row: u32| self.columns.text(name, row as usize);
+        self.all().filter(move |&row| {
+            !text("source", row).starts_with(SIMULATED) && text(DISTURBED, row).is_empty()
+        })
     }
 
     /// Real rows of all modalities but the unseen ones.
     fn seen(&self) -> impl Iterator<Item = u32> + '_ {
-        self.real().filter(|&row| !is_unseen(self.modality(row)))
+        self.real()
+            .filter(|&row| !(self.is_unseen)(self.modality(row)))
     }
 
     /// Makes one task a relevance column, of those that ask and those that are found among rows.
@@ -232,9 +231,13 @@ impl Rows<'_> {
         };
         // Names are printed: a cell must not steer a terminal.
         let name = name.replace(char::is_control, "\u{fffd}");
+        let sides = [modality(queries), modality(gallery)];
+        let has_unseen = sides.iter().flatten().any(|side| (self.is_unseen)(side));
+        let [query_modality, gallery_modality] = sides;
         Task {
-            query_modality: modality(queries),
-            gallery_modality: modality(gallery),
+            query_modality,
+            gallery_modality,
+            has_unseen,
             name,
             queries: queries.to_vec(),
             gallery: gallery.to_vec(),
@@ -290,7 +293,7 @@ impl Rows<'_> {
     }
 
     fn unseen(&self, scope: &Scope, tasks: &mut Vec<Task>) {
-        let is_unseen = |&row: &u32| is_unseen(self.modality(row));
+        let is_unseen = |&row: &u32| (self.is_unseen)(self.modality(row));
         let rows: Vec<u32> = self.real().filter(is_unseen).collect();
         self.inside(
             "unseen",
@@ -308,7 +311,7 @@ impl Rows<'_> {
         for (from, queries) in &kinds {
             for (to, gallery) in kinds.iter().filter(|(to, _)| to != from) {
                 let name = format!("cross/{from}-{to}");
-                let has_unseen = is_unseen(from) || is_unseen(to);
+                let has_unseen = (self.is_unseen)(from) || (self.is_unseen)(to);
                 let list = if has_unseen {
                     &mut with_unseen
                 } else {

@@ -34,6 +34,10 @@ pub(crate) struct EvaluateArguments {
     #[arg(short, long, value_name = "OUT")]
     pub(crate) out: PathBuf,
 
+    /// Write even where a file lies that m3ret did not write; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
     /// A model folder, or the name of one [default: m3ret-tiny]; see m3ret embed --help
     #[arg(short, long, value_name = "M", conflicts_with = "models")]
     pub(crate) model: Option<String>,

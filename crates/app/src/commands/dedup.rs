@@ -8,8 +8,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 
-use super::duplicates::{Candidate, Reach, Verdict, correlate, neighbours, thumbnail, verdict};
-use super::galleries::{self, Opening, columns, file_of, short};
+use super::duplicates::{Candidate, Reach, Verdict, likeness, neighbours, thumbnail, verdict};
+use super::galleries::columns::{self, own_names};
+use super::galleries::{self, Opening, Refused, Updated, file_of, short};
+use super::index::refused_text;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::DedupArguments;
@@ -51,6 +53,7 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
         .map(|candidate| judge(gallery, candidate, &options));
     let pairs: Vec<Option<Pair>> = pairs.collect::<anyhow::Result<_>>()?;
     let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
+    pairs.extend(without_vector(&opened.updated));
     pairs.sort_by(|a, b| {
         let by_score = b.score.total_cmp(&a.score);
         a.verdict
@@ -59,7 +62,14 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
             .then(a.ids.cmp(&b.ids))
     });
     progress.clear();
-    tell(arguments, gallery.len(), &pairs, screen)?;
+    let n_refused = opened.updated.refused.len();
+    if n_refused > 0 {
+        progress.note(&format!(
+            "{n_refused} images have no vector; they are compared by their values alone\n{}",
+            refused_text(&opened.updated).trim_end()
+        ));
+    }
+    tell(arguments, [gallery.len(), n_refused], &pairs, screen)?;
     let is_good = opened.updated.refused.is_empty() && !gallery.is_empty();
     Ok(if is_good {
         Outcome::AllGood
@@ -75,8 +85,9 @@ fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
     let mut pairs: BTreeMap<(RowId, RowId), f32> = found.collect();
     // Of many equal images, each has more than enough neighbours: their pairs follow from the hash.
     let mut by_pixels: HashMap<&str, Vec<RowId>> = HashMap::new();
+    let column = own_names(gallery).pixels;
     for row in gallery.rows() {
-        let pixels = gallery.value(row, columns::PIXELS)?;
+        let pixels = gallery.value(row, column)?;
         if !pixels.is_empty() {
             by_pixels.entry(pixels).or_default().push(row);
         }
@@ -95,23 +106,47 @@ fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
         .collect())
 }
 
+/// Finds images with equal values among those that have no vector, such as blank ones.
+fn without_vector(updated: &Updated) -> Vec<Pair> {
+    let mut first: HashMap<&str, &Refused> = HashMap::new();
+    let mut pairs = Vec::new();
+    for image in updated
+        .refused
+        .iter()
+        .filter(|image| !image.pixels.is_empty())
+    {
+        let Some(&earlier) = first.get(image.pixels.as_str()) else {
+            first.insert(&image.pixels, image);
+            continue;
+        };
+        let named = |image: &Refused, path: &str| galleries::with_part(path, image.part.as_deref());
+        let file = |image: &Refused| named(image, &short(&image.file).to_string_lossy());
+        pairs.push(Pair {
+            verdict: Verdict::Exact,
+            score: 1.0,
+            correlation: None,
+            ids: [earlier, image].map(|image| named(image, &image.path)),
+            files: [earlier, image].map(file),
+            same_patient: None,
+        });
+    }
+    pairs
+}
+
 /// Says how two images are alike; `None`: not at all.
 fn judge(
     gallery: &Gallery,
     &(a, b, score): &Candidate,
     options: &m3ret_imaging::ReadOptions,
 ) -> anyhow::Result<Option<Pair>> {
-    let pixels = |row| gallery.value(row, columns::PIXELS);
+    let pixels = |row| gallery.value(row, own_names(gallery).pixels);
     let is_exact = !pixels(a)?.is_empty() && pixels(a)? == pixels(b)?;
     let correlation = match is_exact {
         true => Some(1.0),
-        false => match (
-            thumbnail(gallery, a, options)?,
-            thumbnail(gallery, b, options)?,
-        ) {
-            (Some(a), Some(b)) => Some(correlate(&a, &b)),
-            _ => None,
-        },
+        false => likeness(
+            &thumbnail(gallery, a, options)?,
+            &thumbnail(gallery, b, options)?,
+        ),
     };
     let Some(verdict) = verdict(is_exact, correlation) else {
         return Ok(None);
@@ -141,7 +176,7 @@ fn judge(
 
 fn tell(
     arguments: &DedupArguments,
-    n_items: usize,
+    [n_items, n_refused]: [usize; 2],
     pairs: &[Pair],
     screen: Screen,
 ) -> anyhow::Result<()> {
@@ -152,7 +187,7 @@ fn tell(
         for pair in pairs {
             write_json_line(&mut out, pair)?;
         }
-        let summary = json!({"n_items": n_items, "n_exact": counts[0], "n_reencoded": counts[1],
+        let summary = json!({"n_items": n_items, "n_without_vector": n_refused, "n_exact": counts[0], "n_reencoded": counts[1],
             "n_near": counts[2]});
         write_json_line(&mut out, &json!({"summary": summary}))?;
         return Ok(out.flush()?);
@@ -178,8 +213,11 @@ fn tell(
     }
     writeln!(
         out,
-        "{n_items} images: {} exact, {} re-encoded, {} near pairs",
-        counts[0], counts[1], counts[2]
+        "{} images: {} exact, {} re-encoded, {} near pairs",
+        n_items + n_refused,
+        counts[0],
+        counts[1],
+        counts[2]
     )?;
     Ok(out.flush()?)
 }

@@ -2,10 +2,12 @@
 
 use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
+use m3ret_imaging::archive::read_image;
 use m3ret_search::{Gallery, Method, Queries, RowId, SearchOptions};
 use serde::Serialize;
 
 use super::galleries::{columns, file_of};
+use crate::panics;
 
 /// Neighbours of each image that are looked at.
 const N_NEIGHBOURS: usize = 20;
@@ -132,28 +134,53 @@ pub(super) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdic
     }
 }
 
-/// The 32 x 32 thumbnail that the model `pixels` makes; `None` if the file is gone.
+/// The 32 x 32 picture of an image.
+pub(super) enum Thumbnail {
+    /// Without its mean and of unit length, as the model `pixels` makes it.
+    Vector(Vec<f32>),
+    /// Every pixel is alike: nothing can be correlated.
+    Blank,
+    /// The file is gone or cannot be read any more.
+    Gone,
+}
+
+/// Returns how alike two thumbnails are; blank ones are like no other, and `None` says that it is not known.
+pub(super) fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
+    match (a, b) {
+        (Thumbnail::Vector(a), Thumbnail::Vector(b)) => Some(correlate(a, b)),
+        (Thumbnail::Gone, _) | (_, Thumbnail::Gone) => None,
+        (Thumbnail::Blank, _) | (_, Thumbnail::Blank) => Some(0.0),
+    }
+}
+
+/// Makes the thumbnail of a row's image.
 pub(super) fn thumbnail(
     gallery: &Gallery,
     row: RowId,
     options: &ReadOptions,
-) -> anyhow::Result<Option<Vec<f32>>> {
+) -> anyhow::Result<Thumbnail> {
     let model = Model::pixels();
     if gallery.maker().fingerprint == model.fingerprint() {
-        return Ok(Some(vectors(gallery, &[row])?));
+        return Ok(Thumbnail::Vector(vectors(gallery, &[row])?));
     }
     let part = gallery.value(row, columns::PART)?;
     let part = (!part.is_empty()).then_some(part);
-    let volume = super::search::read_image(&file_of(gallery, row)?, part, options).ok();
-    let vector = volume.and_then(|volume| {
+    let file = file_of(gallery, row)?;
+    let made = panics::guard(|| {
+        let volume = read_image(&file, part, options).ok()?;
         let prepared = model.prepare(&volume).ok()?;
-        model.embed(&[&prepared]).ok()?.pop()
+        // What was prepared has a vector unless it has no direction.
+        let vector = model
+            .embed(&[&prepared])
+            .ok()
+            .and_then(|mut made| made.pop());
+        Some(vector.map_or(Thumbnail::Blank, Thumbnail::Vector))
     });
-    Ok(vector)
+    Ok(made.ok().flatten().unwrap_or(Thumbnail::Gone))
 }
 
 /// The correlation of two thumbnails without their mean and of unit length.
-pub(super) fn correlate(a: &[f32], b: &[f32]) -> f64 {
+fn correlate(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
         .zip(b)
         .map(|(&x, &y)| f64::from(x) * f64::from(y))

@@ -17,19 +17,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::{Model, Precision};
-use m3ret_imaging::manifest::Table;
 use m3ret_imaging::{Code, Identifiers, ReadOptions};
+use m3ret_manifest::Table;
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 use crate::cli::{EmbedArguments, Layout, OutputFile};
 use crate::model_name;
-use crate::output::{Screen, refuse_irregular, write_beside};
+use crate::output::{Screen, refuse_irregular, way_between, write_beside};
 use crate::progress::Progress;
 use items::{Item, Listing, list};
 use shards::{Found, Kept, Opening, Place, Settings, Shards};
 use told::{Summary, Teller, refused_reports};
 use work::{Tools, embed_all};
+
+/// Returns the way from the folder of a table to where paths of the source begin: the folder of a manifest, or
+/// the current one. The table is a manifest again, and its paths lead to the same files.
+fn way_to(out: &Path, source: &Path, listing: &Listing) -> anyhow::Result<PathBuf> {
+    let begin = match listing.manifest {
+        Some(_) => source.canonicalize(),
+        None => std::env::current_dir().map(|folder| folder.join("file")),
+    };
+    let way = begin.and_then(|begin| way_between(out, &begin));
+    way.with_context(|| format!("writing {}", out.display()))
+}
 
 /// Where results go.
 #[derive(Debug, Default)]
@@ -97,6 +108,8 @@ struct Made<'a> {
     manifest: Option<&'a Table>,
     width: usize,
     model: &'a Model,
+    /// From the folder of a table to where its paths begin.
+    way: PathBuf,
 }
 
 impl<'a> Made<'a> {
@@ -118,6 +131,7 @@ impl<'a> Made<'a> {
             manifest: listing.manifest.as_ref(),
             width: model.width(),
             model,
+            way: PathBuf::new(),
         }
     }
 
@@ -222,7 +236,10 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     )?;
     let seconds = start.elapsed().as_secs_f64();
     progress.announce(", writing");
-    let made = Made::new(&listing, teller.rows(), &model);
+    let mut made = Made::new(&listing, teller.rows(), &model);
+    if arguments.out.layout == Layout::Parquet {
+        made.way = way_to(&outputs.out, &arguments.source, &listing)?;
+    }
     let written = write_results(&arguments.out, &outputs, &made, &mut shards)?;
     shards.remove()?;
     progress.clear();

@@ -17,8 +17,8 @@ use anyhow::{Context as _, ensure};
 use m3ret_search::{Bootstrap, Embeddings, Metric};
 
 use super::compare::{Comparison, Layout, Run, compare, render};
+use super::embed::precision_name;
 use super::embed::rows::{RowVectors, embed_rows};
-use super::embed::{precision_name, remove_if_there};
 use super::npy;
 use super::protocol::{GROUP_METRICS, PROTOCOL};
 use crate::Outcome;
@@ -86,8 +86,15 @@ pub(super) fn evaluate(
     arguments: &EvaluateArguments,
     progress: &Progress,
 ) -> anyhow::Result<Vec<(PathBuf, Results)>> {
-    let contenders = contenders(arguments)?;
+    files::refuse_foreign(&arguments.out, arguments.force)?;
     let mut subject = Subject::open(arguments)?;
+    let has_images = subject.has_images();
+    let contenders = contenders(arguments, has_images)?;
+    if !has_images && contenders.len() > 1 {
+        subject.notes.push(format!(
+            "no image of the manifest is on this machine: {PIXELS} is not evaluated beside"
+        ));
+    }
     let mut all = Vec::new();
     for contender in &contenders {
         let folder = if contenders.len() == 1 {
@@ -95,6 +102,7 @@ pub(super) fn evaluate(
         } else {
             arguments.out.join(folder_name(&contender.name))
         };
+        files::refuse_foreign(&folder, arguments.force)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let vectors = vectors(arguments, &subject, contender, (&folder, progress))
             .with_context(|| format!("evaluating {}", contender.name))?;
@@ -166,7 +174,7 @@ fn tell(
         if arguments.json {
             super::write_json_line(&mut out, results)?;
         } else {
-            out.write_all(told::text(results, folder, screen, all.len() == 1).as_bytes())?;
+            out.write_all(told::text(results, folder, screen, comparisons.is_empty()).as_bytes())?;
         }
     }
     if !comparisons.is_empty() && !arguments.json {
@@ -178,7 +186,7 @@ fn tell(
 }
 
 /// Lists what is evaluated, in the order in which it was named.
-fn contenders(arguments: &EvaluateArguments) -> anyhow::Result<Vec<Contender>> {
+fn contenders(arguments: &EvaluateArguments, has_images: bool) -> anyhow::Result<Vec<Contender>> {
     let model = |name: &str| {
         let (name, place) = name.split_once('=').unwrap_or((name, name));
         Contender {
@@ -201,7 +209,8 @@ fn contenders(arguments: &EvaluateArguments) -> anyhow::Result<Vec<Contender>> {
             .all(|contender| contender.name != PIXELS || contender.source == is_real),
         "{PIXELS} is the name of the built-in model; give the vectors another one: NAME=F.npy"
     );
-    if all.len() > 1 && !all.iter().any(|contender| contender.name == PIXELS) {
+    let has_pixels = all.iter().any(|contender| contender.name == PIXELS);
+    if all.len() > 1 && has_images && !has_pixels {
         all.insert(0, model(PIXELS));
     }
     let names = all.iter().map(|contender| folder_name(&contender.name));
@@ -271,8 +280,13 @@ impl One<'_> {
         let is_pixels = self.contender.name == PIXELS;
         let about = (subject, metrics.as_slice(), settings.bootstrap);
         groups::complete(&mut results, self.pixels, is_pixels, about);
-        // Without it, nobody takes what follows for complete.
-        remove_if_there(&folder.join(files::RESULTS))?;
+        if results.groups.iter().any(|group| !group.knows_pixels) {
+            results.notes.push(format!(
+                "tasks that thumbnails solve are in the means of groups, since {PIXELS} is not evaluated beside; \
+                 --models {PIXELS},NAME leaves them out"
+            ));
+        }
+        files::begin(folder)?;
         let judged = (&embeddings, settings.least_grade);
         let too_large = files::write_trec(folder, &mut results.tasks, subject, judged)?;
         if !too_large.is_empty() {
@@ -334,21 +348,21 @@ fn vectors(
         Source::File(path) => Ok(Vectors {
             fingerprint: format!("external:{}", contender.name),
             precision: None,
-            rows: read_rows(path, subject, arguments.normalize)?,
+            rows: read_rows(path, subject, arguments.normalize, progress)?,
         }),
     }
 }
 
 /// Reads vectors that were made elsewhere, one for each row of the manifest.
-fn read_rows(path: &Path, subject: &Subject, normalizes: bool) -> anyhow::Result<RowVectors> {
-    let npy::Vectors { mut values, width } = npy::read(path)?;
-    let n_rows = subject.listing.items.len();
-    ensure!(
-        values.len() == n_rows * width,
-        "{}: found {} vectors, and the manifest has {n_rows} rows; one for each row, in its order, is wanted",
-        path.display(),
-        values.len() / width
-    );
+fn read_rows(
+    path: &Path,
+    subject: &Subject,
+    normalizes: bool,
+    progress: &Progress,
+) -> anyhow::Result<RowVectors> {
+    let table = subject.listing.manifest.as_ref().context("a manifest")?;
+    let (npy::Vectors { mut values, width }, join) = npy::read_rows(path, table)?;
+    progress.note(&join.told(path));
     if normalizes {
         for vector in values
             .chunks_exact_mut(width)

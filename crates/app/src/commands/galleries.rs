@@ -16,28 +16,56 @@ use crate::model_name;
 use crate::progress::Progress;
 
 pub(super) use cache::folder_of as cache_folder_of;
-pub(super) use rows::{
-    Columns, Pseudonyms, cells_of_manifest, file_of, identifies_people, left_out_columns,
-    patient_columns,
-};
-pub(super) use update::{Updated, Wanted, update, with_part};
+pub(super) use rows::{Columns, Pseudonyms, cells_of_manifest, file_of, identifies_people};
+pub(super) use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {
-    /// Where the image lies, below `ROOT`.
-    pub(crate) const PATH: &str = "path";
+    /// Where the image lies, below `ROOT`; and hashes of identifiers.
+    pub(crate) use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
+
     /// Which image of the file.
     pub(crate) const PART: &str = "part";
-    /// The absolute folder that paths are relative to.
-    pub(crate) const ROOT: &str = "root";
-    /// Changes when the file does.
-    pub(crate) const KEY: &str = "file_key";
-    /// Hash of all values.
-    pub(crate) const PIXELS: &str = "pixels";
-    /// Hashes of identifiers.
-    pub(crate) const PATIENT: &str = "patient_id";
-    pub(crate) const STUDY: &str = "study_id";
-    pub(crate) const SERIES: &str = "series_id";
+    /// A keyed hash of what the manifest said of the image when its row was written.
+    pub(crate) const CELLS: &str = "m3ret:cells";
+    /// What the image itself says, where a manifest may say otherwise.
+    pub(crate) const OWN_MODALITY: &str = "m3ret:modality";
+    pub(crate) const OWN_BODY_PART: &str = "m3ret:body_part";
+    pub(crate) const OWN_DIMS: &str = "m3ret:dims";
+    /// Hashes of the header's identifiers: of a patient without, and with its issuer.
+    pub(crate) const OWN_PATIENT: &str = "m3ret:patient_id";
+    pub(crate) const OWN_ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
+    pub(crate) const OWN_STUDY: &str = "m3ret:study_id";
+    pub(crate) const OWN_SERIES: &str = "m3ret:series_id";
+
+    /// Names of columns that galleries made before m3ret's own had a prefix have otherwise.
+    #[derive(Debug, PartialEq, Eq)]
+    pub(crate) struct OwnNames {
+        /// The absolute folder that paths are relative to.
+        pub(crate) root: &'static str,
+        /// Changes when the file does.
+        pub(crate) key: &'static str,
+        /// Hash of all values.
+        pub(crate) pixels: &'static str,
+    }
+
+    const NEW: OwnNames = OwnNames {
+        root: "m3ret:root",
+        key: "m3ret:key",
+        pixels: "m3ret:pixels",
+    };
+    const OLD: OwnNames = OwnNames {
+        root: "root",
+        key: "file_key",
+        pixels: "pixels",
+    };
+
+    /// Returns the names that a gallery uses; rows that are added to an older one follow it.
+    pub(crate) fn own_names(gallery: &m3ret_search::Gallery) -> &'static OwnNames {
+        let columns = gallery.columns();
+        let is_older = columns.contains(&OLD.root) && !columns.contains(&NEW.root);
+        if is_older { &OLD } else { &NEW }
+    }
 }
 
 /// Says whether a folder is a gallery.

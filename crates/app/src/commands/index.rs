@@ -7,14 +7,17 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
-use m3ret_imaging::manifest::{Manifest, Table};
+use m3ret_manifest::columns::ID;
+use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, SOURCE};
+use m3ret_manifest::{Manifest, Table};
 use m3ret_search::{
     Batch, Calibration, Gallery, Maker, Numbers, Repair, Report, Setup, Writer, repair, verify,
 };
 use serde::Serialize;
 use serde_json::json;
 
-use super::galleries::{self, Updated, Wanted, columns, update};
+use super::galleries::columns::{self, own_names};
+use super::galleries::{self, Updated, Wanted, update};
 use super::{npy, write_json_line};
 use crate::Outcome;
 use crate::cli::{
@@ -23,6 +26,7 @@ use crate::cli::{
 use crate::model_name;
 use crate::output::Screen;
 use crate::progress::Progress;
+use crate::report::text::printable;
 
 /// Runs one action.
 pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -114,6 +118,7 @@ fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow
         "n_items": gallery.len(),
         "n_added": updated.n_new,
         "n_kept": updated.n_kept,
+        "n_relabelled": updated.n_relabelled,
         "n_replaced": updated.n_removed,
         "n_not_images": updated.n_not_images,
         "refused": updated.refused,
@@ -128,6 +133,12 @@ fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow
             updated.n_new,
             start.elapsed().as_secs_f64()
         );
+        if updated.n_relabelled > 0 {
+            text += &format!(
+                "{} of them have other labels than before\n",
+                updated.n_relabelled
+            );
+        }
         text
     })?;
     let is_good = updated.refused.is_empty() && !gallery.is_empty();
@@ -144,10 +155,12 @@ pub(super) fn refused_text(updated: &Updated) -> String {
         let part = refused
             .part
             .as_deref()
-            .map_or(String::new(), |part| format!(" [{part}]"));
+            .map_or(String::new(), |part| format!(" [{}]", printable(part)));
         format!(
             "refused: {}{part}: {} ({})\n",
-            refused.path, refused.message, refused.reason
+            printable(&refused.path),
+            printable(&refused.message),
+            refused.reason
         )
     });
     lines.collect()
@@ -163,27 +176,17 @@ fn add_vectors(
     let doing = || format!("opening {}", source.display());
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(doing)?;
-    let mut vectors = npy::read(embeddings)?;
+    let (mut vectors, join) = npy::read_rows(embeddings, &table)?;
     let width = vectors.width;
-    ensure!(
-        vectors.values.len() == table.len() * width,
-        "{} has {} rows and {} has {}: one vector for each row is wanted, in the same order",
-        embeddings.display(),
-        vectors.values.len() / width,
-        source.display(),
-        table.len()
-    );
+    progress.note(&join.told(embeddings));
+    let encoder = encoder_of(arguments, progress)?;
     let maker = Maker {
-        fingerprint: format!("external:{}:{width}", arguments.encoder),
-        model: arguments.encoder.clone(),
+        fingerprint: format!("external:{encoder}:{width}"),
+        model: encoder,
         precision: "unknown".to_owned(),
     };
     let mut writer = writer_for(arguments, maker, width)?;
-    let names = galleries::left_out_columns(&table);
-    if !names.is_empty() {
-        let names = names.join(", ");
-        progress.note(&format!("columns that name people are not stored: {names}"));
-    }
+    galleries::tell_notes(&table, progress);
     let kept = kept_rows(arguments, &mut vectors)?;
     let root = source.canonicalize().with_context(doing)?;
     let root = root
@@ -199,7 +202,7 @@ fn add_vectors(
         columns: &cells,
         attachments: &[],
     });
-    added.with_context(|| match table.column("id") {
+    added.with_context(|| match table.column(ID) {
         None => "the manifest has no column id, so that paths are ids".to_owned(),
         Some(_) => doing(),
     })?;
@@ -209,6 +212,30 @@ fn add_vectors(
     }
     progress.clear();
     Ok(ids.len())
+}
+
+/// What vectors were made by where nobody says so.
+const UNNAMED: &str = "external";
+
+/// Returns the name of the encoder that made the vectors. Nothing tells two encoders of one width apart but
+/// their names, so vectors are added only under a name.
+fn encoder_of(arguments: &BuildArguments, progress: &Progress) -> anyhow::Result<String> {
+    if let Some(name) = &arguments.encoder {
+        return Ok(name.clone());
+    }
+    let there = Gallery::open(&arguments.gallery)
+        .ok()
+        .filter(|gallery| !gallery.is_empty());
+    if let Some(gallery) = there {
+        bail!(
+            "--encoder is missing: say what made these vectors; those of the gallery were made by {}",
+            gallery.maker().model
+        );
+    }
+    progress.note(
+        "--encoder is not given: whether later vectors are of the same encoder cannot be checked",
+    );
+    Ok(UNNAMED.to_owned())
 }
 
 /// Opens the gallery that vectors of a maker go into, or makes it.
@@ -261,8 +288,8 @@ fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec
     let mut ids = Vec::with_capacity(kept.len());
     for &idx in kept {
         let Some(row) = table.row(idx) else { continue };
-        let part = row.get("part").unwrap_or_default();
-        let id = row.get("id").filter(|id| !id.is_empty());
+        let part = row.part().unwrap_or_default();
+        let id = row.get(ID).filter(|id| !id.is_empty());
         ids.push(id.map_or_else(
             || galleries::with_part(row.path(), Some(part)),
             str::to_owned,
@@ -270,7 +297,8 @@ fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec
         let mut cells = vec![
             (columns::PATH.to_owned(), row.path().to_owned()),
             (columns::PART.to_owned(), part.to_owned()),
-            (columns::ROOT.to_owned(), root.to_owned()),
+            (own_names(gallery).root.to_owned(), root.to_owned()),
+            (columns::CELLS.to_owned(), String::new()),
         ];
         cells.extend(galleries::cells_of_manifest(table, idx, gallery));
         all.push(cells);
@@ -461,7 +489,7 @@ fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
     let recall = gallery.measure_recall()?;
     let maker = gallery.maker();
     let mut counts = BTreeMap::new();
-    for column in ["modality", "body_part", "dims", "source"] {
+    for column in [MODALITY, BODY_PART, DIMS, SOURCE] {
         let counted = count(&gallery, column)?;
         if !counted.is_empty() {
             counts.insert(column, counted);
@@ -504,7 +532,9 @@ impl Stats<'_> {
         );
         for (column, counted) in &self.counts {
             let listed = counted.iter().take(8);
-            let listed: Vec<String> = listed.map(|(value, n)| format!("{value} {n}")).collect();
+            let listed: Vec<String> = listed
+                .map(|(value, n)| format!("{} {n}", printable(value)))
+                .collect();
             text += &format!("{column:<9} {}\n", listed.join(", "));
         }
         text += &match (self.recall_at_10, self.recall_at_10_filtered) {

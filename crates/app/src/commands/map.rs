@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, ensure};
 use bhtsne::{Neighbor, tSNE};
+use m3ret_manifest::columns::{BODY_PART, FINDING, MODALITY};
 use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use super::galleries::{self, Opening, columns, file_of, short};
 use crate::Outcome;
 use crate::cli::MapArguments;
 use crate::model_name;
-use crate::output::{Screen, write_whole};
+use crate::output::{Screen, refuse_foreign_page, write_whole};
 use crate::progress::Progress;
 
 const PAGE: &str = include_str!("map.html");
@@ -27,6 +28,7 @@ const MAX_POINTS: usize = 50_000;
 
 /// Computes the map and writes it.
 pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    refuse_foreign_page(&arguments.html, arguments.force)?;
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
     let opening = Opening {
@@ -177,7 +179,7 @@ fn write(
             .to_string_lossy()
             .into_owned();
         let label = |column: &str| gallery.value(row, column).map(str::to_owned);
-        let labels = [label("modality")?, label("body_part")?, label("finding")?];
+        let labels = [label(MODALITY)?, label(BODY_PART)?, label(FINDING)?];
         let colour = label(&arguments.color)?;
         let name = galleries::with_part(&file, Some(part));
         points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));

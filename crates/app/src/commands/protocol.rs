@@ -13,7 +13,7 @@ pub(super) const GROUP_METRICS: [Metric; 3] =
 const MIN_QUERIES: usize = 20;
 /// with a chance of `precision_at_5` of at most this,
 const MAX_CHANCE: f64 = 0.8;
-/// with a `precision_at_5` of thumbnails below this,
+/// where thumbnails reach less than this share of the maximum of `precision_at_5`,
 const MAX_PIXELS: f64 = 0.98;
 /// and where no fixed ranking reaches this share of the maximum of one of `GROUP_METRICS`.
 pub(super) const MAX_CONSTANT: f64 = 0.8;
@@ -24,7 +24,7 @@ pub(super) struct Standing {
     pub(super) n_queries: usize,
     /// Of `precision_at_5`.
     pub(super) chance: f64,
-    /// `precision_at_5` of the model `pixels`, where that is known.
+    /// The share of the maximum of `precision_at_5` that the model `pixels` reaches, where that is known.
     pub(super) pixels: Option<f64>,
     /// The share of the maximum that a fixed ranking reaches, where that is known.
     pub(super) constant_share: Option<f64>,

@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
 use m3ret_search::{
     Filter, Gallery, Hit, LeftOut, Method, Queries, RowId, SearchOptions, Statistics,
 };
@@ -15,14 +16,15 @@ use serde::Serialize;
 
 use self::ask::Asked;
 pub(super) use self::page::harmless;
-pub(super) use self::why::{base64, read as read_image};
-use super::galleries::{self, Opening, Pseudonyms, columns, file_of, short};
+pub(super) use self::why::base64;
+use super::galleries::columns::{self, own_names};
+use super::galleries::{self, Opening, Pseudonyms, file_of, short};
 use super::index::refused_text;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{ColumnValue, SearchArguments};
 use crate::model_name;
-use crate::output::Screen;
+use crate::output::{Screen, refuse_foreign_page};
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
 
@@ -91,22 +93,22 @@ impl Relation {
         }
     }
 
-    /// Compares what is known of two images.
+    /// Compares what is known of two images; identifiers only with those of one kind.
     fn of(asked: &Asked, people: &Pseudonyms, pixels: &str) -> Self {
-        let same = |a: &str, b: &str| !a.is_empty() && a == b;
         let own = &asked.people;
-        if same(&asked.pixels, pixels) {
-            Self::SameImage
-        } else if same(&own.series, &people.series) {
-            Self::SameSeries
-        } else if same(&own.study, &people.study) {
-            Self::SameStudy
-        } else if same(&own.patient, &people.patient) {
-            Self::SamePatient
-        } else if !own.patient.is_empty() && !people.patient.is_empty() {
-            Self::OtherPatient
-        } else {
-            Self::Unknown
+        if !pixels.is_empty() && asked.pixels == pixels {
+            return Self::SameImage;
+        }
+        if own.series.is(&people.series) == Some(true) {
+            return Self::SameSeries;
+        }
+        if own.study.is(&people.study) == Some(true) {
+            return Self::SameStudy;
+        }
+        match own.patient.is(&people.patient) {
+            Some(true) => Self::SamePatient,
+            Some(false) => Self::OtherPatient,
+            None => Self::Unknown,
         }
     }
 }
@@ -119,18 +121,22 @@ impl Labels {
             Ok((!value.is_empty()).then(|| value.to_owned()))
         };
         Ok(Self {
-            modality: value("modality")?,
-            body_part: value("body_part")?,
-            finding: value("finding")?,
-            dims: value("dims")?,
-            source: value("source")?,
+            modality: value(MODALITY)?,
+            body_part: value(BODY_PART)?,
+            finding: value(FINDING)?,
+            dims: value(DIMS)?,
+            source: value(SOURCE)?,
         })
     }
 
     /// Joins labels for people.
     fn text(&self) -> String {
         let all = [&self.modality, &self.body_part, &self.finding];
-        let all: Vec<&str> = all.into_iter().flatten().map(String::as_str).collect();
+        let all: Vec<String> = all
+            .into_iter()
+            .flatten()
+            .map(|label| printable(label))
+            .collect();
         all.join(" ")
     }
 }
@@ -139,6 +145,9 @@ impl Labels {
 pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result<Outcome> {
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
+    if let Some(html) = &arguments.html {
+        refuse_foreign_page(html, arguments.force)?;
+    }
     let opening = Opening {
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
@@ -165,6 +174,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     let (asked, refused) = ask::all(arguments, &mut opened, &progress)?;
     progress.announce("searching");
     let answers = answer(arguments, &opened.gallery, &asked, &progress)?;
+    tell_uncompared(arguments, &answers, &progress);
     if let Some(html) = &arguments.html {
         progress.announce("drawing the report");
         page::write(html, arguments, &opened, (&asked, &answers))?;
@@ -182,7 +192,15 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     })
 }
 
-fn options(arguments: &SearchArguments) -> SearchOptions {
+/// Returns the gallery's column that a user calls `name`: that of this name, or of its meaning.
+fn column_of<'a>(gallery: &Gallery, name: &'a str) -> &'a str {
+    if gallery.columns().contains(&name) {
+        return name;
+    }
+    meaning(name).unwrap_or(name)
+}
+
+fn options(arguments: &SearchArguments, gallery: &Gallery) -> SearchOptions {
     let mut filters: Vec<Filter> = Vec::new();
     for ColumnValue {
         column,
@@ -190,13 +208,14 @@ fn options(arguments: &SearchArguments) -> SearchOptions {
         is_negated,
     } in &arguments.filter
     {
+        let (column, value) = (column_of(gallery, column), value.trim().to_owned());
         let same =
-            |filter: &&mut Filter| filter.column == *column && filter.is_negated == *is_negated;
+            |filter: &&mut Filter| filter.column == column && filter.is_negated == *is_negated;
         match filters.iter_mut().find(same) {
-            Some(filter) => filter.values.push(value.clone()),
+            Some(filter) => filter.values.push(value),
             None => filters.push(Filter {
-                column: column.clone(),
-                values: vec![value.clone()],
+                column: column.to_owned(),
+                values: vec![value],
                 is_negated: *is_negated,
             }),
         }
@@ -209,7 +228,10 @@ fn options(arguments: &SearchArguments) -> SearchOptions {
             Method::Auto
         },
         filters,
-        group_by: arguments.group_by.clone(),
+        group_by: arguments
+            .group_by
+            .as_deref()
+            .map(|name| column_of(gallery, name).to_owned()),
     }
 }
 
@@ -234,35 +256,73 @@ fn left_out(
 ) -> anyhow::Result<Vec<LeftOut>> {
     let mut all = Vec::new();
     for name in &arguments.exclude {
-        let column = match name.as_str() {
-            "same_patient" => columns::PATIENT,
-            "same_study" => columns::STUDY,
-            "same_series" => columns::SERIES,
-            "same_image" => columns::PIXELS,
-            other => other,
-        };
+        let there: Vec<&str> = excluded_columns(name, gallery)
+            .into_iter()
+            .filter(|column| gallery.columns().contains(column))
+            .collect();
         ensure!(
-            gallery.columns().contains(&column),
-            "--exclude {name}: the gallery has no column {column}; it has {}",
+            !there.is_empty(),
+            "--exclude {name}: the gallery has no such column; it has {}",
             gallery.columns().join(", ")
         );
-        let mut values = Vec::with_capacity(asked.len());
-        for query in asked {
-            let value = query.value(gallery, column)?;
-            if value.is_empty() {
+        let n_before = all.len();
+        for column in there {
+            let values: Vec<String> = asked
+                .iter()
+                .map(|query| query.value(gallery, column))
+                .collect::<anyhow::Result<_>>()?;
+            all.push(LeftOut {
+                column: column.to_owned(),
+                values,
+            });
+        }
+        for (idx, query) in asked.iter().enumerate() {
+            if all[n_before..]
+                .iter()
+                .all(|left_out| left_out.values[idx].is_empty())
+            {
                 progress.note(&format!(
-                    "--exclude {name}: nothing is left out for {}, whose {column} is not known",
-                    printable(&query.name)
+                    "--exclude {name}: nothing is left out for {}, of which it is not known",
+                    query.name
                 ));
             }
-            values.push(value);
         }
-        all.push(LeftOut {
-            column: column.to_owned(),
-            values,
-        });
     }
     Ok(all)
+}
+
+/// Returns the columns in which a hit must differ from its query.
+fn excluded_columns<'a>(name: &'a str, gallery: &Gallery) -> Vec<&'a str> {
+    match name {
+        "same_patient" => vec![
+            columns::PATIENT,
+            columns::OWN_PATIENT,
+            columns::OWN_ISSUED_PATIENT,
+        ],
+        "same_study" => vec![columns::STUDY, columns::OWN_STUDY],
+        "same_series" => vec![columns::SERIES, columns::OWN_SERIES],
+        "same_image" => vec![own_names(gallery).pixels],
+        other => vec![column_of(gallery, other)],
+    }
+}
+
+/// Says where an exclusion of patients could not be applied: identifiers of different kinds are not compared.
+fn tell_uncompared(arguments: &SearchArguments, answers: &[Answer<'_>], progress: &Progress) {
+    if !arguments.exclude.iter().any(|name| name == "same_patient") {
+        return;
+    }
+    for answer in answers {
+        let is_unknown = |hit: &&Found| hit.relation == Relation::Unknown;
+        let n_unknown = answer.hits.iter().filter(is_unknown).count();
+        if n_unknown > 0 {
+            progress.note(&format!(
+                "--exclude same_patient could not be applied to {n_unknown} of {} hits of {}: whether they are of \
+                 the same patient is not known (identifiers of headers and of manifests are not compared)",
+                answer.hits.len(),
+                answer.query
+            ));
+        }
+    }
 }
 
 fn answer<'a>(
@@ -282,7 +342,7 @@ fn answer<'a>(
         own: &own,
         left_out: &left_out,
     };
-    let options = with_hashes(gallery, options(arguments));
+    let options = with_hashes(gallery, options(arguments, gallery));
     let hits = gallery.search(queries, &options)?;
     let statistics = gallery.statistics()?.unwrap_or_default();
     let answers = asked
@@ -328,7 +388,11 @@ fn found(
         score: hit.score,
         percentile: statistics.percentile(hit.score, &from, &to),
         confident: statistics.is_confident(hit.score, &from, &to),
-        relation: Relation::of(query, &people, gallery.value(row, columns::PIXELS)?),
+        relation: Relation::of(
+            query,
+            &people,
+            gallery.value(row, own_names(gallery).pixels)?,
+        ),
         labels,
         row,
     })

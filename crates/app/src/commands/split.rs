@@ -8,14 +8,15 @@ mod rows;
 mod shares;
 mod told;
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use m3ret_imaging::manifest::{Layout, Table, Writer};
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SOURCE, SPLIT};
+use m3ret_manifest::{Layout, Table, Writer};
 
 use crate::Outcome;
 use crate::cli::SplitArguments;
-use crate::output::{Deferred, Screen, refuse_irregular};
+use crate::output::{Deferred, Screen, refuse_irregular, way_between};
 use crate::progress::Progress;
 use groups::Groups;
 use images::Images;
@@ -23,10 +24,8 @@ use rows::Sources;
 use shares::{Assigned, Group, Shares, Split, assign, commonest};
 use told::{Joined, Made, tell};
 
-/// The column that is written.
-const SPLIT: &str = "split";
 /// Columns whose words are balanced where nobody names others.
-const STRATIFY: [&str; 5] = ["modality", "dims", "source", "body_part", "finding"];
+const STRATIFY: [&str; 5] = [MODALITY, DIMS, SOURCE, BODY_PART, FINDING];
 /// Pairs of images that are looked at together.
 const BATCH_PAIRS: usize = 4096;
 
@@ -85,9 +84,8 @@ pub(crate) fn run(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<
 }
 
 fn refuse_older_split(arguments: &SplitArguments, table: &Table) -> anyhow::Result<()> {
-    let has_words = |column: &m3ret_imaging::manifest::Column| {
-        column.words().any(|word| !word.trim().is_empty())
-    };
+    let has_words =
+        |column: &m3ret_manifest::Column| column.words().any(|word| !word.trim().is_empty());
     ensure!(
         arguments.overwrite || !table.column(SPLIT).is_some_and(has_words),
         "{} has a column {SPLIT} already; --overwrite replaces it, --check looks at it",
@@ -103,15 +101,18 @@ fn strata(arguments: &SplitArguments, table: &Table) -> anyhow::Result<Vec<Strin
         let there = STRATIFY.into_iter().filter(|name| has(name));
         return Ok(there.map(str::to_owned).collect());
     };
+    let mut ours = Vec::with_capacity(named.len());
     for name in named {
+        let name = table.name_of(name).unwrap_or(name);
         ensure!(
             has(name),
             "--stratify {name}: the manifest has no such column; it has {}",
             table.columns().join(", ")
         );
         ensure!(name != SPLIT, "--stratify {name}: this column is written");
+        ours.push(name.to_owned());
     }
-    Ok(named.clone())
+    Ok(ours)
 }
 
 /// Joins rows of one patient, of one pair, copies and near duplicates; returns the rows of each
@@ -125,7 +126,7 @@ fn grouped(
     let mut groups = Groups::new(sources.n_rows());
     let mut joined = Joined {
         patient: groups.join_equal(sources.patients()),
-        pair: groups.join_equal(sources.words("pair_id")),
+        pair: groups.join_equal(sources.words(PAIR)),
         ..Joined::default()
     };
     let files = sources.files();
@@ -179,9 +180,11 @@ fn write(
 ) -> anyhow::Result<()> {
     let doing = || format!("writing {}", out.display());
     let source = &sources.0[0];
-    let mut columns: Vec<&str> = source.table.columns().iter().map(String::as_str).collect();
-    let path_idx = columns.iter().position(|&name| name == "path");
-    let split_idx = columns.iter().position(|&name| name == SPLIT);
+    // What is written has the user's own names of columns.
+    let (ours, written) = (source.table.columns(), source.table.written_columns());
+    let mut columns: Vec<&str> = written.iter().map(String::as_str).collect();
+    let path_idx = ours.iter().position(|name| name == PATH);
+    let split_idx = ours.iter().position(|name| name == SPLIT);
     let split_idx = split_idx.unwrap_or_else(|| {
         columns.push(SPLIT);
         columns.len() - 1
@@ -215,48 +218,4 @@ fn write(
         ));
     }
     Ok(())
-}
-
-/// Returns the way from the folder of a new file to that of another, empty if they are one.
-fn way_between(new: &Path, other: &Path) -> std::io::Result<PathBuf> {
-    let folder = match new.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let (from, to) = (folder.canonicalize()?, other.parent().unwrap_or(other));
-    let n_shared = from
-        .components()
-        .zip(to.components())
-        .take_while(|(a, b)| a == b)
-        .count();
-    if n_shared == 0 {
-        return Ok(to.to_owned());
-    }
-    let up = from
-        .components()
-        .skip(n_shared)
-        .map(|_| Component::ParentDir);
-    Ok(up.chain(to.components().skip(n_shared)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_way_leads_from_one_folder_to_another() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path().canonicalize().unwrap();
-        std::fs::create_dir_all(root.join("a/b")).unwrap();
-        std::fs::create_dir_all(root.join("c")).unwrap();
-        for (new, other, expected) in [
-            ("a/b/new.csv", "a/b/old.csv", ""),
-            ("a/b/new.csv", "a/old.csv", ".."),
-            ("a/new.csv", "a/b/old.csv", "b"),
-            ("c/new.csv", "a/b/old.csv", "../a/b"),
-        ] {
-            let way = way_between(&root.join(new), &root.join(other)).unwrap();
-            assert_eq!(way, Path::new(expected), "{new} {other}");
-        }
-    }
 }

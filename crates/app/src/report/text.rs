@@ -120,6 +120,14 @@ pub(crate) fn printable(text: &str) -> String {
     )
 }
 
+/// As `printable`, but keeps line breaks: for sentences of ours that hold words of others.
+pub(crate) fn printable_lines(text: &str) -> String {
+    text.split('\n')
+        .map(printable)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 fn what(report: &Report, image: &Image) -> String {
     let mut words = Vec::new();
     // A video file says as much by its kind.

@@ -2,7 +2,7 @@
 
 use m3ret_encoder::hog;
 
-use super::{Config, Device, MaeTarget, Method, TrainPrecision};
+use super::{Config, Device, MaeSettings, MaeTarget, Method, TrainPrecision};
 use crate::error::{Error, Result};
 
 /// The most a run may ask of one number, so that no product of sizes overflows.
@@ -21,6 +21,7 @@ impl Config {
             self.rules_of_images(),
             self.rules_of_views(),
             self.rules_of_methods(),
+            self.rules_between_methods(),
             self.rules_of_salt(),
             self.rules_of_training(),
         ];
@@ -98,6 +99,31 @@ impl Config {
                 "images.memory_mib",
                 "16 or more",
                 images.memory_mib.to_string(),
+            ),
+        ]
+    }
+
+    /// Settings of one method that another method would ignore.
+    fn rules_between_methods(&self) -> Vec<Rule> {
+        let usual = MaeSettings::default();
+        vec![
+            (
+                self.method == Method::Mae || self.mae.target == usual.target,
+                "mae.target",
+                "its default, as the method is not mae",
+                "another target".to_owned(),
+            ),
+            (
+                self.method == Method::Salt || self.salt.teachers.is_empty(),
+                "salt.teachers",
+                "none, as the method is not salt",
+                format!("{} folders", self.salt.teachers.len()),
+            ),
+            (
+                self.method == Method::Salt || self.salt.changed == 0.0,
+                "salt.changed",
+                "0, as the method is not salt",
+                self.salt.changed.to_string(),
             ),
         ]
     }

@@ -6,12 +6,12 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | `M3RETSO2` |
+//! | 8 | `M3RETSO3` |
 //! | 16 | the key, which is also the name |
 //! | 4 | objects of the image, of which this is one |
 //! | 4 | which, from 0 |
 //! | 1 | kind: 0 image, 1 video, 2 volume |
-//! | 1 | 1 if the header of the image says MR |
+//! | 1 | 1 if the header of the image says MR or PET |
 //! | 2 | 0 |
 //! | 16 | C, D, H, W |
 //! | 4 | f32: distance of planes in pixels |
@@ -31,7 +31,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 
-const MAGIC: &[u8; 8] = b"M3RETSO2";
+const MAGIC: &[u8; 8] = b"M3RETSO3";
 const N_HEADER: usize = 60;
 
 /// Values that are converted at a time.
@@ -50,7 +50,7 @@ pub(super) struct Cache {
 pub(super) struct Kept {
     pub(super) object: Scaled,
     pub(super) n_objects: usize,
-    pub(super) is_mr: bool,
+    pub(super) is_unseen: bool,
 }
 
 /// What became of a look into the cache.
@@ -79,10 +79,15 @@ impl Cache {
     }
 
     /// Returns the key of an image, or `None` if it cannot be looked at.
-    pub(super) fn key(&self, path: &Path) -> Option<Key> {
+    pub(super) fn key(&self, path: &Path, part: Option<&str>) -> Option<Key> {
         let mut hash = Xxh3::new();
         hash.update(MAGIC);
         hash.update(self.settings.as_bytes());
+        if let Some(part) = part {
+            hash.update(&[1]);
+            hash.update(part.as_bytes());
+            hash.update(&[0]);
+        }
         let path = std::path::absolute(path).ok()?;
         hash.update(path.as_os_str().as_encoded_bytes());
         let mut files = vec![path.clone()];
@@ -160,7 +165,7 @@ fn encoded(key: Key, idx: usize, kept: &Kept) -> Vec<u8> {
     bytes.extend(key.0.to_le_bytes());
     bytes.extend(number(kept.n_objects));
     bytes.extend(number(idx));
-    bytes.extend([kind, u8::from(kept.is_mr), 0, 0]);
+    bytes.extend([kind, u8::from(kept.is_unseen), 0, 0]);
     bytes.extend(kept.object.shape().into_iter().flat_map(number));
     bytes.extend(rounded_step(&kept.object).to_le_bytes());
     bytes.extend([0; 4]);
@@ -210,7 +215,7 @@ fn parsed(bytes: &[u8], key: Key, idx: usize) -> Option<Kept> {
     Some(Kept {
         object: object.with_depth_step(f64::from(depth_step)),
         n_objects: number(24)?,
-        is_mr: header.get(33)? == &1,
+        is_unseen: header.get(33)? == &1,
     })
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use m3ret_imaging::manifest::{Column, Manifest, Row, Table};
 use m3ret_imaging::{Input, InputConfig, Limits, prepare};
+use m3ret_manifest::columns::{LICENSE, MODALITY, PATIENT, SOURCE, SPLIT};
+use m3ret_manifest::{Column, Manifest, Row, Table, is_unknown_modality, is_unseen};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::reading::{MR_REFUSED, Refused, is_mr, is_unknown, read};
+use super::reading::{MR_REFUSED, Place, Refused, read};
 use super::{Facts, Part};
 use crate::config::{Config, ImageSettings};
 use crate::error::{Error, Result};
@@ -34,6 +35,24 @@ struct Sheet {
     name: String,
     /// Rows of the manifests before it.
     n_before: usize,
+}
+
+impl Sheet {
+    /// Refuses a split that somebody asked for where the manifest has no column of splits.
+    fn refuse_missing_split(&self, split: &str) -> Result<()> {
+        if self.table.column(SPLIT).is_some() || split == ImageSettings::default().split {
+            return Ok(());
+        }
+        Err(Error::config(
+            "images.split",
+            format!(
+                "a column split in {}, which has {}",
+                self.name,
+                self.table.columns().join(", ")
+            ),
+            format!("{split:?} and no such column"),
+        ))
+    }
 }
 
 impl Items {
@@ -127,27 +146,37 @@ impl Items {
     /// Returns the file or folder of an item; never to be shown.
     #[must_use]
     pub fn path(&self, item: usize) -> PathBuf {
-        self.place(item)
-            .map_or_else(PathBuf::new, |(_, row)| row.file())
+        self.place_of(item).path
+    }
+
+    /// Returns where an item lies; never to be shown.
+    pub(super) fn place_of(&self, item: usize) -> Place {
+        let row = self.place(item).map(|(_, row)| row);
+        Place {
+            path: row.map_or_else(PathBuf::new, |row| row.file()),
+            part: row.and_then(|row| row.part()).map(str::to_owned),
+        }
     }
 
     /// Returns the modality; empty where unknown.
     #[must_use]
     pub fn modality(&self, item: usize) -> &str {
-        self.cell(item, "modality")
+        self.cell(item, MODALITY)
     }
 
     /// Returns the source; empty where unknown.
     #[must_use]
     pub fn source(&self, item: usize) -> &str {
-        self.cell(item, "source")
+        self.cell(item, SOURCE)
     }
 
     /// Returns the cell of any column, e.g. that of `monitor.knn_relevance`; empty where unknown.
     #[must_use]
     pub fn cell(&self, item: usize, column: &str) -> &str {
-        let cell = self.place(item).and_then(|(_, row)| row.get(column));
-        cell.unwrap_or_default().trim()
+        let cell = self
+            .place(item)
+            .and_then(|(sheet, row)| row.get(sheet.table.name_of(column)?));
+        cell.unwrap_or_default()
     }
 
     /// Returns a number that is equal for items of one patient, and else differs; never to be shown.
@@ -166,16 +195,20 @@ impl Items {
                 let Some((_, row)) = self.place(item as usize) else {
                     continue;
                 };
-                for cell in [Some(row.path()), row.get("modality"), row.get("source")] {
+                for cell in [Some(row.path()), row.get(MODALITY), row.get(SOURCE)] {
                     hash.update(cell.unwrap_or_default().as_bytes());
                     hash.update(&[0]);
+                }
+                if let Some(part) = row.part() {
+                    hash.update(part.as_bytes());
+                    hash.update(&[1]);
                 }
             }
         }
         format!("{:032x}", hash.digest128())
     }
 
-    /// Reads the first image of an item, in at most so many bytes, as the model's input.
+    /// Reads the image of an item, or the first of several, in at most so many bytes, as the model's input.
     ///
     /// # Errors
     /// The code of the reason why it cannot be read, or `mr_not_allowed`.
@@ -186,13 +219,14 @@ impl Items {
         (allow_mr, allowed_bytes): (bool, u64),
     ) -> std::result::Result<Input, &'static str> {
         let code = |error: m3ret_imaging::Error| error.code().as_str();
-        let volumes = read(&self.path(item), allowed_bytes).map_err(|refused| match refused {
-            Refused::For(code) => code,
-            Refused::Needs(_) => m3ret_imaging::Code::LimitExceeded.as_str(),
-        })?;
+        let volumes =
+            read(&self.place_of(item), allowed_bytes).map_err(|refused| match refused {
+                Refused::For(code) => code,
+                Refused::Needs(_) => m3ret_imaging::Code::LimitExceeded.as_str(),
+            })?;
         let volume = volumes.into_iter().next();
         let volume = volume.ok_or(m3ret_imaging::Code::NoPixels.as_str())?;
-        if !allow_mr && volume.modality.as_deref().is_some_and(is_mr) {
+        if !allow_mr && volume.modality.as_deref().is_some_and(is_unseen) {
             return Err(MR_REFUSED);
         }
         prepare(&volume, input).map_err(code)
@@ -237,22 +271,32 @@ impl Items {
             .sheets
             .last()
             .map_or(0, |sheet| sheet.n_before + sheet.table.len());
-        let name = path.file_name().unwrap_or_default();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let notes = table
+            .notes()
+            .into_iter()
+            .map(|note| format!("{name}: {note}"));
+        self.facts.notes.extend(notes);
         self.sheets.push(Sheet {
             table,
-            name: name.to_string_lossy().into_owned(),
+            name,
             n_before,
         });
         Ok(())
     }
 
-    /// Keeps the rows of the split, and no MR unless it is allowed; returns how many the split has.
+    /// Keeps the rows of the split, and no MR or PET unless it is allowed; returns how many the split has.
     fn pick_rows(&mut self, images: &ImageSettings) -> Result<usize> {
         let mut n_wanted = 0;
         for sheet in &self.sheets {
-            let splits = Marked::new(&sheet.table, "split", |word| word == images.split);
-            let mr = Marked::new(&sheet.table, "modality", is_mr);
-            let unknown = Marked::new(&sheet.table, "modality", is_unknown);
+            sheet.refuse_missing_split(&images.split)?;
+            let splits = Marked::new(&sheet.table, SPLIT, |word| word == images.split);
+            let mr = Marked::new(&sheet.table, MODALITY, is_unseen);
+            let unknown = Marked::new(&sheet.table, MODALITY, is_unknown_modality);
             for row in 0..sheet.table.len() {
                 if !splits.has(row).unwrap_or(true) {
                     continue;
@@ -294,8 +338,8 @@ impl Items {
         let mut by_ids: BTreeMap<[usize; 4], usize> = BTreeMap::new();
         let mut examples = BTreeMap::new();
         for item in self.train() {
-            let [sheet, source, modality] = self.word_ids(item, ["source", "modality"]);
-            let [_, license, _] = self.word_ids(item, ["license", "license"]);
+            let [sheet, source, modality] = self.word_ids(item, [SOURCE, MODALITY]);
+            let [_, license, _] = self.word_ids(item, [LICENSE, LICENSE]);
             let ids = [sheet, source, modality, license];
             *by_ids.entry(ids).or_default() += 1;
             examples.entry(ids).or_insert(item);
@@ -305,7 +349,7 @@ impl Items {
             let Some(&item) = examples.get(&ids) else {
                 continue;
             };
-            let words = ["source", "modality", "license"];
+            let words = [SOURCE, MODALITY, LICENSE];
             let words = words.map(|column| self.cell(item, column).to_owned());
             *parts.entry(words).or_default() += n_items;
         }
@@ -328,7 +372,7 @@ struct Marked<'a> {
 impl<'a> Marked<'a> {
     fn new(table: &'a Table, name: &str, is_marked: impl Fn(&str) -> bool) -> Self {
         let column = table.column(name);
-        let marks = column.map(|column| column.words().map(|word| is_marked(word.trim())));
+        let marks = column.map(|column| column.words().map(is_marked));
         Self {
             column,
             marks: marks.map(Iterator::collect).unwrap_or_default(),
@@ -344,7 +388,7 @@ impl<'a> Marked<'a> {
 
 /// Hashes who an image shows, as far as the row tells; different purposes never meet.
 fn patient(row: &Row<'_>) -> u64 {
-    match row.get("patient_id").map(str::trim) {
+    match row.get(PATIENT) {
         Some(id) if !id.is_empty() => xxh3_64_with_seed(id.as_bytes(), 1),
         _ => xxh3_64(plain_path(&row.file()).as_os_str().as_encoded_bytes()),
     }
@@ -354,7 +398,7 @@ fn nothing_left(items: &Items, images: &ImageSettings, n_wanted: usize) -> Error
     let n_rows: usize = items.sheets.iter().map(|sheet| sheet.table.len()).sum();
     let what = format!(
         "no image is left to train on: {n_rows} rows, {n_wanted} of them in the split {:?}, {} left \
-         out as MR, {} kept for validation",
+         out as MR or PET, {} kept for validation",
         images.split, items.facts.n_mr_left_out, items.facts.n_validation
     );
     let advice = if n_rows == 0 {

@@ -327,7 +327,7 @@ impl Shared {
 
     /// Reads an item, with as much memory as it needs and there may be.
     fn read(&self, draw: Draw, pool: &rayon::ThreadPool) -> Outcome {
-        let path = self.items.path(draw.item);
+        let place = self.items.place_of(draw.item);
         let mut n_bytes = self.first_allowance;
         loop {
             let Some(allowance) = self.allowance(draw, n_bytes) else {
@@ -338,7 +338,7 @@ impl Shared {
                 if self.items.is_synthetic(draw.item) {
                     self.reading.synthetic(draw, n_bytes)
                 } else {
-                    self.reading.sample(&path, draw, n_bytes)
+                    self.reading.sample(&place, draw, n_bytes)
                 }
             };
             let read = guarded(|| pool.install(read));

@@ -1,10 +1,12 @@
 //! One item to its views: read, guard, scale, cut.
 
-use std::path::Path;
+use std::path::PathBuf;
 
+use m3ret_imaging::archive::read_image;
 use m3ret_imaging::{
     Code, Kind, Limits, ReadOptions, Scaled, Volume, read_path, scaled, scaled_sides, view,
 };
+use m3ret_manifest::is_unseen;
 use rand::Rng as _;
 
 use super::Sample;
@@ -16,7 +18,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::random::generator;
 
-/// The code of items that are MR where MR is kept unseen.
+/// The code of items that are MR or PET where these are kept unseen.
 pub(super) const MR_REFUSED: &str = "mr_not_allowed";
 
 /// Copies of an object that are held at a time, at most: the file, what it decompresses to and the
@@ -27,7 +29,7 @@ const N_COPIES: u64 = 3;
 #[must_use]
 pub fn advice(code: &str) -> &'static str {
     if code == MR_REFUSED {
-        "their headers say MR, which is kept unseen: correct the manifest, or set images.allow_mr = true"
+        "their headers say MR or PET, which are kept unseen: correct the manifest, or set images.allow_mr = true"
     } else if code == Code::LimitExceeded.as_str() {
         "they need more memory than half of images.memory_mib, or more time: raise it, or cut them"
     } else if code == Code::Io.as_str() {
@@ -37,73 +39,6 @@ pub fn advice(code: &str) -> &'static str {
     } else {
         "`m3ret check` on their folder says what is wrong with each"
     }
-}
-
-/// Words that say MR, whatever else stands beside them.
-const MR_WORDS: [&str; 19] = [
-    "mr", "mri", "mrt", "mra", "mrs", "fmri", "irm", "rm", "t1", "t1w", "t1ce", "t1c", "t2", "t2w",
-    "flair", "dwi", "adc", "swi", "magnetic",
-];
-
-/// Words that say another modality: DICOM's codes, and what people write.
-const OTHER_WORDS: [&str; 40] = [
-    "ar",
-    "bi",
-    "bmd",
-    "cr",
-    "ct",
-    "cbct",
-    "dermoscopy",
-    "dg",
-    "dx",
-    "dr",
-    "ecg",
-    "endoscopy",
-    "es",
-    "fundus",
-    "gm",
-    "io",
-    "ivoct",
-    "ivus",
-    "mammography",
-    "mg",
-    "nm",
-    "oct",
-    "op",
-    "opt",
-    "pet",
-    "pt",
-    "px",
-    "radiograph",
-    "radiography",
-    "rf",
-    "rg",
-    "sm",
-    "spect",
-    "ultrasound",
-    "us",
-    "video",
-    "xa",
-    "xc",
-    "xray",
-    "ray",
-];
-
-/// Returns whether a modality is MR.
-pub(super) fn is_mr(modality: &str) -> bool {
-    has_word(modality, &MR_WORDS)
-}
-
-/// Returns whether nothing tells a modality from MR.
-pub(super) fn is_unknown(modality: &str) -> bool {
-    !has_word(modality, &MR_WORDS) && !has_word(modality, &OTHER_WORDS)
-}
-
-fn has_word(modality: &str, words: &[&str]) -> bool {
-    let parts = modality.split(|c: char| !c.is_ascii_alphanumeric());
-    parts
-        .into_iter()
-        .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
 }
 
 /// An item at its place in the run: all that its randomness follows from.
@@ -149,14 +84,14 @@ impl Reading {
     /// Reads an item in at most so many bytes of memory, the views apart, and cuts its views.
     pub(super) fn sample(
         &self,
-        path: &Path,
+        place: &Place,
         draw: Draw,
         allowed_bytes: u64,
     ) -> std::result::Result<Sample, Refused> {
         let key = [self.seed, draw.step, draw.place as u64, draw.item as u64];
         let pick = generator("volume of a file", &key).next_u64();
-        let kept = self.object(path, pick, allowed_bytes)?;
-        if kept.is_mr && !self.allow_mr {
+        let kept = self.object(place, pick, allowed_bytes)?;
+        if kept.is_unseen && !self.allow_mr {
             return Err(Refused::For(MR_REFUSED));
         }
         self.cut(draw, &[kept.object])
@@ -238,13 +173,13 @@ impl Reading {
     }
 
     /// Returns one object of an image, from the cache if it is there.
-    fn object(&self, path: &Path, pick: u64, allowed: u64) -> std::result::Result<Kept, Refused> {
-        let key = self
-            .cache
-            .as_ref()
-            .and_then(|cache| Some((cache, cache.key(path)?)));
+    fn object(&self, place: &Place, pick: u64, allowed: u64) -> std::result::Result<Kept, Refused> {
+        let key = self.cache.as_ref().and_then(|cache| {
+            let key = cache.key(&place.path, place.part.as_deref())?;
+            Some((cache, key))
+        });
         let Some((cache, key)) = key else {
-            let volumes = read(path, allowed)?;
+            let volumes = read(place, allowed)?;
             let idx = chosen(pick, volumes.len());
             return self.prepared(volumes, (idx, allowed), |_, _| ());
         };
@@ -264,7 +199,7 @@ impl Reading {
             }
             Found::Nothing => {}
         }
-        let volumes = read(path, allowed)?;
+        let volumes = read(place, allowed)?;
         let idx = chosen(pick, volumes.len());
         self.prepared(volumes, (idx, allowed), |idx, kept| {
             cache.keep(key, idx, kept)
@@ -303,7 +238,7 @@ impl Reading {
         allowed: u64,
     ) -> std::result::Result<Kept, Refused> {
         let refused = |error: m3ret_imaging::Error| Refused::For(error.code().as_str());
-        let is_mr = volume.modality.as_deref().is_some_and(is_mr);
+        let is_unseen = volume.modality.as_deref().is_some_and(is_unseen);
         let [n_channels, ..] = volume.shape();
         let sides = scaled_sides(&volume, &self.plan.input).map_err(refused)?;
         let n_made = n_channels * sides.into_iter().product::<usize>();
@@ -318,7 +253,7 @@ impl Reading {
         Ok(Kept {
             object: object.and_then(rounded).map_err(refused)?,
             n_objects,
-            is_mr,
+            is_unseen,
         })
     }
 }
@@ -328,8 +263,16 @@ fn chosen(pick: u64, n: usize) -> usize {
     usize::try_from(pick % (n.max(1) as u64)).unwrap_or(0)
 }
 
-/// Reads all objects of a path in at most so many bytes.
-pub(super) fn read(path: &Path, allowed_bytes: u64) -> std::result::Result<Vec<Volume>, Refused> {
+/// Where an item lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    /// The one image of the path that is meant, if the manifest says so.
+    pub(super) part: Option<String>,
+}
+
+/// Reads all objects of a place in at most so many bytes.
+pub(super) fn read(place: &Place, allowed_bytes: u64) -> std::result::Result<Vec<Volume>, Refused> {
     let usual = Limits::default();
     let each = allowed_bytes / N_COPIES;
     let limits = Limits {
@@ -341,7 +284,11 @@ pub(super) fn read(path: &Path, allowed_bytes: u64) -> std::result::Result<Vec<V
         limits: limits.clone(),
         ..ReadOptions::default()
     };
-    read_path(path, &options).map_err(|error| refusal(&error, &limits))
+    let volumes = match place.part.as_deref() {
+        Some(part) => read_image(&place.path, Some(part), &options).map(|volume| vec![volume]),
+        None => read_path(&place.path, &options),
+    };
+    volumes.map_err(|error| refusal(&error, &limits))
 }
 
 /// Tells what needs more memory from what cannot be read at all.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use m3ret_encoder::{ModelConfig, Pooling};
+use m3ret_encoder::{ModelConfig, Pooling, Stem};
 
 use super::history::History;
 use super::words::{
@@ -123,6 +123,10 @@ fn network(card: &Card<'_>) -> String {
         Pooling::Cls => "CLS after the final norm",
         Pooling::Mean => "mean of the patch tokens after the final norm",
     };
+    let stem = match vit.stem {
+        Stem::Patch => "one linear layer a patch",
+        Stem::Conv => "3x3 convolutions, group norm, GELU",
+    };
     let rows = [
         (
             "kind",
@@ -134,6 +138,7 @@ fn network(card: &Card<'_>) -> String {
         ("heads", vit.num_heads.to_string()),
         ("MLP", vit.mlp_hidden.to_string()),
         ("registers", vit.num_registers.to_string()),
+        ("stem", stem.to_owned()),
         ("patch, D x H x W", times(&vit.patch)),
         ("input, H x W", times(&input.side)),
         ("largest depth", input.max_depth.to_string()),

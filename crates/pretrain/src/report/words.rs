@@ -77,43 +77,43 @@ pub(super) fn escape(text: &str) -> String {
         .replace(" x ", "&nbsp;x&nbsp;")
 }
 
-/// Says whether MRI was trained on. `init` names the weights that the run started from.
+/// Says whether MRI or PET was trained on. `init` names the weights that the run started from.
 pub(super) fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) -> String {
     let mut sentences = Vec::new();
     let n_unknown = items.n_unknown_modality;
     let unknown = |verb| format!("{} {verb}", counted(n_unknown, "row", "rows"));
     if is_allowed || items.n_mr > 0 {
         sentences.push(format!(
-            "MRI was allowed ({}).",
+            "MRI and PET were allowed ({}).",
             counted(items.n_mr, "item", "items")
         ));
         if n_unknown > 0 {
             let verb = if n_unknown == 1 { "names" } else { "name" };
             sentences.push(format!(
-                "{} no known modality and may be MRI too.",
+                "{} no known modality and may be MRI or PET too.",
                 unknown(verb)
             ));
         }
     } else if n_unknown > 0 {
         let verb = if n_unknown == 1 { "names" } else { "name" };
         sentences.push(format!(
-            "MR exclusion unverified: {} no known modality.",
+            "Exclusion of MRI and PET unverified: {} no known modality.",
             unknown(verb)
         ));
     } else {
         sentences.push(
-            "No MRI was trained on: every row names another modality, and DICOM headers were checked."
+            "No MRI or PET was trained on: every row names another modality, and DICOM headers were checked."
                 .to_owned(),
         );
     }
     if items.n_mr_left_out > 0 {
         let n = items.n_mr_left_out;
-        let rows = counted(n, "row of MRI was", "rows of MRI were");
+        let rows = counted(n, "row of MRI or PET was", "rows of MRI or PET were");
         sentences.push(format!("{rows} left out."));
     }
     if let Some(name) = init {
         sentences.push(format!(
-            "The weights it started from ({name}) may have seen MRI."
+            "The weights it started from ({name}) may have seen MRI or PET."
         ));
     }
     sentences.join(" ")
@@ -125,7 +125,7 @@ pub(super) fn teachers_statement(config: &Config) -> Option<String> {
     let names: Vec<String> = names.collect();
     (config.method == Method::Salt).then(|| {
         format!(
-            " The frozen teachers it learned from ({}) may have seen other images, MRI too: their cards say.",
+            " The frozen teachers it learned from ({}) may have seen other images, MRI and PET too: their cards say.",
             names.join(", ")
         )
     })
@@ -210,21 +210,21 @@ mod tests {
                 &clean,
                 false,
                 None,
-                "No MRI was trained on: every row names another modality, and DICOM headers were checked.",
+                "No MRI or PET was trained on: every row names another modality, and DICOM headers were checked.",
             ),
-            (&clean, true, None, "MRI was allowed (0 items)."),
+            (&clean, true, None, "MRI and PET were allowed (0 items)."),
             (
                 &unknown,
                 false,
                 None,
-                "MR exclusion unverified: 1 row names no known modality. 1,200 rows of MRI were left out.",
+                "Exclusion of MRI and PET unverified: 1 row names no known modality. 1,200 rows of MRI or PET were left out.",
             ),
             (
                 &some,
                 true,
                 Some("dinov2-small"),
-                "MRI was allowed (3 items). 2 rows name no known modality and may be MRI too. \
-                 The weights it started from (dinov2-small) may have seen MRI.",
+                "MRI and PET were allowed (3 items). 2 rows name no known modality and may be MRI or PET too. \
+                 The weights it started from (dinov2-small) may have seen MRI or PET.",
             ),
         ] {
             assert_eq!(mr_statement(items, is_allowed, init), wanted);

@@ -29,6 +29,7 @@ fn everyone(n: u32) -> Task {
         relevance: "label".to_owned(),
         query_modality: None,
         gallery_modality: None,
+        has_unseen: false,
     }
 }
 

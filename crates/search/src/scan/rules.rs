@@ -11,6 +11,8 @@ use crate::gallery::{Gallery, RowId};
 use super::Queries;
 
 /// Only rows with one of some values in a column are hits, or only those without.
+///
+/// A cell with several labels, joined by `|`, has each of them as a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// The column.
@@ -20,6 +22,21 @@ pub struct Filter {
     /// Rows with these values are no hits.
     pub is_negated: bool,
 }
+
+impl Filter {
+    /// Returns whether a cell is one of the values, or has one of them among its labels.
+    fn names(&self, cell: &[u8]) -> bool {
+        let is_wanted = |text: &[u8]| self.values.iter().any(|wanted| wanted.as_bytes() == text);
+        is_wanted(cell)
+            || cell.contains(&SEPARATOR)
+                && cell
+                    .split(|&byte| byte == SEPARATOR)
+                    .any(|label| is_wanted(label.trim_ascii()))
+    }
+}
+
+/// `LABEL_SEPARATOR` as a byte of UTF-8.
+const SEPARATOR: u8 = b'|';
 
 /// Rows with a query's value in a column are no hits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,12 +252,7 @@ fn passing(segment: &Segment, column: usize, filter: &Filter) -> Result<Vec<bool
     let dictionary = segment.dictionary(column)?;
     let mut passing = Vec::with_capacity(dictionary.len());
     for code in 0..dictionary.len() {
-        let value = dictionary.get(code)?;
-        let is_named = filter
-            .values
-            .iter()
-            .any(|wanted| wanted.as_bytes() == value);
-        passing.push(is_named != filter.is_negated);
+        passing.push(filter.names(dictionary.get(code)?) != filter.is_negated);
     }
     Ok(passing)
 }
@@ -292,11 +304,7 @@ fn check_filter(gallery: &Gallery, filter: &Filter) -> Result<()> {
         let dictionary = segment.dictionary(column)?;
         for code in 0..dictionary.len() {
             let value = dictionary.get(code)?;
-            if filter
-                .values
-                .iter()
-                .any(|wanted| wanted.as_bytes() == value)
-            {
+            if filter.names(value) {
                 return Ok(());
             }
             if known.len() <= MAX_LISTED {

@@ -23,6 +23,7 @@ fn scope(names: &[&str]) -> Scope {
     Scope {
         relevance: names.iter().map(|name| (*name).to_owned()).collect(),
         is_pooled: false,
+        is_unseen: |modality| ["MR", "mri", "PT", "PET"].contains(&modality),
     }
 }
 
@@ -97,7 +98,7 @@ fn tasks_follow_from_the_columns() {
 }
 
 #[test]
-fn mr_and_pet_are_unseen_however_they_are_written() {
+fn modalities_that_are_said_to_be_unseen_have_groups_of_their_own() {
     let rows = ["MR", "mri", "PT", "PET", "CT", "DX"].map(|word| {
         [
             [word, "3d", "a", "query", "chest", ""],

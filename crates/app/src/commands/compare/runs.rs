@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
-use m3ret_imaging::manifest::{Manifest, Table};
+use m3ret_manifest::{Manifest, Table};
 use m3ret_search::{ComparedPair, Strata, Stratum};
 use serde_json::Value;
 
@@ -40,6 +40,7 @@ pub(in crate::commands) struct About {
     pub(in crate::commands) chance: BTreeMap<String, f64>,
     pub(in crate::commands) constant: BTreeMap<String, f64>,
     pub(in crate::commands) constant_share: Option<f64>,
+    maximum: BTreeMap<String, f64>,
     /// The difference that can be told, if both models vary as `pixels` does.
     pub(in crate::commands) resolution: BTreeMap<String, f64>,
     /// Whether all scores of the model are equal but for rounding.
@@ -97,7 +98,7 @@ impl Run {
         Standing {
             n_queries: task.map_or(0, TaskRun::n),
             chance: chance.copied().unwrap_or(1.0),
-            pixels: pixels.and_then(|run| run.tasks.get(name)?.mean("precision_at_5")),
+            pixels: pixels.and_then(|run| run.tasks.get(name)?.share_of_maximum()),
             constant_share: task.and_then(|task| task.about.constant_share),
         }
     }
@@ -127,6 +128,10 @@ impl Run {
 fn about(folder: &Path) -> anyhow::Result<Run> {
     let text = std::fs::read_to_string(folder.join(RESULTS))?;
     let results: Value = serde_json::from_str(&text)?;
+    ensure!(
+        results.get("is_unfinished").is_none(),
+        "the evaluation was interrupted; the same command goes on with it"
+    );
     let list = |key: &str| results.get(key).and_then(Value::as_array);
     let tasks = list("tasks").with_context(|| format!("found no tasks in {RESULTS}"))?;
     let tasks = tasks.iter().map(|task| {
@@ -134,6 +139,7 @@ fn about(folder: &Path) -> anyhow::Result<Run> {
             group: text_of(task, "group")?,
             chance: numbers(task.get("chance")),
             constant: numbers(task.get("constant")),
+            maximum: numbers(task.get("maximum")),
             constant_share: task.get("constant_share").and_then(Value::as_f64),
             resolution: resolution(task),
             // Protocols 1 and 2 did not look for it.
@@ -249,6 +255,15 @@ impl TaskRun {
         let strata = self.queries.iter().map(Query::stratum);
         let strata = Strata::new(&strata.collect::<Vec<_>>());
         Some(strata.mean(self.values.get(metric)?))
+    }
+
+    /// Returns which share of the largest possible `precision_at_5` the task's value is; results of
+    /// protocol 1 do not name the largest one, and it is then 1.
+    fn share_of_maximum(&self) -> Option<f64> {
+        const METRIC: &str = "precision_at_5";
+        let maximum = self.about.maximum.get(METRIC).copied().unwrap_or(1.0);
+        let value = self.mean(METRIC)?;
+        (maximum > 0.0).then(|| value / maximum)
     }
 
     /// Lays the values of two models side by side, for the queries that both answered.

@@ -9,15 +9,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
-use m3ret_imaging::archive::{Object, find_objects, read_object};
-use m3ret_imaging::{Code, Error, Kind, ReadOptions, Volume, thumbnail};
+use m3ret_imaging::archive::{read_image, read_object};
+use m3ret_imaging::{Error, Kind, ReadOptions, Volume, thumbnail};
 
 use super::items::{Content, Item};
 use super::{Facts, Refusal, Traits};
 use crate::commands::check::pixel_hash;
 use crate::output::png;
 use crate::panics;
-use crate::report::join_parts;
 
 /// Prepared input that may wait for the network; each reader may hold one image more.
 const MAX_WAITING_BYTES: usize = 128 << 20;
@@ -212,14 +211,13 @@ pub(in crate::commands) fn volumes_of(
 ) -> Result<Vec<(Option<String>, Volume)>, Refusal> {
     match &item.content {
         Content::Object(object) => guarded(|| {
-            let part = object.part.clone();
-            Ok(read_object(object, options)?
-                .into_iter()
-                .map(|volume| (join_parts(part.as_deref(), volume.part.as_deref()), volume))
+            let volumes = read_object(object, options)?.into_iter();
+            Ok(volumes
+                .map(|volume| (object.name_of(&volume), volume))
                 .collect())
         }),
         Content::Row { path, part } => guarded(|| {
-            let volume = read_row(path, part.as_deref(), options)?;
+            let volume = read_image(path, part.as_deref(), options)?;
             Ok(vec![(part.clone(), volume)])
         }),
         Content::Unreadable { code, message } => Err(Refusal {
@@ -310,69 +308,10 @@ fn facts(part: Option<String>, volume: &Volume) -> Facts {
     }
 }
 
-/// Reads the one image that a manifest's row names.
-pub(in crate::commands) fn read_row(
-    path: &std::path::Path,
-    part: Option<&str>,
-    options: &ReadOptions,
-) -> Result<Volume, Error> {
-    let (objects, skipped) = find_objects(path, options)?;
-    if objects.is_empty() {
-        let first = skipped.into_iter().next();
-        return Err(first.map_or_else(nothing_there, |file| file.error.in_file(&file.path)));
-    }
-    let Some(part) = part else {
-        let [object] = &objects[..] else {
-            return Err(several("objects", objects.len()));
-        };
-        let mut volumes = read_object(object, options)?;
-        return match (volumes.pop(), volumes.len()) {
-            (Some(volume), 0) => Ok(volume),
-            (_, n_others) => Err(several("images", n_others + 1)),
-        };
-    };
-    let may_hold = |object: &&Object| match object.part.as_deref() {
-        Some(series) => part
-            .strip_prefix(series)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(',')),
-        None => true,
-    };
-    for object in objects.iter().filter(may_hold) {
-        let is_it = |volume: &Volume| {
-            join_parts(object.part.as_deref(), volume.part.as_deref()).as_deref() == Some(part)
-        };
-        if let Some(volume) = read_object(object, options)?.into_iter().find(is_it) {
-            return Ok(volume);
-        }
-    }
-    Err(Error::Mismatch {
-        what: "part of the row",
-        expected: "one that m3ret inspect lists".to_owned(),
-        got: part.to_owned(),
-    })
-}
-
-fn nothing_there() -> Error {
-    Error::refused(
-        "folder",
-        Code::NoPixels,
-        "no file",
-        "an image or the files of one series",
-    )
-}
-
-fn several(what: &str, n: usize) -> Error {
-    Error::Mismatch {
-        what: "row of the manifest",
-        expected: "one image; add a column part with what m3ret inspect shows in brackets".into(),
-        got: format!("{n} {what}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use m3ret_imaging::Input;
+    use m3ret_imaging::{Code, Input};
 
     fn item(idx: usize) -> Item {
         Item {
@@ -382,6 +321,7 @@ mod tests {
                 message: String::new(),
             },
             key: 0,
+            again: 0,
         }
     }
 

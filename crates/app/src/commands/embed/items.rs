@@ -1,5 +1,6 @@
 //! What there is to embed: the objects of a file or folder, or the rows of a manifest.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,10 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use m3ret_imaging::archive::{Object, find_objects};
-use m3ret_imaging::manifest::{Manifest, Table};
-use m3ret_imaging::{Code, ReadOptions, read_head, sniff};
+use m3ret_imaging::{Code, ReadOptions, read_head};
+use m3ret_manifest::{Manifest, Table, is_manifest};
 use rayon::prelude::*;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Outputs;
 use super::shards::is_work_folder;
@@ -28,6 +29,8 @@ pub(in crate::commands) struct Item {
     pub(in crate::commands) content: Content,
     /// Changes when the path, or the size or time of a file, does.
     pub(in crate::commands) key: u128,
+    /// How many rows before it name the same image.
+    pub(in crate::commands) again: u64,
 }
 
 /// What an item is read from.
@@ -80,31 +83,10 @@ fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<
     if !source.is_file() {
         return Ok(None);
     }
-    let head = read_head(source)?;
-    let is_named_so = source
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    if !is_manifest(&head, is_named_so) {
+    if !is_manifest(&read_head(source)?, source) {
         return Ok(None);
     }
     Ok(Some(Manifest::open(source, &options.limits)?.load()?))
-}
-
-/// Tells a manifest from an image: Parquet, or no image but a text with a column `path`.
-fn is_manifest(head: &[u8], is_named_so: bool) -> bool {
-    if head.starts_with(b"PAR1") {
-        return true;
-    }
-    if sniff(head).is_some() {
-        return false;
-    }
-    let first_line = head.split(|&byte| byte == b'\n').next().unwrap_or(head);
-    let first_line = String::from_utf8_lossy(first_line);
-    let mut names = first_line
-        .trim_start_matches('\u{feff}')
-        .split(',')
-        .map(|name| name.trim().trim_matches('"'));
-    is_named_so || names.any(|name| name == "path")
 }
 
 fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
@@ -118,8 +100,7 @@ fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
                 path.display()
             );
         }
-        let part = row.get("part").filter(|part| !part.is_empty());
-        let part = part.map(str::to_owned);
+        let part = row.part().map(str::to_owned);
         contents.push((row.path().to_owned(), Content::Row { path, part }));
     }
     Ok(Listing {
@@ -209,8 +190,22 @@ fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
         key: key(&path, &content),
         path,
         content,
+        again: 0,
     });
-    items.collect()
+    let mut items: Vec<Item> = items.collect();
+    // One image in several rows, as lists with a row a finding have it, is one item a row.
+    let mut n_seen: HashMap<u128, u64> = HashMap::new();
+    for item in &mut items {
+        let n_before = n_seen.entry(item.key).or_default();
+        if *n_before > 0 {
+            let mut words = item.key.to_le_bytes().to_vec();
+            words.extend(n_before.to_le_bytes());
+            item.again = *n_before;
+            item.key = xxh3_128(&words);
+        }
+        *n_before += 1;
+    }
+    items
 }
 
 /// Hashes the path, the part, and the name, size and time of every file.
@@ -272,21 +267,6 @@ fn stamp(status: &Metadata) -> [u8; 24] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_manifest_is_told_by_content_or_by_its_name() {
-        for (head, is_named_so, expected) in [
-            (&b"PAR1\x15"[..], false, true),
-            (b"\"path\",modality\na,CT\n", false, true),
-            (b"\xef\xbb\xbfmodality, path\r\n", false, true),
-            (b"file,modality\n", false, false),
-            (b"file,modality\n", true, true),
-            (b"\x89PNG\r\n\x1a\npath,", true, false),
-            (b"", false, false),
-        ] {
-            assert_eq!(is_manifest(head, is_named_so), expected, "{head:?}");
-        }
-    }
 
     #[test]
     fn a_key_changes_with_any_file_below_a_row() {

@@ -1,10 +1,13 @@
 //! Vectors as a table: Parquet with what is known of each row, and the list of rows beside an array.
 
+use std::borrow::Cow;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use m3ret_imaging::manifest::Table;
+use m3ret_manifest::Table;
+use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, PART, PATH};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
 use parquet::file::metadata::KeyValue;
@@ -31,12 +34,18 @@ pub(super) fn write_rows(out: &mut impl Write, made: &Made<'_>) -> anyhow::Resul
     let columns = columns_of_folder();
     let names = columns.iter().map(|column| column.name.as_str());
     writer.write_record(std::iter::once("row").chain(names))?;
+    let here = Path::new("");
     let numbered = made.rows.iter().enumerate();
     let numbered = numbered.map(|(idx, row)| (idx.to_string(), row));
     let others = made.without_row.iter().map(|row| (String::new(), row));
     for (number, row) in numbered.chain(others) {
-        let cells = columns.iter().map(|column| column.cell(row, None));
-        writer.write_record(std::iter::once(number.as_str()).chain(cells))?;
+        let cells = columns.iter().map(|column| column.cell(row, None, here));
+        let number = Cow::Borrowed(number.as_str());
+        writer.write_record(
+            std::iter::once(number)
+                .chain(cells)
+                .map(|cell| cell.into_owned()),
+        )?;
     }
     writer.flush()?;
     Ok(())
@@ -70,7 +79,9 @@ pub(super) fn write_parquet(
     for rows in made.rows.chunks(GROUP_ROWS) {
         let mut group = file.next_row_group()?;
         for column in &columns {
-            let cells = rows.iter().map(|row| column.cell(row, made.manifest));
+            let cells = rows
+                .iter()
+                .map(|row| column.cell(row, made.manifest, &made.way));
             write_cells(&mut group, column.is_always_there(), cells)?;
         }
         write_vectors(&mut group, vectors.by_ref().take(rows.len()))?;
@@ -108,39 +119,53 @@ impl Column {
     }
 
     fn is_always_there(&self) -> bool {
-        self.name == "path"
+        self.name == PATH
     }
 
-    fn cell<'a>(&self, row: &'a Placed<'_>, manifest: Option<&'a Table>) -> &'a str {
+    /// Returns the cell of a row; paths lead there by `way`.
+    fn cell<'a>(
+        &self,
+        row: &'a Placed<'_>,
+        manifest: Option<&'a Table>,
+        way: &Path,
+    ) -> Cow<'a, str> {
         let facts = &row.row.facts;
+        let path = |path: &'a str| match way.as_os_str().is_empty() {
+            true => Cow::Borrowed(path),
+            false => Cow::Owned(way.join(path).to_string_lossy().into_owned()),
+        };
         let cell = match self.source {
-            Source::Path => return row.path,
+            Source::Path => return path(row.path),
             Source::Part => &facts.part,
             Source::Modality => &facts.modality,
             Source::BodyPart => &facts.body_part,
             Source::Dims => &facts.dims,
             Source::Manifest => {
                 let column = manifest.and_then(|table| table.column(&self.name));
-                return column
-                    .and_then(|column| column.get(row.item_idx))
-                    .unwrap_or_default();
+                let cell = column.and_then(|column| column.get(row.item_idx));
+                let cell = cell.unwrap_or_default();
+                return if self.name == PATH {
+                    path(cell)
+                } else {
+                    Cow::Borrowed(cell)
+                };
             }
             Source::Refused => {
                 let refusal = row.row.place.as_ref().err();
-                return refusal.map_or("", |refusal| refusal.code.as_str());
+                return Cow::Borrowed(refusal.map_or("", |refusal| refusal.code.as_str()));
             }
         };
-        cell.as_deref().unwrap_or_default()
+        Cow::Borrowed(cell.as_deref().unwrap_or_default())
     }
 }
 
 fn columns_of_folder() -> Vec<Column> {
     vec![
-        Column::new("path", Source::Path),
-        Column::new("part", Source::Part),
-        Column::new("modality", Source::Modality),
-        Column::new("body_part", Source::BodyPart),
-        Column::new("dims", Source::Dims),
+        Column::new(PATH, Source::Path),
+        Column::new(PART, Source::Part),
+        Column::new(MODALITY, Source::Modality),
+        Column::new(BODY_PART, Source::BodyPart),
+        Column::new(DIMS, Source::Dims),
         Column::new(REFUSED, Source::Refused),
     ]
 }
@@ -192,7 +217,7 @@ fn schema(columns: &[Column]) -> anyhow::Result<Type> {
 fn write_cells<'a, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     is_always_there: bool,
-    cells: impl Iterator<Item = &'a str>,
+    cells: impl Iterator<Item = Cow<'a, str>>,
 ) -> anyhow::Result<()> {
     let (mut levels, mut values) = (Vec::new(), Vec::new());
     for cell in cells {
@@ -200,7 +225,7 @@ fn write_cells<'a, W: Write + Send>(
         // Level 0 is a null, and has no value.
         levels.push(i16::from(is_there));
         if is_there {
-            values.push(ByteArray::from(cell));
+            values.push(ByteArray::from(&*cell));
         }
     }
     let mut writer = group.next_column()?.context("a column too few")?;

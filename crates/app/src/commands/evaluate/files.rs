@@ -4,16 +4,18 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use m3ret_search::{Answer, Embeddings, Metric, RankedItem, relevant_items};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
+use serde_json::{Value, json};
 
 use super::results::{Results, TaskResult};
 use super::subject::Subject;
+use crate::commands::embed::remove_if_there;
 use crate::output::write_whole;
 
 /// The file of numbers.
@@ -43,6 +45,67 @@ pub(in crate::commands) mod columns {
     pub(super) const FIRST_SCORE: &str = "first_score";
     /// What a random ranking has on average of `precision_at_5`.
     pub(in crate::commands) const CHANCE: &str = "chance_precision_at_5";
+}
+
+/// Files that an evaluation leaves in its folder.
+const OURS: [&str; 4] = [RESULTS, PER_QUERY, TREC, "report.html"];
+/// Files that several evaluations leave in the folder above theirs.
+const OURS_TOGETHER: [&str; 3] = ["comparison.md", "comparison.tex", "comparison.json"];
+
+/// Fails if a folder holds files with the names of ours that no evaluation left there.
+pub(super) fn refuse_foreign(folder: &Path, is_forced: bool) -> anyhow::Result<()> {
+    let there = |names: &[&'static str]| {
+        let found = names.iter().find(|name| folder.join(name).exists());
+        found.copied()
+    };
+    let is_ours = stems_of_earlier(folder).is_some();
+    let foreign = there(&OURS).filter(|_| !is_ours);
+    let has_comparison = folder.join(OURS_TOGETHER[2]).exists();
+    let foreign = foreign.or_else(|| there(&OURS_TOGETHER).filter(|_| !has_comparison));
+    if let (Some(name), false) = (foreign, is_forced) {
+        bail!(
+            "{} holds {name}, which no evaluation left there; give another folder with --out, or write over it \
+             with --force",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// Returns the names of the TREC files of the evaluation that a folder holds; `None` if it holds none.
+fn stems_of_earlier(folder: &Path) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(folder.join(RESULTS)).ok()?;
+    let results: Value = serde_json::from_str(&text).ok()?;
+    results.get("m3ret_version")?;
+    let tasks = results.get("tasks").and_then(Value::as_array);
+    let stems = tasks
+        .into_iter()
+        .flatten()
+        .filter_map(|task| task.get("trec")?.as_str());
+    // A stem is a file's name and nothing else, whoever wrote it.
+    let stems = stems.filter(|stem| !stem.contains(['/', '\\']));
+    Some(stems.map(str::to_owned).collect())
+}
+
+/// Takes away what an earlier evaluation left, and nothing else. Until `write_results`, what lies there says
+/// that it is not finished.
+pub(super) fn begin(folder: &Path) -> anyhow::Result<()> {
+    let stems = stems_of_earlier(folder).unwrap_or_default();
+    let tasks: Vec<Value> = stems.iter().map(|stem| json!({"trec": stem})).collect();
+    let unfinished = json!({
+        "m3ret_version": env!("CARGO_PKG_VERSION"),
+        "is_unfinished": true,
+        "tasks": tasks,
+    });
+    write_whole(&folder.join(RESULTS), |out| {
+        Ok(serde_json::to_writer(out, &unfinished)?)
+    })?;
+    for stem in stems {
+        for ending in ["run", "qrels"] {
+            remove_if_there(&folder.join(TREC).join(format!("{stem}.{ending}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes results.json.
@@ -191,11 +254,6 @@ pub(super) fn write_trec(
     (embeddings, least_grade): (&Embeddings<'_>, f32),
 ) -> anyhow::Result<Vec<String>> {
     let folder = folder.join(TREC);
-    // Nothing of an earlier run stays beside what is written now.
-    if folder.is_dir() {
-        std::fs::remove_dir_all(&folder)
-            .with_context(|| format!("removing {}", folder.display()))?;
-    }
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let mut too_large = Vec::new();
     for result in tasks {

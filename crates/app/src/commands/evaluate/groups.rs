@@ -37,7 +37,7 @@ pub(super) struct ResolutionValue {
 pub(super) fn standing(task: &TaskResult, pixels: Option<&Results>) -> Standing {
     let of_pixels = pixels.and_then(|results| {
         let same = results.tasks.iter().find(|other| other.task == task.task)?;
-        Some(same.metrics.get("precision_at_5")?.value)
+        share_of_maximum(same)
     });
     Standing {
         n_queries: task.n_queries,
@@ -45,6 +45,13 @@ pub(super) fn standing(task: &TaskResult, pixels: Option<&Results>) -> Standing 
         pixels: of_pixels,
         constant_share: task.constant_share,
     }
+}
+
+/// Returns which share of the largest possible `precision_at_5` a task's value is.
+fn share_of_maximum(task: &TaskResult) -> Option<f64> {
+    let maximum = task.maximum.get("precision_at_5").copied()?;
+    let value = task.metrics.get("precision_at_5")?.value;
+    (maximum > 0.0).then(|| value / maximum)
 }
 
 /// Writes resolutions into tasks, and makes the means of groups.

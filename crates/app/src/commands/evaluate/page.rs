@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 
+use m3ret_imaging::archive::read_image;
 use m3ret_imaging::{ReadOptions, thumbnail};
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY};
 use m3ret_search::{Answer, Embeddings};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::results::{Results, TaskResult};
 use super::subject::{Subject, is_identifier};
-use crate::commands::embed::ahead::read_row;
+use crate::commands::embed::ahead::guarded;
 use crate::commands::embed::items::Content;
 use crate::commands::map::{first_place, layout, n_neighbours, neighbour};
 use crate::commands::search::{base64, harmless};
@@ -108,7 +110,7 @@ fn badness(answer: &Answer) -> f64 {
 fn card(task: &TaskResult, answer: &Answer, subject: &Subject, is_worst: bool) -> Value {
     let image = |row: u32| {
         let text = |name: &str| subject.columns.text(name, row as usize);
-        let labels = ["modality", "body_part", "finding"].map(text);
+        let labels = [MODALITY, BODY_PART, FINDING].map(text);
         let labels = labels.iter().filter(|label| !label.is_empty());
         json!({
             "row": row,
@@ -141,7 +143,7 @@ fn draw(rows: &BTreeSet<u32>, subject: &Subject, options: &ReadOptions) -> Map<S
             return None;
         };
         let draw = || {
-            let volume = read_row(path, part.as_deref(), options).ok()?;
+            let volume = guarded(|| read_image(path, part.as_deref(), options)).ok()?;
             png(&thumbnail(&volume, PICTURE_PX)).ok()
         };
         let bytes = panics::guard(draw).ok()??;
@@ -176,8 +178,8 @@ fn map(subject: &Subject, embeddings: &Embeddings<'_>) -> Value {
         .zip(places.chunks_exact(2))
         .map(|(&row, place)| {
             let text = |name: &str| subject.columns.text(name, row as usize);
-            let kind = format!("{} {}", text("modality"), text("dims"));
-            let labels = format!("{} {}", text("body_part"), text("finding"));
+            let kind = format!("{} {}", text(MODALITY), text(DIMS));
+            let labels = format!("{} {}", text(BODY_PART), text(FINDING));
             json!([
                 place[0],
                 place[1],

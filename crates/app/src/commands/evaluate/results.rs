@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use m3ret_manifest::columns::{PATIENT, SOURCE};
 use m3ret_search::{
     Answer, Bootstrap, Clusters, Embeddings, Evaluation, Interval, Measures, Metric, Task, evaluate,
 };
@@ -280,16 +281,19 @@ fn n_classes(n: usize) -> String {
 
 /// Lists the rules of exclusion of a task: the one that counts, then the rungs of the ladder.
 fn rules(task: &Task, subject: &Subject) -> Vec<Vec<String>> {
-    if task.finds_same_patient() {
-        return vec![Vec::new()];
-    }
-    let mut rules = vec![subject.exclude.clone(), Vec::new()];
-    let mut rung = Vec::new();
-    for name in ["patient_id", "source"] {
-        if subject.columns.get(name).is_some() {
-            rung.push(name.to_owned());
-            rules.push(rung.clone());
+    let mut rules = vec![Vec::new()];
+    if !task.finds_same_patient() {
+        rules = vec![subject.exclude.clone(), Vec::new()];
+        let mut rung = Vec::new();
+        for name in [PATIENT, SOURCE] {
+            if subject.columns.get(name).is_some() {
+                rung.push(name.to_owned());
+                rules.push(rung.clone());
+            }
         }
+    }
+    for rule in &mut rules {
+        rule.extend(subject.image_column.map(str::to_owned));
     }
     rules
 }

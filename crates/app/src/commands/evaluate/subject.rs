@@ -3,16 +3,22 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, bail, ensure};
-use m3ret_imaging::manifest::Table;
+use m3ret_manifest::columns::{BODY_PART, FINDING, PAIR, PATH, PATIENT, SPLIT};
+use m3ret_manifest::{LABEL_SEPARATOR, Table, is_unseen};
 use m3ret_search::{Column, Columns, Scope, Task, Tasks, derive};
 
 use crate::cli::{ColumnValue, EvaluateArguments};
 use crate::commands::embed::Outputs;
-use crate::commands::embed::items::{Listing, list};
-use crate::commands::galleries::identifies_people;
+use crate::commands::embed::items::{Content, Listing, list};
+use crate::commands::galleries::{identifies_people, with_part};
 
 /// Relevance where nobody names a column.
-const DEFAULT_RELEVANCE: [&str; 2] = ["body_part", "finding"];
+const DEFAULT_RELEVANCE: [&str; 2] = [BODY_PART, FINDING];
+/// The column of ours that tells images apart, where one comes in several rows.
+const IMAGE: &str = "m3ret:image";
+/// What to know where there is such a column.
+const SEVERAL_ROWS: &str =
+    "some images come in several rows: no image finds itself, in whichever row it is";
 /// The word for an empty list of columns.
 const NONE: &str = "none";
 
@@ -32,6 +38,8 @@ pub(super) struct Subject {
     pub(super) relevance: Vec<String>,
     /// Columns in which hits must differ from their query.
     pub(super) exclude: Vec<String>,
+    /// The column that keeps an image from finding itself in another row, where one has several.
+    pub(super) image_column: Option<&'static str>,
     /// What a reader of the numbers should know.
     pub(super) notes: Vec<String>,
 }
@@ -50,13 +58,19 @@ impl Subject {
         check_overlap(table, arguments.allow_overlap).with_context(doing)?;
         let rows = rows(table, &arguments.filter)?;
         let mut columns = columns(table, &rows)?;
-        let mut notes = Vec::new();
-        let exclude = exclusions(&arguments.exclude, &mut columns, &mut notes)?;
-        let relevance = relevance(&arguments.relevance, &columns, &mut notes)?;
+        let mut notes = table.notes();
+        let asked = |names: &[String]| -> Vec<String> {
+            names.iter().map(|name| our_names(table, name)).collect()
+        };
+        let exclude = exclusions(&asked(&arguments.exclude), &mut columns, &mut notes)?;
+        let relevance = relevance(&asked(&arguments.relevance), &columns, &mut notes)?;
         let scope = Scope {
             relevance: relevance.clone(),
             is_pooled: arguments.pooled,
+            is_unseen,
         };
+        let image_column = tell_images_apart(table, &rows, &mut columns)?;
+        notes.extend(image_column.map(|_| SEVERAL_ROWS.to_owned()));
         let tasks = derive(&mut columns, &scope).with_context(doing)?;
         ensure!(
             !tasks.tasks.is_empty(),
@@ -86,6 +100,7 @@ impl Subject {
             tasks,
             relevance,
             exclude,
+            image_column,
             notes,
             listing,
         })
@@ -108,6 +123,16 @@ impl Subject {
         tasks.chain(&self.tasks.mixed)
     }
 
+    /// Returns whether any image that takes part is there.
+    pub(super) fn has_images(&self) -> bool {
+        self.rows
+            .iter()
+            .any(|&row| match &self.listing.items[row].content {
+                Content::Row { path, .. } => path.exists(),
+                Content::Object(_) | Content::Unreadable { .. } => false,
+            })
+    }
+
     /// Returns the path of a row, as the manifest has it.
     pub(super) fn path(&self, row: u32) -> &str {
         &self.listing.items[self.rows[row as usize]].path
@@ -125,12 +150,12 @@ impl Subject {
 /// its values are written nowhere.
 pub(super) fn is_identifier(column: &str) -> bool {
     let mut parts = column.split('+');
-    parts.any(|part| part == "pair_id" || identifies_people(part))
+    parts.any(|part| part == PAIR || identifies_people(part))
 }
 
 /// Numbers the patients by their first path; rows of unknown patients are one each.
 fn patients(columns: &Columns, path_order: &[u32]) -> Vec<u32> {
-    let column = columns.get("patient_id");
+    let column = columns.get(PATIENT);
     let code = |row: usize| column.map_or(0, |column| column.code(row));
     let mut first = std::collections::HashMap::new();
     for (row, &place) in path_order.iter().enumerate() {
@@ -148,11 +173,11 @@ fn patients(columns: &Columns, path_order: &[u32]) -> Vec<u32> {
 fn check_overlap(table: &Table, is_allowed: bool) -> anyhow::Result<()> {
     let split = |row: usize| {
         table
-            .column("split")
+            .column(SPLIT)
             .and_then(|column| column.get(row))
             .unwrap_or_default()
     };
-    let Some(patients) = table.column("patient_id") else {
+    let Some(patients) = table.column(PATIENT) else {
         return Ok(());
     };
     let of = |wanted: fn(&str) -> bool| -> HashSet<&str> {
@@ -174,28 +199,49 @@ fn check_overlap(table: &Table, is_allowed: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the names by which the manifest's columns are known, of one or several joined by `+`; a name
+/// of no column stays as it is, for the error that follows.
+fn our_names(table: &Table, asked: &str) -> String {
+    let ours = |name| table.name_of(name).unwrap_or(name);
+    asked.split('+').map(ours).collect::<Vec<_>>().join("+")
+}
+
 /// Lists the rows that the filters leave.
 fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
+    let mut named = Vec::with_capacity(filters.len());
     for filter in filters {
-        ensure!(
-            table.column(&filter.column).is_some(),
-            "--filter {}: the manifest has no such column; it has {}",
-            filter.column,
-            table.columns().join(", ")
-        );
+        let column = table
+            .name_of(&filter.column)
+            .and_then(|name| table.column(name));
+        let column = column.with_context(|| {
+            format!(
+                "--filter {}: the manifest has no such column; it has {}",
+                filter.column,
+                table.columns().join(", ")
+            )
+        })?;
+        named.push((filter, column));
     }
+    // A filter holds for a cell, or for one of its labels.
+    let holds = |(filter, column): (&ColumnValue, &m3ret_manifest::Column), row: usize| {
+        let cell = column.get(row).unwrap_or_default();
+        let value = filter.value.trim();
+        cell == value
+            || cell
+                .split(LABEL_SEPARATOR)
+                .any(|label| label.trim() == value)
+    };
     // Several values of one column are alternatives, as in `search`.
     let passes = |row: usize| {
-        filters.iter().all(|filter| {
-            let cell = table
-                .column(&filter.column)
-                .and_then(|column| column.get(row));
-            let is = |other: &ColumnValue| cell == Some(other.value.as_str());
+        named.iter().all(|&(filter, column)| {
             if filter.is_negated {
-                return !is(filter);
+                return !holds((filter, column), row);
             }
-            let same = |other: &&ColumnValue| other.column == filter.column && !other.is_negated;
-            filters.iter().filter(same).any(is)
+            let same = named
+                .iter()
+                .filter(|(other, _)| other.column == filter.column && !other.is_negated);
+            same.into_iter()
+                .any(|&(other, column)| holds((other, column), row))
         })
     };
     let rows: Vec<usize> = (0..table.len()).filter(|&row| passes(row)).collect();
@@ -214,12 +260,32 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
 fn columns(table: &Table, rows: &[usize]) -> anyhow::Result<Columns> {
     let mut columns = Columns::new(rows.len());
     // A path is a name, no property.
-    for name in table.columns().iter().filter(|name| *name != "path") {
+    for name in table.columns().iter().filter(|name| *name != PATH) {
         let column = table.column(name).context("a column that is listed")?;
         let cells = rows.iter().map(|&row| column.get(row).unwrap_or_default());
         columns.insert(name, Column::new(cells))?;
     }
     Ok(columns)
+}
+
+/// Adds the column `IMAGE` if an image comes in several rows, and returns its name.
+fn tell_images_apart(
+    table: &Table,
+    rows: &[usize],
+    columns: &mut Columns,
+) -> anyhow::Result<Option<&'static str>> {
+    let row_of = |&row: &usize| table.row(row);
+    let names: Vec<String> = rows
+        .iter()
+        .filter_map(row_of)
+        .map(|row| with_part(row.path(), row.part()))
+        .collect();
+    let distinct: HashSet<&str> = names.iter().map(String::as_str).collect();
+    if distinct.len() == names.len() {
+        return Ok(None);
+    }
+    columns.insert(IMAGE, Column::new(names.iter().map(String::as_str)))?;
+    Ok(Some(IMAGE))
 }
 
 /// Returns the columns of `--exclude`.
@@ -231,8 +297,8 @@ fn exclusions(
     if asked == [NONE] {
         return Ok(Vec::new());
     }
-    let is_default = asked == ["patient_id"];
-    if is_default && columns.get("patient_id").is_none() {
+    let is_default = asked == [PATIENT];
+    if is_default && columns.get(PATIENT).is_none() {
         notes.push(
             "no column patient_id: only the query itself is left out, and other images of its patient count as found"
                 .to_owned(),
@@ -254,7 +320,13 @@ fn relevance(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<String>> {
     if !asked.is_empty() {
-        return Ok(asked.to_vec());
+        let mut names: Vec<String> = Vec::with_capacity(asked.len());
+        for name in asked {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        return Ok(names);
     }
     let (there, missing): (Vec<&str>, Vec<&str>) = DEFAULT_RELEVANCE
         .iter()
@@ -266,7 +338,7 @@ fn relevance(
         ));
     }
     ensure!(
-        !there.is_empty() || columns.get("pair_id").is_some(),
+        !there.is_empty() || columns.get(PAIR).is_some(),
         "the manifest has none of the columns {}, pair_id; name the one that says what is relevant with --relevance",
         DEFAULT_RELEVANCE.join(", ")
     );

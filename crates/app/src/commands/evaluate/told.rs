@@ -251,6 +251,13 @@ pub(super) fn side_by_side(
     for comparison in comparisons {
         text.push_str(&verdicts(comparison));
     }
+    // Tasks and notes are those of the manifest, alike for all models.
+    if let Some(first) = results.first() {
+        let _ = write!(text, "\n{}", skipped(first));
+        for note in &first.notes {
+            let _ = writeln!(text, "  note     {note}");
+        }
+    }
     let _ = writeln!(
         text,
         "\nAll intervals and differences: {}",

@@ -2,48 +2,62 @@
 
 use std::path::{Path, PathBuf};
 
-use m3ret_imaging::manifest::Table;
+use m3ret_manifest::columns::{ID, PART, PATH, is_identifier, meaning, names_people};
+use m3ret_manifest::{Row, Table};
 use m3ret_search::{Gallery, RowId};
 
 use super::columns;
 use crate::commands::embed::Facts;
 
-/// Columns of a manifest whose values identify people, studies or series: only hashes are stored.
-const IDENTIFIERS: [(&str, &str); 9] = [
-    ("patient_id", columns::PATIENT),
-    ("patientid", columns::PATIENT),
-    ("subject_id", columns::PATIENT),
-    ("study_id", columns::STUDY),
-    ("study_uid", columns::STUDY),
-    ("studyinstanceuid", columns::STUDY),
-    ("series_id", columns::SERIES),
-    ("series_uid", columns::SERIES),
-    ("seriesinstanceuid", columns::SERIES),
-];
+/// One identifier as hashes with the gallery's key, by where it was read. Only identifiers from one kind
+/// of place are compared: a manifest's pseudonym says nothing of a header's number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::commands) struct Pseudonym {
+    /// What a manifest states.
+    pub(in crate::commands) stated: String,
+    /// What the header says.
+    pub(in crate::commands) header: String,
+    /// What the header says, with the issuer of the number.
+    pub(in crate::commands) issued: String,
+}
 
-/// Columns that name people; nothing of them is stored.
-const NAMES: [&str; 12] = [
-    "patient_name",
-    "patientname",
-    "name",
-    "patient_birth_date",
-    "patientbirthdate",
-    "birth_date",
-    "birthdate",
-    "accession_number",
-    "accessionnumber",
-    "address",
-    "phone",
-    "email",
-];
+impl Pseudonym {
+    /// Returns whether both are the same, `None` where that is not known.
+    ///
+    /// Equal identifiers of any one kind say yes. No is said only by the kind that counts most in both: where a
+    /// manifest joins two numbers of one person, their headers differ.
+    pub(in crate::commands) fn is(&self, other: &Self) -> Option<bool> {
+        let pairs = [
+            (&self.stated, &other.stated),
+            (&self.issued, &other.issued),
+            (&self.header, &other.header),
+        ];
+        if pairs.iter().any(|(a, b)| !a.is_empty() && a == b) {
+            return Some(true);
+        }
+        let first = pairs.iter().find(|(a, b)| !a.is_empty() || !b.is_empty())?;
+        (!first.0.is_empty() && !first.1.is_empty()).then_some(false)
+    }
 
-/// Whose image something is, as hashes with the gallery's key.
+    /// Returns the hash by which filters and groups know the image: what a manifest states counts more.
+    pub(in crate::commands) fn shown(&self) -> &str {
+        let all = [&self.stated, &self.issued, &self.header];
+        all.into_iter()
+            .find(|hash| !hash.is_empty())
+            .map_or("", String::as_str)
+    }
+}
+
+/// Patient, study and series of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::commands) struct Pseudonyms {
-    pub(in crate::commands) patient: String,
-    pub(in crate::commands) study: String,
-    pub(in crate::commands) series: String,
+    pub(in crate::commands) patient: Pseudonym,
+    pub(in crate::commands) study: Pseudonym,
+    pub(in crate::commands) series: Pseudonym,
 }
+
+/// Between issuer and number in an identifier of a header.
+const ISSUER_SEPARATOR: char = '\u{1f}';
 
 impl Pseudonyms {
     /// Hashes what a file says of whom it shows.
@@ -53,7 +67,14 @@ impl Pseudonyms {
             let exposed = identifier
                 .as_ref()
                 .map_or("", |identifier| identifier.expose());
-            gallery.pseudonym(kind, exposed)
+            let hash = gallery.pseudonym(kind, exposed);
+            let mut pseudonym = Pseudonym::default();
+            if exposed.contains(ISSUER_SEPARATOR) {
+                pseudonym.issued = hash;
+            } else {
+                pseudonym.header = hash;
+            }
+            pseudonym
         };
         Self {
             patient: hash(columns::PATIENT, &identifiers.patient_id),
@@ -62,12 +83,50 @@ impl Pseudonyms {
         }
     }
 
+    /// Returns what the header alone says.
+    pub(in crate::commands) fn of_header(self) -> Self {
+        let header = |pseudonym: Pseudonym| Pseudonym {
+            stated: String::new(),
+            ..pseudonym
+        };
+        Self {
+            patient: header(self.patient),
+            study: header(self.study),
+            series: header(self.series),
+        }
+    }
+
+    /// Reads what a row says. Older galleries do not say where an identifier is from: it then counts as
+    /// one of each place.
     pub(in crate::commands) fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
-        let value = |column: &str| gallery.value(row, column).map(str::to_owned);
+        let is_older = !gallery.columns().contains(&columns::CELLS);
+        let read = |shown: &str, header: &str, issued: &str| -> anyhow::Result<Pseudonym> {
+            let value = |column: &str| gallery.value(row, column).map(str::to_owned);
+            let (shown, header, issued) = (value(shown)?, value(header)?, value(issued)?);
+            if is_older {
+                let (stated, header, issued) = (shown.clone(), shown.clone(), shown);
+                return Ok(Pseudonym {
+                    stated,
+                    header,
+                    issued,
+                });
+            }
+            let is_of_header = shown == header || shown == issued;
+            let stated = if is_of_header { String::new() } else { shown };
+            Ok(Pseudonym {
+                stated,
+                header,
+                issued,
+            })
+        };
         Ok(Self {
-            patient: value(columns::PATIENT)?,
-            study: value(columns::STUDY)?,
-            series: value(columns::SERIES)?,
+            patient: read(
+                columns::PATIENT,
+                columns::OWN_PATIENT,
+                columns::OWN_ISSUED_PATIENT,
+            )?,
+            study: read(columns::STUDY, columns::OWN_STUDY, "")?,
+            series: read(columns::SERIES, columns::OWN_SERIES, "")?,
         })
     }
 }
@@ -123,47 +182,47 @@ pub(in crate::commands) fn cells_of_manifest(
         return Vec::new();
     };
     let mut cells = Vec::new();
-    for name in table.columns() {
-        let plain = name.to_ascii_lowercase();
-        let value = row.get(name).unwrap_or_default();
-        if plain == "path" || plain == "part" || plain == "id" || NAMES.contains(&plain.as_str()) {
+    for (name, value) in table.columns().iter().zip(row.cells()) {
+        if [PATH, PART, ID].contains(&name.as_str()) || names_people(name) {
             continue;
         }
-        match IDENTIFIERS.iter().find(|(other, _)| *other == plain) {
-            Some((_, kind)) => cells.push(((*kind).to_owned(), gallery.pseudonym(kind, value))),
-            None => cells.push((name.clone(), value.to_owned())),
-        }
+        // A second column of one meaning has its own name; its values are hashed as well.
+        let value = match meaning(name).filter(|_| is_identifier(name)) {
+            Some(kind) => gallery.pseudonym(kind, value),
+            None => value.to_owned(),
+        };
+        cells.push((name.clone(), value));
     }
     cells
 }
 
-/// Returns the columns of a manifest that say whose an image is.
-pub(in crate::commands) fn patient_columns(table: &Table) -> Vec<&str> {
-    let is_patient = |name: &str| IDENTIFIERS.contains(&(name, columns::PATIENT));
-    let names = table.columns().iter().map(String::as_str);
-    names
-        .filter(|name| is_patient(&name.to_ascii_lowercase()))
-        .collect()
+/// Returns a keyed hash of everything that a manifest's row says, so that a change of any cell is seen.
+pub(super) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
+    // Not empty where nothing is said, so that rows of older galleries are told apart.
+    let mut text = "=".to_owned();
+    for (name, value) in row.iter().flat_map(Row::named_cells) {
+        if name != PATH && name != PART && !value.is_empty() {
+            text += &format!("{}:{name}{}:{value}", name.len(), value.len());
+        }
+    }
+    gallery.pseudonym(columns::CELLS, &text)
 }
 
 /// Returns whether a column of a manifest identifies or names people, studies or series.
 pub(in crate::commands) fn identifies_people(column: &str) -> bool {
-    let plain = column.to_ascii_lowercase();
-    NAMES.contains(&plain.as_str()) || IDENTIFIERS.iter().any(|(name, _)| *name == plain)
+    is_identifier(column) || names_people(column)
 }
 
 /// Returns the columns of a manifest that name people, which are not stored.
-pub(in crate::commands) fn left_out_columns(table: &Table) -> Vec<&str> {
+pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
     let names = table.columns().iter().map(String::as_str);
-    names
-        .filter(|name| NAMES.contains(&name.to_ascii_lowercase().as_str()))
-        .collect()
+    names.filter(|name| names_people(name)).collect()
 }
 
 /// Returns the file or folder of a row.
 pub(in crate::commands) fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
-    let root = gallery.value(row, columns::ROOT)?;
-    Ok(Path::new(root).join(gallery.value(row, columns::PATH)?))
+    let root = gallery.value(row, columns::own_names(gallery).root)?;
+    Ok(Path::new(root).join(gallery.value(row, PATH)?))
 }
 
 #[cfg(test)]

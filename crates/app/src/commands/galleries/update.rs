@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
-use m3ret_imaging::manifest::Table;
+use m3ret_manifest::columns::{BODY_PART, DIMS, ID, MODALITY};
+use m3ret_manifest::{Row, Table};
 use m3ret_search::{Batch, Gallery, Numbers, RowId, Setup, Writer};
 use serde::Serialize;
 
-use super::rows::{Columns, Pseudonyms, cells_of_manifest, left_out_columns};
-use super::{columns, maker_of};
+use super::columns::{self, own_names};
+use super::maker_of;
+use super::rows::{Columns, Pseudonyms, cells_of_manifest, digest_of_cells, left_out_columns};
 use crate::cli::ReadArguments;
 use crate::commands::embed::ahead::Reading;
 use crate::commands::embed::items::{Item, Listing, list};
@@ -38,6 +40,8 @@ pub(in crate::commands) struct Wanted<'a> {
 pub(in crate::commands) struct Updated {
     pub(in crate::commands) n_new: usize,
     pub(in crate::commands) n_kept: usize,
+    /// Rows that were kept, of which the manifest says other things than before.
+    pub(in crate::commands) n_relabelled: usize,
     pub(in crate::commands) n_removed: usize,
     /// Files that hold no image format.
     pub(in crate::commands) n_not_images: usize,
@@ -51,10 +55,44 @@ pub(in crate::commands) struct Refused {
     pub(in crate::commands) part: Option<String>,
     pub(in crate::commands) reason: String,
     pub(in crate::commands) message: String,
+    /// Hash of all values, where they could be read; empty where not.
+    #[serde(skip)]
+    pub(in crate::commands) pixels: String,
+    /// Where the image lies.
+    #[serde(skip)]
+    pub(in crate::commands) file: PathBuf,
 }
 
+/// What a row keeps of what its image says itself.
+struct Stored {
+    part: String,
+    pixels: String,
+    modality: String,
+    body_part: String,
+    dims: String,
+    people: Pseudonyms,
+}
+
+impl Stored {
+    fn of(facts: &Facts, gallery: &Gallery) -> Self {
+        let body_part = facts.body_part.as_deref().unwrap_or_default();
+        Self {
+            part: facts.part.clone().unwrap_or_default(),
+            pixels: format!("{:032x}", facts.traits.pixels),
+            modality: facts.modality.clone().unwrap_or_default(),
+            body_part: body_part.to_ascii_lowercase().replace(' ', "-"),
+            dims: facts.dims.clone().unwrap_or_default(),
+            people: Pseudonyms::of(facts, gallery),
+        }
+    }
+}
+
+/// The attachment that holds a small picture.
+const THUMBNAIL: &str = "thumbnail";
 /// How long work may be lost by a power cut.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
+/// Numbers of all vectors that wait while rows are written again with other cells: 256 MiB.
+const MAX_RELABELLED_NUMBERS: usize = 1 << 26;
 /// Rows that are added together at most.
 const MAX_ROWS: usize = 4096;
 
@@ -71,10 +109,10 @@ pub(in crate::commands) fn update(
     let options = wanted.reading.options();
     let listing = list(&source, &Outputs::default(), &options)?;
     if let Some(table) = &listing.manifest {
-        tell_left_out(table, progress);
+        tell_notes(table, progress);
     }
     if wanted.is_mirror
-        && let Some(updated) = is_up_to_date(wanted.gallery, &listing)
+        && let Some(updated) = kept_as_it_is(wanted.gallery, &listing)
     {
         return Ok(updated);
     }
@@ -116,7 +154,11 @@ pub(in crate::commands) fn update(
     Ok(update.updated)
 }
 
-fn tell_left_out(table: &Table, progress: &Progress) {
+/// Tells what a user should know of a manifest that goes into a gallery.
+pub(in crate::commands) fn tell_notes(table: &Table, progress: &Progress) {
+    for note in table.notes() {
+        progress.note(&note);
+    }
     let names = left_out_columns(table);
     if !names.is_empty() {
         progress.note(&format!(
@@ -126,20 +168,43 @@ fn tell_left_out(table: &Table, progress: &Progress) {
     }
 }
 
-/// Says what there is, if a gallery holds exactly what is listed: then nobody needs to write.
-fn is_up_to_date(gallery: &Path, listing: &Listing) -> Option<Updated> {
+/// Returns the counts if the gallery already matches the listing, so no writer lock is taken.
+fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
     let gallery = Gallery::open(gallery).ok()?;
-    let wanted: HashSet<u128> = listing.items.iter().map(|item| item.key).collect();
+    let own = own_names(&gallery);
+    let wanted: HashMap<u128, usize> = listing
+        .items
+        .iter()
+        .enumerate()
+        .map(|(idx, item)| (item.key, idx))
+        .collect();
     let mut there = HashSet::with_capacity(wanted.len());
     for row in gallery.rows() {
-        let key = gallery.value(row, columns::KEY).ok()?;
-        there.insert(u128::from_str_radix(key, 16).ok()?);
+        let key = u128::from_str_radix(gallery.value(row, own.key).ok()?, 16).ok()?;
+        let &idx = wanted.get(&key)?;
+        let is_in_step = gallery.value(row, columns::CELLS).ok()? == listing.digest(idx, &gallery);
+        if !is_in_step {
+            return None;
+        }
+        there.insert(key);
     }
-    (there == wanted).then(|| Updated {
+    (there.len() == wanted.len()).then(|| Updated {
         n_kept: listing.items.len(),
         n_not_images: listing.n_foreign,
         ..Updated::default()
     })
+}
+
+impl Listing {
+    /// Returns the row of the manifest that item `idx` is.
+    fn row(&self, idx: usize) -> Option<Row<'_>> {
+        self.manifest.as_ref()?.row(idx)
+    }
+
+    /// Hashes what the manifest says of an item.
+    fn digest(&self, idx: usize, gallery: &Gallery) -> String {
+        digest_of_cells(self.row(idx), gallery)
+    }
 }
 
 /// How long to wait between two attempts to become the writer.
@@ -198,8 +263,8 @@ struct Update<'a> {
     listing: &'a Listing,
     /// The folder that paths are relative to.
     root: PathBuf,
-    /// Row numbers of the manifest, by the key of the item.
-    row_of: HashMap<u128, usize>,
+    /// Where the listing has an item, by its key.
+    idx_of: HashMap<u128, usize>,
     /// Keys of the images that are in the gallery.
     known: HashSet<u128>,
     /// Rows of older states of files, by path: they go when the new state is added.
@@ -236,10 +301,7 @@ impl<'a> Update<'a> {
         let mut update = Self {
             listing,
             root,
-            row_of: match listing.manifest {
-                Some(_) => keys.clone(),
-                None => HashMap::new(),
-            },
+            idx_of: keys,
             known: HashSet::new(),
             older: HashMap::new(),
             removed: HashSet::new(),
@@ -252,15 +314,23 @@ impl<'a> Update<'a> {
             updated: Updated::default(),
             writer,
         };
+        let own = own_names(update.writer.gallery());
         let rows: Vec<RowId> = update.writer.gallery().rows().collect();
+        let mut outdated = Vec::new();
         for row in rows {
             let gallery = update.writer.gallery();
-            let key = u128::from_str_radix(gallery.value(row, columns::KEY)?, 16).ok();
+            let key = u128::from_str_radix(gallery.value(row, own.key)?, 16).ok();
             let id = gallery.id(row)?.to_owned();
-            match key.filter(|key| keys.contains_key(key)) {
-                Some(key) => _ = update.known.insert(key),
+            let found = key.and_then(|key| Some((key, *update.idx_of.get(&key)?)));
+            match found {
+                Some((key, idx)) => {
+                    update.known.insert(key);
+                    if gallery.value(row, columns::CELLS)? != listing.digest(idx, gallery) {
+                        outdated.push((id, idx));
+                    }
+                }
                 None if is_mirror => _ = update.removed.insert(id),
-                None if gallery.value(row, columns::ROOT)? == update.root.to_string_lossy() => {
+                None if gallery.value(row, own.root)? == update.root.to_string_lossy() => {
                     let path = gallery.value(row, columns::PATH)?.to_owned();
                     update.older.entry(path).or_default().push(id);
                 }
@@ -268,7 +338,66 @@ impl<'a> Update<'a> {
             }
         }
         update.updated.n_removed = update.removed.len();
+        update.relabel_all(&outdated)?;
         Ok(update)
+    }
+
+    /// Writes rows again of which other things are said than before: ids, and where the listing has them.
+    fn relabel_all(&mut self, outdated: &[(String, usize)]) -> anyhow::Result<()> {
+        // Saves may move rows, so these are known by their ids; they are saved together, so that ids may
+        // be exchanged between them.
+        let n_together = (MAX_RELABELLED_NUMBERS / self.writer.gallery().width().max(1)).max(1);
+        for outdated in outdated.chunks(n_together) {
+            self.removed
+                .extend(outdated.iter().map(|(id, _)| id.clone()));
+            for (id, idx) in outdated {
+                self.relabel(id, *idx)?;
+            }
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a row again with what is said of its image now, and with the vector that is stored.
+    fn relabel(&mut self, id: &str, idx: usize) -> anyhow::Result<()> {
+        let item = &self.listing.items[idx];
+        let gallery = self.writer.gallery();
+        let row = gallery.find(id)?.context("a row that was listed")?;
+        let own = own_names(gallery);
+        let value = |column: &str| gallery.value(row, column).map(str::to_owned);
+        let is_older = value(columns::CELLS)?.is_empty();
+        let said = |column: &str, shown: &str| {
+            // An older gallery keeps only what is shown, which a manifest may have said.
+            let is_own = !is_older || self.listing.manifest.is_none();
+            value(if is_older && is_own { shown } else { column })
+        };
+        let stored = Stored {
+            part: value(columns::PART)?,
+            pixels: value(own.pixels)?,
+            modality: said(columns::OWN_MODALITY, MODALITY)?,
+            body_part: said(columns::OWN_BODY_PART, BODY_PART)?,
+            dims: said(columns::OWN_DIMS, DIMS)?,
+            people: match (is_older, &self.listing.manifest) {
+                (true, Some(_)) => Pseudonyms::default(),
+                _ => Pseudonyms::of_row(gallery, row)?.of_header(),
+            },
+        };
+        let mut vector = gallery.vector(row)?;
+        if gallery.numbers() == Numbers::F16 {
+            m3ret_search::normalize(&mut vector)?;
+        }
+        let thumbnail = gallery.attachment(row, THUMBNAIL)?.to_vec();
+        let path = self.path_of(item);
+        let facts = Facts {
+            part: Some(stored.part.clone()).filter(|part| !part.is_empty()),
+            ..Facts::default()
+        };
+        let id = self.id_of(item, &path, &facts, &mut HashSet::new())?;
+        self.push(item, &path, id, &stored);
+        self.vectors.extend(vector);
+        self.thumbnails.push(thumbnail);
+        self.updated.n_relabelled += 1;
+        Ok(())
     }
 
     /// Takes what became of one item.
@@ -283,13 +412,22 @@ impl<'a> Update<'a> {
             match outcome {
                 Ok(vector) => {
                     let id = self.id_of(item, &path, &facts, &mut taken)?;
-                    self.push(item, &path, id, (facts, vector));
+                    let stored = Stored::of(&facts, self.writer.gallery());
+                    self.push(item, &path, id, &stored);
+                    self.vectors.extend(vector);
+                    self.thumbnails.push(facts.traits.thumbnail);
+                    self.updated.n_new += 1;
                 }
                 Err(refusal) => self.updated.refused.push(Refused {
                     path: path.clone(),
                     part: facts.part,
                     reason: refusal.code.to_string(),
                     message: refusal.message,
+                    pixels: match facts.traits.pixels {
+                        0 => String::new(),
+                        pixels => format!("{pixels:032x}"),
+                    },
+                    file: self.root.join(&path),
                 }),
             }
         }
@@ -314,12 +452,15 @@ impl<'a> Update<'a> {
         facts: &Facts,
         taken: &mut HashSet<String>,
     ) -> anyhow::Result<String> {
-        let table = self.listing.manifest.as_ref();
-        let row = table.and_then(|table| table.row(*self.row_of.get(&item.key)?));
-        let named = row
-            .and_then(|row| row.get("id"))
-            .filter(|id| !id.is_empty());
+        let row = self
+            .idx_of
+            .get(&item.key)
+            .and_then(|&idx| self.listing.row(idx));
+        let named = row.and_then(|row| row.get(ID)).filter(|id| !id.is_empty());
         let mut id = named.map_or_else(|| with_part(path, facts.part.as_deref()), str::to_owned);
+        if named.is_none() && item.again > 0 {
+            id += &format!("#row={}", item.again + 1);
+        }
         let gallery = self.writer.gallery();
         let is_taken = |id: &str| -> anyhow::Result<bool> {
             Ok(taken.contains(id)
@@ -335,55 +476,51 @@ impl<'a> Update<'a> {
         }
         if is_taken(&id)? {
             anyhow::bail!(
-                "the id {id} comes twice; name images apart by a column id, or remove the older one"
+                "duplicate id {id}: add a column id that distinguishes the images, or remove the older one"
             );
         }
         taken.insert(id.clone());
         Ok(id)
     }
 
-    fn push(&mut self, item: &Item, path: &str, id: String, (facts, vector): (Facts, Vec<f32>)) {
+    /// Adds a row of one image; its vector and its thumbnail come beside.
+    fn push(&mut self, item: &Item, path: &str, id: String, stored: &Stored) {
         let gallery = self.writer.gallery();
+        let own = own_names(gallery);
+        let idx = self.idx_of.get(&item.key).copied();
+        let row = idx.and_then(|idx| self.listing.row(idx));
+        let cell = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut cells = vec![
-            (columns::PATH.to_owned(), path.to_owned()),
-            (
-                columns::PART.to_owned(),
-                facts.part.clone().unwrap_or_default(),
-            ),
-            (
-                columns::ROOT.to_owned(),
-                self.root.to_string_lossy().into_owned(),
-            ),
-            (columns::KEY.to_owned(), format!("{:032x}", item.key)),
-            (
-                columns::PIXELS.to_owned(),
-                format!("{:032x}", facts.traits.pixels),
-            ),
+            cell(columns::PATH, path),
+            cell(columns::PART, &stored.part),
+            cell(own.root, &self.root.to_string_lossy()),
+            cell(own.key, &format!("{:032x}", item.key)),
+            cell(own.pixels, &stored.pixels),
+            cell(columns::CELLS, &digest_of_cells(row, gallery)),
+            cell(columns::OWN_MODALITY, &stored.modality),
+            cell(columns::OWN_BODY_PART, &stored.body_part),
+            cell(columns::OWN_DIMS, &stored.dims),
+            cell(columns::OWN_PATIENT, &stored.people.patient.header),
+            cell(columns::OWN_ISSUED_PATIENT, &stored.people.patient.issued),
+            cell(columns::OWN_STUDY, &stored.people.study.header),
+            cell(columns::OWN_SERIES, &stored.people.series.header),
         ];
         // What the manifest says counts more than what the file says.
-        if let (Some(table), Some(&row)) = (&self.listing.manifest, self.row_of.get(&item.key)) {
-            let stated = cells_of_manifest(table, row, gallery).into_iter();
+        if let (Some(table), Some(idx)) = (&self.listing.manifest, idx) {
+            let stated = cells_of_manifest(table, idx, gallery).into_iter();
             cells.extend(stated.filter(|(_, value)| !value.is_empty()));
         }
-        let people = Pseudonyms::of(&facts, gallery);
-        let body_part = facts.body_part.unwrap_or_default();
         cells.extend([
-            ("modality".to_owned(), facts.modality.unwrap_or_default()),
-            (
-                "body_part".to_owned(),
-                body_part.to_ascii_lowercase().replace(' ', "-"),
-            ),
-            ("dims".to_owned(), facts.dims.unwrap_or_default()),
-            (columns::PATIENT.to_owned(), people.patient),
-            (columns::STUDY.to_owned(), people.study),
-            (columns::SERIES.to_owned(), people.series),
+            cell(MODALITY, &stored.modality),
+            cell(BODY_PART, &stored.body_part),
+            cell(DIMS, &stored.dims),
+            cell(columns::PATIENT, stored.people.patient.shown()),
+            cell(columns::STUDY, stored.people.study.shown()),
+            cell(columns::SERIES, stored.people.series.shown()),
         ]);
         self.waiting.insert(id.clone());
         self.ids.push(id);
-        self.vectors.extend(vector);
         self.cells.push(cells);
-        self.thumbnails.push(facts.traits.thumbnail);
-        self.updated.n_new += 1;
     }
 
     fn save_if_due(&mut self) -> anyhow::Result<()> {
@@ -398,7 +535,7 @@ impl<'a> Update<'a> {
         let cells = self.cells.take();
         let thumbnails = std::mem::take(&mut self.thumbnails);
         let has_any = thumbnails.iter().any(|thumbnail| !thumbnail.is_empty());
-        let attachments = [("thumbnail".to_owned(), thumbnails)];
+        let attachments = [(THUMBNAIL.to_owned(), thumbnails)];
         let batch = Batch {
             vectors: &self.vectors,
             ids: &self.ids,

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
-use m3ret_imaging::manifest::Table;
+use anyhow::{Context as _, ensure};
+use m3ret_manifest::Table;
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE};
 use m3ret_search::{Gallery, RowId};
 
 use super::{Labels, is_same_place};
@@ -12,8 +13,9 @@ use crate::commands::embed::ahead::Reading;
 use crate::commands::embed::items::{Item, list};
 use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
+use crate::commands::galleries::columns::{self, own_names};
 use crate::commands::galleries::{
-    Opened, Pseudonyms, cells_of_manifest, columns, file_of, maker_of, model_of, with_part,
+    Opened, Pseudonyms, cells_of_manifest, file_of, maker_of, model_of, with_part,
 };
 use crate::commands::npy;
 use crate::progress::Progress;
@@ -32,6 +34,8 @@ pub(super) struct Asked {
     pub(super) labels: Labels,
     pub(super) people: Pseudonyms,
     pub(super) pixels: String,
+    /// What a manifest says of the query, by our names of columns.
+    stated: Vec<(String, String)>,
 }
 
 /// A query that could not be read, and why.
@@ -40,39 +44,54 @@ pub(super) type Refused = (PathBuf, String);
 impl Asked {
     /// Takes over what a manifest says of the query: it counts more than what the file says.
     fn learn(&mut self, table: &Table, row_idx: usize, gallery: &Gallery) {
-        for (name, value) in cells_of_manifest(table, row_idx, gallery) {
+        self.stated = cells_of_manifest(table, row_idx, gallery);
+        self.stated.retain(|(_, value)| !value.is_empty());
+        for (name, value) in &self.stated {
             let place = match name.as_str() {
-                "modality" => &mut self.labels.modality,
-                "body_part" => &mut self.labels.body_part,
-                "finding" => &mut self.labels.finding,
-                "dims" => &mut self.labels.dims,
-                "source" => &mut self.labels.source,
-                columns::PATIENT if !value.is_empty() => {
-                    self.people.patient = value;
+                MODALITY => &mut self.labels.modality,
+                BODY_PART => &mut self.labels.body_part,
+                FINDING => &mut self.labels.finding,
+                DIMS => &mut self.labels.dims,
+                SOURCE => &mut self.labels.source,
+                columns::PATIENT => {
+                    self.people.patient.stated.clone_from(value);
+                    continue;
+                }
+                columns::STUDY => {
+                    self.people.study.stated.clone_from(value);
+                    continue;
+                }
+                columns::SERIES => {
+                    self.people.series.stated.clone_from(value);
                     continue;
                 }
                 _ => continue,
             };
-            if !value.is_empty() {
-                *place = Some(value);
-            }
+            *place = Some(value.clone());
         }
     }
 
     /// Returns the query's value in a column of the gallery; empty where it is not known.
     pub(super) fn value(&self, gallery: &Gallery, column: &str) -> anyhow::Result<String> {
+        if let Some((_, value)) = self.stated.iter().find(|(name, _)| name == column) {
+            return Ok(value.clone());
+        }
         if let Some(row) = self.own {
             return Ok(gallery.value(row, column)?.to_owned());
         }
         let label = |label: &Option<String>| label.clone().unwrap_or_default();
         Ok(match column {
-            columns::PATIENT => self.people.patient.clone(),
-            columns::STUDY => self.people.study.clone(),
-            columns::SERIES => self.people.series.clone(),
-            columns::PIXELS => self.pixels.clone(),
-            "modality" => label(&self.labels.modality),
-            "body_part" => label(&self.labels.body_part),
-            "dims" => label(&self.labels.dims),
+            columns::PATIENT => self.people.patient.shown().to_owned(),
+            columns::STUDY => self.people.study.shown().to_owned(),
+            columns::SERIES => self.people.series.shown().to_owned(),
+            columns::OWN_PATIENT => self.people.patient.header.clone(),
+            columns::OWN_ISSUED_PATIENT => self.people.patient.issued.clone(),
+            columns::OWN_STUDY => self.people.study.header.clone(),
+            columns::OWN_SERIES => self.people.series.header.clone(),
+            column if column == own_names(gallery).pixels => self.pixels.clone(),
+            MODALITY => label(&self.labels.modality),
+            BODY_PART => label(&self.labels.body_part),
+            DIMS => label(&self.labels.dims),
             _ => String::new(),
         })
     }
@@ -99,7 +118,13 @@ pub(super) fn all(
             }
             images(input, arguments, opened, (&mut asked, &mut refused))?;
         } else {
-            asked.push(of_id(input, &opened.gallery)?);
+            match of_id(input, &opened.gallery)? {
+                Some(query) => asked.push(query),
+                None => refused.push((
+                    input.clone(),
+                    "neither a file or folder nor the id of an image in the gallery".to_owned(),
+                )),
+            }
         }
     }
     Ok((asked, refused))
@@ -119,7 +144,13 @@ fn vectors(
         read.width,
         gallery.width()
     );
-    if !gallery.maker().fingerprint.starts_with("external:") {
+    if let Some(encoder) = &arguments.encoder {
+        ensure!(
+            *encoder == gallery.maker().model,
+            "--encoder {encoder}: the gallery's vectors were made by {}",
+            gallery.maker().model
+        );
+    } else if !gallery.maker().fingerprint.starts_with("external:") {
         progress.note(&format!(
             "whether {} was made by the gallery's model {} cannot be checked",
             path.display(),
@@ -146,16 +177,16 @@ fn vectors(
     Ok(asked.collect())
 }
 
-/// Takes a row of the gallery as the query.
-fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Asked> {
+/// Builds a query from a row's stored vector; `None` if no row has this id.
+fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<Asked>> {
     let id = input.to_string_lossy();
     let Some(row) = gallery.find(&id)? else {
-        bail!("{id} is neither a file or folder nor the id of an image in the gallery");
+        return Ok(None);
     };
     let mut vector = gallery.vector(row)?;
     m3ret_search::normalize(&mut vector)?;
     let part = gallery.value(row, columns::PART)?;
-    Ok(Asked {
+    Ok(Some(Asked {
         name: id.into_owned(),
         part: (!part.is_empty()).then(|| part.to_owned()),
         file: Some(file_of(gallery, row)?),
@@ -163,8 +194,9 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Asked> {
         own: Some(row),
         labels: Labels::of_row(gallery, row)?,
         people: Pseudonyms::of_row(gallery, row)?,
-        pixels: gallery.value(row, columns::PIXELS)?.to_owned(),
-    })
+        pixels: gallery.value(row, own_names(gallery).pixels)?.to_owned(),
+        stated: Vec::new(),
+    }))
 }
 
 /// Reads and embeds the images of a file or folder.
@@ -180,7 +212,14 @@ fn images(
         .context("a model is needed to embed queries")?;
     opened.gallery.check_maker(&maker_of(model))?;
     let options = arguments.reading.options();
-    let listing = list(input, &Outputs::default(), &options)?;
+    let listing = match list(input, &Outputs::default(), &options) {
+        Ok(listing) => listing,
+        // One query that cannot be read costs one answer.
+        Err(error) => {
+            refused.push((input.to_owned(), format!("{:#}", error)));
+            return Ok(());
+        }
+    };
     let items: Vec<&Item> = listing.items.iter().collect();
     let n_before = asked.len() + refused.len();
     let reading = Reading {
@@ -243,6 +282,7 @@ fn of_image(
         people,
         pixels,
         labels: Labels::default(),
+        stated: Vec::new(),
     };
     if let Some(row) = own {
         // The archive may know more than the file.

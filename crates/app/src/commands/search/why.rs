@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use m3ret_encoder::{Model, View};
-use m3ret_imaging::archive::{find_objects, read_object};
+use m3ret_imaging::archive::read_image;
 use m3ret_imaging::{Input, Kind, Picture, ReadOptions, Volume, thumbnail};
 use serde::Serialize;
 
+use crate::commands::embed::ahead::guarded;
 use crate::output::png;
-use crate::report::join_parts;
 
 /// One picture of an image, with the patches that lie on it.
 #[derive(Debug, Clone, Serialize)]
@@ -74,7 +74,8 @@ impl Seen {
         model: &Model,
         options: &ReadOptions,
     ) -> Result<Self, String> {
-        let volume = read(file, part, options)?;
+        let volume =
+            guarded(|| read_image(file, part, options)).map_err(|refusal| refusal.message)?;
         let prepared = model.prepare(&volume).map_err(|error| error.to_string())?;
         let inputs = prepared.inputs();
         let input = inputs
@@ -138,30 +139,6 @@ impl Seen {
             note: (self.is_sliced || hit.is_sliced).then_some(SLICE_NOTE),
         })
     }
-}
-
-/// Reads the one image of a file or folder that has this part.
-pub(in crate::commands) fn read(
-    file: &Path,
-    part: Option<&str>,
-    options: &ReadOptions,
-) -> Result<Volume, String> {
-    let (objects, _) = find_objects(file, options).map_err(|error| error.to_string())?;
-    let mut fault = "the image is no longer there".to_owned();
-    for object in &objects {
-        match read_object(object, options) {
-            Ok(volumes) => {
-                let own = volumes.into_iter().find(|volume| {
-                    join_parts(object.part.as_deref(), volume.part.as_deref()).as_deref() == part
-                });
-                if let Some(volume) = own {
-                    return Ok(volume);
-                }
-            }
-            Err(error) => fault = error.to_string(),
-        }
-    }
-    Err(fault)
 }
 
 fn dot(one: &[f32], other: &[f32]) -> f32 {

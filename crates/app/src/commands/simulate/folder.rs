@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use m3ret_imaging::manifest::{COLUMNS, Layout, Writer};
+use m3ret_manifest::{COLUMNS, Layout, Writer};
 
 use super::sources::{Ct, Labels};
 use crate::output::refuse_irregular;

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use m3ret_imaging::ReadOptions;
-use m3ret_imaging::manifest::Row;
+use m3ret_manifest::Row;
+use m3ret_manifest::columns::{BODY_PART, FINDING, LICENSE, PAIR, PATIENT, SOURCE, SPLIT};
+use m3ret_manifest::columns::{DIMS, DISTURBED, MODALITY};
 
 use super::folder::{self, Folder};
 use super::picture::Subject;
@@ -67,13 +69,13 @@ impl Labels {
     fn of(row: Row<'_>) -> Self {
         let cell = |column: &str| row.get(column).unwrap_or_default().to_owned();
         Self {
-            body_part: cell("body_part"),
-            finding: cell("finding"),
-            patient_id: cell("patient_id"),
-            source: cell("source"),
-            split: cell("split"),
-            license: cell("license"),
-            pair_id: cell("pair_id"),
+            body_part: cell(BODY_PART),
+            finding: cell(FINDING),
+            patient_id: cell(PATIENT),
+            source: cell(SOURCE),
+            split: cell(SPLIT),
+            license: cell(LICENSE),
+            pair_id: cell(PAIR),
         }
     }
 
@@ -167,28 +169,32 @@ pub(super) fn list(
                 (false, false) => all.n_others += 1,
             }
         }
-        let pairs: HashSet<&str> = radiographs
-            .iter()
-            .map(|radiograph| radiograph.labels.pair_id.as_str())
-            .filter(|pair| !pair.is_empty())
-            .collect();
-        let has_radiograph = |ct: &Ct| pairs.contains(ct.labels.pair_id.as_str());
-        let (mut partners, mut others) = cts.into_iter().partition(has_radiograph);
-        all.partners.append(&mut partners);
-        all.cts.append(&mut others);
+        all.cts.append(&mut cts);
         all.radiographs.append(&mut radiographs);
     }
+    // A CT and its radiographs may stand in two manifests.
+    let pairs: HashSet<&str> = all
+        .radiographs
+        .iter()
+        .map(|radiograph| radiograph.labels.pair_id.as_str())
+        .filter(|pair| !pair.is_empty())
+        .collect();
+    let has_radiograph = |ct: &Ct| pairs.contains(ct.labels.pair_id.as_str());
+    let (partners, others) = std::mem::take(&mut all.cts)
+        .into_iter()
+        .partition(has_radiograph);
+    (all.partners, all.cts) = (partners, others);
     Ok(all)
 }
 
 /// Says whether a row is a radiograph that was simulated and not yet disturbed.
 fn says_simulated_radiograph(row: Row<'_>) -> bool {
     let cell = |column: &str| row.get(column).unwrap_or_default();
-    let is_plane = cell("dims").is_empty() || cell("dims").eq_ignore_ascii_case("2d");
+    let is_plane = cell(DIMS).is_empty() || cell(DIMS).eq_ignore_ascii_case("2d");
     is_plane
-        && cell("modality").eq_ignore_ascii_case("DX")
-        && cell("source").starts_with(SIMULATED)
-        && cell("disturbed").is_empty()
+        && cell(MODALITY).eq_ignore_ascii_case("DX")
+        && cell(SOURCE).starts_with(SIMULATED)
+        && cell(DISTURBED).is_empty()
 }
 
 fn file_of(item: &Item) -> PathBuf {
@@ -205,8 +211,8 @@ fn says_ct_volume(row: Row<'_>) -> (bool, bool) {
         let cell = row.get(column).unwrap_or_default();
         (cell.is_empty(), cell.eq_ignore_ascii_case(wanted))
     };
-    let (no_modality, is_ct) = says("modality", "CT");
-    let (no_dims, is_3d) = says("dims", "3d");
+    let (no_modality, is_ct) = says(MODALITY, "CT");
+    let (no_dims, is_3d) = says(DIMS, "3d");
     let is_candidate = (no_modality || is_ct) && (no_dims || is_3d);
     (is_candidate, is_ct && is_3d)
 }

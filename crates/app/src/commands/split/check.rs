@@ -1,16 +1,17 @@
 //! `m3ret split --check`: what pretrain and evaluation rows have in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use m3ret_manifest::columns::{PAIR, SPLIT};
 use serde_json::{Value, json};
 
+use super::BATCH_PAIRS;
 use super::images::Images;
 use super::overlap::{Overlap, Side, across, shared, side_of};
 use super::rows::Sources;
-use super::{BATCH_PAIRS, SPLIT};
 use crate::Outcome;
 use crate::cli::SplitArguments;
 use crate::commands::check::tally::counted;
@@ -100,7 +101,7 @@ fn overlaps(
     (near, progress): (f32, &Progress),
 ) -> anyhow::Result<[Vec<Overlap>; 4]> {
     let patients = shared(sources.patients(), sides);
-    let pairs = shared(sources.words("pair_id"), sides);
+    let pairs = shared(sources.words(PAIR), sides);
     let mut contents = sources.files();
     let Some(images) = images else {
         let exact = shared(contents.iter().map(String::as_str), sides);
@@ -138,6 +139,41 @@ fn overlaps(
     Ok([patients, pairs, exact, found])
 }
 
+/// Counts the patients of one side who are on the other under another spelling of the same number.
+fn n_alike_as_numbers(patients: &[&str], sides: &[Option<Side>]) -> usize {
+    let of = |side: Side| -> BTreeMap<String, BTreeSet<&str>> {
+        let mut by_number = BTreeMap::<String, BTreeSet<&str>>::new();
+        let rows = patients
+            .iter()
+            .zip(sides)
+            .filter(|(_, own)| **own == Some(side));
+        for (patient, _) in rows {
+            if let Some(number) = as_number(patient) {
+                by_number.entry(number).or_default().insert(patient);
+            }
+        }
+        by_number
+    };
+    let (pretrain, evaluation) = (of(Side::Pretrain), of(Side::Evaluation));
+    let differs = |(number, words): &(&String, &BTreeSet<&str>)| {
+        evaluation
+            .get(*number)
+            .is_some_and(|others| words.is_disjoint(others))
+    };
+    pretrain.iter().filter(differs).count()
+}
+
+/// Returns the whole number that an identifier is, without zeros in front and without decimals of 0.
+fn as_number(identifier: &str) -> Option<String> {
+    let whole = match identifier.split_once('.') {
+        Some((whole, decimals)) if decimals.bytes().all(|byte| byte == b'0') => whole,
+        Some(_) => return None,
+        None => identifier,
+    };
+    let is_number = !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| whole.trim_start_matches('0').to_owned())
+}
+
 impl Found<'_> {
     fn tell(
         &self,
@@ -145,6 +181,13 @@ impl Found<'_> {
         progress: &Progress,
         screen: Screen,
     ) -> anyhow::Result<()> {
+        let n_alike = n_alike_as_numbers(&self.sources.patients(), &self.sides);
+        if n_alike > 0 {
+            progress.note(&format!(
+                "{n_alike} patients of one side are those of the other if their ids are read as numbers (1, 1.0 and \
+                 0001), but not as text: write them alike, or these patients stay on both sides"
+            ));
+        }
         if self.images.is_none() {
             progress.note("no image was read (--no-duplicates): only paths were compared");
         }

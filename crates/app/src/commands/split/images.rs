@@ -9,8 +9,11 @@ use rayon::prelude::*;
 
 use super::rows::{Source, Sources, plain};
 use crate::cli::{ModelArguments, SplitArguments};
-use crate::commands::duplicates::{Reach, Verdict, correlate, neighbours, thumbnail, verdict};
-use crate::commands::galleries::{self, Opening, Updated, columns, file_of};
+use crate::commands::duplicates::{
+    Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict,
+};
+use crate::commands::galleries::columns::{self, own_names};
+use crate::commands::galleries::{self, Opening, Updated, file_of};
 use crate::model_name;
 use crate::progress::Progress;
 
@@ -83,7 +86,7 @@ impl Images {
     ) -> anyhow::Result<HashMap<RowId, usize>> {
         let mut rows: HashMap<(PathBuf, &str), Vec<usize>> = HashMap::new();
         for row in source.table.rows() {
-            let part = row.get("part").unwrap_or_default();
+            let part = row.part().unwrap_or_default();
             let same = rows.entry((plain(&row.file()), part)).or_default();
             same.push(source.start + row.idx());
         }
@@ -95,7 +98,7 @@ impl Images {
             };
             for &row in rows {
                 gallery
-                    .value(image, columns::PIXELS)?
+                    .value(image, own_names(gallery).pixels)?
                     .clone_into(&mut self.pixels[row]);
             }
             numbers.insert(image, rows[0]);
@@ -153,9 +156,9 @@ impl Images {
 
     /// Looks at the thumbnails of pairs: how they are alike, `None` if not at all.
     pub(super) fn confirm(&self, pairs: &[Close]) -> anyhow::Result<Vec<Option<Verdict>>> {
-        let mut thumbnails: BTreeMap<(usize, RowId), Option<Vec<f32>>> = BTreeMap::new();
+        let mut thumbnails: BTreeMap<(usize, RowId), Thumbnail> = BTreeMap::new();
         for pair in pairs {
-            thumbnails.extend(pair.places.map(|place| (place, None)));
+            thumbnails.extend(pair.places.map(|place| (place, Thumbnail::Gone)));
         }
         thumbnails
             .par_iter_mut()
@@ -163,13 +166,10 @@ impl Images {
                 *made = thumbnail(&self.galleries[gallery], row, &self.options)?;
                 anyhow::Ok(())
             })?;
-        let thumbnail = |place| thumbnails.get(&place).and_then(Option::as_ref);
         let verdicts = pairs.iter().map(|pair| {
             let [a, b] = pair.rows.map(|row| &self.pixels[row]);
-            let correlation = match pair.places.map(thumbnail) {
-                [Some(a), Some(b)] => Some(correlate(a, b)),
-                _ => None,
-            };
+            let [one, other] = &pair.places;
+            let correlation = likeness(&thumbnails[one], &thumbnails[other]);
             verdict(!a.is_empty() && a == b, correlation)
         });
         Ok(verdicts.collect())

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_imaging::Limits;
-use m3ret_imaging::manifest::{Manifest, Row, Table};
+use m3ret_manifest::columns::PATIENT;
+use m3ret_manifest::{Manifest, Row, Table};
 
-use crate::commands::galleries::{patient_columns, short, with_part};
+use crate::commands::galleries::{short, with_part};
 use crate::progress::Progress;
 
 /// A manifest.
@@ -41,12 +42,12 @@ impl Sources {
             if sources.iter().any(|source| source.path == path) {
                 anyhow::bail!("{} is named twice", name.display());
             }
-            let manifest = Manifest::open(&path, limits).with_context(doing)?;
-            let ignored = manifest.ignored_columns().join(", ");
-            if !ignored.is_empty() {
-                progress.note(&format!("columns that are no text are left out: {ignored}"));
+            let table = Manifest::open(&path, limits)
+                .and_then(Manifest::load)
+                .with_context(doing)?;
+            for note in table.notes() {
+                progress.note(&note);
             }
-            let table = manifest.load().with_context(doing)?;
             let n_rows = table.len();
             sources.push(Source {
                 name: name.to_owned(),
@@ -81,28 +82,13 @@ impl Sources {
         let row = source.table.row(idx);
         row.map_or_else(String::new, |row| {
             let file = short(&plain(&row.file()));
-            with_part(&file.to_string_lossy(), row.get("part"))
+            with_part(&file.to_string_lossy(), row.part())
         })
     }
 
     /// Returns whose image each row is, empty where nothing says so. Never to be shown.
     pub(super) fn patients(&self) -> Vec<&str> {
-        let of_source = |source: &'_ Source| -> Vec<usize> {
-            let names = patient_columns(&source.table);
-            let columns = source.table.columns();
-            let place = |name| columns.iter().position(|other| other == name);
-            names.into_iter().filter_map(place).collect()
-        };
-        let mut patients = Vec::with_capacity(self.n_rows());
-        for source in &self.0 {
-            let columns = of_source(source);
-            for row in source.table.rows() {
-                let cells: Vec<&str> = row.cells().collect();
-                let mut words = columns.iter().map(|&column| cells[column].trim());
-                patients.push(words.find(|word| !word.is_empty()).unwrap_or_default());
-            }
-        }
-        patients
+        self.words(PATIENT)
     }
 
     /// Returns the words of a column, empty where there is none.
@@ -115,20 +101,20 @@ impl Sources {
                     .and_then(|column| column.get(idx))
                     .unwrap_or_default()
             };
-            words.extend((0..source.table.len()).map(|idx| word(idx).trim()));
+            words.extend((0..source.table.len()).map(word));
         }
         words
     }
 
     /// Returns what each row is called in its manifest: path and part.
     pub(super) fn names(&self) -> Vec<String> {
-        let name = |row: Row<'_>| with_part(row.path(), row.get("part"));
+        let name = |row: Row<'_>| with_part(row.path(), row.part());
         self.rows().map(name).collect()
     }
 
     /// Returns the file of each row and its part, as one word.
     pub(super) fn files(&self) -> Vec<String> {
-        let file = |row: Row<'_>| with_part(&plain(&row.file()).to_string_lossy(), row.get("part"));
+        let file = |row: Row<'_>| with_part(&plain(&row.file()).to_string_lossy(), row.part());
         self.rows().map(file).collect()
     }
 
@@ -137,7 +123,7 @@ impl Sources {
         for source in &self.0 {
             let mut seen = HashMap::new();
             for row in source.table.rows() {
-                let name = with_part(row.path(), row.get("part"));
+                let name = with_part(row.path(), row.part());
                 if let Some(first) = seen.insert(name, row.idx()) {
                     anyhow::bail!(
                         "rows {} and {} of {} name the same image; remove one of them, or do \

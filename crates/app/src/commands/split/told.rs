@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use m3ret_manifest::columns::{DIMS, MODALITY};
+use m3ret_manifest::is_unseen;
 use serde::Serialize;
 use serde_json::json;
 
@@ -97,14 +99,17 @@ fn remarks(made: &Made<'_>) -> Vec<String> {
     }
     remarks.extend(crowd(made));
     remarks.extend(small_cells(made));
-    let modalities = made.sources.words("modality");
-    let is_mr = |word: &str| word.eq_ignore_ascii_case("MR") || word.eq_ignore_ascii_case("MRI");
+    let modalities = made.sources.words(MODALITY);
     let in_pretrain = modalities.iter().zip(made.splits);
-    let n_mr = in_pretrain
-        .filter(|(word, split)| is_mr(word) && **split == Split::Pretrain)
+    let n_unseen = in_pretrain
+        .filter(|(word, split)| is_unseen(word) && **split == Split::Pretrain)
         .count();
-    if n_mr > 0 {
-        let rows = counted(n_mr as u64, "row of MR is", "rows of MR are");
+    if n_unseen > 0 {
+        let rows = counted(
+            n_unseen as u64,
+            "row of MR or PET is",
+            "rows of MR or PET are",
+        );
         remarks.push(format!(
             "{rows} in pretrain: m3ret pretrain leaves them out unless images.allow_mr is set"
         ));
@@ -168,7 +173,7 @@ fn small_cells(made: &Made<'_>) -> Vec<String> {
 
 /// Counts what there is in each split, in all and for each modality and dims.
 fn counts(made: &Made<'_>) -> (Counts, BTreeMap<(String, String), Counts>) {
-    let (modalities, dims) = (made.sources.words("modality"), made.sources.words("dims"));
+    let (modalities, dims) = (made.sources.words(MODALITY), made.sources.words(DIMS));
     let mut all: Counts = Split::ALL.map(|split| (split, Count::default())).into();
     let mut by_kind: BTreeMap<(String, String), Counts> = BTreeMap::new();
     for (members, &split) in made.members.iter().zip(&made.assigned.splits) {

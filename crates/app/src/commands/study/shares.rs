@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_imaging::Limits;
-use m3ret_imaging::manifest::{Layout, Manifest, Row, Table, Writer};
+use m3ret_manifest::columns::{DIMS, MODALITY, PATH, PATIENT, SPLIT};
+use m3ret_manifest::{Layout, Manifest, Row, Table, Writer};
 use m3ret_pretrain::Config;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
@@ -76,8 +77,8 @@ pub(super) fn n_common_patients(
         let table = table.load().with_context(doing)?;
         let rows = table
             .rows()
-            .filter(|row| row.get("split").is_none_or(is_wanted));
-        let known = rows.filter_map(|row| row.get("patient_id").filter(|id| !id.is_empty()));
+            .filter(|row| row.get(SPLIT).is_none_or(is_wanted));
+        let known = rows.filter_map(|row| row.get(PATIENT).filter(|id| !id.is_empty()));
         anyhow::Ok(known.map(str::to_owned).collect::<HashSet<String>>())
     };
     let evaluated = patients(evaluate, &|split| split != "pretrain")?;
@@ -96,12 +97,12 @@ pub(super) fn n_common_patients(
 /// Says of each row whether it is in the share.
 fn chosen(table: &Table, fraction: f64, seed: u64) -> Vec<bool> {
     let hash = |row: &Row<'_>| {
-        let patient = row.get("patient_id").filter(|patient| !patient.is_empty());
+        let patient = row.get(PATIENT).filter(|patient| !patient.is_empty());
         xxh3_64_with_seed(patient.unwrap_or_else(|| row.path()).as_bytes(), seed)
     };
     let kind = |row: &Row<'_>| {
         let cell = |name: &str| row.get(name).unwrap_or_default().to_owned();
-        (cell("split"), cell("modality"), cell("dims"))
+        (cell(SPLIT), cell(MODALITY), cell(DIMS))
     };
     let mut patients = BTreeMap::<_, Vec<u64>>::new();
     for row in table.rows() {
@@ -137,7 +138,7 @@ fn write(table: &Table, chosen: &[bool], path: &Path) -> anyhow::Result<()> {
         let file = std::path::absolute(row.file())?;
         let file = file.to_string_lossy();
         let cells = names.iter().zip(row.cells());
-        writer.push(cells.map(|(name, cell)| if *name == "path" { &file } else { cell }))?;
+        writer.push(cells.map(|(name, cell)| if *name == PATH { &file } else { cell }))?;
     }
     writer.finish()?;
     Ok(())

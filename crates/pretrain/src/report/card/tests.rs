@@ -101,7 +101,7 @@ fn a_card_names_no_folder_of_the_machine() {
         assert!(!text.contains(word), "{word}: {text}");
     }
     assert!(text.contains("| start | the weights of dinov2-small |"));
-    assert!(text.contains("(dinov2-small) may have seen MRI."));
+    assert!(text.contains("(dinov2-small) may have seen MRI or PET."));
     assert!(text.contains("Retrieval was not measured during training."));
 }
 
@@ -131,8 +131,8 @@ fn unknown_modalities_leave_the_exclusion_unverified() {
         ..facts()
     };
     let text = card(&config(Method::Mae), &items, &History::default());
-    assert!(text.contains("MR exclusion unverified: 41 rows name no known modality."));
-    assert!(!text.contains("No MRI was trained on"));
+    assert!(text.contains("Exclusion of MRI and PET unverified: 41 rows name no known modality."));
+    assert!(!text.contains("No MRI or PET was trained on"));
 }
 
 #[test]

@@ -6,10 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::StringRecord;
 
-use crate::error::{Error, Result};
+use m3ret_imaging::{Error, Result};
 
 use super::FORMAT;
+use super::columns::{PATH, meaning};
 use super::table::Builder;
+
+/// Bytes of the first line that are looked at for the separator.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// What may stand between cells.
+const SEPARATORS: [u8; 3] = [b',', b';', b'\t'];
 
 /// Largest row; a quote that never closes would otherwise take in the rest of the file.
 const MAX_ROW_BYTES: u64 = 16 << 20;
@@ -20,6 +27,7 @@ pub(super) struct CsvRows {
     /// Where `row` starts, or the last row at the end of the file.
     start: csv::Position,
     n_columns: usize,
+    separator: u8,
     n_since_row: Arc<AtomicU64>,
 }
 
@@ -48,7 +56,14 @@ impl Read for Metered {
 
 impl CsvRows {
     /// Reads the first line and returns the names in it, without the space around them.
-    pub(super) fn open(text: Box<dyn Text>) -> Result<(Self, Vec<String>)> {
+    pub(super) fn open(mut text: Box<dyn Text>) -> Result<(Self, Vec<String>)> {
+        let mut head = Vec::new();
+        (&mut text)
+            .take(HEAD_BYTES)
+            .read_to_end(&mut head)
+            .and_then(|_| text.rewind())
+            .map_err(|e| Error::io("reading the manifest", e))?;
+        let separator = separator(&head).unwrap_or(b',');
         let n_since_row = Arc::new(AtomicU64::new(0));
         let metered = Metered {
             text,
@@ -57,6 +72,7 @@ impl CsvRows {
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
+            .delimiter(separator)
             .buffer_capacity(1 << 16)
             .from_reader(metered);
         let (row, start) = (StringRecord::new(), csv::Position::new());
@@ -65,6 +81,7 @@ impl CsvRows {
             row,
             start,
             n_columns: 0,
+            separator,
             n_since_row,
         };
         if !rows.advance()? {
@@ -118,7 +135,8 @@ impl CsvRows {
                 .unwrap_or_else(csv::Position::new);
             return Ok(true);
         }
-        if ends_inside_quotes(&self.read_again(&self.start.clone(), 2 * MAX_ROW_BYTES)?) {
+        let rest = self.read_again(&self.start.clone(), 2 * MAX_ROW_BYTES)?;
+        if ends_inside_quotes(&rest, self.separator) {
             // Rows may have vanished in the open cell.
             let found = format!("line {}: a quoted cell that never ends", self.line());
             return Err(Error::malformed(FORMAT, found, "a closing quote"));
@@ -172,13 +190,28 @@ impl CsvRows {
     }
 }
 
-fn ends_inside_quotes(row: &[u8]) -> bool {
+/// Returns what stands between the names of the first line, one of which is `path`.
+pub(super) fn separator(head: &[u8]) -> Option<u8> {
+    let first_line = head.split(|&byte| matches!(byte, b'\n' | b'\r')).next()?;
+    let first_line = first_line
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(first_line);
+    SEPARATORS.into_iter().find(|&separator| {
+        let mut names = first_line.split(|&byte| byte == separator);
+        names.any(|name| {
+            let name = String::from_utf8_lossy(name);
+            meaning(name.trim().trim_matches('"').trim()) == Some(PATH)
+        })
+    })
+}
+
+fn ends_inside_quotes(row: &[u8], separator: u8) -> bool {
     let (mut inside, mut at_start) = (false, true);
     for &byte in row {
         match byte {
             // A doubled quote closes and opens again, which leaves `inside` as it was.
             b'"' if inside || at_start => (inside, at_start) = (!inside, inside),
-            _ => at_start = !inside && matches!(byte, b',' | b'\n' | b'\r'),
+            _ => at_start = !inside && (byte == separator || matches!(byte, b'\n' | b'\r')),
         }
     }
     inside

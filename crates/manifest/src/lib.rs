@@ -1,8 +1,9 @@
 //! The manifest: the table that says which files belong to a set, and what is known about them.
 //!
-//! CSV or Parquet, told apart by content. Only the column `path` is required; the others of
-//! `COLUMNS` have a fixed meaning, and any further column is kept. Every cell is text: an empty
-//! cell, a Parquet null and a missing value are the same.
+//! CSV (separated by commas, semicolons or tabs) or Parquet, told apart by content. Only the column
+//! `path` is required; `columns` lists those with a meaning, and any further column is kept. Every cell
+//! is text without space around it: an empty cell, a Parquet null and a word for a missing value are
+//! the same.
 //!
 //! A path is relative to the folder of the manifest and may name a file or a DICOM series folder.
 //! Absolute paths and `..` are allowed: a manifest is written by the person who runs the program,
@@ -10,11 +11,14 @@
 //!
 //! `Manifest` streams batches of rows; `Manifest::load` keeps all of them in a compact `Table`.
 
+pub mod columns;
 mod csv_rows;
+mod notes;
 mod parquet_rows;
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 mod write;
 
 use std::fs::File;
@@ -25,29 +29,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::file::reader::ChunkReader;
 
-use crate::error::{Error, Result};
-use crate::limits::Limits;
+use m3ret_imaging::{Error, Limits, Result, sniff};
 
+use columns::Header;
 use csv_rows::{CsvRows, Text};
 use parquet_rows::ParquetRows;
 use table::Builder;
 
+pub use columns::COLUMNS;
 pub use table::{Column, Row, Table};
+pub use words::{is_mr, is_unknown_modality, is_unseen};
 pub use write::{Layout, Writer};
 
-/// The columns with a fixed meaning, in the order in which they are written.
-pub const COLUMNS: [&str; 10] = [
-    "path",
-    "modality",
-    "body_part",
-    "finding",
-    "patient_id",
-    "source",
-    "split",
-    "dims",
-    "license",
-    "pair_id",
-];
+/// Between the labels of a cell that holds several.
+pub const LABEL_SEPARATOR: char = '|';
 
 /// Rows of one batch of a `Manifest`.
 pub const BATCH_ROWS: usize = 8192;
@@ -61,7 +56,6 @@ const FORMAT: &str = "manifest";
 pub struct Manifest {
     source: Source,
     shared: Arc<Shared>,
-    ignored: Vec<String>,
     limits: Limits,
     finished: bool,
 }
@@ -75,8 +69,27 @@ enum Source {
 #[derive(Debug, PartialEq, Eq)]
 struct Shared {
     folder: PathBuf,
-    names: Vec<String>,
-    path_idx: usize,
+    header: Header,
+    /// Columns that cannot be read as text.
+    ignored: Vec<String>,
+}
+
+/// Tells a manifest from an image by its first bytes: Parquet, or no image but a text whose first line
+/// names a column `path`. A file that is named `.csv` or `.tsv` is one unless it is an image.
+#[must_use]
+pub fn is_manifest(head: &[u8], path: &Path) -> bool {
+    if head.starts_with(b"PAR1") {
+        return true;
+    }
+    if sniff(head).is_some() {
+        return false;
+    }
+    let is_named_so = path.extension().is_some_and(|extension| {
+        ["csv", "tsv"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    });
+    is_named_so || csv_rows::separator(head).is_some()
 }
 
 impl Manifest {
@@ -84,8 +97,9 @@ impl Manifest {
     ///
     /// # Errors
     /// `Io`; `LimitExceeded` if the file is larger than `max_bytes`; `Malformed` if there is no
-    /// column `path`, two columns have the same name, or the file is neither CSV in UTF-8 nor
-    /// Parquet; `Unsupported` for compression that is not built in.
+    /// column `path`, two columns have the same name or meaning, or the file is neither CSV in UTF-8
+    /// nor Parquet; `Unsupported` for compression that is not built in, and for a column that has a
+    /// meaning and a type that cannot be read as text.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
         let mut file = File::open(path).map_err(|e| Error::io("opening the manifest", e))?;
         let status = file
@@ -130,32 +144,24 @@ impl Manifest {
             names,
             ignored,
         } = opened;
-        let path_idx = check_names(&names)?;
+        refuse_unreadable(&ignored)?;
         let shared = Arc::new(Shared {
             folder: folder.to_path_buf(),
-            names,
-            path_idx,
+            header: Header::new(names)?,
+            ignored,
         });
         Ok(Self {
             source,
             shared,
-            ignored,
             limits: limits.clone(),
             finished: false,
         })
     }
 
-    /// Returns the names of the columns, in the order of the file.
+    /// Returns the names of the columns, in the order of the file; those with a meaning have our names.
     #[must_use]
     pub fn columns(&self) -> &[String] {
-        &self.shared.names
-    }
-
-    /// Returns the names of Parquet columns that are no text, number, truth value, date or time,
-    /// such as lists and binary values; their cells are not read.
-    #[must_use]
-    pub fn ignored_columns(&self) -> &[String] {
-        &self.ignored
+        &self.shared.header.names
     }
 
     /// Reads the remaining rows into one table.
@@ -180,7 +186,7 @@ impl Manifest {
 impl std::fmt::Debug for Manifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Manifest")
-            .field("columns", &self.shared.names)
+            .field("columns", &self.shared.header.names)
             .finish_non_exhaustive()
     }
 }
@@ -246,35 +252,15 @@ fn told_by(head: &[u8]) -> Result<Layout> {
     })
 }
 
-/// Checks the columns' names and returns the position of `path`.
-///
-/// Unknown names are not repeated in errors: without a header line, they are a row's cells.
-fn check_names(names: &[String]) -> Result<usize> {
-    for (idx, name) in names.iter().enumerate() {
-        if let Some(first) = names.iter().take(idx).position(|earlier| earlier == name) {
-            let known = COLUMNS.iter().find(|&known| known == name);
-            let named = known.map_or_else(String::new, |known| format!(" ({known})"));
-            return Err(Error::malformed(
-                FORMAT,
-                format!(
-                    "columns {} and {} with the same name{named}",
-                    first + 1,
-                    idx + 1
-                ),
-                "every column once",
-            ));
-        }
-    }
-    names.iter().position(|name| name == "path").ok_or_else(|| {
-        let plural = if names.len() == 1 {
-            "column"
-        } else {
-            "columns"
-        };
-        Error::malformed(
-            FORMAT,
-            format!("{} {plural}, none of them named path", names.len()),
-            "a first line that names the columns, path among them, separated by commas",
-        )
-    })
+/// Refuses columns that have a meaning and cannot be read: as if they were not there, patients would be
+/// strangers and splits would hold everything.
+fn refuse_unreadable(ignored: &[String]) -> Result<()> {
+    let Some(name) = ignored.iter().find(|name| columns::meaning(name).is_some()) else {
+        return Ok(());
+    };
+    Err(Error::unsupported(
+        FORMAT,
+        format!("Parquet column {name} of a nested or binary type"),
+        "write it as text or numbers; several labels as a list of text, or joined by |",
+    ))
 }

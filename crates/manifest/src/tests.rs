@@ -3,9 +3,9 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reason::Code;
+use m3ret_imaging::Code;
 
-const TYPES: &[u8] = include_bytes!("../../../../testdata/manifest/types.parquet");
+const TYPES: &[u8] = include_bytes!("../../../testdata/manifest/types.parquet");
 
 fn load(bytes: &[u8]) -> Result<Table> {
     Manifest::from_bytes(bytes.to_vec(), Path::new("folder"), &Limits::default())?.load()
@@ -48,6 +48,99 @@ fn csv_rows_come_out_as_they_went_in() {
 }
 
 #[test]
+fn cells_may_be_separated_by_semicolons_or_tabs() {
+    let rows: &[&[&str]] = &[&["a,b.png", "CT"], &["c.png", "x;y"]];
+    check(b"Path;modality\na,b.png;CT\nc.png;\"x;y\"\n", Ok(rows));
+    check(b"modality\tpath\nCT\ta b\n", Ok(&[&["CT", "a b"]]));
+    check(b"path;x,note\na;b,c\n", Ok(&[&["a", "b,c"]]));
+    // A comma counts more, as most manifests have it.
+    check(b"path,a;b\nx,y\n", Ok(&[&["x", "y"]]));
+    check(
+        b"path;finding\na;\"open\nb;x\n",
+        Err("manifest: found line 2: a quoted cell that never ends, wanted a closing quote"),
+    );
+}
+
+#[test]
+fn cells_are_trimmed_and_words_for_nothing_are_empty() {
+    let table =
+        load(b"path,PatientID,Finding,note\na, p1 ,mass , x\nb,nan,NaN,null\nc,UNKNOWN,unknown,\n")
+            .unwrap();
+    assert_eq!(table.columns(), ["path", "patient_id", "finding", "note"]);
+    assert_eq!(
+        table.written_columns(),
+        ["path", "PatientID", "Finding", "note"]
+    );
+    assert_eq!(
+        cells(&table),
+        [
+            ["a", "p1", "mass", "x"],
+            ["b", "", "", ""],
+            ["c", "", "unknown", ""]
+        ]
+    );
+    let notes = table.notes();
+    for (at, wanted) in [
+        (0, "column PatientID is used as patient_id"),
+        (1, "column Finding is used as finding"),
+        (2, "column patient_id: 2 cells hold"),
+        (3, "column finding: 1 cells hold"),
+        (4, "column finding: unknown is a class like any other"),
+        (5, "column note: 1 cells hold"),
+    ] {
+        assert!(notes[at].contains(wanted), "{notes:?}");
+    }
+    assert_eq!(table.name_of("PatientID"), Some("patient_id"));
+    assert_eq!(table.name_of("subject id"), Some("patient_id"));
+    assert_eq!(table.name_of("split"), None);
+}
+
+#[test]
+fn a_manifest_is_told_by_content_or_by_its_name() {
+    for (head, name, expected) in [
+        (&b"PAR1\x15"[..], "m", true),
+        (b"\"path\",modality\na,CT\n", "m", true),
+        (b"\xef\xbb\xbfmodality; Path\r\n", "m", true),
+        (b"file,modality\n", "m.txt", false),
+        (b"file,modality\n", "m.CSV", true),
+        (b"file\tmodality\n", "m.tsv", true),
+        (b"\x89PNG\r\n\x1a\npath,", "m.csv", false),
+        (b"", "m", false),
+    ] {
+        assert_eq!(is_manifest(head, Path::new(name)), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_column_with_a_meaning_that_cannot_be_read_is_refused() {
+    // The fixture's struct column under a name that means something.
+    let error = refuse_unreadable(&["note".to_owned(), "PatientID".to_owned()]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("PatientID of a nested or binary type"),
+        "{error}"
+    );
+    refuse_unreadable(&["note".to_owned()]).unwrap();
+}
+
+#[test]
+fn space_around_a_path_is_part_of_it_where_a_file_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(" spaced.png"), "").unwrap();
+    let text = b"path\n spaced.png\n other.png\n".to_vec();
+    let table = Manifest::from_bytes(text, folder.path(), &Limits::default())
+        .unwrap()
+        .load()
+        .unwrap();
+    let files: Vec<PathBuf> = table.rows().map(|row| row.file()).collect();
+    assert_eq!(
+        files,
+        [" spaced.png", "other.png"].map(|name| folder.path().join(name))
+    );
+}
+
+#[test]
 fn broken_csv_is_refused_with_its_line() {
     let check = |bytes: &[u8], text: &str| check(bytes, Err(text));
     check(
@@ -55,9 +148,9 @@ fn broken_csv_is_refused_with_its_line() {
         "manifest: found an empty file, wanted a first line that names the columns",
     );
     check(
-        b"file;modality\na;CT\n",
+        b"where;modality\na;CT\n",
         "manifest: found 1 column, none of them named path, wanted a first line that names the \
-         columns, path among them, separated by commas",
+         columns, path among them, separated by commas, semicolons or tabs",
     );
     check(
         b"path,split,x,split\n",
@@ -218,9 +311,15 @@ fn parquet_of_pyarrow_is_rendered_as_text() {
     let path = folder.path().join("any.name");
     std::fs::write(&path, TYPES).unwrap();
     let manifest = Manifest::open(&path, &Limits::default()).unwrap();
-    assert_eq!(manifest.ignored_columns(), ["list", "nested", "amount"]);
     let table = manifest.load().unwrap();
-    let expected: [(&str, [&str; 3]); 13] = [
+    assert_eq!(
+        table.notes(),
+        [
+            "column labels has no meaning to m3ret; rename it finding if that is what it holds",
+            "columns of a nested or binary type are not read: nested"
+        ]
+    );
+    let expected: [(&str, [&str; 3]); 20] = [
         ("path", ["a.png", "b/c.dcm", "d e.nii.gz"]),
         ("modality", ["CT", "", "CT"]),
         ("small", ["-1", "", "127"]),
@@ -236,6 +335,27 @@ fn parquet_of_pyarrow_is_rendered_as_text() {
             ["1969-12-31T23:59:59.25", "", "2026-01-02T03:04:05"],
         ),
         ("empty", ["", "", ""]),
+        ("list", ["1|2", "", ""]),
+        ("amount", ["1.5", "", "-0.05"]),
+        (
+            "large",
+            [
+                "10000000000000000000000000000000000000",
+                "-10000000000000000000000000000000000000",
+                "",
+            ],
+        ),
+        ("labels", ["mass|effusion", "", "mass"]),
+        (
+            "uuid",
+            [
+                "00010203-0405-0607-0809-0a0b0c0d0e0f",
+                "",
+                "ffffffff-ffff-ffff-ffff-ffffffffffff",
+            ],
+        ),
+        ("code", ["ab", "", "abcd"]),
+        ("raw", ["00ff", "", "0102"]),
         ("text", ["\u{e4}\u{6587}", "line\nbreak", "\"quoted\", too"]),
     ];
     assert_eq!(table.columns(), expected.map(|(name, _)| name));
@@ -300,6 +420,11 @@ fn an_empty_manifest_survives_both_layouts() {
     }
 }
 
+/// Text without what is never part of a cell.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c == '\0')
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -319,7 +444,7 @@ proptest! {
         writer.finish().unwrap();
         let table = Manifest::open(&path, &Limits::default()).unwrap().load().unwrap();
         let expected: Vec<Vec<&str>> =
-            rows.iter().map(|(path, note, split)| vec![path.as_str(), note, split]).collect();
+            rows.iter().map(|(path, note, split)| vec![path.as_str(), trimmed(note), split]).collect();
         prop_assert_eq!(cells(&table), expected);
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::error::{Error, Result};
+use m3ret_imaging::{Error, Result};
 
-use super::Shared;
+use super::words::Kind;
+use super::{Shared, columns, notes};
 
 /// Rows of a manifest in memory.
 ///
@@ -34,20 +35,51 @@ impl Table {
         self.n_rows == 0
     }
 
-    /// Returns the names of the columns, in the order of the file.
+    /// Returns the names of the columns, in the order of the file; those with a meaning have our names.
     #[must_use]
     pub fn columns(&self) -> &[String] {
-        &self.shared.names
+        &self.shared.header.names
+    }
+
+    /// Returns the names of the columns as they are written in the manifest.
+    #[must_use]
+    pub fn written_columns(&self) -> &[String] {
+        &self.shared.header.written
+    }
+
+    /// Returns our name of the column that a user calls `name`, if the manifest has it: as it is written
+    /// there, or any other spelling of a column with a meaning.
+    #[must_use]
+    pub fn name_of(&self, name: &str) -> Option<&str> {
+        let header = &self.shared.header;
+        let place = |wanted: &str| header.names.iter().position(|ours| ours == wanted);
+        let written = || header.written.iter().position(|written| written == name);
+        let idx = place(name)
+            .or_else(written)
+            .or_else(|| place(columns::meaning(name)?))?;
+        header.names.get(idx).map(String::as_str)
     }
 
     /// Returns the column of that name, if the manifest has it.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&Column> {
-        let idx = self
-            .shared
-            .names
-            .iter()
-            .position(|candidate| candidate == name)?;
+        let names = &self.shared.header.names;
+        self.columns
+            .get(names.iter().position(|candidate| candidate == name)?)
+    }
+
+    /// Returns what a user should know of the table: columns with other names than ours, columns that
+    /// are not read, and words in cells that stand for no value. None names a cell's own text.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        notes::of(self)
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn column_at(&self, idx: usize) -> Option<&Column> {
         self.columns.get(idx)
     }
 
@@ -68,7 +100,7 @@ impl Table {
     #[must_use]
     pub fn duplicate_paths(&self) -> Vec<(usize, usize)> {
         let mut seen = HashTable::with_capacity(self.n_rows);
-        let path = |idx: usize| self.cell(self.shared.path_idx, idx);
+        let path = |idx: usize| self.cell(self.shared.header.path_idx, idx);
         let mut pairs = Vec::new();
         for again in 0..self.n_rows {
             let hash = hash(path(again));
@@ -107,13 +139,26 @@ impl<'a> Row<'a> {
     /// Returns the path as it is written in the manifest.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        self.table.cell(self.table.shared.path_idx, self.idx)
+        self.table.cell(self.table.shared.header.path_idx, self.idx)
     }
 
     /// Returns the path to open: relative paths start at the manifest's folder.
+    ///
+    /// Space around a path is part of the name where a file has that name, and else is not.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        self.table.shared.folder.join(self.path())
+        let (folder, path) = (&self.table.shared.folder, self.path());
+        let (file, trimmed) = (folder.join(path), path.trim());
+        if trimmed == path || file.exists() {
+            return file;
+        }
+        folder.join(trimmed)
+    }
+
+    /// Returns which image of the file is meant, if the row says so.
+    #[must_use]
+    pub fn part(&self) -> Option<&'a str> {
+        self.get(columns::PART).filter(|part| !part.is_empty())
     }
 
     /// Returns the cell of a column: empty where nothing is known, `None` if there is no such
@@ -121,6 +166,12 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn get(&self, column: &str) -> Option<&'a str> {
         self.table.column(column)?.get(self.idx)
+    }
+
+    /// Iterates over our names of the columns and the cells in them.
+    pub fn named_cells(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let names = self.table.columns().iter().map(String::as_str);
+        names.zip(self.cells())
     }
 
     /// Iterates over the cells in the order of the columns.
@@ -140,6 +191,8 @@ impl<'a> Row<'a> {
 pub struct Column {
     words: Arena,
     ids: Ids,
+    /// Cells with a word that stands for no value.
+    n_emptied: usize,
 }
 
 impl Column {
@@ -158,6 +211,10 @@ impl Column {
             Ids::Medium(ids) => ids.get(row_idx).map(|&id| usize::from(id)),
             Ids::Wide(ids) => ids.get(row_idx).and_then(|&id| usize::try_from(id).ok()),
         }
+    }
+
+    pub(super) fn n_emptied(&self) -> usize {
+        self.n_emptied
     }
 
     /// Iterates over the words by number, in the order in which they first came.
@@ -231,8 +288,9 @@ pub(super) struct Builder {
     max_bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Growing {
+    kind: Kind,
     column: Column,
     index: HashTable<u32>,
     last: u32,
@@ -244,14 +302,19 @@ const CELL_BYTES: u64 = 16;
 
 impl Builder {
     pub(super) fn new(shared: Arc<Shared>, max_bytes: u64) -> Self {
-        let grow = |idx| {
-            let mut growing = Growing::default();
-            if idx != shared.path_idx {
+        let grow = |(idx, name): (usize, &String)| {
+            let mut growing = Growing {
+                kind: Kind::of(name),
+                column: Column::default(),
+                index: HashTable::new(),
+                last: 0,
+            };
+            if idx != shared.header.path_idx {
                 growing.column.ids = Ids::Narrow(Vec::new());
             }
             growing
         };
-        let columns = (0..shared.names.len()).map(grow).collect();
+        let columns = shared.header.names.iter().enumerate().map(grow).collect();
         Self {
             shared,
             columns,
@@ -262,20 +325,23 @@ impl Builder {
 
     /// Returns the number of complete rows, if rows are pushed in whole.
     pub(super) fn n_rows(&self) -> usize {
-        let path = self.columns.get(self.shared.path_idx);
+        let path = self.columns.get(self.shared.header.path_idx);
         path.map_or(0, |growing| growing.column.words.len())
     }
 
     pub(super) fn path_idx(&self) -> usize {
-        self.shared.path_idx
+        self.shared.header.path_idx
     }
 
     /// Appends a cell to a column; the caller has checked that a path is not empty.
     pub(super) fn push(&mut self, column_idx: usize, cell: &str) -> Result<()> {
-        let is_path = column_idx == self.shared.path_idx;
+        let is_path = column_idx == self.shared.header.path_idx;
         let Some(growing) = self.columns.get_mut(column_idx) else {
             return Ok(());
         };
+        let read = growing.kind.read(cell);
+        growing.column.n_emptied += usize::from(read.is_empty() && !cell.trim().is_empty());
+        let cell = read;
         let n_new = if is_path {
             growing.column.words.push_counted(cell)
         } else {
@@ -311,9 +377,10 @@ impl Growing {
     /// Appends a cell and returns what it costs in memory.
     fn push(&mut self, cell: &str) -> Result<u64> {
         let Self {
-            column: Column { words, ids },
+            column: Column { words, ids, .. },
             index,
             last,
+            kind: _,
         } = self;
         // Neighbouring rows mostly agree, which saves the search.
         if usize::try_from(*last).ok().and_then(|id| words.get(id)) == Some(cell) {

@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, PageType, TimeUnit, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
-use parquet::data_type::{ByteArray, DataType};
+use parquet::data_type::{ByteArray, DataType, FixedLenByteArray, Int96};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, FileReader};
 use parquet::file::serialized_reader::SerializedFileReader;
-use parquet::schema::types::ColumnDescriptor;
+use parquet::schema::types::{ColumnDescriptor, Type as Schema};
 
-use crate::error::{Error, Result};
+use m3ret_imaging::{Error, Result};
 
-use super::FORMAT;
 use super::table::Builder;
+use super::{FORMAT, LABEL_SEPARATOR};
 
 pub(super) struct ParquetRows {
     file: Box<dyn FileReader + Send>,
@@ -33,6 +33,8 @@ struct Leaf {
     leaf_idx: usize,
     /// Definition level of a value that is there; 0 where every value is.
     present: i16,
+    /// Cells are lists, whose values are joined.
+    is_list: bool,
     meaning: Meaning,
 }
 
@@ -44,7 +46,15 @@ enum Meaning {
     Date,
     /// Ticks of this many nanoseconds since 1970.
     Timestamp(i64),
+    /// Units of 10 to minus this.
+    Decimal(u32),
+    Uuid,
+    /// Bytes of a fixed number: text, or else hexadecimal.
+    Binary,
 }
+
+/// Digits of the largest decimal that an i128 holds.
+const MAX_DECIMAL_DIGITS: i32 = 38;
 
 impl ParquetRows {
     /// Reads the footer and returns the names of the usable and of the ignored columns.
@@ -57,11 +67,13 @@ impl ParquetRows {
         let schema = file.metadata().file_metadata().schema_descr_ptr();
         for (leaf_idx, column) in schema.columns().iter().enumerate() {
             let name = column.path().parts().first().cloned().unwrap_or_default();
-            match meaning(column) {
+            let is_list = is_list_of_values(schema.get_column_root(leaf_idx), column);
+            match meaning(column, is_list) {
                 Some(meaning) => {
                     columns.push(Leaf {
                         leaf_idx,
                         present: column.max_def_level(),
+                        is_list,
                         meaning,
                     });
                     names.push(name);
@@ -201,15 +213,30 @@ impl Iterator for CheckedPages {
     }
 }
 
+/// Returns whether a column's cells are lists of single values.
+fn is_list_of_values(root: &Schema, column: &ColumnDescriptor) -> bool {
+    let info = root.get_basic_info();
+    let is_list = info.converted_type() == ConvertedType::LIST
+        || info.logical_type_ref() == Some(&LogicalType::List);
+    is_list && column.max_rep_level() == 1 && matches!(column.path().parts().len(), 2 | 3)
+}
+
 /// Returns what a column's numbers mean, or `None` if it cannot be rendered as text.
-fn meaning(column: &ColumnDescriptor) -> Option<Meaning> {
-    if column.path().parts().len() != 1 || column.max_rep_level() != 0 {
+fn meaning(column: &ColumnDescriptor, is_list: bool) -> Option<Meaning> {
+    if !is_list && (column.path().parts().len() != 1 || column.max_rep_level() != 0) {
         return None;
     }
-    let logical = column.logical_type_ref();
+    let (logical, converted) = (column.logical_type_ref(), column.converted_type());
+    if matches!(logical, Some(LogicalType::Decimal(_))) || converted == ConvertedType::DECIMAL {
+        let scale = u32::try_from(column.type_scale()).ok()?;
+        let is_small = (1..=MAX_DECIMAL_DIGITS).contains(&column.type_precision());
+        return is_small.then_some(Meaning::Decimal(scale));
+    }
     match column.physical_type() {
-        Type::BOOLEAN | Type::FLOAT | Type::DOUBLE => Some(Meaning::Plain),
-        Type::BYTE_ARRAY => match (logical, column.converted_type()) {
+        // Lists of floats are vectors, not labels.
+        Type::FLOAT | Type::DOUBLE => (!is_list).then_some(Meaning::Plain),
+        Type::BOOLEAN => Some(Meaning::Plain),
+        Type::BYTE_ARRAY => match (logical, converted) {
             (Some(LogicalType::String | LogicalType::Enum | LogicalType::Json), _)
             | (
                 None,
@@ -220,7 +247,7 @@ fn meaning(column: &ColumnDescriptor) -> Option<Meaning> {
             ) => Some(Meaning::Plain),
             _ => None,
         },
-        Type::INT32 | Type::INT64 => match (logical, column.converted_type()) {
+        Type::INT32 | Type::INT64 => match (logical, converted) {
             (None, ConvertedType::NONE) => Some(Meaning::Plain),
             (Some(LogicalType::Integer(integer)), _) => Some(if integer.is_signed {
                 Meaning::Plain
@@ -237,7 +264,12 @@ fn meaning(column: &ColumnDescriptor) -> Option<Meaning> {
             }
             _ => None,
         },
-        Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => None,
+        Type::INT96 => Some(Meaning::Timestamp(1)),
+        Type::FIXED_LEN_BYTE_ARRAY => match (logical, converted) {
+            (Some(LogicalType::Uuid), _) => Some(Meaning::Uuid),
+            (None, ConvertedType::NONE) => Some(Meaning::Binary),
+            _ => None,
+        },
     }
 }
 
@@ -249,6 +281,9 @@ fn read_cells(
     sink: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<usize> {
     let text = |value: &ByteArray, cell: &mut String| {
+        if let Meaning::Decimal(scale) = leaf.meaning {
+            return show_decimal(cell, signed(value.data()), scale);
+        }
         let value = std::str::from_utf8(value.data()).map_err(|_| {
             Error::malformed(FORMAT, "a Parquet cell that is not UTF-8", "text in UTF-8")
         })?;
@@ -263,14 +298,17 @@ fn read_cells(
         }
         ColumnReader::Int32ColumnReader(reader) => {
             let int = |value: &i32, cell: &mut String| match leaf.meaning {
-                Meaning::Unsigned => show(cell, value.cast_unsigned()),
+                Meaning::Unsigned => {
+                    show(cell, value.cast_unsigned());
+                    Ok(())
+                }
                 meaning => show_integer(cell, i64::from(*value), meaning),
             };
-            render(reader, leaf, n_rows, sure(int), sink)
+            render(reader, leaf, n_rows, int, sink)
         }
         ColumnReader::Int64ColumnReader(reader) => {
             let int = |value: &i64, cell: &mut String| show_integer(cell, *value, leaf.meaning);
-            render(reader, leaf, n_rows, sure(int), sink)
+            render(reader, leaf, n_rows, int, sink)
         }
         ColumnReader::FloatColumnReader(reader) => {
             let float = |value: &f32, cell: &mut String| show_float(cell, value.is_nan(), value);
@@ -280,8 +318,17 @@ fn read_cells(
             let float = |value: &f64, cell: &mut String| show_float(cell, value.is_nan(), value);
             render(reader, leaf, n_rows, sure(float), sink)
         }
-        ColumnReader::Int96ColumnReader(_) | ColumnReader::FixedLenByteArrayColumnReader(_) => {
-            Ok(0)
+        ColumnReader::Int96ColumnReader(reader) => {
+            let time = |value: &Int96, cell: &mut String| {
+                show_integer(cell, value.to_nanos(), leaf.meaning)
+            };
+            render(reader, leaf, n_rows, time, sink)
+        }
+        ColumnReader::FixedLenByteArrayColumnReader(reader) => {
+            let bytes = |value: &FixedLenByteArray, cell: &mut String| {
+                show_bytes(cell, value.data(), leaf.meaning)
+            };
+            render(reader, leaf, n_rows, bytes, sink)
         }
     }
 }
@@ -301,21 +348,40 @@ fn render<T: DataType>(
     write: impl Fn(&T::T, &mut String) -> Result<()>,
     sink: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<usize> {
-    let (mut levels, mut values) = (Vec::new(), Vec::new());
-    let (n_read, _, _) = reader
-        .read_records(n_rows, Some(&mut levels), None, &mut values)
+    let (mut levels, mut repeats, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    let repetition = leaf.is_list.then_some(&mut repeats);
+    let (_, n_values, n_levels) = reader
+        .read_records(n_rows, Some(&mut levels), repetition, &mut values)
         .map_err(|e| explain(e, "a broken page"))?;
+    // A cell begins at each level that repeats nothing; a required value has no levels at all.
+    let n_levels = if leaf.present == 0 {
+        n_values
+    } else {
+        n_levels
+    };
     let mut values = values.iter();
     let mut cell = String::new();
-    for row in 0..n_read {
-        cell.clear();
-        let is_present = leaf.present == 0 || levels.get(row) == Some(&leaf.present);
+    let mut n_cells = 0;
+    for at in 0..n_levels {
+        let begins = !leaf.is_list || repeats.get(at) == Some(&0);
+        if begins && at > 0 {
+            sink(&cell)?;
+            cell.clear();
+            n_cells += 1;
+        }
+        let is_present = leaf.present == 0 || levels.get(at) == Some(&leaf.present);
         if let Some(value) = is_present.then(|| values.next()).flatten() {
+            if !begins && !cell.is_empty() {
+                cell.push(LABEL_SEPARATOR);
+            }
             write(value, &mut cell)?;
         }
-        sink(&cell)?;
     }
-    Ok(n_read)
+    if n_levels > 0 {
+        sink(&cell)?;
+        n_cells += 1;
+    }
+    Ok(n_cells)
 }
 
 fn show(cell: &mut String, value: impl std::fmt::Display) {
@@ -329,10 +395,70 @@ fn show_float(cell: &mut String, is_nan: bool, value: impl std::fmt::Display) {
     }
 }
 
-fn show_integer(cell: &mut String, value: i64, meaning: Meaning) {
+/// Returns the number that big-endian bytes in two's complement stand for; `None` above 16 bytes.
+fn signed(bytes: &[u8]) -> Option<i128> {
+    let (&first, _) = bytes.split_first()?;
+    let sign = if first >= 0x80 { 0xff } else { 0 };
+    let mut all = [sign; 16];
+    let start = all.len().checked_sub(bytes.len())?;
+    all.get_mut(start..)?.copy_from_slice(bytes);
+    Some(i128::from_be_bytes(all))
+}
+
+/// Writes a decimal as floats are written: `12.50` as `12.5`, `12.00` as `12`.
+fn show_decimal(cell: &mut String, units: Option<i128>, scale: u32) -> Result<()> {
+    let per_one = 10_i128.checked_pow(scale);
+    let (Some(units), Some(per_one)) = (units, per_one) else {
+        return Err(Error::malformed(
+            FORMAT,
+            "a Parquet decimal of more than 38 digits",
+            "at most 38 digits",
+        ));
+    };
+    let (whole, rest) = (
+        units.unsigned_abs() / per_one.unsigned_abs(),
+        units.unsigned_abs() % per_one.unsigned_abs(),
+    );
+    show(
+        cell,
+        format_args!("{}{whole}", if units < 0 { "-" } else { "" }),
+    );
+    if rest > 0 {
+        let width = usize::try_from(scale).unwrap_or(0);
+        let digits = format!("{rest:0width$}");
+        show(cell, format_args!(".{}", digits.trim_end_matches('0')));
+    }
+    Ok(())
+}
+
+/// Writes bytes of a fixed number.
+fn show_bytes(cell: &mut String, bytes: &[u8], meaning: Meaning) -> Result<()> {
+    if let Meaning::Decimal(scale) = meaning {
+        return show_decimal(cell, signed(bytes), scale);
+    }
+    // Text that is shorter than its field is filled up with zeros.
+    let text = std::str::from_utf8(bytes).map(|text| text.trim_end_matches('\0'));
+    if let (Meaning::Binary, Ok(text)) = (meaning, text)
+        && !text.contains(char::is_control)
+    {
+        cell.push_str(text);
+        return Ok(());
+    }
+    for (idx, byte) in bytes.iter().enumerate() {
+        if meaning == Meaning::Uuid && [4, 6, 8, 10].contains(&idx) {
+            cell.push('-');
+        }
+        show(cell, format_args!("{byte:02x}"));
+    }
+    Ok(())
+}
+
+fn show_integer(cell: &mut String, value: i64, meaning: Meaning) -> Result<()> {
     const DAY_S: i64 = 86_400;
     match meaning {
-        Meaning::Plain => show(cell, value),
+        Meaning::Decimal(scale) => return show_decimal(cell, Some(i128::from(value)), scale),
+        // Bytes are no integers.
+        Meaning::Plain | Meaning::Uuid | Meaning::Binary => show(cell, value),
         Meaning::Unsigned => show(cell, value.cast_unsigned()),
         Meaning::Date => show_date(cell, value),
         Meaning::Timestamp(tick_ns) => {
@@ -350,6 +476,7 @@ fn show_integer(cell: &mut String, value: i64, meaning: Meaning) {
             }
         }
     }
+    Ok(())
 }
 
 /// Writes a day since 1970 as `2024-02-29`, in the Gregorian calendar.

@@ -12,10 +12,11 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use m3ret_imaging::{Error, Result};
 
+use super::Shared;
+use super::columns::Header;
 use super::table::{Builder, Table};
-use super::{Shared, check_names};
 
 /// How a manifest lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +73,7 @@ impl Writer {
     /// # Errors
     /// `Io`; `Malformed` if there is no column `path`, or a name comes twice.
     pub fn create(path: &Path, layout: Layout, columns: &[&str]) -> Result<Self> {
-        let names: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
-        let path_idx = check_names(&names)?;
+        let header = Header::new(columns.iter().map(|name| name.trim().to_owned()).collect())?;
         let folder = match path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -81,14 +81,14 @@ impl Writer {
         let file = temporary_in(folder).map_err(|e| Error::io("creating the manifest", e))?;
         let shared = Arc::new(Shared {
             folder: folder.to_path_buf(),
-            names,
-            path_idx,
+            header,
+            ignored: Vec::new(),
         });
         let rows = match layout {
             Layout::Csv => {
                 let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(file);
                 writer
-                    .write_record(&shared.names)
+                    .write_record(&shared.header.written)
                     .map_err(|e| csv_failed(e.into()))?;
                 Rows::Csv(Box::new(writer))
             }
@@ -111,12 +111,15 @@ impl Writer {
     pub fn push<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let cells: Vec<&str> = cells.into_iter().collect();
         let path = cells
-            .get(self.shared.path_idx)
+            .get(self.shared.header.path_idx)
             .map_or("", |path| path.trim());
-        if cells.len() != self.shared.names.len() || path.is_empty() {
+        if cells.len() != self.shared.header.names.len() || path.is_empty() {
             return Err(Error::Mismatch {
                 what: "manifest row",
-                expected: format!("{} cells, the path not empty", self.shared.names.len()),
+                expected: format!(
+                    "{} cells, the path not empty",
+                    self.shared.header.names.len()
+                ),
                 got: format!("{} cells", cells.len()),
             });
         }
@@ -183,7 +186,7 @@ fn start_parquet(
     shared: &Shared,
 ) -> Result<SerializedFileWriter<BufWriter<NamedTempFile>>> {
     let column = |(idx, name): (usize, &String)| {
-        let always = idx == shared.path_idx;
+        let always = idx == shared.header.path_idx;
         let repetition = if always {
             Repetition::REQUIRED
         } else {
@@ -195,8 +198,13 @@ fn start_parquet(
             .build()
             .map(Arc::new)
     };
-    let columns: parquet::errors::Result<Vec<_>> =
-        shared.names.iter().enumerate().map(column).collect();
+    let columns: parquet::errors::Result<Vec<_>> = shared
+        .header
+        .written
+        .iter()
+        .enumerate()
+        .map(column)
+        .collect();
     let schema = columns
         .and_then(|columns| {
             Type::group_type_builder("manifest")

@@ -10,8 +10,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use m3ret_imaging::manifest::{COLUMNS, Layout, Manifest, Writer};
 use m3ret_imaging::{Limits, Result};
+use m3ret_manifest::{COLUMNS, Layout, Manifest, Writer};
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
