@@ -1,7 +1,7 @@
 //! Times one network: `embed_bench MODEL DEPTH BATCH ROUNDS PRECISION THREADS`.
 //!
 //! MODEL is a model folder or a preset (random weights); DEPTH and BATCH are of the input
-//! `[BATCH, 3, DEPTH, 224, 224]`; PRECISION is f32, bf16 or int8. ROUNDS is a number, or `-`: then
+//! `[BATCH, 3, DEPTH, 224, 224]`, or `[BATCH, 3, D, SIDE, SIDE]` where DEPTH is `DxSIDE`; PRECISION is f32, bf16 or int8. ROUNDS is a number, or `-`: then
 //! it loads, runs twice to warm up, says `ready`, and runs once for each line of its input, so that
 //! benches/compare/encode.py can alternate it with others. Each run prints its wall and CPU
 //! seconds, and one value of the result.
@@ -36,7 +36,9 @@ fn main() -> Result<(), Failure> {
     } else {
         Model::random(model, 0, &options)?
     };
-    let shape = [3, depth.parse()?, 224, 224];
+    let (depth, side) = depth.split_once('x').unwrap_or((depth, "224"));
+    let side = side.parse()?;
+    let shape = [3, depth.parse()?, side, side];
     let n_values: usize = shape.iter().product();
     let values = (0..n_values).map(|i| (i * 37 % 101) as f32 / 100.0);
     let input = Input::new(values.collect(), shape)?;
