@@ -24,10 +24,11 @@ pub(super) fn of(table: &Table) -> Vec<String> {
             } else {
                 "of no value"
             };
-            notes.push(format!(
-                "column {name}: {} cells hold a word such as nan or unknown and are read as {what}",
-                column.n_emptied()
-            ));
+            let cells = match column.n_emptied() {
+                1 => "1 cell holds a word such as nan or unknown and is".to_owned(),
+                n => format!("{n} cells hold a word such as nan or unknown and are"),
+            };
+            notes.push(format!("column {name}: {cells} read as {what}"));
         }
         if [MODALITY, BODY_PART, FINDING].contains(&name.as_str()) {
             let doubtful: Vec<&str> = column.words().filter(|word| is_doubtful(word)).collect();

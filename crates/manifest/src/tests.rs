@@ -84,9 +84,9 @@ fn cells_are_trimmed_and_words_for_nothing_are_empty() {
         (0, "column PatientID is used as patient_id"),
         (1, "column Finding is used as finding"),
         (2, "column patient_id: 2 cells hold"),
-        (3, "column finding: 1 cells hold"),
+        (3, "column finding: 1 cell holds"),
         (4, "column finding: unknown is a class like any other"),
-        (5, "column note: 1 cells hold"),
+        (5, "column note: 1 cell holds"),
     ] {
         assert!(notes[at].contains(wanted), "{notes:?}");
     }

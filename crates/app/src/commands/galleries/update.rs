@@ -172,12 +172,7 @@ pub(in crate::commands) fn tell_notes(table: &Table, progress: &Progress) {
 fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
     let gallery = Gallery::open(gallery).ok()?;
     let own = own_names(&gallery);
-    let wanted: HashMap<u128, usize> = listing
-        .items
-        .iter()
-        .enumerate()
-        .map(|(idx, item)| (item.key, idx))
-        .collect();
+    let wanted = listing.idx_by_key();
     let mut there = HashSet::with_capacity(wanted.len());
     for row in gallery.rows() {
         let key = u128::from_str_radix(gallery.value(row, own.key).ok()?, 16).ok()?;
@@ -196,6 +191,12 @@ fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
 }
 
 impl Listing {
+    /// Returns where each item is, by its key.
+    fn idx_by_key(&self) -> HashMap<u128, usize> {
+        let items = self.items.iter().enumerate();
+        items.map(|(idx, item)| (item.key, idx)).collect()
+    }
+
     /// Returns the row of the manifest that item `idx` is.
     fn row(&self, idx: usize) -> Option<Row<'_>> {
         self.manifest.as_ref()?.row(idx)
@@ -292,12 +293,7 @@ impl<'a> Update<'a> {
             Some(parent) if !is_folder => parent.to_owned(),
             _ => source.to_owned(),
         };
-        let keys: HashMap<u128, usize> = listing
-            .items
-            .iter()
-            .enumerate()
-            .map(|(idx, item)| (item.key, idx))
-            .collect();
+        let keys = listing.idx_by_key();
         let mut update = Self {
             listing,
             root,
