@@ -17,8 +17,8 @@ mod portable;
 mod rows;
 
 pub(crate) use attention::{Attended, Rotation, Span, attend};
-pub(crate) use dispatch::Kernels;
 pub use dispatch::Task;
+pub(crate) use dispatch::{Kernels, Start};
 pub(crate) use linear::{Activation, Finish, Linear, multiply};
 pub(crate) use math::layer_norm;
 pub use math::{exp2, gelu, gelu_and_slope};

@@ -25,6 +25,7 @@ mod model;
 mod plain;
 mod position;
 mod preprocess;
+pub mod product;
 mod random;
 pub mod stem;
 mod tokens;

@@ -125,6 +125,15 @@ pub(crate) trait VitBackend: Backend {
         plain::layer_norm_backward(x, weight, gradient)
     }
 
+    /// `lhs x rhs`.
+    fn vit_product(
+        lhs: Tensor<Self, 2>,
+        rhs: Tensor<Self, 2>,
+        precision: TrainPrecision,
+    ) -> Tensor<Self, 2> {
+        product(lhs, rhs, precision)
+    }
+
     /// `x W^T + b`.
     fn vit_linear(
         x: Tensor<Self, 2>,

@@ -53,7 +53,10 @@ impl<B: Backend> Head<B> {
     }
 
     /// `[rows, E]` -> unit vectors `[rows, p]`. Always in f32: it is small, and its end feeds a log-det.
-    pub(crate) fn forward(&self, rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub(crate) fn forward(&self, rows: Tensor<B, 2>) -> Tensor<B, 2>
+    where
+        B: VitBackend,
+    {
         let raw = self.mlp.iter().enumerate().fold(rows, |rows, (i, layer)| {
             let rows = if i == 0 { rows } else { activation::gelu(rows) };
             layer.forward(rows, crate::config::TrainPrecision::F32)

@@ -11,7 +11,7 @@ use m3ret_encoder::{Stem, VitConfig, sin_cos};
 use crate::config::TrainPrecision;
 use crate::ops::block::{BlockOptions, BlockWeights};
 use crate::ops::stem::{StageOptions, StageWeights};
-use crate::ops::{self, Affine, Dense, VitBackend};
+use crate::ops::{Affine, Dense, VitBackend};
 use crate::random::Initial;
 
 /// A linear layer, weight `[out, in]`.
@@ -139,9 +139,12 @@ impl<B: Backend> Linear<B> {
         }
     }
 
-    /// `[rows, in]` -> `[rows, out]`, differentiated by Burn.
-    pub(crate) fn forward(&self, x: Tensor<B, 2>, precision: TrainPrecision) -> Tensor<B, 2> {
-        ops::product(x, self.weight.val().transpose(), precision) + self.bias.val().unsqueeze()
+    /// `[rows, in]` -> `[rows, out]`.
+    pub(crate) fn forward(&self, x: Tensor<B, 2>, precision: TrainPrecision) -> Tensor<B, 2>
+    where
+        B: VitBackend,
+    {
+        B::vit_linear(x, self.dense(), precision)
     }
 }
 
@@ -318,8 +321,12 @@ impl<B: VitBackend> Vit<B> {
         } else {
             self.convolve(patches, precision)
         };
-        ops::product(rows, kernel.transpose(), precision)
-            + self.patch_embed.proj.bias.val().unsqueeze()
+        let bias = self.patch_embed.proj.bias.val();
+        let dense = Dense {
+            weight: kernel,
+            bias,
+        };
+        B::vit_linear(rows, dense, precision)
     }
 
     /// Runs the stages of the stem on the patches that are seen.

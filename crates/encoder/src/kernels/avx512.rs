@@ -10,10 +10,11 @@
 )]
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512,
-    _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m256bh, __m256i, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_or_si512, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -134,6 +135,51 @@ fn transpose(lines: &[u32], units: &mut [[u32; MR]]) {
         }
     }
     portable::interleave_from(16 * blocks.len(), lines, n_units, rest);
+}
+
+/// Rounds values to bf16, two a unit, the last filled up with zeros.
+pub(crate) fn to_bf16(values: &[f32], units: &mut [u32]) {
+    // SAFETY: this function is handed out only where the CPU has these features.
+    unsafe { round(values, units) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn round(values: &[f32], units: &mut [u32]) {
+    let (values, rest) = values.as_chunks::<32>();
+    let (blocks, last) = units.split_at_mut(values.len() * 16);
+    for (values, units) in values.iter().zip(blocks.as_chunks_mut::<16>().0) {
+        // SAFETY: 16 values and 16 units are one vector each, as are 32 bf16.
+        unsafe {
+            let [low, high] = [0, 16].map(|first| _mm512_loadu_ps(values[first..].as_ptr()));
+            let rounded = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(units.as_mut_ptr().cast(), rounded);
+        }
+    }
+    portable::to_bf16(rest, last);
+}
+
+/// Rounds lines that lie across to bf16: one unit of each from its values of two neighbouring k.
+pub(crate) fn pair_bf16(even: &[f32], odd: &[f32], units: &mut [u32]) {
+    // SAFETY: this function is handed out only where the CPU has these features.
+    unsafe { pair(even, odd, units) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pair(even: &[f32], odd: &[f32], units: &mut [u32]) {
+    let ((evens, even), (odds, odd)) = (even.as_chunks::<16>(), odd.as_chunks::<16>());
+    let (blocks, last) = units.as_chunks_mut::<16>();
+    for ((even, odd), units) in evens.iter().zip(odds).zip(blocks) {
+        // SAFETY: 16 values and 16 units are one vector each, 16 bf16 half of one.
+        unsafe {
+            let [even, odd] = [even, odd].map(|values| {
+                let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
+                _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(rounded))
+            });
+            let pairs = _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd));
+            _mm512_storeu_si512(units.as_mut_ptr().cast(), pairs);
+        }
+    }
+    portable::pair_bf16(even, odd, last);
 }
 
 /// Spreads the fetching of `ahead` over the steps of a panel: where to begin, and bytes a step.

@@ -1,5 +1,7 @@
 //! Chooses, once at run time, the kernels that this CPU can run.
 
+use std::sync::OnceLock;
+
 use super::{Lanes, MR, Precision, UnitRow, portable};
 
 /// Computes one tile: `out[i][j] = start + sum over k of rows[k][i] * panel[k][j]`, for as many
@@ -28,6 +30,12 @@ impl Start<'_> {
 /// Turns `MR` lines of units, one after another, into a packed tile.
 pub(crate) type InterleaveFn = fn(lines: &[u32], units: &mut [[u32; MR]]);
 
+/// Rounds values to bf16, two a unit, the last filled up with zeros.
+pub(crate) type ToBf16Fn = fn(values: &[f32], units: &mut [u32]);
+
+/// Rounds lines that lie across to bf16: one unit of each from its values of two neighbouring k.
+pub(crate) type PairFn = fn(even: &[f32], odd: &[f32], units: &mut [u32]);
+
 /// Which vector instructions element-wise loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
@@ -47,6 +55,8 @@ pub(crate) struct Kernels {
     bf16: TileFn,
     int8: TileFn,
     pub(crate) interleave: InterleaveFn,
+    pub(crate) to_bf16: ToBf16Fn,
+    pub(crate) pair_bf16: PairFn,
     /// Products of bf16 are as fast as the hardware's own, not emulated.
     has_bf16: bool,
 }
@@ -68,6 +78,8 @@ impl Kernels {
             bf16: portable::tile_bf16,
             int8: portable::tile_int8,
             interleave: portable::interleave,
+            to_bf16: portable::to_bf16,
+            pair_bf16: portable::pair_bf16,
             has_bf16: false,
         }
     }
@@ -76,6 +88,13 @@ impl Kernels {
     pub(crate) fn detect() -> Self {
         let all = Self::available();
         all.last().copied().unwrap_or_else(Self::portable)
+    }
+
+    /// Returns `detect`'s kernels, detected once.
+    #[inline]
+    pub(crate) fn of_this_cpu() -> &'static Self {
+        static KERNELS: OnceLock<Kernels> = OnceLock::new();
+        KERNELS.get_or_init(Self::detect)
     }
 
     /// Returns every set of kernels that this CPU can run, the best last.
@@ -119,6 +138,8 @@ impl Kernels {
         }
         if is_x86_feature_detected!("avx512bf16") {
             (avx512.bf16, avx512.has_bf16) = (super::avx512::tile_bf16, true);
+            avx512.to_bf16 = super::avx512::to_bf16;
+            avx512.pair_bf16 = super::avx512::pair_bf16;
         }
         if has_int8 || avx512.has_bf16 {
             all.push(avx512);

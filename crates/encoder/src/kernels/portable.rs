@@ -1,7 +1,8 @@
 //! The tiles in plain Rust: correct on every CPU, and what the fast ones are compared with.
 
 use super::dispatch::Start;
-use super::{Lanes, MR, UnitRow};
+use super::rows::{bf16_pair, convert};
+use super::{Lanes, MR, Precision, UnitRow};
 
 /// Both factors f32.
 pub(crate) fn tile_f32(rows: &[[u32; MR]], panel: &[UnitRow], start: Start<'_>, out: &mut [Lanes]) {
@@ -62,6 +63,18 @@ pub(crate) fn accumulate_int8(
         }
         f32::from_bits(total.cast_unsigned())
     });
+}
+
+/// Rounds values to bf16, two a unit, the last filled up with zeros.
+pub(crate) fn to_bf16(values: &[f32], units: &mut [u32]) {
+    convert(values, Precision::Bf16, units);
+}
+
+/// Rounds lines that lie across to bf16: one unit of each from its values of two neighbouring k.
+pub(crate) fn pair_bf16(even: &[f32], odd: &[f32], units: &mut [u32]) {
+    for ((&even, &odd), unit) in even.iter().zip(odd).zip(units) {
+        *unit = bf16_pair(even, odd);
+    }
 }
 
 /// Turns `MR` lines of units into a packed tile.

@@ -154,7 +154,7 @@ fn int8_four(four: [f32; 4], steps: f32) -> u32 {
 
 /// Returns two values as bf16, the first in the low half.
 #[inline(always)]
-pub(super) fn bf16_pair(even: f32, odd: f32) -> u32 {
+pub(crate) fn bf16_pair(even: f32, odd: f32) -> u32 {
     bf16_bits(even) | bf16_bits(odd) << 16
 }
 

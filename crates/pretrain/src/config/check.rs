@@ -2,7 +2,7 @@
 
 use m3ret_encoder::hog;
 
-use super::{Config, Device, MaeSettings, MaeTarget, Method, TrainPrecision};
+use super::{Config, MaeSettings, MaeTarget, Method};
 use crate::error::{Error, Result};
 
 /// The most a run may ask of one number, so that no product of sizes overflows.
@@ -391,12 +391,6 @@ impl Config {
                 "a share from 0, below 1",
                 train.drop_path.to_string(),
             ),
-            (
-                train.precision == TrainPrecision::F32 || train.device == Device::Cuda,
-                "train.precision",
-                "f32 on a CPU (bf16 is for cuda)",
-                "bf16".to_owned(),
-            ),
             count(train.workers, "train.workers", "1 to 64", 64),
             (
                 train.checkpoint_every > 0,
@@ -507,7 +501,6 @@ mod tests {
             ("views.side=100", "setting views.side: expected a multiple"),
             ("views.area=[0.5, 0.2]", "setting views.area"),
             ("views.blur=[0, 0, 1.5]", "setting views.blur"),
-            ("train.precision=bf16", "setting train.precision"),
             ("train.batch=0", "found 0"),
             ("simdino.eps=nan", "setting simdino.eps"),
             ("optimizer.warmup=1", "setting optimizer.warmup"),

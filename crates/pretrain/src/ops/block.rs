@@ -91,23 +91,23 @@ pub(crate) fn backward<B: VitBackend>(
 
     // The MLP.
     let branch = scaled(gradient.clone(), options, 1);
-    let for_activated = super::product(branch.clone(), weights.fc2.weight, precision);
+    let for_activated = B::vit_product(branch.clone(), weights.fc2.weight, precision);
     let [activated, for_hidden] = B::vit_gelu_backward(hidden, for_activated);
     let fc2 = B::vit_linear_backward(activated, branch, precision);
     let normed = B::vit_layer_norm(middle.clone(), weights.norm2.clone());
     let fc1 = B::vit_linear_backward(normed, for_hidden.clone(), precision);
-    let for_normed = super::product(for_hidden, weights.fc1.weight, precision);
+    let for_normed = B::vit_product(for_hidden, weights.fc1.weight, precision);
     let (for_middle, norm2) = B::vit_layer_norm_backward(middle, weights.norm2.weight, for_normed);
     let gradient = gradient + for_middle;
 
     // Attention.
     let branch = scaled(gradient.clone(), options, 0);
-    let for_attended = super::product(branch.clone(), weights.proj.weight, precision);
+    let for_attended = B::vit_product(branch.clone(), weights.proj.weight, precision);
     let proj = B::vit_linear_backward(attended, branch, precision);
     let for_qkv = B::vit_attention_backward(heads(qkv, options), for_attended, precision);
     let normed = B::vit_layer_norm(x.clone(), weights.norm1.clone());
     let qkv = B::vit_linear_backward(normed, for_qkv.clone(), precision);
-    let for_normed = super::product(for_qkv, weights.qkv.weight, precision);
+    let for_normed = B::vit_product(for_qkv, weights.qkv.weight, precision);
     let (for_x, norm1) = B::vit_layer_norm_backward(x, weights.norm1.weight, for_normed);
     let weights = BlockWeights {
         norm1,

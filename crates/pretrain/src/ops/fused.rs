@@ -7,16 +7,20 @@ use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::FlexTensor;
 use m3ret_encoder::VitConfig;
+use m3ret_encoder::product::{Matrix, Product, Threads};
 use m3ret_encoder::vector::{self, Task, exp2, gelu, gelu_and_slope};
 use rayon::prelude::*;
 
-use super::gemm::{Layout, Threads, multiply};
+use super::gemm;
 use super::stem::{StageOptions, fused as stem};
 use super::{Affine, Dense, Heads, VitBackend, scale_of};
 use crate::config::TrainPrecision;
 
 /// Rows that one task works on.
 const ROWS: usize = 64;
+
+/// Of products of one head, so small that packing them for bf16 takes longer than it saves.
+const F32: TrainPrecision = TrainPrecision::F32;
 
 /// Values that one task of an element-wise loop works on.
 const VALUES: usize = 1 << 15;
@@ -74,50 +78,50 @@ impl VitBackend for Flex {
         (tensor(out, [n_rows, width]), affine)
     }
 
-    fn vit_linear(x: Tensor<Self, 2>, dense: Dense<Self>, _: TrainPrecision) -> Tensor<Self, 2> {
+    fn vit_product(
+        lhs: Tensor<Self, 2>,
+        rhs: Tensor<Self, 2>,
+        precision: TrainPrecision,
+    ) -> Tensor<Self, 2> {
+        let ([n_rows, depth], [_, width]) = (lhs.dims(), rhs.dims());
+        let (lhs, rhs) = (read(lhs), read(rhs));
+        let mut out = vec![0.0; n_rows * width];
+        let left = Matrix::new(values(&lhs), [n_rows, depth], depth);
+        let right = Matrix::new(values(&rhs), [depth, width], width);
+        gemm::write(&Product::new(left, right), precision, &mut out, width);
+        tensor(out, [n_rows, width])
+    }
+
+    fn vit_linear(
+        x: Tensor<Self, 2>,
+        dense: Dense<Self>,
+        precision: TrainPrecision,
+    ) -> Tensor<Self, 2> {
         let [n_rows, depth] = x.dims();
         let [width, _] = dense.weight.dims();
         let (x, weight, bias) = (read(x), read(dense.weight), read(dense.bias));
         let mut out = vec![0.0; n_rows * width];
-        multiply(
-            (&mut out, Layout::rows(n_rows, width, width)),
-            (values(&x), Layout::rows(n_rows, depth, depth)),
-            (
-                values(&weight),
-                Layout::rows(width, depth, depth).transposed(),
-            ),
-            (1.0, false),
-            Threads::All,
-        );
-        let bias = values(&bias);
-        out.par_chunks_mut(ROWS * width).for_each(|out| {
-            for row in out.chunks_exact_mut(width) {
-                row.iter_mut()
-                    .zip(bias)
-                    .for_each(|(out, bias)| *out += bias);
-            }
-        });
+        let left = Matrix::new(values(&x), [n_rows, depth], depth);
+        let right = Matrix::new(values(&weight), [width, depth], depth).transposed();
+        let product = Product {
+            bias: values(&bias),
+            ..Product::new(left, right)
+        };
+        gemm::write(&product, precision, &mut out, width);
         tensor(out, [n_rows, width])
     }
 
     fn vit_linear_backward(
         x: Tensor<Self, 2>,
         gradient: Tensor<Self, 2>,
-        _: TrainPrecision,
+        precision: TrainPrecision,
     ) -> Dense<Self> {
         let ([n_rows, depth], [_, width]) = (x.dims(), gradient.dims());
         let (x, gradient) = (read(x), read(gradient));
         let mut weight = vec![0.0; width * depth];
-        multiply(
-            (&mut weight, Layout::rows(width, depth, depth)),
-            (
-                values(&gradient),
-                Layout::rows(n_rows, width, width).transposed(),
-            ),
-            (values(&x), Layout::rows(n_rows, depth, depth)),
-            (1.0, false),
-            Threads::All,
-        );
+        let left = Matrix::new(values(&gradient), [n_rows, width], width).transposed();
+        let right = Matrix::new(values(&x), [n_rows, depth], depth);
+        gemm::write(&Product::new(left, right), precision, &mut weight, depth);
         let mut sums = vec![0.0; n_rows.div_ceil(ROWS) * width];
         sums.par_chunks_mut(width)
             .zip(values(&gradient).par_chunks(ROWS * width))
@@ -164,13 +168,9 @@ impl VitBackend for Flex {
             let qkv = &qkv[image * n_tokens * 3 * width..][..n_tokens * 3 * width];
             for head in 0..sizes.n_heads {
                 sizes.weights(qkv, head, scores, threads);
-                multiply(
-                    (&mut out[head * sizes.head_width..], sizes.rows(width)),
-                    (scores, sizes.square()),
-                    (sizes.part(qkv, 2, head), sizes.rows(3 * width)),
-                    (1.0, false),
-                    threads,
-                );
+                let (weights, values) = (sizes.square(scores), sizes.part(qkv, 2, head));
+                let product = sizes.product(weights, values, threads);
+                gemm::write(&product, F32, &mut out[head * sizes.head_width..], width);
             }
         });
         tensor(out, [n_images * n_tokens, width])
@@ -284,28 +284,34 @@ impl Sizes {
     }
 
     /// Queries (0), keys (1) or values (2) of one head: rows that are `3 * width` apart.
-    fn part<'a>(&self, qkv: &'a [f32], part: usize, head: usize) -> &'a [f32] {
-        &qkv[part * self.width + head * self.head_width..]
+    fn part<'a>(&self, qkv: &'a [f32], part: usize, head: usize) -> Matrix<'a> {
+        let first = part * self.width + head * self.head_width;
+        Matrix::new(
+            &qkv[first..],
+            [self.n_tokens, self.head_width],
+            3 * self.width,
+        )
     }
 
-    fn rows(&self, row_stride: usize) -> Layout {
-        Layout::rows(self.n_tokens, self.head_width, row_stride)
+    fn square<'a>(&self, values: &'a [f32]) -> Matrix<'a> {
+        Matrix::new(values, [self.n_tokens; 2], self.n_tokens)
     }
 
-    fn square(&self) -> Layout {
-        Layout::rows(self.n_tokens, self.n_tokens, self.n_tokens)
+    fn product<'a>(&self, left: Matrix<'a>, right: Matrix<'a>, threads: Threads) -> Product<'a> {
+        Product {
+            threads,
+            ..Product::new(left, right)
+        }
     }
 
     /// Computes the attention weights of one head, `[tokens, tokens]`.
     fn weights(&self, qkv: &[f32], head: usize, scores: &mut [f32], threads: Threads) {
-        let rows = self.rows(3 * self.width);
-        multiply(
-            (scores, self.square()),
-            (self.part(qkv, 0, head), rows),
-            (self.part(qkv, 1, head), rows.transposed()),
-            (scale_of(self.head_width), false),
-            threads,
-        );
+        let (queries, keys) = (self.part(qkv, 0, head), self.part(qkv, 1, head));
+        let product = Product {
+            factor: scale_of(self.head_width),
+            ..self.product(queries, keys.transposed(), threads)
+        };
+        gemm::write(&product, F32, scores, self.n_tokens);
         vector::run(Softmax {
             scores,
             width: self.n_tokens,
@@ -320,44 +326,35 @@ impl Sizes {
         (head, weights): (usize, &[f32]),
         threads: Threads,
     ) {
-        let (inner, outer) = (self.rows(self.width), self.rows(3 * self.width));
-        let gradient = &gradient[head * self.head_width..];
+        let [queries, keys, values] = [0, 1, 2].map(|part| self.part(qkv, part, head));
         let first = head * self.head_width;
-        let places = [0, 1, 2].map(|part| part * self.width + first);
-        multiply(
-            (&mut out[places[2]..], outer),
-            (weights, self.square().transposed()),
-            (gradient, inner),
-            (1.0, false),
-            threads,
+        let gradient = Matrix::new(
+            &gradient[first..],
+            [self.n_tokens, self.head_width],
+            self.width,
         );
-        multiply(
-            (slopes, self.square()),
-            (gradient, inner),
-            (self.part(qkv, 2, head), outer.transposed()),
-            (1.0, false),
-            threads,
-        );
+        let [for_queries, for_keys, for_values] = [0, 1, 2].map(|part| part * self.width + first);
+        let transposed = self.square(weights).transposed();
+        let product = self.product(transposed, gradient, threads);
+        gemm::write(&product, F32, &mut out[for_values..], 3 * self.width);
+        let product = self.product(gradient, values.transposed(), threads);
+        gemm::write(&product, F32, slopes, self.n_tokens);
         vector::run(SoftmaxBackward {
             weights,
             slopes,
             width: self.n_tokens,
         });
-        let scale = scale_of(self.head_width);
-        multiply(
-            (&mut out[places[0]..], outer),
-            (slopes, self.square()),
-            (self.part(qkv, 1, head), outer),
-            (scale, false),
-            threads,
-        );
-        multiply(
-            (&mut out[places[1]..], outer),
-            (slopes, self.square().transposed()),
-            (self.part(qkv, 0, head), outer),
-            (scale, false),
-            threads,
-        );
+        let slopes = self.square(slopes);
+        for (place, left, right) in [
+            (for_queries, slopes, keys),
+            (for_keys, slopes.transposed(), queries),
+        ] {
+            let product = Product {
+                factor: scale_of(self.head_width),
+                ..self.product(left, right, threads)
+            };
+            gemm::write(&product, F32, &mut out[place..], 3 * self.width);
+        }
     }
 }
 

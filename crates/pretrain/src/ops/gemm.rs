@@ -1,184 +1,117 @@
 //! Products of strided f32 matrices on the CPU, safely.
 
+use m3ret_encoder::product::{Product, Threads, has_bf16};
 use rayon::prelude::*;
 
-/// A matrix within a slice: row `i` and column `j` lie at `i * row_stride + j * column_stride`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) n_rows: usize,
-    pub(super) n_columns: usize,
-    pub(super) row_stride: usize,
-    pub(super) column_stride: usize,
-}
+use crate::config::TrainPrecision;
 
-impl Layout {
-    /// Rows of a wider matrix.
-    pub(super) fn rows(n_rows: usize, n_columns: usize, row_stride: usize) -> Self {
-        Self {
-            n_rows,
-            n_columns,
-            row_stride,
-            column_stride: 1,
-        }
-    }
-
-    pub(super) fn transposed(self) -> Self {
-        Self {
-            n_rows: self.n_columns,
-            n_columns: self.n_rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
-    }
-
-    /// Returns how many values the matrix reaches over, where it is not empty.
-    fn reach(self) -> usize {
-        (self.n_rows - 1) * self.row_stride + (self.n_columns - 1) * self.column_stride + 1
-    }
-}
-
-/// Whether a product may use the other threads of the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
-    One,
-    All,
-}
-
-/// Computes `out = factor * lhs x rhs`, or adds it to `out`.
-///
-/// # Panics
-/// Panics if the shapes do not fit, or a matrix reaches beyond its slice: a fault of the caller.
-pub(super) fn multiply(
-    out: (&mut [f32], Layout),
-    lhs: (&[f32], Layout),
-    rhs: (&[f32], Layout),
-    (factor, is_sum): (f32, bool),
-    threads: Threads,
+/// Overwrites `out`, rows that are `row_stride` apart, with a product; in bf16 only where the CPU has instructions
+/// for it.
+pub(super) fn write(
+    product: &Product<'_>,
+    precision: TrainPrecision,
+    out: &mut [f32],
+    row_stride: usize,
 ) {
-    let ((out, out_layout), (lhs, lhs_layout), (rhs, rhs_layout)) = (out, lhs, rhs);
-    let Layout {
-        n_rows, n_columns, ..
-    } = out_layout;
-    let depth = lhs_layout.n_columns;
+    match precision {
+        TrainPrecision::Bf16 if has_bf16() => product.write(out, row_stride),
+        TrainPrecision::F32 | TrainPrecision::Bf16 => in_f32(product, out, row_stride),
+    }
+}
+
+fn in_f32(product: &Product<'_>, out: &mut [f32], row_stride: usize) {
+    let ([n_rows, depth], [_, n_columns]) = (product.left.shape(), product.right.shape());
     assert!(
-        lhs_layout.n_rows == n_rows
-            && rhs_layout.n_columns == n_columns
-            && rhs_layout.n_rows == depth,
+        depth == product.right.shape()[0] && n_columns <= row_stride,
         "shapes of a product do not fit"
     );
-    if n_rows == 0 || n_columns == 0 || depth == 0 {
-        if !is_sum {
-            out.fill(0.0);
-        }
+    if n_rows == 0 || n_columns == 0 {
         return;
     }
-    assert!(
-        out_layout.reach() <= out.len()
-            && lhs_layout.reach() <= lhs.len()
-            && rhs_layout.reach() <= rhs.len(),
-        "a matrix reaches beyond its slice"
-    );
+    let out = &mut out[..(n_rows - 1) * row_stride + n_columns];
     // Below it, handing out work costs more than it saves.
     let is_large = n_rows * n_columns * depth >= 1 << 22;
-    let n_tasks = match threads {
+    let n_tasks = match product.threads {
         Threads::All if is_large => rayon::current_num_threads().min(n_rows),
         Threads::All | Threads::One => 1,
     };
     // Whole tiles of rows for each task; no sum is split, so their number changes no result.
     let n_task_rows = n_rows.div_ceil(n_tasks).next_multiple_of(TILE_ROWS);
-    let task = |first: usize, out: &mut [f32]| {
-        let part = Part {
-            n_rows: n_task_rows.min(n_rows - first),
-            n_columns,
-            depth,
-        };
-        let lhs = &lhs[first * lhs_layout.row_stride..];
-        part.multiply(
-            (out, out_layout),
-            (lhs, lhs_layout),
-            (rhs, rhs_layout),
-            (factor, is_sum),
-        );
-    };
-    if n_tasks == 1 {
-        task(0, out);
-        return;
-    }
-    out[..out_layout.reach()]
-        .par_chunks_mut(n_task_rows * out_layout.row_stride)
+    out.par_chunks_mut(n_task_rows * row_stride)
         .enumerate()
-        .for_each(|(i, out)| task(i * n_task_rows, out));
+        .for_each(|(i, out)| {
+            let rows = i * n_task_rows..n_rows.min((i + 1) * n_task_rows);
+            let left = product.left.rows(rows);
+            multiply(&Product { left, ..*product }, out, row_stride);
+        });
 }
 
 /// Rows of one tile of the product.
 const TILE_ROWS: usize = 8;
 
-/// Rows of a product that one thread computes; the shapes were checked.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    n_rows: usize,
-    n_columns: usize,
-    depth: usize,
-}
-
-impl Part {
-    fn multiply(
-        self,
-        (out, out_layout): (&mut [f32], Layout),
-        (lhs, lhs_layout): (&[f32], Layout),
-        (rhs, rhs_layout): (&[f32], Layout),
-        (factor, is_sum): (f32, bool),
-    ) {
-        let strides = |layout: Layout| (stride(layout.row_stride), stride(layout.column_stride));
-        let (out_rows, out_columns) = strides(out_layout);
-        let (lhs_rows, lhs_columns) = strides(lhs_layout);
-        let (rhs_rows, rhs_columns) = strides(rhs_layout);
-        #[allow(unsafe_code, reason = "the products take raw pointers")]
-        // SAFETY: every index (i, j) below the shapes stays below `reach`, which was compared with the
-        // length of each slice, less what rows before this part take; `out` is borrowed mutably, so it
-        // overlaps neither factor.
-        unsafe {
-            if has_avx512() {
-                // Its `alpha` belongs to `out`, its `beta` to the product.
-                gemm::gemm(
-                    self.n_rows,
-                    self.n_columns,
-                    self.depth,
-                    out.as_mut_ptr(),
-                    out_columns,
-                    out_rows,
-                    is_sum,
-                    lhs.as_ptr(),
-                    lhs_columns,
-                    lhs_rows,
-                    rhs.as_ptr(),
-                    rhs_columns,
-                    rhs_rows,
-                    1.0,
-                    factor,
-                    false,
-                    false,
-                    false,
-                    gemm::Parallelism::None,
-                );
-            } else {
-                matrixmultiply::sgemm(
-                    self.n_rows,
-                    self.depth,
-                    self.n_columns,
-                    factor,
-                    lhs.as_ptr(),
-                    lhs_rows,
-                    lhs_columns,
-                    rhs.as_ptr(),
-                    rhs_rows,
-                    rhs_columns,
-                    f32::from(u8::from(is_sum)),
-                    out.as_mut_ptr(),
-                    out_rows,
-                    out_columns,
-                );
-            }
+/// Computes what one thread does.
+fn multiply(product: &Product<'_>, out: &mut [f32], row_stride: usize) {
+    let ([n_rows, depth], [_, n_columns]) = (product.left.shape(), product.right.shape());
+    let is_sum = !product.bias.is_empty();
+    for row in out.chunks_mut(row_stride) {
+        if is_sum {
+            row[..n_columns].copy_from_slice(product.bias);
+        } else if depth == 0 {
+            row[..n_columns].fill(0.0);
+        }
+    }
+    if depth == 0 {
+        return;
+    }
+    let (left, left_strides) = product.left.strided();
+    let (right, right_strides) = product.right.strided();
+    let [[left_rows, left_columns], [right_rows, right_columns]] =
+        [left_strides, right_strides].map(|strides| strides.map(stride));
+    let out_rows = stride(row_stride);
+    #[allow(unsafe_code, reason = "the products take raw pointers")]
+    // SAFETY: a `Matrix` reaches within its slice. `out` has `n_rows` rows, the last of `n_columns` values (the others
+    // are longer), and is borrowed mutably, so it overlaps neither factor.
+    unsafe {
+        if has_avx512() {
+            // Its `alpha` belongs to `out`, its `beta` to the product.
+            gemm::gemm(
+                n_rows,
+                n_columns,
+                depth,
+                out.as_mut_ptr(),
+                1,
+                out_rows,
+                is_sum,
+                left.as_ptr(),
+                left_columns,
+                left_rows,
+                right.as_ptr(),
+                right_columns,
+                right_rows,
+                1.0,
+                product.factor,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        } else {
+            matrixmultiply::sgemm(
+                n_rows,
+                depth,
+                n_columns,
+                product.factor,
+                left.as_ptr(),
+                left_rows,
+                left_columns,
+                right.as_ptr(),
+                right_rows,
+                right_columns,
+                f32::from(u8::from(is_sum)),
+                out.as_mut_ptr(),
+                out_rows,
+                1,
+            );
         }
     }
 }

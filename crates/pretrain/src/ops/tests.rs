@@ -156,6 +156,17 @@ fn a_fused_stage_agrees_with_its_composition() {
     }
 }
 
+/// A factor of a product is off by at most 2^-8 of itself in bf16, and errors of both signs add up as the root of
+/// their number, as the sums themselves do: so results differ by about 2^-8 of their size, of which a chain of products
+/// in a block adds up a few.
+fn nearly<const D: usize>(found: Tensor<Flex, D>, wanted: Tensor<Flex, D>, what: &str) {
+    let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let (found, wanted) = (numbers(found), numbers(wanted));
+    let difference: Vec<f32> = found.iter().zip(&wanted).map(|(a, b)| a - b).collect();
+    let share = norm(&difference) / norm(&wanted);
+    assert!(share < 0.02, "{what}: {share} of the norm");
+}
+
 type Tracked = Autodiff<Flex>;
 
 fn leaf<const D: usize>(shape: [usize; D]) -> Tensor<Tracked, D> {
@@ -261,4 +272,70 @@ fn a_block_has_the_gradients_of_burns_autodiff() {
             same_row(name, &affine.bias);
         }
     }
+}
+
+#[test]
+fn a_block_in_bf16_has_nearly_the_gradients_of_f32() {
+    let (n_images, n_tokens, width) = (4, 17, 48);
+    let n_rows = n_images * n_tokens;
+    let weights = BlockWeights {
+        norm1: affine(width),
+        qkv: dense(3 * width, width),
+        proj: dense(width, width),
+        norm2: affine(width),
+        fc1: dense(4 * width, width),
+        fc2: dense(width, 4 * width),
+    };
+    // Weights of a network, not of 1: attention to one token only would turn a rounding into another choice.
+    let scaled = |dense: &Dense<Tracked>| Dense {
+        weight: dense.weight.clone() * 0.05,
+        bias: dense.bias.clone(),
+    };
+    let x = leaf([n_rows, width]);
+    let along = random::<Tracked, 2>([n_rows, width]);
+    let [wanted, found] = [F32, TrainPrecision::Bf16].map(|precision| {
+        let options = BlockOptions {
+            n_images,
+            n_heads: 3,
+            precision,
+            recompute: false,
+            branch_scale: None,
+        };
+        let small = BlockWeights {
+            norm1: weights.norm1.clone(),
+            qkv: scaled(&weights.qkv),
+            proj: scaled(&weights.proj),
+            norm2: weights.norm2.clone(),
+            fc1: scaled(&weights.fc1),
+            fc2: scaled(&weights.fc2),
+        };
+        let result = Tracked::vit_block(x.clone(), small, &options);
+        (result.clone(), (result * along.clone()).sum().backward())
+    });
+    nearly(found.0.inner(), wanted.0.inner(), "block");
+    for (name, tensor) in [
+        ("x", &x),
+        ("qkv", &weights.qkv.weight),
+        ("proj", &weights.proj.weight),
+        ("fc1", &weights.fc1.weight),
+        ("fc2", &weights.fc2.weight),
+    ] {
+        let [found, wanted] = [&found.1, &wanted.1].map(|all| tensor.grad(all).unwrap());
+        nearly(found, wanted, name);
+    }
+}
+
+#[test]
+fn a_linear_layer_has_the_gradients_of_burns_autodiff() {
+    let (x, layer) = (leaf([7, 5]), dense(3, 5));
+    let along = random::<Tracked, 2>([7, 3]);
+    let gradients = |result: Tensor<Tracked, 2>| (result * along.clone()).sum().backward();
+    let found = gradients(Tracked::vit_linear(x.clone(), layer.clone(), F32));
+    let wanted = gradients(plain::linear(x.clone(), layer.clone(), F32));
+    for tensor in [&x, &layer.weight] {
+        let [found, wanted] = [&found, &wanted].map(|all| tensor.grad(all).unwrap());
+        close(found, wanted, "linear layer");
+    }
+    let [found, wanted] = [&found, &wanted].map(|all| layer.bias.grad(all).unwrap());
+    close(found, wanted, "bias of a linear layer");
 }

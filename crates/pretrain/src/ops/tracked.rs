@@ -11,6 +11,7 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use super::block::{self, BlockOptions, BlockWeights, Kept};
 use super::stem::{self, StageOptions, StageWeights};
 use super::{Affine, Dense, VitBackend};
+use crate::config::TrainPrecision;
 
 impl<B: VitBackend, C: CheckpointStrategy> VitBackend for Autodiff<B, C> {
     fn vit_layer_norm(x: Tensor<Self, 2>, affine: Affine<Self>) -> Tensor<Self, 2> {
@@ -30,6 +31,28 @@ impl<B: VitBackend, C: CheckpointStrategy> VitBackend for Autodiff<B, C> {
         tensor(
             match NormNode.prepare::<C>(nodes).compute_bound().stateful() {
                 OpsKind::Tracked(prep) => prep.finish((inner_x, inner_weight), result),
+                OpsKind::UnTracked(prep) => prep.finish(result),
+            },
+        )
+    }
+
+    fn vit_linear(
+        x: Tensor<Self, 2>,
+        dense: Dense<Self>,
+        precision: TrainPrecision,
+    ) -> Tensor<Self, 2> {
+        let [x, weight, bias] = [primitive(x), primitive(dense.weight), primitive(dense.bias)];
+        let inner_x = tensor::<B, 2>(x.primitive.clone());
+        let inner_weight = tensor::<B, 2>(weight.primitive.clone());
+        let dense = Dense {
+            weight: inner_weight.clone(),
+            bias: tensor(bias.primitive.clone()),
+        };
+        let result = primitive(B::vit_linear(inner_x.clone(), dense, precision));
+        let nodes = [x.node, weight.node, bias.node];
+        tensor(
+            match LinearNode.prepare::<C>(nodes).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => prep.finish((inner_x, inner_weight, precision), result),
                 OpsKind::UnTracked(prep) => prep.finish(result),
             },
         )
@@ -142,6 +165,35 @@ impl<B: VitBackend> Backward<B, 4> for StageNode {
         ];
         for (parent, gradient) in ops.parents.into_iter().zip(made) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearNode;
+
+impl<B: VitBackend> Backward<B, 3> for LinearNode {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, TrainPrecision);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = tensor::<B, 2>(grads.consume::<B>(&ops.node));
+        let (x, weight, precision) = ops.state;
+        let [for_x, for_weight, for_bias] = ops.parents;
+        if let Some(parent) = for_x {
+            let made = B::vit_product(gradient.clone(), weight, precision);
+            grads.register::<B>(parent.id, primitive(made));
+        }
+        let dense = B::vit_linear_backward(x, gradient, precision);
+        let made = [primitive(dense.weight), primitive(dense.bias)];
+        for (parent, gradient) in [for_weight, for_bias].into_iter().zip(made) {
+            if let Some(parent) = parent {
                 grads.register::<B>(parent.id, gradient);
             }
         }

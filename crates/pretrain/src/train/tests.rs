@@ -164,6 +164,11 @@ fn mae_with_a_convolutional_stem_memorises_eight_mixed_images() {
 }
 
 #[test]
+fn mae_in_bf16_memorises_eight_mixed_images() {
+    memorise(&["train.precision=bf16"]);
+}
+
+#[test]
 fn a_run_on_gradients_begins_with_an_encoder_that_drew_pixels() {
     let folder = tempfile::tempdir().unwrap();
     archive(folder.path());
@@ -226,26 +231,30 @@ fn a_finished_run_can_be_whitened_afterwards() {
     );
 }
 
+/// Methods and changes of settings with which a run is stopped and resumed.
+const RESUMED: [(&str, &str); 9] = [
+    ("mae", "mae.target=pixels"),
+    ("mae", "mae.target=hog"),
+    ("mae", "model.stem=conv"),
+    ("mae", "train.precision=bf16"),
+    ("sim_dino", "mae.target=pixels"),
+    ("sim_dino", "model.stem=conv"),
+    ("sim_dino", "train.precision=bf16"),
+    ("salt", "mae.target=pixels"),
+    ("salt", "model.stem=conv"),
+];
+
 #[test]
 fn a_run_that_stops_and_goes_on_has_the_losses_of_one_that_does_not() {
-    for (method, change) in [
-        ("mae", "mae.target=pixels"),
-        ("mae", "mae.target=hog"),
-        ("mae", "model.stem=conv"),
-        ("sim_dino", "mae.target=pixels"),
-        ("sim_dino", "model.stem=conv"),
-        ("salt", "mae.target=pixels"),
-        ("salt", "model.stem=conv"),
-    ] {
+    for (method, change) in RESUMED {
         let folder = tempfile::tempdir().unwrap();
         archive(folder.path());
-        let teachers = match method {
-            "salt" => salt::teachers(folder.path(), &["one", "two"]),
-            _ => "salt.teachers=[]".to_owned(),
-        };
-        let changed = match method {
-            "salt" => "salt.changed=0.5",
-            _ => "salt.changed=0",
+        let (teachers, changed) = match method {
+            "salt" => {
+                let teachers = salt::teachers(folder.path(), &["one", "two"]);
+                (teachers, "salt.changed=0.5")
+            }
+            _ => ("salt.teachers=[]".to_owned(), "salt.changed=0"),
         };
         let changes = [
             "images.validation=0.3",

@@ -6,6 +6,7 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use m3ret_encoder::VitConfig;
+use m3ret_encoder::product::{Matrix, Product, Threads};
 use m3ret_encoder::stem::{STEM_GROUPS, TAPS};
 use m3ret_encoder::vector::{self, Task, gelu, gelu_and_slope};
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ use rayon::prelude::*;
 use super::StageOptions;
 use crate::ops::Affine;
 use crate::ops::fused::{as_f32, read, tensor, total, values};
-use crate::ops::gemm::{Layout, Threads, multiply};
+use crate::ops::gemm;
 
 /// Rows of gathered taps that one product takes at least, if there are images enough.
 const ROWS: usize = 512;
@@ -23,6 +24,16 @@ impl StageOptions {
     fn block(&self) -> usize {
         let [_, n_results] = self.n_rows();
         (ROWS / n_results).max(1)
+    }
+
+    /// Computes a product of one task, whose rows lie one after another in `out`.
+    fn multiply(&self, left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32]) {
+        let [_, width] = right.shape();
+        let product = Product {
+            threads: Threads::One,
+            ..Product::new(left, right)
+        };
+        gemm::write(&product, self.precision, out, width);
     }
 
     /// Gathers what the taps of some images read.
@@ -71,7 +82,8 @@ pub(in crate::ops) fn convolve(
 ) -> Tensor<Flex, 2> {
     let ([_, n_channels], [n_outputs, width]) = (x.dims(), kernel.dims());
     let (x, kernel) = (read(x), read(kernel));
-    let (x, kernel) = (values(&x), values(&kernel));
+    let x = values(&x);
+    let kernel = Matrix::new(values(&kernel), [n_outputs, width], width);
     let [n_rows, n_results] = options.n_rows();
     let block = options.block();
     let mut out = vec![0.0; options.n_images * n_results * n_outputs];
@@ -82,13 +94,8 @@ pub(in crate::ops) fn convolve(
             let n = out.len() / n_outputs;
             gathered.resize(n * width, 0.0);
             options.gather(i * block, x, gathered, n_channels);
-            multiply(
-                (out, Layout::rows(n, n_outputs, n_outputs)),
-                (gathered, Layout::rows(n, width, width)),
-                (kernel, Layout::rows(n_outputs, width, width).transposed()),
-                (1.0, false),
-                Threads::One,
-            );
+            let gathered = Matrix::new(gathered, [n, width], width);
+            options.multiply(gathered, kernel.transposed(), out);
         });
     tensor(out, [options.n_images * n_results, n_outputs])
 }
@@ -101,7 +108,8 @@ pub(in crate::ops) fn convolve_backward(
 ) -> (Option<Tensor<Flex, 2>>, Tensor<Flex, 2>) {
     let ([n_x, n_channels], [n_outputs, width]) = (x.dims(), kernel.dims());
     let (x, kernel, gradient) = (read(x), read(kernel), read(gradient));
-    let (x, kernel, gradient) = (values(&x), values(&kernel), values(&gradient));
+    let (x, gradient) = (values(&x), values(&gradient));
+    let kernel = Matrix::new(values(&kernel), [n_outputs, width], width);
     let [n_rows, n_results] = options.n_rows();
     let block = options.block();
     let mut for_x = vec![0.0; if wants_x { x.len() } else { 0 }];
@@ -110,26 +118,13 @@ pub(in crate::ops) fn convolve_backward(
                 (for_kernel, for_x): (&mut [f32], Option<&mut [f32]>),
                 (x, gradient): (&[f32], &[f32])| {
         let n = gradient.len() / n_outputs;
-        let of_results = Layout::rows(n, n_outputs, n_outputs);
-        let of_gathered = Layout::rows(n, width, width);
-        let of_kernel = Layout::rows(n_outputs, width, width);
+        let gradient = Matrix::new(gradient, [n, n_outputs], n_outputs);
         gathered.resize(n * width, 0.0);
         options.gather(i * block, x, gathered, n_channels);
-        multiply(
-            (for_kernel, of_kernel),
-            (gradient, of_results.transposed()),
-            (gathered, of_gathered),
-            (1.0, false),
-            Threads::One,
-        );
+        let taps = Matrix::new(gathered, [n, width], width);
+        options.multiply(gradient.transposed(), taps, for_kernel);
         if let Some(for_x) = for_x {
-            multiply(
-                (gathered, of_gathered),
-                (gradient, of_results),
-                (kernel, of_kernel),
-                (1.0, false),
-                Threads::One,
-            );
+            options.multiply(gradient, kernel, gathered);
             options.scatter(i * block, gathered, for_x, n_channels);
         }
     };
