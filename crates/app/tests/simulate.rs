@@ -425,5 +425,45 @@ fn radiographs_of_a_manifest_are_disturbed_and_their_ct_is_not_projected() {
     let (status, text, _) = run(root, &[&words[..], &["--disturb", "7"]].concat());
     assert_eq!(status, 0);
     assert!(text.contains("2 radiographs of 1 CT volume"), "{text}");
-    assert!(text.contains("2 left out"), "{text}");
+    assert!(
+        text.contains("2 left out: radiographs that are disturbed already"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_radiographs_lack_and_what_changes_none_of_them_is_told() {
+    let folder = archive();
+    let root = folder.path();
+    simulated(root, "in/ct.nii", "clean", &[]);
+    let table = "path,modality,dims,source,pair_id\n00001-ap.png,DX,2d,drr-m3ret,\n00001-lat.png,DX,2d,drr-m3ret,\n";
+    std::fs::write(root.join("clean/alone.csv"), table).unwrap();
+    let words = [
+        "simulate",
+        "radiographs",
+        "clean/alone.csv",
+        "--out",
+        "alone",
+    ];
+    let more = ["--disturb", "3", "--side", "64", "--angles", "0"];
+    let (status, text, told) = run(root, &[&words[..], &more].concat());
+    assert_eq!(status, 0, "{text}{told}");
+    assert!(told.contains("2 radiographs without a pair_id"), "{told}");
+    assert!(
+        told.contains("--angles, --side count for pictures that are projected"),
+        "{told}"
+    );
+    let (_, _, told) = run(
+        root,
+        &[
+            "simulate",
+            "radiographs",
+            "clean/manifest.csv",
+            "--out",
+            "b",
+            "--disturb",
+            "3",
+        ],
+    );
+    assert_eq!(told, "");
 }

@@ -1,8 +1,7 @@
 //! Weights to begin with: a model folder, ours or public, as the weights of our own network.
 
-use std::fmt::Debug;
-
 use m3ret_encoder::{PlainTensor, PlainWeights, VitConfig, plain_weights};
+use serde::Serialize;
 
 use crate::config::{Config, ModelSettings};
 use crate::error::{Error, Result};
@@ -79,15 +78,23 @@ fn filled(model: &ModelSettings, plain: &PlainWeights) -> Result<ModelSettings> 
 }
 
 /// Returns what the folder has, if nothing else is asked for.
-fn agreed<T: PartialEq + Debug>(setting: &str, asked: Option<T>, has: T) -> Result<T> {
+fn agreed<T: PartialEq + Serialize>(setting: &str, asked: Option<T>, has: T) -> Result<T> {
     match asked {
         Some(asked) if asked != has => Err(Error::config(
             setting,
-            format!("{has:?}, as the folder of init has it, or nothing"),
-            format!("{asked:?}"),
+            format!(
+                "{}, as the folder of init has it, or nothing",
+                written(&has)
+            ),
+            written(&asked),
         )),
         Some(_) | None => Ok(has),
     }
+}
+
+/// Returns a value as a config spells it, which is not how Rust does.
+fn written(value: &impl Serialize) -> String {
+    serde_json::json!(value).to_string().replace('"', "")
 }
 
 /// Refuses a preset that asks for other sizes than the folder has.
@@ -127,7 +134,8 @@ fn check_preset(model: &ModelSettings, plain: &PlainWeights) -> Result<()> {
     Ok(())
 }
 
-/// Returns the patch of the network: a kernel of one plane serves every depth, other sides stay.
+/// Returns the patch of the network. A kernel of one plane serves every depth, and so does a convolutional
+/// stem, which averages the planes of a patch first; other sides stay.
 fn patch(asked: Option<[usize; 3]>, plain: &PlainWeights) -> Result<[usize; 3]> {
     let [pd, ph, pw] = plain.patch;
     let is_ours = plain.ref_grid.is_some();
@@ -137,11 +145,12 @@ fn patch(asked: Option<[usize; 3]>, plain: &PlainWeights) -> Result<[usize; 3]> 
         None if pd == 1 && !is_ours => [usual_depth, ph, pw],
         None => plain.patch,
     };
-    let has_depth = patch[0] == pd || pd == 1 && patch[0] > 0;
+    let is_any_depth = pd == 1 || !plain.stem.is_patch();
+    let has_depth = patch[0] == pd || is_any_depth && patch[0] > 0;
     if has_depth && patch[1..] == [ph, pw] {
         return Ok(patch);
     }
-    let has = if pd == 1 {
+    let has = if is_any_depth {
         format!("[any depth, {ph}, {pw}]")
     } else {
         format!("{:?}", plain.patch)

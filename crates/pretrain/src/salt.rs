@@ -40,7 +40,8 @@ impl<B: Backend> Teacher<B> {
     /// # Errors
     /// `Run` if the folder cannot be read, or holds a model of another kind.
     pub(crate) fn open(folder: &Path, device: &B::Device) -> Result<Self> {
-        let wrong = |message: String| Error::run(folder, message);
+        let wrong =
+            |message: String| Error::run(folder, format!("a teacher of salt.teachers: {message}"));
         let options = RunOptions {
             precision: Some(Precision::F32),
             n_threads: Some(1),
@@ -51,8 +52,7 @@ impl<B: Backend> Teacher<B> {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let config: ModelConfig = serde_json::from_str(&text).map_err(|error| {
             wrong(format!(
-                "salt.teachers must be model folders that m3ret trained; this one's config.json is of \
-                 another kind ({error})"
+                "found a config.json of another kind ({error}), wanted a model folder that m3ret trained"
             ))
         })?;
         let [height, width] = config.input.side;

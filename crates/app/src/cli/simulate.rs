@@ -7,6 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::ReadArguments;
 
+/// The angles that are projected if none are named: from the front, and from the left.
+pub(crate) const ANGLES: [u16; 2] = [0, 90];
+
 /// Makes images of one kind from another, such as radiographs from CT
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArguments {
@@ -48,7 +51,7 @@ pub(crate) struct RadiographsArguments {
         long,
         value_name = "A,B",
         value_delimiter = ',',
-        default_value = "0,90",
+        default_values_t = ANGLES,
         value_parser = clap::value_parser!(u16).range(0..360)
     )]
     pub(crate) angles: Vec<u16>,

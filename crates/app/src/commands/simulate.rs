@@ -7,6 +7,7 @@ mod folder;
 mod picture;
 mod sources;
 
+use m3ret_manifest::text_of;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, StdoutLock, Write as _};
 use std::path::PathBuf;
@@ -62,6 +63,9 @@ fn radiographs(arguments: &RadiographsArguments, screen: Screen) -> anyhow::Resu
         &options,
         arguments.disturb.is_some(),
     )?;
+    for note in listing.notes(arguments) {
+        progress.note(&note);
+    }
     progress.count(listing.cts.len() + listing.radiographs.len());
     let mut job = Job::new(arguments, &folder, &progress);
     for ct in &listing.cts {
@@ -137,6 +141,8 @@ struct Summary {
     n_refused: usize,
     /// Rows and images that are no CT volumes.
     n_others: usize,
+    /// Radiographs of manifests that had been disturbed before, and are not again.
+    n_disturbed_before: usize,
     /// Files that hold no image format.
     n_not_images: usize,
     reason_codes: BTreeMap<&'static str, usize>,
@@ -271,7 +277,7 @@ impl<'a> Job<'a> {
         let [_, max_integral] = shown.picture.percentiles([0.0, 100.0]);
         self.tell(&Line {
             verdict: "simulated",
-            path: path.to_string_lossy().into_owned(),
+            path: text_of(&path),
             ct: &ct.item.path,
             ct_part: part,
             pair_id: &labels.pair_id,
@@ -342,9 +348,10 @@ impl<'a> Job<'a> {
             n_disturbed: self.n_disturbed,
             n_refused: self.refused.len(),
             n_others: self.n_others + listing.n_others,
+            n_disturbed_before: listing.n_disturbed,
             n_not_images: listing.n_foreign,
             reason_codes,
-            manifest: manifest.map(|path| path.to_string_lossy().into_owned()),
+            manifest: manifest.map(text_of),
         };
         let is_good = summary.n_refused == 0 && summary.n_cts + summary.n_disturbed > 0;
         if self.arguments.json {
@@ -430,6 +437,10 @@ fn text(summary: &Summary, refused: &[Report], paint: Paint) -> String {
     }
     line(summary.n_refused, "refused");
     line(summary.n_others, "left out: no CT volumes");
+    line(
+        summary.n_disturbed_before,
+        "left out: radiographs that are disturbed already",
+    );
     line(summary.n_not_images, "left out: no image format");
     text
 }
@@ -472,6 +483,7 @@ mod tests {
             n_disturbed: 0,
             n_refused: 1,
             n_others: 3,
+            n_disturbed_before: 0,
             n_not_images: 0,
             reason_codes: BTreeMap::new(),
             manifest: Some("out/manifest.csv".into()),

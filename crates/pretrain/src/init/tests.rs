@@ -387,3 +387,36 @@ fn our_own_kernel_of_one_plane_is_inflated_only_when_asked() {
     let deep = config(folder.path(), "patch = [1, 4, 4]");
     assert!(open(&deep).unwrap_err().to_string().contains("model.patch"));
 }
+
+#[test]
+fn a_convolutional_stem_serves_every_depth_of_patches_and_is_named_as_configs_do() {
+    let vit = VitConfig {
+        embed_dim: 24,
+        depth: 1,
+        patch: [4, 8, 8],
+        stem: Stem::Conv,
+        ..VitConfig::tiny()
+    };
+    let mut saved = ModelConfig::new(vit.clone());
+    saved.input.side = [32, 32];
+    let folder = tempfile::tempdir().unwrap();
+    save_model(folder.path(), &saved, &drawn(&vit)).unwrap();
+    let image = Input::new(noise(3 * 32 * 32, 5), [3, 1, 32, 32]).unwrap();
+    let mut all = Vec::new();
+    for (settings, pd) in [("", 4), ("patch = [2, 8, 8]", 2)] {
+        let (config, start) = open(&config(folder.path(), settings)).unwrap();
+        let vit = config.model_config().vit;
+        assert_eq!(vit.patch, [pd, 8, 8]);
+        let network = network(&vit, start.unwrap().weights);
+        all.push(tokens_of(&network, &vit, &image));
+    }
+    close(&all[1], &all[0], "another depth");
+    for (settings, has, asked) in [
+        ("stem = 'patch'", "expected conv, as", "found patch"),
+        ("patch = [4, 4, 4]", "[any depth, 8, 8]", "[4, 4, 4]"),
+    ] {
+        let error = open(&config(folder.path(), settings)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(has) && text.contains(asked), "{text}");
+    }
+}

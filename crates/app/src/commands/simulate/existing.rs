@@ -1,5 +1,6 @@
 //! Simulated radiographs that a manifest already has: disturbed, and written beside their CT volumes.
 
+use m3ret_manifest::text_of;
 use std::io::Write as _;
 
 use m3ret_imaging::{Code, Volume};
@@ -74,7 +75,7 @@ impl Job<'_> {
         self.rows.push(row);
         self.tell(&DisturbedLine {
             verdict: "disturbed",
-            path: path.to_string_lossy().into_owned(),
+            path: text_of(&path),
             radiograph: &radiograph.item.path,
             pair_id: &labels.pair_id,
             finding: &labels.finding,

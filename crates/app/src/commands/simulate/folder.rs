@@ -1,5 +1,6 @@
 //! The folder of the results: kept apart from every input, and described by a manifest.
 
+use m3ret_manifest::text_of;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
@@ -128,13 +129,11 @@ fn relative(folder: &Path, file: &Path) -> String {
     let n_shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
     if n_shared == 0 {
         // Another drive.
-        return file.to_string_lossy().into_owned();
+        return text_of(file);
     }
-    let up = from.iter().skip(n_shared).map(|_| "..".to_owned());
-    let down = to.iter().skip(n_shared);
-    let down = down.map(|part| part.as_os_str().to_string_lossy().into_owned());
-    let words: Vec<String> = up.chain(down).collect();
-    words.join("/")
+    let up = from.iter().skip(n_shared).map(|_| Component::ParentDir);
+    let way: PathBuf = up.chain(to.into_iter().skip(n_shared)).collect();
+    text_of(&way)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Which CT volumes there are, and what manifests say of them.
 
+use m3ret_manifest::path_of;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use m3ret_imaging::ReadOptions;
 use m3ret_manifest::Row;
@@ -10,6 +11,8 @@ use m3ret_manifest::columns::{DIMS, DISTURBED, MODALITY};
 
 use super::folder::{self, Folder};
 use super::picture::Subject;
+use crate::cli::{ANGLES, RadiographsArguments};
+use crate::commands::check::tally::counted;
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{self, Content, Item};
 
@@ -26,6 +29,8 @@ pub(super) struct Listing {
     pub(super) partners: Vec<Ct>,
     /// Rows of manifests that are no CT volumes.
     pub(super) n_others: usize,
+    /// Rows of manifests that are disturbed radiographs already, where radiographs are to be disturbed.
+    pub(super) n_disturbed: usize,
     /// Files of folders that hold no image format.
     pub(super) n_foreign: usize,
 }
@@ -39,6 +44,42 @@ pub(super) struct Ct {
     /// A person or a manifest says that it is a CT volume: anything else is refused.
     pub(super) is_certain: bool,
     pub(super) labels: Labels,
+}
+
+impl Listing {
+    /// What of the arguments has no effect on radiographs that are there already, and what these lack.
+    pub(super) fn notes(&self, arguments: &RadiographsArguments) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.radiographs.is_empty() {
+            return notes;
+        }
+        let settings = [
+            ("--angles", arguments.angles != ANGLES),
+            ("--side", arguments.side.is_some()),
+            ("--window", arguments.window.is_some()),
+        ];
+        let given = settings.iter().filter(|(_, is_given)| *is_given);
+        let given: Vec<&str> = given.map(|(name, _)| *name).collect();
+        if !given.is_empty() {
+            notes.push(format!(
+                "{} count for pictures that are projected from CT, and change none of the {} that the \
+                 manifest has",
+                given.join(", "),
+                counted(self.radiographs.len() as u64, "radiograph", "radiographs"),
+            ));
+        }
+        let lonely = self.radiographs.iter();
+        let n_lonely = lonely.filter(|ct| ct.labels.pair_id.is_empty()).count();
+        if n_lonely > 0 {
+            notes.push(format!(
+                "{} without a pair_id: m3ret evaluate has no pair task for {}; give a CT and its \
+                 radiographs the same pair_id",
+                counted(n_lonely as u64, "radiograph", "radiographs"),
+                if n_lonely == 1 { "it" } else { "them" },
+            ));
+        }
+        notes
+    }
 }
 
 impl Ct {
@@ -156,17 +197,20 @@ pub(super) fn list(
                 Some(row) => says_ct_volume(row),
                 None => (true, is_file),
             };
-            let is_radiograph = is_disturbing && row.is_some_and(says_simulated_radiograph);
+            let is_simulated = is_disturbing && row.is_some_and(says_simulated_radiograph);
+            let seed = row.and_then(|row| row.get(DISTURBED));
+            let is_disturbed = seed.is_some_and(|seed| !seed.is_empty());
             let ct = Ct {
                 item,
                 file,
                 is_certain,
                 labels: row.map(Labels::of).unwrap_or_default(),
             };
-            match (is_radiograph, is_candidate) {
-                (true, _) => radiographs.push(ct),
-                (false, true) => cts.push(ct),
-                (false, false) => all.n_others += 1,
+            match (is_simulated, is_disturbed, is_candidate) {
+                (true, true, _) => all.n_disturbed += 1,
+                (true, false, _) => radiographs.push(ct),
+                (false, _, true) => cts.push(ct),
+                (false, _, false) => all.n_others += 1,
             }
         }
         all.cts.append(&mut cts);
@@ -187,21 +231,18 @@ pub(super) fn list(
     Ok(all)
 }
 
-/// Says whether a row is a radiograph that was simulated and not yet disturbed.
+/// Says whether a row is a radiograph that was simulated.
 fn says_simulated_radiograph(row: Row<'_>) -> bool {
     let cell = |column: &str| row.get(column).unwrap_or_default();
     let is_plane = cell(DIMS).is_empty() || cell(DIMS).eq_ignore_ascii_case("2d");
-    is_plane
-        && cell(MODALITY).eq_ignore_ascii_case("DX")
-        && cell(SOURCE).starts_with(SIMULATED)
-        && cell(DISTURBED).is_empty()
+    is_plane && cell(MODALITY).eq_ignore_ascii_case("DX") && cell(SOURCE).starts_with(SIMULATED)
 }
 
 fn file_of(item: &Item) -> PathBuf {
     match &item.content {
         Content::Object(object) => object.path.clone(),
         Content::Row { path, .. } => path.clone(),
-        Content::Unreadable { .. } => Path::new(&item.path).to_owned(),
+        Content::Unreadable { .. } => path_of(&item.path),
     }
 }
 

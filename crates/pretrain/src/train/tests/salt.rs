@@ -98,6 +98,7 @@ fn a_folder_that_is_no_model_of_ours_is_refused_before_anything_is_written() {
     let config = config(folder.path(), "salt", &[&none]);
     let error = train(&config, Begin::Fresh, &mut Notes::default()).unwrap_err();
     assert!(!config.out.exists(), "{error}");
+    assert!(error.to_string().contains("salt.teachers"), "{error}");
 }
 
 #[test]
