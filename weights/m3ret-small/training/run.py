@@ -71,7 +71,7 @@ def command_of(folder, program, name):
         return None
     sets = {"out": str(run), "manifests": json.dumps([str(folder / "train.csv")]), "seed": seed,
             "images.cache": str(folder / "cache")}
-    command = [str(program_of(folder, program, name)), "pretrain", str(path), "--threads", "1"]
+    command = [str(program_of(folder, program, name)), "pretrain", str(path)]
     snapshot = newest(folder / "snapshots" / name, "step-*")
     if (run / "config.toml").exists():
         command.append("--resume")
