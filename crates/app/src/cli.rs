@@ -21,7 +21,7 @@ use m3ret_imaging::{Limits, ReadOptions};
 use crate::panics;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use simulate::{
-    Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
+    ANGLES, Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
 };
 pub(crate) use split::SplitArguments;
 pub(crate) use study::{StudyAction, StudyArguments};
@@ -209,8 +209,8 @@ pub(crate) struct SearchArguments {
     #[arg(short, long, value_name = "QUERY", group = "queries")]
     pub(crate) input: Vec<PathBuf>,
 
-    /// Look for these vectors: .npy, f32 or f16 [n, width], as the gallery's model makes them
-    #[arg(long, value_name = "Q.npy", group = "queries")]
+    /// Look for these vectors, as the gallery's model makes them: .npy, .safetensors or .parquet, [n, width]
+    #[arg(long, value_name = "Q", group = "queries")]
     pub(crate) embeddings: Option<PathBuf>,
 
     /// What made the vectors of --embeddings: refused if the gallery's were made by another
@@ -318,7 +318,24 @@ pub(crate) enum IndexAction {
     /// Makes a gallery of a folder, file or manifest, or of vectors that were made elsewhere
     Build(BuildArguments),
     /// Adds what is new in a folder, file or manifest, or vectors that were made elsewhere
-    Add(BuildArguments),
+    ///
+    /// A file whose bytes the gallery has already, under another name or time, is not embedded again: its
+    /// row follows a file that was moved, and is doubled for a copy.
+    Add(AddArguments),
+    /// Writes what a manifest says now into the rows of its images; embeds nothing
+    ///
+    /// Rows are found by the column id, where the manifest has one, else by file and part. Columns that
+    /// the manifest does not have are emptied.
+    Relabel(RelabelArguments),
+    /// Follows an archive that was moved: images below the folder OLD are now below NEW
+    ///
+    /// Ids, labels and vectors stay. Images that are not at their new place are counted, and stay as
+    /// they were.
+    Move(MoveArguments),
+    /// Drops images whose files are gone; `compact` then takes their data off the disk
+    ///
+    /// A folder of which no file is there may be on a disk that is away: its images stay, unless --force.
+    Prune(PruneArguments),
     /// Removes images by id; `compact` then takes their data off the disk
     Remove(RemoveArguments),
     /// Reads every byte and proves that vectors, ids, rows and checksums agree
@@ -339,9 +356,11 @@ pub(crate) struct BuildArguments {
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
 
-    /// Vectors of the manifest's rows: .npy, f32, f16 or f64 [n, width]; joined by path with F.npy.rows.csv
-    /// where it lies beside, else by position
-    #[arg(long, value_name = "F.npy")]
+    /// Vectors of the manifest's rows: .npy, .safetensors or .parquet, f32, f16 or f64, [n, width]
+    ///
+    /// Where the file, or F.rows.csv beside it, names images, vectors are joined by path and part, else by
+    /// position. Files of m3ret embed say what made their vectors.
+    #[arg(long, value_name = "F")]
     pub(crate) embeddings: Option<PathBuf>,
 
     /// What made the vectors; adding and searching ask for the same name
@@ -373,6 +392,69 @@ pub(crate) struct BuildArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    #[command(flatten)]
+    pub(crate) build: BuildArguments,
+
+    /// Replace images that have the id of a new one, instead of refusing
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    /// Drop images whose files are gone afterwards, as `index prune` does
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelabelArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// What is said of the images now, CSV or Parquet
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: PathBuf,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// The folder that the images lay below
+    #[arg(value_name = "OLD")]
+    pub(crate) from: PathBuf,
+
+    /// The folder that they lie below now
+    #[arg(value_name = "NEW")]
+    pub(crate) to: PathBuf,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Drop images of folders of which nothing is there, too
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,13 +10,13 @@ mod galleries;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod map;
-mod npy;
 pub(crate) mod pretrain;
 mod protocol;
 pub(crate) mod search;
 pub(crate) mod simulate;
 pub(crate) mod split;
 pub(crate) mod study;
+mod vectors;
 
 use std::io::Write;
 

@@ -3,6 +3,7 @@
 mod statistics;
 pub(crate) mod text;
 
+use m3ret_manifest::text_of;
 use std::path::Path;
 
 use m3ret_imaging::archive::{Object, is_not_an_image, read_object};
@@ -126,7 +127,7 @@ impl Report {
             .iter()
             .any(|reason| reason.code.severity() > Severity::Note);
         Self {
-            path: object.path.to_string_lossy().into_owned(),
+            path: text_of(&object.path),
             part: object.name_of(volume),
             format: Some(object.format),
             n_files: object.files.len(),
@@ -147,7 +148,7 @@ impl Report {
     /// Describes a file of which nothing was read.
     pub(crate) fn refused(path: &Path, code: Code, message: String) -> Self {
         Self {
-            path: path.to_string_lossy().into_owned(),
+            path: text_of(path),
             part: None,
             format: None,
             n_files: 1,

@@ -127,6 +127,69 @@ fn vectors_are_joined_by_name_and_only_with_those_of_their_encoder() {
 }
 
 #[test]
+fn files_of_embed_say_whose_their_vectors_are_and_what_made_them() {
+    let folder = pictures(6);
+    let root = folder.path();
+    std::fs::create_dir(root.join("deep")).unwrap();
+    put(root, "m.csv", "path\n0.npy\n1.npy\n2.npy\n3.npy\n4.npy\n");
+    put(
+        root,
+        "turned.csv",
+        "path,id\n3.npy,i3\n1.npy,i1\n4.npy,i4\n",
+    );
+    let (wanted, _) = search(root, "turned.csv", &["-i", "i3"]);
+    for file in ["v.safetensors", "deep/v.parquet"] {
+        let words = ["embed", "m.csv", "--out", file, "--model", "pixels"];
+        assert_eq!(run(root, &words).0, 0);
+        let gallery = format!("{}.m3i", file.replace('/', "-"));
+        let words = [
+            "index",
+            "build",
+            &gallery,
+            "turned.csv",
+            "--embeddings",
+            file,
+        ];
+        let (status, _, told) = run(root, &words);
+        assert_eq!(status, 0, "{told}");
+        assert!(told.contains("by path"), "{told}");
+        let (hits, _) = search(root, &gallery, &["-i", "i3"]);
+        let told = |hits: &[Value]| -> Vec<(Value, Value)> {
+            let told = hits
+                .iter()
+                .map(|hit| (hit["id"].clone(), hit["score"].clone()));
+            told.collect()
+        };
+        assert_eq!(told(&hits), told(&wanted), "{file}");
+        // The model is known, so that images can be queries, and other vectors are refused.
+        let (hits, told) = search(root, &gallery, &["-i", "5.npy"]);
+        assert_eq!(hits.len(), 3, "{told}");
+        let words = [
+            "index",
+            "add",
+            &gallery,
+            "m.csv",
+            "--embeddings",
+            file,
+            "--encoder",
+            "other",
+        ];
+        let (status, _, told) = run(root, &words);
+        assert!(
+            status == 1 && told.contains("the file says that pixels made"),
+            "{told}"
+        );
+        let (hits, told) = search(root, &gallery, &["--embeddings", file]);
+        assert_eq!(hits.len(), 3, "{told}");
+        let words = ["embed", "m.csv", "--out", "hog.parquet", "--model", "hog"];
+        assert_eq!(run(root, &words).0, 0);
+        let words = ["search", "-d", &gallery, "--embeddings", "hog.parquet"];
+        let (status, _, told) = run(root, &words);
+        assert!(status == 1 && told.contains("hog"), "{told}");
+    }
+}
+
+#[test]
 fn vectors_alone_are_compared_where_the_images_are_elsewhere() {
     let folder = pictures(0);
     let root = folder.path();

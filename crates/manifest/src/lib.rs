@@ -7,7 +7,7 @@
 //!
 //! A path is relative to the folder of the manifest and may name a file or a DICOM series folder.
 //! Absolute paths and `..` are allowed: a manifest is written by the person who runs the program,
-//! and opens nothing that this person could not open. Never load a manifest of a stranger's.
+//! and opens nothing that this person could not open. `text_of` writes paths that are not UTF-8. Never load a manifest of a stranger's.
 //!
 //! `Manifest` streams batches of rows; `Manifest::load` keeps all of them in a compact `Table`.
 
@@ -15,6 +15,7 @@ pub mod columns;
 mod csv_rows;
 mod notes;
 mod parquet_rows;
+mod place;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use parquet_rows::ParquetRows;
 use table::Builder;
 
 pub use columns::COLUMNS;
+pub use place::{path_of, text_of};
 pub use table::{Column, Row, Table};
 pub use words::{is_mr, is_unknown_modality, is_unseen};
 pub use write::{Layout, Writer};

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use m3ret_imaging::{Error, Result};
 
+use super::place::path_of;
 use super::words::Kind;
 use super::{Shared, columns, notes};
 
@@ -148,11 +149,11 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn file(&self) -> PathBuf {
         let (folder, path) = (&self.table.shared.folder, self.path());
-        let (file, trimmed) = (folder.join(path), path.trim());
+        let (file, trimmed) = (folder.join(path_of(path)), path.trim());
         if trimmed == path || file.exists() {
             return file;
         }
-        folder.join(trimmed)
+        folder.join(path_of(trimmed))
     }
 
     /// Returns which image of the file is meant, if the row says so.

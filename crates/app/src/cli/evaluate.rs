@@ -46,10 +46,11 @@ pub(crate) struct EvaluateArguments {
     #[arg(long, value_name = "[NAME=]M,...", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
 
-    /// Vectors that were made elsewhere: .npy [rows, width], in the order of the manifest
+    /// Vectors that were made elsewhere: .npy, .safetensors or .parquet, [rows, width]
     ///
-    /// Rows that are NaN have no vector. May be given several times, also beside models.
-    #[arg(long, value_name = "[NAME=]F.npy")]
+    /// Where the file, or F.rows.csv beside it, names images, vectors are joined by path and part, else they are
+    /// in the order of the manifest. Rows that are NaN have no vector. May be given several times, also beside models.
+    #[arg(long, value_name = "[NAME=]F")]
     pub(crate) embeddings: Vec<Embeddings>,
 
     /// Give vectors of --embeddings unit length
@@ -163,7 +164,7 @@ impl FromStr for Embeddings {
             }
         };
         if name.is_empty() || path.as_os_str().is_empty() {
-            return Err("F.npy or NAME=F.npy is wanted".to_owned());
+            return Err("F or NAME=F is wanted".to_owned());
         }
         Ok(Self { name, path })
     }

@@ -1,5 +1,6 @@
 //! `m3ret dedup`: images that an archive holds more than once.
 
+use m3ret_manifest::text_of;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Write as _};
 
@@ -120,7 +121,7 @@ fn without_vector(updated: &Updated) -> Vec<Pair> {
             continue;
         };
         let named = |image: &Refused, path: &str| galleries::with_part(path, image.part.as_deref());
-        let file = |image: &Refused| named(image, &short(&image.file).to_string_lossy());
+        let file = |image: &Refused| named(image, &text_of(&short(&image.file)));
         pairs.push(Pair {
             verdict: Verdict::Exact,
             score: 1.0,
@@ -154,9 +155,7 @@ fn judge(
     let id = |row| gallery.id(row).map(str::to_owned);
     let file = |row| -> anyhow::Result<String> {
         let part = gallery.value(row, columns::PART)?;
-        let file = short(&file_of(gallery, row)?)
-            .to_string_lossy()
-            .into_owned();
+        let file = text_of(&short(&file_of(gallery, row)?));
         Ok(galleries::with_part(&file, Some(part)))
     };
     let patients = [

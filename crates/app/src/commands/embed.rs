@@ -9,6 +9,7 @@ mod table;
 mod told;
 pub(super) mod work;
 
+use m3ret_manifest::text_of;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -72,6 +73,8 @@ pub(super) struct Traits {
     pub(super) identifiers: Identifiers,
     /// Hash of all values.
     pub(super) pixels: u128,
+    /// Digest of the files that it was read from, where one was asked for.
+    pub(super) content: Option<u128>,
     /// A PNG for people, where one is wanted.
     pub(super) thumbnail: Vec<u8>,
 }
@@ -336,7 +339,7 @@ fn write_results(
     if made.n_embedded() == 0 {
         return Ok(Written::default());
     }
-    let name = |path: &Path| Some(path.to_string_lossy().into_owned());
+    let name = |path: &Path| Some(text_of(path));
     let vectors = made.rows.iter().map(|placed| {
         let place = placed.row.place.as_ref().ok();
         place.map(|&place| shards.vector(place)).transpose()

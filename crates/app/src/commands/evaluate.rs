@@ -9,6 +9,7 @@ mod subject;
 mod ties;
 mod told;
 
+use m3ret_manifest::text_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ use m3ret_search::{Bootstrap, Embeddings, Metric};
 use super::compare::{Comparison, Layout, Run, compare, render};
 use super::embed::precision_name;
 use super::embed::rows::{RowVectors, embed_rows};
-use super::npy;
 use super::protocol::{GROUP_METRICS, PROTOCOL};
+use super::vectors::{self, VectorFile};
 use crate::Outcome;
 use crate::cli::EvaluateArguments;
 use crate::model_name::{self, DEFAULT, PIXELS};
@@ -207,7 +208,7 @@ fn contenders(arguments: &EvaluateArguments, has_images: bool) -> anyhow::Result
     ensure!(
         all.iter()
             .all(|contender| contender.name != PIXELS || contender.source == is_real),
-        "{PIXELS} is the name of the built-in model; give the vectors another one: NAME=F.npy"
+        "{PIXELS} is the name of the built-in model; give the vectors another one: NAME=F"
     );
     let has_pixels = all.iter().any(|contender| contender.name == PIXELS);
     if all.len() > 1 && has_images && !has_pixels {
@@ -217,13 +218,13 @@ fn contenders(arguments: &EvaluateArguments, has_images: bool) -> anyhow::Result
     let names: BTreeSet<String> = names.collect();
     ensure!(
         names.len() == all.len(),
-        "two models have the same name; name them with NAME=MODEL or NAME=F.npy"
+        "two models have the same name; name them with NAME=MODEL or NAME=F"
     );
     ensure!(
         !names
             .iter()
             .any(|name| name.is_empty() || name.starts_with(COMPARISON)),
-        "a model has a name that is no name of a folder; name it with NAME=MODEL or NAME=F.npy"
+        "a model has a name that is no name of a folder; name it with NAME=MODEL or NAME=F"
     );
     Ok(all)
 }
@@ -345,23 +346,32 @@ fn vectors(
                 precision: Some(precision_name(model.precision()).to_owned()),
             })
         }
-        Source::File(path) => Ok(Vectors {
-            fingerprint: format!("external:{}", contender.name),
-            precision: None,
-            rows: read_rows(path, subject, arguments.normalize, progress)?,
-        }),
+        Source::File(path) => {
+            let file = vectors::read(path)?;
+            let maker = file.maker.clone();
+            let (fingerprint, precision) = match maker {
+                Some(maker) => (maker.fingerprint, Some(maker.precision)),
+                None => (format!("external:{}", contender.name), None),
+            };
+            Ok(Vectors {
+                fingerprint,
+                precision,
+                rows: rows_of_file((path, file), subject, arguments.normalize, progress)?,
+            })
+        }
     }
 }
 
 /// Reads vectors that were made elsewhere, one for each row of the manifest.
-fn read_rows(
-    path: &Path,
+fn rows_of_file(
+    (path, file): (&Path, VectorFile),
     subject: &Subject,
     normalizes: bool,
     progress: &Progress,
 ) -> anyhow::Result<RowVectors> {
     let table = subject.listing.manifest.as_ref().context("a manifest")?;
-    let (npy::Vectors { mut values, width }, join) = npy::read_rows(path, table)?;
+    let (vectors, join) = file.rows_of(path, table)?;
+    let (mut values, width) = (vectors.values, vectors.width);
     progress.note(&join.told(path));
     if normalizes {
         for vector in values
@@ -399,7 +409,7 @@ fn results_of(
     let config = Config {
         fingerprint: vectors.fingerprint.clone(),
         precision: vectors.precision.clone(),
-        manifest: arguments.manifest.to_string_lossy().into_owned(),
+        manifest: text_of(&arguments.manifest),
         relevance: subject.relevance.clone(),
         exclude: subject.exclude.clone(),
         filter: filters(true),

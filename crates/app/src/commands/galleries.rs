@@ -1,6 +1,8 @@
 //! Galleries of images: what is stored of each, and how a gallery keeps up with an archive.
 
 mod cache;
+mod known;
+mod places;
 mod rows;
 mod update;
 
@@ -16,11 +18,17 @@ use crate::model_name;
 use crate::progress::Progress;
 
 pub(super) use cache::folder_of as cache_folder_of;
-pub(super) use rows::{Columns, Pseudonyms, cells_of_manifest, file_of, identifies_people};
+pub(super) use known::KnownVectors;
+pub(super) use places::{Gone, move_files, prune, relabel};
+pub(super) use rows::{
+    Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, identifies_people,
+    is_same_place,
+};
 pub(super) use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {
+    use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY};
     /// Where the image lies, below `ROOT`; and hashes of identifiers.
     pub(crate) use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
 
@@ -28,6 +36,10 @@ pub(super) mod columns {
     pub(crate) const PART: &str = "part";
     /// A keyed hash of what the manifest said of the image when its row was written.
     pub(crate) const CELLS: &str = "m3ret:cells";
+    /// Digest of the bytes that the image was read from: equal bytes are not embedded twice.
+    pub(crate) const CONTENT: &str = "m3ret:content";
+    /// When the state of a file was last changed (ctime, ns), as it was when its bytes were hashed.
+    pub(crate) const CHANGED: &str = "m3ret:changed";
     /// What the image itself says, where a manifest may say otherwise.
     pub(crate) const OWN_MODALITY: &str = "m3ret:modality";
     pub(crate) const OWN_BODY_PART: &str = "m3ret:body_part";
@@ -37,6 +49,20 @@ pub(super) mod columns {
     pub(crate) const OWN_ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
     pub(crate) const OWN_STUDY: &str = "m3ret:study_id";
     pub(crate) const OWN_SERIES: &str = "m3ret:series_id";
+
+    /// Begins the names of m3ret's own columns.
+    pub(crate) const OWN: &str = "m3ret:";
+
+    /// What a row shows where no manifest says otherwise, and which own columns say it; the first one counts.
+    pub(crate) const SHOWN: [(&str, &str); 7] = [
+        (MODALITY, OWN_MODALITY),
+        (BODY_PART, OWN_BODY_PART),
+        (DIMS, OWN_DIMS),
+        (PATIENT, OWN_ISSUED_PATIENT),
+        (PATIENT, OWN_PATIENT),
+        (STUDY, OWN_STUDY),
+        (SERIES, OWN_SERIES),
+    ];
 
     /// Names of columns that galleries made before m3ret's own had a prefix have otherwise.
     #[derive(Debug, PartialEq, Eq)]
@@ -134,6 +160,7 @@ pub(super) fn open(opening: &Opening<'_>, progress: &Progress) -> anyhow::Result
         gallery: &folder,
         reading: opening.reading,
         is_mirror: true,
+        replaces: false,
         has_thumbnails: false,
         numbers: m3ret_search::Numbers::F32,
     };

@@ -1,5 +1,6 @@
 //! `m3ret index`: makes and keeps galleries.
 
+use m3ret_manifest::text_of;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -17,11 +18,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::galleries::columns::{self, own_names};
-use super::galleries::{self, Updated, Wanted, update};
-use super::{npy, write_json_line};
+use super::galleries::{self, Gone, Updated, Wanted, update};
+use super::vectors::{self, VectorFile, Vectors};
+use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{
-    BuildArguments, GalleryArguments, IndexAction, IndexArguments, RemoveArguments, VerifyArguments,
+    AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
+    PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
 };
 use crate::model_name;
 use crate::output::Screen;
@@ -31,8 +34,11 @@ use crate::report::text::printable;
 /// Runs one action.
 pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
     match &arguments.action {
-        IndexAction::Build(build) => add(build, screen, true),
-        IndexAction::Add(build) => add(build, screen, false),
+        IndexAction::Build(build) => add(build, screen, None),
+        IndexAction::Add(arguments) => add(&arguments.build, screen, Some(arguments)),
+        IndexAction::Relabel(arguments) => relabel(arguments, screen),
+        IndexAction::Move(arguments) => move_files(arguments),
+        IndexAction::Prune(arguments) => prune(arguments),
         IndexAction::Remove(arguments) => remove(arguments),
         IndexAction::Verify(arguments) => verify_gallery(arguments, screen),
         IndexAction::Compact(arguments) => compact(arguments, screen),
@@ -50,7 +56,14 @@ fn tell(is_json: bool, value: &impl Serialize, text: impl FnOnce() -> String) ->
     }
 }
 
-fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Result<Outcome> {
+/// Makes a gallery, or adds to one as `adding` says.
+fn add(
+    arguments: &BuildArguments,
+    screen: Screen,
+    adding: Option<&AddArguments>,
+) -> anyhow::Result<Outcome> {
+    let is_new = adding.is_none();
+    let replaces = adding.is_some_and(|adding| adding.replace);
     let name = arguments.gallery.display();
     let exists = std::fs::symlink_metadata(&arguments.gallery).is_ok();
     let is_gallery = Gallery::open(&arguments.gallery);
@@ -68,12 +81,8 @@ fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Resu
     let progress = Progress::start(screen);
     let start = Instant::now();
     if let Some(embeddings) = &arguments.embeddings {
-        let n_new = add_vectors(arguments, embeddings, &progress)?;
-        let updated = Updated {
-            n_new,
-            ..Updated::default()
-        };
-        return told(arguments, &updated, start);
+        let updated = add_vectors(arguments, embeddings, replaces, &progress)?;
+        return told(arguments, adding, &updated, start);
     }
     let model = if is_new || arguments.model.model.is_some() {
         model_name::open(&arguments.model, &progress)?
@@ -95,11 +104,12 @@ fn add(arguments: &BuildArguments, screen: Screen, is_new: bool) -> anyhow::Resu
         gallery: &arguments.gallery,
         reading: &arguments.reading,
         is_mirror: false,
+        replaces,
         has_thumbnails: arguments.thumbnails,
         numbers: numbers(arguments),
     };
     let updated = update(&wanted, &model, &progress)?;
-    told(arguments, &updated, start)
+    told(arguments, adding, &updated, start)
 }
 
 fn numbers(arguments: &BuildArguments) -> Numbers {
@@ -110,8 +120,20 @@ fn numbers(arguments: &BuildArguments) -> Numbers {
     }
 }
 
-/// Says what was added.
-fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow::Result<Outcome> {
+/// Drops what is gone, if that was asked for, and says what was added.
+fn told(
+    arguments: &BuildArguments,
+    adding: Option<&AddArguments>,
+    updated: &Updated,
+    start: Instant,
+) -> anyhow::Result<Outcome> {
+    let gone = match adding {
+        Some(adding) if adding.prune => {
+            let is_left = |folder: &str| updated.left_folders.contains(folder);
+            galleries::prune(&arguments.gallery, is_left)?
+        }
+        _ => Gone::default(),
+    };
     let gallery = Gallery::open(&arguments.gallery)?;
     let summary = json!({
         "gallery": arguments.gallery,
@@ -119,6 +141,8 @@ fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow
         "n_added": updated.n_new,
         "n_kept": updated.n_kept,
         "n_relabelled": updated.n_relabelled,
+        "n_reused": updated.n_reused,
+        "n_pruned": gone.pruned.len(),
         "n_replaced": updated.n_removed,
         "n_not_images": updated.n_not_images,
         "refused": updated.refused,
@@ -139,6 +163,13 @@ fn told(arguments: &BuildArguments, updated: &Updated, start: Instant) -> anyhow
                 updated.n_relabelled
             );
         }
+        if updated.n_reused > 0 {
+            text += &format!(
+                "{} of them were not embedded: the gallery had their bytes under another path or time\n",
+                updated.n_reused
+            );
+        }
+        text += &gone_text(&gone);
         text
     })?;
     let is_good = updated.refused.is_empty() && !gallery.is_empty();
@@ -170,38 +201,40 @@ pub(super) fn refused_text(updated: &Updated) -> String {
 fn add_vectors(
     arguments: &BuildArguments,
     embeddings: &Path,
+    replaces: bool,
     progress: &Progress,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<Updated> {
     let source = &arguments.source;
     let doing = || format!("opening {}", source.display());
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(doing)?;
-    let (mut vectors, join) = npy::read_rows(embeddings, &table)?;
+    let file = vectors::read(embeddings)?;
+    let maker = maker_of(arguments, &file, progress)?;
+    let (mut vectors, join) = file.rows_of(embeddings, &table)?;
     let width = vectors.width;
     progress.note(&join.told(embeddings));
-    let encoder = encoder_of(arguments, progress)?;
-    let maker = Maker {
-        fingerprint: format!("external:{encoder}:{width}"),
-        model: encoder,
-        precision: "unknown".to_owned(),
-    };
     let mut writer = writer_for(arguments, maker, width)?;
     galleries::tell_notes(&table, progress);
     let kept = kept_rows(arguments, &mut vectors)?;
     let root = source.canonicalize().with_context(doing)?;
-    let root = root
-        .parent()
-        .unwrap_or(Path::new("/"))
-        .to_string_lossy()
-        .into_owned();
+    let root = text_of(root.parent().unwrap_or(Path::new("/")));
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
     progress.announce("writing");
-    let added = writer.add(Batch {
+    let mut replaced = Vec::new();
+    if replaces {
+        for id in &ids {
+            if writer.gallery().find(id)?.is_some() {
+                replaced.push(id.clone());
+            }
+        }
+    }
+    let batch = Batch {
         vectors: &vectors.values,
         ids: &ids,
         columns: &cells,
         attachments: &[],
-    });
+    };
+    let added = writer.replace(batch, &replaced);
     added.with_context(|| match table.column(ID) {
         None => "the manifest has no column id, so that paths are ids".to_owned(),
         Some(_) => doing(),
@@ -211,31 +244,52 @@ fn add_vectors(
         writer.compact()?;
     }
     progress.clear();
-    Ok(ids.len())
+    Ok(Updated {
+        n_new: ids.len(),
+        n_removed: replaced.len(),
+        ..Updated::default()
+    })
 }
 
 /// What vectors were made by where nobody says so.
 const UNNAMED: &str = "external";
 
-/// Returns the name of the encoder that made the vectors. Nothing tells two encoders of one width apart but
-/// their names, so vectors are added only under a name.
-fn encoder_of(arguments: &BuildArguments, progress: &Progress) -> anyhow::Result<String> {
-    if let Some(name) = &arguments.encoder {
-        return Ok(name.clone());
+/// Returns what made the vectors: what the file says, or the name that a person gives. Nothing tells two encoders
+/// of one width apart but their names, so vectors are added only under a name.
+fn maker_of(
+    arguments: &BuildArguments,
+    file: &VectorFile,
+    progress: &Progress,
+) -> anyhow::Result<Maker> {
+    if let Some(maker) = &file.maker {
+        if let Some(encoder) = &arguments.encoder {
+            ensure!(
+                *encoder == maker.model,
+                "--encoder {encoder}: the file says that {} made its vectors; leave --encoder out",
+                maker.model
+            );
+        }
+        return Ok(maker.clone());
     }
-    let there = Gallery::open(&arguments.gallery)
-        .ok()
-        .filter(|gallery| !gallery.is_empty());
-    if let Some(gallery) = there {
-        bail!(
+    let there = Gallery::open(&arguments.gallery).ok();
+    let encoder = match (&arguments.encoder, there.filter(|there| !there.is_empty())) {
+        (Some(name), _) => name.clone(),
+        (None, Some(gallery)) => bail!(
             "--encoder is missing: say what made these vectors; those of the gallery were made by {}",
             gallery.maker().model
-        );
-    }
-    progress.note(
-        "--encoder is not given: whether later vectors are of the same encoder cannot be checked",
-    );
-    Ok(UNNAMED.to_owned())
+        ),
+        (None, None) => {
+            progress.note(
+                "--encoder is not given: whether later vectors are of the same encoder cannot be checked",
+            );
+            UNNAMED.to_owned()
+        }
+    };
+    Ok(Maker {
+        fingerprint: format!("external:{encoder}:{}", file.vectors.width),
+        model: encoder,
+        precision: "unknown".to_owned(),
+    })
 }
 
 /// Opens the gallery that vectors of a maker go into, or makes it.
@@ -254,7 +308,7 @@ fn writer_for(arguments: &BuildArguments, maker: Maker, width: usize) -> anyhow:
 }
 
 /// Gives vectors unit length and drops rows of NaN, where that was asked for; returns what is left.
-fn kept_rows(arguments: &BuildArguments, vectors: &mut npy::Vectors) -> anyhow::Result<Vec<usize>> {
+fn kept_rows(arguments: &BuildArguments, vectors: &mut Vectors) -> anyhow::Result<Vec<usize>> {
     let width = vectors.width;
     let n_rows = vectors.values.len() / width;
     let mut kept = Vec::with_capacity(n_rows);
@@ -298,12 +352,107 @@ fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec
             (columns::PATH.to_owned(), row.path().to_owned()),
             (columns::PART.to_owned(), part.to_owned()),
             (own_names(gallery).root.to_owned(), root.to_owned()),
-            (columns::CELLS.to_owned(), String::new()),
+            (
+                columns::CELLS.to_owned(),
+                galleries::digest_of_cells(Some(row), gallery),
+            ),
         ];
         cells.extend(galleries::cells_of_manifest(table, idx, gallery));
         all.push(cells);
     }
     (ids, all.take())
+}
+
+fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    let manifest = &arguments.manifest;
+    let table = Manifest::open(manifest, &Limits::default()).and_then(Manifest::load);
+    let table = table.with_context(|| format!("opening {}", manifest.display()))?;
+    let progress = Progress::start(screen);
+    galleries::tell_notes(&table, &progress);
+    progress.announce("writing");
+    let moved = galleries::relabel(&arguments.gallery, &table)?;
+    progress.clear();
+    tell(arguments.json, &moved, || {
+        let mut text = format!(
+            "{} images have other labels than before, {} have the same\n",
+            moved.n_changed, moved.n_kept
+        );
+        if moved.n_missing > 0 {
+            text += &format!(
+                "{} rows of the manifest name no image of the gallery; `m3ret index add` adds them\n",
+                moved.n_missing
+            );
+        }
+        text
+    })?;
+    let n_found = moved.n_changed + moved.n_kept;
+    Ok(if n_found > 0 || table.is_empty() {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
+}
+
+fn move_files(arguments: &MoveArguments) -> anyhow::Result<Outcome> {
+    let moved = galleries::move_files(&arguments.gallery, &arguments.from, &arguments.to)?;
+    tell(arguments.json, &moved, || {
+        let mut text = format!(
+            "{} images now lie below {}\n",
+            moved.n_changed,
+            printable(&text_of(&arguments.to))
+        );
+        if moved.n_missing > 0 {
+            text += &format!(
+                "{} are not there, and stay as they were; `m3ret index prune` drops what is gone\n",
+                moved.n_missing
+            );
+        }
+        text
+    })?;
+    Ok(if moved.n_missing == 0 {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
+}
+
+fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
+    let gone = galleries::prune(&arguments.gallery, |_| arguments.force)?;
+    let n_items = Gallery::open(&arguments.gallery)?.len();
+    let summary = json!({
+        "n_items": n_items,
+        "n_pruned": gone.pruned.len(),
+        "pruned_ids": gone.pruned,
+        "away": gone.away,
+    });
+    tell(arguments.json, &summary, || {
+        let text = gone_text(&gone);
+        format!("{text}{n_items} images are left\n")
+    })?;
+    Ok(if gone.away.is_empty() {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
+}
+
+/// Says what was dropped, and what was not.
+fn gone_text(gone: &Gone) -> String {
+    let mut text = String::new();
+    for id in gone.pruned.iter().take(MAX_LISTED) {
+        text += &format!("gone: {}\n", printable(id));
+    }
+    if gone.pruned.len() > MAX_LISTED {
+        text += &format!("gone: {} more\n", gone.pruned.len() - MAX_LISTED);
+    }
+    for (root, n_images) in &gone.away {
+        text += &format!(
+            "kept: {n_images} images of {}, where none is there now; if they were moved, `m3ret index move` \
+             follows, and `m3ret index prune --force` drops them\n",
+            printable(root)
+        );
+    }
+    text
 }
 
 fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {

@@ -1,5 +1,6 @@
 //! `m3ret inspect`: what a file or folder holds.
 
+use m3ret_manifest::text_of;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -136,13 +137,13 @@ impl<'a> Files<'a> {
             let path = numbered(path, number);
             self.check(&path)?;
             write_whole(&path, |out| Ok(write_npy(out, volume)?))?;
-            report.npy = Some(path.to_string_lossy().into_owned());
+            report.npy = Some(text_of(&path));
         }
         if let Some(path) = self.thumbnail {
             let path = numbered(path, number);
             self.check(&path)?;
             write_whole(&path, |out| write_picture(out, volume))?;
-            report.thumbnail = Some(path.to_string_lossy().into_owned());
+            report.thumbnail = Some(text_of(&path));
         }
         Ok(())
     }

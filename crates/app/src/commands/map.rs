@@ -1,5 +1,6 @@
 //! `m3ret map`: an archive as a map, similar images close together.
 
+use m3ret_manifest::text_of;
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, ensure};
@@ -175,9 +176,7 @@ fn write(
     let mut points = Vec::with_capacity(rows.len());
     for (&row, place) in rows.iter().zip(places.chunks_exact(2)) {
         let part = gallery.value(row, columns::PART)?;
-        let file = short(&file_of(gallery, row)?)
-            .to_string_lossy()
-            .into_owned();
+        let file = text_of(&short(&file_of(gallery, row)?));
         let label = |column: &str| gallery.value(row, column).map(str::to_owned);
         let labels = [label(MODALITY)?, label(BODY_PART)?, label(FINDING)?];
         let colour = label(&arguments.color)?;
@@ -185,7 +184,7 @@ fn write(
         points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
     }
     let map = json!({
-        "archive": arguments.archive.to_string_lossy(),
+        "archive": text_of(&arguments.archive),
         "model": gallery.maker().model,
         "color": arguments.color,
         "points": points,

@@ -4,8 +4,8 @@ mod ask;
 mod page;
 mod why;
 
+use m3ret_manifest::text_of;
 use std::io::{self, BufWriter, Write as _};
-use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
@@ -382,9 +382,7 @@ fn found(
         id: gallery.id(row)?.to_owned(),
         path: gallery.value(row, columns::PATH)?.to_owned(),
         part: (!part.is_empty()).then(|| part.to_owned()),
-        file: short(&file_of(gallery, row)?)
-            .to_string_lossy()
-            .into_owned(),
+        file: text_of(&short(&file_of(gallery, row)?)),
         score: hit.score,
         percentile: statistics.percentile(hit.score, &from, &to),
         confident: statistics.is_confident(hit.score, &from, &to),
@@ -465,12 +463,4 @@ fn text(answer: &Answer<'_>, paint: Paint) -> String {
         );
     }
     text + "\n"
-}
-
-/// Says whether two paths are one place.
-fn is_same_place(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
 }

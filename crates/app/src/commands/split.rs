@@ -8,6 +8,7 @@ mod rows;
 mod shares;
 mod told;
 
+use m3ret_manifest::{path_of, text_of};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
@@ -197,7 +198,7 @@ fn write(
         let mut cells: Vec<&str> = row.cells().collect();
         cells.resize(columns.len(), "");
         cells[split_idx] = split.word();
-        let changed = way.join(row.path()).to_string_lossy().into_owned();
+        let changed = text_of(&way.join(path_of(row.path())));
         if let Some(path_idx) = path_idx
             && changed != row.path()
         {

@@ -15,6 +15,7 @@ use m3ret_imaging::{Error, Kind, ReadOptions, Volume, thumbnail};
 use super::items::{Content, Item};
 use super::{Facts, Refusal, Traits};
 use crate::commands::check::pixel_hash;
+use crate::commands::galleries::KnownVectors;
 use crate::output::png;
 use crate::panics;
 
@@ -31,6 +32,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(in crate::commands) enum Piece {
     Image(Facts, Prepared),
+    /// An image whose vector is there already.
+    Known(Facts, Vec<f32>),
     Refused(Facts, Refusal),
     End,
 }
@@ -39,7 +42,7 @@ impl Piece {
     fn n_bytes(&self) -> usize {
         match self {
             Self::Image(_, prepared) => n_values(prepared).saturating_mul(4),
-            Self::Refused(..) | Self::End => 0,
+            Self::Known(..) | Self::Refused(..) | Self::End => 0,
         }
     }
 }
@@ -94,6 +97,8 @@ pub(in crate::commands) struct Reading<'a> {
     pub(in crate::commands) n_readers: usize,
     /// Each image comes with a small picture for people.
     pub(in crate::commands) has_thumbnails: bool,
+    /// Vectors of earlier images. Where they are given, each image comes with the digest of its content.
+    pub(in crate::commands) known: Option<&'a KnownVectors>,
 }
 
 /// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
@@ -245,14 +250,22 @@ fn read(item: &Item, model: &Model, reading: Reading<'_>, push: &mut dyn FnMut(P
             return;
         }
     };
+    let content = reading.known.and_then(|_| item.digest(reading.options));
     for (part, volume) in volumes {
         let mut facts = facts(part, &volume);
+        facts.traits.content = content;
         if reading.has_thumbnails {
             facts.traits.thumbnail = picture(&volume);
         }
-        let piece = match prepare(model, &volume) {
-            Ok(prepared) => Piece::Image(facts, prepared),
-            Err(refusal) => Piece::Refused(facts, refusal),
+        let known = reading.known.zip(content);
+        let known = known.and_then(|(known, content)| known.vector(content, facts.part.as_deref()));
+        let piece = if let Some(vector) = known {
+            Piece::Known(facts, vector)
+        } else {
+            match prepare(model, &volume) {
+                Ok(prepared) => Piece::Image(facts, prepared),
+                Err(refusal) => Piece::Refused(facts, refusal),
+            }
         };
         drop(volume);
         if !push(piece) {
@@ -303,6 +316,7 @@ fn facts(part: Option<String>, volume: &Volume) -> Facts {
         traits: Traits {
             identifiers: volume.identifiers.clone(),
             pixels: pixel_hash(volume),
+            content: None,
             thumbnail: Vec::new(),
         },
     }
@@ -321,6 +335,7 @@ mod tests {
                 message: String::new(),
             },
             key: 0,
+            changed_ns: 0,
             again: 0,
         }
     }

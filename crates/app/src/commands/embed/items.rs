@@ -1,8 +1,10 @@
 //! What there is to embed: the objects of a file or folder, or the rows of a manifest.
 
+use m3ret_manifest::{path_of, text_of};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -29,6 +31,9 @@ pub(in crate::commands) struct Item {
     pub(in crate::commands) content: Content,
     /// Changes when the path, or the size or time of a file, does.
     pub(in crate::commands) key: u128,
+    /// When the state of a file was last changed, in nanoseconds (ctime): nothing that copies or sets times
+    /// sets this one. 0 where the system does not say.
+    pub(in crate::commands) changed_ns: u128,
     /// How many rows before it name the same image.
     pub(in crate::commands) again: u64,
 }
@@ -120,11 +125,11 @@ fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::R
         match entry {
             Entry::Object(object) => {
                 if !object.files.iter().any(|file| is_result(file)) {
-                    let path = object.path.to_string_lossy().into_owned();
+                    let path = text_of(&object.path);
                     contents.push((path, Content::Object(object)));
                 }
             }
-            Entry::Skipped(report) if is_result(Path::new(&report.path)) => {}
+            Entry::Skipped(report) if is_result(&path_of(&report.path)) => {}
             Entry::Skipped(report) if report.verdict == Verdict::NotAnImage => n_foreign += 1,
             Entry::Skipped(report) => contents.push(unreadable(*report)),
         }
@@ -186,11 +191,15 @@ impl Outputs {
 
 fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
     let contents = contents.into_par_iter();
-    let items = contents.map(|(path, content)| Item {
-        key: key(&path, &content),
-        path,
-        content,
-        again: 0,
+    let items = contents.map(|(path, content)| {
+        let (key, changed_ns) = stamps(&path, &content);
+        Item {
+            key,
+            changed_ns,
+            path,
+            content,
+            again: 0,
+        }
     });
     let mut items: Vec<Item> = items.collect();
     // One image in several rows, as lists with a row a finding have it, is one item a row.
@@ -208,34 +217,102 @@ fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
     items
 }
 
-/// Hashes the path, the part, and the name, size and time of every file.
-fn key(path: &str, content: &Content) -> u128 {
+impl Content {
+    /// Returns every file that is read for it, in order.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        match self {
+            Self::Object(object) => files.extend(object.files.iter().cloned()),
+            Self::Row { path, .. } => collect_files(path, MAX_DEPTH, &mut files),
+            Self::Unreadable { .. } => {}
+        }
+        files.sort();
+        files
+    }
+}
+
+impl Item {
+    /// Hashes what the images of this item follow from: the bytes of all files, which image of them a row
+    /// names, and the frames that are read of a video. Neither names nor times of files count.
+    ///
+    /// `None` where a file cannot be read.
+    pub(in crate::commands) fn digest(&self, options: &ReadOptions) -> Option<u128> {
+        let files = self.content.files().into_iter();
+        let digests = files.map(|file| digest_of(&file).ok());
+        let mut digests = digests.collect::<Option<Vec<u128>>>()?;
+        if digests.is_empty() {
+            return None;
+        }
+        digests.sort_unstable();
+        let part = match &self.content {
+            Content::Row { part, .. } => part.as_deref().unwrap_or_default(),
+            Content::Object(_) | Content::Unreadable { .. } => "",
+        };
+        let mut hasher = Xxh3::new();
+        hasher.update(&(options.n_frames.unwrap_or(0) as u64).to_le_bytes());
+        for digest in digests {
+            hasher.update(&digest.to_le_bytes());
+        }
+        hasher.update(part.as_bytes());
+        Some(hasher.digest128())
+    }
+}
+
+/// Bytes of a file that are hashed at once.
+const CHUNK_BYTES: usize = 1 << 18;
+
+/// Hashes the bytes of a file.
+fn digest_of(path: &Path) -> io::Result<u128> {
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        // A pipe never ends, and has other bytes each time.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut hasher = Xxh3::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.digest128()),
+            n_bytes => hasher.update(&chunk[..n_bytes]),
+        }
+    }
+}
+
+/// Hashes the path, the part, and the name, size and time of every file; also returns the newest ctime.
+fn stamps(path: &str, content: &Content) -> (u128, u128) {
     let mut hasher = Xxh3::new();
     let mut word = |word: &[u8]| {
         hasher.update(&(word.len() as u64).to_le_bytes());
         hasher.update(word);
     };
     word(path.as_bytes());
-    let mut files = Vec::new();
     match content {
-        Content::Object(object) => {
-            word(object.part.as_deref().unwrap_or_default().as_bytes());
-            files.extend(object.files.iter().cloned());
-        }
-        Content::Row { path, part } => {
+        Content::Object(Object { part, .. }) | Content::Row { part, .. } => {
             word(part.as_deref().unwrap_or_default().as_bytes());
-            collect_files(path, MAX_DEPTH, &mut files);
         }
         Content::Unreadable { .. } => {}
     }
-    files.sort();
-    for file in files {
+    let mut changed_ns = 0;
+    for file in content.files() {
         word(file.as_os_str().as_encoded_bytes());
         if let Ok(status) = std::fs::metadata(&file) {
             word(&stamp(&status));
+            changed_ns = changed_ns.max(ctime_ns(&status));
         }
     }
-    hasher.digest128()
+    (hasher.digest128(), changed_ns)
+}
+
+#[cfg(unix)]
+fn ctime_ns(status: &Metadata) -> u128 {
+    use std::os::unix::fs::MetadataExt as _;
+    let seconds = u128::try_from(status.ctime()).unwrap_or(0);
+    seconds * 1_000_000_000 + u128::try_from(status.ctime_nsec()).unwrap_or(0)
+}
+
+#[cfg(not(unix))]
+fn ctime_ns(_: &Metadata) -> u128 {
+    0
 }
 
 fn collect_files(path: &Path, depth: usize, files: &mut Vec<PathBuf>) {
@@ -278,6 +355,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("series")).unwrap();
         let file = folder.path().join("series/1");
         std::fs::write(&file, "one").unwrap();
+        let key = |path: &str, content: &Content| stamps(path, content).0;
         let before = key("a", &row(None));
         assert_eq!(key("a", &row(None)), before);
         assert_ne!(key("b", &row(None)), before);
@@ -286,7 +364,7 @@ mod tests {
         let longer = key("a", &row(None));
         assert_ne!(longer, before);
         let later = UNIX_EPOCH + std::time::Duration::from_secs(9);
-        let open = std::fs::File::options().write(true).open(&file).unwrap();
+        let open = File::options().write(true).open(&file).unwrap();
         open.set_modified(later).unwrap();
         assert_ne!(key("a", &row(None)), longer);
     }

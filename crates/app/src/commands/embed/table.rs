@@ -1,5 +1,6 @@
 //! Vectors as a table: Parquet with what is known of each row, and the list of rows beside an array.
 
+use m3ret_manifest::{path_of, text_of};
 use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
@@ -132,7 +133,7 @@ impl Column {
         let facts = &row.row.facts;
         let path = |path: &'a str| match way.as_os_str().is_empty() {
             true => Cow::Borrowed(path),
-            false => Cow::Owned(way.join(path).to_string_lossy().into_owned()),
+            false => Cow::Owned(text_of(&way.join(path_of(path)))),
         };
         let cell = match self.source {
             Source::Path => return path(row.path),

@@ -61,6 +61,7 @@ pub(super) fn embed_all(
         options: tools.options,
         n_readers: tools.n_readers,
         has_thumbnails: false,
+        known: None,
     };
     let deferred = Deferred::start();
     read_ahead(&to_read, tools.model, reading, |taken| {
@@ -171,7 +172,7 @@ impl Batch {
     fn embed(&mut self, model: &Model) -> Vec<(usize, Vec<Embedded>)> {
         let inputs = self.pieces.iter().filter_map(|(_, piece)| match piece {
             Piece::Image(_, prepared) => Some(prepared),
-            Piece::Refused(..) | Piece::End => None,
+            Piece::Known(..) | Piece::Refused(..) | Piece::End => None,
         });
         let mut vectors = embed(model, &inputs.collect::<Vec<_>>()).into_iter();
         (self.n_inputs, self.n_values) = (0, 0);
@@ -183,6 +184,7 @@ impl Batch {
                     let vector = vectors.next().unwrap_or_else(lost);
                     self.images.push((facts, vector));
                 }
+                Piece::Known(facts, vector) => self.images.push((facts, Ok(vector))),
                 Piece::Refused(facts, refusal) => self.images.push((facts, Err(refusal))),
                 Piece::End => complete.push((idx, std::mem::take(&mut self.images))),
             }

@@ -1,5 +1,6 @@
 //! What a gallery stores of an image.
 
+use m3ret_manifest::path_of;
 use std::path::{Path, PathBuf};
 
 use m3ret_manifest::columns::{ID, PART, PATH, is_identifier, meaning, names_people};
@@ -197,7 +198,7 @@ pub(in crate::commands) fn cells_of_manifest(
 }
 
 /// Returns a keyed hash of everything that a manifest's row says, so that a change of any cell is seen.
-pub(super) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
+pub(in crate::commands) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
     // Not empty where nothing is said, so that rows of older galleries are told apart.
     let mut text = "=".to_owned();
     for (name, value) in row.iter().flat_map(Row::named_cells) {
@@ -222,7 +223,15 @@ pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
 /// Returns the file or folder of a row.
 pub(in crate::commands) fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
     let root = gallery.value(row, columns::own_names(gallery).root)?;
-    Ok(Path::new(root).join(gallery.value(row, PATH)?))
+    Ok(path_of(root).join(path_of(gallery.value(row, PATH)?)))
+}
+
+/// Says whether two paths are one place.
+pub(in crate::commands) fn is_same_place(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,25 @@
 //! Brings a gallery up to date with an archive: what is new is embedded, what is gone is removed.
 
-use std::collections::{HashMap, HashSet};
+use m3ret_manifest::{path_of, text_of};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
+use m3ret_imaging::ReadOptions;
 use m3ret_manifest::columns::{BODY_PART, DIMS, ID, MODALITY};
 use m3ret_manifest::{Row, Table};
 use m3ret_search::{Batch, Gallery, Numbers, RowId, Setup, Writer};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::columns::{self, own_names};
-use super::maker_of;
-use super::rows::{Columns, Pseudonyms, cells_of_manifest, digest_of_cells, left_out_columns};
+use super::rows::{
+    Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, is_same_place,
+    left_out_columns,
+};
+use super::{KnownVectors, maker_of};
 use crate::cli::ReadArguments;
 use crate::commands::embed::ahead::Reading;
 use crate::commands::embed::items::{Item, Listing, list};
@@ -30,6 +36,8 @@ pub(in crate::commands) struct Wanted<'a> {
     pub(in crate::commands) reading: &'a ReadArguments,
     /// The gallery is to hold nothing else.
     pub(in crate::commands) is_mirror: bool,
+    /// An image takes the place of another one with its id.
+    pub(in crate::commands) replaces: bool,
     pub(in crate::commands) has_thumbnails: bool,
     /// How vectors of a new gallery are stored.
     pub(in crate::commands) numbers: Numbers,
@@ -42,7 +50,13 @@ pub(in crate::commands) struct Updated {
     pub(in crate::commands) n_kept: usize,
     /// Rows that were kept, of which the manifest says other things than before.
     pub(in crate::commands) n_relabelled: usize,
+    /// Images that were not embedded, as the gallery had a vector of the same bytes: files that were moved,
+    /// copied or touched.
+    pub(in crate::commands) n_reused: usize,
     pub(in crate::commands) n_removed: usize,
+    /// Folders whose images were found at another place.
+    #[serde(skip)]
+    pub(in crate::commands) left_folders: HashSet<String>,
     /// Files that hold no image format.
     pub(in crate::commands) n_not_images: usize,
     pub(in crate::commands) refused: Vec<Refused>,
@@ -67,6 +81,7 @@ pub(in crate::commands) struct Refused {
 struct Stored {
     part: String,
     pixels: String,
+    content: String,
     modality: String,
     body_part: String,
     dims: String,
@@ -79,6 +94,7 @@ impl Stored {
         Self {
             part: facts.part.clone().unwrap_or_default(),
             pixels: format!("{:032x}", facts.traits.pixels),
+            content: facts.traits.content.map_or_else(String::new, hexadecimal),
             modality: facts.modality.clone().unwrap_or_default(),
             body_part: body_part.to_ascii_lowercase().replace(' ', "-"),
             dims: facts.dims.clone().unwrap_or_default(),
@@ -88,7 +104,7 @@ impl Stored {
 }
 
 /// The attachment that holds a small picture.
-const THUMBNAIL: &str = "thumbnail";
+pub(super) const THUMBNAIL: &str = "thumbnail";
 /// How long work may be lost by a power cut.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Numbers of all vectors that wait while rows are written again with other cells: 256 MiB.
@@ -117,20 +133,20 @@ pub(in crate::commands) fn update(
         return Ok(updated);
     }
     let writer = open_or_create(wanted, model, progress)?;
-    let mut update = Update::new(writer, &source, &listing, wanted.is_mirror)?;
-    let left: Vec<&Item> = listing
-        .items
-        .iter()
-        .filter(|item| !update.known.contains(&item.key))
-        .collect();
-    update.updated.n_kept = listing.items.len() - left.len();
+    let mut update = Update::new(writer, &source, &listing, wanted)?;
+    let deferred = Deferred::start();
+    let left = update.reuse(&options, progress)?;
     update.updated.n_not_images = listing.n_foreign;
     progress.count(left.len());
-    let deferred = Deferred::start();
+    let known = match wanted.is_mirror {
+        true if !left.is_empty() => KnownVectors::beside(wanted.gallery, &maker_of(model)),
+        _ => KnownVectors::default(),
+    };
     let reading = Reading {
         options: &options,
         n_readers: wanted.reading.n_jobs(),
         has_thumbnails: wanted.has_thumbnails,
+        known: Some(&known),
     };
     embed_each(&left, model, reading, |done| {
         if let Some((idx, images)) = done {
@@ -144,6 +160,8 @@ pub(in crate::commands) fn update(
         }
         update.save_if_due()
     })?;
+    // Rows of what is gone stay until here, so that their vectors are there for files that were moved.
+    update.removed.extend(update.gone.drain());
     update.save()?;
     drop(deferred);
     if update.writer.is_calibration_old() {
@@ -178,7 +196,7 @@ fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
         let key = u128::from_str_radix(gallery.value(row, own.key).ok()?, 16).ok()?;
         let &idx = wanted.get(&key)?;
         let is_in_step = gallery.value(row, columns::CELLS).ok()? == listing.digest(idx, &gallery);
-        if !is_in_step {
+        if !is_in_step || is_changed(&gallery, row, &listing.items[idx]).ok()? {
             return None;
         }
         there.insert(key);
@@ -188,6 +206,17 @@ fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
         n_not_images: listing.n_foreign,
         ..Updated::default()
     })
+}
+
+/// Says whether a file was changed since the row was written, though its size and time are as they were. Rows
+/// of older galleries do not tell.
+fn is_changed(gallery: &Gallery, row: RowId, item: &Item) -> m3ret_search::Result<bool> {
+    let stored = gallery.value(row, columns::CHANGED)?;
+    Ok(!stored.is_empty() && stored != item.changed_ns.to_string())
+}
+
+fn hexadecimal(hash: u128) -> String {
+    format!("{hash:032x}")
 }
 
 impl Listing {
@@ -258,6 +287,15 @@ fn open_once(wanted: &Wanted<'_>, model: &Model) -> m3ret_search::Result<Writer>
     Writer::create(wanted.gallery, setup)
 }
 
+/// Rows whose vectors an item gets.
+struct ReusedRows {
+    ids: Vec<String>,
+    /// They become the item's, as nothing else has them.
+    is_free: bool,
+    /// The folder that they lay in.
+    root: String,
+}
+
 /// An update at work.
 struct Update<'a> {
     writer: Writer,
@@ -270,7 +308,15 @@ struct Update<'a> {
     known: HashSet<u128>,
     /// Rows of older states of files, by path: they go when the new state is added.
     older: HashMap<String, Vec<String>>,
+    /// Ids of rows by the digest of what they were read from.
+    contents: HashMap<u128, Vec<String>>,
+    /// Ids of the images that are in the gallery as the listing has them.
+    current: HashSet<String>,
+    /// Ids of images that the archive no longer has: they are removed at the end.
+    gone: HashSet<String>,
+    /// Ids that are removed with the next save.
     removed: HashSet<String>,
+    replaces: bool,
     ids: Vec<String>,
     /// The ids that wait to be added.
     waiting: HashSet<String>,
@@ -286,21 +332,24 @@ impl<'a> Update<'a> {
         writer: Writer,
         source: &Path,
         listing: &'a Listing,
-        is_mirror: bool,
+        wanted: &Wanted<'_>,
     ) -> anyhow::Result<Self> {
         let is_folder = source.is_dir();
         let root = match source.parent() {
             Some(parent) if !is_folder => parent.to_owned(),
             _ => source.to_owned(),
         };
-        let keys = listing.idx_by_key();
         let mut update = Self {
             listing,
             root,
-            idx_of: keys,
+            idx_of: listing.idx_by_key(),
             known: HashSet::new(),
             older: HashMap::new(),
+            contents: HashMap::new(),
+            current: HashSet::new(),
+            gone: HashSet::new(),
             removed: HashSet::new(),
+            replaces: wanted.replaces,
             ids: Vec::new(),
             waiting: HashSet::new(),
             vectors: Vec::new(),
@@ -310,32 +359,157 @@ impl<'a> Update<'a> {
             updated: Updated::default(),
             writer,
         };
-        let own = own_names(update.writer.gallery());
         let rows: Vec<RowId> = update.writer.gallery().rows().collect();
         let mut outdated = Vec::new();
         for row in rows {
-            let gallery = update.writer.gallery();
-            let key = u128::from_str_radix(gallery.value(row, own.key)?, 16).ok();
-            let id = gallery.id(row)?.to_owned();
-            let found = key.and_then(|key| Some((key, *update.idx_of.get(&key)?)));
-            match found {
-                Some((key, idx)) => {
-                    update.known.insert(key);
-                    if gallery.value(row, columns::CELLS)? != listing.digest(idx, gallery) {
-                        outdated.push((id, idx));
-                    }
-                }
-                None if is_mirror => _ = update.removed.insert(id),
-                None if gallery.value(row, own.root)? == update.root.to_string_lossy() => {
-                    let path = gallery.value(row, columns::PATH)?.to_owned();
-                    update.older.entry(path).or_default().push(id);
-                }
-                None => {}
-            }
+            update.sort_in(row, wanted.is_mirror, &mut outdated)?;
         }
-        update.updated.n_removed = update.removed.len();
+        update.updated.n_removed = update.gone.len();
         update.relabel_all(&outdated)?;
         Ok(update)
+    }
+
+    /// Notes what a row of the gallery is to the listing: current, with other cells, of an older file, or gone.
+    fn sort_in(
+        &mut self,
+        row: RowId,
+        is_mirror: bool,
+        outdated: &mut Vec<(String, usize)>,
+    ) -> anyhow::Result<()> {
+        let gallery = self.writer.gallery();
+        let own = own_names(gallery);
+        let key = u128::from_str_radix(gallery.value(row, own.key)?, 16).ok();
+        let id = gallery.id(row)?.to_owned();
+        let content = u128::from_str_radix(gallery.value(row, columns::CONTENT)?, 16).ok();
+        if let Some(content) = content {
+            self.contents.entry(content).or_default().push(id.clone());
+        }
+        let found = key.and_then(|key| Some((key, *self.idx_of.get(&key)?)));
+        let path = gallery.value(row, columns::PATH)?;
+        match found {
+            Some((key, idx)) if !is_changed(gallery, row, &self.listing.items[idx])? => {
+                if gallery.value(row, columns::CELLS)? != self.listing.digest(idx, gallery) {
+                    outdated.push((id.clone(), idx));
+                }
+                self.known.insert(key);
+                self.current.insert(id);
+            }
+            Some(_) => self.older.entry(path.to_owned()).or_default().push(id),
+            None if is_mirror => _ = self.gone.insert(id),
+            None if gallery.value(row, own.root)? == text_of(&self.root) => {
+                self.older.entry(path.to_owned()).or_default().push(id);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Gives rows to items whose bytes the gallery has under another path or time, and returns the items that
+    /// are left to embed.
+    fn reuse(
+        &mut self,
+        options: &ReadOptions,
+        progress: &Progress,
+    ) -> anyhow::Result<Vec<&'a Item>> {
+        let items = self.listing.items.iter();
+        let new: Vec<&Item> = items
+            .filter(|item| !self.known.contains(&item.key))
+            .collect();
+        self.updated.n_kept = self.listing.items.len() - new.len();
+        if self.contents.is_empty() || new.is_empty() {
+            return Ok(new);
+        }
+        progress.announce("comparing files with those of the gallery");
+        let digests: Vec<Option<u128>> = new.par_iter().map(|item| item.digest(options)).collect();
+        let n_together = MAX_RELABELLED_NUMBERS / self.writer.gallery().width().max(1);
+        let mut left = Vec::new();
+        for (item, digest) in new.into_iter().zip(digests) {
+            if !self.follow(item, digest)? {
+                left.push(item);
+            }
+            if self.ids.len() > n_together {
+                self.save()?;
+            }
+        }
+        self.save()?;
+        Ok(left)
+    }
+
+    /// Writes the rows of the same content again for an item, if there are any. The older ones go if their
+    /// file is gone or is the item's own, and stay if it is another copy.
+    fn follow(&mut self, item: &Item, digest: Option<u128>) -> anyhow::Result<bool> {
+        let (Some(digest), Some(&idx)) = (digest, self.idx_of.get(&item.key)) else {
+            return Ok(false);
+        };
+        let path = self.path_of(item);
+        let Some(source) = self.source_of(digest, &self.root.join(path_of(&path)))? else {
+            return Ok(false);
+        };
+        if source.is_free {
+            for id in &source.ids {
+                self.gone.remove(id);
+                self.removed.insert(id.clone());
+            }
+            self.updated.left_folders.insert(source.root);
+        }
+        for id in &source.ids {
+            self.write_again(id, idx)?;
+            self.updated.n_reused += 1;
+        }
+        if let Some(older) = self.older.remove(&path) {
+            let older = older.into_iter().filter(|id| !source.ids.contains(id));
+            self.removed.extend(older);
+        }
+        Ok(true)
+    }
+
+    /// Finds rows of a content: one for each image. Those that are free to be moved come first: rows of the
+    /// same file, or of one that is gone.
+    fn source_of(&self, digest: u128, own_file: &Path) -> anyhow::Result<Option<ReusedRows>> {
+        let gallery = self.writer.gallery();
+        // Files of this content, each with its rows by the part that they are.
+        let mut files: Vec<(PathBuf, BTreeMap<String, String>)> = Vec::new();
+        let mut free_files = files.clone();
+        for id in self.contents.get(&digest).into_iter().flatten() {
+            let Some(row) = gallery.find(id)?.filter(|_| !self.removed.contains(id)) else {
+                continue;
+            };
+            let file = file_of(gallery, row)?;
+            let part = gallery.value(row, columns::PART)?.to_owned();
+            let all = match self.current.contains(id) {
+                true => &mut files,
+                false => &mut free_files,
+            };
+            // Of several rows of one image, as lists with a row a finding have them, one is enough.
+            match all.iter_mut().find(|(other, _)| *other == file) {
+                Some((_, ids)) => _ = ids.entry(part).or_insert_with(|| id.clone()),
+                None => all.push((file, BTreeMap::from([(part, id.clone())]))),
+            }
+        }
+        let is_free = |file: &Path| {
+            is_same_place(file, own_file) || file.try_exists().is_ok_and(|is_there| !is_there)
+        };
+        let free = free_files.iter().find(|(file, _)| is_free(file));
+        let is_some_free = free.is_some();
+        let found = free.or(free_files.first()).or(files.first());
+        let Some((_, ids)) = found else {
+            return Ok(None);
+        };
+        let ids: Vec<String> = ids.values().cloned().collect();
+        let first = ids
+            .first()
+            .map(|id| gallery.find(id))
+            .transpose()?
+            .flatten();
+        let root = match first {
+            Some(row) => gallery.value(row, own_names(gallery).root)?.to_owned(),
+            None => String::new(),
+        };
+        Ok(Some(ReusedRows {
+            ids,
+            is_free: is_some_free,
+            root,
+        }))
     }
 
     /// Writes rows again of which other things are said than before: ids, and where the listing has them.
@@ -347,15 +521,17 @@ impl<'a> Update<'a> {
             self.removed
                 .extend(outdated.iter().map(|(id, _)| id.clone()));
             for (id, idx) in outdated {
-                self.relabel(id, *idx)?;
+                self.write_again(id, *idx)?;
+                self.updated.n_relabelled += 1;
             }
             self.save()?;
         }
         Ok(())
     }
 
-    /// Writes a row again with what is said of its image now, and with the vector that is stored.
-    fn relabel(&mut self, id: &str, idx: usize) -> anyhow::Result<()> {
+    /// Writes a row again with where its image lies and what is said of it now, and with the vector that is
+    /// stored.
+    fn write_again(&mut self, id: &str, idx: usize) -> anyhow::Result<()> {
         let item = &self.listing.items[idx];
         let gallery = self.writer.gallery();
         let row = gallery.find(id)?.context("a row that was listed")?;
@@ -370,6 +546,7 @@ impl<'a> Update<'a> {
         let stored = Stored {
             part: value(columns::PART)?,
             pixels: value(own.pixels)?,
+            content: value(columns::CONTENT)?,
             modality: said(columns::OWN_MODALITY, MODALITY)?,
             body_part: said(columns::OWN_BODY_PART, BODY_PART)?,
             dims: said(columns::OWN_DIMS, DIMS)?,
@@ -392,7 +569,6 @@ impl<'a> Update<'a> {
         self.push(item, &path, id, &stored);
         self.vectors.extend(vector);
         self.thumbnails.push(thumbnail);
-        self.updated.n_relabelled += 1;
         Ok(())
     }
 
@@ -423,7 +599,7 @@ impl<'a> Update<'a> {
                         0 => String::new(),
                         pixels => format!("{pixels:032x}"),
                     },
-                    file: self.root.join(&path),
+                    file: self.root.join(path_of(&path)),
                 }),
             }
         }
@@ -432,9 +608,9 @@ impl<'a> Update<'a> {
 
     /// Returns an item's path, relative to the root where it lies below it.
     fn path_of(&self, item: &Item) -> String {
-        let below = Path::new(&item.path).strip_prefix(&self.root);
-        match below {
-            Ok(below) if below != Path::new("") => below.to_string_lossy().into_owned(),
+        let path = path_of(&item.path);
+        match path.strip_prefix(&self.root) {
+            Ok(below) if below != Path::new("") => text_of(below),
             Ok(_) => ".".to_owned(),
             Err(_) => item.path.clone(),
         }
@@ -442,7 +618,7 @@ impl<'a> Update<'a> {
 
     /// Returns the id of an image: the manifest's, or its path and part.
     fn id_of(
-        &self,
+        &mut self,
         item: &Item,
         path: &str,
         facts: &Facts,
@@ -458,22 +634,28 @@ impl<'a> Update<'a> {
             id += &format!("#row={}", item.again + 1);
         }
         let gallery = self.writer.gallery();
-        let is_taken = |id: &str| -> anyhow::Result<bool> {
-            Ok(taken.contains(id)
-                || self.waiting.contains(id)
-                || (gallery.find(id)?.is_some() && !self.removed.contains(id)))
+        let is_waiting = |id: &str| taken.contains(id) || self.waiting.contains(id);
+        let is_there = |id: &str| -> anyhow::Result<bool> {
+            let is_leaving = self.removed.contains(id) || self.gone.contains(id);
+            Ok(!is_leaving && gallery.find(id)?.is_some())
         };
-        if named.is_none() && is_taken(&id)? {
+        if named.is_none() && (is_waiting(&id) || is_there(&id)?) {
             // Another folder has a file of the same name.
             id = with_part(
-                &self.root.join(path).to_string_lossy(),
+                &text_of(&self.root.join(path_of(path))),
                 facts.part.as_deref(),
             );
         }
-        if is_taken(&id)? {
+        let is_replaced = is_there(&id)?;
+        if is_waiting(&id) || (is_replaced && !self.replaces) {
             anyhow::bail!(
-                "duplicate id {id}: add a column id that distinguishes the images, or remove the older one"
+                "duplicate id {id}: add a column id that distinguishes the images, or replace the older one \
+                 with --replace"
             );
+        }
+        if is_replaced || self.gone.remove(&id) {
+            self.removed.insert(id.clone());
+            self.updated.n_removed += usize::from(is_replaced);
         }
         taken.insert(id.clone());
         Ok(id)
@@ -489,10 +671,12 @@ impl<'a> Update<'a> {
         let mut cells = vec![
             cell(columns::PATH, path),
             cell(columns::PART, &stored.part),
-            cell(own.root, &self.root.to_string_lossy()),
+            cell(own.root, &text_of(&self.root)),
             cell(own.key, &format!("{:032x}", item.key)),
             cell(own.pixels, &stored.pixels),
             cell(columns::CELLS, &digest_of_cells(row, gallery)),
+            cell(columns::CONTENT, &stored.content),
+            cell(columns::CHANGED, &item.changed_ns.to_string()),
             cell(columns::OWN_MODALITY, &stored.modality),
             cell(columns::OWN_BODY_PART, &stored.body_part),
             cell(columns::OWN_DIMS, &stored.dims),

@@ -1,5 +1,6 @@
 //! Queries: files, series, ids of the gallery, or vectors.
 
+use m3ret_manifest::{path_of, text_of};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -7,7 +8,7 @@ use m3ret_manifest::Table;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE};
 use m3ret_search::{Gallery, RowId};
 
-use super::{Labels, is_same_place};
+use super::Labels;
 use crate::cli::SearchArguments;
 use crate::commands::embed::ahead::Reading;
 use crate::commands::embed::items::{Item, list};
@@ -15,9 +16,9 @@ use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
 use crate::commands::galleries::columns::{self, own_names};
 use crate::commands::galleries::{
-    Opened, Pseudonyms, cells_of_manifest, file_of, maker_of, model_of, with_part,
+    Opened, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of, model_of, with_part,
 };
-use crate::commands::npy;
+use crate::commands::vectors::{self, VectorFile};
 use crate::progress::Progress;
 
 /// One query.
@@ -105,7 +106,7 @@ pub(super) fn all(
 ) -> anyhow::Result<(Vec<Asked>, Vec<Refused>)> {
     if let Some(path) = &arguments.embeddings {
         return Ok((
-            vectors(path, arguments, &opened.gallery, progress)?,
+            of_vectors(path, arguments, &opened.gallery, progress)?,
             Vec::new(),
         ));
     }
@@ -130,13 +131,17 @@ pub(super) fn all(
     Ok((asked, refused))
 }
 
-fn vectors(
+fn of_vectors(
     path: &Path,
     arguments: &SearchArguments,
     gallery: &Gallery,
     progress: &Progress,
 ) -> anyhow::Result<Vec<Asked>> {
-    let mut read = npy::read(path)?;
+    let VectorFile {
+        vectors: mut read,
+        maker,
+        ..
+    } = vectors::read(path)?;
     ensure!(
         read.width == gallery.width(),
         "{} holds vectors of {} numbers, and the gallery of {}",
@@ -144,7 +149,11 @@ fn vectors(
         read.width,
         gallery.width()
     );
-    if let Some(encoder) = &arguments.encoder {
+    if let Some(maker) = &maker {
+        gallery
+            .check_maker(maker)
+            .with_context(|| path.display().to_string())?;
+    } else if let Some(encoder) = &arguments.encoder {
         ensure!(
             *encoder == gallery.maker().model,
             "--encoder {encoder}: the gallery's vectors were made by {}",
@@ -179,7 +188,7 @@ fn vectors(
 
 /// Builds a query from a row's stored vector; `None` if no row has this id.
 fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<Asked>> {
-    let id = input.to_string_lossy();
+    let id = text_of(input);
     let Some(row) = gallery.find(&id)? else {
         return Ok(None);
     };
@@ -187,7 +196,7 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<Asked>> {
     m3ret_search::normalize(&mut vector)?;
     let part = gallery.value(row, columns::PART)?;
     Ok(Some(Asked {
-        name: id.into_owned(),
+        name: id,
         part: (!part.is_empty()).then(|| part.to_owned()),
         file: Some(file_of(gallery, row)?),
         vector,
@@ -226,12 +235,13 @@ fn images(
         options: &options,
         n_readers: arguments.reading.n_jobs(),
         has_thumbnails: false,
+        known: None,
     };
     embed_each(&items, model, reading, |done| {
         let Some((idx, images)) = done else {
             return Ok(());
         };
-        let path = PathBuf::from(&items[idx].path);
+        let path = path_of(&items[idx].path);
         let path = match (&listing.manifest, input.parent()) {
             (Some(_), Some(folder)) => folder.join(path),
             _ => path,
@@ -274,7 +284,7 @@ fn of_image(
         ..Labels::default()
     };
     let mut asked = Asked {
-        name: path.to_string_lossy().into_owned(),
+        name: text_of(path),
         part: facts.part,
         file: Some(path.to_owned()),
         vector,
@@ -301,7 +311,7 @@ fn row_of(path: &Path, part: Option<&str>, gallery: &Gallery) -> anyhow::Result<
     // Ids are paths below the archive's folder, unless a manifest gave others.
     while let Some(root) = folder {
         if let Ok(below) = path.strip_prefix(root) {
-            let id = with_part(&below.to_string_lossy(), part);
+            let id = with_part(&text_of(below), part);
             if let Some(row) = gallery.find(&id)?
                 && is_same_place(&file_of(gallery, row)?, &path)
             {

@@ -1,5 +1,6 @@
 //! The report of a search: one HTML file that needs nothing else.
 
+use m3ret_manifest::text_of;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -48,7 +49,7 @@ pub(super) fn write(
     let report = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": maker.model,
-        "archive": arguments.archive.to_string_lossy(),
+        "archive": text_of(&arguments.archive),
         "n_items": opened.gallery.len(),
         "filters": filters.collect::<Vec<_>>(),
         "excluded": arguments.exclude,

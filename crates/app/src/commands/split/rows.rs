@@ -1,5 +1,6 @@
 //! The rows of one manifest or several, numbered through.
 
+use m3ret_manifest::text_of;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -82,7 +83,7 @@ impl Sources {
         let row = source.table.row(idx);
         row.map_or_else(String::new, |row| {
             let file = short(&plain(&row.file()));
-            with_part(&file.to_string_lossy(), row.part())
+            with_part(&text_of(&file), row.part())
         })
     }
 
@@ -114,7 +115,7 @@ impl Sources {
 
     /// Returns the file of each row and its part, as one word.
     pub(super) fn files(&self) -> Vec<String> {
-        let file = |row: Row<'_>| with_part(&plain(&row.file()).to_string_lossy(), row.part());
+        let file = |row: Row<'_>| with_part(&text_of(&plain(&row.file())), row.part());
         self.rows().map(file).collect()
     }
 

@@ -1,5 +1,6 @@
 //! What is said about a split.
 
+use m3ret_manifest::text_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -232,10 +233,7 @@ fn text(made: &Made<'_>, paint: Paint) -> String {
     text.extend(updated.iter().map(refused_text));
     let items = counted(made.splits.len() as u64, "image", "images");
     let groups = counted(made.members.len() as u64, "group", "groups");
-    let title = format!(
-        "{}: {items} in {groups}",
-        printable(&made.out.to_string_lossy())
-    );
+    let title = format!("{}: {items} in {groups}", printable(&text_of(made.out)));
     // Writing to a `String` cannot fail.
     let _ = writeln!(text, "{}", paint.bold(&title));
     let Joined {

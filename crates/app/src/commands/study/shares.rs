@@ -1,5 +1,6 @@
 //! Shares of the training images: manifests of fewer patients.
 
+use m3ret_manifest::text_of;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -136,7 +137,7 @@ fn write(table: &Table, chosen: &[bool], path: &Path) -> anyhow::Result<()> {
         .filter(|(_, is_chosen)| **is_chosen)
     {
         let file = std::path::absolute(row.file())?;
-        let file = file.to_string_lossy();
+        let file = text_of(&file);
         let cells = names.iter().zip(row.cells());
         writer.push(cells.map(|(name, cell)| if *name == PATH { &file } else { cell }))?;
     }

@@ -1,124 +1,20 @@
-//! Arrays of vectors that were made elsewhere: numpy's .npy, [n, width] of f16, f32 or f64.
+//! numpy's `.npy`: [n, width] of f16, f32 or f64, little-endian.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use m3ret_imaging::Limits;
-use m3ret_manifest::{Manifest, Table};
+
+use super::Vectors;
 
 /// Longest header that is read.
 const MAX_HEADER_BYTES: usize = 1 << 16;
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Vectors, one after another.
-#[derive(Debug, PartialEq)]
-pub(super) struct Vectors {
-    /// [n, width]
-    pub(super) values: Vec<f32>,
-    pub(super) width: usize,
-}
-
-/// How vectors were joined with the rows of a manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Join {
-    /// By path and part, as the list `F.npy.rows.csv` beside the array has them.
-    Name,
-    /// The first vector is that of the first row, and so on.
-    Position,
-}
-
-impl Join {
-    /// Says how, for people.
-    pub(super) fn told(self, vectors: &Path) -> String {
-        let name = vectors.display();
-        match self {
-            Self::Name => {
-                format!("{name}: joined with the manifest by path, as {name}.rows.csv has them")
-            }
-            Self::Position => format!(
-                "{name}: vectors are those of the manifest's rows by position, as no list {name}.rows.csv lies beside"
-            ),
-        }
-    }
-}
-
-/// Reads the vectors of a manifest's rows, one for each.
-///
-/// Where a list of rows lies beside the array, as `m3ret embed` writes it, it says which vector is whose: the
-/// manifest may be sorted otherwise.
-pub(super) fn read_rows(path: &Path, table: &Table) -> anyhow::Result<(Vectors, Join)> {
-    let read = read(path)?;
-    let n_vectors = read.values.len() / read.width;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".rows.csv");
-    let list = Path::new(&name);
-    if !list.exists() {
-        ensure!(
-            n_vectors == table.len(),
-            "{}: found {n_vectors} vectors, and the manifest has {} rows; one for each row, in its order, is wanted",
-            path.display(),
-            table.len()
-        );
-        return Ok((read, Join::Position));
-    }
-    let doing = || format!("reading {}", list.display());
-    let listed = Manifest::open(list, &Limits::default()).and_then(Manifest::load);
-    let listed = listed.with_context(doing)?;
-    let vectors = joined(&read, &listed, table).with_context(doing)?;
-    Ok((vectors, Join::Name))
-}
-
-/// The column of a list that says which vector a row has.
-const VECTOR: &str = "row";
-
-/// Puts vectors into the order of a manifest's rows.
-fn joined(read: &Vectors, listed: &Table, table: &Table) -> anyhow::Result<Vectors> {
-    let width = read.width;
-    let mut place_of: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
-    for row in listed.rows() {
-        let Some(place) = row.get(VECTOR).filter(|place| !place.is_empty()) else {
-            continue;
-        };
-        let place: usize = place.parse().context("a row number that is none")?;
-        ensure!(
-            place < read.values.len() / width,
-            "row {place} has no vector: the list belongs to another array"
-        );
-        place_of
-            .entry((row.path(), row.part().unwrap_or_default()))
-            .or_default()
-            .push(place);
-    }
-    let mut values = Vec::with_capacity(table.len() * width);
-    // An image in several rows has several vectors, in the order of its rows.
-    let mut n_used: HashMap<(&str, &str), usize> = HashMap::new();
-    for row in table.rows() {
-        let name = (row.path(), row.part().unwrap_or_default());
-        let used = n_used.entry(name).or_default();
-        let places = place_of.get(&name).with_context(|| {
-            format!(
-                "it lists no vector of row {} of the manifest; give the manifest that the vectors were made of, or \
-                 remove the list to join by position",
-                row.idx() + 1
-            )
-        })?;
-        let place = places[(*used).min(places.len() - 1)];
-        *used += 1;
-        values.extend(&read.values[place * width..][..width]);
-    }
-    Ok(Vectors { values, width })
-}
-
 /// Reads an array of vectors.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vectors> {
-    read_array(path).with_context(|| format!("reading {}", path.display()))
-}
-
-fn read_array(path: &Path) -> anyhow::Result<Vectors> {
     let file = File::open(path)?;
     let n_file = file.metadata()?.len();
     let mut file = BufReader::with_capacity(CHUNK_BYTES, file);
@@ -170,7 +66,8 @@ fn read_array(path: &Path) -> anyhow::Result<Vectors> {
     Ok(Vectors { values, width })
 }
 
-fn append(bytes: &[u8], n_bytes: usize, values: &mut Vec<f32>) {
+/// Appends numbers of 2, 4 or 8 bytes.
+pub(super) fn append(bytes: &[u8], n_bytes: usize, values: &mut Vec<f32>) {
     #[expect(clippy::cast_possible_truncation, reason = "the gallery stores f32")]
     match n_bytes {
         2 => values.extend(

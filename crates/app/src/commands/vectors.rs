@@ -1,0 +1,242 @@
+//! Vectors that were made elsewhere, or by `m3ret embed`: `.npy`, `.safetensors` and `.parquet`, and how they are
+//! joined with the rows of a manifest.
+
+mod npy;
+mod table;
+mod tensors;
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use m3ret_imaging::Limits;
+use m3ret_manifest::{Manifest, Row, Table, text_of};
+use m3ret_search::Maker;
+
+/// Vectors, one after another.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Vectors {
+    /// [n, width]
+    pub(super) values: Vec<f32>,
+    pub(super) width: usize,
+}
+
+impl Vectors {
+    pub(super) fn len(&self) -> usize {
+        self.values.len() / self.width
+    }
+}
+
+/// What a file of vectors holds.
+#[derive(Debug)]
+pub(super) struct VectorFile {
+    pub(super) vectors: Vectors,
+    /// What made them, where the file says so, as files of `m3ret embed` do.
+    pub(super) maker: Option<Maker>,
+    names: Names,
+}
+
+/// An image: what its path is called, and its part.
+type Name = (String, String);
+
+/// How a file says which vector is whose.
+#[derive(Debug)]
+enum Names {
+    None,
+    /// Places of vectors, each with its image.
+    Images {
+        names: Vec<(usize, Name)>,
+        named_by: NamedBy,
+    },
+}
+
+/// How vectors were joined with the rows of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Join {
+    /// By path and part, as this file has them.
+    Name(PathBuf),
+    /// The first vector is that of the first row, and so on.
+    Position,
+}
+
+impl Join {
+    /// Says how, for people.
+    pub(super) fn told(&self, vectors: &Path) -> String {
+        let name = vectors.display();
+        match self {
+            Self::Name(list) => format!(
+                "{name}: joined with the manifest by path, as {} has them",
+                list.display()
+            ),
+            Self::Position => format!(
+                "{name}: vectors are those of the manifest's rows by position, as nothing names their images"
+            ),
+        }
+    }
+}
+
+/// Reads a file of vectors, as its name ends.
+pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
+    let end = path.extension().unwrap_or_default().to_ascii_lowercase();
+    let read = match end.to_str() {
+        Some("safetensors") => tensors::read(path),
+        Some("parquet") => table::read(path),
+        _ => npy::read(path).map(VectorFile::bare),
+    };
+    let doing = || format!("reading {}", path.display());
+    let mut file = read.with_context(doing)?;
+    let list = list_of(path);
+    if matches!(file.names, Names::None) && list.exists() {
+        let doing = || format!("reading {}", list.display());
+        let table = Manifest::open(&list, &Limits::default()).and_then(Manifest::load);
+        let table = table.with_context(doing)?;
+        file.names = Names::Images {
+            names: listed(&table, file.vectors.len()).with_context(doing)?,
+            named_by: NamedBy::Words,
+        };
+    }
+    Ok(file)
+}
+
+/// Returns where the list of rows lies beside an array, as `m3ret embed` writes it.
+fn list_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".rows.csv");
+    PathBuf::from(name)
+}
+
+/// The column of a list that says which vector a row has.
+const VECTOR: &str = "row";
+
+/// Returns the vectors of a list's rows: those without one were refused.
+fn listed(table: &Table, n_vectors: usize) -> anyhow::Result<Vec<(usize, Name)>> {
+    let mut names = Vec::with_capacity(table.len());
+    for row in table.rows() {
+        let Some(place) = row.get(VECTOR).filter(|place| !place.is_empty()) else {
+            continue;
+        };
+        let place: usize = place.parse().context("a row number that is none")?;
+        ensure!(
+            place < n_vectors,
+            "row {place} has no vector: the list belongs to another array"
+        );
+        names.push((place, name_of(row, NamedBy::Words)));
+    }
+    Ok(names)
+}
+
+fn name_of(row: Row<'_>, named_by: NamedBy) -> Name {
+    (
+        named_by.name(row),
+        row.part().unwrap_or_default().to_owned(),
+    )
+}
+
+impl VectorFile {
+    fn bare(vectors: Vectors) -> Self {
+        Self {
+            vectors,
+            maker: None,
+            names: Names::None,
+        }
+    }
+
+    /// Returns the vectors of a manifest's rows, one for each, and how they were joined.
+    ///
+    /// Where the file, or the list beside it, names its images, these are looked up: the manifest may be sorted
+    /// otherwise, leave images out, or lie elsewhere.
+    pub(super) fn rows_of(self, path: &Path, table: &Table) -> anyhow::Result<(Vectors, Join)> {
+        let (names, named_by) = match self.names {
+            Names::None => {
+                let n_vectors = self.vectors.len();
+                ensure!(
+                    n_vectors == table.len(),
+                    "{}: found {n_vectors} vectors, and the manifest has {} rows; one for each row, in its \
+                     order, is wanted",
+                    path.display(),
+                    table.len()
+                );
+                return Ok((self.vectors, Join::Position));
+            }
+            Names::Images { names, named_by } => (names, named_by),
+        };
+        let mut places_of: HashMap<Name, Vec<usize>> = HashMap::new();
+        for (place, name) in names {
+            places_of.entry(name).or_default().push(place);
+        }
+        let list = Some(list_of(path)).filter(|list| list.exists());
+        let list = list.unwrap_or_else(|| path.to_owned());
+        let vectors = joined(&self.vectors, &places_of, table, named_by);
+        let vectors = vectors.with_context(|| format!("reading {}", list.display()))?;
+        Ok((vectors, Join::Name(list)))
+    }
+}
+
+/// How images are named: as lists write them, or by the file that a table leads to from where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NamedBy {
+    Words,
+    File,
+}
+
+impl NamedBy {
+    /// Returns the name of a row's image, but for its part.
+    fn name(self, row: Row<'_>) -> String {
+        match self {
+            Self::Words => row.path().to_owned(),
+            Self::File => text_of(&place_of(&row.file())),
+        }
+    }
+}
+
+/// Returns where a file lies: without links where it is there, else without `..` by the words alone.
+fn place_of(path: &Path) -> PathBuf {
+    let lexical = || {
+        let mut place = PathBuf::new();
+        for part in std::path::absolute(path).unwrap_or_default().components() {
+            match part {
+                Component::ParentDir => _ = place.pop(),
+                part => place.push(part),
+            }
+        }
+        place
+    };
+    path.canonicalize().unwrap_or_else(|_| lexical())
+}
+
+/// Puts vectors into the order of a manifest's rows.
+fn joined(
+    vectors: &Vectors,
+    places_of: &HashMap<Name, Vec<usize>>,
+    table: &Table,
+    named_by: NamedBy,
+) -> anyhow::Result<Vectors> {
+    let width = vectors.width;
+    let mut values = Vec::with_capacity(table.len() * width);
+    // An image in several rows has several vectors, in the order of its rows.
+    let mut n_used: HashMap<Name, usize> = HashMap::new();
+    for row in table.rows() {
+        let name = name_of(row, named_by);
+        let places = places_of.get(&name).with_context(|| {
+            format!(
+                "no vector of row {} of the manifest is there; give the manifest that the vectors were made of, or \
+                 an array without a list, to join by position",
+                row.idx() + 1
+            )
+        })?;
+        let used = n_used.entry(name).or_default();
+        let place = places[(*used).min(places.len() - 1)];
+        *used += 1;
+        values.extend(&vectors.values[place * width..][..width]);
+    }
+    Ok(Vectors { values, width })
+}
+
+/// Returns what made vectors, from the words that `m3ret embed` writes beside them.
+fn maker_of(word: impl Fn(&str) -> Option<String>) -> Option<Maker> {
+    Some(Maker {
+        fingerprint: word("fingerprint").filter(|word| !word.is_empty())?,
+        model: word("model")?,
+        precision: word("precision")?,
+    })
+}
