@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
+use crate::options::{ModelChoice, Reading};
 use crate::panics;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use simulate::{
@@ -625,9 +626,12 @@ pub(crate) enum PrecisionChoice {
 }
 
 impl ModelArguments {
-    /// Returns how to run the model.
-    pub(crate) fn run_options(&self) -> RunOptions {
-        self.precision.with_threads(self.threads)
+    /// Returns which model to use, and how to run it.
+    pub(crate) fn choice(&self) -> ModelChoice {
+        ModelChoice {
+            name: self.model.clone(),
+            run: self.precision.with_threads(self.threads),
+        }
     }
 }
 
@@ -736,6 +740,14 @@ impl FromStr for Limit {
 }
 
 impl ReadArguments {
+    /// Returns how to read, and how many objects at once.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading {
+            options: self.options(),
+            n_readers: self.n_jobs(),
+        }
+    }
+
     /// Returns how to read.
     pub(crate) fn options(&self) -> ReadOptions {
         let mut limits = Limits::default();

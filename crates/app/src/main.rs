@@ -14,10 +14,12 @@
 mod cli;
 mod commands;
 mod model_name;
+mod options;
 mod output;
 mod panics;
 mod progress;
 mod report;
+mod watch;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -27,6 +29,7 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use output::Screen;
 use report::text::printable_lines;
+use watch::Stopped;
 
 /// How a command ended that could do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
         // Whoever reads our output (`| head`) has seen enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(stopped) = error.downcast_ref::<Stopped>() {
+                output::end_interrupted(&stopped.saved);
+            }
             // Nothing can be done if standard error is gone too.
             let _ = writeln!(
                 io::stderr(),

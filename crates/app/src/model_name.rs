@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 use m3ret_encoder::{Model, RunOptions};
 
-use crate::cli::ModelArguments;
-use crate::progress::Progress;
+use crate::options::ModelChoice;
+use crate::watch::Watch;
 
 /// What is taken where nobody names a model.
 pub(crate) const DEFAULT: &str = "m3ret-tiny";
@@ -44,21 +44,20 @@ struct Places {
 }
 
 /// Opens the model that the arguments name.
-pub(crate) fn open(arguments: &ModelArguments, progress: &Progress) -> anyhow::Result<Model> {
-    open_or(DEFAULT, arguments, progress)
+pub(crate) fn open(choice: &ModelChoice, progress: &dyn Watch) -> anyhow::Result<Model> {
+    open_or(DEFAULT, choice, progress)
 }
 
 /// Opens the model that the arguments name, or another, and says that nobody named it.
 pub(crate) fn open_or(
     default: &str,
-    arguments: &ModelArguments,
-    progress: &Progress,
+    choice: &ModelChoice,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Model> {
-    let options = arguments.run_options();
-    if let Some(name) = arguments.model.as_deref() {
-        return open_named(name, &options);
+    if let Some(name) = choice.name.as_deref() {
+        return open_named(name, &choice.run);
     }
-    let model = open_named(default, &options)
+    let model = open_named(default, &choice.run)
         .with_context(|| {
             format!(
                 "no --model given, and the default {default} cannot be opened; name another one, or set \

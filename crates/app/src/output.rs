@@ -49,34 +49,25 @@ const IS_NOTED: u8 = 1;
 /// It was noted; the next one ends the program at once.
 const HAS_COME: u8 = 2;
 
-/// While this exists, an interrupt is noted and does not end the program; a second one does.
-pub(crate) struct Deferred(());
-
-impl Deferred {
-    pub(crate) fn start() -> Self {
-        INTERRUPT.store(IS_NOTED, Ordering::SeqCst);
-        Self(())
-    }
-
-    pub(crate) fn has_come(&self) -> bool {
-        INTERRUPT.load(Ordering::SeqCst) == HAS_COME
-    }
-
-    /// Ends the program as an interrupt does, once the work is safe.
-    pub(crate) fn end(&self, farewell: &str) -> ! {
-        if io::stderr().is_terminal() {
-            // The progress bar stays as it was.
-            let _ = writeln!(io::stderr());
-        }
-        let _ = writeln!(io::stderr(), "m3ret: {farewell}");
-        std::process::exit(EXIT_INTERRUPTED)
-    }
+/// Lets an interrupt be noted, or end the program at once as it usually does. A second one always does.
+pub(crate) fn defer_interrupts(is_deferred: bool) {
+    let means = if is_deferred { IS_NOTED } else { ENDS };
+    INTERRUPT.store(means, Ordering::SeqCst);
 }
 
-impl Drop for Deferred {
-    fn drop(&mut self) {
-        INTERRUPT.store(ENDS, Ordering::SeqCst);
+/// Returns whether an interrupt was noted.
+pub(crate) fn has_interrupt_come() -> bool {
+    INTERRUPT.load(Ordering::SeqCst) == HAS_COME
+}
+
+/// Ends the program as an interrupt does, once the work is safe.
+pub(crate) fn end_interrupted(farewell: &str) -> ! {
+    if io::stderr().is_terminal() {
+        // The progress bar stays as it was.
+        let _ = writeln!(io::stderr());
     }
+    let _ = writeln!(io::stderr(), "m3ret: {farewell}");
+    std::process::exit(EXIT_INTERRUPTED)
 }
 
 /// Lets Ctrl-C, SIGTERM and SIGHUP remove unfinished files before they end the program.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
-use crate::output::Screen;
+use crate::output::{self, Screen};
 use crate::report::text::{printable_lines, rate};
+use crate::watch::Watch;
 
 /// How far a walk over many objects is.
 pub(crate) struct Progress {
@@ -32,13 +33,27 @@ impl Progress {
         Self { bar }
     }
 
-    /// Says that the next step takes a while.
-    pub(crate) fn announce(&self, step: &'static str) {
-        self.bar.set_message(step);
+    /// Writes to standard output without tearing the bar.
+    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        if !self.bar.is_hidden() && io::stdout().is_terminal() {
+            self.bar.suspend(write)
+        } else {
+            write()
+        }
     }
 
-    /// Starts to count.
-    pub(crate) fn count(&self, n_entries: usize) {
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Watch for Progress {
+    fn step(&self, name: &str) {
+        self.bar.set_message(name.to_owned());
+    }
+
+    fn count(&self, n_entries: usize) {
         let template = "{bar:30} {human_pos}/{human_len} objects, {rate}, {time_left}{msg}";
         let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             // A bar that cannot be drawn is no error.
@@ -59,32 +74,24 @@ impl Progress {
         self.bar.reset_eta();
     }
 
-    /// Writes to standard output without tearing the bar.
-    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
-        if !self.bar.is_hidden() && io::stdout().is_terminal() {
-            self.bar.suspend(write)
-        } else {
-            write()
-        }
-    }
-
-    /// Counts one object more.
-    pub(crate) fn advance(&self, n_refused: usize) {
+    fn advance(&self, n_refused: usize) {
         self.bar.inc(1);
         if n_refused > 0 {
             self.bar.set_message(format!(", {n_refused} refused"));
         }
     }
 
-    /// Takes the bar off the screen.
-    pub(crate) fn clear(&self) {
-        self.bar.finish_and_clear();
-    }
-
-    /// Says something to a person above the bar.
-    pub(crate) fn note(&self, sentence: &str) {
+    fn note(&self, sentence: &str) {
         self.bar
             .suspend(|| eprintln!("m3ret: {}", printable_lines(sentence)));
+    }
+
+    fn defer(&self, is_deferred: bool) {
+        output::defer_interrupts(is_deferred);
+    }
+
+    fn is_stopped(&self) -> bool {
+        output::has_interrupt_come()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::Paint;
 use crate::report::{self, Report};
+use crate::watch::Watch as _;
 use tally::{Summary, Tally};
 
 /// One image of an object, without its pixels.

@@ -20,6 +20,7 @@ use crate::model_name;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
+use crate::watch::Watch as _;
 
 #[derive(Debug, Serialize)]
 struct Pair {
@@ -39,14 +40,14 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
     let opening = Opening {
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
-        model: &arguments.model,
+        model: &arguments.model.choice(),
         default_model: model_name::PIXELS,
-        reading: &arguments.reading,
+        reading: &arguments.reading.reading(),
         needs_model: false,
     };
     let opened = galleries::open(&opening, &progress)?;
     let gallery = &opened.gallery;
-    progress.announce("comparing");
+    progress.step("comparing");
     let candidates = candidates(gallery, arguments.near)?;
     let options = arguments.reading.options();
     let pairs = candidates

@@ -27,6 +27,7 @@ use crate::cli::{EmbedArguments, Layout, OutputFile};
 use crate::model_name;
 use crate::output::{Screen, refuse_irregular, way_between, write_beside};
 use crate::progress::Progress;
+use crate::watch::Watch;
 use items::{Item, Listing, list};
 use shards::{Found, Kept, Opening, Place, Settings, Shards};
 use told::{Summary, Teller, refused_reports};
@@ -209,7 +210,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
     let outputs = Outputs::of(&arguments.out.path);
     check_paths(&arguments.source, &arguments.out, &outputs)?;
     let progress = Progress::start(screen);
-    let model = model_name::open(&arguments.model, &progress)?;
+    let model = model_name::open(&arguments.model.choice(), &progress)?;
     let listing = list(&arguments.source, &outputs, &options)?;
     let settings = settings_of(&model, &options);
     let opening = Opening {
@@ -229,6 +230,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
             "interrupted; what is done is in {}, and the same command goes on from there",
             outputs.work.display()
         ),
+        watch: &progress,
     };
     embed_all(
         &listing.items,
@@ -238,7 +240,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
         |rows, is_new| teller.tell(rows, is_new),
     )?;
     let seconds = start.elapsed().as_secs_f64();
-    progress.announce(", writing");
+    progress.step(", writing");
     let mut made = Made::new(&listing, teller.rows(), &model);
     if arguments.out.layout == Layout::Parquet {
         made.way = way_to(&outputs.out, &arguments.source, &listing)?;
@@ -292,7 +294,7 @@ fn tell_found(
     items: &[Item],
     kept: &Kept,
     found: &Found,
-    (outputs, progress): (&Outputs, &Progress),
+    (outputs, progress): (&Outputs, &dyn Watch),
 ) -> usize {
     let n_new = items
         .iter()

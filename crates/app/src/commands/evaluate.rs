@@ -27,6 +27,7 @@ use crate::cli::EvaluateArguments;
 use crate::model_name::{self, DEFAULT, PIXELS};
 use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
+use crate::watch::Watch;
 use results::{Config, Measured, Results, Settings, measure};
 use subject::Subject;
 
@@ -85,7 +86,7 @@ pub(crate) fn run(arguments: &EvaluateArguments, screen: Screen) -> anyhow::Resu
 /// Evaluates every model that was named; returns the folder and the numbers of each.
 pub(super) fn evaluate(
     arguments: &EvaluateArguments,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Vec<(PathBuf, Results)>> {
     files::refuse_foreign(&arguments.out, arguments.force)?;
     let mut subject = Subject::open(arguments)?;
@@ -121,7 +122,7 @@ pub(super) fn evaluate(
     order.sort_by_key(|&idx| all[idx].1.name != PIXELS);
     for idx in order {
         let (folder, contender, vectors) = &all[idx];
-        progress.announce(", measuring");
+        progress.step(", measuring");
         let pixels = evaluated.iter().flatten().map(|(_, results)| results);
         let pixels = pixels.into_iter().find(|results| results.model == PIXELS);
         let one = One {
@@ -326,7 +327,7 @@ fn vectors(
     arguments: &EvaluateArguments,
     subject: &Subject,
     contender: &Contender,
-    (folder, progress): (&Path, &Progress),
+    (folder, progress): (&Path, &dyn Watch),
 ) -> anyhow::Result<Vectors> {
     match &contender.source {
         Source::Model(name) => {
@@ -339,7 +340,7 @@ fn vectors(
                     &subject.listing,
                     &wanted,
                     &model,
-                    &arguments.reading,
+                    &arguments.reading.reading(),
                     (&work, progress),
                 )?,
                 fingerprint: model.fingerprint().to_owned(),
@@ -367,7 +368,7 @@ fn rows_of_file(
     (path, file): (&Path, VectorFile),
     subject: &Subject,
     normalizes: bool,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<RowVectors> {
     let table = subject.listing.manifest.as_ref().context("a manifest")?;
     let (vectors, join) = file.rows_of(path, table)?;

@@ -13,9 +13,9 @@ use m3ret_encoder::Model;
 use m3ret_search::{Gallery, Maker};
 
 use super::embed::precision_name;
-use crate::cli::{ModelArguments, ReadArguments};
 use crate::model_name;
-use crate::progress::Progress;
+use crate::options::{ModelChoice, Reading};
+use crate::watch::Watch;
 
 pub(super) use cache::folder_of as cache_folder_of;
 pub(super) use known::KnownVectors;
@@ -128,16 +128,16 @@ pub(super) struct Opened {
 pub(super) struct Opening<'a> {
     pub(super) archive: &'a Path,
     pub(super) cache: Option<&'a Path>,
-    pub(super) model: &'a ModelArguments,
+    pub(super) model: &'a ModelChoice,
     /// What is taken for a folder or manifest where nobody names a model.
     pub(super) default_model: &'static str,
-    pub(super) reading: &'a ReadArguments,
+    pub(super) reading: &'a Reading,
     /// Images are going to be embedded.
     pub(super) needs_model: bool,
 }
 
 /// Opens a gallery, or brings the gallery of a folder or manifest up to date.
-pub(super) fn open(opening: &Opening<'_>, progress: &Progress) -> anyhow::Result<Opened> {
+pub(super) fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Opened> {
     let Opening { archive, .. } = *opening;
     if is_gallery(archive) {
         let gallery = Gallery::open(archive)?;
@@ -154,7 +154,7 @@ pub(super) fn open(opening: &Opening<'_>, progress: &Progress) -> anyhow::Result
     }
     std::fs::metadata(archive).with_context(|| format!("opening {}", archive.display()))?;
     let model = model_name::open_or(opening.default_model, opening.model, progress)?;
-    let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options())?;
+    let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options)?;
     let wanted = Wanted {
         source: archive,
         gallery: &folder,
@@ -176,8 +176,8 @@ pub(super) fn open(opening: &Opening<'_>, progress: &Progress) -> anyhow::Result
 /// Opens the model that a gallery needs: the one that is named, or the one that made it.
 pub(super) fn model_of(
     gallery: &Gallery,
-    arguments: &ModelArguments,
-    progress: &Progress,
+    choice: &ModelChoice,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Model> {
     let maker = gallery.maker();
     if maker.fingerprint.starts_with("external:") {
@@ -187,8 +187,8 @@ pub(super) fn model_of(
             maker.model
         );
     }
-    let name = arguments.model.as_deref().unwrap_or(&maker.model);
-    let model = model_name::open_named(name, &arguments.run_options()).with_context(|| {
+    let name = choice.name.as_deref().unwrap_or(&maker.model);
+    let model = model_name::open_named(name, &choice.run).with_context(|| {
         format!(
             "the gallery was made with the model {}; name its folder with --model",
             maker.model

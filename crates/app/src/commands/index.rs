@@ -30,6 +30,7 @@ use crate::model_name;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::printable;
+use crate::watch::Watch;
 
 /// Runs one action.
 pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -85,13 +86,13 @@ fn add(
         return told(arguments, adding, &updated, start);
     }
     let model = if is_new || arguments.model.model.is_some() {
-        model_name::open(&arguments.model, &progress)?
+        model_name::open(&arguments.model.choice(), &progress)?
     } else {
         let opening = galleries::Opening {
             archive: &arguments.gallery,
             cache: None,
-            model: &arguments.model,
-            reading: &arguments.reading,
+            model: &arguments.model.choice(),
+            reading: &arguments.reading.reading(),
             default_model: model_name::DEFAULT,
             needs_model: true,
         };
@@ -102,7 +103,7 @@ fn add(
     let wanted = Wanted {
         source: &arguments.source,
         gallery: &arguments.gallery,
-        reading: &arguments.reading,
+        reading: &arguments.reading.reading(),
         is_mirror: false,
         replaces,
         has_thumbnails: arguments.thumbnails,
@@ -202,7 +203,7 @@ fn add_vectors(
     arguments: &BuildArguments,
     embeddings: &Path,
     replaces: bool,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Updated> {
     let source = &arguments.source;
     let doing = || format!("opening {}", source.display());
@@ -219,7 +220,7 @@ fn add_vectors(
     let root = source.canonicalize().with_context(doing)?;
     let root = text_of(root.parent().unwrap_or(Path::new("/")));
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
-    progress.announce("writing");
+    progress.step("writing");
     let mut replaced = Vec::new();
     if replaces {
         for id in &ids {
@@ -240,10 +241,9 @@ fn add_vectors(
         Some(_) => doing(),
     })?;
     if writer.is_calibration_old() {
-        progress.announce("measuring how to search");
+        progress.step("measuring how to search");
         writer.compact()?;
     }
-    progress.clear();
     Ok(Updated {
         n_new: ids.len(),
         n_removed: replaced.len(),
@@ -259,7 +259,7 @@ const UNNAMED: &str = "external";
 fn maker_of(
     arguments: &BuildArguments,
     file: &VectorFile,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Maker> {
     if let Some(maker) = &file.maker {
         if let Some(encoder) = &arguments.encoder {
@@ -369,7 +369,7 @@ fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outco
     let table = table.with_context(|| format!("opening {}", manifest.display()))?;
     let progress = Progress::start(screen);
     galleries::tell_notes(&table, &progress);
-    progress.announce("writing");
+    progress.step("writing");
     let moved = galleries::relabel(&arguments.gallery, &table)?;
     progress.clear();
     tell(arguments.json, &moved, || {
@@ -492,7 +492,7 @@ fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
 
 fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outcome> {
     let progress = Progress::start(screen);
-    progress.announce("writing the gallery anew");
+    progress.step("writing the gallery anew");
     let mut writer = Writer::open(&arguments.gallery)?;
     let before = folder_bytes(&arguments.gallery)?;
     writer.compact()?;
@@ -523,7 +523,7 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
 
 fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result<Outcome> {
     let progress = Progress::start(screen);
-    progress.announce("reading every byte");
+    progress.step("reading every byte");
     let folder = &arguments.gallery;
     let (report, repaired) = if arguments.repair {
         let repaired = repair(folder)?;

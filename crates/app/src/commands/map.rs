@@ -15,6 +15,7 @@ use crate::cli::MapArguments;
 use crate::model_name;
 use crate::output::{Screen, refuse_foreign_page, write_whole};
 use crate::progress::Progress;
+use crate::watch::Watch as _;
 
 const PAGE: &str = include_str!("map.html");
 const PLACE: &str = "/*MAP_JSON*/null";
@@ -35,9 +36,9 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
     let opening = Opening {
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
-        model: &arguments.model,
+        model: &arguments.model.choice(),
         default_model: model_name::DEFAULT,
-        reading: &arguments.reading,
+        reading: &arguments.reading.reading(),
         needs_model: false,
     };
     let opened = galleries::open(&opening, &progress)?;
@@ -57,7 +58,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         arguments.color,
         gallery.columns().join(", ")
     );
-    progress.announce("drawing the map");
+    progress.step("drawing the map");
     let rows = in_order(gallery)?;
     let places = places(gallery, &rows)?;
     write(arguments, gallery, &rows, &places)?;

@@ -11,7 +11,7 @@ use m3ret_pretrain::{Begin, Config, RunFacts, Watcher, train};
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{PretrainArguments, n_cores};
-use crate::output::{Deferred, Screen};
+use crate::output::{self, Screen};
 use crate::progress::time_left;
 
 /// Without a bar, how often a person is told how it goes.
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     let mut teller = Teller::new(arguments.json, screen);
     let outcome = train(&config, begin, &mut teller)?;
     teller.bar.finish_and_clear();
-    if let Some(error) = teller.broken {
+    if let Some(error) = teller.broken.take() {
         // Not as a closed pipe, which other verbs take as the end: the run has not ended.
         anyhow::bail!(
             "standard output cannot be written ({error}); stopped after {} steps, --resume goes on",
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     }
     let Some(model) = outcome.model else {
         let next = outcome.next_step;
-        teller.interrupt.end(&format!(
+        output::end_interrupted(&format!(
             "stopped after {next} steps; --resume goes on from there"
         ));
     };
@@ -75,7 +75,6 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
 pub(super) struct Teller {
     is_json: bool,
     pub(super) bar: ProgressBar,
-    pub(super) interrupt: Deferred,
     /// Standard output failed: the run ends at the next step.
     broken: Option<io::Error>,
     last_told: Option<Instant>,
@@ -93,10 +92,10 @@ impl Teller {
             ProgressBar::hidden()
         };
         bar.enable_steady_tick(Duration::from_millis(200));
+        output::defer_interrupts(true);
         Self {
             is_json,
             bar,
-            interrupt: Deferred::start(),
             broken: None,
             last_told: None,
             n_steps: 0,
@@ -135,6 +134,12 @@ impl Teller {
         self.says(&format!(
             "step {step} of {n_steps}: loss {loss}, {rate:.1} items/s"
         ));
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        output::defer_interrupts(false);
     }
 }
 
@@ -193,7 +198,7 @@ impl Watcher for Teller {
     }
 
     fn stop_asked(&mut self) -> bool {
-        self.interrupt.has_come() || self.broken.is_some()
+        output::has_interrupt_come() || self.broken.is_some()
     }
 
     fn now(&mut self) -> Duration {

@@ -27,6 +27,7 @@ use crate::model_name;
 use crate::output::{Screen, refuse_foreign_page};
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
+use crate::watch::Watch;
 
 /// What the archive says of a query or a hit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -151,9 +152,9 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     let opening = Opening {
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
-        model: &arguments.model,
+        model: &arguments.model.choice(),
         default_model: model_name::DEFAULT,
-        reading: &arguments.reading,
+        reading: &arguments.reading.reading(),
         needs_model: arguments.html.is_some() && arguments.embeddings.is_none(),
     };
     let mut opened = galleries::open(&opening, &progress)?;
@@ -170,13 +171,13 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         arguments.archive.display(),
         refused_text(&opened.updated)
     );
-    progress.announce("reading queries");
+    progress.step("reading queries");
     let (asked, refused) = ask::all(arguments, &mut opened, &progress)?;
-    progress.announce("searching");
+    progress.step("searching");
     let answers = answer(arguments, &opened.gallery, &asked, &progress)?;
     tell_uncompared(arguments, &answers, &progress);
     if let Some(html) = &arguments.html {
-        progress.announce("drawing the report");
+        progress.step("drawing the report");
         page::write(html, arguments, &opened, (&asked, &answers))?;
     }
     progress.clear();
@@ -252,7 +253,7 @@ fn left_out(
     arguments: &SearchArguments,
     gallery: &Gallery,
     asked: &[Asked],
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Vec<LeftOut>> {
     let mut all = Vec::new();
     for name in &arguments.exclude {
@@ -307,7 +308,7 @@ fn excluded_columns<'a>(name: &'a str, gallery: &Gallery) -> Vec<&'a str> {
 }
 
 /// Says where an exclusion of patients could not be applied: identifiers of different kinds are not compared.
-fn tell_uncompared(arguments: &SearchArguments, answers: &[Answer<'_>], progress: &Progress) {
+fn tell_uncompared(arguments: &SearchArguments, answers: &[Answer<'_>], progress: &dyn Watch) {
     if !arguments.exclude.iter().any(|name| name == "same_patient") {
         return;
     }
@@ -329,7 +330,7 @@ fn answer<'a>(
     arguments: &SearchArguments,
     gallery: &Gallery,
     asked: &'a [Asked],
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Vec<Answer<'a>>> {
     let vectors: Vec<f32> = asked
         .iter()

@@ -30,6 +30,7 @@ use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
 use crate::report::{Report, Verdict};
+use crate::watch::Watch as _;
 use disturb::Disturbance;
 use folder::Folder;
 use picture::{Shown, Subject};

@@ -17,8 +17,9 @@ use m3ret_manifest::{Layout, Table, Writer};
 
 use crate::Outcome;
 use crate::cli::SplitArguments;
-use crate::output::{Deferred, Screen, refuse_irregular, way_between};
+use crate::output::{Screen, refuse_irregular, way_between};
 use crate::progress::Progress;
+use crate::watch::{Deferral, Stopped, Watch};
 use groups::Groups;
 use images::Images;
 use rows::Sources;
@@ -56,7 +57,7 @@ pub(crate) fn run(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<
         true => None,
         false => Some(Images::open(&sources, arguments, &progress)?),
     };
-    progress.announce("comparing");
+    progress.step("comparing");
     let (members, joined) = grouped(&sources, images.as_ref(), arguments.near, &progress)?;
     let assigned = divide(arguments, &sources, &columns, &members);
     let mut splits = vec![Split::Gallery; sources.n_rows()];
@@ -122,7 +123,7 @@ fn grouped(
     sources: &Sources,
     images: Option<&Images>,
     near: f32,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<(Vec<Vec<usize>>, Joined)> {
     let mut groups = Groups::new(sources.n_rows());
     let mut joined = Joined {
@@ -177,7 +178,7 @@ fn write(
     out: &Path,
     sources: &Sources,
     splits: &[Split],
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<()> {
     let doing = || format!("writing {}", out.display());
     let source = &sources.0[0];
@@ -191,7 +192,7 @@ fn write(
         columns.len() - 1
     });
     let way = way_between(out, &source.path).with_context(doing)?;
-    let deferred = Deferred::start();
+    let deferral = Deferral::start(progress);
     let mut writer = Writer::create(out, Layout::for_path(out), &columns).with_context(doing)?;
     let mut n_changed = 0;
     for (row, split) in source.table.rows().zip(splits) {
@@ -207,9 +208,9 @@ fn write(
         }
         writer.push(cells).with_context(doing)?;
     }
-    if deferred.has_come() {
-        drop(writer);
-        deferred.end("interrupted; nothing was written");
+    if deferral.is_stopped() {
+        let saved = "interrupted; nothing was written".to_owned();
+        anyhow::bail!(Stopped { saved });
     }
     writer.finish().with_context(doing)?;
     if n_changed > 0 {

@@ -18,7 +18,7 @@ use super::evaluate;
 use super::pretrain::Teller;
 use crate::Outcome;
 use crate::cli::{EvaluateArguments, StudyAction, StudyArguments, n_cores};
-use crate::output::{Screen, write_whole};
+use crate::output::{self, Screen, write_whole};
 use crate::progress::Progress;
 
 /// A study. Paths are relative to the file.
@@ -239,7 +239,7 @@ impl Study {
         let outcome = train(config, begin, &mut teller)?;
         teller.bar.finish_and_clear();
         let Some(model) = outcome.model else {
-            teller.interrupt.end(&format!(
+            output::end_interrupted(&format!(
                 "stopped after {} steps; the same command goes on from there",
                 outcome.next_step
             ));

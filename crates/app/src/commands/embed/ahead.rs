@@ -92,7 +92,7 @@ impl Drop for Listening<'_> {
 
 /// How images are read.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::commands) struct Reading<'a> {
+pub(in crate::commands) struct AheadOptions<'a> {
     pub(in crate::commands) options: &'a ReadOptions,
     pub(in crate::commands) n_readers: usize,
     /// Each image comes with a small picture for people.
@@ -106,7 +106,7 @@ pub(in crate::commands) struct Reading<'a> {
 pub(in crate::commands) fn read_ahead(
     items: &[&Item],
     model: &Model,
-    reading: Reading<'_>,
+    reading: AheadOptions<'_>,
     sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let ahead = Ahead {
@@ -233,7 +233,12 @@ pub(in crate::commands) fn volumes_of(
 }
 
 /// Reads and prepares the images of one item; stops when `push` says so.
-fn read(item: &Item, model: &Model, reading: Reading<'_>, push: &mut dyn FnMut(Piece) -> bool) {
+fn read(
+    item: &Item,
+    model: &Model,
+    reading: AheadOptions<'_>,
+    push: &mut dyn FnMut(Piece) -> bool,
+) {
     let volumes = match volumes_of(item, reading.options) {
         Ok(volumes) => volumes,
         Err(refusal) => {

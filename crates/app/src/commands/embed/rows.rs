@@ -9,8 +9,8 @@ use super::items::{Item, Listing};
 use super::shards::{Opening, Shards};
 use super::work::{Tools, embed_all};
 use super::{Outputs, Refusal, settings_of, tell_found};
-use crate::cli::ReadArguments;
-use crate::progress::Progress;
+use crate::options::Reading;
+use crate::watch::Watch;
 
 /// Seconds between saves: what a run that is killed loses.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -33,11 +33,10 @@ pub(in crate::commands) fn embed_rows(
     listing: &Listing,
     wanted: &[bool],
     model: &Model,
-    reading: &ReadArguments,
-    (work, progress): (&Path, &Progress),
+    reading: &Reading,
+    (work, progress): (&Path, &dyn Watch),
 ) -> anyhow::Result<RowVectors> {
-    let options = reading.options();
-    let settings = settings_of(model, &options);
+    let settings = settings_of(model, &reading.options);
     let opening = Opening {
         save_every: SAVE_EVERY,
         is_restart: false,
@@ -59,9 +58,10 @@ pub(in crate::commands) fn embed_rows(
     );
     let tools = Tools {
         model,
-        options: &options,
-        n_readers: reading.n_jobs(),
+        options: &reading.options,
+        n_readers: reading.n_readers,
         farewell: &farewell,
+        watch: progress,
     };
     let (mut embedded, mut n_refused) = (Vec::with_capacity(items.len()), 0);
     embed_all(&items, &kept, &tools, &mut shards, |images, is_new| {

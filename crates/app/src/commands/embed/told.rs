@@ -16,6 +16,7 @@ use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable, rate};
 use crate::report::{Report, Verdict};
+use crate::watch::Watch as _;
 
 /// Collects the rows of all items, and tells of each as soon as it comes.
 pub(super) struct Teller<'a> {

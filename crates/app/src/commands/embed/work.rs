@@ -3,12 +3,12 @@
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::{Code, ReadOptions};
 
-use super::ahead::{Piece, Reading, n_values, read_ahead};
+use super::ahead::{AheadOptions, Piece, n_values, read_ahead};
 use super::items::Item;
 use super::shards::{Kept, Shards};
 use super::{Facts, Refusal, Row};
-use crate::output::Deferred;
 use crate::panics;
+use crate::watch::{Deferral, Stopped, Watch};
 
 /// Inputs of one batch.
 const BATCH_INPUTS: usize = 8;
@@ -21,8 +21,9 @@ pub(super) struct Tools<'a> {
     pub(super) model: &'a Model,
     pub(super) options: &'a ReadOptions,
     pub(super) n_readers: usize,
-    /// What to say when an interrupt ends the work.
+    /// What to say when the work is stopped.
     pub(super) farewell: &'a str,
+    pub(super) watch: &'a dyn Watch,
 }
 
 /// Embeds every item that is not in `kept`, and hands the rows of all items to `sink`, in order.
@@ -57,17 +58,19 @@ pub(super) fn embed_all(
         shards.save_if_due()
     };
     let mut batch = Batch::default();
-    let reading = Reading {
+    let reading = AheadOptions {
         options: tools.options,
         n_readers: tools.n_readers,
         has_thumbnails: false,
         known: None,
     };
-    let deferred = Deferred::start();
+    let deferral = Deferral::start(tools.watch);
     read_ahead(&to_read, tools.model, reading, |taken| {
-        if deferred.has_come() {
+        if deferral.is_stopped() {
             shards.save()?;
-            deferred.end(tools.farewell);
+            anyhow::bail!(Stopped {
+                saved: tools.farewell.to_owned(),
+            });
         }
         if let Some((idx, piece)) = taken {
             batch.add(idx, piece);
@@ -87,7 +90,7 @@ pub(super) fn embed_all(
 pub(in crate::commands) fn embed_each(
     items: &[&Item],
     model: &Model,
-    reading: Reading<'_>,
+    reading: AheadOptions<'_>,
     mut sink: impl FnMut(Option<(usize, Vec<Embedded>)>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut batch = Batch::default();

@@ -20,20 +20,19 @@ use super::rows::{
     left_out_columns,
 };
 use super::{KnownVectors, maker_of};
-use crate::cli::ReadArguments;
-use crate::commands::embed::ahead::Reading;
+use crate::commands::embed::ahead::AheadOptions;
 use crate::commands::embed::items::{Item, Listing, list};
 use crate::commands::embed::work::{Embedded, embed_each};
 use crate::commands::embed::{Facts, Outputs};
-use crate::output::Deferred;
-use crate::progress::Progress;
+use crate::options::Reading;
+use crate::watch::{Deferral, Stopped, Watch};
 
 /// What is to be in a gallery.
 pub(in crate::commands) struct Wanted<'a> {
     /// A folder, file or manifest.
     pub(in crate::commands) source: &'a Path,
     pub(in crate::commands) gallery: &'a Path,
-    pub(in crate::commands) reading: &'a ReadArguments,
+    pub(in crate::commands) reading: &'a Reading,
     /// The gallery is to hold nothing else.
     pub(in crate::commands) is_mirror: bool,
     /// An image takes the place of another one with its id.
@@ -116,14 +115,14 @@ const MAX_ROWS: usize = 4096;
 pub(in crate::commands) fn update(
     wanted: &Wanted<'_>,
     model: &Model,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Updated> {
     let source = wanted
         .source
         .canonicalize()
         .with_context(|| format!("opening {}", wanted.source.display()))?;
-    let options = wanted.reading.options();
-    let listing = list(&source, &Outputs::default(), &options)?;
+    let options = &wanted.reading.options;
+    let listing = list(&source, &Outputs::default(), options)?;
     if let Some(table) = &listing.manifest {
         tell_notes(table, progress);
     }
@@ -134,17 +133,17 @@ pub(in crate::commands) fn update(
     }
     let writer = open_or_create(wanted, model, progress)?;
     let mut update = Update::new(writer, &source, &listing, wanted)?;
-    let deferred = Deferred::start();
-    let left = update.reuse(&options, progress)?;
+    let deferral = Deferral::start(progress);
+    let left = update.reuse(options, progress)?;
     update.updated.n_not_images = listing.n_foreign;
     progress.count(left.len());
     let known = match wanted.is_mirror {
         true if !left.is_empty() => KnownVectors::beside(wanted.gallery, &maker_of(model)),
         _ => KnownVectors::default(),
     };
-    let reading = Reading {
-        options: &options,
-        n_readers: wanted.reading.n_jobs(),
+    let reading = AheadOptions {
+        options,
+        n_readers: wanted.reading.n_readers,
         has_thumbnails: wanted.has_thumbnails,
         known: Some(&known),
     };
@@ -153,27 +152,28 @@ pub(in crate::commands) fn update(
             update.take(left[idx], images)?;
             progress.advance(update.updated.refused.len());
         }
-        if deferred.has_come() {
+        if deferral.is_stopped() {
             update.save()?;
-            deferred
-                .end("interrupted; what is done is in the gallery, and the same command goes on");
+            let saved = "interrupted; what is done is in the gallery, and the same command goes on";
+            anyhow::bail!(Stopped {
+                saved: saved.to_owned()
+            });
         }
         update.save_if_due()
     })?;
     // Rows of what is gone stay until here, so that their vectors are there for files that were moved.
     update.removed.extend(update.gone.drain());
     update.save()?;
-    drop(deferred);
+    drop(deferral);
     if update.writer.is_calibration_old() {
-        progress.announce(", measuring how to search");
+        progress.step(", measuring how to search");
         update.writer.compact()?;
     }
-    progress.clear();
     Ok(update.updated)
 }
 
 /// Tells what a user should know of a manifest that goes into a gallery.
-pub(in crate::commands) fn tell_notes(table: &Table, progress: &Progress) {
+pub(in crate::commands) fn tell_notes(table: &Table, progress: &dyn Watch) {
     for note in table.notes() {
         progress.note(&note);
     }
@@ -243,7 +243,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 fn open_or_create(
     wanted: &Wanted<'_>,
     model: &Model,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Writer> {
     let mut has_told = false;
     loop {
@@ -409,7 +409,7 @@ impl<'a> Update<'a> {
     fn reuse(
         &mut self,
         options: &ReadOptions,
-        progress: &Progress,
+        progress: &dyn Watch,
     ) -> anyhow::Result<Vec<&'a Item>> {
         let items = self.listing.items.iter();
         let new: Vec<&Item> = items
@@ -419,7 +419,7 @@ impl<'a> Update<'a> {
         if self.contents.is_empty() || new.is_empty() {
             return Ok(new);
         }
-        progress.announce("comparing files with those of the gallery");
+        progress.step("comparing files with those of the gallery");
         let digests: Vec<Option<u128>> = new.par_iter().map(|item| item.digest(options)).collect();
         let n_together = MAX_RELABELLED_NUMBERS / self.writer.gallery().width().max(1);
         let mut left = Vec::new();

@@ -10,7 +10,7 @@ use m3ret_search::{Gallery, RowId};
 
 use super::Labels;
 use crate::cli::SearchArguments;
-use crate::commands::embed::ahead::Reading;
+use crate::commands::embed::ahead::AheadOptions;
 use crate::commands::embed::items::{Item, list};
 use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
@@ -19,7 +19,7 @@ use crate::commands::galleries::{
     Opened, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of, model_of, with_part,
 };
 use crate::commands::vectors::{self, VectorFile};
-use crate::progress::Progress;
+use crate::watch::Watch;
 
 /// One query.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ impl Asked {
 pub(super) fn all(
     arguments: &SearchArguments,
     opened: &mut Opened,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<(Vec<Asked>, Vec<Refused>)> {
     if let Some(path) = &arguments.embeddings {
         return Ok((
@@ -115,7 +115,11 @@ pub(super) fn all(
     for input in &arguments.input {
         if std::fs::symlink_metadata(input).is_ok() {
             if opened.model.is_none() {
-                opened.model = Some(model_of(&opened.gallery, &arguments.model, progress)?);
+                opened.model = Some(model_of(
+                    &opened.gallery,
+                    &arguments.model.choice(),
+                    progress,
+                )?);
             }
             images(input, arguments, opened, (&mut asked, &mut refused))?;
         } else {
@@ -135,7 +139,7 @@ fn of_vectors(
     path: &Path,
     arguments: &SearchArguments,
     gallery: &Gallery,
-    progress: &Progress,
+    progress: &dyn Watch,
 ) -> anyhow::Result<Vec<Asked>> {
     let VectorFile {
         vectors: mut read,
@@ -231,7 +235,7 @@ fn images(
     };
     let items: Vec<&Item> = listing.items.iter().collect();
     let n_before = asked.len() + refused.len();
-    let reading = Reading {
+    let reading = AheadOptions {
         options: &options,
         n_readers: arguments.reading.n_jobs(),
         has_thumbnails: false,

@@ -13,6 +13,7 @@ use super::sources::{Ct, Listing};
 use crate::commands::embed::Refusal;
 use crate::commands::embed::ahead::volumes_of;
 use crate::output::write_whole;
+use crate::watch::Watch as _;
 
 /// One disturbed radiograph as JSON.
 #[derive(Debug, Serialize)]

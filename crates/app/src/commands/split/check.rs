@@ -20,6 +20,7 @@ use crate::commands::write_json_line;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
+use crate::watch::Watch;
 
 /// Overlaps of one kind that are listed for a person.
 const MAX_LISTED: usize = 10;
@@ -69,7 +70,7 @@ pub(super) fn run(
         true => None,
         false => Some(Images::open(&sources, arguments, &progress)?),
     };
-    progress.announce("comparing");
+    progress.step("comparing");
     let overlaps = overlaps(
         &sources,
         &sides,
@@ -98,7 +99,7 @@ fn overlaps(
     sources: &Sources,
     sides: &[Option<Side>],
     images: Option<&Images>,
-    (near, progress): (f32, &Progress),
+    (near, progress): (f32, &dyn Watch),
 ) -> anyhow::Result<[Vec<Overlap>; 4]> {
     let patients = shared(sources.patients(), sides);
     let pairs = shared(sources.words(PAIR), sides);

@@ -8,14 +8,14 @@ use m3ret_search::{Gallery, RowId};
 use rayon::prelude::*;
 
 use super::rows::{Source, Sources, plain};
-use crate::cli::{ModelArguments, SplitArguments};
+use crate::cli::SplitArguments;
 use crate::commands::duplicates::{
     Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict,
 };
 use crate::commands::galleries::columns::{self, own_names};
 use crate::commands::galleries::{self, Opening, Updated, file_of};
 use crate::model_name;
-use crate::progress::Progress;
+use crate::watch::Watch;
 
 /// Images of the rows of some manifests.
 pub(super) struct Images {
@@ -44,21 +44,23 @@ impl Images {
     pub(super) fn open(
         sources: &Sources,
         arguments: &SplitArguments,
-        progress: &Progress,
+        progress: &dyn Watch,
     ) -> anyhow::Result<Self> {
         sources.refuse_repeated()?;
-        let model = ModelArguments {
-            model: Some(named(&arguments.model)),
-            precision: arguments.model.precision,
-            threads: arguments.model.threads,
-        };
+        let mut model = arguments.model.choice();
+        // Copies need no medicine.
+        let name = model
+            .name
+            .get_or_insert_with(|| model_name::PIXELS.to_owned());
+        let name = name.clone();
+        let reading = arguments.reading.reading();
         let mut images = Self {
             galleries: Vec::new(),
             numbers: Vec::new(),
             pixels: vec![String::new(); sources.n_rows()],
-            model: named(&arguments.model),
+            model: name,
             updated: Vec::new(),
-            options: arguments.reading.options(),
+            options: reading.options.clone(),
         };
         for source in &sources.0 {
             let opening = Opening {
@@ -66,7 +68,7 @@ impl Images {
                 cache: arguments.cache.as_deref(),
                 model: &model,
                 default_model: model_name::PIXELS,
-                reading: &arguments.reading,
+                reading: &reading,
                 needs_model: false,
             };
             let opened = galleries::open(&opening, progress)?;
@@ -120,7 +122,7 @@ impl Images {
         &self,
         near: f32,
         wants: impl Fn(usize, usize) -> bool,
-        progress: &Progress,
+        progress: &dyn Watch,
     ) -> anyhow::Result<Vec<Close>> {
         let mut close = Vec::new();
         let mut n_cut = 0;
@@ -174,10 +176,4 @@ impl Images {
         });
         Ok(verdicts.collect())
     }
-}
-
-/// Returns the name of the model that finds near duplicates: copies need no medicine.
-fn named(arguments: &ModelArguments) -> String {
-    let name = arguments.model.clone();
-    name.unwrap_or_else(|| model_name::PIXELS.to_owned())
 }

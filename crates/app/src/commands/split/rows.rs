@@ -10,7 +10,7 @@ use m3ret_manifest::columns::PATIENT;
 use m3ret_manifest::{Manifest, Row, Table};
 
 use crate::commands::galleries::{short, with_part};
-use crate::progress::Progress;
+use crate::watch::Watch;
 
 /// A manifest.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Sources {
     pub(super) fn open<'a>(
         names: impl IntoIterator<Item = &'a Path>,
         limits: &Limits,
-        progress: &Progress,
+        progress: &dyn Watch,
     ) -> anyhow::Result<Self> {
         let mut sources: Vec<Source> = Vec::new();
         let mut start = 0;

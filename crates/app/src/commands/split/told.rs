@@ -21,6 +21,7 @@ use crate::commands::write_json_line;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
+use crate::watch::Watch as _;
 
 /// Images of a group that make it worth a remark.
 const CROWD: usize = 20;
