@@ -19,6 +19,7 @@ mod output;
 mod panics;
 mod progress;
 mod report;
+mod verbs;
 mod watch;
 
 use std::io::{self, Write as _};
@@ -38,6 +39,16 @@ enum Outcome {
     AllGood,
     /// At least one object was refused.
     SomeRefused,
+}
+
+impl Outcome {
+    fn of(is_good: bool) -> Self {
+        if is_good {
+            Self::AllGood
+        } else {
+            Self::SomeRefused
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -77,7 +88,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Compare(arguments) => commands::compare::run(arguments, screen),
         Command::Study(arguments) => commands::study::run(arguments, screen),
         Command::Dedup(arguments) => commands::dedup::run(arguments, screen),
-        Command::Map(arguments) => commands::map::run(arguments, screen),
+        Command::Map(arguments) => verbs::map::run(arguments, screen),
         Command::Simulate(arguments) => commands::simulate::run(arguments, screen),
         Command::Split(arguments) => commands::split::run(arguments, screen),
     }

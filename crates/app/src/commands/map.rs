@@ -1,21 +1,20 @@
-//! `m3ret map`: an archive as a map, similar images close together.
+//! An archive as a map, similar images close together.
 
-use m3ret_manifest::text_of;
-use std::io::{self, Write as _};
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use bhtsne::{Neighbor, tSNE};
 use m3ret_manifest::columns::{BODY_PART, FINDING, MODALITY};
+use m3ret_manifest::text_of;
 use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
 use serde_json::json;
 
 use super::galleries::{self, Opening, columns, file_of, short};
-use crate::Outcome;
-use crate::cli::MapArguments;
 use crate::model_name;
-use crate::output::{Screen, refuse_foreign_page, write_whole};
-use crate::progress::Progress;
-use crate::watch::Watch as _;
+use crate::options::{ModelChoice, Reading};
+use crate::output::{refuse_foreign_page, write_whole};
+use crate::watch::Watch;
 
 const PAGE: &str = include_str!("map.html");
 const PLACE: &str = "/*MAP_JSON*/null";
@@ -28,20 +27,47 @@ const N_STEPS: usize = 750;
 /// Above, t-SNE takes hours and a page that holds it is of no use.
 const MAX_POINTS: usize = 50_000;
 
-/// Computes the map and writes it.
-pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    refuse_foreign_page(&arguments.html, arguments.force)?;
-    arguments.reading.start_threads()?;
-    let progress = Progress::start(screen);
+/// What is drawn, and where to.
+#[derive(Debug, Clone)]
+pub(crate) struct MapOptions {
+    /// A folder, a manifest, or a gallery.
+    pub(crate) archive: PathBuf,
+    /// The page that is written.
+    pub(crate) html: PathBuf,
+    /// A file that m3ret did not write may be replaced.
+    pub(crate) is_forced: bool,
+    /// The column that colours the points.
+    pub(crate) colour: String,
+    /// Where folders and manifests are kept embedded; `None` for the user's cache.
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) model: ModelChoice,
+    pub(crate) reading: Reading,
+}
+
+/// What a map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MapSummary {
+    pub(crate) n_points: usize,
+    /// Images without a vector, which are not on the map.
+    pub(crate) n_refused: usize,
+}
+
+/// Computes the map of an archive and writes it as a page.
+///
+/// # Errors
+/// If a file lies there that m3ret did not write; if the archive cannot be opened, has fewer than 5 images or
+/// more than 50,000, or has no such column.
+pub(crate) fn map(options: &MapOptions, watch: &dyn Watch) -> anyhow::Result<MapSummary> {
+    refuse_foreign_page(&options.html, options.is_forced)?;
     let opening = Opening {
-        archive: &arguments.archive,
-        cache: arguments.cache.as_deref(),
-        model: &arguments.model.choice(),
+        archive: &options.archive,
+        cache: options.cache.as_deref(),
+        model: &options.model,
         default_model: model_name::DEFAULT,
-        reading: &arguments.reading.reading(),
+        reading: &options.reading,
         needs_model: false,
     };
-    let opened = galleries::open(&opening, &progress)?;
+    let opened = galleries::open(&opening, watch)?;
     let gallery = &opened.gallery;
     let n_points = gallery.len();
     ensure!(
@@ -53,27 +79,18 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         "found {n_points} images; a map holds at most {MAX_POINTS}: make a gallery of a part"
     );
     ensure!(
-        gallery.columns().contains(&arguments.color.as_str()),
+        gallery.columns().contains(&options.colour.as_str()),
         "--color {}: the gallery has no such column; it has {}",
-        arguments.color,
+        options.colour,
         gallery.columns().join(", ")
     );
-    progress.step("drawing the map");
+    watch.step("drawing the map");
     let rows = in_order(gallery)?;
     let places = places(gallery, &rows)?;
-    write(arguments, gallery, &rows, &places)?;
-    progress.clear();
-    let told = writeln!(
-        io::stdout(),
-        "{n_points} images on {}",
-        arguments.html.display()
-    );
-    told.context("writing to standard output")?;
-    let is_good = opened.updated.refused.is_empty();
-    Ok(if is_good {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
+    write(options, gallery, &rows, &places)?;
+    Ok(MapSummary {
+        n_points,
+        n_refused: opened.updated.refused.len(),
     })
 }
 
@@ -169,7 +186,7 @@ pub(super) fn first_place(vector: &[f32]) -> [f32; 2] {
 }
 
 fn write(
-    arguments: &MapArguments,
+    options: &MapOptions,
     gallery: &Gallery,
     rows: &[RowId],
     places: &[f32],
@@ -180,20 +197,19 @@ fn write(
         let file = text_of(&short(&file_of(gallery, row)?));
         let label = |column: &str| gallery.value(row, column).map(str::to_owned);
         let labels = [label(MODALITY)?, label(BODY_PART)?, label(FINDING)?];
-        let colour = label(&arguments.color)?;
+        let colour = label(&options.colour)?;
         let name = galleries::with_part(&file, Some(part));
         points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
     }
     let map = json!({
-        "archive": text_of(&arguments.archive),
+        "archive": text_of(&options.archive),
         "model": gallery.maker().model,
-        "color": arguments.color,
+        "color": options.colour,
         "points": points,
     });
     let data = super::search::harmless(&map.to_string());
     let page = PAGE.replacen(PLACE, &data, 1);
-    write_whole(&arguments.html, |out| Ok(out.write_all(page.as_bytes())?))
-        .context("writing the map")
+    write_whole(&options.html, |out| Ok(out.write_all(page.as_bytes())?)).context("writing the map")
 }
 
 #[cfg(test)]
