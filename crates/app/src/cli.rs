@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
-use crate::options::{ModelChoice, Reading};
+use crate::options::{ColumnValue, ModelChoice, Reading};
 use crate::panics;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use simulate::{
@@ -273,34 +273,6 @@ pub(crate) struct SearchArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
-}
-
-/// A column and one of its values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ColumnValue {
-    pub(crate) column: String,
-    pub(crate) value: String,
-    pub(crate) is_negated: bool,
-}
-
-impl FromStr for ColumnValue {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (column, value) = text.split_once('=').ok_or("COLUMN=VALUE is wanted")?;
-        let (column, is_negated) = match column.strip_suffix('!') {
-            Some(column) => (column, true),
-            None => (column, false),
-        };
-        if column.is_empty() {
-            return Err("a column is wanted before =".to_owned());
-        }
-        Ok(Self {
-            column: column.to_owned(),
-            value: value.to_owned(),
-            is_negated,
-        })
-    }
 }
 
 /// Makes and keeps galleries: folders NAME.m3i that are searched at once

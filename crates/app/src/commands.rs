@@ -3,20 +3,20 @@
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod dedup;
-mod duplicates;
+pub(crate) mod duplicates;
 pub(crate) mod embed;
 pub(crate) mod evaluate;
-mod galleries;
+pub(crate) mod galleries;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod pretrain;
-mod protocol;
+pub(crate) mod protocol;
 pub(crate) mod search;
 pub(crate) mod simulate;
 pub(crate) mod split;
 pub(crate) mod study;
-mod vectors;
+pub(crate) mod vectors;
 
 use std::io::Write;
 
@@ -49,7 +49,7 @@ fn entries((objects, skipped): (Vec<Object>, Vec<Skipped>), is_strict: bool) -> 
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
+pub(crate) fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
 }

@@ -1,5 +1,7 @@
 //! How the library is to work, as plain values: what a program was told, without how it was told.
 
+use std::str::FromStr;
+
 use m3ret_encoder::RunOptions;
 use m3ret_imaging::ReadOptions;
 
@@ -18,4 +20,32 @@ pub(crate) struct ModelChoice {
     /// A folder, the name of one, or a built-in model; `None` for the default.
     pub(crate) name: Option<String>,
     pub(crate) run: RunOptions,
+}
+
+/// A column and one of its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ColumnValue {
+    pub(crate) column: String,
+    pub(crate) value: String,
+    pub(crate) is_negated: bool,
+}
+
+impl FromStr for ColumnValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (column, value) = text.split_once('=').ok_or("COLUMN=VALUE is wanted")?;
+        let (column, is_negated) = match column.strip_suffix('!') {
+            Some(column) => (column, true),
+            None => (column, false),
+        };
+        if column.is_empty() {
+            return Err("a column is wanted before =".to_owned());
+        }
+        Ok(Self {
+            column: column.to_owned(),
+            value: value.to_owned(),
+            is_negated,
+        })
+    }
 }

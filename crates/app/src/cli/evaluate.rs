@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use clap::{Args, Parser as _};
 
-use super::{Cli, ColumnValue, Command, PrecisionChoice, ReadArguments, thread_count};
+use super::{Cli, Command, PrecisionChoice, ReadArguments, thread_count};
+use crate::options::ColumnValue;
 
 /// Measures how well a model finds similar images
 ///

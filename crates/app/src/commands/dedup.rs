@@ -1,83 +1,55 @@
-//! `m3ret dedup`: images that an archive holds more than once.
+//! Images that an archive holds more than once.
+
+use std::collections::{BTreeMap, HashMap};
 
 use m3ret_manifest::text_of;
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufWriter, Write as _};
-
 use m3ret_search::{Gallery, RowId};
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::json;
 
 use super::duplicates::{Candidate, Reach, Verdict, likeness, neighbours, thumbnail, verdict};
 use super::galleries::columns::{self, own_names};
-use super::galleries::{self, Opening, Refused, Updated, file_of, short};
-use super::index::refused_text;
-use super::write_json_line;
-use crate::Outcome;
-use crate::cli::DedupArguments;
-use crate::model_name;
-use crate::output::Screen;
-use crate::progress::Progress;
-use crate::report::text::{Paint, printable};
-use crate::watch::Watch as _;
+use super::galleries::{self, Archive, Refused, Updated, file_of, short};
+use crate::watch::Watch;
 
-#[derive(Debug, Serialize)]
-struct Pair {
-    verdict: Verdict,
-    score: f32,
+/// Two images that may be one.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Pair {
+    pub(crate) verdict: Verdict,
+    pub(crate) score: f32,
     /// Correlation of the two thumbnails, where both files are there.
-    correlation: Option<f64>,
-    ids: [String; 2],
-    files: [String; 2],
-    same_patient: Option<bool>,
+    pub(crate) correlation: Option<f64>,
+    pub(crate) ids: [String; 2],
+    pub(crate) files: [String; 2],
+    pub(crate) same_patient: Option<bool>,
 }
 
-/// Reports pairs, never chains: each verdict is of two images.
-pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    arguments.reading.start_threads()?;
-    let progress = Progress::start(screen);
-    let opening = Opening {
-        archive: &arguments.archive,
-        cache: arguments.cache.as_deref(),
-        model: &arguments.model.choice(),
-        default_model: model_name::PIXELS,
-        reading: &arguments.reading.reading(),
-        needs_model: false,
-    };
-    let opened = galleries::open(&opening, &progress)?;
-    let gallery = &opened.gallery;
-    progress.step("comparing");
-    let candidates = candidates(gallery, arguments.near)?;
-    let options = arguments.reading.options();
-    let pairs = candidates
-        .par_iter()
-        .map(|candidate| judge(gallery, candidate, &options));
-    let pairs: Vec<Option<Pair>> = pairs.collect::<anyhow::Result<_>>()?;
-    let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
-    pairs.extend(without_vector(&opened.updated));
-    pairs.sort_by(|a, b| {
-        let by_score = b.score.total_cmp(&a.score);
-        a.verdict
-            .cmp(&b.verdict)
-            .then(by_score)
-            .then(a.ids.cmp(&b.ids))
-    });
-    progress.clear();
-    let n_refused = opened.updated.refused.len();
-    if n_refused > 0 {
-        progress.note(&format!(
-            "{n_refused} images have no vector; they are compared by their values alone\n{}",
-            refused_text(&opened.updated).trim_end()
-        ));
+impl Archive {
+    /// Compares each image with the closest others, and reports pairs, never chains: each verdict is of two images.
+    ///
+    /// `near` is the least cosine of a near duplicate. Pairs are in the order of verdict, score and ids.
+    ///
+    /// # Errors
+    /// `Damaged` galleries.
+    pub(crate) fn duplicates(&self, near: f32, watch: &dyn Watch) -> anyhow::Result<Vec<Pair>> {
+        watch.step("comparing");
+        let gallery = &self.gallery;
+        let candidates = candidates(gallery, near)?;
+        let pairs = candidates
+            .par_iter()
+            .map(|candidate| judge(gallery, candidate, &self.reading.options));
+        let pairs: Vec<Option<Pair>> = pairs.collect::<anyhow::Result<_>>()?;
+        let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
+        pairs.extend(without_vector(&self.updated));
+        pairs.sort_by(|a, b| {
+            let by_score = b.score.total_cmp(&a.score);
+            a.verdict
+                .cmp(&b.verdict)
+                .then(by_score)
+                .then(a.ids.cmp(&b.ids))
+        });
+        Ok(pairs)
     }
-    tell(arguments, [gallery.len(), n_refused], &pairs, screen)?;
-    let is_good = opened.updated.refused.is_empty() && !gallery.is_empty();
-    Ok(if is_good {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
 }
 
 /// Finds pairs with a score from `near` on, and all pairs with equal values.
@@ -172,52 +144,4 @@ fn judge(
         files: [file(a)?, file(b)?],
         same_patient: known.then(|| patients[0] == patients[1]),
     }))
-}
-
-fn tell(
-    arguments: &DedupArguments,
-    [n_items, n_refused]: [usize; 2],
-    pairs: &[Pair],
-    screen: Screen,
-) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let count = |verdict| pairs.iter().filter(|pair| pair.verdict == verdict).count();
-    let counts = [Verdict::Exact, Verdict::Reencoded, Verdict::Near].map(count);
-    if arguments.json {
-        for pair in pairs {
-            write_json_line(&mut out, pair)?;
-        }
-        let summary = json!({"n_items": n_items, "n_without_vector": n_refused, "n_exact": counts[0], "n_reencoded": counts[1],
-            "n_near": counts[2]});
-        write_json_line(&mut out, &json!({"summary": summary}))?;
-        return Ok(out.flush()?);
-    }
-    let paint = Paint {
-        is_on: screen.has_colour,
-    };
-    for pair in pairs {
-        let verdict = match pair.verdict {
-            Verdict::Exact => "exact",
-            Verdict::Reencoded => "re-encoded",
-            Verdict::Near => "near",
-        };
-        let patient = match pair.same_patient {
-            Some(false) => ", other patients",
-            _ => "",
-        };
-        let line = format!("{verdict:<10} {:.4}{patient}", pair.score);
-        writeln!(out, "{}", paint.bold(&line))?;
-        for file in &pair.files {
-            writeln!(out, "  {}", printable(file))?;
-        }
-    }
-    writeln!(
-        out,
-        "{} images: {} exact, {} re-encoded, {} near pairs",
-        n_items + n_refused,
-        counts[0],
-        counts[1],
-        counts[2]
-    )?;
-    Ok(out.flush()?)
 }

@@ -26,7 +26,7 @@ const NEAR: f64 = 0.9;
 /// How two images are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// All values are equal.
     Exact,
     /// The same picture, compressed, scaled or stored anew.
@@ -36,11 +36,11 @@ pub(super) enum Verdict {
 }
 
 /// Two rows, and the score of their vectors.
-pub(super) type Candidate = (RowId, RowId, f32);
+pub(crate) type Candidate = (RowId, RowId, f32);
 
 /// Which neighbours are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// The closest ones, as the gallery searches quickly.
     Closest,
     /// All, so that the answer does not depend on how the gallery is stored.
@@ -49,16 +49,16 @@ pub(super) enum Reach {
 
 /// Pairs that are worth a look.
 #[derive(Debug, Default)]
-pub(super) struct Neighbours {
+pub(crate) struct Neighbours {
     /// Each once, in order; within one gallery the smaller row first.
-    pub(super) pairs: Vec<Candidate>,
+    pub(crate) pairs: Vec<Candidate>,
     /// Rows that have more neighbours than were looked at.
-    pub(super) n_cut: usize,
+    pub(crate) n_cut: usize,
 }
 
 /// Finds the pairs of a row of `from` and a row of `to` with a score from `near` on; the two may be
 /// one gallery.
-pub(super) fn neighbours(
+pub(crate) fn neighbours(
     from: &Gallery,
     to: &Gallery,
     near: f32,
@@ -125,7 +125,7 @@ fn vectors(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
 /// Says how two images are alike of which one is a neighbour of the other; `None`: not at all.
 ///
 /// `correlation` is that of the two thumbnails, where both are known.
-pub(super) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdict> {
+pub(crate) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdict> {
     match correlation {
         _ if is_exact => Some(Verdict::Exact),
         Some(correlation) if correlation >= REENCODED => Some(Verdict::Reencoded),
@@ -135,7 +135,7 @@ pub(super) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdic
 }
 
 /// The 32 x 32 picture of an image.
-pub(super) enum Thumbnail {
+pub(crate) enum Thumbnail {
     /// Without its mean and of unit length, as the model `pixels` makes it.
     Vector(Vec<f32>),
     /// Every pixel is alike: nothing can be correlated.
@@ -145,7 +145,7 @@ pub(super) enum Thumbnail {
 }
 
 /// Returns how alike two thumbnails are; blank ones are like no other, and `None` says that it is not known.
-pub(super) fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
+pub(crate) fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
     match (a, b) {
         (Thumbnail::Vector(a), Thumbnail::Vector(b)) => Some(correlate(a, b)),
         (Thumbnail::Gone, _) | (_, Thumbnail::Gone) => None,
@@ -154,7 +154,7 @@ pub(super) fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
 }
 
 /// Makes the thumbnail of a row's image.
-pub(super) fn thumbnail(
+pub(crate) fn thumbnail(
     gallery: &Gallery,
     row: RowId,
     options: &ReadOptions,

@@ -15,16 +15,17 @@ use m3ret_search::{Gallery, Maker};
 use super::embed::precision_name;
 use crate::model_name;
 use crate::options::{ModelChoice, Reading};
+use crate::report::text::printable;
 use crate::watch::Watch;
 
-pub(super) use cache::folder_of as cache_folder_of;
-pub(super) use known::KnownVectors;
-pub(super) use places::{Gone, move_files, prune, relabel};
-pub(super) use rows::{
+pub(crate) use cache::folder_of as cache_folder_of;
+pub(crate) use known::KnownVectors;
+pub(crate) use places::{Gone, Moved, move_files, prune, relabel};
+pub(crate) use rows::{
     Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, identifies_people,
     is_same_place,
 };
-pub(super) use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
+pub(crate) use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {
@@ -95,7 +96,7 @@ pub(super) mod columns {
 }
 
 /// Says whether a folder is a gallery.
-pub(super) fn is_gallery(folder: &Path) -> bool {
+pub(crate) fn is_gallery(folder: &Path) -> bool {
     let is_catalog = |name: &str| name.starts_with("catalog-") && name.ends_with(".json");
     let is_named_so = folder.extension().is_some_and(|end| end == "m3i");
     folder.is_dir()
@@ -108,7 +109,7 @@ pub(super) fn is_gallery(folder: &Path) -> bool {
 }
 
 /// Says what makes a model's vectors.
-pub(super) fn maker_of(model: &Model) -> Maker {
+pub(crate) fn maker_of(model: &Model) -> Maker {
     Maker {
         fingerprint: model.fingerprint().to_owned(),
         model: model.name().to_owned(),
@@ -117,27 +118,42 @@ pub(super) fn maker_of(model: &Model) -> Maker {
 }
 
 /// An archive that is ready to be searched.
-pub(super) struct Opened {
-    pub(super) gallery: Gallery,
-    /// The model that made it; `None` where nothing was embedded and nothing will be.
-    pub(super) model: Option<Model>,
-    pub(super) updated: Updated,
+pub(crate) struct Archive {
+    /// As it was given.
+    pub(crate) place: PathBuf,
+    pub(crate) gallery: Gallery,
+    /// The model that made it; `None` until an image is embedded.
+    pub(crate) model: Option<Model>,
+    /// What opening it changed.
+    pub(crate) updated: Updated,
+    pub(crate) reading: Reading,
+    choice: ModelChoice,
+}
+
+impl Archive {
+    /// Opens the model of the gallery, if that has not happened.
+    pub(crate) fn open_model(&mut self, watch: &dyn Watch) -> anyhow::Result<()> {
+        if self.model.is_none() {
+            self.model = Some(model_of(&self.gallery, &self.choice, watch)?);
+        }
+        Ok(())
+    }
 }
 
 /// What is to be opened, and how.
-pub(super) struct Opening<'a> {
-    pub(super) archive: &'a Path,
-    pub(super) cache: Option<&'a Path>,
-    pub(super) model: &'a ModelChoice,
+pub(crate) struct Opening<'a> {
+    pub(crate) archive: &'a Path,
+    pub(crate) cache: Option<&'a Path>,
+    pub(crate) model: &'a ModelChoice,
     /// What is taken for a folder or manifest where nobody names a model.
-    pub(super) default_model: &'static str,
-    pub(super) reading: &'a Reading,
+    pub(crate) default_model: &'static str,
+    pub(crate) reading: &'a Reading,
     /// Images are going to be embedded.
-    pub(super) needs_model: bool,
+    pub(crate) needs_model: bool,
 }
 
 /// Opens a gallery, or brings the gallery of a folder or manifest up to date.
-pub(super) fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Opened> {
+pub(crate) fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Archive> {
     let Opening { archive, .. } = *opening;
     if is_gallery(archive) {
         let gallery = Gallery::open(archive)?;
@@ -146,10 +162,13 @@ pub(super) fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Resul
         } else {
             None
         };
-        return Ok(Opened {
+        return Ok(Archive {
+            place: archive.to_owned(),
             gallery,
             model,
             updated: Updated::default(),
+            reading: opening.reading.clone(),
+            choice: opening.model.clone(),
         });
     }
     std::fs::metadata(archive).with_context(|| format!("opening {}", archive.display()))?;
@@ -166,15 +185,18 @@ pub(super) fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Resul
     };
     let updated = update(&wanted, &model, progress)?;
     let gallery = Gallery::open(&folder)?;
-    Ok(Opened {
+    Ok(Archive {
+        place: archive.to_owned(),
         gallery,
         model: Some(model),
         updated,
+        reading: opening.reading.clone(),
+        choice: opening.model.clone(),
     })
 }
 
 /// Opens the model that a gallery needs: the one that is named, or the one that made it.
-pub(super) fn model_of(
+pub(crate) fn model_of(
     gallery: &Gallery,
     choice: &ModelChoice,
     progress: &dyn Watch,
@@ -205,8 +227,25 @@ pub(super) fn model_of(
     Ok(model)
 }
 
+/// Lists refused images.
+pub(crate) fn refused_text(updated: &Updated) -> String {
+    let lines = updated.refused.iter().map(|refused| {
+        let part = refused
+            .part
+            .as_deref()
+            .map_or(String::new(), |part| format!(" [{}]", printable(part)));
+        format!(
+            "refused: {}{part}: {} ({})\n",
+            printable(&refused.path),
+            printable(&refused.message),
+            refused.reason
+        )
+    });
+    lines.collect()
+}
+
 /// Shows a path as a person in the current folder would write it.
-pub(super) fn short(path: &Path) -> PathBuf {
+pub(crate) fn short(path: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     match path.strip_prefix(&here) {
         Ok(below) if below != Path::new("") => below.to_owned(),

@@ -1,228 +1,178 @@
-//! `m3ret index`: makes and keeps galleries.
+//! Galleries that are made, added to and described on request.
 
-use m3ret_manifest::text_of;
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_manifest::columns::ID;
 use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, SOURCE};
-use m3ret_manifest::{Manifest, Table};
-use m3ret_search::{
-    Batch, Calibration, Gallery, Maker, Numbers, Repair, Report, Setup, Writer, repair, verify,
-};
+use m3ret_manifest::{Manifest, Table, text_of};
+use m3ret_search::{Batch, Calibration, Gallery, Maker, Numbers, Setup, Writer};
 use serde::Serialize;
-use serde_json::json;
 
 use super::galleries::columns::{self, own_names};
+pub(crate) use super::galleries::refused_text;
 use super::galleries::{self, Gone, Updated, Wanted, update};
 use super::vectors::{self, VectorFile, Vectors};
-use super::write_json_line;
-use crate::Outcome;
-use crate::cli::{
-    AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
-    PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
-};
 use crate::model_name;
-use crate::output::Screen;
-use crate::progress::Progress;
-use crate::report::text::printable;
+use crate::options::{ModelChoice, Reading};
 use crate::watch::Watch;
 
-/// Runs one action.
-pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    match &arguments.action {
-        IndexAction::Build(build) => add(build, screen, None),
-        IndexAction::Add(arguments) => add(&arguments.build, screen, Some(arguments)),
-        IndexAction::Relabel(arguments) => relabel(arguments, screen),
-        IndexAction::Move(arguments) => move_files(arguments),
-        IndexAction::Prune(arguments) => prune(arguments),
-        IndexAction::Remove(arguments) => remove(arguments),
-        IndexAction::Verify(arguments) => verify_gallery(arguments, screen),
-        IndexAction::Compact(arguments) => compact(arguments, screen),
-        IndexAction::Stats(arguments) => stats(arguments),
-    }
+/// What goes into a gallery, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct BuildOptions {
+    /// The folder of the gallery.
+    pub(crate) gallery: PathBuf,
+    /// A folder, file or manifest.
+    pub(crate) source: PathBuf,
+    /// Vectors of the manifest's rows that were made elsewhere.
+    pub(crate) vectors: Option<GivenVectors>,
+    /// How vectors of a new gallery are stored.
+    pub(crate) numbers: Numbers,
+    /// A small picture of each image is kept.
+    pub(crate) has_thumbnails: bool,
+    pub(crate) model: ModelChoice,
+    pub(crate) reading: Reading,
 }
 
-/// Prints a value as JSON, or the text that stands for it.
-fn tell(is_json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if is_json {
-        write_json_line(&mut out, value)
-    } else {
-        out.write_all(text().as_bytes())
-    }
+/// Vectors that were made elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct GivenVectors {
+    /// `.npy`, `.safetensors` or `.parquet`, [n, width].
+    pub(crate) path: PathBuf,
+    /// What made them, where the file does not say.
+    pub(crate) encoder: Option<String>,
+    /// They are given unit length.
+    pub(crate) normalizes: bool,
+    /// Rows of NaN are left out.
+    pub(crate) skips_nan: bool,
 }
 
-/// Makes a gallery, or adds to one as `adding` says.
-fn add(
-    arguments: &BuildArguments,
-    screen: Screen,
-    adding: Option<&AddArguments>,
-) -> anyhow::Result<Outcome> {
-    let is_new = adding.is_none();
-    let replaces = adding.is_some_and(|adding| adding.replace);
-    let name = arguments.gallery.display();
-    let exists = std::fs::symlink_metadata(&arguments.gallery).is_ok();
-    let is_gallery = Gallery::open(&arguments.gallery);
-    match (is_new, exists) {
-        (true, true) if is_gallery.as_ref().is_ok_and(|gallery| !gallery.is_empty()) => bail!(
-            "{name} is there already; `m3ret index add` adds what is new, or give another name"
-        ),
-        (false, false) => bail!("{name} is not there; `m3ret index build` makes it"),
-        (false, true) => {
-            is_gallery?;
+/// How images are added to a gallery that is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AddOptions {
+    /// An image takes the place of another one with its id.
+    pub(crate) replaces: bool,
+    /// Images whose files are gone are dropped afterwards.
+    pub(crate) prunes: bool,
+}
+
+/// What was added, and how many images there are now.
+#[derive(Debug)]
+pub(crate) struct Addition {
+    pub(crate) n_items: usize,
+    pub(crate) updated: Updated,
+    pub(crate) gone: Gone,
+}
+
+/// Makes a gallery.
+///
+/// # Errors
+/// If there is one with images already, or what it is made of cannot be opened.
+pub(crate) fn build(options: &BuildOptions, watch: &dyn Watch) -> anyhow::Result<Addition> {
+    let name = options.gallery.display();
+    let exists = std::fs::symlink_metadata(&options.gallery).is_ok();
+    let has_images = Gallery::open(&options.gallery).is_ok_and(|gallery| !gallery.is_empty());
+    ensure!(
+        !(exists && has_images),
+        "{name} is there already; `m3ret index add` adds what is new, or give another name"
+    );
+    let updated = match &options.vectors {
+        Some(vectors) => add_vectors(options, vectors, AddOptions::default(), watch)?,
+        None => {
+            let model = model_name::open(&options.model, watch)?;
+            let wanted = wanted(options, AddOptions::default());
+            update(&wanted, &model, watch)?
         }
-        _ => {}
-    }
-    arguments.reading.start_threads()?;
-    let progress = Progress::start(screen);
-    let start = Instant::now();
-    if let Some(embeddings) = &arguments.embeddings {
-        let updated = add_vectors(arguments, embeddings, replaces, &progress)?;
-        return told(arguments, adding, &updated, start);
-    }
-    let model = if is_new || arguments.model.model.is_some() {
-        model_name::open(&arguments.model.choice(), &progress)?
+    };
+    finished(options, AddOptions::default(), updated)
+}
+
+/// Adds what is new to a gallery.
+///
+/// # Errors
+/// If there is no gallery, another model made it, or what is added cannot be opened.
+pub(crate) fn add(
+    options: &BuildOptions,
+    adding: AddOptions,
+    watch: &dyn Watch,
+) -> anyhow::Result<Addition> {
+    ensure!(
+        std::fs::symlink_metadata(&options.gallery).is_ok(),
+        "{} is not there; `m3ret index build` makes it",
+        options.gallery.display()
+    );
+    let gallery = Gallery::open(&options.gallery)?;
+    let updated = if let Some(vectors) = &options.vectors {
+        add_vectors(options, vectors, adding, watch)?
     } else {
-        let opening = galleries::Opening {
-            archive: &arguments.gallery,
-            cache: None,
-            model: &arguments.model.choice(),
-            reading: &arguments.reading.reading(),
-            default_model: model_name::DEFAULT,
-            needs_model: true,
+        let model = match &options.model.name {
+            Some(_) => model_name::open(&options.model, watch)?,
+            None => galleries::model_of(&gallery, &options.model, watch)?,
         };
-        galleries::open(&opening, &progress)?
-            .model
-            .context("the gallery needs a model")?
+        drop(gallery);
+        update(&wanted(options, adding), &model, watch)?
     };
-    let wanted = Wanted {
-        source: &arguments.source,
-        gallery: &arguments.gallery,
-        reading: &arguments.reading.reading(),
-        is_mirror: false,
-        replaces,
-        has_thumbnails: arguments.thumbnails,
-        numbers: numbers(arguments),
-    };
-    let updated = update(&wanted, &model, &progress)?;
-    told(arguments, adding, &updated, start)
+    finished(options, adding, updated)
 }
 
-fn numbers(arguments: &BuildArguments) -> Numbers {
-    if arguments.f16 {
-        Numbers::F16
-    } else {
-        Numbers::F32
+fn wanted(options: &BuildOptions, adding: AddOptions) -> Wanted<'_> {
+    Wanted {
+        source: &options.source,
+        gallery: &options.gallery,
+        reading: &options.reading,
+        is_mirror: false,
+        replaces: adding.replaces,
+        has_thumbnails: options.has_thumbnails,
+        numbers: options.numbers,
     }
 }
 
-/// Drops what is gone, if that was asked for, and says what was added.
-fn told(
-    arguments: &BuildArguments,
-    adding: Option<&AddArguments>,
-    updated: &Updated,
-    start: Instant,
-) -> anyhow::Result<Outcome> {
-    let gone = match adding {
-        Some(adding) if adding.prune => {
-            let is_left = |folder: &str| updated.left_folders.contains(folder);
-            galleries::prune(&arguments.gallery, is_left)?
-        }
-        _ => Gone::default(),
-    };
-    let gallery = Gallery::open(&arguments.gallery)?;
-    let summary = json!({
-        "gallery": arguments.gallery,
-        "n_items": gallery.len(),
-        "n_added": updated.n_new,
-        "n_kept": updated.n_kept,
-        "n_relabelled": updated.n_relabelled,
-        "n_reused": updated.n_reused,
-        "n_pruned": gone.pruned.len(),
-        "n_replaced": updated.n_removed,
-        "n_not_images": updated.n_not_images,
-        "refused": updated.refused,
-        "seconds": start.elapsed().as_secs_f64(),
-    });
-    tell(arguments.json, &summary, || {
-        let mut text = refused_text(updated);
-        text += &format!(
-            "{}: {} images, {} of them new ({:.1} s)\n",
-            arguments.gallery.display(),
-            gallery.len(),
-            updated.n_new,
-            start.elapsed().as_secs_f64()
-        );
-        if updated.n_relabelled > 0 {
-            text += &format!(
-                "{} of them have other labels than before\n",
-                updated.n_relabelled
-            );
-        }
-        if updated.n_reused > 0 {
-            text += &format!(
-                "{} of them were not embedded: the gallery had their bytes under another path or time\n",
-                updated.n_reused
-            );
-        }
-        text += &gone_text(&gone);
-        text
-    })?;
-    let is_good = updated.refused.is_empty() && !gallery.is_empty();
-    Ok(if is_good {
-        Outcome::AllGood
+/// Drops what is gone, if that was asked for.
+fn finished(
+    options: &BuildOptions,
+    adding: AddOptions,
+    updated: Updated,
+) -> anyhow::Result<Addition> {
+    let gone = if adding.prunes {
+        let is_left = |folder: &str| updated.left_folders.contains(folder);
+        galleries::prune(&options.gallery, is_left)?
     } else {
-        Outcome::SomeRefused
+        Gone::default()
+    };
+    Ok(Addition {
+        n_items: Gallery::open(&options.gallery)?.len(),
+        updated,
+        gone,
     })
-}
-
-/// Lists refused images.
-pub(super) fn refused_text(updated: &Updated) -> String {
-    let lines = updated.refused.iter().map(|refused| {
-        let part = refused
-            .part
-            .as_deref()
-            .map_or(String::new(), |part| format!(" [{}]", printable(part)));
-        format!(
-            "refused: {}{part}: {} ({})\n",
-            printable(&refused.path),
-            printable(&refused.message),
-            refused.reason
-        )
-    });
-    lines.collect()
 }
 
 /// Adds the rows of a manifest with vectors from elsewhere.
 fn add_vectors(
-    arguments: &BuildArguments,
-    embeddings: &Path,
-    replaces: bool,
-    progress: &dyn Watch,
+    options: &BuildOptions,
+    given: &GivenVectors,
+    adding: AddOptions,
+    watch: &dyn Watch,
 ) -> anyhow::Result<Updated> {
-    let source = &arguments.source;
+    let source = &options.source;
     let doing = || format!("opening {}", source.display());
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(doing)?;
-    let file = vectors::read(embeddings)?;
-    let maker = maker_of(arguments, &file, progress)?;
-    let (mut vectors, join) = file.rows_of(embeddings, &table)?;
+    let file = vectors::read(&given.path)?;
+    let maker = maker_of(options, given, &file, watch)?;
+    let (mut vectors, join) = file.rows_of(&given.path, &table)?;
     let width = vectors.width;
-    progress.note(&join.told(embeddings));
-    let mut writer = writer_for(arguments, maker, width)?;
-    galleries::tell_notes(&table, progress);
-    let kept = kept_rows(arguments, &mut vectors)?;
+    watch.note(&join.told(&given.path));
+    let mut writer = writer_for(options, maker, width)?;
+    galleries::tell_notes(&table, watch);
+    let kept = kept_rows(given, &mut vectors)?;
     let root = source.canonicalize().with_context(doing)?;
     let root = text_of(root.parent().unwrap_or(Path::new("/")));
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
-    progress.step("writing");
+    watch.step("writing");
     let mut replaced = Vec::new();
-    if replaces {
+    if adding.replaces {
         for id in &ids {
             if writer.gallery().find(id)?.is_some() {
                 replaced.push(id.clone());
@@ -241,7 +191,7 @@ fn add_vectors(
         Some(_) => doing(),
     })?;
     if writer.is_calibration_old() {
-        progress.step("measuring how to search");
+        watch.step("measuring how to search");
         writer.compact()?;
     }
     Ok(Updated {
@@ -257,12 +207,13 @@ const UNNAMED: &str = "external";
 /// Returns what made the vectors: what the file says, or the name that a person gives. Nothing tells two encoders
 /// of one width apart but their names, so vectors are added only under a name.
 fn maker_of(
-    arguments: &BuildArguments,
+    options: &BuildOptions,
+    given: &GivenVectors,
     file: &VectorFile,
-    progress: &dyn Watch,
+    watch: &dyn Watch,
 ) -> anyhow::Result<Maker> {
     if let Some(maker) = &file.maker {
-        if let Some(encoder) = &arguments.encoder {
+        if let Some(encoder) = &given.encoder {
             ensure!(
                 *encoder == maker.model,
                 "--encoder {encoder}: the file says that {} made its vectors; leave --encoder out",
@@ -271,15 +222,15 @@ fn maker_of(
         }
         return Ok(maker.clone());
     }
-    let there = Gallery::open(&arguments.gallery).ok();
-    let encoder = match (&arguments.encoder, there.filter(|there| !there.is_empty())) {
+    let there = Gallery::open(&options.gallery).ok();
+    let encoder = match (&given.encoder, there.filter(|there| !there.is_empty())) {
         (Some(name), _) => name.clone(),
         (None, Some(gallery)) => bail!(
             "--encoder is missing: say what made these vectors; those of the gallery were made by {}",
             gallery.maker().model
         ),
         (None, None) => {
-            progress.note(
+            watch.note(
                 "--encoder is not given: whether later vectors are of the same encoder cannot be checked",
             );
             UNNAMED.to_owned()
@@ -293,31 +244,31 @@ fn maker_of(
 }
 
 /// Opens the gallery that vectors of a maker go into, or makes it.
-fn writer_for(arguments: &BuildArguments, maker: Maker, width: usize) -> anyhow::Result<Writer> {
-    if Gallery::open(&arguments.gallery).is_ok() {
-        let writer = Writer::open(&arguments.gallery)?;
+fn writer_for(options: &BuildOptions, maker: Maker, width: usize) -> anyhow::Result<Writer> {
+    if Gallery::open(&options.gallery).is_ok() {
+        let writer = Writer::open(&options.gallery)?;
         writer.gallery().check_maker(&maker)?;
         return Ok(writer);
     }
     let setup = Setup {
         maker,
         width,
-        numbers: numbers(arguments),
+        numbers: options.numbers,
     };
-    Ok(Writer::create(&arguments.gallery, setup)?)
+    Ok(Writer::create(&options.gallery, setup)?)
 }
 
 /// Gives vectors unit length and drops rows of NaN, where that was asked for; returns what is left.
-fn kept_rows(arguments: &BuildArguments, vectors: &mut Vectors) -> anyhow::Result<Vec<usize>> {
+fn kept_rows(given: &GivenVectors, vectors: &mut Vectors) -> anyhow::Result<Vec<usize>> {
     let width = vectors.width;
     let n_rows = vectors.values.len() / width;
     let mut kept = Vec::with_capacity(n_rows);
     for row in 0..n_rows {
         let vector = &mut vectors.values[row * width..][..width];
-        if arguments.skip_nan && vector.iter().all(|x| x.is_nan()) {
+        if given.skips_nan && vector.iter().all(|x| x.is_nan()) {
             continue;
         }
-        if arguments.normalize {
+        if given.normalizes {
             m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
         }
         if kept.len() != row {
@@ -363,154 +314,60 @@ fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec
     (ids, all.take())
 }
 
-fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let manifest = &arguments.manifest;
+/// Writes what a manifest says now into the rows of its images, and embeds nothing.
+///
+/// # Errors
+/// If the manifest or the gallery cannot be opened.
+pub(crate) fn relabel(
+    gallery: &Path,
+    manifest: &Path,
+    watch: &dyn Watch,
+) -> anyhow::Result<galleries::Moved> {
     let table = Manifest::open(manifest, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(|| format!("opening {}", manifest.display()))?;
-    let progress = Progress::start(screen);
-    galleries::tell_notes(&table, &progress);
-    progress.step("writing");
-    let moved = galleries::relabel(&arguments.gallery, &table)?;
-    progress.clear();
-    tell(arguments.json, &moved, || {
-        let mut text = format!(
-            "{} images have other labels than before, {} have the same\n",
-            moved.n_changed, moved.n_kept
-        );
-        if moved.n_missing > 0 {
-            text += &format!(
-                "{} rows of the manifest name no image of the gallery; `m3ret index add` adds them\n",
-                moved.n_missing
-            );
-        }
-        text
-    })?;
-    let n_found = moved.n_changed + moved.n_kept;
-    Ok(if n_found > 0 || table.is_empty() {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
+    galleries::tell_notes(&table, watch);
+    watch.step("writing");
+    galleries::relabel(gallery, &table)
 }
 
-fn move_files(arguments: &MoveArguments) -> anyhow::Result<Outcome> {
-    let moved = galleries::move_files(&arguments.gallery, &arguments.from, &arguments.to)?;
-    tell(arguments.json, &moved, || {
-        let mut text = format!(
-            "{} images now lie below {}\n",
-            moved.n_changed,
-            printable(&text_of(&arguments.to))
-        );
-        if moved.n_missing > 0 {
-            text += &format!(
-                "{} are not there, and stay as they were; `m3ret index prune` drops what is gone\n",
-                moved.n_missing
-            );
-        }
-        text
-    })?;
-    Ok(if moved.n_missing == 0 {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
-}
-
-fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
-    let gone = galleries::prune(&arguments.gallery, |_| arguments.force)?;
-    let n_items = Gallery::open(&arguments.gallery)?.len();
-    let summary = json!({
-        "n_items": n_items,
-        "n_pruned": gone.pruned.len(),
-        "pruned_ids": gone.pruned,
-        "away": gone.away,
-    });
-    tell(arguments.json, &summary, || {
-        let text = gone_text(&gone);
-        format!("{text}{n_items} images are left\n")
-    })?;
-    Ok(if gone.away.is_empty() {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
-}
-
-/// Says what was dropped, and what was not.
-fn gone_text(gone: &Gone) -> String {
-    let mut text = String::new();
-    for id in gone.pruned.iter().take(MAX_LISTED) {
-        text += &format!("gone: {}\n", printable(id));
-    }
-    if gone.pruned.len() > MAX_LISTED {
-        text += &format!("gone: {} more\n", gone.pruned.len() - MAX_LISTED);
-    }
-    for (root, n_images) in &gone.away {
-        text += &format!(
-            "kept: {n_images} images of {}, where none is there now; if they were moved, `m3ret index move` \
-             follows, and `m3ret index prune --force` drops them\n",
-            printable(root)
-        );
-    }
-    text
-}
-
-fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
-    let mut ids = arguments.id.clone();
-    if let Some(file) = &arguments.ids {
-        let text = std::fs::read_to_string(file);
-        let text = text.with_context(|| format!("reading {}", file.display()))?;
-        ids.extend(
-            text.lines()
-                .filter(|line| !line.is_empty())
-                .map(str::to_owned),
-        );
-    }
-    ids.sort();
-    ids.dedup();
-    let mut writer = Writer::open(&arguments.gallery)?;
-    for id in &ids {
+/// Removes images by id, and returns how many are left.
+///
+/// # Errors
+/// If there is no image with one of the ids; nothing is removed then.
+pub(crate) fn remove(folder: &Path, ids: &[String]) -> anyhow::Result<usize> {
+    let mut writer = Writer::open(folder)?;
+    for id in ids {
         ensure!(
             writer.gallery().find(id)?.is_some(),
             "no image of the gallery has the id {id}; nothing was removed"
         );
     }
-    writer.remove(&ids)?;
-    let n_items = writer.gallery().len();
-    tell(
-        arguments.json,
-        &json!({"n_removed": ids.len(), "n_items": n_items}),
-        || {
-            format!(
-                "{} removed, {n_items} left; `m3ret index compact` takes their data off the disk\n",
-                ids.len()
-            )
-        },
-    )?;
-    Ok(Outcome::AllGood)
+    writer.remove(ids)?;
+    Ok(writer.gallery().len())
 }
 
-fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let progress = Progress::start(screen);
-    progress.step("writing the gallery anew");
-    let mut writer = Writer::open(&arguments.gallery)?;
-    let before = folder_bytes(&arguments.gallery)?;
+/// Bytes of a gallery before and after it was written again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Compaction {
+    pub(crate) n_items: usize,
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_after: u64,
+}
+
+/// Writes a gallery again without what was removed, and measures how to search it.
+///
+/// # Errors
+/// `Locked`, `Damaged`, `Io`.
+pub(crate) fn compact(folder: &Path, watch: &dyn Watch) -> anyhow::Result<Compaction> {
+    watch.step("writing the gallery anew");
+    let mut writer = Writer::open(folder)?;
+    let bytes_before = folder_bytes(folder)?;
     writer.compact()?;
-    progress.clear();
-    let after = folder_bytes(&arguments.gallery)?;
-    let n_items = writer.gallery().len();
-    tell(
-        arguments.json,
-        &json!({"n_items": n_items, "bytes_before": before, "bytes_after": after}),
-        || {
-            format!(
-                "{n_items} images; {} before, {} now\n",
-                bytes(before),
-                bytes(after)
-            )
-        },
-    )?;
-    Ok(Outcome::AllGood)
+    Ok(Compaction {
+        n_items: writer.gallery().len(),
+        bytes_before,
+        bytes_after: folder_bytes(folder)?,
+    })
 }
 
 fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
@@ -521,122 +378,37 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
     Ok(total)
 }
 
-fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let progress = Progress::start(screen);
-    progress.step("reading every byte");
-    let folder = &arguments.gallery;
-    let (report, repaired) = if arguments.repair {
-        let repaired = repair(folder)?;
-        (repaired.report.clone(), Some(repaired))
-    } else {
-        (verify(folder)?, None)
-    };
-    progress.clear();
-    let is_good = report.is_good();
-    tell(
-        arguments.json,
-        &report_json(&report, repaired.as_ref()),
-        || report_text(&report, repaired.as_ref()),
-    )?;
-    let is_mended = repaired.is_some_and(|repair| repair.n_lost == 0);
-    Ok(if is_good || is_mended {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
-}
-
-fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value {
-    let findings = report.findings.iter().map(|finding| {
-        json!({"file": finding.file, "what": finding.what, "is_harmless": finding.is_harmless})
-    });
-    json!({
-        "is_good": report.is_good(),
-        "n_items": report.n_rows,
-        "n_bytes": report.n_bytes,
-        "findings": findings.collect::<Vec<_>>(),
-        "leftovers": report.leftovers,
-        "repair": repaired.map(|repair| json!({
-            "quarantined": repair.quarantined,
-            "n_lost": repair.n_lost,
-            "lost_ids": repair.lost,
-            "notes": repair.notes,
-        })),
-    })
-}
-
-/// Most ids that are listed for a person.
-const MAX_LISTED: usize = 20;
-
-fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
-    let mut text = String::new();
-    for finding in &report.findings {
-        let harm = if finding.is_harmless {
-            " (a second copy is good)"
-        } else {
-            ""
-        };
-        text += &format!("damaged: {}: {}{harm}\n", finding.file, finding.what);
-    }
-    if report.is_good() {
-        text += &format!(
-            "good: {} images, {} read, and everything agrees\n",
-            report.n_rows,
-            bytes(report.n_bytes)
-        );
-    } else if repaired.is_none() {
-        text += "`m3ret index verify --repair` rebuilds what is provable\n";
-    }
-    let Some(repair) = repaired.filter(|_| !report.is_good()) else {
-        return text;
-    };
-    text += &format!(
-        "repaired; {} images could not be proved and are gone\n",
-        repair.n_lost
-    );
-    for id in repair.lost.iter().take(MAX_LISTED) {
-        text += &format!("lost: {id}\n");
-    }
-    for note in &repair.notes {
-        text += &format!("note: {note}\n");
-    }
-    if !repair.quarantined.is_empty() {
-        text += &format!("moved to quarantine: {}\n", repair.quarantined.join(", "));
-    }
-    text
-}
-
-fn bytes(n: u64) -> String {
-    indicatif::HumanBytes(n).to_string()
-}
-
 /// What a person or a program wants to know of a gallery.
-#[derive(Serialize)]
-struct Stats<'a> {
-    n_items: usize,
-    width: usize,
-    numbers: Numbers,
-    model: &'a str,
-    fingerprint: &'a str,
-    precision: &'a str,
-    generation: u64,
-    n_segments: usize,
-    n_bytes: u64,
-    columns: Vec<&'a str>,
-    attachments: Vec<&'a str>,
-    calibration: Option<&'a Calibration>,
+#[derive(Debug, Serialize)]
+pub(crate) struct Stats {
+    pub(crate) n_items: usize,
+    pub(crate) width: usize,
+    pub(crate) numbers: Numbers,
+    pub(crate) model: String,
+    pub(crate) fingerprint: String,
+    pub(crate) precision: String,
+    pub(crate) generation: u64,
+    pub(crate) n_segments: usize,
+    pub(crate) n_bytes: u64,
+    pub(crate) columns: Vec<String>,
+    pub(crate) attachments: Vec<String>,
+    pub(crate) calibration: Option<Calibration>,
     /// Measured now, on images of the gallery.
-    recall_at_10: Option<f64>,
-    recall_at_10_filtered: Option<f64>,
+    pub(crate) recall_at_10: Option<f64>,
+    pub(crate) recall_at_10_filtered: Option<f64>,
     /// How often each value comes, the most frequent first.
-    counts: BTreeMap<&'static str, Vec<(String, usize)>>,
-    has_damaged_copy: bool,
+    pub(crate) counts: BTreeMap<&'static str, Vec<(String, usize)>>,
+    pub(crate) has_damaged_copy: bool,
 }
 
-fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
-    let gallery = Gallery::open(&arguments.gallery)?;
+/// Describes a gallery, and measures how good its quick search is against the exact one.
+///
+/// # Errors
+/// If it cannot be opened or is damaged.
+pub(crate) fn stats(folder: &Path) -> anyhow::Result<Stats> {
+    let gallery = Gallery::open(folder)?;
     let recall = gallery.measure_recall()?;
-    let maker = gallery.maker();
+    let maker = gallery.maker().clone();
     let mut counts = BTreeMap::new();
     for column in [MODALITY, BODY_PART, DIMS, SOURCE] {
         let counted = count(&gallery, column)?;
@@ -644,61 +416,25 @@ fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
             counts.insert(column, counted);
         }
     }
-    let stats = Stats {
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    Ok(Stats {
         n_items: gallery.len(),
         width: gallery.width(),
         numbers: gallery.numbers(),
-        model: &maker.model,
-        fingerprint: &maker.fingerprint,
-        precision: &maker.precision,
+        model: maker.model,
+        fingerprint: maker.fingerprint,
+        precision: maker.precision,
         generation: gallery.generation(),
         n_segments: gallery.n_segments(),
-        n_bytes: folder_bytes(&arguments.gallery)?,
-        columns: gallery.columns(),
-        attachments: gallery.attachments(),
-        calibration: gallery.calibration(),
+        n_bytes: folder_bytes(folder)?,
+        columns: owned(gallery.columns()),
+        attachments: owned(gallery.attachments()),
+        calibration: gallery.calibration().cloned(),
         recall_at_10: recall.map(|[recall, _]| recall),
         recall_at_10_filtered: recall.map(|[_, filtered]| filtered),
         counts,
         has_damaged_copy: gallery.has_damaged_copy(),
-    };
-    tell(arguments.json, &stats, || stats.text())?;
-    Ok(Outcome::AllGood)
-}
-
-impl Stats<'_> {
-    fn text(&self) -> String {
-        let mut text = format!(
-            "{} images, vectors of {} numbers, {} in {} segments\n",
-            self.n_items,
-            self.width,
-            bytes(self.n_bytes),
-            self.n_segments
-        );
-        text += &format!(
-            "{:<9} {} in {} ({})\n",
-            "model", self.model, self.precision, self.fingerprint
-        );
-        for (column, counted) in &self.counts {
-            let listed = counted.iter().take(8);
-            let listed: Vec<String> = listed
-                .map(|(value, n)| format!("{} {n}", printable(value)))
-                .collect();
-            text += &format!("{column:<9} {}\n", listed.join(", "));
-        }
-        text += &match (self.recall_at_10, self.recall_at_10_filtered) {
-            (Some(recall), Some(filtered)) => format!(
-                "{:<9} codes first; recall@10 {recall:.4} of the exact search, {filtered:.4} with \
-                 filters, measured on its own images\n",
-                "search"
-            ),
-            _ => format!("{:<9} exact: the gallery is small\n", "search"),
-        };
-        if self.has_damaged_copy {
-            text += "one copy of a description is damaged; `m3ret index verify` says which\n";
-        }
-        text
-    }
+    })
 }
 
 /// Counts the values of a column, the most frequent first.

@@ -1,67 +1,65 @@
-//! `m3ret search`: the most similar images of an archive.
+//! The most similar images of an archive.
 
 mod ask;
 mod page;
 mod why;
 
-use m3ret_manifest::text_of;
-use std::io::{self, BufWriter, Write as _};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
+use m3ret_manifest::text_of;
 use m3ret_search::{
-    Filter, Gallery, Hit, LeftOut, Method, Queries, RowId, SearchOptions, Statistics,
+    Filter, Gallery, Hit as RowHit, LeftOut, Method, RowId, SearchOptions, Statistics,
 };
 use serde::Serialize;
 
-use self::ask::Asked;
+use self::ask::ReadyQuery;
+pub(crate) use self::ask::{Queries, VectorQueries};
 pub(super) use self::page::harmless;
+pub(crate) use self::page::page;
 pub(super) use self::why::base64;
 use super::galleries::columns::{self, own_names};
-use super::galleries::{self, Opening, Pseudonyms, file_of, short};
-use super::index::refused_text;
-use super::write_json_line;
-use crate::Outcome;
-use crate::cli::{ColumnValue, SearchArguments};
-use crate::model_name;
-use crate::output::{Screen, refuse_foreign_page};
-use crate::progress::Progress;
-use crate::report::text::{Paint, printable};
+use super::galleries::{Archive, Pseudonyms, file_of, refused_text, short};
+use crate::options::ColumnValue;
 use crate::watch::Watch;
 
 /// What the archive says of a query or a hit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-struct Labels {
-    modality: Option<String>,
-    body_part: Option<String>,
-    finding: Option<String>,
-    dims: Option<String>,
-    source: Option<String>,
+pub(crate) struct Labels {
+    pub(crate) modality: Option<String>,
+    pub(crate) body_part: Option<String>,
+    pub(crate) finding: Option<String>,
+    pub(crate) dims: Option<String>,
+    pub(crate) source: Option<String>,
 }
 
-/// One hit, as it is told.
+/// One hit.
 #[derive(Debug, Clone, Serialize)]
-struct Found {
-    rank: usize,
-    id: String,
-    path: String,
-    part: Option<String>,
+pub(crate) struct Hit {
+    /// From 1.
+    pub(crate) rank: usize,
+    pub(crate) id: String,
+    /// As the archive has it, relative to its folder.
+    pub(crate) path: String,
+    pub(crate) part: Option<String>,
     /// Where the file lies.
-    file: String,
-    score: f32,
-    percentile: Option<f64>,
-    confident: Option<bool>,
-    relation: Relation,
+    pub(crate) file: String,
+    /// Cosine of the two vectors.
+    pub(crate) score: f32,
+    pub(crate) percentile: Option<f64>,
+    pub(crate) confident: Option<bool>,
+    pub(crate) relation: Relation,
     #[serde(flatten)]
-    labels: Labels,
+    pub(crate) labels: Labels,
     #[serde(skip)]
-    row: RowId,
+    pub(crate) row: RowId,
 }
 
 /// How a hit and a query belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Relation {
+pub(crate) enum Relation {
     SameImage,
     SameSeries,
     SameStudy,
@@ -71,19 +69,53 @@ enum Relation {
 }
 
 /// The answer to one query.
-#[derive(Debug, Serialize)]
-struct Answer<'a> {
-    query_row: usize,
-    query: &'a str,
-    part: Option<&'a str>,
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Answer {
+    /// Number of the query, from 0.
+    pub(crate) query_row: usize,
+    /// The path or id as it was given, or the number of the vector.
+    pub(crate) query: String,
+    pub(crate) part: Option<String>,
     #[serde(flatten)]
-    labels: &'a Labels,
-    confident: Option<bool>,
-    hits: Vec<Found>,
+    pub(crate) labels: Labels,
+    pub(crate) confident: Option<bool>,
+    pub(crate) hits: Vec<Hit>,
+    /// Where the query's image lies, if it is one.
+    #[serde(skip)]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// What is asked, beside the queries.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    /// Most hits of a query.
+    pub(crate) k: usize,
+    /// Only images that fit all columns; several values of one column are alternatives.
+    pub(crate) filters: Vec<ColumnValue>,
+    /// `same_patient`, `same_study`, `same_series`, `same_image`, or columns in which a hit must differ.
+    pub(crate) exclude: Vec<String>,
+    /// Only the best image of each value of this column.
+    pub(crate) group_by: Option<String>,
+    /// Every vector is looked at.
+    pub(crate) is_exact: bool,
+}
+
+/// All answers, and the queries that have none.
+#[derive(Debug, Clone)]
+pub(crate) struct Answers {
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) refused: Vec<RefusedQuery>,
+}
+
+/// A query that could not be read, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedQuery {
+    pub(crate) path: PathBuf,
+    pub(crate) message: String,
 }
 
 impl Relation {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SameImage => "same image",
             Self::SameSeries => "same series",
@@ -95,7 +127,7 @@ impl Relation {
     }
 
     /// Compares what is known of two images; identifiers only with those of one kind.
-    fn of(asked: &Asked, people: &Pseudonyms, pixels: &str) -> Self {
+    fn of(asked: &ReadyQuery, people: &Pseudonyms, pixels: &str) -> Self {
         let own = &asked.people;
         if !pixels.is_empty() && asked.pixels == pixels {
             return Self::SameImage;
@@ -129,68 +161,35 @@ impl Labels {
             source: value(SOURCE)?,
         })
     }
-
-    /// Joins labels for people.
-    fn text(&self) -> String {
-        let all = [&self.modality, &self.body_part, &self.finding];
-        let all: Vec<String> = all
-            .into_iter()
-            .flatten()
-            .map(|label| printable(label))
-            .collect();
-        all.join(" ")
-    }
 }
 
-/// Opens the archive, looks for every query, and tells what was found.
-pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    arguments.reading.start_threads()?;
-    let progress = Progress::start(screen);
-    if let Some(html) = &arguments.html {
-        refuse_foreign_page(html, arguments.force)?;
+impl Archive {
+    /// Finds what is most similar to each query.
+    ///
+    /// A query that cannot be read costs its own answer only.
+    ///
+    /// # Errors
+    /// If the archive holds nothing, a filter or an exclusion names what is not there, or vectors are of another
+    /// model than the archive's.
+    pub(crate) fn ask(
+        &mut self,
+        queries: &Queries,
+        ask: &Ask,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Answers> {
+        ensure!(
+            !self.gallery.is_empty(),
+            "{} holds no image that can be searched\n{}",
+            self.place.display(),
+            refused_text(&self.updated)
+        );
+        watch.step("reading queries");
+        let (ready, refused) = ask::all(queries, ask, self, watch)?;
+        watch.step("searching");
+        let answers = answer(ask, &self.gallery, ready, watch)?;
+        note_uncompared(ask, &answers, watch);
+        Ok(Answers { answers, refused })
     }
-    let opening = Opening {
-        archive: &arguments.archive,
-        cache: arguments.cache.as_deref(),
-        model: &arguments.model.choice(),
-        default_model: model_name::DEFAULT,
-        reading: &arguments.reading.reading(),
-        needs_model: arguments.html.is_some() && arguments.embeddings.is_none(),
-    };
-    let mut opened = galleries::open(&opening, &progress)?;
-    if !opened.updated.refused.is_empty() {
-        let n_refused = opened.updated.refused.len();
-        progress.note(&format!(
-            "{n_refused} images of the archive could not be read and are not searched; `m3ret \
-             check` lists them"
-        ));
-    }
-    ensure!(
-        !opened.gallery.is_empty(),
-        "{} holds no image that can be searched\n{}",
-        arguments.archive.display(),
-        refused_text(&opened.updated)
-    );
-    progress.step("reading queries");
-    let (asked, refused) = ask::all(arguments, &mut opened, &progress)?;
-    progress.step("searching");
-    let answers = answer(arguments, &opened.gallery, &asked, &progress)?;
-    tell_uncompared(arguments, &answers, &progress);
-    if let Some(html) = &arguments.html {
-        progress.step("drawing the report");
-        page::write(html, arguments, &opened, (&asked, &answers))?;
-    }
-    progress.clear();
-    for (path, message) in &refused {
-        eprintln!("m3ret: {}: {message}", path.display());
-    }
-    tell(arguments, &answers, screen)?;
-    let is_good = refused.is_empty() && !asked.is_empty();
-    Ok(if is_good {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
 }
 
 /// Returns the gallery's column that a user calls `name`: that of this name, or of its meaning.
@@ -201,13 +200,13 @@ fn column_of<'a>(gallery: &Gallery, name: &'a str) -> &'a str {
     meaning(name).unwrap_or(name)
 }
 
-fn options(arguments: &SearchArguments, gallery: &Gallery) -> SearchOptions {
+fn options(ask: &Ask, gallery: &Gallery) -> SearchOptions {
     let mut filters: Vec<Filter> = Vec::new();
     for ColumnValue {
         column,
         value,
         is_negated,
-    } in &arguments.filter
+    } in &ask.filters
     {
         let (column, value) = (column_of(gallery, column), value.trim().to_owned());
         let same =
@@ -222,14 +221,14 @@ fn options(arguments: &SearchArguments, gallery: &Gallery) -> SearchOptions {
         }
     }
     SearchOptions {
-        k: arguments.k.get(),
-        method: if arguments.exact {
+        k: ask.k,
+        method: if ask.is_exact {
             Method::Exact
         } else {
             Method::Auto
         },
         filters,
-        group_by: arguments
+        group_by: ask
             .group_by
             .as_deref()
             .map(|name| column_of(gallery, name).to_owned()),
@@ -250,13 +249,13 @@ fn with_hashes(gallery: &Gallery, mut options: SearchOptions) -> SearchOptions {
 
 /// Returns what each query leaves out.
 fn left_out(
-    arguments: &SearchArguments,
+    ask: &Ask,
     gallery: &Gallery,
-    asked: &[Asked],
-    progress: &dyn Watch,
+    asked: &[ReadyQuery],
+    watch: &dyn Watch,
 ) -> anyhow::Result<Vec<LeftOut>> {
     let mut all = Vec::new();
-    for name in &arguments.exclude {
+    for name in &ask.exclude {
         let there: Vec<&str> = excluded_columns(name, gallery)
             .into_iter()
             .filter(|column| gallery.columns().contains(column))
@@ -282,7 +281,7 @@ fn left_out(
                 .iter()
                 .all(|left_out| left_out.values[idx].is_empty())
             {
-                progress.note(&format!(
+                watch.note(&format!(
                     "--exclude {name}: nothing is left out for {}, of which it is not known",
                     query.name
                 ));
@@ -308,15 +307,15 @@ fn excluded_columns<'a>(name: &'a str, gallery: &Gallery) -> Vec<&'a str> {
 }
 
 /// Says where an exclusion of patients could not be applied: identifiers of different kinds are not compared.
-fn tell_uncompared(arguments: &SearchArguments, answers: &[Answer<'_>], progress: &dyn Watch) {
-    if !arguments.exclude.iter().any(|name| name == "same_patient") {
+fn note_uncompared(ask: &Ask, answers: &[Answer], watch: &dyn Watch) {
+    if !ask.exclude.iter().any(|name| name == "same_patient") {
         return;
     }
     for answer in answers {
-        let is_unknown = |hit: &&Found| hit.relation == Relation::Unknown;
+        let is_unknown = |hit: &&Hit| hit.relation == Relation::Unknown;
         let n_unknown = answer.hits.iter().filter(is_unknown).count();
         if n_unknown > 0 {
-            progress.note(&format!(
+            watch.note(&format!(
                 "--exclude same_patient could not be applied to {n_unknown} of {} hits of {}: whether they are of \
                  the same patient is not known (identifiers of headers and of manifests are not compared)",
                 answer.hits.len(),
@@ -326,60 +325,63 @@ fn tell_uncompared(arguments: &SearchArguments, answers: &[Answer<'_>], progress
     }
 }
 
-fn answer<'a>(
-    arguments: &SearchArguments,
+fn answer(
+    ask: &Ask,
     gallery: &Gallery,
-    asked: &'a [Asked],
-    progress: &dyn Watch,
-) -> anyhow::Result<Vec<Answer<'a>>> {
+    asked: Vec<ReadyQuery>,
+    watch: &dyn Watch,
+) -> anyhow::Result<Vec<Answer>> {
     let vectors: Vec<f32> = asked
         .iter()
         .flat_map(|query| query.vector.iter().copied())
         .collect();
     let own: Vec<Option<RowId>> = asked.iter().map(|query| query.own).collect();
-    let left_out = left_out(arguments, gallery, asked, progress)?;
-    let queries = Queries {
+    let left_out = left_out(ask, gallery, &asked, watch)?;
+    let queries = m3ret_search::Queries {
         vectors: &vectors,
         own: &own,
         left_out: &left_out,
     };
-    let options = with_hashes(gallery, options(arguments, gallery));
-    let hits = gallery.search(queries, &options)?;
+    let options = with_hashes(gallery, options(ask, gallery));
+    let found = gallery.search(queries, &options)?;
     let statistics = gallery.statistics()?.unwrap_or_default();
-    let answers = asked
-        .iter()
-        .zip(hits)
-        .enumerate()
-        .map(|(query_row, (query, hits))| {
-            let hits = hits.iter().enumerate();
-            let hits = hits.map(|(idx, hit)| found(gallery, &statistics, query, (idx, hit)));
-            let hits: Vec<Found> = hits.collect::<anyhow::Result<_>>()?;
-            Ok(Answer {
-                query_row,
-                query: &query.name,
-                part: query.part.as_deref(),
-                labels: &query.labels,
-                confident: hits.first().and_then(|hit| hit.confident),
-                hits,
-            })
+    let mut answers = Vec::with_capacity(asked.len());
+    for (query_row, (query, row_hits)) in asked.into_iter().zip(found).enumerate() {
+        let mut hits = Vec::with_capacity(row_hits.len());
+        for (idx, row_hit) in row_hits.iter().enumerate() {
+            hits.push(Hit {
+                rank: idx + 1,
+                ..hit_of(gallery, &statistics, &query, row_hit)?
+            });
+        }
+        answers.push(Answer {
+            query_row,
+            confident: hits.first().and_then(|hit| hit.confident),
+            hits,
+            query: query.name,
+            part: query.part,
+            labels: query.labels,
+            file: query.file,
         });
-    answers.collect()
+    }
+    Ok(answers)
 }
 
-fn found(
+/// Returns what the archive says of a hit; its rank is left open.
+fn hit_of(
     gallery: &Gallery,
     statistics: &Statistics,
-    query: &Asked,
-    (idx, hit): (usize, &Hit),
-) -> anyhow::Result<Found> {
+    query: &ReadyQuery,
+    hit: &RowHit,
+) -> anyhow::Result<Hit> {
     let row = hit.row;
     let labels = Labels::of_row(gallery, row)?;
     let modality = |labels: &Labels| labels.modality.clone().unwrap_or_default();
     let (from, to) = (modality(&query.labels), modality(&labels));
     let people = Pseudonyms::of_row(gallery, row)?;
     let part = gallery.value(row, columns::PART)?;
-    Ok(Found {
-        rank: idx + 1,
+    Ok(Hit {
+        rank: 0,
         id: gallery.id(row)?.to_owned(),
         path: gallery.value(row, columns::PATH)?.to_owned(),
         part: (!part.is_empty()).then(|| part.to_owned()),
@@ -395,73 +397,4 @@ fn found(
         labels,
         row,
     })
-}
-
-fn tell(arguments: &SearchArguments, answers: &[Answer<'_>], screen: Screen) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let paint = Paint {
-        is_on: screen.has_colour,
-    };
-    for answer in answers {
-        if arguments.json {
-            write_json_line(&mut out, answer)?;
-        } else {
-            out.write_all(text(answer, paint).as_bytes())?;
-        }
-    }
-    if let (Some(html), false) = (&arguments.html, arguments.json) {
-        writeln!(out, "report    {}", html.display())?;
-    }
-    out.flush().context("writing to standard output")
-}
-
-/// Writes an answer for a person: a line for each hit.
-fn text(answer: &Answer<'_>, paint: Paint) -> String {
-    let mut name = printable(answer.query);
-    if let Some(part) = answer.part {
-        name += &format!(" [{}]", printable(part));
-    }
-    let labels = answer.labels.text();
-    let mut text = match labels.as_str() {
-        "" => format!("{}\n", paint.bold(&name)),
-        labels => format!("{}  {}\n", paint.bold(&name), paint.dim(labels)),
-    };
-    if answer.hits.is_empty() {
-        return text + "  nothing was found\n\n";
-    }
-    if answer.confident == Some(false) {
-        text += "  No confident match: images of this archive that have a similar one among other \
-                 patients score higher.\n";
-    }
-    let what = |hit: &Found| hit.labels.text();
-    let width = answer
-        .hits
-        .iter()
-        .map(|hit| what(hit).chars().count())
-        .max()
-        .unwrap_or(0);
-    let width = width.clamp(4, 32);
-    let heading = format!(
-        "  {:>3}  {:>6}  {:>6}  {:<13}  {:<width$}  file",
-        "#", "score", "pct", "relation", "what"
-    );
-    text += &format!("{}\n", paint.dim(&heading));
-    for hit in &answer.hits {
-        let percentile = hit
-            .percentile
-            .map_or("-".to_owned(), |value| format!("{value:.1}"));
-        let mut file = printable(&hit.file);
-        if let Some(part) = &hit.part {
-            file += &format!(" [{}]", printable(part));
-        }
-        text += &format!(
-            "  {:>3}  {:>6.4}  {:>6}  {:<13}  {:<width$}  {file}\n",
-            hit.rank,
-            hit.score,
-            percentile,
-            hit.relation.name(),
-            what(hit)
-        );
-    }
-    text + "\n"
 }

@@ -7,10 +7,11 @@ use m3ret_manifest::columns::{BODY_PART, FINDING, PAIR, PATH, PATIENT, SPLIT};
 use m3ret_manifest::{LABEL_SEPARATOR, Table, is_unseen};
 use m3ret_search::{Column, Columns, Scope, Task, Tasks, derive};
 
-use crate::cli::{ColumnValue, EvaluateArguments};
+use crate::cli::EvaluateArguments;
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{Content, Listing, list};
 use crate::commands::galleries::{identifies_people, with_part};
+use crate::options::ColumnValue;
 
 /// Relevance where nobody names a column.
 const DEFAULT_RELEVANCE: [&str; 2] = [BODY_PART, FINDING];

@@ -8,7 +8,7 @@ use m3ret_imaging::ReadOptions;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Returns the gallery of an archive and a model: in the folder that is given, or the user's cache.
-pub(in crate::commands) fn folder_of(
+pub(crate) fn folder_of(
     archive: &Path,
     model: &Model,
     cache: Option<&Path>,

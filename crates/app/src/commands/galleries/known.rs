@@ -10,7 +10,7 @@ use super::columns;
 
 /// The vectors of other galleries of one encoder, by the digest of their images' content.
 #[derive(Debug, Default)]
-pub(in crate::commands) struct KnownVectors {
+pub(crate) struct KnownVectors {
     galleries: Vec<Gallery>,
     /// Where a vector is: the gallery, and the row there.
     places: HashMap<u128, Vec<(usize, RowId)>>,
@@ -50,11 +50,7 @@ impl KnownVectors {
     }
 
     /// Returns the vector of an image, if one of this content and part is known.
-    pub(in crate::commands) fn vector(
-        &self,
-        content: u128,
-        part: Option<&str>,
-    ) -> Option<Vec<f32>> {
+    pub(crate) fn vector(&self, content: u128, part: Option<&str>) -> Option<Vec<f32>> {
         let places = self.places.get(&content)?;
         places.iter().find_map(|&(idx, row)| {
             let gallery = self.galleries.get(idx)?;

@@ -18,19 +18,16 @@ const MAX_WAITING_NUMBERS: usize = 1 << 26;
 
 /// What `prune` did.
 #[derive(Debug, Default, Serialize)]
-pub(in crate::commands) struct Gone {
+pub(crate) struct Gone {
     /// Ids of images whose files are gone.
-    pub(in crate::commands) pruned: Vec<String>,
+    pub(crate) pruned: Vec<String>,
     /// Folders of which no image is there, with their images: these stay, as a disk may be away.
-    pub(in crate::commands) away: BTreeMap<String, usize>,
+    pub(crate) away: BTreeMap<String, usize>,
 }
 
 /// Removes the rows whose files are gone. Rows of a folder of which nothing is there stay, unless `is_left` says
 /// that its images are known to be elsewhere, or unwanted.
-pub(in crate::commands) fn prune(
-    folder: &Path,
-    is_left: impl Fn(&str) -> bool,
-) -> anyhow::Result<Gone> {
+pub(crate) fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<Gone> {
     let mut writer = Writer::open(folder)?;
     let gallery = writer.gallery();
     let own = own_names(gallery);
@@ -63,24 +60,20 @@ pub(in crate::commands) fn prune(
 
 /// What `move` or `relabel` did.
 #[derive(Debug, Default, Serialize)]
-pub(in crate::commands) struct Moved {
+pub(crate) struct Moved {
     /// Rows that were written again.
-    pub(in crate::commands) n_changed: usize,
+    pub(crate) n_changed: usize,
     /// Rows that are in step already.
-    pub(in crate::commands) n_kept: usize,
+    pub(crate) n_kept: usize,
     /// Of `move`: images that are not at the new place, and stay as they are. Of `relabel`: rows of the manifest
     /// that the gallery has not.
-    pub(in crate::commands) n_missing: usize,
+    pub(crate) n_missing: usize,
 }
 
 /// Writes the rows of images below the folder `from` again, as lying below the folder `to`.
 ///
 /// Ids, labels and vectors stay. An image that is not at its new place stays where it was.
-pub(in crate::commands) fn move_files(
-    folder: &Path,
-    from: &Path,
-    to: &Path,
-) -> anyhow::Result<Moved> {
+pub(crate) fn move_files(folder: &Path, from: &Path, to: &Path) -> anyhow::Result<Moved> {
     let mut rewriter = Rewriter::open(folder)?;
     let to = to
         .canonicalize()
@@ -148,7 +141,7 @@ fn listed(roots: &HashSet<PathBuf>) -> String {
 
 /// Writes what a manifest says of images into the rows that the gallery has of them: by id, where the
 /// manifest has that column, else by file and part. Nothing is embedded, added or removed.
-pub(in crate::commands) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<Moved> {
+pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<Moved> {
     let mut rewriter = Rewriter::open(folder)?;
     let has_ids = table.column(ID).is_some();
     let mut ids_of: BTreeMap<(PathBuf, String), Vec<String>> = BTreeMap::new();

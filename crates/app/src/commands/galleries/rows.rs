@@ -13,13 +13,13 @@ use crate::commands::embed::Facts;
 /// One identifier as hashes with the gallery's key, by where it was read. Only identifiers from one kind
 /// of place are compared: a manifest's pseudonym says nothing of a header's number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::commands) struct Pseudonym {
+pub(crate) struct Pseudonym {
     /// What a manifest states.
-    pub(in crate::commands) stated: String,
+    pub(crate) stated: String,
     /// What the header says.
-    pub(in crate::commands) header: String,
+    pub(crate) header: String,
     /// What the header says, with the issuer of the number.
-    pub(in crate::commands) issued: String,
+    pub(crate) issued: String,
 }
 
 impl Pseudonym {
@@ -27,7 +27,7 @@ impl Pseudonym {
     ///
     /// Equal identifiers of any one kind say yes. No is said only by the kind that counts most in both: where a
     /// manifest joins two numbers of one person, their headers differ.
-    pub(in crate::commands) fn is(&self, other: &Self) -> Option<bool> {
+    pub(crate) fn is(&self, other: &Self) -> Option<bool> {
         let pairs = [
             (&self.stated, &other.stated),
             (&self.issued, &other.issued),
@@ -41,7 +41,7 @@ impl Pseudonym {
     }
 
     /// Returns the hash by which filters and groups know the image: what a manifest states counts more.
-    pub(in crate::commands) fn shown(&self) -> &str {
+    pub(crate) fn shown(&self) -> &str {
         let all = [&self.stated, &self.issued, &self.header];
         all.into_iter()
             .find(|hash| !hash.is_empty())
@@ -51,10 +51,10 @@ impl Pseudonym {
 
 /// Patient, study and series of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::commands) struct Pseudonyms {
-    pub(in crate::commands) patient: Pseudonym,
-    pub(in crate::commands) study: Pseudonym,
-    pub(in crate::commands) series: Pseudonym,
+pub(crate) struct Pseudonyms {
+    pub(crate) patient: Pseudonym,
+    pub(crate) study: Pseudonym,
+    pub(crate) series: Pseudonym,
 }
 
 /// Between issuer and number in an identifier of a header.
@@ -62,7 +62,7 @@ const ISSUER_SEPARATOR: char = '\u{1f}';
 
 impl Pseudonyms {
     /// Hashes what a file says of whom it shows.
-    pub(in crate::commands) fn of(facts: &Facts, gallery: &Gallery) -> Self {
+    pub(crate) fn of(facts: &Facts, gallery: &Gallery) -> Self {
         let identifiers = &facts.traits.identifiers;
         let hash = |kind: &str, identifier: &Option<m3ret_imaging::Identifier>| {
             let exposed = identifier
@@ -85,7 +85,7 @@ impl Pseudonyms {
     }
 
     /// Returns what the header alone says.
-    pub(in crate::commands) fn of_header(self) -> Self {
+    pub(crate) fn of_header(self) -> Self {
         let header = |pseudonym: Pseudonym| Pseudonym {
             stated: String::new(),
             ..pseudonym
@@ -99,7 +99,7 @@ impl Pseudonyms {
 
     /// Reads what a row says. Older galleries do not say where an identifier is from: it then counts as
     /// one of each place.
-    pub(in crate::commands) fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
+    pub(crate) fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
         let is_older = !gallery.columns().contains(&columns::CELLS);
         let read = |shown: &str, header: &str, issued: &str| -> anyhow::Result<Pseudonym> {
             let value = |column: &str| gallery.value(row, column).map(str::to_owned);
@@ -134,7 +134,7 @@ impl Pseudonyms {
 
 /// Rows on their way into a gallery, column by column.
 #[derive(Debug, Default)]
-pub(in crate::commands) struct Columns {
+pub(crate) struct Columns {
     names: Vec<String>,
     values: Vec<Vec<String>>,
     n_rows: usize,
@@ -142,7 +142,7 @@ pub(in crate::commands) struct Columns {
 
 impl Columns {
     /// Appends a row; columns that it does not name are empty in it.
-    pub(in crate::commands) fn push(&mut self, cells: Vec<(String, String)>) {
+    pub(crate) fn push(&mut self, cells: Vec<(String, String)>) {
         for (name, value) in cells {
             let place = self.names.iter().position(|other| *other == name);
             let place = place.unwrap_or_else(|| {
@@ -162,7 +162,7 @@ impl Columns {
     }
 
     /// Takes all rows out.
-    pub(in crate::commands) fn take(&mut self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn take(&mut self) -> Vec<(String, Vec<String>)> {
         self.n_rows = 0;
         let values = std::mem::take(&mut self.values);
         std::mem::take(&mut self.names)
@@ -174,7 +174,7 @@ impl Columns {
 
 /// Returns the cells that a manifest's row gives to a gallery: everything but names of people, and
 /// identifiers as hashes.
-pub(in crate::commands) fn cells_of_manifest(
+pub(crate) fn cells_of_manifest(
     table: &Table,
     row_idx: usize,
     gallery: &Gallery,
@@ -198,7 +198,7 @@ pub(in crate::commands) fn cells_of_manifest(
 }
 
 /// Returns a keyed hash of everything that a manifest's row says, so that a change of any cell is seen.
-pub(in crate::commands) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
+pub(crate) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
     // Not empty where nothing is said, so that rows of older galleries are told apart.
     let mut text = "=".to_owned();
     for (name, value) in row.iter().flat_map(Row::named_cells) {
@@ -210,7 +210,7 @@ pub(in crate::commands) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Galle
 }
 
 /// Returns whether a column of a manifest identifies or names people, studies or series.
-pub(in crate::commands) fn identifies_people(column: &str) -> bool {
+pub(crate) fn identifies_people(column: &str) -> bool {
     is_identifier(column) || names_people(column)
 }
 
@@ -221,13 +221,13 @@ pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
 }
 
 /// Returns the file or folder of a row.
-pub(in crate::commands) fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
+pub(crate) fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
     let root = gallery.value(row, columns::own_names(gallery).root)?;
     Ok(path_of(root).join(path_of(gallery.value(row, PATH)?)))
 }
 
 /// Says whether two paths are one place.
-pub(in crate::commands) fn is_same_place(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same_place(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
         _ => false,

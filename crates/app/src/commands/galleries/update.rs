@@ -28,52 +28,52 @@ use crate::options::Reading;
 use crate::watch::{Deferral, Stopped, Watch};
 
 /// What is to be in a gallery.
-pub(in crate::commands) struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// A folder, file or manifest.
-    pub(in crate::commands) source: &'a Path,
-    pub(in crate::commands) gallery: &'a Path,
-    pub(in crate::commands) reading: &'a Reading,
+    pub(crate) source: &'a Path,
+    pub(crate) gallery: &'a Path,
+    pub(crate) reading: &'a Reading,
     /// The gallery is to hold nothing else.
-    pub(in crate::commands) is_mirror: bool,
+    pub(crate) is_mirror: bool,
     /// An image takes the place of another one with its id.
-    pub(in crate::commands) replaces: bool,
-    pub(in crate::commands) has_thumbnails: bool,
+    pub(crate) replaces: bool,
+    pub(crate) has_thumbnails: bool,
     /// How vectors of a new gallery are stored.
-    pub(in crate::commands) numbers: Numbers,
+    pub(crate) numbers: Numbers,
 }
 
 /// What was done.
 #[derive(Debug, Default, Serialize)]
-pub(in crate::commands) struct Updated {
-    pub(in crate::commands) n_new: usize,
-    pub(in crate::commands) n_kept: usize,
+pub(crate) struct Updated {
+    pub(crate) n_new: usize,
+    pub(crate) n_kept: usize,
     /// Rows that were kept, of which the manifest says other things than before.
-    pub(in crate::commands) n_relabelled: usize,
+    pub(crate) n_relabelled: usize,
     /// Images that were not embedded, as the gallery had a vector of the same bytes: files that were moved,
     /// copied or touched.
-    pub(in crate::commands) n_reused: usize,
-    pub(in crate::commands) n_removed: usize,
+    pub(crate) n_reused: usize,
+    pub(crate) n_removed: usize,
     /// Folders whose images were found at another place.
     #[serde(skip)]
-    pub(in crate::commands) left_folders: HashSet<String>,
+    pub(crate) left_folders: HashSet<String>,
     /// Files that hold no image format.
-    pub(in crate::commands) n_not_images: usize,
-    pub(in crate::commands) refused: Vec<Refused>,
+    pub(crate) n_not_images: usize,
+    pub(crate) refused: Vec<Refused>,
 }
 
 /// An image that has no vector.
 #[derive(Debug, Serialize)]
-pub(in crate::commands) struct Refused {
-    pub(in crate::commands) path: String,
-    pub(in crate::commands) part: Option<String>,
-    pub(in crate::commands) reason: String,
-    pub(in crate::commands) message: String,
+pub(crate) struct Refused {
+    pub(crate) path: String,
+    pub(crate) part: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) message: String,
     /// Hash of all values, where they could be read; empty where not.
     #[serde(skip)]
-    pub(in crate::commands) pixels: String,
+    pub(crate) pixels: String,
     /// Where the image lies.
     #[serde(skip)]
-    pub(in crate::commands) file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// What a row keeps of what its image says itself.
@@ -112,7 +112,7 @@ const MAX_RELABELLED_NUMBERS: usize = 1 << 26;
 const MAX_ROWS: usize = 4096;
 
 /// Embeds what is new and changed, and adds it; an interrupted update goes on where it was.
-pub(in crate::commands) fn update(
+pub(crate) fn update(
     wanted: &Wanted<'_>,
     model: &Model,
     progress: &dyn Watch,
@@ -173,7 +173,7 @@ pub(in crate::commands) fn update(
 }
 
 /// Tells what a user should know of a manifest that goes into a gallery.
-pub(in crate::commands) fn tell_notes(table: &Table, progress: &dyn Watch) {
+pub(crate) fn tell_notes(table: &Table, progress: &dyn Watch) {
     for note in table.notes() {
         progress.note(&note);
     }
@@ -733,7 +733,7 @@ impl<'a> Update<'a> {
 }
 
 /// Joins a path and the name of an image in it.
-pub(in crate::commands) fn with_part(path: &str, part: Option<&str>) -> String {
+pub(crate) fn with_part(path: &str, part: Option<&str>) -> String {
     match part {
         None | Some("") => path.to_owned(),
         Some(part) => format!("{path}#{part}"),

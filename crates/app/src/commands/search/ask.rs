@@ -8,22 +8,21 @@ use m3ret_manifest::Table;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE};
 use m3ret_search::{Gallery, RowId};
 
-use super::Labels;
-use crate::cli::SearchArguments;
+use super::{Ask, Labels, RefusedQuery};
 use crate::commands::embed::ahead::AheadOptions;
 use crate::commands::embed::items::{Item, list};
 use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
 use crate::commands::galleries::columns::{self, own_names};
 use crate::commands::galleries::{
-    Opened, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of, model_of, with_part,
+    Archive, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of, with_part,
 };
 use crate::commands::vectors::{self, VectorFile};
 use crate::watch::Watch;
 
 /// One query.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct ReadyQuery {
     /// The path or id as it was given, or the number of the vector.
     pub(super) name: String,
     pub(super) part: Option<String>,
@@ -39,10 +38,7 @@ pub(super) struct Asked {
     stated: Vec<(String, String)>,
 }
 
-/// A query that could not be read, and why.
-pub(super) type Refused = (PathBuf, String);
-
-impl Asked {
+impl ReadyQuery {
     /// Takes over what a manifest says of the query: it counts more than what the file says.
     fn learn(&mut self, table: &Table, row_idx: usize, gallery: &Gallery) {
         self.stated = cells_of_manifest(table, row_idx, gallery);
@@ -98,49 +94,67 @@ impl Asked {
     }
 }
 
+/// What is looked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Queries {
+    /// Files, folders of which every image is a query, and ids of images of the gallery where nothing lies.
+    Images(Vec<PathBuf>),
+    /// Vectors, as the archive's model makes them.
+    Vectors(VectorQueries),
+}
+
+/// A file of vectors.
+#[derive(Debug, Clone)]
+pub(crate) struct VectorQueries {
+    /// `.npy`, `.safetensors` or `.parquet`, [n, width].
+    pub(crate) path: PathBuf,
+    /// What made them, where the file does not say.
+    pub(crate) encoder: Option<String>,
+    /// They are given unit length.
+    pub(crate) normalizes: bool,
+}
+
 /// Reads and embeds every query.
 pub(super) fn all(
-    arguments: &SearchArguments,
-    opened: &mut Opened,
-    progress: &dyn Watch,
-) -> anyhow::Result<(Vec<Asked>, Vec<Refused>)> {
-    if let Some(path) = &arguments.embeddings {
-        return Ok((
-            of_vectors(path, arguments, &opened.gallery, progress)?,
-            Vec::new(),
-        ));
-    }
-    let mut asked = Vec::new();
-    let mut refused = Vec::new();
-    for input in &arguments.input {
+    queries: &Queries,
+    ask: &Ask,
+    archive: &mut Archive,
+    watch: &dyn Watch,
+) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
+    let inputs = match queries {
+        Queries::Images(inputs) => inputs,
+        Queries::Vectors(file) => {
+            ensure!(
+                ask.exclude.is_empty(),
+                "--exclude needs to know whose image a query is, and vectors do not say so"
+            );
+            return Ok((of_vectors(file, &archive.gallery, watch)?, Vec::new()));
+        }
+    };
+    let mut reader = QueryReader::default();
+    for input in inputs {
         if std::fs::symlink_metadata(input).is_ok() {
-            if opened.model.is_none() {
-                opened.model = Some(model_of(
-                    &opened.gallery,
-                    &arguments.model.choice(),
-                    progress,
-                )?);
-            }
-            images(input, arguments, opened, (&mut asked, &mut refused))?;
+            archive.open_model(watch)?;
+            reader.images(input, archive)?;
         } else {
-            match of_id(input, &opened.gallery)? {
-                Some(query) => asked.push(query),
-                None => refused.push((
-                    input.clone(),
+            match of_id(input, &archive.gallery)? {
+                Some(query) => reader.ready.push(query),
+                None => reader.refuse(
+                    input,
                     "neither a file or folder nor the id of an image in the gallery".to_owned(),
-                )),
+                ),
             }
         }
     }
-    Ok((asked, refused))
+    Ok((reader.ready, reader.refused))
 }
 
 fn of_vectors(
-    path: &Path,
-    arguments: &SearchArguments,
+    file: &VectorQueries,
     gallery: &Gallery,
-    progress: &dyn Watch,
-) -> anyhow::Result<Vec<Asked>> {
+    watch: &dyn Watch,
+) -> anyhow::Result<Vec<ReadyQuery>> {
+    let path = &file.path;
     let VectorFile {
         vectors: mut read,
         maker,
@@ -157,24 +171,20 @@ fn of_vectors(
         gallery
             .check_maker(maker)
             .with_context(|| path.display().to_string())?;
-    } else if let Some(encoder) = &arguments.encoder {
+    } else if let Some(encoder) = &file.encoder {
         ensure!(
             *encoder == gallery.maker().model,
             "--encoder {encoder}: the gallery's vectors were made by {}",
             gallery.maker().model
         );
     } else if !gallery.maker().fingerprint.starts_with("external:") {
-        progress.note(&format!(
+        watch.note(&format!(
             "whether {} was made by the gallery's model {} cannot be checked",
             path.display(),
             gallery.maker().model
         ));
     }
-    ensure!(
-        arguments.exclude.is_empty(),
-        "--exclude needs to know whose image a query is, and vectors do not say so"
-    );
-    if arguments.normalize {
+    if file.normalizes {
         for (row, vector) in read.values.chunks_exact_mut(read.width).enumerate() {
             m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
         }
@@ -182,16 +192,16 @@ fn of_vectors(
     m3ret_search::check_unit(&read.values, read.width)
         .with_context(|| format!("{}; --normalize gives vectors unit length", path.display()))?;
     let rows = read.values.chunks_exact(read.width).enumerate();
-    let asked = rows.map(|(row, vector)| Asked {
+    let ready = rows.map(|(row, vector)| ReadyQuery {
         name: format!("row {row}"),
         vector: vector.to_vec(),
-        ..Asked::default()
+        ..ReadyQuery::default()
     });
-    Ok(asked.collect())
+    Ok(ready.collect())
 }
 
 /// Builds a query from a row's stored vector; `None` if no row has this id.
-fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<Asked>> {
+fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> {
     let id = text_of(input);
     let Some(row) = gallery.find(&id)? else {
         return Ok(None);
@@ -199,7 +209,7 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<Asked>> {
     let mut vector = gallery.vector(row)?;
     m3ret_search::normalize(&mut vector)?;
     let part = gallery.value(row, columns::PART)?;
-    Ok(Some(Asked {
+    Ok(Some(ReadyQuery {
         name: id,
         part: (!part.is_empty()).then(|| part.to_owned()),
         file: Some(file_of(gallery, row)?),
@@ -212,62 +222,71 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<Asked>> {
     }))
 }
 
-/// Reads and embeds the images of a file or folder.
-fn images(
-    input: &Path,
-    arguments: &SearchArguments,
-    opened: &Opened,
-    (asked, refused): (&mut Vec<Asked>, &mut Vec<Refused>),
-) -> anyhow::Result<()> {
-    let model = opened
-        .model
-        .as_ref()
-        .context("a model is needed to embed queries")?;
-    opened.gallery.check_maker(&maker_of(model))?;
-    let options = arguments.reading.options();
-    let listing = match list(input, &Outputs::default(), &options) {
-        Ok(listing) => listing,
-        // One query that cannot be read costs one answer.
-        Err(error) => {
-            refused.push((input.to_owned(), format!("{:#}", error)));
-            return Ok(());
-        }
-    };
-    let items: Vec<&Item> = listing.items.iter().collect();
-    let n_before = asked.len() + refused.len();
-    let reading = AheadOptions {
-        options: &options,
-        n_readers: arguments.reading.n_jobs(),
-        has_thumbnails: false,
-        known: None,
-    };
-    embed_each(&items, model, reading, |done| {
-        let Some((idx, images)) = done else {
-            return Ok(());
-        };
-        let path = path_of(&items[idx].path);
-        let path = match (&listing.manifest, input.parent()) {
-            (Some(_), Some(folder)) => folder.join(path),
-            _ => path,
-        };
-        for (facts, outcome) in images {
-            match outcome {
-                Ok(vector) => {
-                    let mut query = of_image(&path, facts, vector, &opened.gallery)?;
-                    if let Some(table) = &listing.manifest {
-                        query.learn(table, idx, &opened.gallery);
-                    }
-                    asked.push(query);
-                }
-                Err(refusal) => refused.push((path.clone(), refusal.message)),
+/// Queries on their way in.
+#[derive(Default)]
+struct QueryReader {
+    ready: Vec<ReadyQuery>,
+    refused: Vec<RefusedQuery>,
+}
+
+impl QueryReader {
+    fn refuse(&mut self, path: &Path, message: String) {
+        let path = path.to_owned();
+        self.refused.push(RefusedQuery { path, message });
+    }
+
+    /// Reads and embeds the images of a file or folder.
+    fn images(&mut self, input: &Path, archive: &Archive) -> anyhow::Result<()> {
+        let model = archive
+            .model
+            .as_ref()
+            .context("a model is needed to embed queries")?;
+        archive.gallery.check_maker(&maker_of(model))?;
+        let options = &archive.reading.options;
+        let listing = match list(input, &Outputs::default(), options) {
+            Ok(listing) => listing,
+            // One query that cannot be read costs one answer.
+            Err(error) => {
+                self.refuse(input, format!("{error:#}"));
+                return Ok(());
             }
+        };
+        let items: Vec<&Item> = listing.items.iter().collect();
+        let n_before = self.ready.len() + self.refused.len();
+        let ahead = AheadOptions {
+            options,
+            n_readers: archive.reading.n_readers,
+            has_thumbnails: false,
+            known: None,
+        };
+        embed_each(&items, model, ahead, |done| {
+            let Some((idx, images)) = done else {
+                return Ok(());
+            };
+            let path = path_of(&items[idx].path);
+            let path = match (&listing.manifest, input.parent()) {
+                (Some(_), Some(folder)) => folder.join(path),
+                _ => path,
+            };
+            for (facts, outcome) in images {
+                match outcome {
+                    Ok(vector) => {
+                        let mut query = of_image(&path, facts, vector, &archive.gallery)?;
+                        if let Some(table) = &listing.manifest {
+                            query.learn(table, idx, &archive.gallery);
+                        }
+                        self.ready.push(query);
+                    }
+                    Err(refusal) => self.refuse(&path, refusal.message),
+                }
+            }
+            Ok(())
+        })?;
+        if self.ready.len() + self.refused.len() == n_before {
+            self.refuse(input, "no image was found there".to_owned());
         }
         Ok(())
-    })?;
-    if asked.len() + refused.len() == n_before {
-        refused.push((input.to_owned(), "no image was found there".to_owned()));
     }
-    Ok(())
 }
 
 fn of_image(
@@ -275,7 +294,7 @@ fn of_image(
     facts: Facts,
     vector: Vec<f32>,
     gallery: &Gallery,
-) -> anyhow::Result<Asked> {
+) -> anyhow::Result<ReadyQuery> {
     let own = row_of(path, facts.part.as_deref(), gallery)?;
     let people = Pseudonyms::of(&facts, gallery);
     let pixels = format!("{:032x}", facts.traits.pixels);
@@ -287,7 +306,7 @@ fn of_image(
         dims: facts.dims,
         ..Labels::default()
     };
-    let mut asked = Asked {
+    let mut asked = ReadyQuery {
         name: text_of(path),
         part: facts.part,
         file: Some(path.to_owned()),
@@ -303,7 +322,7 @@ fn of_image(
         labels = Labels::of_row(gallery, row)?;
         asked.people = Pseudonyms::of_row(gallery, row)?;
     }
-    Ok(Asked { labels, ..asked })
+    Ok(ReadyQuery { labels, ..asked })
 }
 
 /// Finds the row that stands for an image of a file.

@@ -1,19 +1,15 @@
 //! The report of a search: one HTML file that needs nothing else.
 
-use m3ret_manifest::text_of;
-use std::io::Write as _;
 use std::path::Path;
 
+use m3ret_manifest::text_of;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ask::Asked;
-use super::why::{Plane, Seen, Why, picture};
-use super::{Answer, Found};
-use crate::cli::SearchArguments;
-use crate::commands::galleries::{Opened, file_of};
+use super::why::{ImageTokens, Plane, Why, picture};
+use super::{Answer, Ask, Hit};
+use crate::commands::galleries::{Archive, file_of};
 use crate::model_name::{HOG, PIXELS};
-use crate::output::write_whole;
 
 /// The page; data take the place of `PLACE`.
 const PAGE: &str = include_str!("page.html");
@@ -23,42 +19,42 @@ const PLACE: &str = "/*REPORT_JSON*/null";
 #[derive(Serialize)]
 struct Card<'a> {
     #[serde(flatten)]
-    found: &'a Found,
+    hit: &'a Hit,
     planes: Vec<Plane>,
     /// Why there are no pictures.
     missing: Option<String>,
     why: Option<Why>,
 }
 
-/// Writes the report.
-pub(super) fn write(
-    path: &Path,
-    arguments: &SearchArguments,
-    opened: &Opened,
-    (asked, answers): (&[Asked], &[Answer<'_>]),
-) -> anyhow::Result<()> {
-    let mut queries = Vec::with_capacity(asked.len());
-    for (asked, answer) in asked.iter().zip(answers) {
-        queries.push(query(arguments, opened, asked, answer)?);
+/// Draws the report of a search: the pictures of each query and its hits, and why they match.
+///
+/// Returns one page that needs nothing from elsewhere. Every image is read again, and embedded where the model has
+/// patches; one that cannot be read costs its own picture.
+///
+/// # Errors
+/// `Damaged` galleries.
+pub(crate) fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> anyhow::Result<String> {
+    let mut queries = Vec::with_capacity(answers.len());
+    for answer in answers {
+        queries.push(query(archive, answer)?);
     }
-    let maker = opened.gallery.maker();
-    let filters = arguments.filter.iter().map(|filter| {
+    let maker = archive.gallery.maker();
+    let filters = ask.filters.iter().map(|filter| {
         let sign = if filter.is_negated { "!=" } else { "=" };
         format!("{}{sign}{}", filter.column, filter.value)
     });
     let report = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": maker.model,
-        "archive": text_of(&arguments.archive),
-        "n_items": opened.gallery.len(),
+        "archive": text_of(&archive.place),
+        "n_items": archive.gallery.len(),
         "filters": filters.collect::<Vec<_>>(),
-        "excluded": arguments.exclude,
-        "n_refused": opened.updated.refused.len(),
+        "excluded": ask.exclude,
+        "n_refused": archive.updated.refused.len(),
         "has_patches": ![PIXELS, HOG].contains(&&*maker.model),
         "queries": queries,
     });
-    let page = PAGE.replacen(PLACE, &harmless(&report.to_string()), 1);
-    write_whole(path, |out| Ok(out.write_all(page.as_bytes())?))
+    Ok(PAGE.replacen(PLACE, &harmless(&report.to_string()), 1))
 }
 
 /// Keeps data from ending the element that they stand in.
@@ -68,36 +64,31 @@ pub(in crate::commands) fn harmless(json: &str) -> String {
         .replace('&', "\\u0026")
 }
 
-fn query(
-    arguments: &SearchArguments,
-    opened: &Opened,
-    asked: &Asked,
-    answer: &Answer<'_>,
-) -> anyhow::Result<serde_json::Value> {
-    let options = arguments.reading.options();
-    let see = |file: &Path, part: Option<&str>| match &opened.model {
-        Some(model) => Seen::read(file, part, model, &options),
+fn query(archive: &Archive, answer: &Answer) -> anyhow::Result<serde_json::Value> {
+    let gallery = &archive.gallery;
+    let see = |file: &Path, part: Option<&str>| match &archive.model {
+        Some(model) => ImageTokens::read(file, part, model, &archive.reading.options),
         None => Err("vectors have no pictures".to_owned()),
     };
-    let own = match &asked.file {
-        Some(file) => see(file, asked.part.as_deref()),
+    let own = match &answer.file {
+        Some(file) => see(file, answer.part.as_deref()),
         None => Err("a vector has no picture".to_owned()),
     };
     let mut cards = Vec::with_capacity(answer.hits.len());
-    for found in &answer.hits {
-        let seen = see(&file_of(&opened.gallery, found.row)?, found.part.as_deref());
-        let why = match (&own, &seen, &opened.model) {
+    for hit in &answer.hits {
+        let seen = see(&file_of(gallery, hit.row)?, hit.part.as_deref());
+        let why = match (&own, &seen, &archive.model) {
             (Ok(own), Ok(seen), Some(model)) => own.why(seen, model),
             _ => None,
         };
-        let stored = opened.gallery.attachment(found.row, "thumbnail")?;
-        cards.push(card(found, seen, why, stored));
+        let stored = gallery.attachment(hit.row, "thumbnail")?;
+        cards.push(card(hit, seen, why, stored));
     }
     let (planes, missing) = shown(own);
     Ok(json!({
-        "name": asked.name,
-        "part": asked.part,
-        "labels": asked.labels,
+        "name": answer.query,
+        "part": answer.part,
+        "labels": answer.labels,
         "planes": planes,
         "missing": missing,
         "confident": answer.confident,
@@ -106,8 +97,8 @@ fn query(
 }
 
 fn card<'a>(
-    found: &'a Found,
-    seen: Result<Seen, String>,
+    hit: &'a Hit,
+    seen: Result<ImageTokens, String>,
     why: Option<Why>,
     stored: &[u8],
 ) -> Card<'a> {
@@ -116,7 +107,7 @@ fn card<'a>(
         planes.push(picture(stored));
     }
     Card {
-        found,
+        hit,
         planes,
         missing,
         why,
@@ -124,7 +115,7 @@ fn card<'a>(
 }
 
 /// Splits what was seen into pictures, or the reason why there are none.
-fn shown(seen: Result<Seen, String>) -> (Vec<Plane>, Option<String>) {
+fn shown(seen: Result<ImageTokens, String>) -> (Vec<Plane>, Option<String>) {
     match seen {
         Ok(seen) => (seen.planes, None),
         Err(message) => (Vec::new(), Some(message)),

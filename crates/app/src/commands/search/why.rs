@@ -26,7 +26,7 @@ pub(super) struct Plane {
 }
 
 /// An image as the encoder sees it.
-pub(super) struct Seen {
+pub(super) struct ImageTokens {
     pub(super) planes: Vec<Plane>,
     input: Input,
     /// The model sees slices or frames one by one, and this is the middle one.
@@ -66,7 +66,7 @@ const MAX_FRAMES: usize = 6;
 const SLICE_NOTE: &str =
     "this encoder sees single slices or frames: only the middle ones are compared here";
 
-impl Seen {
+impl ImageTokens {
     /// Reads an image and lets the model look at it.
     pub(super) fn read(
         file: &Path,
