@@ -1,7 +1,7 @@
 //! Writes manifests row by row, whole or not at all.
 
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
@@ -10,8 +10,8 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
-use tempfile::NamedTempFile;
 
+use m3ret_files::{Unfinished, folder_of};
 use m3ret_imaging::{Error, Result};
 
 use super::Shared;
@@ -47,13 +47,12 @@ const GROUP_ROWS: usize = 65_536;
 pub struct Writer {
     rows: Rows,
     shared: Arc<Shared>,
-    path: PathBuf,
 }
 
 enum Rows {
-    Csv(Box<csv::Writer<NamedTempFile>>),
+    Csv(Box<csv::Writer<Unfinished>>),
     Parquet {
-        file: Box<SerializedFileWriter<BufWriter<NamedTempFile>>>,
+        file: Box<SerializedFileWriter<Unfinished>>,
         pending: Builder,
     },
 }
@@ -74,13 +73,10 @@ impl Writer {
     /// `Io`; `Malformed` if there is no column `path`, or a name comes twice.
     pub fn create(path: &Path, layout: Layout, columns: &[&str]) -> Result<Self> {
         let header = Header::new(columns.iter().map(|name| name.trim().to_owned()).collect())?;
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let file = temporary_in(folder).map_err(|e| Error::io("creating the manifest", e))?;
+        let file =
+            Unfinished::create(path).map_err(|e| Error::io("creating the manifest", e.source))?;
         let shared = Arc::new(Shared {
-            folder: folder.to_path_buf(),
+            folder: folder_of(path).to_path_buf(),
             header,
             ignored: Vec::new(),
         });
@@ -97,11 +93,7 @@ impl Writer {
                 pending: Builder::new(Arc::clone(&shared), u64::MAX),
             },
         };
-        Ok(Self {
-            rows,
-            shared,
-            path: path.to_path_buf(),
-        })
+        Ok(Self { rows, shared })
     }
 
     /// Writes one row, its cells in the order of the columns.
@@ -153,38 +145,18 @@ impl Writer {
                 if pending.n_rows() > 0 {
                     write_group(&mut file, pending.finish())?;
                 }
-                let buffered = file.into_inner().map_err(parquet_failed)?;
-                buffered
-                    .into_inner()
-                    .map_err(|e| csv_failed(e.into_error()))?
+                file.into_inner().map_err(parquet_failed)?
             }
         };
-        file.as_file()
-            .sync_all()
-            .map_err(|e| Error::io("syncing the manifest", e))?;
-        file.persist(&self.path)
-            .map_err(|e| Error::io("renaming the temporary manifest", e.error))?;
-        Ok(())
+        let finished = file.finish();
+        let finished = finished.map_err(|e| Error::io("syncing the manifest", e.source))?;
+        let renamed = finished.put();
+        renamed.map_err(|e| Error::io("renaming the temporary manifest", e.source))
     }
-}
-
-/// Makes a temporary file that gets the permissions of an ordinary new file.
-fn temporary_in(folder: &Path) -> std::io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".manifest-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 /// Starts a Parquet file: `path` is always there, an empty cell of another column is null.
-fn start_parquet(
-    file: NamedTempFile,
-    shared: &Shared,
-) -> Result<SerializedFileWriter<BufWriter<NamedTempFile>>> {
+fn start_parquet(file: Unfinished, shared: &Shared) -> Result<SerializedFileWriter<Unfinished>> {
     let column = |(idx, name): (usize, &String)| {
         let always = idx == shared.header.path_idx;
         let repetition = if always {
@@ -216,8 +188,7 @@ fn start_parquet(
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::None)
         .build();
-    SerializedFileWriter::new(BufWriter::new(file), Arc::new(schema), Arc::new(properties))
-        .map_err(parquet_failed)
+    SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).map_err(parquet_failed)
 }
 
 #[expect(

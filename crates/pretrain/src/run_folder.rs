@@ -17,6 +17,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use m3ret_encoder::ModelConfig;
+use m3ret_files::{FolderLock, Locking};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
@@ -103,7 +104,7 @@ pub(crate) struct Newest {
 pub(crate) struct RunFolder {
     out: PathBuf,
     /// Locked until it is dropped.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl RunFolder {
@@ -331,21 +332,18 @@ fn differences(prefix: &str, a: &toml::Table, b: &toml::Table, names: &mut Vec<S
     }
 }
 
-fn lock(out: &Path) -> Result<File> {
-    let path = out.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::run(
+fn lock(out: &Path) -> Result<FolderLock> {
+    let locking = m3ret_files::lock(out);
+    match locking.map_err(|error| Error::io(&error.path)(error.source))? {
+        Locking::Locked(lock) => Ok(lock),
+        Locking::Taken => Err(Error::run(
             out,
             "another process trains here; wait for it, or choose another out",
         )),
-        Err(std::fs::TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+        Locking::Unsupported(_) => Err(Error::run(
+            out,
+            "its disk knows no locks, so that two runs could write there at once; choose another out",
+        )),
     }
 }
 

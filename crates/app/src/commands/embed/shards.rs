@@ -7,12 +7,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use m3ret_files::{FolderLock, Locking};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -100,7 +101,7 @@ pub(super) struct Shards {
     /// The shard that was read last: rows mostly come in order.
     open: Option<(usize, File, u64)>,
     /// Held while the folder is in use.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl Shards {
@@ -417,21 +418,14 @@ fn is_of_first_moment(folder: &Path, name: &OsString) -> bool {
     (name == "lock" && is_empty()) || (name.starts_with(".m3ret-") && name.ends_with(".part"))
 }
 
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("lock");
-    // Not even a lock of others is emptied.
-    let mut options = File::options();
-    let options = options.write(true).create(true).truncate(false);
-    let file = options
-        .open(&path)
-        .with_context(|| format!("creating {}", path.display()))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
+fn lock(folder: &Path) -> anyhow::Result<FolderLock> {
+    match m3ret_files::lock(folder)? {
+        Locking::Taken => anyhow::bail!(
             "another m3ret is working in {}; wait for it, or give the result another name",
             folder.display()
         ),
         // Some network disks know no locks.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        Locking::Locked(lock) | Locking::Unsupported(lock) => Ok(lock),
     }
 }
 
