@@ -12,6 +12,7 @@ pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod pretrain;
 pub(crate) mod protocol;
+pub(crate) mod report;
 pub(crate) mod search;
 pub(crate) mod simulate;
 pub(crate) mod split;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use anyhow::Context as _;
 use m3ret_files::{Finished, Unfinished};
 pub(crate) use m3ret_files::{refuse_irregular, way_between};
-use m3ret_imaging::Picture;
 
 /// What the two output streams can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,24 +124,4 @@ pub(crate) fn refuse_foreign_page(path: &Path, is_forced: bool) -> anyhow::Resul
         path.display()
     );
     Ok(())
-}
-
-/// Encodes a picture as PNG.
-pub(crate) fn png(picture: &Picture) -> anyhow::Result<Vec<u8>> {
-    let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
-    let mut bytes = Vec::new();
-    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
-    let (width, height) = (side(picture.width)?, side(picture.height)?);
-    let pixels = picture.rgb.as_chunks::<3>().0;
-    // Most pictures are grey, and take a third of the bytes then.
-    let grey: Option<Vec<u8>> = pixels
-        .iter()
-        .map(|&[r, g, b]| (r == g && g == b).then_some(r))
-        .collect();
-    let (values, colour) = match &grey {
-        Some(grey) => (grey, image::ExtendedColorType::L8),
-        None => (&picture.rgb, image::ExtendedColorType::Rgb8),
-    };
-    image::ImageEncoder::write_image(encoder, values, width, height, colour)?;
-    Ok(bytes)
 }

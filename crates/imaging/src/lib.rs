@@ -27,6 +27,7 @@ mod nifti;
 mod npy;
 mod nrrd;
 mod payload;
+mod png;
 mod prepare;
 pub mod projection;
 mod raster;
@@ -47,6 +48,7 @@ pub use geometry::{Affine, canonicalise};
 pub use identifiers::{Identifier, Identifiers};
 pub use limits::Limits;
 pub use npy::write_npy;
+pub use png::{Pixels, encode_png};
 pub use prepare::{
     Filter, Input, InputConfig, Scaled, prepare, scaled, scaled_planes, scaled_sides, square_sides,
 };

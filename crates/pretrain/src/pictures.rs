@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::mae::{Mae, MaeRunning, Mask, moments, target_len};
 use crate::ops::VitBackend;
 use crate::parameters::numbers;
-use crate::report::picture::Picture;
+use crate::report::Picture;
 use crate::step::Plan;
 use crate::validation::prepared;
 use crate::vit::{Patches, Running};

@@ -1,21 +1,22 @@
 //! What a run says about itself: the log, event files, the report, the model card.
 //!
-//! `log` keeps every entry, `events` gives them to `TensorBoard`, `history` thins them out for people;
-//! `html` draws the report from that, and `card` writes the model card.
+//! `log` keeps every entry, `events` gives them to `TensorBoard`, `history` thins them out for people, and
+//! `card` writes the model card. `Summary` is what a report of the run shows; whoever watches the run draws it.
 
 pub(crate) mod card;
-mod chart;
 pub(crate) mod events;
 pub(crate) mod history;
-pub(crate) mod html;
 pub(crate) mod log;
-pub(crate) mod picture;
-mod words;
+mod summary;
+pub mod words;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::card::{method_name, times};
+pub use self::history::{Bin, History, KnnHistory, Series};
+pub use self::summary::{Picture, Summary};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -155,7 +156,7 @@ impl Knn {
 ///
 /// # Errors
 /// `Toml` if a number is too large for TOML.
-pub(crate) fn settings_text(config: &Config) -> Result<String> {
+pub fn settings_text(config: &Config) -> Result<String> {
     let mut shown = config.clone();
     shown.out = last_part(&config.out).into();
     shown.manifests = config
@@ -182,7 +183,7 @@ pub(crate) fn settings_text(config: &Config) -> Result<String> {
 }
 
 /// Returns the last part of a path, for people.
-pub(crate) fn last_part(path: &Path) -> String {
+pub fn last_part(path: &Path) -> String {
     // A run's own model lies in its folder `model`: the run has the name.
     let named = match (path.file_name(), path.parent().and_then(Path::file_name)) {
         (Some(name), Some(run)) if name == "model" => Some(run),

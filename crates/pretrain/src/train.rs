@@ -21,9 +21,8 @@ use crate::parameters::{self, Weights};
 use crate::pictures::pictures;
 use crate::report::card::{self, Card};
 use crate::report::events::Events;
-use crate::report::html::{self, Summary};
 use crate::report::log::Log;
-use crate::report::{Entry, last_part};
+use crate::report::{Entry, Summary, last_part};
 use crate::run_folder::{Best, RunFolder, State};
 use crate::validation::{CHUNK, Validation, read_all};
 use crate::vit::Vit;
@@ -46,6 +45,16 @@ pub trait Watcher {
     fn entry(&mut self, entry: &Entry);
     /// Called with what a person should know, e.g. refused images.
     fn note(&mut self, sentence: &str);
+    /// Called at each checkpoint and at the end, with what a report shows. An error ends the run.
+    ///
+    /// # Errors
+    /// Whatever keeps the watcher from going on, such as a full disk.
+    fn checkpoint(
+        &mut self,
+        _summary: &Summary<'_>,
+    ) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
     /// Asked after each step; `true` saves a checkpoint and ends the run.
     fn stop_asked(&mut self) -> bool;
     /// Returns the time since 1970: for rates and event files only, no number of the run depends on it.
@@ -491,7 +500,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
             pictures: &pictures,
             notes: &notes,
         };
-        html::write(&self.folder.path("report.html"), &summary)
+        let watched = self.watcher.checkpoint(&summary);
+        watched.map_err(|error| Error::run(&self.folder.path("report"), error.to_string()))
     }
 
     /// Writes the model and the last report.

@@ -207,7 +207,7 @@ fn write(
         "color": options.colour,
         "points": points,
     });
-    let data = super::search::harmless(&map.to_string());
+    let data = super::report::shell::harmless(&map.to_string());
     let page = PAGE.replacen(PLACE, &data, 1);
     write_whole(&options.html, |out| Ok(out.write_all(page.as_bytes())?)).context("writing the map")
 }

@@ -5,12 +5,13 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use m3ret_pretrain::report::{Entry, Knn};
+use m3ret_pretrain::report::{Entry, Knn, Summary};
 use m3ret_pretrain::{Begin, Config, RunFacts, Watcher, train};
 
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{PretrainArguments, n_cores};
+use crate::commands::report::training;
 use crate::output::{self, Screen};
 use crate::progress::time_left;
 
@@ -195,6 +196,14 @@ impl Watcher for Teller {
             // A run does not end because nobody can be told.
             let _ = writeln!(io::stderr(), "m3ret: {sentence}");
         });
+    }
+
+    fn checkpoint(
+        &mut self,
+        summary: &Summary<'_>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let page = summary.facts.out.join("report.html");
+        Ok(training::write(&page, summary)?)
     }
 
     fn stop_asked(&mut self) -> bool {

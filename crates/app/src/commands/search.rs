@@ -16,9 +16,7 @@ use serde::Serialize;
 
 use self::ask::ReadyQuery;
 pub(crate) use self::ask::{Queries, VectorQueries};
-pub(super) use self::page::harmless;
 pub(crate) use self::page::page;
-pub(super) use self::why::base64;
 use super::galleries::columns::{self, own_names};
 use super::galleries::{Archive, Pseudonyms, file_of, refused_text, short};
 use crate::options::ColumnValue;

@@ -99,7 +99,9 @@ Each row of F.npy is one object. The dot product of two rows says how alike they
     )
 }
 
-pub(super) fn method_name(config: &Config) -> &'static str {
+/// Returns the name of a run's method for people.
+#[must_use]
+pub fn method_name(config: &Config) -> &'static str {
     match (config.method, config.mae.target) {
         (Method::Mae, MaeTarget::Pixels) => "MAE (masked autoencoding)",
         (Method::Mae, MaeTarget::Hog) => "MAE (masked autoencoding) of gradients by orientation",
@@ -112,7 +114,8 @@ pub(super) fn method_name(config: &Config) -> &'static str {
 }
 
 /// Returns `4 x 16 x 16`.
-pub(super) fn times(sides: &[usize]) -> String {
+#[must_use]
+pub fn times(sides: &[usize]) -> String {
     let sides: Vec<String> = sides.iter().map(ToString::to_string).collect();
     sides.join(" x ")
 }

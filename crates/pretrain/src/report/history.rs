@@ -10,7 +10,7 @@ const MAX_BINS: u64 = 1024;
 
 /// What the entries of a run amount to.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History {
+pub struct History {
     series: BTreeMap<&'static str, Series>,
     last: Option<Entry>,
     student: Option<KnnHistory>,
@@ -19,7 +19,7 @@ pub(crate) struct History {
 
 /// One number over the steps.
 #[derive(Debug, Clone)]
-pub(crate) struct Series {
+pub struct Series {
     /// Steps of a bin; a power of two.
     width: u64,
     bins: Vec<Bin>,
@@ -28,33 +28,33 @@ pub(crate) struct Series {
 
 /// The values of neighbouring steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Bin {
+pub struct Bin {
     /// The mean step.
-    pub(crate) step: f64,
+    pub step: f64,
     /// The mean value.
-    pub(crate) mean: f64,
+    pub mean: f64,
     /// The lowest value.
-    pub(crate) low: f64,
+    pub low: f64,
     /// The highest value.
-    pub(crate) high: f64,
+    pub high: f64,
     n: f64,
     index: u64,
 }
 
 /// What kNN gave first, last and at its best, each with its step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct KnnHistory {
+pub struct KnnHistory {
     /// At the first look.
-    pub(crate) first: (u64, Knn),
+    pub first: (u64, Knn),
     /// At the newest look.
-    pub(crate) last: (u64, Knn),
+    pub last: (u64, Knn),
     /// The earliest of the highest `hit_at_1`.
-    pub(crate) best: (u64, Knn),
+    pub best: (u64, Knn),
 }
 
 impl History {
     /// Adds the entry of the same step as the newest, or of a later one.
-    pub(crate) fn push(&mut self, entry: &Entry) {
+    pub fn push(&mut self, entry: &Entry) {
         for (name, value) in entry.numbers() {
             self.series
                 .entry(name)
@@ -74,17 +74,20 @@ impl History {
     }
 
     /// Returns the newest entry.
-    pub(crate) fn last(&self) -> Option<&Entry> {
+    #[must_use]
+    pub fn last(&self) -> Option<&Entry> {
         self.last.as_ref()
     }
 
     /// Returns a number's series by the name that `Entry::numbers` gives it.
-    pub(crate) fn series(&self, name: &str) -> Option<&Series> {
+    #[must_use]
+    pub fn series(&self, name: &str) -> Option<&Series> {
         self.series.get(name)
     }
 
     /// Returns the kNN of the network that becomes the model: the teacher's, where there is one.
-    pub(crate) fn knn(&self) -> Option<&KnnHistory> {
+    #[must_use]
+    pub fn knn(&self) -> Option<&KnnHistory> {
         self.teacher.as_ref().or(self.student.as_ref())
     }
 }
@@ -152,17 +155,20 @@ impl Series {
     }
 
     /// Returns the newest step and value.
-    pub(crate) fn last(&self) -> (u64, f64) {
+    #[must_use]
+    pub fn last(&self) -> (u64, f64) {
         self.last
     }
 
     /// Returns the bins, by step.
-    pub(crate) fn bins(&self) -> &[Bin] {
+    #[must_use]
+    pub fn bins(&self) -> &[Bin] {
         &self.bins
     }
 
     /// Returns the lowest and the highest value of all.
-    pub(crate) fn extremes(&self) -> [f64; 2] {
+    #[must_use]
+    pub fn extremes(&self) -> [f64; 2] {
         self.bins
             .iter()
             .fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], bin| {

@@ -5,12 +5,14 @@ use crate::config::{Config, Method};
 use crate::dataset::Facts;
 
 #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub(super) fn as_f64(n: usize) -> f64 {
+#[must_use]
+pub(crate) fn as_f64(n: usize) -> f64 {
     n as f64
 }
 
 /// Returns `12,345`.
-pub(super) fn thousands(n: u64) -> String {
+#[must_use]
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -22,17 +24,21 @@ pub(super) fn thousands(n: u64) -> String {
     text
 }
 
-pub(super) fn count(n: usize) -> String {
+/// Returns a count as `12,345`.
+#[must_use]
+pub fn count(n: usize) -> String {
     thousands(u64::try_from(n).unwrap_or(u64::MAX))
 }
 
 /// Returns `1 row` or `12,345 rows`.
-pub(super) fn counted(n: usize, one: &str, several: &str) -> String {
+#[must_use]
+pub fn counted(n: usize, one: &str, several: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { several })
 }
 
 /// Returns a number with about four digits that matter: `0.4123`, `12.35`, `12,346`, `5.12e-4`.
-pub(super) fn significant(value: f64) -> String {
+#[must_use]
+pub fn significant(value: f64) -> String {
     let size = value.abs();
     if size < f64::MIN_POSITIVE {
         return "0".to_owned();
@@ -60,7 +66,8 @@ pub(super) fn significant(value: f64) -> String {
 }
 
 /// Makes text harmless in HTML, between tags and in quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -78,7 +85,8 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Says whether MRI or PET was trained on. `init` names the weights that the run started from.
-pub(super) fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) -> String {
+#[must_use]
+pub fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) -> String {
     let mut sentences = Vec::new();
     let n_unknown = items.n_unknown_modality;
     let unknown = |verb| format!("{} {verb}", counted(n_unknown, "row", "rows"));
@@ -120,7 +128,8 @@ pub(super) fn mr_statement(items: &Facts, is_allowed: bool, init: Option<&str>) 
 }
 
 /// Says that what frozen teachers saw is not known here, as a sentence that follows another one.
-pub(super) fn teachers_statement(config: &Config) -> Option<String> {
+#[must_use]
+pub fn teachers_statement(config: &Config) -> Option<String> {
     let names = config.salt.teachers.iter().map(|path| last_part(path));
     let names: Vec<String> = names.collect();
     (config.method == Method::Salt).then(|| {
@@ -132,7 +141,8 @@ pub(super) fn teachers_statement(config: &Config) -> Option<String> {
 }
 
 /// Says how many synthetic objects were trained on; `None` where none were asked for.
-pub(super) fn synthetic_statement(share: f64, n_seen: u64) -> Option<String> {
+#[must_use]
+pub fn synthetic_statement(share: f64, n_seen: u64) -> Option<String> {
     (share > 0.0).then(|| {
         let objects = if n_seen == 1 { "object" } else { "objects" };
         format!(

@@ -314,7 +314,7 @@ fn a_finished_model_embeds_as_any_other() {
     );
     let prepared = model.prepare(&volume.unwrap()).unwrap();
     assert_eq!(model.embed(&[&prepared]).unwrap()[0].len(), 48);
-    for name in ["report.html", "log.jsonl", "config.toml", "model/README.md"] {
+    for name in ["log.jsonl", "config.toml", "model/README.md"] {
         assert!(
             config.out.join(name).metadata().unwrap().len() > 0,
             "{name}"

@@ -16,7 +16,6 @@ use super::items::{Content, Item};
 use super::{Facts, Refusal, Traits};
 use crate::commands::check::pixel_hash;
 use crate::commands::galleries::KnownVectors;
-use crate::output::png;
 use crate::panics;
 
 /// Prepared input that may wait for the network; each reader may hold one image more.
@@ -284,7 +283,7 @@ const PICTURE_PX: usize = 256;
 
 /// Draws what a person would look at, as PNG; nothing where that fails.
 fn picture(volume: &Volume) -> Vec<u8> {
-    let drawn = panics::guard(|| png(&thumbnail(volume, PICTURE_PX)));
+    let drawn = panics::guard(|| thumbnail(volume, PICTURE_PX).png());
     drawn.ok().and_then(Result::ok).unwrap_or_default()
 }
 

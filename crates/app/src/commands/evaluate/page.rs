@@ -16,8 +16,8 @@ use super::subject::{Subject, is_identifier};
 use crate::commands::embed::ahead::guarded;
 use crate::commands::embed::items::Content;
 use crate::commands::map::{first_place, layout, n_neighbours, neighbour};
-use crate::commands::search::{base64, harmless};
-use crate::output::{png, write_whole};
+use crate::commands::report::shell::{data_url, harmless};
+use crate::output::write_whole;
 use crate::panics;
 
 /// The page; data take the place of `PLACE`.
@@ -144,11 +144,10 @@ fn draw(rows: &BTreeSet<u32>, subject: &Subject, options: &ReadOptions) -> Map<S
         };
         let draw = || {
             let volume = guarded(|| read_image(path, part.as_deref(), options)).ok()?;
-            png(&thumbnail(&volume, PICTURE_PX)).ok()
+            thumbnail(&volume, PICTURE_PX).png().ok()
         };
         let bytes = panics::guard(draw).ok()??;
-        let url = format!("data:image/png;base64,{}", base64(&bytes));
-        Some((row.to_string(), Value::from(url)))
+        Some((row.to_string(), Value::from(data_url(&bytes))))
     });
     drawn.collect::<Vec<_>>().into_iter().collect()
 }

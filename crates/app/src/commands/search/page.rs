@@ -9,6 +9,7 @@ use serde_json::json;
 use super::why::{ImageTokens, Plane, Why, picture};
 use super::{Answer, Ask, Hit};
 use crate::commands::galleries::{Archive, file_of};
+use crate::commands::report::shell::harmless;
 use crate::model_name::{HOG, PIXELS};
 
 /// The page; data take the place of `PLACE`.
@@ -55,13 +56,6 @@ pub(crate) fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> anyhow::
         "queries": queries,
     });
     Ok(PAGE.replacen(PLACE, &harmless(&report.to_string()), 1))
-}
-
-/// Keeps data from ending the element that they stand in.
-pub(in crate::commands) fn harmless(json: &str) -> String {
-    json.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
 }
 
 fn query(archive: &Archive, answer: &Answer) -> anyhow::Result<serde_json::Value> {
@@ -131,6 +125,5 @@ mod tests {
         assert_eq!(PAGE.matches(PLACE).count(), 1);
         assert!(PAGE.is_ascii());
         assert!(!PAGE.contains("http://") && !PAGE.contains("https://"));
-        assert_eq!(harmless("</script>&"), "\\u003c/script\\u003e\\u0026");
     }
 }

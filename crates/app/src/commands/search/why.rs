@@ -9,7 +9,7 @@ use m3ret_imaging::{Input, Kind, Picture, ReadOptions, Volume, thumbnail};
 use serde::Serialize;
 
 use crate::commands::embed::ahead::guarded;
-use crate::output::png;
+use crate::commands::report::shell::data_url;
 
 /// One picture of an image, with the patches that lie on it.
 #[derive(Debug, Clone, Serialize)]
@@ -353,14 +353,14 @@ fn plane(
 const PICTURE_PX: usize = 512;
 
 fn png_of(picture: &Picture) -> Result<Vec<u8>, String> {
-    png(picture).map_err(|error| error.to_string())
+    picture.png().map_err(|error| error.to_string())
 }
 
 /// Shows a PNG as it is, without patches.
 pub(super) fn picture(png: &[u8]) -> Plane {
     Plane {
         name: "picture".to_owned(),
-        png: format!("data:image/png;base64,{}", base64(png)),
+        png: data_url(png),
         aspect: 1.0,
         grid: [0, 0],
         cells: Vec::new(),
@@ -385,40 +385,9 @@ fn grey(x: f32) -> u8 {
     (x.clamp(0.0, 1.0) * 255.0).round() as u8
 }
 
-/// Writes bytes as base64 with padding (RFC 4648, section 4).
-pub(in crate::commands) fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
-        let word = at(0) << 16 | at(1) << 8 | at(2);
-        for i in 0..4 {
-            if i <= chunk.len() {
-                text.push(char::from(LETTERS[(word >> (18 - 6 * i) & 63) as usize]));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (text, wanted) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(text.as_bytes()), wanted);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
 
     #[test]
     fn only_patches_that_are_each_others_nearest_match() {

@@ -1,65 +1,35 @@
-//! The report: one page without scripts, that needs no network and no other file.
+//! The report of a training run: one page without scripts.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
-use m3ret_encoder::ModelConfig;
-
-use super::card::{method_name, times};
-use super::chart::{Axis, Chart, Line, Look};
-use super::history::History;
-use super::picture::Picture;
-use super::words::{
+use m3ret_pretrain::Config;
+use m3ret_pretrain::config::{MaeTarget, Method};
+use m3ret_pretrain::report::words::{
     count, counted, escape, mr_statement, significant, synthetic_statement, teachers_statement,
     thousands,
 };
-use super::{last_part, settings_text};
-use crate::config::{Config, MaeTarget, Method};
-use crate::dataset::Facts;
-use crate::error::Result;
-use crate::files::write_whole;
-use crate::schedule::as_f64;
-use crate::train::RunFacts;
+use m3ret_pretrain::report::{Picture, Summary, last_part, method_name, settings_text, times};
 
-/// What the page shows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Summary<'a> {
-    /// The run's name, e.g. that of its folder.
-    pub(crate) title: &'a str,
-    /// The settings, resolved.
-    pub(crate) config: &'a Config,
-    /// What the finished model's `config.json` says.
-    pub(crate) model: &'a ModelConfig,
-    /// What was known before the first step.
-    pub(crate) facts: &'a RunFacts,
-    /// What the manifests hold.
-    pub(crate) items: &'a Facts,
-    /// Synthetic objects in all batches.
-    pub(crate) n_synthetic_seen: u64,
-    /// The next step: how many are done.
-    pub(crate) next_step: u64,
-    /// The log.
-    pub(crate) history: &'a History,
-    /// MAE: what was hidden and what the network filled in.
-    pub(crate) pictures: &'a [Picture],
-    /// What a person should know, e.g. refused images by code and count.
-    pub(crate) notes: &'a [String],
-}
+use super::chart::{Axis, Chart, Line, Look, as_f64};
+use super::picture::figure;
+use crate::output::write_whole;
 
 /// Writes the page.
 ///
 /// # Errors
 /// `Io` if the file cannot be written, and what `page` says.
-pub(crate) fn write(path: &Path, summary: &Summary<'_>) -> Result<()> {
+pub(crate) fn write(path: &Path, summary: &Summary<'_>) -> anyhow::Result<()> {
     let page = page(summary)?;
-    write_whole(path, page.as_bytes())
+    write_whole(path, |out| Ok(out.write_all(page.as_bytes())?))
 }
 
 /// Returns the page.
 ///
 /// # Errors
 /// `Toml` if the settings cannot be written, `Run` if a picture has another shape than `[3, D, H, W]`.
-pub(crate) fn page(summary: &Summary<'_>) -> Result<String> {
+pub(crate) fn page(summary: &Summary<'_>) -> anyhow::Result<String> {
     let title = escape(summary.title);
     let body = [
         head(summary),
@@ -91,7 +61,7 @@ pub(crate) fn page(summary: &Summary<'_>) -> Result<String> {
 </body>
 </html>
 ",
-        style = include_str!("page.css"),
+        style = include_str!("training.css"),
         body = body.concat(),
     ))
 }
@@ -239,11 +209,14 @@ fn numbers(summary: &Summary<'_>) -> String {
     )
 }
 
-impl<'a> Summary<'a> {
+/// Charts of the numbers of a run.
+struct Charts<'a>(&'a Summary<'a>);
+
+impl<'a> Charts<'a> {
     fn line(&self, name: &'a str, key: &str, look: Look) -> Line<'a> {
         Line {
             name,
-            series: self.history.series(key),
+            series: self.0.history.series(key),
             look,
         }
     }
@@ -260,7 +233,7 @@ impl<'a> Summary<'a> {
             caption: caption.into(),
             lines,
             axis,
-            last_step: self.history.last().map_or(0, |entry| entry.step),
+            last_step: self.0.history.last().map_or(0, |entry| entry.step),
         }
         .html()
     }
@@ -284,11 +257,11 @@ fn learning(summary: &Summary<'_>) -> String {
                 MaeTarget::Hog => HOG_LOSS,
                 MaeTarget::Both => BOTH_LOSS,
             };
-            summary.single("Loss", "loss", Axis::Values, meaning)
+            Charts(summary).single("Loss", "loss", Axis::Values, meaning)
         }
-        Method::Salt => summary.single("Loss", "loss", Axis::Values, SALT_LOSS),
+        Method::Salt => Charts(summary).single("Loss", "loss", Axis::Values, SALT_LOSS),
         Method::SimDino => [
-            summary.single("Loss", "loss", Axis::Values, SIMDINO_LOSS),
+            Charts(summary).single("Loss", "loss", Axis::Values, SIMDINO_LOSS),
             alignment(summary),
             coding_rate(summary),
             effective_rank(summary),
@@ -317,10 +290,10 @@ values below 0 are normal. How low it can get depends on the batch, so compare i
 
 fn alignment(summary: &Summary<'_>) -> String {
     let lines = vec![
-        summary.line("whole images", "alignment", Look::First),
-        summary.line("masked patches", "patch_alignment", Look::Second),
+        Charts(summary).line("whole images", "alignment", Look::First),
+        Charts(summary).line("masked patches", "patch_alignment", Look::Second),
     ];
-    summary.chart(
+    Charts(summary).chart(
         "Alignment",
         Axis::Values,
         lines,
@@ -341,9 +314,9 @@ fn coding_rate(summary: &Summary<'_>) -> String {
         " This run does not stop if that happens (monitor.collapse_share is 0).".to_owned()
     };
     let lines = vec![
-        summary.line("coding rate", "coding_rate", Look::First),
-        summary.line("largest possible", "coding_rate_bound", Look::Reference),
-        summary.line("collapsed", "coding_rate_collapsed", Look::Reference),
+        Charts(summary).line("coding rate", "coding_rate", Look::First),
+        Charts(summary).line("largest possible", "coding_rate_bound", Look::Reference),
+        Charts(summary).line("collapsed", "coding_rate_collapsed", Look::Reference),
     ];
     let caption = format!(
         "How much room the vectors of one batch take up: the more different images differ, the higher. The lower \
@@ -351,7 +324,7 @@ fn coding_rate(summary: &Summary<'_>) -> String {
          should rise, then stay high. A fall towards the lower line is a collapse: all images begin to look the \
          same to the network.{guard}"
     );
-    summary.chart("Coding rate", Axis::FromZero, lines, caption)
+    Charts(summary).chart("Coding rate", Axis::FromZero, lines, caption)
 }
 
 fn effective_rank(summary: &Summary<'_>) -> String {
@@ -364,11 +337,11 @@ fn effective_rank(summary: &Summary<'_>) -> String {
         "How many directions the teacher's vectors of one batch use, of at most {most}. Near 1, all images have \
          nearly the same vector."
     );
-    summary.single("Effective rank", "effective_rank", Axis::FromZero, &caption)
+    Charts(summary).single("Effective rank", "effective_rank", Axis::FromZero, &caption)
 }
 
-fn pictures(pictures: &[Picture], target: MaeTarget) -> Result<String> {
-    let figures: Vec<String> = pictures.iter().map(Picture::html).collect::<Result<_>>()?;
+fn pictures(pictures: &[Picture], target: MaeTarget) -> anyhow::Result<String> {
+    let figures: Vec<String> = pictures.iter().map(figure).collect::<anyhow::Result<_>>()?;
     if figures.is_empty() {
         return Ok(String::new());
     }
@@ -412,7 +385,7 @@ fn retrieval(summary: &Summary<'_>) -> String {
     let figure = |title, metric: &str, caption: String| {
         let mut lines: Vec<Line<'_>> = networks
             .iter()
-            .map(|(name, key, look)| summary.line(name, &format!("{key}/{metric}"), *look))
+            .map(|(name, key, look)| Charts(summary).line(name, &format!("{key}/{metric}"), *look))
             .collect();
         // Under a random order, each place holds a relevant item equally often: both chances are one number.
         let chance = networks
@@ -423,7 +396,7 @@ fn retrieval(summary: &Summary<'_>) -> String {
             series: chance,
             look: Look::Reference,
         });
-        summary.chart(title, Axis::FromZero, lines, caption)
+        Charts(summary).chart(title, Axis::FromZero, lines, caption)
     };
     let hit = format!(
         "Share of {} whose most similar one, of another patient, has the same {relevance}. Chance is what a \
@@ -439,25 +412,25 @@ fn retrieval(summary: &Summary<'_>) -> String {
 
 fn driving(summary: &Summary<'_>) -> String {
     [
-        summary.single(
+        Charts(summary).single(
             "Learning rate",
             "lr",
             Axis::FromZero,
             "How far each step moves the weights: it rises during the warm-up, then falls along half a cosine.",
         ),
-        summary.single(
+        Charts(summary).single(
             "Gradient norm",
             "gradient_norm",
             Axis::MaybeLog,
             "Length of the whole gradient before it is limited. Single spikes are normal; a rise that lasts is a warning.",
         ),
-        summary.single(
+        Charts(summary).single(
             "Weight decay",
             "weight_decay",
             Axis::FromZero,
             "How strongly each step pulls the weights towards 0, times the learning rate.",
         ),
-        summary.single(
+        Charts(summary).single(
             "Momentum of the teacher",
             "momentum",
             Axis::Values,
@@ -469,13 +442,13 @@ fn driving(summary: &Summary<'_>) -> String {
 
 fn speed(summary: &Summary<'_>) -> String {
     [
-        summary.single(
+        Charts(summary).single(
             "Images a second",
             "items_per_second",
             Axis::FromZero,
             "Images trained on, by wall time, reading included.",
         ),
-        summary.single(
+        Charts(summary).single(
             "Waiting for images",
             "waiting",
             Axis::Percent,
@@ -542,7 +515,7 @@ fn images(summary: &Summary<'_>) -> String {
     )
 }
 
-fn settings(config: &Config) -> Result<String> {
+fn settings(config: &Config) -> anyhow::Result<String> {
     let text = escape(&settings_text(config)?);
     Ok(format!(
         "<section>\n<h2>Settings</h2>\n<details>\n<summary>All settings of the run, as TOML</summary>\n<pre>{text}</pre>\n</details>\n</section>\n"

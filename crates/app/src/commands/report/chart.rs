@@ -5,9 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::history::{Bin, Series};
-use super::words::{escape, significant};
-use crate::schedule::as_f64;
+use m3ret_pretrain::report::words::{escape, significant};
+use m3ret_pretrain::report::{Bin, Series};
 
 /// Side of the coordinates that curves are written in.
 const SIDE: f64 = 1000.0;
@@ -341,11 +340,16 @@ fn tick_label(value: f64, step: f64, is_percent: bool) -> String {
     format!("{value:.decimals$}{unit}")
 }
 
+/// Returns a number of steps, which is far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "steps are far below 2^53")]
+pub(super) fn as_f64(n: u64) -> f64 {
+    n as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Entry;
-    use crate::report::history::History;
+    use m3ret_pretrain::report::{Entry, History};
 
     fn labels(low: f64, high: f64) -> Vec<String> {
         let scale = Scale::linear(low, high, false);

@@ -3,8 +3,9 @@ use std::path::PathBuf;
 use m3ret_imaging::Input;
 
 use super::*;
-use crate::dataset::Part;
-use crate::report::{Entry, Knn};
+use m3ret_pretrain::RunFacts;
+use m3ret_pretrain::dataset::{Facts, Part};
+use m3ret_pretrain::report::{Entry, History, Knn};
 
 fn config(method: &str) -> Config {
     toml::from_str(&format!(
