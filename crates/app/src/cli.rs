@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
+use crate::commands::embed::OutputFile;
 use crate::options::{ColumnValue, ModelChoice, Reading};
 use crate::panics;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
@@ -539,34 +540,6 @@ pub(crate) struct MapArguments {
     pub(crate) reading: ReadArguments,
 }
 
-/// A result whose name says how it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OutputFile {
-    pub(crate) path: PathBuf,
-    pub(crate) layout: Layout,
-}
-
-/// How vectors lie on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    Npy,
-    Safetensors,
-    Parquet,
-}
-
-impl OutputFile {
-    fn new(path: PathBuf) -> Result<Self, String> {
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        let layout = match extension.to_str() {
-            Some("npy") => Layout::Npy,
-            Some("safetensors") => Layout::Safetensors,
-            Some("parquet" | "pq") => Layout::Parquet,
-            _ => return Err("a name that ends in .npy, .safetensors or .parquet is wanted".into()),
-        };
-        Ok(Self { path, layout })
-    }
-}
-
 /// Which model, and how it is run.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
@@ -806,17 +779,6 @@ mod tests {
             "bytes=99999999999G",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_name_of_a_result_says_how_it_is_written() {
-        let layout = |name: &str| OutputFile::new(name.into()).map(|out| out.layout).ok();
-        assert_eq!(layout("a/b.NPY"), Some(Layout::Npy));
-        assert_eq!(layout("b.safetensors"), Some(Layout::Safetensors));
-        assert_eq!(layout("b.pq"), Some(Layout::Parquet));
-        for wrong in ["", "npy", "b.csv", "b.npy.gz", ".npy"] {
-            assert_eq!(layout(wrong), None, "{wrong}");
         }
     }
 

@@ -10,7 +10,6 @@ pub(crate) mod galleries;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod map;
-pub(crate) mod pretrain;
 pub(crate) mod protocol;
 pub(crate) mod report;
 pub(crate) mod search;

@@ -21,6 +21,7 @@ mod progress;
 mod report;
 mod verbs;
 mod watch;
+mod words;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -78,10 +79,10 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     output::remove_temporaries_on_interrupt()?;
     let screen = Screen::detect();
     match &cli.command {
-        Command::Inspect(arguments) => commands::inspect::run(arguments, screen),
-        Command::Check(arguments) => commands::check::run(arguments, screen),
-        Command::Embed(arguments) => commands::embed::run(arguments, screen),
-        Command::Pretrain(arguments) => commands::pretrain::run(arguments, screen),
+        Command::Inspect(arguments) => verbs::inspect::run(arguments, screen),
+        Command::Check(arguments) => verbs::check::run(arguments, screen),
+        Command::Embed(arguments) => verbs::embed::run(arguments, screen),
+        Command::Pretrain(arguments) => verbs::pretrain::run(arguments, screen),
         Command::Search(arguments) => verbs::search::run(arguments, screen),
         Command::Index(arguments) => verbs::index::run(arguments, screen),
         Command::Evaluate(arguments) => commands::evaluate::run(arguments, screen),

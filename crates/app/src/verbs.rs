@@ -1,8 +1,20 @@
 //! One file a verb: arguments to options, a call of the library, and what is printed.
 
+pub(crate) mod check;
 pub(crate) mod dedup;
+pub(crate) mod embed;
 pub(crate) mod index;
+pub(crate) mod inspect;
 pub(crate) mod map;
+pub(crate) mod pretrain;
 pub(crate) mod search;
 
+use serde::Serialize;
+
 use crate::commands::write_json_line;
+
+/// The last line of JSON; its key distinguishes the summary from the objects before it.
+#[derive(Debug, Serialize)]
+struct LastLine<'a, S> {
+    summary: &'a S,
+}

@@ -1,90 +1,67 @@
-//! `m3ret check`: reads every object of an archive and says which need a look.
+//! Reads every object of an archive, and counts what there is and what needs a look.
 
-pub(super) mod tally;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write as _};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use m3ret_imaging::archive::find_objects;
 use m3ret_imaging::{ReadOptions, Volume};
-use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Entry, entries, write_json_line};
-use crate::Outcome;
-use crate::cli::CheckArguments;
-use crate::output::Screen;
-use crate::progress::Progress;
-use crate::report::text::Paint;
+use super::{Entry, entries};
+use crate::options::Reading;
 use crate::report::{self, Report};
-use crate::watch::Watch as _;
-use tally::{Summary, Tally};
+use crate::watch::Watch;
+use tally::Tally;
+
+/// What is checked, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckOptions {
+    /// The archive: a folder, a DICOMDIR or a file.
+    pub(crate) root: PathBuf,
+    /// Files that hold no image format are refused, too.
+    pub(crate) is_strict: bool,
+    pub(crate) reading: Reading,
+}
 
 /// One image of an object, without its pixels.
 #[derive(Debug)]
-struct Checked {
-    report: Report,
+pub(crate) struct CheckedImage {
+    pub(crate) report: Report,
     /// Hash of shape and values, where there are any.
-    pixels: Option<u128>,
+    pub(crate) pixels: Option<u128>,
 }
 
-/// Tells the summary from the objects before it.
-#[derive(Debug, Serialize)]
-struct LastLine<'a> {
-    summary: Summary<'a>,
-}
-
-/// Walks the archive and prints reports in the order of the paths, whatever finishes first.
-pub(crate) fn run(arguments: &CheckArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    arguments.reading.start_threads()?;
-    let options = arguments.reading.options();
-    let start = Instant::now();
-    let progress = Progress::start(screen);
-    let found = find_objects(&arguments.root, &options)
-        .with_context(|| format!("opening {}", arguments.root.display()))?;
-    let entries = entries(found, arguments.strict);
-    progress.count(entries.len());
-    let mut out = BufWriter::new(io::stdout().lock());
+/// Reads every object of an archive and hands the reports to `sink` in the order of the paths, whatever
+/// finishes first.
+///
+/// # Errors
+/// If the archive cannot be opened; those of `sink`, which end the walk.
+pub(crate) fn check(
+    options: &CheckOptions,
+    watch: &dyn Watch,
+    mut sink: impl FnMut(&Report) -> io::Result<()>,
+) -> anyhow::Result<Tally> {
+    let (root, reading) = (&options.root, &options.reading);
+    let found = find_objects(root, &reading.options)
+        .with_context(|| format!("opening {}", root.display()))?;
+    let entries = entries(found, options.is_strict);
+    watch.count(entries.len());
     let mut tally = Tally::default();
-    walk(&entries, arguments.reading.n_jobs(), &options, |images| {
-        progress.advance(tally.n_refused());
-        for checked in images {
-            if arguments.json {
-                let write = || {
-                    write_json_line(&mut out, &checked.report)?;
-                    // Whoever reads along sees each object at once.
-                    out.flush()
-                };
-                progress.beside(write)?;
-            }
-            tally.add(checked);
+    walk(&entries, reading.n_readers, &reading.options, |images| {
+        watch.advance(tally.refused.len());
+        for image in images {
+            sink(&image.report)?;
+            tally.add(image);
         }
         Ok(())
     })?;
-    progress.clear();
-    if arguments.json {
-        write_json_line(
-            &mut out,
-            &LastLine {
-                summary: tally.summary(),
-            },
-        )?;
-    } else {
-        let paint = Paint {
-            is_on: screen.has_colour,
-        };
-        out.write_all(tally.text(paint, start.elapsed()).as_bytes())?;
-    }
-    out.flush()?;
-    Ok(if tally.n_refused() > 0 {
-        Outcome::SomeRefused
-    } else {
-        Outcome::AllGood
-    })
+    Ok(tally)
 }
 
 /// Reads every entry on `n_jobs` threads and hands the results to `sink` in order.
@@ -95,7 +72,7 @@ fn walk(
     entries: &[Entry],
     n_jobs: usize,
     options: &ReadOptions,
-    mut sink: impl FnMut(Vec<Checked>) -> io::Result<()>,
+    mut sink: impl FnMut(Vec<CheckedImage>) -> io::Result<()>,
 ) -> io::Result<()> {
     let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
@@ -106,7 +83,7 @@ fn walk(
                 while !is_over.load(Ordering::Relaxed) {
                     let idx = next.fetch_add(1, Ordering::Relaxed);
                     let Some(entry) = entries.get(idx) else { break };
-                    if sender.send((idx, check(entry, options))).is_err() {
+                    if sender.send((idx, read(entry, options))).is_err() {
                         break;
                     }
                 }
@@ -126,15 +103,16 @@ fn walk(
     })
 }
 
-fn check(entry: &Entry, options: &ReadOptions) -> Vec<Checked> {
+/// Reads every image of an entry.
+fn read(entry: &Entry, options: &ReadOptions) -> Vec<CheckedImage> {
     match entry {
-        Entry::Skipped(report) => vec![Checked {
+        Entry::Skipped(report) => vec![CheckedImage {
             report: Report::clone(report),
             pixels: None,
         }],
         Entry::Object(object) => report::read(object, options)
             .into_iter()
-            .map(|(report, volume)| Checked {
+            .map(|(report, volume)| CheckedImage {
                 report,
                 pixels: volume.as_ref().map(pixel_hash),
             })
@@ -161,7 +139,9 @@ pub(super) fn pixel_hash(volume: &Volume) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Verdict;
     use crate::report::tests::ct;
+    use crate::watch::Quiet;
     use m3ret_imaging::{Code, Kind};
 
     fn skipped(name: &str) -> Entry {
@@ -178,7 +158,7 @@ mod tests {
         for n_jobs in [1, 2, 7] {
             let mut names = Vec::new();
             walk(&entries, n_jobs, &ReadOptions::default(), |images| {
-                names.extend(images.into_iter().map(|checked| checked.report.path));
+                names.extend(images.into_iter().map(|image| image.report.path));
                 Ok(())
             })
             .unwrap();
@@ -187,6 +167,30 @@ mod tests {
                 (0..200).map(|idx| idx.to_string()).collect::<Vec<_>>()
             );
         }
+    }
+
+    #[test]
+    fn an_archive_is_counted_and_each_report_handed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["README.md", "scan.png"] {
+            std::fs::write(folder.path().join(name), "what this is").unwrap();
+        }
+        let options = CheckOptions {
+            root: folder.path().to_owned(),
+            is_strict: false,
+            reading: Reading {
+                options: ReadOptions::default(),
+                n_readers: 2,
+            },
+        };
+        let mut verdicts = Vec::new();
+        let tally = check(&options, &Quiet, |report| {
+            verdicts.push(report.verdict);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(verdicts, [Verdict::NotAnImage, Verdict::Refused]);
+        assert_eq!((tally.n_not_images, tally.refused.len()), (1, 1));
     }
 
     #[test]

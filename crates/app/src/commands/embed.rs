@@ -1,37 +1,81 @@
-//! `m3ret embed`: every object of a file, folder or manifest as a unit vector.
+//! Every object of a file, folder or manifest as a unit vector.
 
 pub(super) mod ahead;
 mod arrays;
 pub(super) mod items;
 pub(super) mod rows;
 mod shards;
+pub(crate) mod summary;
 mod table;
-mod told;
 pub(super) mod work;
 
-use m3ret_manifest::text_of;
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::{Model, Precision};
 use m3ret_imaging::{Code, Identifiers, ReadOptions};
-use m3ret_manifest::Table;
+use m3ret_manifest::{Table, text_of};
 use serde::{Deserialize, Serialize};
 
-use crate::Outcome;
-use crate::cli::{EmbedArguments, Layout, OutputFile};
 use crate::model_name;
-use crate::output::{Screen, refuse_irregular, way_between, write_beside};
-use crate::progress::Progress;
+use crate::options::{ModelChoice, Reading};
+use crate::output::{refuse_irregular, way_between, write_beside};
 use crate::watch::Watch;
 use items::{Item, Listing, list};
-use shards::{Found, Kept, Opening, Place, Settings, Shards};
-use told::{Summary, Teller, refused_reports};
+use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
+use summary::{EmbedReport, EmbedRow, EmbedSummary, refused_reports};
 use work::{Tools, embed_all};
+
+/// What is embedded, with which model, and where the vectors go.
+#[derive(Debug, Clone)]
+pub(crate) struct EmbedOptions {
+    /// A file, a folder, or a manifest.
+    pub(crate) source: PathBuf,
+    /// The array or table; what is done so far lies in a folder beside it, whose name ends in `.part`.
+    pub(crate) out: OutputFile,
+    pub(crate) model: ModelChoice,
+    /// Time between saves: what a run that is killed loses.
+    pub(crate) save_every: Duration,
+    /// What an earlier run left is removed instead of used.
+    pub(crate) is_restart: bool,
+    pub(crate) reading: Reading,
+}
+
+/// A result whose name says how it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutputFile {
+    pub(crate) path: PathBuf,
+    pub(crate) layout: VectorLayout,
+}
+
+/// How vectors lie on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VectorLayout {
+    Npy,
+    Safetensors,
+    Parquet,
+}
+
+impl OutputFile {
+    /// Looks at the ending of a name.
+    ///
+    /// # Errors
+    /// If the name ends in none of those that are known.
+    pub(crate) fn new(path: PathBuf) -> Result<Self, String> {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        let layout = match extension.to_str() {
+            Some("npy") => VectorLayout::Npy,
+            Some("safetensors") => VectorLayout::Safetensors,
+            Some("parquet" | "pq") => VectorLayout::Parquet,
+            _ => return Err("a name that ends in .npy, .safetensors or .parquet is wanted".into()),
+        };
+        Ok(Self { path, layout })
+    }
+}
 
 /// Returns the way from the folder of a table to where paths of the source begin: the folder of a manifest, or
 /// the current one. The table is a manifest again, and its paths lead to the same files.
@@ -56,28 +100,28 @@ pub(super) struct Outputs {
 
 /// What a reader knows of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Which image of the path, where it holds several.
-    pub(super) part: Option<String>,
-    pub(super) modality: Option<String>,
-    pub(super) body_part: Option<String>,
+    pub(crate) part: Option<String>,
+    pub(crate) modality: Option<String>,
+    pub(crate) body_part: Option<String>,
     /// 2d, 3d or video.
-    pub(super) dims: Option<String>,
+    pub(crate) dims: Option<String>,
     /// What only galleries keep: nothing of it is written to shards.
     #[serde(skip)]
-    pub(super) traits: Traits,
+    pub(crate) traits: Traits,
 }
 
 /// What tells one image from another, beside its vector.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Traits {
-    pub(super) identifiers: Identifiers,
+pub(crate) struct Traits {
+    pub(crate) identifiers: Identifiers,
     /// Hash of all values.
-    pub(super) pixels: u128,
+    pub(crate) pixels: u128,
     /// Digest of the files that it was read from, where one was asked for.
-    pub(super) content: Option<u128>,
+    pub(crate) content: Option<u128>,
     /// A PNG for people, where one is wanted.
-    pub(super) thumbnail: Vec<u8>,
+    pub(crate) thumbnail: Vec<u8>,
 }
 
 /// Why an image has no vector.
@@ -96,19 +140,19 @@ struct Row {
 
 /// An image in the results.
 #[derive(Debug, Clone, Copy)]
-struct Placed<'a> {
+struct PlacedRow<'a> {
     item_idx: usize,
     path: &'a str,
     row: &'a Row,
 }
 
-/// Everything that the results tell, but the vectors.
+/// All that the results hold, but the vectors.
 #[derive(Debug)]
-struct Made<'a> {
+struct EmbedResult<'a> {
     /// One for each vector; of a manifest, one for each of its rows.
-    rows: Vec<Placed<'a>>,
+    rows: Vec<PlacedRow<'a>>,
     /// Refused images that have no row.
-    without_row: Vec<Placed<'a>>,
+    without_row: Vec<PlacedRow<'a>>,
     manifest: Option<&'a Table>,
     width: usize,
     model: &'a Model,
@@ -116,18 +160,19 @@ struct Made<'a> {
     way: PathBuf,
 }
 
-impl<'a> Made<'a> {
+impl<'a> EmbedResult<'a> {
     /// Puts the rows of all items into the order of the results.
     fn new(listing: &'a Listing, rows: &'a [Vec<Row>], model: &'a Model) -> Self {
         let items = listing.items.iter().zip(rows).enumerate();
         let placed = items.flat_map(|(item_idx, (item, rows))| {
-            rows.iter().map(move |row| Placed {
+            rows.iter().map(move |row| PlacedRow {
                 item_idx,
                 path: &item.path,
                 row,
             })
         });
-        let has_row = |placed: &Placed<'_>| listing.manifest.is_some() || placed.row.place.is_ok();
+        let has_row =
+            |placed: &PlacedRow<'_>| listing.manifest.is_some() || placed.row.place.is_ok();
         let (rows, without_row) = placed.partition(has_row);
         Self {
             rows,
@@ -145,7 +190,7 @@ impl<'a> Made<'a> {
     }
 
     /// Iterates over refused images, those without a row last.
-    fn refused(&self) -> impl Iterator<Item = (&Placed<'a>, &Refusal)> {
+    fn refused(&self) -> impl Iterator<Item = (&PlacedRow<'a>, &Refusal)> {
         let all = self.rows.iter().chain(&self.without_row);
         all.filter_map(|placed| Some((placed, placed.row.place.as_ref().err()?)))
     }
@@ -204,64 +249,123 @@ impl Outputs {
 }
 
 /// Embeds what is not yet in the work folder, then writes the results from there.
-pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    arguments.reading.start_threads()?;
-    let options = arguments.reading.options();
-    let outputs = Outputs::of(&arguments.out.path);
-    check_paths(&arguments.source, &arguments.out, &outputs)?;
-    let progress = Progress::start(screen);
-    let model = model_name::open(&arguments.model.choice(), &progress)?;
-    let listing = list(&arguments.source, &outputs, &options)?;
-    let settings = settings_of(&model, &options);
-    let opening = Opening {
-        save_every: Duration::from_secs(arguments.save_every),
-        is_restart: arguments.restart,
+///
+/// Hands what became of each image to `sink`, in the order of the objects, those of an earlier run included.
+///
+/// # Errors
+/// If the source, the model, the work folder or the results cannot be opened or written; those of `sink`;
+/// `Stopped` if the watcher asked for that.
+pub(crate) fn embed(
+    options: &EmbedOptions,
+    watch: &dyn Watch,
+    sink: impl FnMut(&EmbedRow<'_>) -> io::Result<()>,
+) -> anyhow::Result<EmbedReport> {
+    let read_options = &options.reading.options;
+    let outputs = Outputs::of(&options.out.path);
+    check_paths(&options.source, &options.out, &outputs)?;
+    let model = model_name::open(&options.model, watch)?;
+    let listing = list(&options.source, &outputs, read_options)?;
+    let settings = settings_of(&model, read_options);
+    let opening = ShardOptions {
+        save_every: options.save_every,
+        is_restart: options.is_restart,
     };
-    let (mut shards, kept, found) = Shards::open(&outputs.work, &settings, opening)?;
-    let n_new = tell_found(&listing.items, &kept, &found, (&outputs, &progress));
-    progress.count(n_new);
+    let (mut shards, kept, earlier) = Shards::open(&outputs.work, &settings, opening)?;
+    let n_new = note_earlier_work(&listing.items, &kept, &earlier, &outputs.work, watch);
+    watch.count(n_new);
     let start = Instant::now();
-    let mut teller = Teller::new(arguments.json, &listing, &progress);
     let tools = Tools {
         model: &model,
-        options: &options,
-        n_readers: arguments.reading.n_jobs(),
-        farewell: &format!(
-            "interrupted; what is done is in {}, and the same command goes on from there",
-            outputs.work.display()
-        ),
-        watch: &progress,
+        options: read_options,
+        n_readers: options.reading.n_readers,
+        farewell: &farewell(&outputs.work),
+        watch,
     };
+    let mut rows = RowSink::new(&listing, watch, sink);
     embed_all(
         &listing.items,
         &kept,
         &tools,
         &mut shards,
-        |rows, is_new| teller.tell(rows, is_new),
+        |images, is_new| rows.add(images, is_new),
     )?;
     let seconds = start.elapsed().as_secs_f64();
-    progress.step(", writing");
-    let mut made = Made::new(&listing, teller.rows(), &model);
-    if arguments.out.layout == Layout::Parquet {
-        made.way = way_to(&outputs.out, &arguments.source, &listing)?;
+    watch.step(", writing");
+    let mut result = EmbedResult::new(&listing, &rows.rows, &model);
+    if options.out.layout == VectorLayout::Parquet {
+        result.way = way_to(&outputs.out, &options.source, &listing)?;
     }
-    let written = write_results(&arguments.out, &outputs, &made, &mut shards)?;
+    let files = write_results(&options.out, &outputs, &result, &mut shards)?;
     shards.remove()?;
-    progress.clear();
-    let summary = Summary {
+    let summary = EmbedSummary {
         seconds,
         items_per_second: per_second(n_new, seconds),
         n_kept: listing.items.len() - n_new,
         n_not_images: listing.n_foreign,
-        ..Summary::new(&made, &settings, written)
+        ..EmbedSummary::new(&result, &settings, files)
     };
-    let refused = refused_reports(&made);
-    teller.end(&summary, &refused, screen)?;
-    Ok(if summary.n_refused > 0 || summary.n_embedded == 0 {
-        Outcome::SomeRefused
-    } else {
-        Outcome::AllGood
+    Ok(EmbedReport {
+        summary,
+        refused: refused_reports(&result),
     })
+}
+
+/// Collects the rows of all items, and hands over each image as soon as it comes.
+struct RowSink<'a, S> {
+    listing: &'a Listing,
+    watch: &'a dyn Watch,
+    sink: S,
+    /// The rows of every item, in order.
+    rows: Vec<Vec<Row>>,
+    n_embedded: usize,
+    n_refused: usize,
+}
+
+impl<'a, S: FnMut(&EmbedRow<'_>) -> io::Result<()>> RowSink<'a, S> {
+    fn new(listing: &'a Listing, watch: &'a dyn Watch, sink: S) -> Self {
+        Self {
+            listing,
+            watch,
+            sink,
+            rows: Vec::with_capacity(listing.items.len()),
+            n_embedded: 0,
+            n_refused: 0,
+        }
+    }
+
+    /// Adds the rows of the next item.
+    fn add(&mut self, rows: Vec<Row>, is_new: bool) -> anyhow::Result<()> {
+        let item_idx = self.rows.len();
+        let item = self.listing.items.get(item_idx);
+        let path = item.map_or("", |item| &item.path);
+        for row in &rows {
+            let is_refused = row.place.is_err();
+            let number = match (&self.listing.manifest, is_refused) {
+                (Some(_), _) => Some(item_idx),
+                (None, true) => None,
+                (None, false) => Some(self.n_embedded),
+            };
+            if is_refused {
+                self.n_refused += 1;
+            } else {
+                self.n_embedded += 1;
+            }
+            (self.sink)(&EmbedRow::new(number, path, row))?;
+        }
+        if is_new {
+            self.watch.advance(self.n_refused);
+        }
+        self.rows.push(rows);
+        Ok(())
+    }
+}
+
+/// Says where the work of a run lies that was stopped.
+fn farewell(work: &Path) -> String {
+    format!(
+        "interrupted; what is done is in {}, and the same command goes on from there",
+        work.display()
+    )
 }
 
 fn settings_of(model: &Model, options: &ReadOptions) -> Settings {
@@ -282,51 +386,52 @@ fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Re
     if folder != Path::new("") && !folder.is_dir() {
         anyhow::bail!("no such folder: {}; make it first", folder.display());
     }
-    let rows = (out.layout != Layout::Parquet).then_some(&outputs.rows);
+    let rows = (out.layout != VectorLayout::Parquet).then_some(&outputs.rows);
     for path in [&outputs.out].into_iter().chain(rows) {
         refuse_irregular(path).context("give the result another name")?;
     }
     Ok(())
 }
 
-/// Says what an earlier run left, and returns how many items there are to embed.
-fn tell_found(
+/// Notes what an earlier run left, and returns how many items there are to embed.
+fn note_earlier_work(
     items: &[Item],
-    kept: &Kept,
-    found: &Found,
-    (outputs, progress): (&Outputs, &dyn Watch),
+    kept: &KeptRows,
+    earlier: &EarlierWork,
+    work: &Path,
+    watch: &dyn Watch,
 ) -> usize {
     let n_new = items
         .iter()
         .filter(|item| !kept.contains_key(&item.key))
         .count();
-    let work = outputs.work.display();
-    match *found {
-        Found::Nothing => {}
-        Found::Items { n_damaged } => {
+    let work = work.display();
+    match *earlier {
+        EarlierWork::Nothing => {}
+        EarlierWork::Items { n_damaged } => {
             let (n_kept, n_all) = (items.len() - n_new, items.len());
-            progress.note(&format!("going on: {n_kept} of {n_all} are done in {work}"));
+            watch.note(&format!("going on: {n_kept} of {n_all} are done in {work}"));
             if n_damaged > 0 {
-                progress.note(&format!(
+                watch.note(&format!(
                     "{n_damaged} damaged shards in {work} are left out"
                 ));
             }
             let keys: HashSet<u128> = items.iter().map(|item| item.key).collect();
             let n_gone = kept.keys().filter(|key| !keys.contains(key)).count();
             if n_gone > 0 {
-                progress.note(&format!(
+                watch.note(&format!(
                     "{n_gone} objects in {work} have changed or are gone; their vectors are left out"
                 ));
             }
         }
-        Found::Removed => progress.note(&format!("removed what was in {work}: starting anew")),
+        EarlierWork::Removed => watch.note(&format!("removed what was in {work}: starting anew")),
     }
     n_new
 }
 
 /// The files of the results.
 #[derive(Debug, Default)]
-struct Written {
+struct ResultFiles {
     out: Option<String>,
     rows: Option<String>,
 }
@@ -335,35 +440,35 @@ struct Written {
 fn write_results(
     out: &OutputFile,
     outputs: &Outputs,
-    made: &Made<'_>,
+    result: &EmbedResult<'_>,
     shards: &mut Shards,
-) -> anyhow::Result<Written> {
-    if made.n_embedded() == 0 {
-        return Ok(Written::default());
+) -> anyhow::Result<ResultFiles> {
+    if result.n_embedded() == 0 {
+        return Ok(ResultFiles::default());
     }
     let name = |path: &Path| Some(text_of(path));
-    let vectors = made.rows.iter().map(|placed| {
+    let vectors = result.rows.iter().map(|placed| {
         let place = placed.row.place.as_ref().ok();
         place.map(|&place| shards.vector(place)).transpose()
     });
     let array = write_beside(&outputs.out, |file| match out.layout {
-        Layout::Npy => arrays::write_npy(file, made, vectors),
-        Layout::Safetensors => arrays::write_safetensors(file, made, vectors),
-        Layout::Parquet => table::write_parquet(file, made, vectors),
+        VectorLayout::Npy => arrays::write_npy(file, result, vectors),
+        VectorLayout::Safetensors => arrays::write_safetensors(file, result, vectors),
+        VectorLayout::Parquet => table::write_parquet(file, result, vectors),
     })?;
-    if out.layout == Layout::Parquet {
+    if out.layout == VectorLayout::Parquet {
         array.put()?;
-        return Ok(Written {
+        return Ok(ResultFiles {
             out: name(&outputs.out),
             rows: None,
         });
     }
-    let rows = write_beside(&outputs.rows, |file| table::write_rows(file, made))?;
+    let rows = write_beside(&outputs.rows, |file| table::write_rows(file, result))?;
     // Whatever happens in between, no list lies beside an array that it does not describe.
     remove_if_there(&outputs.rows)?;
     array.put()?;
     rows.put()?;
-    Ok(Written {
+    Ok(ResultFiles {
         out: name(&outputs.out),
         rows: name(&outputs.rows),
     })
@@ -389,4 +494,20 @@ pub(super) fn precision_name(precision: Precision) -> &'static str {
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn per_second(n: usize, seconds: f64) -> f64 {
     n as f64 / seconds.max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_result_says_how_it_is_written() {
+        let layout = |name: &str| OutputFile::new(name.into()).map(|out| out.layout).ok();
+        assert_eq!(layout("a/b.NPY"), Some(VectorLayout::Npy));
+        assert_eq!(layout("b.safetensors"), Some(VectorLayout::Safetensors));
+        assert_eq!(layout("b.pq"), Some(VectorLayout::Parquet));
+        for wrong in ["", "npy", "b.csv", "b.npy.gz", ".npy"] {
+            assert_eq!(layout(wrong), None, "{wrong}");
+        }
+    }
 }

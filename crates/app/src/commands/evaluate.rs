@@ -19,7 +19,7 @@ use m3ret_search::{Bootstrap, Embeddings, Metric};
 
 use super::compare::{Comparison, Layout, Run, compare, render};
 use super::embed::precision_name;
-use super::embed::rows::{RowVectors, embed_rows};
+use super::embed::rows::{RowVectors, WantedRows, embed_rows};
 use super::protocol::{GROUP_METRICS, PROTOCOL};
 use super::vectors::{self, VectorFile};
 use crate::Outcome;
@@ -337,11 +337,14 @@ fn vectors(
             let wanted = subject.wanted();
             Ok(Vectors {
                 rows: embed_rows(
-                    &subject.listing,
-                    &wanted,
+                    WantedRows {
+                        listing: &subject.listing,
+                        is_wanted: &wanted,
+                    },
                     &model,
                     &arguments.reading.reading(),
-                    (&work, progress),
+                    &work,
+                    progress,
                 )?,
                 fingerprint: model.fingerprint().to_owned(),
                 precision: Some(precision_name(model.precision()).to_owned()),

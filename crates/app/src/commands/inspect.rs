@@ -1,40 +1,58 @@
-//! `m3ret inspect`: what a file or folder holds.
+//! What files and folders hold, object by object.
 
-use m3ret_manifest::text_of;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use m3ret_imaging::archive::find_objects;
 use m3ret_imaging::{Code, ReadOptions, Volume, thumbnail, write_npy};
+use m3ret_manifest::text_of;
 
-use super::{Entry, entries, write_json_line};
-use crate::Outcome;
-use crate::cli::InspectArguments;
-use crate::output::{Screen, write_whole};
-use crate::report::text::{Paint, block};
+use super::{Entry, entries};
+use crate::options::Reading;
+use crate::output::write_whole;
 use crate::report::{self, Report, Verdict};
 
 /// Longest side of a thumbnail.
 const THUMBNAIL_SIDE_PX: usize = 768;
 
-/// Reads the objects one after the other and reports on each as soon as it is read.
-pub(crate) fn run(arguments: &InspectArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    arguments.reading.start_threads()?;
-    let options = arguments.reading.options();
-    let entries: Vec<Entry> = arguments
-        .paths
-        .iter()
-        .flat_map(|path| found_at(path, &options))
-        .collect();
-    let mut files = Files::new(arguments, &entries);
-    let mut out = BufWriter::new(io::stdout().lock());
-    let paint = Paint {
-        is_on: screen.has_colour,
-    };
-    let (mut n_foreign, mut outcome) = (0_usize, Outcome::AllGood);
+/// What is inspected, and which files are written beside the reports.
+#[derive(Debug, Clone)]
+pub(crate) struct InspectOptions {
+    /// Files or folders; of a folder, every object in it.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Where the values are written, f32 [C, D, H, W]; those of several objects are numbered.
+    pub(crate) npy: Option<PathBuf>,
+    /// Where a picture is drawn, as PNG; those of several objects are numbered.
+    pub(crate) thumbnail: Option<PathBuf>,
+    pub(crate) reading: Reading,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct InspectSummary {
+    /// Images that were refused.
+    pub(crate) n_refused: usize,
+    /// Files of folders that hold no image format.
+    pub(crate) n_not_images: usize,
+}
+
+/// Reads the objects one after the other, and hands the report on each image to `sink` as soon as it is read
+/// and its files are written.
+///
+/// # Errors
+/// If a file cannot be written, or would replace what is read; those of `sink`.
+pub(crate) fn inspect(
+    options: &InspectOptions,
+    mut sink: impl FnMut(&Report) -> io::Result<()>,
+) -> anyhow::Result<InspectSummary> {
+    let reading = &options.reading.options;
+    let paths = options.paths.iter();
+    let entries: Vec<Entry> = paths.flat_map(|path| found_at(path, reading)).collect();
+    let mut files = Files::new(options, &entries);
+    let mut summary = InspectSummary::default();
     for entry in entries {
         let images = match entry {
-            Entry::Object(object) => report::read(&object, &options),
+            Entry::Object(object) => report::read(&object, reading),
             Entry::Skipped(report) => vec![(*report, None)],
         };
         files.is_numbered |= images.len() > 1;
@@ -42,33 +60,15 @@ pub(crate) fn run(arguments: &InspectArguments, screen: Screen) -> anyhow::Resul
             if let Some(volume) = volume {
                 files.write(&mut report, &volume)?;
             }
-            if report.verdict == Verdict::Refused {
-                outcome = Outcome::SomeRefused;
+            match report.verdict {
+                Verdict::Refused => summary.n_refused += 1,
+                Verdict::NotAnImage => summary.n_not_images += 1,
+                Verdict::Ok | Verdict::Warning => {}
             }
-            if arguments.json {
-                write_json_line(&mut out, &report)?;
-            } else if report.verdict == Verdict::NotAnImage {
-                n_foreign += 1;
-            } else {
-                writeln!(out, "{}", block(&report, paint))?;
-            }
-            out.flush()?;
+            sink(&report)?;
         }
     }
-    if n_foreign > 0 {
-        let files = if n_foreign == 1 {
-            "other file holds"
-        } else {
-            "other files hold"
-        };
-        writeln!(
-            out,
-            "{}",
-            paint.dim(&format!("{n_foreign} {files} no image format"))
-        )?;
-    }
-    out.flush()?;
-    Ok(outcome)
+    Ok(summary)
 }
 
 /// Lists a path; a path without anything to read is a refusal.
@@ -98,15 +98,15 @@ struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    fn new(arguments: &'a InspectArguments, entries: &[Entry]) -> Self {
+    fn new(options: &'a InspectOptions, entries: &[Entry]) -> Self {
         let n_objects = entries
             .iter()
             .filter(|e| matches!(e, Entry::Object(_)))
             .count();
         Self {
-            npy: arguments.npy.as_deref(),
-            thumbnail: arguments.thumbnail.as_deref(),
-            inputs: inputs(arguments, entries),
+            npy: options.npy.as_deref(),
+            thumbnail: options.thumbnail.as_deref(),
+            inputs: inputs(options, entries),
             is_numbered: n_objects > 1,
             n_written: 0,
         }
@@ -149,8 +149,8 @@ impl<'a> Files<'a> {
     }
 }
 
-fn inputs(arguments: &InspectArguments, entries: &[Entry]) -> Vec<PathBuf> {
-    if arguments.npy.is_none() && arguments.thumbnail.is_none() {
+fn inputs(options: &InspectOptions, entries: &[Entry]) -> Vec<PathBuf> {
+    if options.npy.is_none() && options.thumbnail.is_none() {
         return Vec::new();
     }
     let objects = entries.iter().filter_map(|entry| match entry {

@@ -18,7 +18,6 @@ use m3ret_imaging::{Code, Kind, Volume};
 use serde::Serialize;
 
 use super::check::pixel_hash;
-use super::check::tally::{counted, section};
 use super::embed::Refusal;
 use super::embed::ahead::{guarded, volumes_of};
 use super::write_json_line;
@@ -28,9 +27,10 @@ use crate::cli::{
 };
 use crate::output::{Screen, write_whole};
 use crate::progress::Progress;
-use crate::report::text::{Paint, printable};
+use crate::report::text::{Paint, printable, section};
 use crate::report::{Report, Verdict};
 use crate::watch::Watch as _;
+use crate::words::counted;
 use disturb::Disturbance;
 use folder::Folder;
 use picture::{Shown, Subject};

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::compare::Run;
 use super::evaluate;
-use super::pretrain::Teller;
 use crate::Outcome;
 use crate::cli::{EvaluateArguments, StudyAction, StudyArguments, n_cores};
 use crate::output::{self, Screen, write_whole};
 use crate::progress::Progress;
+use crate::verbs::pretrain::Teller;
 
 /// A study. Paths are relative to the file.
 #[derive(Debug, Deserialize)]

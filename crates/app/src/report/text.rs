@@ -1,11 +1,17 @@
 //! Reports for people: aligned, short, without identifiers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::ops::Range;
 
-use m3ret_imaging::{Format, Kind, Severity};
+use m3ret_imaging::{Code, Format, Kind, Severity};
 
-use super::{Image, Report, Values, Verdict};
+use crate::report::{Image, Report, Values, Verdict};
+use crate::words::{counted, format_name};
+
+/// Most reasons, and most groups of duplicates, that are listed for people; JSON lists all.
+pub(crate) const MAX_GROUPS: usize = 100;
+/// Most paths listed under one reason.
+const MAX_PATHS: usize = 20;
 
 /// Colours of the terminal, or none.
 #[derive(Debug, Clone, Copy)]
@@ -38,27 +44,6 @@ impl Paint {
             text.to_owned()
         }
     }
-}
-
-/// Lays the cells of rows below each other, those of the columns `right` to the right.
-pub(crate) fn aligned(rows: &[Vec<String>], right: Range<usize>) -> Vec<String> {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let cells = cells.map(|(column, (cell, &width))| {
-            if right.contains(&column) {
-                format!("{cell:>width$}")
-            } else {
-                format!("{cell:<width$}")
-            }
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
 }
 
 /// Renders one object as a block of lines.
@@ -94,6 +79,61 @@ pub(crate) fn block(report: &Report, paint: Paint) -> String {
         line("written", &printable(path));
     }
     text
+}
+
+/// Lists reports under the reasons they share: code and message once, then the paths.
+pub(crate) fn section(text: &mut String, paint: Paint, verdict: Verdict, reports: &[Report]) {
+    let (weight, title) = match verdict {
+        Verdict::Refused => (Severity::Refused, "Refused"),
+        Verdict::Warning => (Severity::Warning, "Warnings"),
+        Verdict::Ok | Verdict::NotAnImage => return,
+    };
+    let mut groups: BTreeMap<(Code, &str), Vec<&Report>> = BTreeMap::new();
+    for report in reports {
+        for reason in report
+            .reasons
+            .iter()
+            // What a verb refuses may be a mere note to others.
+            .filter(|r| verdict == Verdict::Refused || r.code.severity() == weight)
+        {
+            groups
+                .entry((reason.code, &reason.detail))
+                .or_default()
+                .push(report);
+        }
+    }
+    if groups.is_empty() {
+        return;
+    }
+    let objects = counted(reports.len() as u64, "object", "objects");
+    line(text, &paint.bold(&format!("{title} ({objects})")));
+    for ((code, detail), members) in groups.iter().take(MAX_GROUPS) {
+        let code = paint.verdict(verdict, code.as_str());
+        line(text, &format!("  {code}: {}", printable(detail)));
+        for report in members.iter().take(MAX_PATHS) {
+            line(text, &format!("      {}", name(report)));
+        }
+        rest(text, paint, "      ", members.len(), MAX_PATHS);
+    }
+    rest(text, paint, "  ", groups.len(), MAX_GROUPS);
+    line(text, "");
+}
+
+/// Says how many entries of a list are not shown.
+pub(crate) fn rest(text: &mut String, paint: Paint, indent: &str, n_all: usize, n_listed: usize) {
+    if n_all > n_listed {
+        let more = format!(
+            "{indent}... and {} more; --json lists all",
+            n_all - n_listed
+        );
+        line(text, &paint.dim(&more));
+    }
+}
+
+/// Appends a line to a text.
+pub(crate) fn line(text: &mut String, content: &str) {
+    // Writing to a `String` cannot fail.
+    let _ = writeln!(text, "{content}");
 }
 
 /// The path, with the part where there are several.
@@ -154,19 +194,6 @@ fn what(report: &Report, image: &Image) -> String {
         let _ = write!(text, ", {} files", report.n_files);
     }
     text
-}
-
-/// The name of a format as its makers write it.
-pub(crate) fn format_name(format: Format) -> &'static str {
-    match format {
-        Format::Dicom => "DICOM",
-        Format::Nifti => "NIfTI",
-        Format::Nrrd => "NRRD",
-        Format::MetaImage => "MetaImage",
-        Format::Npy => "npy",
-        Format::Raster => "raster",
-        Format::Video => "video",
-    }
 }
 
 fn shape(image: &Image) -> String {
@@ -294,12 +321,38 @@ fn size(n_bytes: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{ct, object};
+pub(crate) mod tests {
     use super::*;
-    use m3ret_imaging::{Code, Reason, Volume};
+    use m3ret_imaging::archive::Object;
+    use m3ret_imaging::{Affine, Reason, Volume};
 
     const PLAIN: Paint = Paint { is_on: false };
+
+    pub(crate) fn object(path: &str) -> Object {
+        Object {
+            path: path.into(),
+            part: None,
+            files: vec![path.into()],
+            format: Format::Dicom,
+        }
+    }
+
+    /// A small CT with everything known.
+    pub(crate) fn ct() -> Volume {
+        let values = (0_u8..24).map(|v| f32::from(v) * 100.0 - 1024.0).collect();
+        let mut volume = Volume::new(values, [1, 2, 3, 4], Kind::Volume).unwrap();
+        volume.spacing = [Some(2.5), Some(0.703_125), Some(0.703_125)];
+        volume.modality = Some("CT".into());
+        volume.body_part = Some("CHEST".into());
+        volume.unit = Some("HU");
+        volume.affine = Some(Affine::from_columns(
+            [0.703_125, 0.0, 0.0],
+            [0.0, 0.703_125, 0.0],
+            [0.0, 0.0, 2.5],
+            [-180.0, -180.0, 12.5],
+        ));
+        volume
+    }
 
     #[test]
     fn numbers_are_short() {

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::{COLLAPSED, Compared, Comparison};
 use crate::commands::protocol::PROTOCOL;
-use crate::report::text::aligned;
+use crate::words::aligned;
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,8 +52,8 @@ pub(in crate::commands) fn n_values(prepared: &Prepared) -> usize {
     inputs.map(|input| input.values().len()).sum()
 }
 
-/// What all readers share.
-pub(in crate::commands) struct Ahead<'a> {
+/// Pieces that wait, in the order of the items: what all readers share.
+struct PieceQueue<'a> {
     items: &'a [&'a Item],
     state: Mutex<State>,
     changed: Condvar,
@@ -80,9 +80,9 @@ impl State {
 }
 
 /// Ends the readers, whatever becomes of the one who listens.
-struct Listening<'a>(&'a Ahead<'a>);
+struct Listener<'a>(&'a PieceQueue<'a>);
 
-impl Drop for Listening<'_> {
+impl Drop for Listener<'_> {
     fn drop(&mut self) {
         self.0.lock().is_over = true;
         self.0.changed.notify_all();
@@ -108,18 +108,18 @@ pub(in crate::commands) fn read_ahead(
     reading: AheadOptions<'_>,
     sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let ahead = Ahead {
+    let queue = PieceQueue {
         items,
         state: Mutex::default(),
         changed: Condvar::new(),
         max_bytes: MAX_WAITING_BYTES,
     };
-    ahead.run(reading.n_readers, sink, |item, push| {
+    queue.run(reading.n_readers, sink, |item, push| {
         read(item, model, reading, push);
     })
 }
 
-impl Ahead<'_> {
+impl PieceQueue<'_> {
     fn run(
         &self,
         n_readers: usize,
@@ -135,8 +135,8 @@ impl Ahead<'_> {
                     }
                 });
             }
-            let listening = Listening(self);
-            while let Some(taken) = listening.0.take() {
+            let listener = Listener(self);
+            while let Some(taken) = listener.0.take() {
                 sink(taken)?;
             }
             Ok(())
@@ -353,7 +353,7 @@ mod tests {
     fn run(n_readers: usize, max_bytes: usize, n_wanted: usize) -> (Vec<usize>, usize) {
         let items: Vec<Item> = (0..40).map(item).collect();
         let items: Vec<&Item> = items.iter().collect();
-        let ahead = Ahead {
+        let queue = PieceQueue {
             items: &items,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -364,11 +364,11 @@ mod tests {
             if let Some((idx, Piece::Image(..))) = taken {
                 seen.push(idx);
             }
-            most = most.max(ahead.lock().n_bytes);
+            most = most.max(queue.lock().n_bytes);
             anyhow::ensure!(seen.len() < n_wanted, "enough");
             Ok(())
         };
-        let outcome = ahead.run(n_readers, sink, |item, push| {
+        let outcome = queue.run(n_readers, sink, |item, push| {
             let n_images = item.path.parse::<usize>().unwrap() % 4;
             for _ in 0..n_images {
                 if !push(image(10)) {

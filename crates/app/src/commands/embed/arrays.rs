@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::Made;
+use super::EmbedResult;
 
 /// Longest header that readers of safetensors take.
 const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -13,10 +13,10 @@ const MAX_HEADER_BYTES: usize = 100_000_000;
 /// Writes f32 [n, width]; a row without a vector is NaN.
 pub(super) fn write_npy(
     out: &mut impl Write,
-    made: &Made<'_>,
+    result: &EmbedResult<'_>,
     vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
 ) -> anyhow::Result<()> {
-    let (n_rows, width) = (made.rows.len(), made.width);
+    let (n_rows, width) = (result.rows.len(), result.width);
     let dict =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {width}), }}");
     // Magic, version and length take 10 bytes, the line feed 1; numbers begin at a multiple of 64.
@@ -35,30 +35,30 @@ pub(super) fn write_npy(
 /// readers.
 pub(super) fn write_safetensors(
     out: &mut impl Write,
-    made: &Made<'_>,
+    result: &EmbedResult<'_>,
     vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
 ) -> anyhow::Result<()> {
-    let mut metadata: Map<String, Value> = made
+    let mut metadata: Map<String, Value> = result
         .metadata()
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
-    let rows: Vec<Value> = made.rows.iter().map(|row| json_row(row)).collect();
+    let rows: Vec<Value> = result.rows.iter().map(|row| json_row(row)).collect();
     let rows = serde_json::to_string(&rows)?;
     // Quotes inside of quotes are escaped: at most twice as long.
     if rows.len() < MAX_HEADER_BYTES / 2 - (1 << 16) {
         metadata.insert("rows".to_owned(), rows.into());
     }
-    let n_bytes = made
+    let n_bytes = result
         .rows
         .len()
-        .checked_mul(4 * made.width)
+        .checked_mul(4 * result.width)
         .context("more bytes than fit a file")?;
     let header = json!({
         "__metadata__": metadata,
         "embeddings": {
             "dtype": "F32",
-            "shape": [made.rows.len(), made.width],
+            "shape": [result.rows.len(), result.width],
             "data_offsets": [0, n_bytes],
         },
     });
@@ -67,10 +67,10 @@ pub(super) fn write_safetensors(
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    write_vectors(out, made.width, vectors)
+    write_vectors(out, result.width, vectors)
 }
 
-fn json_row(row: &super::Placed<'_>) -> Value {
+fn json_row(row: &super::PlacedRow<'_>) -> Value {
     let mut object = Map::new();
     object.insert("path".to_owned(), row.path.into());
     if let Some(part) = &row.row.facts.part {

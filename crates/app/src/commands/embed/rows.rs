@@ -6,9 +6,9 @@ use std::time::Duration;
 use m3ret_encoder::Model;
 
 use super::items::{Item, Listing};
-use super::shards::{Opening, Shards};
+use super::shards::{ShardOptions, Shards};
 use super::work::{Tools, embed_all};
-use super::{Outputs, Refusal, settings_of, tell_found};
+use super::{Refusal, farewell, note_earlier_work, settings_of};
 use crate::options::Reading;
 use crate::watch::Watch;
 
@@ -25,43 +25,44 @@ pub(in crate::commands) struct RowVectors {
     pub(in crate::commands) refused: Vec<(usize, Refusal)>,
 }
 
-/// Embeds the rows of a manifest that are `wanted`.
+/// The rows of a manifest that get a vector.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::commands) struct WantedRows<'a> {
+    pub(in crate::commands) listing: &'a Listing,
+    /// One for each row of the manifest.
+    pub(in crate::commands) is_wanted: &'a [bool],
+}
+
+/// Embeds rows of a manifest.
 ///
 /// What is done is kept in the folder `work`, so that the next run of the same model only embeds what
 /// is new or changed.
 pub(in crate::commands) fn embed_rows(
-    listing: &Listing,
-    wanted: &[bool],
+    wanted: WantedRows<'_>,
     model: &Model,
     reading: &Reading,
-    (work, progress): (&Path, &dyn Watch),
+    work: &Path,
+    watch: &dyn Watch,
 ) -> anyhow::Result<RowVectors> {
+    let WantedRows { listing, is_wanted } = wanted;
     let settings = settings_of(model, &reading.options);
-    let opening = Opening {
+    let opening = ShardOptions {
         save_every: SAVE_EVERY,
         is_restart: false,
     };
-    let (mut shards, kept, found) = Shards::open(work, &settings, opening)?;
+    let (mut shards, kept, earlier) = Shards::open(work, &settings, opening)?;
     let rows: Vec<usize> = (0..listing.items.len())
-        .filter(|&row| wanted[row])
+        .filter(|&row| is_wanted[row])
         .collect();
     let items: Vec<Item> = rows.iter().map(|&row| listing.items[row].clone()).collect();
-    let outputs = Outputs {
-        work: work.to_owned(),
-        ..Outputs::default()
-    };
-    let n_new = tell_found(&items, &kept, &found, (&outputs, progress));
-    progress.count(n_new);
-    let farewell = format!(
-        "interrupted; what is done is in {}, and the same command goes on from there",
-        work.display()
-    );
+    let n_new = note_earlier_work(&items, &kept, &earlier, work, watch);
+    watch.count(n_new);
     let tools = Tools {
         model,
         options: &reading.options,
         n_readers: reading.n_readers,
-        farewell: &farewell,
-        watch: progress,
+        farewell: &farewell(work),
+        watch,
     };
     let (mut embedded, mut n_refused) = (Vec::with_capacity(items.len()), 0);
     embed_all(&items, &kept, &tools, &mut shards, |images, is_new| {
@@ -69,7 +70,7 @@ pub(in crate::commands) fn embed_rows(
         n_refused += usize::from(row.as_ref().is_none_or(|row| row.place.is_err()));
         embedded.push(row);
         if is_new {
-            progress.advance(n_refused);
+            watch.advance(n_refused);
         }
         Ok(())
     })?;

@@ -42,9 +42,9 @@ pub(super) struct Settings {
     pub(super) reading: String,
 }
 
-/// What is already there, in words for a person.
+/// What an earlier run left.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum EarlierWork {
     Nothing,
     /// Items that need not be embedded again, if their keys come up.
     Items {
@@ -62,18 +62,18 @@ pub(super) struct Place {
 }
 
 /// The rows of an item that an earlier run embedded.
-pub(super) type Kept = HashMap<u128, Vec<Row>>;
+pub(super) type KeptRows = HashMap<u128, Vec<Row>>;
 
 /// The header of a shard.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     width: usize,
-    items: Vec<Embedded>,
+    items: Vec<ShardItem>,
 }
 
 /// One item of a shard.
 #[derive(Debug, Serialize, Deserialize)]
-struct Embedded {
+struct ShardItem {
     /// None where an image of the item was refused: the next run tries again.
     key: Option<String>,
     /// What is known of each image that has a vector.
@@ -82,7 +82,7 @@ struct Embedded {
 
 /// How a work folder is opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Opening {
+pub(super) struct ShardOptions {
     pub(super) save_every: Duration,
     /// Earlier work is removed instead of gone on with.
     pub(super) is_restart: bool,
@@ -109,8 +109,8 @@ impl Shards {
     pub(super) fn open(
         folder: &Path,
         settings: &Settings,
-        opening: Opening,
-    ) -> anyhow::Result<(Self, Kept, Found)> {
+        opening: ShardOptions,
+    ) -> anyhow::Result<(Self, KeptRows, EarlierWork)> {
         let doing = || format!("opening the work folder {}", folder.display());
         refuse_foreign(folder).with_context(doing)?;
         match std::fs::create_dir(folder) {
@@ -145,7 +145,7 @@ impl Shards {
         &mut self,
         settings: &Settings,
         is_restart: bool,
-    ) -> anyhow::Result<(Kept, Found)> {
+    ) -> anyhow::Result<(KeptRows, EarlierWork)> {
         let path = self.folder.join(SETTINGS);
         let earlier = settings_in(&self.folder);
         let numbers = self.numbers()?;
@@ -171,9 +171,9 @@ impl Shards {
             })?;
         }
         if is_restart && !numbers.is_empty() {
-            return Ok((Kept::new(), Found::Removed));
+            return Ok((KeptRows::new(), EarlierWork::Removed));
         }
-        let (mut kept, mut n_damaged) = (Kept::new(), 0);
+        let (mut kept, mut n_damaged) = (KeptRows::new(), 0);
         for &number in &numbers {
             self.current = number + 1;
             match self.read(number) {
@@ -182,9 +182,9 @@ impl Shards {
             }
         }
         let found = if numbers.is_empty() {
-            Found::Nothing
+            EarlierWork::Nothing
         } else {
-            Found::Items { n_damaged }
+            EarlierWork::Items { n_damaged }
         };
         Ok((kept, found))
     }
@@ -238,7 +238,7 @@ impl Shards {
         }
         if !rows.is_empty() {
             let key = key.map(|key| format!("{key:032x}"));
-            self.header.items.push(Embedded { key, rows });
+            self.header.items.push(ShardItem { key, rows });
         }
         places
     }
@@ -353,7 +353,7 @@ fn differing_words(one: &str, other: &str) -> (String, String) {
     (ones.join(", "), others.join(", "))
 }
 
-fn add(kept: &mut Kept, shard: usize, header: Header) {
+fn add(kept: &mut KeptRows, shard: usize, header: Header) {
     let mut vector = 0;
     for item in header.items {
         let mut rows = Vec::with_capacity(item.rows.len());
@@ -444,12 +444,12 @@ mod tests {
         }
     }
 
-    const GO_ON: Opening = Opening {
+    const GO_ON: ShardOptions = ShardOptions {
         save_every: Duration::ZERO,
         is_restart: false,
     };
 
-    fn open(folder: &Path, settings: &Settings) -> (Shards, Kept, Found) {
+    fn open(folder: &Path, settings: &Settings) -> (Shards, KeptRows, EarlierWork) {
         Shards::open(folder, settings, GO_ON).unwrap()
     }
 
@@ -470,7 +470,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("work");
         let (mut shards, kept, found) = open(&folder, &settings());
-        assert_eq!((kept.len(), found), (0, Found::Nothing));
+        assert_eq!((kept.len(), found), (0, EarlierWork::Nothing));
         let images = vec![(facts("a"), vec![1.0, 2.0]), (facts("b"), vec![3.0, 4.0])];
         shards.push(Some(7), images);
         shards.save_if_due().unwrap();
@@ -480,7 +480,7 @@ mod tests {
         shards.push(Some(8), Vec::new());
         drop(shards);
         let (mut shards, kept, found) = open(&folder, &settings());
-        assert_eq!(found, Found::Items { n_damaged: 0 });
+        assert_eq!(found, EarlierWork::Items { n_damaged: 0 });
         assert_eq!(kept.keys().collect::<Vec<_>>(), [&7]);
         let rows = &kept[&7];
         assert_eq!(rows[1].facts, facts("b"));
@@ -509,7 +509,7 @@ mod tests {
         for n_bytes in 0..bytes.len() {
             std::fs::write(&path, &bytes[..n_bytes]).unwrap();
             let (_, kept, found) = open(root.path(), &settings());
-            assert_eq!(found, Found::Items { n_damaged: 1 });
+            assert_eq!(found, EarlierWork::Items { n_damaged: 1 });
             assert_eq!(kept.keys().collect::<Vec<_>>(), [&2], "{n_bytes} bytes");
         }
     }
@@ -549,14 +549,14 @@ mod tests {
         std::fs::write(root.path().join("settings.json"), "{").unwrap();
         let error = refusal(root.path(), &settings());
         assert!(error.contains("settings that cannot be read"), "{error}");
-        let restart = Opening {
+        let restart = ShardOptions {
             is_restart: true,
             ..GO_ON
         };
         let (shards, kept, found) = Shards::open(root.path(), &settings(), restart).unwrap();
-        assert_eq!((kept.len(), found), (0, Found::Removed));
+        assert_eq!((kept.len(), found), (0, EarlierWork::Removed));
         drop(shards);
-        assert_eq!(open(root.path(), &settings()).2, Found::Nothing);
+        assert_eq!(open(root.path(), &settings()).2, EarlierWork::Nothing);
     }
 
     #[test]
@@ -587,7 +587,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("lock"), "").unwrap();
         std::fs::write(root.path().join(".m3ret-x.part"), "{").unwrap();
-        assert_eq!(open(root.path(), &settings()).2, Found::Nothing);
+        assert_eq!(open(root.path(), &settings()).2, EarlierWork::Nothing);
     }
 
     #[test]

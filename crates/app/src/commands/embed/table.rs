@@ -16,7 +16,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
 
-use super::{Made, Placed};
+use super::{EmbedResult, PlacedRow};
 
 /// The column of vectors.
 const EMBEDDING: &str = "embedding";
@@ -30,15 +30,15 @@ const GROUP_ROWS: usize = 4096;
 /// Writes which row is which object, as CSV.
 ///
 /// Objects that have no row are listed too, with an empty cell in the column `row`.
-pub(super) fn write_rows(out: &mut impl Write, made: &Made<'_>) -> anyhow::Result<()> {
+pub(super) fn write_rows(out: &mut impl Write, result: &EmbedResult<'_>) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
     let columns = columns_of_folder();
     let names = columns.iter().map(|column| column.name.as_str());
     writer.write_record(std::iter::once("row").chain(names))?;
     let here = Path::new("");
-    let numbered = made.rows.iter().enumerate();
+    let numbered = result.rows.iter().enumerate();
     let numbered = numbered.map(|(idx, row)| (idx.to_string(), row));
-    let others = made.without_row.iter().map(|row| (String::new(), row));
+    let others = result.without_row.iter().map(|row| (String::new(), row));
     for (number, row) in numbered.chain(others) {
         let cells = columns.iter().map(|column| column.cell(row, None, here));
         let number = Cow::Borrowed(number.as_str());
@@ -57,14 +57,14 @@ pub(super) fn write_rows(out: &mut impl Write, made: &Made<'_>) -> anyhow::Resul
 /// `embedding` is a list of floats of one length, or null where the object was refused.
 pub(super) fn write_parquet(
     out: &mut (impl Write + Send),
-    made: &Made<'_>,
+    result: &EmbedResult<'_>,
     mut vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
 ) -> anyhow::Result<()> {
-    let columns = match made.manifest {
+    let columns = match result.manifest {
         Some(table) => columns_of_manifest(table)?,
         None => columns_of_folder(),
     };
-    let metadata = made.metadata().into_iter();
+    let metadata = result.metadata().into_iter();
     let metadata = metadata.map(|(name, value)| KeyValue::new(name.to_owned(), value));
     let vector_path = ColumnPath::new([EMBEDDING, "list", "element"].map(str::to_owned).to_vec());
     let properties = WriterProperties::builder()
@@ -77,12 +77,12 @@ pub(super) fn write_parquet(
         .build();
     let schema = Arc::new(schema(&columns)?);
     let mut file = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
-    for rows in made.rows.chunks(GROUP_ROWS) {
+    for rows in result.rows.chunks(GROUP_ROWS) {
         let mut group = file.next_row_group()?;
         for column in &columns {
             let cells = rows
                 .iter()
-                .map(|row| column.cell(row, made.manifest, &made.way));
+                .map(|row| column.cell(row, result.manifest, &result.way));
             write_cells(&mut group, column.is_always_there(), cells)?;
         }
         write_vectors(&mut group, vectors.by_ref().take(rows.len()))?;
@@ -126,7 +126,7 @@ impl Column {
     /// Returns the cell of a row; paths lead there by `way`.
     fn cell<'a>(
         &self,
-        row: &'a Placed<'_>,
+        row: &'a PlacedRow<'_>,
         manifest: Option<&'a Table>,
         way: &Path,
     ) -> Cow<'a, str> {

@@ -5,7 +5,7 @@ use m3ret_imaging::{Code, ReadOptions};
 
 use super::ahead::{AheadOptions, Piece, n_values, read_ahead};
 use super::items::Item;
-use super::shards::{Kept, Shards};
+use super::shards::{KeptRows, Shards};
 use super::{Facts, Refusal, Row};
 use crate::panics;
 use crate::watch::{Deferral, Stopped, Watch};
@@ -31,7 +31,7 @@ pub(super) struct Tools<'a> {
 /// Says with the rows whether they are new. Everything is on disk when this returns.
 pub(super) fn embed_all(
     items: &[Item],
-    kept: &Kept,
+    kept: &KeptRows,
     tools: &Tools<'_>,
     shards: &mut Shards,
     mut sink: impl FnMut(Vec<Row>, bool) -> anyhow::Result<()>,

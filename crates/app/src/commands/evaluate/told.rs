@@ -10,7 +10,8 @@ use super::ties;
 use crate::commands::compare::{Compared, Comparison, VERDICTS};
 use crate::commands::protocol::MAX_CONSTANT;
 use crate::output::Screen;
-use crate::report::text::{Paint, aligned};
+use crate::report::text::Paint;
+use crate::words::aligned;
 
 /// What tables show; the first decides.
 const SHOWN: [&str; 3] = ["map_at_r", "precision_at_5", "hit_at_1"];

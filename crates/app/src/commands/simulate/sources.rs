@@ -12,9 +12,9 @@ use m3ret_manifest::columns::{DIMS, DISTURBED, MODALITY};
 use super::folder::{self, Folder};
 use super::picture::Subject;
 use crate::cli::{ANGLES, RadiographsArguments};
-use crate::commands::check::tally::counted;
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{self, Content, Item};
+use crate::words::counted;
 
 /// Sources of simulated radiographs start so.
 const SIMULATED: &str = "drr-";

@@ -14,13 +14,13 @@ use super::overlap::{Overlap, Side, across, shared, side_of};
 use super::rows::Sources;
 use crate::Outcome;
 use crate::cli::SplitArguments;
-use crate::commands::check::tally::counted;
 use crate::commands::index::refused_text;
 use crate::commands::write_json_line;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
 use crate::watch::Watch;
+use crate::words::counted;
 
 /// Overlaps of one kind that are listed for a person.
 const MAX_LISTED: usize = 10;

@@ -15,13 +15,13 @@ use super::images::Images;
 use super::rows::Sources;
 use super::shares::{Assigned, MIN_GROUPS, Split};
 use crate::cli::SplitArguments;
-use crate::commands::check::tally::counted;
 use crate::commands::index::refused_text;
 use crate::commands::write_json_line;
 use crate::output::Screen;
 use crate::progress::Progress;
 use crate::report::text::{Paint, printable};
 use crate::watch::Watch as _;
+use crate::words::counted;
 
 /// Images of a group that make it worth a remark.
 const CROWD: usize = 20;

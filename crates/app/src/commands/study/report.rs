@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Rung;
 use super::trend::{Scores, Slope};
 use crate::output::write_whole;
-use crate::report::text::aligned;
+use crate::words::aligned;
 
 /// Sides of a chart, in pixels.
 const WIDTH: f64 = 420.0;

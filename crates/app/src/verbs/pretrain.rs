@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use m3ret_pretrain::report::{Entry, Knn, Summary};
 use m3ret_pretrain::{Begin, Config, RunFacts, Watcher, train};
 
-use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{PretrainArguments, n_cores};
 use crate::commands::report::training;
+use crate::commands::write_json_line;
 use crate::output::{self, Screen};
 use crate::progress::time_left;
 
@@ -73,20 +73,20 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
 }
 
 /// Tells a person or a machine what happens.
-pub(super) struct Teller {
+pub(crate) struct Teller {
     is_json: bool,
-    pub(super) bar: ProgressBar,
+    pub(crate) bar: ProgressBar,
     /// Standard output failed: the run ends at the next step.
     broken: Option<io::Error>,
     last_told: Option<Instant>,
     n_steps: u64,
     /// Items that are trained on.
-    pub(super) n_items: usize,
+    pub(crate) n_items: usize,
     knn: Option<Knn>,
 }
 
 impl Teller {
-    pub(super) fn new(is_json: bool, screen: Screen) -> Self {
+    pub(crate) fn new(is_json: bool, screen: Screen) -> Self {
         let bar = if screen.has_progress {
             ProgressBar::new_spinner().with_message("reading the manifests")
         } else {
