@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+pub use catalog::is_gallery;
 pub use footer::Numbers;
 pub use source::Batch;
 pub use verify::{Finding, Repair, Report, repair, verify};

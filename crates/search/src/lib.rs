@@ -45,7 +45,8 @@ pub use evaluate::{
     MixedAnswer, RankedItem, evaluate, mixed, relevant_items,
 };
 pub use gallery::{
-    Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, repair, verify,
+    Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, is_gallery,
+    repair, verify,
 };
 pub use metrics::{Block, KNN_K, KNN_TEMPERATURE, MAX_TIED_VOTE_K, Metric, Ranking, Vote};
 pub use resolution::{CORRELATION, Resolution};

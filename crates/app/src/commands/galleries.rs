@@ -95,17 +95,10 @@ pub(super) mod columns {
     }
 }
 
-/// Says whether a folder is a gallery.
+/// Says whether a folder is a gallery, or named as one: a damaged gallery is no folder of images.
 pub(crate) fn is_gallery(folder: &Path) -> bool {
-    let is_catalog = |name: &str| name.starts_with("catalog-") && name.ends_with(".json");
     let is_named_so = folder.extension().is_some_and(|end| end == "m3i");
-    folder.is_dir()
-        && (is_named_so
-            || std::fs::read_dir(folder).is_ok_and(|mut entries| {
-                entries.any(|entry| {
-                    entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_catalog))
-                })
-            }))
+    folder.is_dir() && (is_named_so || m3ret_search::is_gallery(folder))
 }
 
 /// Says what makes a model's vectors.

@@ -1,6 +1,6 @@
 //! The catalog: which segments make up a gallery now. One file a generation; the highest counts.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -64,18 +64,59 @@ pub(crate) fn generations(folder: &Path) -> Result<Vec<u64>> {
     let mut generations = Vec::new();
     for entry in entries {
         let name = entry.map_err(Error::io("listing", folder))?.file_name();
-        let number = name.to_str().and_then(|name| {
-            let hexadecimal = name.strip_prefix("catalog-")?.strip_suffix(".json")?;
-            (hexadecimal.len() == 16).then(|| u64::from_str_radix(hexadecimal, 16).ok())?
-        });
-        generations.extend(number);
+        generations.extend(name.to_str().and_then(generation_of));
     }
     generations.sort_unstable_by(|a, b| b.cmp(a));
     Ok(generations)
 }
 
+/// Returns the generation that a file's name tells, if it is a catalog's name.
+fn generation_of(name: &str) -> Option<u64> {
+    let hexadecimal = name.strip_prefix("catalog-")?.strip_suffix(".json")?;
+    let generation = u64::from_str_radix(hexadecimal, 16).ok()?;
+    (name == name_of(generation)).then_some(generation)
+}
+
+fn name_of(generation: u64) -> String {
+    format!("catalog-{generation:016x}.json")
+}
+
 pub(crate) fn path_of(folder: &Path, generation: u64) -> PathBuf {
-    folder.join(format!("catalog-{generation:016x}.json"))
+    folder.join(name_of(generation))
+}
+
+/// What every version of a catalog has, and other JSON hardly ever.
+#[derive(Deserialize)]
+struct Beginning {
+    #[serde(rename = "version")]
+    _version: u32,
+    #[serde(rename = "generation")]
+    _generation: u64,
+}
+
+/// Bytes that are read of a file that may be a catalog: far above what one has.
+const MAX_LOOKED_AT_BYTES: u64 = 1 << 20;
+
+/// Says whether a file begins as a catalog. The second copy counts, too: the first may be damaged.
+fn begins_as_catalog(path: &Path) -> bool {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_LOOKED_AT_BYTES).read_to_end(&mut bytes));
+    // JSON, checksum, JSON, checksum.
+    let mut copies = bytes.split(|&byte| byte == b'\n').take(3).step_by(2);
+    read.is_ok() && copies.any(|copy| serde_json::from_slice::<Beginning>(copy).is_ok())
+}
+
+/// Says whether a folder is a gallery: whether a file `catalog-GENERATION.json` in it begins as a
+/// catalog does. Reads the beginnings of such files only, and does not check that the gallery can
+/// be opened.
+#[must_use]
+pub fn is_gallery(folder: &Path) -> bool {
+    let generations = generations(folder).unwrap_or_default();
+    let mut catalogs = generations
+        .into_iter()
+        .map(|generation| path_of(folder, generation));
+    catalogs.any(|path| begins_as_catalog(&path))
 }
 
 /// Reads the catalog of one generation, and says whether one of its copies is damaged.
@@ -160,6 +201,34 @@ mod tests {
             let whole_copy = at >= bytes.len() / 2;
             let expected = whole_copy.then(|| ("value".to_owned(), true));
             assert_eq!(read(&bytes[..at]), expected, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_gallery_is_recognised_by_how_its_catalog_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_gallery(folder.path()) && !is_gallery(&folder.path().join("nothing")));
+        let catalog = r#"{"version":9,"generation":3,"later":1}"#;
+        let damaged = format!("{{\"version\":#\nsum\n{catalog}\nsum\n");
+        for (name, text, expected) in [
+            ("catalog-2024.json", catalog, false),
+            ("catalog-000000000000000G.json", catalog, false),
+            ("catalog-+000000000000003.json", catalog, false),
+            ("catalog-0000000000000003.json.bak", catalog, false),
+            ("catalog-0000000000000003.json", "", false),
+            (
+                "catalog-0000000000000003.json",
+                "{\"version\": \"2\"}",
+                false,
+            ),
+            ("catalog-0000000000000003.json", "[\n{}]", false),
+            ("catalog-0000000000000003.json", catalog, true),
+            ("catalog-0000000000000003.json", &damaged, true),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(is_gallery(folder.path()), expected, "{name}: {text}");
+            std::fs::remove_file(&path).unwrap();
         }
     }
 }
