@@ -19,8 +19,9 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 pub use catalog::is_gallery;
@@ -65,6 +66,10 @@ pub struct Gallery {
     has_damaged_copy: bool,
     /// Rows that pass the filters that were used before.
     allowed: Mutex<HashMap<Vec<Filter>, Arc<AllowedRows>>>,
+    /// The file with samples of scores: mapped, so that it is readable after a writer removed it.
+    statistics_file: Option<Mmap>,
+    /// The samples, read when they are first asked for.
+    statistics: OnceLock<Statistics>,
 }
 
 /// The random key of a gallery: identifiers are stored only as hashes with it.
@@ -183,6 +188,10 @@ impl Gallery {
             };
             segments.push(segment.with_dead(dead));
         }
+        let statistics_file = catalog.statistics.as_ref();
+        let statistics_file = statistics_file
+            .map(|reference| blocks::map(&folder.join(&reference.file)))
+            .transpose()?;
         Ok(Self {
             folder: folder.to_owned(),
             catalog,
@@ -190,6 +199,8 @@ impl Gallery {
             key,
             has_damaged_copy,
             allowed: Mutex::default(),
+            statistics_file,
+            statistics: OnceLock::new(),
         })
     }
 
@@ -400,17 +411,21 @@ impl Gallery {
         self.key.pseudonym(kind, identifier)
     }
 
-    /// Returns the samples of scores that were taken when the gallery was built.
+    /// Returns the samples of scores that were taken when the gallery was built; they are read once.
     ///
     /// # Errors
-    /// `Io`; `Damaged`.
-    pub fn statistics(&self) -> Result<Option<Statistics>> {
-        let Some(reference) = &self.catalog.statistics else {
+    /// `Damaged`.
+    pub fn statistics(&self) -> Result<Option<&Statistics>> {
+        let (Some(reference), Some(bytes)) = (&self.catalog.statistics, &self.statistics_file)
+        else {
             return Ok(None);
         };
+        if let Some(statistics) = self.statistics.get() {
+            return Ok(Some(statistics));
+        }
         let path = self.folder.join(&reference.file);
-        let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
-        catalog::from_copies(&bytes, &path).map(|(statistics, _)| Some(statistics))
+        let (statistics, _) = catalog::from_copies(bytes, &reference.digest, &path)?;
+        Ok(Some(self.statistics.get_or_init(|| statistics)))
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {

@@ -123,7 +123,8 @@ pub fn is_gallery(folder: &Path) -> bool {
 pub(crate) fn read(folder: &Path, generation: u64) -> Result<(Catalog, bool)> {
     let path = path_of(folder, generation);
     let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
-    let (catalog, is_damaged): (Catalog, bool) = from_copies(&bytes, &path)?;
+    let (json, is_damaged) = good_copy(&bytes, &path)?;
+    let catalog: Catalog = parse(json, &path)?;
     if catalog.version != VERSION {
         return Err(Error::Unsupported {
             path,
@@ -139,28 +140,49 @@ pub(crate) fn read(folder: &Path, generation: u64) -> Result<(Catalog, bool)> {
 
 /// Writes a value twice, each time with its checksum: two lines a copy.
 pub(crate) fn to_copies(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
-    let json = serde_json::to_string(value)?;
-    let copy = format!("{json}\n{:032x}\n", xxh3_128(json.as_bytes()));
-    Ok(copy.repeat(2).into_bytes())
+    Ok(copies(&serde_json::to_vec(value)?))
 }
 
-/// Reads the first good copy, and says whether another is damaged.
-pub(crate) fn from_copies<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<(T, bool)> {
+/// Returns both copies of some JSON.
+fn copies(json: &[u8]) -> Vec<u8> {
+    let sum = format!("\n{:032x}\n", xxh3_128(json));
+    [json, sum.as_bytes()].concat().repeat(2)
+}
+
+/// Reads the first good copy of a file that a catalog names, and says whether another is damaged.
+pub(crate) fn from_copies<T: DeserializeOwned>(
+    bytes: &[u8],
+    digest: &str,
+    path: &Path,
+) -> Result<(T, bool)> {
+    let (json, is_damaged) = good_copy(bytes, path)?;
+    // The digest is that of both copies, and one of them may be damaged here.
+    if format!("{:032x}", xxh3_128(&copies(json))) != digest {
+        return Err(Error::damaged(path, "not the file that the catalog names"));
+    }
+    Ok((parse(json, path)?, is_damaged))
+}
+
+/// Returns the JSON of the first good copy, and whether another is damaged.
+fn good_copy<'a>(bytes: &'a [u8], path: &Path) -> Result<(&'a [u8], bool)> {
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let is_whole = first == second && json_of(first).is_some();
     // Of a file that was cut, the first two lines may be a copy.
     let n_lines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     let cut = n_lines.map(|(at, _)| &bytes[..=at]).nth(1);
-    let copies = [first, second].into_iter().chain(cut);
-    let Some(json) = copies.filter_map(json_of).next() else {
+    let all = [first, second].into_iter().chain(cut);
+    let Some(json) = all.filter_map(json_of).next() else {
         return Err(Error::damaged(
             path,
             "none of its two copies has its checksum",
         ));
     };
-    let value = serde_json::from_slice(json)
-        .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;
-    Ok((value, !is_whole))
+    Ok((json, !is_whole))
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8], path: &Path) -> Result<T> {
+    serde_json::from_slice(json)
+        .map_err(|error| Error::damaged(path, format!("its description: {error}")))
 }
 
 /// Returns the JSON of a copy that has its checksum.
@@ -192,7 +214,8 @@ mod tests {
     fn one_good_copy_is_enough_and_damage_is_told() {
         let path = Path::new("x");
         let bytes = to_copies(&"value").unwrap();
-        let read = |bytes: &[u8]| from_copies::<String>(bytes, path).ok();
+        let digest = format!("{:032x}", xxh3_128(&bytes));
+        let read = |bytes: &[u8]| from_copies::<String>(bytes, &digest, path).ok();
         assert_eq!(read(&bytes), Some(("value".to_owned(), false)));
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
@@ -202,6 +225,7 @@ mod tests {
             let expected = whole_copy.then(|| ("value".to_owned(), true));
             assert_eq!(read(&bytes[..at]), expected, "cut at {at}");
         }
+        assert_eq!(read(&to_copies(&"another").unwrap()), None);
     }
 
     #[test]

@@ -391,6 +391,35 @@ fn a_lost_catalog_is_made_anew_of_the_segments() {
     assert!(verify(&path).unwrap().is_good());
 }
 
+#[test]
+fn statistics_are_read_once_and_are_those_that_the_catalog_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.m3i");
+    let mut writer = gallery(&path, WIDTH, Numbers::F32, &[vectors(5, 60, WIDTH, 0)]);
+    assert!(writer.gallery().statistics().unwrap().is_none());
+    writer.calibrate().unwrap();
+    let reader = Gallery::open(&path).unwrap();
+    let file = path.join(&reader.catalog.statistics.as_ref().unwrap().file);
+    let whole = std::fs::read(&file).unwrap();
+
+    // The file is of another state; its own checksums are good.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, catalog::to_copies(&Statistics::default()).unwrap()).unwrap();
+    let error = Gallery::open(&path).unwrap().statistics().unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(!verify(&path).unwrap().is_good());
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &whole).unwrap();
+    assert!(verify(&path).unwrap().is_good());
+
+    // A reader keeps those of its state.
+    writer.calibrate().unwrap();
+    assert!(!file.exists());
+    let first = reader.statistics().unwrap().unwrap();
+    assert!(!first.pairs.is_empty());
+    assert!(std::ptr::eq(first, reader.statistics().unwrap().unwrap()));
+}
+
 /// One change of a gallery.
 #[derive(Debug, Clone, Copy)]
 enum Change {
