@@ -12,6 +12,7 @@ mod footer;
 pub(crate) mod segment;
 pub(crate) mod source;
 mod verify;
+mod version;
 mod writer;
 
 #[cfg(test)]

@@ -7,14 +7,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::Maker;
 use super::footer::Numbers;
+use super::{Maker, version};
 use crate::disk::{Disk, DiskFile as _};
 use crate::error::{Error, Result};
 use crate::scan::Calibration;
-
-/// Version of the format of galleries.
-pub(crate) const VERSION: u32 = 1;
 
 /// What a gallery consists of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,14 +121,8 @@ pub(crate) fn read(folder: &Path, generation: u64) -> Result<(Catalog, bool)> {
     let path = path_of(folder, generation);
     let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
     let (json, is_damaged) = good_copy(&bytes, &path)?;
+    version::check(json, "galleries", &path)?;
     let catalog: Catalog = parse(json, &path)?;
-    if catalog.version != VERSION {
-        return Err(Error::Unsupported {
-            path,
-            found: format!("version {} of the format of galleries", catalog.version),
-            wanted: format!("this program reads version {VERSION}; take a later one"),
-        });
-    }
     if catalog.generation != generation {
         return Err(Error::damaged(&path, "a catalog of another generation"));
     }

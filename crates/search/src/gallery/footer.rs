@@ -7,12 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::Maker;
 use super::blocks::{BLOCK_BYTES, Blocks, map};
+use super::{Maker, version};
 use crate::error::{Error, Result};
-
-/// Version of the format of segments.
-pub(crate) const VERSION: u32 = 1;
 
 /// Begins every segment file.
 pub(crate) const MAGIC: [u8; 8] = *b"M3RETSEG";
@@ -131,6 +128,7 @@ pub(crate) fn open(path: &Path) -> Result<(Blocks, Footer, Digest, bool)> {
             .iter()
             .map(|&sum| u64::from_le_bytes(sum));
         let sums: Vec<u64> = sums.collect();
+        version::check(json, "segments", path)?;
         let footer = serde_json::from_slice(json)
             .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;
         check(&footer, tail.n_payload, path)?;
@@ -189,13 +187,6 @@ impl Tail {
 
 /// Checks that sections lie one after another within the payload.
 fn check(footer: &Footer, n_payload: u64, path: &Path) -> Result<()> {
-    if footer.version != VERSION {
-        return Err(Error::Unsupported {
-            path: path.to_owned(),
-            found: format!("version {} of the format of segments", footer.version),
-            wanted: format!("this program reads version {VERSION}; take a later one"),
-        });
-    }
     let mut end = MAGIC.len() as u64;
     for section in &footer.sections {
         let next = section.offset.checked_add(section.length);

@@ -11,7 +11,7 @@ use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen, Segment};
 use super::source::Source as _;
 use super::writer::{lock, needed_files, put_catalog};
-use super::{Gallery, KEY, Key, dead, open_segment};
+use super::{Gallery, KEY, Key, dead, open_segment, version};
 use crate::disk::{Disk as _, RealDisk};
 use crate::embedding::fault;
 use crate::error::{Error, Result};
@@ -96,8 +96,8 @@ fn name_of(path: &Path) -> String {
 /// agree.
 ///
 /// # Errors
-/// `Unsupported` if the folder is no gallery; `Io` if it cannot be listed. Damage is no error, but
-/// in the report.
+/// `Unsupported` if the folder is no gallery, or a newer m3ret wrote to it; `Io` if it cannot be
+/// listed. Damage is no error, but in the report.
 pub fn verify(folder: &Path) -> Result<Report> {
     let mut report = Report::default();
     let generations = catalog::generations(folder)?;
@@ -124,7 +124,7 @@ pub fn verify(folder: &Path) -> Result<Report> {
     }
     let mut ids = HashSet::new();
     for entry in &catalog.segments {
-        verify_entry(folder, &catalog, entry, &mut report, &mut ids);
+        verify_entry(folder, &catalog, entry, &mut report, &mut ids)?;
     }
     if let Some(reference) = &catalog.statistics {
         verify_statistics(
@@ -161,18 +161,23 @@ fn verify_statistics(path: &Path, digest: &str, report: &mut Report) {
     }
 }
 
-/// Verifies one segment and its list of removed rows.
+/// Verifies one segment and its list of removed rows. Fails for a segment of a newer m3ret only:
+/// that is no damage, and nothing must be repaired.
 fn verify_entry(
     folder: &Path,
     catalog: &Catalog,
     entry: &Entry,
     report: &mut Report,
     ids: &mut HashSet<String>,
-) {
+) -> Result<()> {
     let path = segment::path_of(folder, entry.id);
     let segment = match open_segment(folder, entry, catalog) {
         Ok(segment) => segment,
-        Err(error) => return report.find_error(&path, &error),
+        Err(error @ Error::Unsupported { .. }) => return Err(error),
+        Err(error) => {
+            report.find_error(&path, &error);
+            return Ok(());
+        }
     };
     if segment.has_damaged_copy {
         report.find(&path, "one of the copies of its end is damaged", true);
@@ -212,6 +217,7 @@ fn verify_entry(
     if n_more > 0 {
         report.find(&path, format!("{n_more} more blocks like this"), false);
     }
+    Ok(())
 }
 
 /// Rows whose codes are computed again at once.
@@ -390,9 +396,10 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
     match catalog::read(folder, newest) {
         Ok((catalog, _)) => return Ok(catalog),
         Err(error @ Error::Unsupported { .. }) => return Err(error),
-        Err(_) => quarantine(folder, &catalog::path_of(folder, newest), repair)?,
+        Err(_) => {}
     }
     let segments = segments_there(folder)?;
+    quarantine(folder, &catalog::path_of(folder, newest), repair)?;
     let replaced: HashSet<u64> = segments
         .iter()
         .flat_map(|s| s.footer().replaces.clone())
@@ -419,8 +426,9 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         digest: format!("{:032x}", segment.digest()),
         dead: newest_dead(folder, segment),
     });
+    let versions = counted.iter().map(|segment| segment.footer().version);
     Ok(Catalog {
-        version: catalog::VERSION,
+        version: versions.max().unwrap_or(version::NEWEST),
         generation: newest,
         maker: first.footer().maker.clone(),
         width: first.width(),
@@ -435,7 +443,8 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
     })
 }
 
-/// Opens every segment file of a folder that can be opened, in the order of their numbers.
+/// Opens every segment file of a folder that can be opened, in the order of their numbers. Fails
+/// if a newer m3ret wrote one of them.
 fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("listing", folder))?;
     let paths = entries.flatten().map(|entry| entry.path());
@@ -443,10 +452,16 @@ fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
         .filter(|path| path.extension().is_some_and(|end| end == "m3s"))
         .collect();
     paths.sort();
-    Ok(paths
-        .iter()
-        .filter_map(|path| Segment::open(path).ok())
-        .collect())
+    let mut segments = Vec::with_capacity(paths.len());
+    for path in &paths {
+        match Segment::open(path) {
+            Ok(segment) => segments.push(segment),
+            Err(error @ Error::Unsupported { .. }) => return Err(error),
+            // It is damaged, and stays where it is.
+            Err(_) => {}
+        }
+    }
+    Ok(segments)
 }
 
 /// Finds the newest good list of a segment's removed rows.
@@ -474,7 +489,7 @@ fn repair_segment(
 ) -> Result<Option<Entry>> {
     let mut report = Report::default();
     let mut seen = ids.clone();
-    verify_entry(folder, catalog, &entry, &mut report, &mut seen);
+    verify_entry(folder, catalog, &entry, &mut report, &mut seen)?;
     if report.is_good() {
         *ids = seen;
         return Ok(Some(entry));

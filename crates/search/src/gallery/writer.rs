@@ -13,7 +13,7 @@ use super::footer::Numbers;
 use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen};
 use super::source::{Batch, Joined, NewRows, Source};
-use super::{Gallery, KEY, Key, LOCK, Maker, dead};
+use super::{Gallery, KEY, Key, LOCK, Maker, dead, version};
 use crate::disk::{Disk, DiskFile as _, RealDisk};
 use crate::embedding::{MAX_WIDTH, check_unit};
 use crate::error::{Error, Result};
@@ -84,7 +84,7 @@ impl<D: Disk> Writer<D> {
         let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
         write_key(&disk, folder, &key)?;
         let catalog = Catalog {
-            version: catalog::VERSION,
+            version: version::NEWEST,
             generation: 1,
             maker: setup.maker,
             width: setup.width,

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::super::Maker;
 use super::super::blocks::BlockWriter;
-use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, VERSION, write_end};
+use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, write_end};
 use super::super::source::{Source, round};
+use super::super::version::NEWEST;
 use super::MAX_ROWS;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
@@ -113,7 +114,7 @@ pub(crate) fn write<F: DiskFile>(
     let mut out = BlockWriter::new(file);
     let mut header = [0; 64];
     header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[8..12].copy_from_slice(&NEWEST.to_le_bytes());
     out.write(&header).map_err(io)?;
     let mut arrays = Arrays {
         out,
@@ -134,7 +135,7 @@ pub(crate) fn write<F: DiskFile>(
     let n_payload = out.n_bytes();
     let (mut file, sums) = out.finish().map_err(io)?;
     let footer = Footer {
-        version: VERSION,
+        version: NEWEST,
         id: heading.id,
         n_rows: source.n_rows() as u64,
         width: u32::try_from(heading.width).unwrap_or(u32::MAX),

@@ -1,0 +1,37 @@
+//! Versions of the format: which are read, and which is written.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The version that is written.
+pub(super) const NEWEST: u32 = 1;
+/// The oldest version that is read.
+const OLDEST: u32 = 1;
+
+/// The part of a catalog or a segment's description that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Checks that a description is of a version that is read, before anything else in it is looked at.
+///
+/// # Errors
+/// `Unsupported` for another version; `Damaged` if the JSON names none.
+pub(super) fn check(json: &[u8], of_what: &str, path: &Path) -> Result<()> {
+    let Versioned { version } = serde_json::from_slice(json)
+        .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;
+    if (OLDEST..=NEWEST).contains(&version) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        path: path.to_owned(),
+        found: format!("version {version} of the format of {of_what}"),
+        wanted: format!(
+            "this program reads versions {OLDEST} to {NEWEST}; use a newer m3ret for a later one"
+        ),
+    })
+}
