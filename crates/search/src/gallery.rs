@@ -347,6 +347,52 @@ impl Gallery {
         Ok(None)
     }
 
+    /// Returns the rows whose cell in a column is `value`, in ascending order.
+    ///
+    /// Whole cells are compared: `a` does not find `a|b`. As with `value`, a row without the column
+    /// has an empty cell. A column with at least a quarter as many values as rows is searched in
+    /// O(log n) steps; of another, the codes of all rows are compared. Segments of format 1 are
+    /// scanned, their values and their codes.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn find_rows(&self, column: &str, value: &str) -> Result<Vec<RowId>> {
+        let mut found = Vec::new();
+        for (segment_idx, segment) in (0_u32..).zip(&self.segments) {
+            let rows = match segment.column(column) {
+                Some(column) => segment.find_rows(column, value)?,
+                None if value.is_empty() => segment.live().collect(),
+                None => Vec::new(),
+            };
+            found.extend(rows.into_iter().map(|row| RowId {
+                segment: segment_idx,
+                row,
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Returns the different cells of a column in ascending order of bytes: every row has one of
+    /// them. An empty one stands for rows of which nothing is known, or without the column.
+    ///
+    /// Costs a walk over all values, and over the codes of all rows in segments with removed rows.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn values(&self, column: &str) -> Result<Vec<&str>> {
+        let mut values = Vec::new();
+        for segment in &self.segments {
+            match segment.column(column) {
+                Some(column) => values.extend(segment.values(column)?),
+                None if segment.n_live() > 0 => values.push(""),
+                None => {}
+            }
+        }
+        values.sort_unstable();
+        values.dedup();
+        Ok(values)
+    }
+
     /// Returns the id of a row.
     ///
     /// # Errors
@@ -445,6 +491,7 @@ fn open_segment(folder: &Path, entry: &catalog::Entry, catalog: &Catalog) -> Res
     let segment = Segment::open(&path)?;
     let footer = segment.footer();
     let is_meant = format!("{:032x}", segment.digest()) == entry.digest
+        && footer.version <= catalog.version
         && footer.id == entry.id
         && footer.n_rows == entry.n_rows
         && footer.width as usize == catalog.width

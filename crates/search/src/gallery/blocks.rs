@@ -165,6 +165,15 @@ impl Blocks {
         self.sums.len()
     }
 
+    /// Returns how many blocks were read so far.
+    #[cfg(test)]
+    pub(crate) fn n_checked(&self) -> u32 {
+        let words = self.is_checked.iter();
+        words
+            .map(|word| word.load(Ordering::Relaxed).count_ones())
+            .sum()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -17,6 +17,7 @@ use crate::scan::Calibration;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Catalog {
+    /// The newest version among those of its segments, or the version that made the gallery.
     pub(crate) version: u32,
     /// Grows by one with every change.
     pub(crate) generation: u64,

@@ -28,6 +28,12 @@ pub(crate) struct Footer {
     /// The segment's number, as in its name.
     pub(crate) id: u64,
     pub(crate) n_rows: u64,
+    /// As many as rows, one a row; a later m3ret may store more. `None` in version 1 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) n_vectors: Option<u64>,
+    /// Names of views, where there are more vectors than rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) views: Vec<String>,
     /// Numbers of a vector.
     pub(crate) width: u32,
     pub(crate) numbers: Numbers,
@@ -185,8 +191,24 @@ impl Tail {
     }
 }
 
-/// Checks that sections lie one after another within the payload.
+/// Checks that there is one vector a row.
+fn check_vectors(footer: &Footer, path: &Path) -> Result<()> {
+    match footer.n_vectors {
+        Some(n_vectors) if n_vectors != footer.n_rows => Err(Error::Unsupported {
+            path: path.to_owned(),
+            found: format!("{n_vectors} vectors for {} rows", footer.n_rows),
+            wanted: "this program reads one vector a row; use a newer m3ret".to_owned(),
+        }),
+        n_vectors if n_vectors.is_some() != (footer.version >= version::N_VECTORS) => Err(
+            Error::damaged(path, "its description does not fit its version"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that there is one vector a row, and that sections lie one after another within the payload.
 fn check(footer: &Footer, n_payload: u64, path: &Path) -> Result<()> {
+    check_vectors(footer, path)?;
     let mut end = MAGIC.len() as u64;
     for section in &footer.sections {
         let next = section.offset.checked_add(section.length);

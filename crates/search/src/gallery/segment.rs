@@ -1,5 +1,6 @@
 //! A segment: an immutable file with some of a gallery's rows. docs/gallery-format.md has every byte.
 
+pub(crate) mod lookup;
 pub(crate) mod write;
 
 use std::collections::HashMap;
@@ -120,6 +121,9 @@ impl Segment {
         ];
         for column in 0..self.footer.columns.len() {
             per_row.push((format!("column/{column}/codes"), 4));
+            if self.value_order(column).is_some() {
+                per_row.push((format!("column/{column}/order"), 4));
+            }
         }
         for kind in 0..self.footer.attachments.len() {
             per_row.push((format!("attachment/{kind}/ends"), 8));
@@ -131,7 +135,21 @@ impl Segment {
                 return Err(self.damaged(format!("{found} bytes of {name}")));
             }
         }
+        if self.has_sorted_values() {
+            for column in 0..self.footer.columns.len() {
+                self.check_dictionary(column)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Checks that a column has no more values than rows.
+    fn check_dictionary(&self, column: usize) -> Result<()> {
+        let Texts { ends, .. } = self.dictionary(column)?;
+        if ends.len() % 8 == 0 && ends.len() / 8 <= self.n_rows {
+            return Ok(());
+        }
+        Err(self.damaged(format!("{} bytes of column/{column}/ends", ends.len())))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -230,20 +248,16 @@ impl Segment {
 
     /// Returns the row with this id, removed or not.
     pub(crate) fn find(&self, id: &str) -> Result<Option<u32>> {
-        let ids = self.texts("ids")?;
-        let order: &[u32] = self.numbers("ids/order", 0..self.n_rows)?;
-        let mut fault = None;
-        let place = order.binary_search_by(|&row| match ids.get(row as usize) {
-            Ok(other) => other.cmp(id.as_bytes()),
-            Err(error) => {
-                fault = Some(error);
-                std::cmp::Ordering::Equal
-            }
-        });
-        match fault {
-            Some(error) => Err(error),
-            None => Ok(place.ok().and_then(|place| order.get(place).copied())),
+        let (ids, order) = (self.texts("ids")?, self.place("ids/order")?);
+        let row =
+            |place: usize| -> Result<u32> { Ok(self.numbers_at(order, place..place + 1)?[0]) };
+        let id_at = |place: usize| ids.get(row(place)? as usize);
+        let place =
+            lookup::first_not_before(self.n_rows, |place| Ok(id_at(place)? < id.as_bytes()))?;
+        if place == self.n_rows || id_at(place)? != id.as_bytes() {
+            return Ok(None);
         }
+        row(place).map(Some)
     }
 
     /// Returns rows in ascending order of their ids.
@@ -305,7 +319,8 @@ impl<'a> Texts<'a> {
             .bytes(self.text.start + start..self.text.start + end)
     }
 
-    fn get_str(&self, idx: usize) -> Result<&'a str> {
+    /// Returns one text.
+    pub(crate) fn get_str(&self, idx: usize) -> Result<&'a str> {
         let not_text = |_| self.segment.damaged("a text that is not UTF-8");
         std::str::from_utf8(self.get(idx)?).map_err(not_text)
     }

@@ -1,6 +1,7 @@
 //! Galleries on good and on failing disks.
 
 mod faulty;
+mod formats;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -246,9 +247,15 @@ fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Reads everything that a search may read.
-fn read_all(path: &Path) -> Result<(Contents, Vec<Vec<crate::scan::Hit>>, bool)> {
+/// Reads everything that a search or a lookup may read.
+fn read_all(path: &Path) -> Result<(Contents, Vec<Vec<crate::scan::Hit>>, bool, usize)> {
     let gallery = Gallery::open(path)?;
+    let mut n_found = 0;
+    for column in ["patient_id", "rare"] {
+        for (idx, value) in gallery.values(column)?.into_iter().enumerate() {
+            n_found += idx * gallery.find_rows(column, value)?.len();
+        }
+    }
     let queries = vectors(1, 3, WIDTH, 0);
     let queries = Queries {
         vectors: &queries,
@@ -260,7 +267,7 @@ fn read_all(path: &Path) -> Result<(Contents, Vec<Vec<crate::scan::Hit>>, bool)>
     };
     let hits = gallery.search(queries, &options)?;
     let is_known = gallery.statistics()?.is_some();
-    Ok((contents(&gallery)?, hits, is_known))
+    Ok((contents(&gallery)?, hits, is_known, n_found))
 }
 
 #[test]

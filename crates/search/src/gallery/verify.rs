@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::catalog::{self, Catalog, Entry};
 use super::footer::MAGIC;
+use super::segment::lookup::order_of;
 use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen, Segment};
 use super::source::Source as _;
@@ -225,11 +226,31 @@ const CHUNK_ROWS: usize = 4096;
 
 /// Checks that arrays with good checksums also agree with each other.
 fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
+    let header = segment.blocks().bytes(0..MAGIC.len() + 4)?;
+    if header[..MAGIC.len()] != MAGIC
+        || header[MAGIC.len()..] != segment.footer().version.to_le_bytes()
+    {
+        return Err(Error::damaged(
+            segment.path(),
+            "it does not begin as a segment of its version",
+        ));
+    }
+    check_ids(segment, ids)?;
+    for column in 0..segment.columns().len() {
+        check_column(segment, column)?;
+    }
+    for kind in 0..segment.attachments().len() {
+        for row in 0..u32::try_from(segment.n_rows()).unwrap_or(u32::MAX) {
+            segment.attachment(kind, row)?;
+        }
+    }
+    check_codes(segment)
+}
+
+/// Checks that ids are in their order, and that no live one is in a segment before.
+fn check_ids(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
     let wrong = |what: String| Err(Error::damaged(segment.path(), what));
     let (order, ranks) = (segment.order()?, segment.ranks()?);
-    if segment.blocks().bytes(0..MAGIC.len())? != MAGIC {
-        return wrong("it does not begin as a segment".to_owned());
-    }
     let mut before: Option<&str> = None;
     for (rank, &row) in order.iter().enumerate() {
         let id = segment.id(row)?;
@@ -243,26 +264,33 @@ fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
         }
         before = Some(id);
     }
-    for column in 0..segment.columns().len() {
-        let n_values = segment.dictionary(column)?.len();
-        if segment
-            .cells(column)?
-            .iter()
-            .any(|&code| code as usize >= n_values)
-        {
-            return wrong(format!("a cell of column {column} without a value"));
-        }
-        // Reads every value, and with it checks that it is text.
-        for row in 0..u32::try_from(segment.n_rows()).unwrap_or(u32::MAX) {
-            segment.value(column, row)?;
-        }
+    Ok(())
+}
+
+/// Checks that every row has a value, every value is text, and what is sorted is.
+fn check_column(segment: &Segment, column: usize) -> Result<()> {
+    let wrong = |what: &str| {
+        let found = format!("column {column}: {what}");
+        Err(Error::damaged(segment.path(), found))
+    };
+    let (dictionary, cells) = (segment.dictionary(column)?, segment.cells(column)?);
+    let n_values = dictionary.len();
+    if cells.iter().any(|&code| code as usize >= n_values) {
+        return wrong("a cell without a value");
     }
-    for kind in 0..segment.attachments().len() {
-        for row in 0..u32::try_from(segment.n_rows()).unwrap_or(u32::MAX) {
-            segment.attachment(kind, row)?;
+    let mut before: Option<&str> = None;
+    for code in 0..n_values {
+        let value = dictionary.get_str(code)?;
+        if segment.has_sorted_values() && before.is_some_and(|before| before >= value) {
+            return wrong("its values are not in ascending order");
         }
+        before = Some(value);
     }
-    check_codes(segment)
+    let rows = segment.rows_by_value(column)?;
+    if rows.is_some_and(|rows| rows != order_of(cells, n_values)) {
+        return wrong("its rows are not in the order of their values");
+    }
+    Ok(())
 }
 
 /// Checks vectors, and that all codes are those of the vectors.
@@ -573,6 +601,7 @@ fn rebuild(
         .rename(&temporary, &path)
         .map_err(Error::io("renaming", &temporary))?;
     catalog.next_segment += 1;
+    catalog.version = version::NEWEST;
     Ok(Entry {
         id,
         n_rows: source.n_rows() as u64,

@@ -7,9 +7,13 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 
 /// The version that is written.
-pub(super) const NEWEST: u32 = 1;
+pub(super) const NEWEST: u32 = 2;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
+/// From this version on, the values of a column stand in ascending order.
+pub(super) const SORTED_VALUES: u32 = 2;
+/// From this version on, a segment's description says how many vectors there are.
+pub(super) const N_VECTORS: u32 = 2;
 
 /// The part of a catalog or a segment's description that every version has.
 #[derive(Deserialize)]

@@ -359,6 +359,7 @@ impl<D: Disk> Writer<D> {
             let _ = self.disk.remove(&temporary);
         })?;
         catalog.next_segment += 1;
+        catalog.version = version::NEWEST;
         Ok(Entry {
             id,
             n_rows: source.n_rows() as u64,

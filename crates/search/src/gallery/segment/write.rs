@@ -10,6 +10,7 @@ use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, write_end};
 use super::super::source::{Source, round};
 use super::super::version::NEWEST;
 use super::MAX_ROWS;
+use super::lookup::{order_of, stores_order};
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
@@ -138,6 +139,8 @@ pub(crate) fn write<F: DiskFile>(
         version: NEWEST,
         id: heading.id,
         n_rows: source.n_rows() as u64,
+        n_vectors: Some(source.n_rows() as u64),
+        views: Vec::new(),
         width: u32::try_from(heading.width).unwrap_or(u32::MAX),
         numbers: heading.numbers,
         columns: source.columns().to_vec(),
@@ -233,28 +236,47 @@ fn write_ids<F: DiskFile>(
     arrays.array("ids/rank", &ranks)
 }
 
-/// Writes every column as a dictionary and one code for each row.
+/// Writes every column as a sorted dictionary and one code for each row, and the rows in the order
+/// of their codes where that is worth it.
 fn write_columns<F: DiskFile>(
     arrays: &mut Arrays<'_, F>,
     source: &dyn Source,
     order: &[u32],
 ) -> Result<()> {
     for column in 0..source.columns().len() {
-        let mut known: HashMap<&str, u32> = HashMap::new();
-        let mut dictionary = Vec::new();
-        let mut codes = Vec::with_capacity(order.len());
-        for &row in order {
-            let value = source.value(column, row)?;
-            let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
-            let code = *known.entry(value).or_insert_with(|| {
-                dictionary.push(value);
-                next
-            });
-            codes.push(code);
-        }
-        let values = dictionary.iter().map(|value| Ok(value.as_bytes()));
-        arrays.texts(&format!("column/{column}"), values)?;
+        let (values, codes) = dictionary_of(source, column, order)?;
+        let bytes = values.iter().map(|value| Ok(value.as_bytes()));
+        arrays.texts(&format!("column/{column}"), bytes)?;
         arrays.array(format!("column/{column}/codes"), &codes)?;
+        if stores_order(values.len(), codes.len()) {
+            let rows = order_of(&codes, values.len());
+            arrays.array(format!("column/{column}/order"), &rows)?;
+        }
     }
     Ok(())
+}
+
+/// Returns the different values of a column in ascending order, and the place of each row's value.
+fn dictionary_of<'s>(
+    source: &'s dyn Source,
+    column: usize,
+    order: &[u32],
+) -> Result<(Vec<&'s str>, Vec<u32>)> {
+    // Numbered by first use, because the order is known only at the end.
+    let mut known: HashMap<&str, u32> = HashMap::new();
+    let mut codes = Vec::with_capacity(order.len());
+    for &row in order {
+        let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
+        codes.push(*known.entry(source.value(column, row)?).or_insert(next));
+    }
+    let mut sorted: Vec<(&str, u32)> = known.into_iter().collect();
+    sorted.sort_unstable();
+    let mut places = vec![0; sorted.len()];
+    for (place, &(_, number)) in (0_u32..).zip(&sorted) {
+        places[number as usize] = place;
+    }
+    for code in &mut codes {
+        *code = places[*code as usize];
+    }
+    Ok((sorted.into_iter().map(|(value, _)| value).collect(), codes))
 }
