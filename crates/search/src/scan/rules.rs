@@ -267,14 +267,20 @@ fn keep(allowed: &mut Option<Vec<u64>>, n_rows: usize, passes: impl Fn(usize) ->
     }
 }
 
-/// Returns the code of each value; a dictionary is walked once, however many values there are.
+/// Returns the code of each value: few are searched in a sorted dictionary; for many, or in another
+/// one, the dictionary is walked once.
 fn codes_of(segment: &Segment, column: usize, values: &[String]) -> Result<Vec<u32>> {
     let mut wanted: std::collections::HashMap<&[u8], u32> = std::collections::HashMap::new();
     for value in values.iter().filter(|value| !value.is_empty()) {
         wanted.insert(value.as_bytes(), NO_CODE);
     }
-    if !wanted.is_empty() {
-        let dictionary = segment.dictionary(column)?;
+    let dictionary = segment.dictionary(column)?;
+    let n_steps = dictionary.len().checked_ilog2().unwrap_or(0) as usize + 1;
+    if segment.has_sorted_values() && wanted.len().saturating_mul(n_steps) < dictionary.len() {
+        for (value, place) in &mut wanted {
+            *place = segment.code_of(column, value)?.unwrap_or(NO_CODE);
+        }
+    } else if !wanted.is_empty() {
         for code in 0..dictionary.len() {
             if let Some(place) = wanted.get_mut(dictionary.get(code)?) {
                 *place = u32::try_from(code).unwrap_or(NO_CODE);
