@@ -340,17 +340,17 @@ fn answer(
         own: &own,
         left_out: &left_out,
     };
-<<<<<<< X
     let options = with_hashes(gallery, options(ask, gallery));
     let found = gallery.search(queries, &options)?;
-    let statistics = gallery.statistics()?.unwrap_or_default();
+    let none = Statistics::default();
+    let statistics = gallery.statistics()?.unwrap_or(&none);
     let mut answers = Vec::with_capacity(asked.len());
     for (query_row, (query, row_hits)) in asked.into_iter().zip(found).enumerate() {
         let mut hits = Vec::with_capacity(row_hits.len());
         for (idx, row_hit) in row_hits.iter().enumerate() {
             hits.push(Hit {
                 rank: idx + 1,
-                ..hit_of(gallery, &statistics, &query, row_hit)?
+                ..hit_of(gallery, statistics, &query, row_hit)?
             });
         }
         answers.push(Answer {
@@ -361,28 +361,6 @@ fn answer(
             part: query.part,
             labels: query.labels,
             file: query.file,
-=======
-    let options = with_hashes(gallery, options(arguments, gallery));
-    let hits = gallery.search(queries, &options)?;
-    let none = Statistics::default();
-    let statistics = gallery.statistics()?.unwrap_or(&none);
-    let answers = asked
-        .iter()
-        .zip(hits)
-        .enumerate()
-        .map(|(query_row, (query, hits))| {
-            let hits = hits.iter().enumerate();
-            let hits = hits.map(|(idx, hit)| found(gallery, statistics, query, (idx, hit)));
-            let hits: Vec<Found> = hits.collect::<anyhow::Result<_>>()?;
-            Ok(Answer {
-                query_row,
-                query: &query.name,
-                part: query.part.as_deref(),
-                labels: &query.labels,
-                confident: hits.first().and_then(|hit| hit.confident),
-                hits,
-            })
->>>>>>> Y
         });
     }
     Ok(answers)

@@ -15,9 +15,10 @@ use crate::commands::embed::work::embed_each;
 use crate::commands::embed::{Facts, Outputs};
 use crate::commands::galleries::columns::{self, own_names};
 use crate::commands::galleries::{
-    Archive, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of, with_part,
+    Archive, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of,
 };
 use crate::commands::vectors::{self, VectorFile};
+use crate::output::way_between;
 use crate::watch::Watch;
 
 /// One query.
@@ -131,7 +132,11 @@ pub(super) fn all(
             return Ok((of_vectors(file, &archive.gallery, watch)?, Vec::new()));
         }
     };
-    let mut reader = QueryReader::default();
+    let roots = archive.gallery.values(own_names(&archive.gallery).root)?;
+    let mut reader = QueryReader {
+        roots: roots.into_iter().map(path_of).collect(),
+        ..QueryReader::default()
+    };
     for input in inputs {
         if std::fs::symlink_metadata(input).is_ok() {
             archive.open_model(watch)?;
@@ -227,6 +232,8 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> 
 struct QueryReader {
     ready: Vec<ReadyQuery>,
     refused: Vec<RefusedQuery>,
+    /// The folders that paths of the archive are relative to.
+    roots: Vec<PathBuf>,
 }
 
 impl QueryReader {
@@ -271,7 +278,9 @@ impl QueryReader {
             for (facts, outcome) in images {
                 match outcome {
                     Ok(vector) => {
-                        let mut query = of_image(&path, facts, vector, &archive.gallery)?;
+                        let own =
+                            row_of(&path, facts.part.as_deref(), &archive.gallery, &self.roots)?;
+                        let mut query = of_image(&path, facts, vector, &archive.gallery, own)?;
                         if let Some(table) = &listing.manifest {
                             query.learn(table, idx, &archive.gallery);
                         }
@@ -294,8 +303,8 @@ fn of_image(
     facts: Facts,
     vector: Vec<f32>,
     gallery: &Gallery,
+    own: Option<RowId>,
 ) -> anyhow::Result<ReadyQuery> {
-    let own = row_of(path, facts.part.as_deref(), gallery)?;
     let people = Pseudonyms::of(&facts, gallery);
     let pixels = format!("{:032x}", facts.traits.pixels);
     let mut labels = Labels {
@@ -326,35 +335,79 @@ fn of_image(
 }
 
 /// Finds the row that stands for an image of a file.
-fn row_of(path: &Path, part: Option<&str>, gallery: &Gallery) -> anyhow::Result<Option<RowId>> {
-    let Ok(path) = path.canonicalize() else {
+///
+/// The archive is asked for what it may call the file: its path below each folder (`roots`) that the archive's
+/// paths are relative to. No row is looked at that has another path.
+fn row_of(
+    path: &Path,
+    part: Option<&str>,
+    gallery: &Gallery,
+    roots: &[PathBuf],
+) -> anyhow::Result<Option<RowId>> {
+    let Ok(place) = path.canonicalize() else {
         return Ok(None);
     };
-    let mut folder = path.parent();
-    // Ids are paths below the archive's folder, unless a manifest gave others.
-    while let Some(root) = folder {
-        if let Ok(below) = path.strip_prefix(root) {
-            let id = with_part(&text_of(below), part);
-            if let Some(row) = gallery.find(&id)?
-                && is_same_place(&file_of(gallery, row)?, &path)
-            {
-                return Ok(Some(row));
-            }
-        }
-        folder = root.parent();
-    }
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    for row in gallery.rows() {
-        if gallery.value(row, columns::PATH)?.ends_with(&name)
-            && gallery.value(row, columns::PART)? == part.unwrap_or_default()
-            && is_same_place(&file_of(gallery, row)?, &path)
+    // An archive knows a link in it by the link's own name.
+    let named = std::path::absolute(path).unwrap_or_else(|_| place.clone());
+    for root in roots {
+        for name in names_below(root, &place)
+            .into_iter()
+            .chain(names_below(root, &named))
         {
-            return Ok(Some(row));
+            for row in gallery.find_rows(columns::PATH, &text_of(&name))? {
+                let is_part = gallery.value(row, columns::PART)? == part.unwrap_or_default();
+                if is_part && is_same_place(&file_of(gallery, row)?, &place) {
+                    return Ok(Some(row));
+                }
+            }
         }
     }
     Ok(None)
+}
+
+/// Returns how paths that are relative to a folder may name a file: below it, by the way up and down, or as a
+/// whole. A manifest may do any of these.
+fn names_below(root: &Path, file: &Path) -> Vec<PathBuf> {
+    let mut names = vec![file.to_owned()];
+    if let Ok(below) = file.strip_prefix(root) {
+        // An archive of one file calls it by its name, a folder with one series `.`.
+        let is_root = below == Path::new("");
+        names.insert(
+            0,
+            if is_root {
+                PathBuf::from(".")
+            } else {
+                below.to_owned()
+            },
+        );
+    }
+    // `way_between` asks for the way from a file in the folder.
+    if let Ok(way) = way_between(&root.join("manifest"), file)
+        && let Some(name) = file.file_name()
+    {
+        names.push(way.join(name));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_called_as_manifests_call_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("lists")).unwrap();
+        std::fs::create_dir_all(root.join("images")).unwrap();
+        let names = names_below(&root.join("lists"), &root.join("images/1.png"));
+        assert!(
+            names.contains(&PathBuf::from("../images/1.png")),
+            "{names:?}"
+        );
+        let names = names_below(&root, &root.join("images/1.png"));
+        assert_eq!(names[0], Path::new("images/1.png"));
+        assert_eq!(names[1], root.join("images/1.png"));
+        assert_eq!(names_below(&root, &root)[0], Path::new("."));
+    }
 }
