@@ -54,14 +54,43 @@ impl Source for Matrix<'_> {
     }
 }
 
-/// Returns the results of a product of `[M, K]` and `[N, K]` into what was there before.
-fn product(
-    kernels: &Kernels,
-    precision: Precision,
-    finish: Finish,
-    [rows, weight, bias, before]: [&[f32]; 4],
-    [m, n, k]: [usize; 3],
-) -> Vec<f32> {
+/// The operands of one product.
+#[derive(Clone)]
+struct Factors {
+    /// [M, K]
+    rows: Vec<f32>,
+    /// [N, K]
+    weight: Vec<f32>,
+    /// [N]
+    bias: Vec<f32>,
+    /// [M, N]: the output before the product.
+    before: Vec<f32>,
+    /// `[M, N, K]`
+    shape: [usize; 3],
+}
+
+impl Factors {
+    fn noise(noise: &mut Noise, [m, n, k]: [usize; 3]) -> Self {
+        Self {
+            rows: noise.values(m * k),
+            weight: noise.values(n * k),
+            bias: noise.values(n),
+            before: noise.values(m * n),
+            shape: [m, n, k],
+        }
+    }
+}
+
+/// Returns the results of a product, [M, N].
+fn product(kernels: &Kernels, precision: Precision, finish: Finish, factors: &Factors) -> Vec<f32> {
+    let Factors {
+        rows,
+        weight,
+        bias,
+        before,
+        shape: [m, n, k],
+    } = factors;
+    let (m, n, k) = (*m, *n, *k);
     let linear = Linear::pack(precision, weight, [n, k], Some(bias));
     let mut packed = Rows::empty(precision);
     let source = Matrix {
@@ -87,11 +116,15 @@ fn read_all(panels: &Panels) -> Vec<f32> {
 }
 
 /// The definition, in f64.
-fn wanted(
-    finish: Finish,
-    [rows, weight, bias, before]: [&[f32]; 4],
-    [_, n, k]: [usize; 3],
-) -> Vec<f64> {
+fn wanted(finish: Finish, factors: &Factors) -> Vec<f64> {
+    let Factors {
+        rows,
+        weight,
+        bias,
+        before,
+        shape: [_, n, k],
+    } = factors;
+    let (n, k) = (*n, *k);
     let results = before.iter().enumerate().map(|(at, &before)| {
         let (i, j) = (at / n, at % n);
         let terms = rows[i * k..][..k].iter().zip(&weight[j * k..][..k]);
@@ -210,9 +243,7 @@ proptest! {
         m in 1..50_usize, n in 1..80_usize, k in 1..90_usize, seed: u64,
     ) {
         let mut noise = Noise(seed);
-        let [rows, weight, bias, before] =
-            [m * k, n * k, n, m * n].map(|len| noise.values(len));
-        let factors = [&rows[..], &weight, &bias, &before];
+        let factors = Factors::noise(&mut noise, [m, n, k]);
         let finishes = [
             Finish::Store,
             Finish::Add,
@@ -221,10 +252,10 @@ proptest! {
             Finish::Activate(Activation::Silu),
         ];
         for finish in finishes {
-            let wanted = wanted(finish, factors, [m, n, k]);
+            let wanted = wanted(finish, &factors);
             for kernels in Kernels::available() {
                 for precision in ALL {
-                    let got = product(&kernels, precision, finish, factors, [m, n, k]);
+                    let got = product(&kernels, precision, finish, &factors);
                     for (&got, want) in got.iter().zip(&wanted) {
                         let error = (f64::from(got) - want).abs();
                         prop_assert!(
@@ -334,16 +365,15 @@ fn products_longer_than_a_block_equal_their_definition() {
     // More rows than ROW_BLOCK and more units of K than K_BLOCK, even in bf16.
     let (m, n, k) = (211, 33, 1700);
     let mut noise = Noise(7);
-    let [rows, weight, bias, before] = [m * k, n * k, n, m * n].map(|len| noise.values(len));
-    let factors = [&rows[..], &weight, &bias, &before];
+    let factors = Factors::noise(&mut noise, [m, n, k]);
     for finish in [
         Finish::Store,
         Finish::Add,
         Finish::Activate(Activation::Gelu),
     ] {
-        let wanted = wanted(finish, factors, [m, n, k]);
+        let wanted = wanted(finish, &factors);
         for precision in ALL {
-            let got = product(&Kernels::detect(), precision, finish, factors, [m, n, k]);
+            let got = product(&Kernels::detect(), precision, finish, &factors);
             for (&got, want) in got.iter().zip(&wanted) {
                 let error = (f64::from(got) - want).abs();
                 assert!(error <= tolerance(precision, k), "{error} {precision:?}");
@@ -356,14 +386,13 @@ fn products_longer_than_a_block_equal_their_definition() {
 fn products_do_not_depend_on_the_number_of_threads() {
     let (m, n, k) = (40, 200, 100);
     let mut noise = Noise(1);
-    let [rows, weight, bias, before] = [m * k, n * k, n, m * n].map(|len| noise.values(len));
-    let factors = [&rows[..], &weight, &bias, &before];
+    let factors = Factors::noise(&mut noise, [m, n, k]);
     for precision in ALL {
         let run = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
             let pool = pool.build().unwrap();
             let kernels = Kernels::detect();
-            pool.install(|| product(&kernels, precision, Finish::Add, factors, [m, n, k]))
+            pool.install(|| product(&kernels, precision, Finish::Add, &factors))
         };
         let alone = run(1);
         for n_threads in [2, 3, 16] {
@@ -376,28 +405,14 @@ fn products_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_row_that_is_not_finite_spoils_no_other_row() {
     let (m, n, k) = (14, 40, 30);
-    let mut noise = Noise(3);
-    let [mut rows, weight, bias, before] = [m * k, n * k, n, m * n].map(|len| noise.values(len));
+    let factors = Factors::noise(&mut Noise(3), [m, n, k]);
     let kernels = Kernels::detect();
     for precision in ALL {
-        let shape = [m, n, k];
-        let clean = product(
-            &kernels,
-            precision,
-            Finish::Store,
-            [&rows, &weight, &bias, &before],
-            shape,
-        );
-        let kept = rows[5 * k];
+        let clean = product(&kernels, precision, Finish::Store, &factors);
         for value in [f32::NAN, f32::INFINITY] {
-            rows[5 * k] = value;
-            let got = product(
-                &kernels,
-                precision,
-                Finish::Store,
-                [&rows, &weight, &bias, &before],
-                shape,
-            );
+            let mut spoiled = factors.clone();
+            spoiled.rows[5 * k] = value;
+            let got = product(&kernels, precision, Finish::Store, &spoiled);
             for (row, (got, clean)) in got.chunks(n).zip(clean.chunks(n)).enumerate() {
                 if row == 5 {
                     assert!(got.iter().all(|x| !x.is_finite()));
@@ -406,19 +421,22 @@ fn a_row_that_is_not_finite_spoils_no_other_row() {
                 }
             }
         }
-        rows[5 * k] = kept;
     }
 }
 
 #[test]
 fn int8_of_nearly_nothing_is_nothing() {
     for value in [0.0, 1e-45, -1e-40, 1e-37] {
-        let (rows, weight) = ([value; 40], [1.0; 40]);
-        let shape = [1, 1, 40];
-        for factors in [[&rows[..], &weight], [&weight, &rows]] {
-            let factors = [factors[0], factors[1], &[0.0], &[0.0]];
+        for (row, weight) in [(value, 1.0), (1.0, value)] {
+            let factors = Factors {
+                rows: vec![row; 40],
+                weight: vec![weight; 40],
+                bias: vec![0.0],
+                before: vec![0.0],
+                shape: [1, 1, 40],
+            };
             let kernels = Kernels::detect();
-            let got = product(&kernels, Precision::Int8, Finish::Store, factors, shape);
+            let got = product(&kernels, Precision::Int8, Finish::Store, &factors);
             assert!(got[0].abs() <= 1e-35, "{value}: {got:?}");
         }
     }
