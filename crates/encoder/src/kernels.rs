@@ -16,7 +16,7 @@ mod math;
 mod portable;
 mod rows;
 
-pub(crate) use attention::{Attended, Rotation, Span, attend};
+pub(crate) use attention::{HeadOutputs, Rotation, Span, attend};
 pub use dispatch::Task;
 pub(crate) use dispatch::{Kernels, Start};
 pub(crate) use linear::{Activation, Finish, Linear, multiply};

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::config::{MAX_TOKENS, Pooling};
 use crate::error::{Error, Result};
 use crate::kernels::{
-    Activation, Attended, Finish, Kernels, Linear, Panels, Rotation, Rows, Source, Span, attend,
+    Activation, Finish, HeadOutputs, Kernels, Linear, Panels, Rotation, Rows, Source, Span, attend,
     layer_norm, multiply,
 };
 use crate::position::Position;
@@ -432,7 +432,7 @@ impl Vit {
             hidden,
             rows: Rows::empty(self.patch_embed.precision()),
             qkv: Panels::zeroed(0, 0),
-            attended: Attended {
+            attended: HeadOutputs {
                 values: Vec::new(),
                 n_heads: self.num_heads,
             },
@@ -499,7 +499,7 @@ struct Buffers {
     /// The left factor of the next product.
     rows: Rows,
     qkv: Panels,
-    attended: Attended,
+    attended: HeadOutputs,
     /// The hidden layer of the MLP.
     inner: Panels,
 }
@@ -565,7 +565,7 @@ impl Source for Gated<'_> {
 
 /// Rows of the output of `attend`, the heads of a token side by side.
 struct Heads<'a> {
-    attended: &'a Attended,
+    attended: &'a HeadOutputs,
     spans: &'a [Span],
 }
 

@@ -7,14 +7,14 @@ use super::math::{gelu, sigmoid};
 use super::rows::{INT8_ZERO, Rows, bf16_pair, quantised, step_of};
 use super::{Lanes, MR, NR, Panels, Precision, UnitRow};
 
-/// Units of K that one pass over the columns takes: 32 x 768 x 4 bytes of weights are 96 KiB.
+/// Units of K in one pass over the columns: 32 x 768 x 4 bytes of weights are 96 KiB.
 const K_BLOCK: usize = 768;
 
-/// Rows that one pass over the columns takes: with `K_BLOCK`, 612 KiB that stay in the
-/// second-level cache. 17 tiles, so that the 197 tokens of a ViT-B/16 are one block.
+/// Rows in one pass over the columns: with `K_BLOCK`, 612 KiB that stay in the second-level cache.
+/// 17 tiles, so that the 197 tokens of a ViT-B/16 are one block.
 const ROW_BLOCK: usize = 17 * MR;
 
-/// Values along K whose products of u8 and i8 an i32 holds, whatever they are.
+/// The largest K for which an i32 holds any sum of products of u8 and i8.
 const MAX_INT8_INPUTS: usize = 1 << 16;
 
 /// A linear layer `y = W x + b`, packed: [ceil(N / NR)][units of K][NR].
@@ -26,9 +26,9 @@ pub(crate) struct Linear {
     precision: Precision,
     /// [ceil(N / NR)], zeros at the end.
     bias: Vec<Lanes>,
-    /// What one step of an int8 column stands for; empty for floats.
+    /// The value of one step of an int8 column; empty for floats.
     scales: Vec<Lanes>,
-    /// What the 128 of every int8 activation adds to a column's sum; empty for floats.
+    /// The amount that the 128 of every int8 activation adds to a column's sum; empty for floats.
     offsets: Vec<[i32; NR]>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum Activation {
     Silu,
 }
 
-/// What happens to a finished product.
+/// The last step of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// `out = product + bias`.
@@ -67,7 +67,7 @@ impl Activation {
 }
 
 impl Linear {
-    /// Packs a weight matrix; in bf16 instead of int8 where sums of int8 might not fit.
+    /// Packs a weight matrix; in bf16 instead of int8 where sums of int8 might overflow.
     ///
     /// # Shapes
     /// `weight` [N, K], row-major; `bias` [N], zeros if there is none.
@@ -84,8 +84,11 @@ impl Linear {
         let per_unit = precision.per_unit();
         let n_units = n_inputs.div_ceil(per_unit);
         let n_panels = n_outputs.div_ceil(NR);
+        // [N, K] -> [panels][units of K][NR]: one step of a tile reads one unit of 32 columns, which
+        // is then 128 consecutive bytes. Columns beyond N stay zeros, and their results are not read.
         let mut units = vec![UnitRow::ZERO; n_panels * n_units];
-        let mut columns = vec![Column::default(); n_panels * NR];
+        let mut columns = vec![Int8Column::default(); n_panels * NR];
+        // NR rows of the weight become one panel, so threads write to separate memory.
         units
             .par_chunks_mut(n_units)
             .zip(columns.par_chunks_mut(NR))
@@ -95,6 +98,7 @@ impl Linear {
                     columns[j] = pack_column(line, precision, j, units);
                 }
             });
+        // [N] -> [panels][NR] each, as the loops over finished tiles read them.
         let is_int8 = precision == Precision::Int8;
         let columns = if is_int8 { &columns[..] } else { &[] };
         Self {
@@ -180,29 +184,33 @@ impl Linear {
     }
 }
 
-/// What int8 needs to know of one column.
+/// The scale and offset of one int8 column; both 0 for floats.
 #[derive(Debug, Clone, Copy, Default)]
-struct Column {
+struct Int8Column {
     scale: f32,
     offset: i32,
 }
 
 /// Writes one output's weights as column `j` of a packed panel.
-fn pack_column(line: &[f32], precision: Precision, j: usize, units: &mut [UnitRow]) -> Column {
+///
+/// # Shapes
+/// `line` [K] -> column `j` of `units` [units of K][NR]
+fn pack_column(line: &[f32], precision: Precision, j: usize, units: &mut [UnitRow]) -> Int8Column {
     match precision {
         Precision::F32 => {
             for (unit, value) in units.iter_mut().zip(line) {
                 unit.0[j] = value.to_bits();
             }
-            Column::default()
+            Int8Column::default()
         }
         Precision::Bf16 => {
             for (unit, pair) in units.iter_mut().zip(line.chunks(2)) {
                 unit.0[j] = bf16_pair(pair[0], pair.get(1).copied().unwrap_or_default());
             }
-            Column::default()
+            Int8Column::default()
         }
         Precision::Int8 => {
+            // Every column has its own scale, so that one large weight coarsens only its own output.
             let scale = step_of(line);
             let mut sum = 0;
             for (unit, four) in units.iter_mut().zip(line.chunks(4)) {
@@ -214,7 +222,9 @@ fn pack_column(line: &[f32], precision: Precision, j: usize, units: &mut [UnitRo
                 }
                 unit.0[j] = u32::from_le_bytes(bytes);
             }
-            Column {
+            // The instruction takes u8 activations, stored as q + 128. Their product with the column
+            // exceeds the wanted one by 128 times the sum of its steps.
+            Int8Column {
                 scale,
                 offset: sum * INT8_ZERO,
             }
@@ -222,6 +232,7 @@ fn pack_column(line: &[f32], precision: Precision, j: usize, units: &mut [UnitRo
     }
 }
 
+/// Cuts a bias [N] into [panels][NR], with zeros at the end.
 fn padded(values: &[f32], n_panels: usize) -> Vec<Lanes> {
     let mut lanes = vec![Lanes::ZERO; n_panels];
     for (lanes, values) in lanes.iter_mut().zip(values.chunks(NR)) {
@@ -230,10 +241,15 @@ fn padded(values: &[f32], n_panels: usize) -> Vec<Lanes> {
     lanes
 }
 
-/// Computes `rows x linear^T` into `out`, which has the rows of one and the columns of the other.
+/// Computes `rows x linear^T` into `out`.
 ///
-/// Threads share out the panels; each goes over its own in blocks of K and of rows, so that the
-/// block of rows stays in cache while weights stream by once.
+/// Every thread computes some of the panels. It takes its panels in blocks of K and of rows, so that
+/// a block of rows stays in cache while the weights are read once.
+///
+/// # Shapes
+/// `rows` [M, K], `linear` [N, K] -> `out` [M, N]
+/// # Panics
+/// If shapes or precisions do not fit each other.
 pub(crate) fn multiply(
     kernels: &Kernels,
     rows: &Rows,
@@ -251,6 +267,8 @@ pub(crate) fn multiply(
         (out.n_rows, out.n_cols, rows.n_units, rows.precision),
         "shapes of a product"
     );
+    // The split is by columns only. A result is summed by one thread in one order, so vectors do not
+    // depend on the number of threads.
     let n_panels = linear.bias.len();
     let per_task = n_panels.div_ceil(rayon::current_num_threads()).max(1);
     let n_units = linear.n_units();
@@ -259,7 +277,7 @@ pub(crate) fn multiply(
         .zip(linear.units.par_chunks(per_task * n_units))
         .enumerate()
         .for_each(|(task, (out, units))| {
-            Share {
+            ProductShare {
                 kernels,
                 rows,
                 linear,
@@ -271,32 +289,36 @@ pub(crate) fn multiply(
         });
 }
 
-/// One thread's part of a product: some panels.
-struct Share<'a> {
+/// The panels of a product that one thread computes.
+struct ProductShare<'a> {
     kernels: &'a Kernels,
     rows: &'a Rows,
     linear: &'a Linear,
     finish: Finish,
     first_panel: usize,
+    /// [panels of the share][units of K]
     units: &'a [UnitRow],
 }
 
-impl Share<'_> {
+impl ProductShare<'_> {
+    /// Computes `out`, [panels of the share][M].
     fn multiply(&self, out: &mut [Lanes]) {
         let (n_rows, n_units) = (self.rows.n_rows, self.rows.n_units);
-        // Sums of int8 are integers until the end, so they are not split.
+        // `out` holds f32, but sums of int8 are integers until they are scaled, so K is not split.
         let k_block = match self.linear.precision {
             Precision::Int8 => n_units,
             Precision::F32 | Precision::Bf16 => K_BLOCK,
         };
         for first_k in (0..n_units).step_by(k_block) {
+            // The innermost loop goes over panels. The block of rows, at most 612 KiB, is reused for
+            // each of them, and of the weights only 96 KiB are needed at a time.
             let ks = first_k..n_units.min(first_k + k_block);
             for first_row in (0..n_rows).step_by(ROW_BLOCK) {
                 let block = first_row..n_rows.min(first_row + ROW_BLOCK);
                 let panels = out.chunks_exact_mut(n_rows);
                 for (panel, out) in panels.enumerate() {
                     let next = self.units.get((panel + 1) * n_units..);
-                    let part = Part {
+                    let part = PanelBlock {
                         panel: self.first_panel + panel,
                         units: &self.units[panel * n_units..][ks.clone()],
                         next: next
@@ -311,10 +333,15 @@ impl Share<'_> {
         }
     }
 
-    /// Multiplies a block of rows with part of one panel.
-    fn block(&self, part: &Part<'_>, rows: std::ops::Range<usize>, out: &mut [Lanes]) {
+    /// Multiplies a block of rows with one block of a panel.
+    ///
+    /// # Shapes
+    /// `out` [M] of the panel; its elements `rows` are changed.
+    fn block(&self, part: &PanelBlock<'_>, rows: std::ops::Range<usize>, out: &mut [Lanes]) {
         let is_int8 = self.linear.precision == Precision::Int8;
         let tile_of = self.kernels.tile(self.linear.precision);
+        // The first block of K starts from the bias and, with a residual, from what `out` holds; the
+        // others add to the sums of the blocks before.
         let is_first = part.first_k == 0;
         let is_sum = self.finish == Finish::Add || !is_first;
         let bias = if is_first && !is_int8 {
@@ -322,10 +349,13 @@ impl Share<'_> {
         } else {
             &Lanes::ZERO
         };
+        // Integer sums of one int8 tile, which `Rescale` turns into results.
         let mut steps = [Lanes::ZERO; MR];
+        // Every tile fetches its share of the next panel, which is in cache when its turn comes.
         let n_ahead = part.next.len().div_ceil(rows.len().div_ceil(MR));
         let mut ahead = part.next.chunks(n_ahead.max(1));
         for (first, out) in rows.clone().step_by(MR).zip(out[rows].chunks_mut(MR)) {
+            // Rows are [tiles][units of K][MR]: the part along K of one tile is consecutive.
             let packed = &self.rows.units[first / MR * self.rows.n_units + part.first_k..];
             let packed = &packed[..part.units.len()];
             let start = Start {
@@ -346,6 +376,7 @@ impl Share<'_> {
             } else {
                 tile_of(packed, part.units, start, out);
             }
+            // The tile is activated while it is in cache, and only when its sums are complete.
             if let (Finish::Activate(activation), true) = (self.finish, part.is_last) {
                 self.kernels.run(Activate { activation, out });
             }
@@ -355,13 +386,15 @@ impl Share<'_> {
 
 /// A block of K of one panel.
 #[derive(Debug, Clone, Copy)]
-struct Part<'a> {
+struct PanelBlock<'a> {
+    /// Index of the panel in the whole layer.
     panel: usize,
     units: &'a [UnitRow],
-    /// The same of the next panel.
+    /// The units of the next panel for the same K; empty after the last panel.
     next: &'a [UnitRow],
+    /// The first unit of K in the block.
     first_k: usize,
-    /// No block of K comes after it.
+    /// Whether no block of K follows.
     is_last: bool,
 }
 
@@ -369,8 +402,11 @@ struct Part<'a> {
 struct Rescale<'a> {
     linear: &'a Linear,
     panel: usize,
+    /// Whether results are added to `out`.
     is_sum: bool,
+    /// Bits of i32, one row of 32 columns each.
     steps: &'a [Lanes],
+    /// The value of one step of each row.
     scales: &'a [f32],
     out: &'a mut [Lanes],
 }
@@ -412,8 +448,8 @@ impl Task for Activate<'_> {
     }
 }
 
-/// Makes `NR` values at once. Its inputs are copies, not references into the matrix: what cannot
-/// overlap becomes vector code.
+/// Computes `NR` values. Callers capture copies instead of references into the matrix, because the
+/// compiler vectorises only a loop whose inputs cannot overlap its output.
 #[inline(always)]
 fn lanes(value: impl Fn(usize) -> f32) -> Lanes {
     let mut values = [0.0; NR];

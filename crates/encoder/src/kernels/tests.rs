@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::attention::{Attended, Rotation, Span, attend};
+use super::attention::{HeadOutputs, Rotation, Span, attend};
 use super::dispatch::Start;
 use super::linear::{Activation, Finish, Linear, multiply};
 use super::math::{exp2, gelu, layer_norm, sigmoid};
@@ -300,7 +300,7 @@ proptest! {
         let wanted = plain_attention(&qkv, n_heads, width, &spans);
         for kernels in Kernels::available() {
             for (precision, tolerance) in [(Precision::F32, 3e-6), (Precision::Bf16, 2e-2)] {
-                let mut out = Attended { values: Vec::new(), n_heads };
+                let mut out = HeadOutputs { values: Vec::new(), n_heads };
                 attend(&kernels, precision, &panels, &spans, &mut out);
                 for (got, want) in out.values.iter().zip(&wanted) {
                     prop_assert!((f64::from(*got) - want).abs() <= tolerance, "{got} {want}");
