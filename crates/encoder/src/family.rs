@@ -1,7 +1,8 @@
 //! Model folders of every supported family -> one `Vit`, how it wants to be fed, and a fingerprint.
 //!
 //! One file a family: its config, its tensors' names, and how they differ. The common parts, which
-//! name no family, are here.
+//! name no family, are here. Loaders are generic over `Pack`, so that a family is written once for
+//! all ways to keep its layers.
 
 mod clip;
 mod dinov2;
@@ -17,53 +18,53 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::tensors::Tensors;
+use self::tensors::{Bias, KernelAxes, PatchKernel, Tensors};
 use crate::config::Pooling;
 use crate::error::{Error, Result};
-use crate::kernels::{Activation, Kernels, Precision};
+use crate::kernels::Activation;
+use crate::pack::Pack;
 use crate::position::{Position, Resize};
 use crate::preprocess::{PREPARATION_VERSION, Preparation};
-use crate::stem::{STEM_GROUPS, Stages};
-use crate::vit::{Head, Mlp, Norm, Vit};
+use crate::stem::{STEM_GROUPS, Stage, Stages};
+use crate::vit::{Head, Mlp, Norm, Vit, VitSizes};
 use crate::weights::{Weights, parse_json, read_json, shown};
 
-/// What is said where a family is not known.
+/// The advice of an error about an unknown family.
 const SUPPORTED: &str = "supported are our own models, the model types dinov2, \
     dinov2_with_registers, dinov3_vit, vit, vit_mae, clip, clip_vision_model and m3d_clip, and \
     open_clip's ViT towers";
 
-/// What follows once weights are there only as a pickle.
+/// The advice of an error about weights that exist only as a pickle.
 const CONVERT: &str = "a pickle runs code when it is read; convert it on a machine where that is \
     acceptable, in Python: safetensors.torch.save_file(torch.load(OLD, weights_only=True), \
     'model.safetensors'), or save_pretrained(FOLDER, safe_serialization=True)";
 
-/// A model that was read from a folder.
+/// What a model folder holds.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) vit: Vit,
+pub(crate) struct ModelParts<L> {
+    pub(crate) vit: Vit<L>,
     pub(crate) preparation: Preparation,
     pub(crate) fingerprint: String,
     /// Tensors of the folder that the network does not use.
     pub(crate) left: Vec<String>,
 }
 
-/// Opens a model folder.
+/// Opens a model folder; `pack` decides how the layers of its network are kept.
 ///
 /// # Errors
 /// `Io` if a file cannot be read, `Malformed` if config and tensors do not fit each other,
 /// `Unsupported` if the family, or a part of it, is not known, or the weights are a pickle.
-pub(crate) fn open(folder: &Path, kernels: Kernels, precision: Precision) -> Result<Opened> {
-    let found = Found::in_folder(folder)?;
+pub(crate) fn open<P: Pack>(folder: &Path, pack: P) -> Result<ModelParts<P::Layer>> {
+    let files = ModelFiles::find(folder)?;
     let config = Config {
-        value: read_json(&found.config)?,
-        path: found.config,
+        value: read_json(&files.config)?,
+        path: files.config,
     };
     let mut tensors = Tensors {
-        weights: Weights::open(&found.weights)?,
-        kernels,
-        precision,
+        weights: Weights::open(&files.weights)?,
+        pack,
     };
-    let (mut vit, preparation) = if found.is_open_clip {
+    let (mut vit, preparation) = if files.is_open_clip {
         open_clip::load(&config, &mut tensors)?
     } else {
         load(&config, &mut tensors)?
@@ -71,12 +72,12 @@ pub(crate) fn open(folder: &Path, kernels: Kernels, precision: Precision) -> Res
     if let (Preparation::Planes(input), Position::Table(table)) = (&preparation, &mut vit.position)
         && let Some(grid) = input.usual_grid()
     {
-        table.expect(grid, vit.embed_dim);
+        table.expect(grid, vit.sizes.embed_dim);
     }
     let recipe = Recipe::of(&vit, &preparation);
     let recipe = serde_json::to_string(&recipe)
         .map_err(|error| Error::malformed(&config.path, error.to_string(), "finite numbers"))?;
-    Ok(Opened {
+    Ok(ModelParts {
         fingerprint: tensors.weights.fingerprint(&recipe),
         left: tensors.weights.left(),
         vit,
@@ -84,11 +85,17 @@ pub(crate) fn open(folder: &Path, kernels: Kernels, precision: Precision) -> Res
     })
 }
 
-fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+/// Loads a model of the family that `model_type` names.
+fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let model_type = config.value.get("model_type").and_then(Value::as_str);
     match model_type {
-        Some("dinov2") => dinov2::load(config, tensors, false),
-        Some("dinov2_with_registers") => dinov2::load(config, tensors, true),
+        Some("dinov2") => dinov2::load(config, tensors, dinov2::Class::Plain),
+        Some("dinov2_with_registers") => {
+            dinov2::load(config, tensors, dinov2::Class::WithRegisters)
+        }
         Some("dinov3_vit") => dinov3::load(config, tensors),
         Some("vit") => vit::load(config, tensors),
         Some("vit_mae") => vit::load_mae(config, tensors),
@@ -107,15 +114,15 @@ fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
 }
 
 /// The files of a model folder.
-struct Found {
+struct ModelFiles {
     config: PathBuf,
     weights: PathBuf,
     is_open_clip: bool,
 }
 
-impl Found {
-    /// Finds the first pair of config and weights that is whole.
-    fn in_folder(folder: &Path) -> Result<Self> {
+impl ModelFiles {
+    /// Finds the first config that has its weights beside it.
+    fn find(folder: &Path) -> Result<Self> {
         const MODEL: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
         const OPEN_CLIP: [&str; 3] = ["open_clip_model.safetensors", MODEL[0], MODEL[1]];
         let entries = std::fs::read_dir(folder)
@@ -158,7 +165,7 @@ impl Found {
     }
 }
 
-/// A config file, before it is known what of it matters.
+/// A config file whose fields are not parsed yet.
 pub(crate) struct Config {
     pub(crate) path: PathBuf,
     pub(crate) value: Value,
@@ -235,7 +242,7 @@ impl From<Sides> for [usize; 2] {
 
 /// The sizes that every 2D family states.
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
+struct PlaneSizes {
     /// `E`.
     width: usize,
     depth: usize,
@@ -245,7 +252,7 @@ struct Sizes {
     n_channels: usize,
     image: [usize; 2],
     patch: [usize; 2],
-    /// What the family's config calls `width`, `depth`, `n_heads` and what `hidden` comes from.
+    /// The config's fields for `width`, `depth`, `n_heads`, and the one that `hidden` comes from.
     fields: [&'static str; 4],
 }
 
@@ -257,7 +264,7 @@ const FIELDS: [&str; 4] = [
     "intermediate_size",
 ];
 
-impl Sizes {
+impl PlaneSizes {
     /// Checks bounds that every real model keeps, so that no product of sizes overflows.
     fn check(self, config: &Config) -> Result<Self> {
         let bounded = |n: usize, most: usize| 0 < n && n <= most;
@@ -309,14 +316,32 @@ impl Sizes {
         }
     }
 
-    /// Returns the grid of the pretraining image; what is over at the border is not seen.
+    /// Returns the grid of the pretraining image; pixels beyond the last whole patch are not seen.
     fn grid(&self) -> [usize; 3] {
         let [rows, columns] = [0, 1].map(|axis| self.image[axis] / self.patch[axis]);
         [1, rows, columns]
     }
 
-    fn patch(&self) -> [usize; 3] {
-        [1, self.patch[0], self.patch[1]]
+    /// Returns the sizes of the network.
+    fn vit(&self) -> VitSizes {
+        VitSizes {
+            in_chans: self.n_channels,
+            embed_dim: self.width,
+            num_heads: self.n_heads,
+            patch: [1, self.patch[0], self.patch[1]],
+        }
+    }
+
+    /// Returns the usual patch embedding: a convolution over a plane, with a bias.
+    fn patch_kernel<'a>(&self, name: &'a str) -> PatchKernel<'a> {
+        PatchKernel {
+            name,
+            width: self.width,
+            n_channels: self.n_channels,
+            patch: self.vit().patch,
+            axes: KernelAxes::Plane,
+            bias: Bias::Saved,
+        }
     }
 }
 
@@ -354,7 +379,7 @@ enum PositionRecipe {
 }
 
 impl<'a> Recipe<'a> {
-    fn of(vit: &Vit, preparation: &'a Preparation) -> Self {
+    fn of<L>(vit: &Vit<L>, preparation: &'a Preparation) -> Self {
         let name = |activation| match activation {
             Activation::Gelu => "gelu",
             Activation::QuickGelu => "quick_gelu",
@@ -363,11 +388,11 @@ impl<'a> Recipe<'a> {
         let eps = |norm: Option<&Norm>| norm.map(|norm| norm.eps);
         Self {
             version: PREPARATION_VERSION,
-            in_chans: vit.in_chans,
-            num_heads: vit.num_heads,
-            patch: vit.patch,
+            in_chans: vit.sizes.in_chans,
+            num_heads: vit.sizes.num_heads,
+            patch: vit.sizes.patch,
             stem: vit.stem.as_ref().map(|Stages(stages)| StemRecipe {
-                channels: stages.iter().map(|stage| stage.conv.n_outputs()).collect(),
+                channels: stages.iter().map(Stage::n_channels).collect(),
                 groups: STEM_GROUPS,
                 eps: stages.iter().map(|stage| stage.norm.eps).collect(),
             }),

@@ -8,9 +8,9 @@ mod stem;
 
 use serde::Deserialize;
 
-use self::case::{Case, Tolerance, close, folder, folder_with};
+use self::case::{Case, F32, Tolerance, close, folder, folder_with};
 use crate::config::{ModelConfig, Pooling, VitConfig};
-use crate::family::{self, Opened};
+use crate::family;
 use crate::hog::patch_targets;
 use crate::kernels::{
     Activation, Finish, Kernels, Linear, Panels, Precision, Rows, Source, layer_norm, multiply,
@@ -18,7 +18,7 @@ use crate::kernels::{
 use crate::model::{Model, Prepared};
 use crate::position::{part_widths, sin_cos};
 use crate::tokens::{grid_of, patchify, unpatchify};
-use crate::vit::View;
+use crate::vit::{CpuVit, View};
 use crate::weights::read_json;
 
 #[derive(Deserialize)]
@@ -58,13 +58,13 @@ fn golden_c01_patchify() {
             let again = unpatchify(&patches, row.grid, row.patch, channels).unwrap();
             close(&again, back, sizes.tolerance.tokens, &at("unpatchified"));
         }
-        let (deep, flat) = case.patch_embed(&at("proj"), [row.embed_dim, channels], row.patch);
+        let layers = case.patch_embed(&at("proj"), [row.embed_dim, channels], row.patch);
         let embedded = case.items(&at("embedded"));
         for (volume, wanted) in case.items(&at("rand_volume")).iter().zip(&embedded) {
             let patches = patchify(volume, shape, row.patch).unwrap();
-            let found = product(&deep, &patches);
+            let found = product(&layers.whole, &patches);
             close(&found, wanted, sizes.tolerance.embedded, &at("embedded"));
-            if let (1, Some(flat)) = (depth, &flat) {
+            if let (1, Some(flat)) = (depth, &layers.flat) {
                 let [_, ph, pw] = row.patch;
                 let plane = patchify(volume, shape, [1, ph, pw]).unwrap();
                 let found = product(flat, &plane);
@@ -154,7 +154,7 @@ struct EncoderInput {
 }
 
 /// Opens the golden encoder from a folder as our own models are saved.
-fn ours(sizes: &VitConfig, has_registers: bool, pooling: Pooling) -> Opened {
+fn ours(sizes: &VitConfig, has_registers: bool, pooling: Pooling) -> CpuVit {
     let mut sizes = sizes.clone();
     let left_out: &[&str] = if has_registers {
         &[]
@@ -172,7 +172,7 @@ fn saved_as_ours(
     sizes: &VitConfig,
     pooling: Pooling,
     kernels: Kernels,
-) -> Opened {
+) -> CpuVit {
     let model = tempfile::tempdir().unwrap();
     let vit = sizes.clone();
     let [_, ph, pw] = vit.patch;
@@ -183,7 +183,8 @@ fn saved_as_ours(
     let text = serde_json::to_vec_pretty(&config).unwrap();
     std::fs::write(model.path().join("config.json"), text).unwrap();
     weights.save_without(left_out, &model.path().join("model.safetensors"));
-    family::open(model.path(), kernels, Precision::F32).unwrap()
+    let vit = family::open(model.path(), F32).unwrap().vit;
+    CpuVit { vit, kernels }
 }
 
 #[test]
@@ -195,8 +196,8 @@ fn golden_c03_encoder() {
     for (kind, input) in &sizes.inputs {
         for (name, has_registers) in [("reg", true), ("noreg", false)] {
             let at = |step: &str| format!("{kind}.{name}.{step}");
-            let by_cls = ours(&sizes.config, has_registers, Pooling::Cls).vit;
-            let by_mean = ours(&sizes.config, has_registers, Pooling::Mean).vit;
+            let by_cls = ours(&sizes.config, has_registers, Pooling::Cls);
+            let by_mean = ours(&sizes.config, has_registers, Pooling::Mean);
             let inputs = case.inputs(&format!("{kind}.input"), input.shape);
             for (i, input) in inputs.iter().enumerate() {
                 let view = View {
@@ -268,7 +269,7 @@ fn golden_c03_encoder_with_every_instruction_set() {
     let sizes: Encoder = read_json(&folder().join("c03_encoder.json")).unwrap();
     let weights = Case::open(&folder(), "c03_encoder.weights");
     for kernels in Kernels::available() {
-        let vit = saved_as_ours(&weights, &[], &sizes.config, Pooling::Cls, kernels).vit;
+        let vit = saved_as_ours(&weights, &[], &sizes.config, Pooling::Cls, kernels);
         // Both grids in one batch.
         let all: Vec<_> = sizes.inputs.iter().collect();
         let inputs: Vec<_> = all
@@ -317,8 +318,7 @@ fn golden_c04_encoder_of_the_patches_left_to_see() {
         &sizes.encoder,
         pooling,
         Kernels::detect(),
-    )
-    .vit;
+    );
     let tolerance = Tolerance {
         atol: 1e-5,
         rtol: 1e-5,

@@ -13,6 +13,7 @@ mod avx512;
 mod dispatch;
 mod linear;
 mod math;
+mod pack;
 mod portable;
 mod rows;
 
@@ -22,6 +23,7 @@ pub(crate) use dispatch::{Kernels, Start};
 pub(crate) use linear::{Activation, Finish, Linear, multiply};
 pub(crate) use math::layer_norm;
 pub use math::{exp2, gelu, gelu_and_slope};
+pub(crate) use pack::CpuPack;
 pub(crate) use rows::{Rows, Source};
 
 use std::ops::Range;
@@ -69,7 +71,7 @@ impl Panels {
         }
     }
 
-    /// Takes another shape; what the matrix holds is then without meaning.
+    /// Takes another shape; the values are arbitrary afterwards.
     pub(crate) fn reshape(&mut self, n_rows: usize, n_cols: usize) {
         self.lanes.resize(n_rows * n_cols.div_ceil(NR), Lanes::ZERO);
         (self.n_rows, self.n_cols) = (n_rows, n_cols);
@@ -107,7 +109,7 @@ impl Panels {
 
     /// Copies the columns `first..` of a few neighbouring rows, one line after another.
     ///
-    /// Panel by panel: the rows lie side by side there, which memory is fast at.
+    /// The copy goes panel by panel, where neighbouring rows are consecutive in memory.
     #[inline(always)]
     pub(crate) fn read_rows(&self, rows: Range<usize>, first: usize, lines: &mut [f32]) {
         let width = lines.len() / rows.len();
@@ -133,7 +135,7 @@ impl Panels {
         self.lanes.chunks_exact(self.n_rows.max(1))
     }
 
-    /// Returns the panels from left to right, to be changed.
+    /// Returns the panels from left to right, mutably.
     pub(crate) fn columns_mut(&mut self) -> impl Iterator<Item = &mut [Lanes]> {
         self.lanes.chunks_exact_mut(self.n_rows.max(1))
     }
@@ -175,7 +177,8 @@ impl Precision {
 pub(crate) fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    // Rounding may carry a NaN's mantissa into infinity or beyond: keep it, made quiet.
+    // Rounding could carry the mantissa of a NaN into infinity or beyond, so a NaN is truncated and
+    // made quiet.
     if value.is_nan() {
         (bits >> 16) | 0x40
     } else {

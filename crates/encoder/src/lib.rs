@@ -22,6 +22,7 @@ mod golden;
 pub mod hog;
 mod kernels;
 mod model;
+mod pack;
 mod plain;
 mod position;
 mod preprocess;

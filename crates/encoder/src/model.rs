@@ -8,10 +8,10 @@ use crate::config::{ModelConfig, VitConfig};
 use crate::error::{Error, Result};
 use crate::family;
 use crate::hog;
-use crate::kernels::{Kernels, Precision};
+use crate::kernels::{CpuPack, Kernels, Precision};
 use crate::preprocess::{PREPARATION_VERSION, Preparation, THUMBNAIL};
 use crate::random;
-use crate::vit::{Tokens, View, Vit};
+use crate::vit::{CpuVit, Tokens, View};
 
 /// How a model is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,7 +19,7 @@ pub struct RunOptions {
     /// The numbers that products are computed with; `None` takes the fastest of f32 and bf16 that
     /// this CPU computes in hardware.
     pub precision: Option<Precision>,
-    /// A fixed number of threads, in a pool of its own; `None` shares rayon's global pool.
+    /// A fixed number of threads in a separate pool; `None` shares rayon's global pool.
     pub n_threads: Option<usize>,
 }
 
@@ -34,10 +34,10 @@ pub struct Model {
     pool: Option<rayon::ThreadPool>,
 }
 
-/// What turns an input into a vector.
+/// The step from an input to a vector.
 #[derive(Debug)]
 enum Network {
-    Vit(Box<Vit>),
+    Vit(Box<CpuVit>),
     /// The thumbnail itself, mean removed.
     Pixels,
     /// Histograms of oriented gradients, as `hog` defines them.
@@ -77,20 +77,24 @@ impl Model {
         let precision = options
             .precision
             .unwrap_or_else(|| kernels.fastest_precision());
-        let opened = family::open(folder, kernels, precision)?;
+        let parts = family::open(folder, CpuPack { precision })?;
+        let vit = CpuVit {
+            vit: parts.vit,
+            kernels,
+        };
         let name = folder.file_name().unwrap_or(folder.as_os_str());
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
-            fingerprint: opened.fingerprint,
+            fingerprint: parts.fingerprint,
             precision,
-            network: Network::Vit(Box::new(opened.vit)),
-            preparation: opened.preparation,
+            network: Network::Vit(Box::new(vit)),
+            preparation: parts.preparation,
             pool: start_pool(options.n_threads)?,
         })
     }
 
     /// Returns the model that compares pictures by their pixels: a 32x32 grey thumbnail of the
-    /// central slice or frame, mean removed, of unit length. What a network must beat.
+    /// central slice or frame, mean removed, of unit length. It is the baseline of every network.
     #[must_use]
     pub fn pixels() -> Self {
         Self {
@@ -104,7 +108,7 @@ impl Model {
     }
 
     /// Returns the model that compares pictures by their gradients: 576 numbers, 8 x 8 cells of 9
-    /// unsigned orientations. Nothing in it was learnt. `hog` has the formulas.
+    /// unsigned orientations. It has no learned weights. `hog` has the formulas.
     ///
     /// The input is that of our own networks at side 64, at most 16 planes deep.
     #[must_use]
@@ -124,8 +128,8 @@ impl Model {
         }
     }
 
-    /// Makes a network of a preset's sizes with random weights, the same for the same seed: what
-    /// a trained network is to be compared with.
+    /// Makes a network of a preset's sizes with random weights, the same for the same seed; a
+    /// baseline for trained networks.
     ///
     /// # Errors
     /// `Mismatch` for a preset that does not exist; `Io` if no threads can be started.
@@ -138,6 +142,10 @@ impl Model {
         let precision = options
             .precision
             .unwrap_or_else(|| kernels.fastest_precision());
+        let vit = CpuVit {
+            vit: random::vit(CpuPack { precision }, &config, seed),
+            kernels,
+        };
         Ok(Self {
             name: match seed {
                 0 => format!("random:{preset}"),
@@ -145,7 +153,7 @@ impl Model {
             },
             fingerprint: random_fingerprint(preset, seed, &config)?,
             precision,
-            network: Network::Vit(Box::new(random::vit(kernels, precision, &config, seed))),
+            network: Network::Vit(Box::new(vit)),
             preparation: Preparation::Ours(config.input),
             pool: start_pool(options.n_threads)?,
         })
@@ -158,8 +166,8 @@ impl Model {
         &self.name
     }
 
-    /// Returns what tells this encoder and input config from every other: vectors of different
-    /// fingerprints cannot be compared. Precision is not part of it.
+    /// Returns a hash of the weights and the input config: vectors of different fingerprints cannot
+    /// be compared. Precision is not part of it.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -193,7 +201,10 @@ impl Model {
         Ok(Prepared { inputs })
     }
 
-    /// Returns one unit vector for each object, in their order, whatever their grids.
+    /// Returns one unit vector for each object, in their order; their grids may differ.
+    ///
+    /// # Shapes
+    /// B objects -> B vectors of `width` values.
     ///
     /// # Errors
     /// `Mismatch` if an object was prepared for another model, or has no direction: its vector
@@ -240,8 +251,8 @@ impl Model {
         self.install(|| vit.tokens(views))
     }
 
-    /// Returns all tokens of each view with its unit vector, in their order: what the vector of an
-    /// object becomes when patches of it are not seen.
+    /// Returns all tokens of each view with its unit vector, in their order, for example to see how
+    /// an object's vector changes when patches are left out.
     ///
     /// # Errors
     /// As `tokens`; `Mismatch` if a vector is zero or not finite.
@@ -257,8 +268,8 @@ impl Model {
         })
     }
 
-    /// Returns the network that has tokens.
-    fn vit(&self) -> Result<&Vit> {
+    /// Returns the network, if the model has one.
+    fn vit(&self) -> Result<&CpuVit> {
         match &self.network {
             Network::Vit(vit) => Ok(vit),
             Network::Pixels | Network::Hog => Err(Error::unsupported(
@@ -268,7 +279,7 @@ impl Model {
         }
     }
 
-    /// Runs work on the model's own threads, where it has some.
+    /// Runs work on the model's own threads, or on the caller's if it has none.
     fn install<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match &self.pool {
             Some(pool) => pool.install(work),
@@ -277,7 +288,7 @@ impl Model {
     }
 }
 
-/// Returns what tells a random network from every other: preset, seed, and a digest of its config.
+/// Returns the fingerprint of a random network: preset, seed, and a digest of its config.
 fn random_fingerprint(preset: &str, seed: u64, config: &ModelConfig) -> Result<String> {
     let recipe = serde_json::to_string(&(PREPARATION_VERSION, config))
         .map_err(|error| Error::io("writing the config of a random network", error.into()))?;
@@ -288,7 +299,8 @@ fn random_fingerprint(preset: &str, seed: u64, config: &ModelConfig) -> Result<S
 /// Planes of the input of `hog`: as many as m3ret-tiny sees.
 const HOG_MAX_DEPTH: usize = 16;
 
-/// What f32 resampling may make of a constant picture: less than a hundredth of an 8-bit step.
+/// The largest contrast that f32 resampling gives a constant picture: less than a hundredth of an
+/// 8-bit step.
 const NO_CONTRAST: f64 = 1e-5;
 
 /// Returns a thumbnail's values less their mean; of a constant picture, zeros.
@@ -405,7 +417,7 @@ mod tests {
             let [norm, cosine] =
                 [(&a, &a), (&a, &b)].map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>());
             assert!((norm - 1.0).abs() < 1e-5, "{norm}");
-            // Scaling a negative to 0..=1 rounds anew.
+            // Scaling a negative to 0..=1 rounds differently.
             assert!(cosine > 0.999, "{cosine}");
         }
     }

@@ -4,60 +4,49 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::{ModelConfig, VitConfig};
-use crate::kernels::{Activation, Kernels, Linear, Precision};
+use crate::pack::{Pack, PatchLayers, PlainLayer, transposed};
 use crate::position::Position;
-use crate::vit::{Block, Mlp, Norm, Vit};
+use crate::vit::{Block, Norm, Vit, VitSizes};
 
 /// Standard deviation of weights and of CLS, as ViTs are initialised.
 const STD: f32 = 0.02;
 
 /// Makes our own network with normal random weights, zero biases and unit norms.
-pub(crate) fn vit(kernels: Kernels, precision: Precision, config: &ModelConfig, seed: u64) -> Vit {
+pub(crate) fn vit<P: Pack>(pack: P, config: &ModelConfig, seed: u64) -> Vit<P::Layer> {
     let sizes = &config.vit;
-    let mut weights = Weights {
+    let mut draws = LayerDraws {
         rng: ChaCha8Rng::seed_from_u64(seed),
-        precision,
+        pack,
     };
     let width = sizes.embed_dim;
-    let (patch_embed, flat_patch_embed) = weights.patch_embed(sizes);
+    let patch_embed = draws.patch_embed(sizes);
+    let prefix = draws.normal((1 + sizes.num_registers) * width);
+    let position = Position::SinCos {
+        ref_grid: sizes.ref_grid,
+    };
+    let blocks = (0..sizes.depth).map(|_| Block {
+        norm1: unit_norm(width),
+        qkv: draws.linear([3 * width, width]),
+        proj: draws.linear([width, width]),
+        norm2: unit_norm(width),
+        fc1: draws.linear([sizes.mlp_hidden, width]),
+        fc2: draws.linear([width, sizes.mlp_hidden]),
+    });
+    let blocks = blocks.collect();
     Vit {
-        kernels,
-        in_chans: sizes.in_chans,
-        embed_dim: width,
-        num_heads: sizes.num_heads,
-        patch: sizes.patch,
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: weights.normal((1 + sizes.num_registers) * width),
-        position: Position::SinCos {
-            ref_grid: sizes.ref_grid,
-        },
-        pre_norm: None,
-        blocks: (0..sizes.depth)
-            .map(|_| Block {
-                norm1: unit_norm(width),
-                qkv: weights.linear([3 * width, width]),
-                proj: weights.linear([width, width]),
-                norm2: unit_norm(width),
-                fc1: weights.linear([sizes.mlp_hidden, width]),
-                fc2: weights.linear([width, sizes.mlp_hidden]),
-            })
-            .collect(),
-        mlp: Mlp::Plain(Activation::Gelu),
         norm: Some(unit_norm(width)),
         pooling: config.embedding,
-        pooled_norm: None,
-        head: None,
+        ..Vit::of(VitSizes::of(sizes), patch_embed, prefix, position, blocks)
     }
 }
 
-struct Weights {
+/// Draws layers in the order of the network, so that a seed always gives the same weights.
+struct LayerDraws<P> {
     rng: ChaCha8Rng,
-    precision: Precision,
+    pack: P,
 }
 
-impl Weights {
+impl<P: Pack> LayerDraws<P> {
     /// Draws normal numbers by Box and Muller.
     fn normal(&mut self, n: usize) -> Vec<f32> {
         let mut values = Vec::with_capacity(n + 1);
@@ -79,20 +68,25 @@ impl Weights {
         steps * STEP
     }
 
-    fn linear(&mut self, shape: [usize; 2]) -> Linear {
+    /// Draws a linear map, [N, K].
+    fn linear(&mut self, shape: [usize; 2]) -> P::Layer {
         let weight = self.normal(shape[0] * shape[1]);
-        Linear::pack(self.precision, &weight, shape, None)
+        PlainLayer::linear(weight, None, shape).pack_with(&self.pack)
     }
 
-    fn patch_embed(&mut self, sizes: &VitConfig) -> (Linear, Option<Linear>) {
-        let weight = self.normal(sizes.embed_dim * sizes.patch_len());
-        Linear::patch_embeds(
-            self.precision,
-            &weight,
-            [sizes.embed_dim, sizes.patch_len()],
-            sizes.patch[0],
-            None,
-        )
+    /// Draws the patch embedding.
+    fn patch_embed(&mut self, sizes: &VitConfig) -> PatchLayers<P::Layer> {
+        // Values were always drawn as [E, voxels, C], and the same seed must give the same network.
+        let drawn = self.normal(sizes.embed_dim * sizes.patch_len());
+        let n_voxels = sizes.patch.iter().product();
+        self.pack.pack_patch_embed(PlainLayer {
+            weight: transposed(&drawn, [n_voxels, sizes.in_chans]),
+            bias: None,
+            n_outputs: sizes.embed_dim,
+            n_channels: sizes.in_chans,
+            kernel: sizes.patch,
+            is_exact: false,
+        })
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! A stage is a 3x3 convolution of stride 2 without bias, a group norm over the whole object, and a GELU.
 //! Stages halve the plane until one position of each patch is left; `patch_embed.proj`, a convolution of
-//! kernel 1, makes it a token. Depth is averaged over each patch's `pd` planes before the first stage, so a
-//! stage sees planes only, and every input goes through the same weights.
+//! kernel 1, turns it into a token. Depth is averaged over each patch's `pd` planes before the first stage,
+//! so a stage sees planes only, and images and volumes share the same weights.
 //!
 //! Rows are kept patch by patch: a patch that the network does not see has no rows, and where a kernel
-//! reaches into it, or over the edge, it reads zeros. So a masked convolution costs what is seen, and group
-//! norms are taken over what is seen.
+//! reaches into it, or over the edge, it reads zeros. The cost of a masked convolution is therefore
+//! proportional to the patches seen, and group norms are taken over these.
 //!
 //! # Source
 //! Xiao et al. 2021 (stem of 3x3 convolutions of stride 2); Gao et al. 2022 and Tian et al. 2023 (hidden
@@ -85,6 +85,7 @@ pub fn slab_means(
         return (values.to_vec(), [channels, depth, height, width]);
     }
     let plane = height * width;
+    // Slabs of pd planes are consecutive in every channel, since D is a multiple of pd.
     let mut means = Vec::with_capacity(values.len() / patch_depth);
     #[allow(clippy::cast_precision_loss, reason = "a patch has few planes")]
     let share = 1.0 / patch_depth as f32;
@@ -100,7 +101,7 @@ pub fn slab_means(
     (means, [channels, depth / patch_depth, height, width])
 }
 
-/// Stands for a patch that is not seen, or lies beyond the edge.
+/// The place of a patch that is not seen, or lies beyond the edge.
 pub const UNSEEN: u32 = u32::MAX;
 
 /// Where the patches that a kernel reaches lie among those of one object that are seen.
@@ -122,9 +123,10 @@ impl Around {
     /// Lists, for each seen patch in its order, the patches around it.
     ///
     /// # Panics
-    /// If a cell lies outside the grid, or there are 2^32 cells: a fault of the caller.
+    /// If a cell lies outside the grid, or there are 2^32 cells, which only a caller's bug can cause.
     #[must_use]
     pub fn of([n_z, n_y, n_x]: [usize; 3], cells: &[usize]) -> Vec<Self> {
+        // [cells of the grid]: where each patch lies among those that are seen.
         let mut places = vec![UNSEEN; n_z * n_y * n_x];
         for (place, &cell) in cells.iter().enumerate() {
             places[cell] = u32::try_from(place).expect("grids are bounded far below 2^32");
@@ -158,6 +160,8 @@ impl Around {
         let half = side / 2;
         let (out_y, out_x) = (position / half, position % half);
         for tap in 0..TAPS {
+            // With a stride of 2 and one pixel of padding, the tap reads pixel 2 out + d - 1 of the
+            // patch along each axis. Only -1 lies outside, and is the last pixel of a neighbour.
             let (dy, dx) = (tap / 3, tap % 3);
             let (is_up, is_left) = (out_y + dy == 0, out_x + dx == 0);
             let patch = match (is_up, is_left) {
@@ -166,6 +170,7 @@ impl Around {
                 (false, true) => self.left,
                 (true, true) => self.up_left,
             };
+            // Adding `side` before the remainder turns -1 into the neighbour's last pixel.
             let y = (2 * out_y + dy + side - 1) % side;
             let x = (2 * out_x + dx + side - 1) % side;
             let row = (patch != UNSEEN).then(|| patch as usize * side * side + y * side + x);
@@ -174,20 +179,20 @@ impl Around {
     }
 }
 
-/// One stage, packed.
+/// One stage, whose convolution is kept as `L`.
 #[derive(Debug)]
-pub(crate) struct Stage {
-    /// [out, 9 in], taps slowest, channels fastest.
-    pub(crate) conv: Linear,
-    /// Of each channel, after its group is normalised.
+pub(crate) struct Stage<L> {
+    /// [out, in, 3, 3]; packed for a CPU [out, 9 in], taps slowest, channels fastest.
+    pub(crate) conv: L,
+    /// Weight and bias of each channel, after its group is normalised.
     pub(crate) norm: Norm,
 }
 
 /// The stages of a convolutional stem.
 #[derive(Debug)]
-pub(crate) struct Stages(pub(crate) Vec<Stage>);
+pub(crate) struct Stages<L>(pub(crate) Vec<Stage<L>>);
 
-impl Stages {
+impl Stages<Linear> {
     /// Returns the last stage's values of one object, one row for each patch that is seen.
     ///
     /// # Shapes
@@ -206,6 +211,8 @@ impl Stages {
                 None => Below::Pixels(pixels),
                 Some(panels) => Below::Panels(panels),
             };
+            // [seen * side^2, in] -> [seen * (side / 2)^2, 9 in]: a convolution becomes one product
+            // of rows that hold all taps of a position.
             let n_rows = around.len() * (side / 2) * (side / 2);
             let taps = TapRows {
                 below: values,
@@ -215,13 +222,15 @@ impl Stages {
             };
             let mut rows = Rows::empty(stage.conv.precision());
             rows.pack(kernels, [n_rows, stage.conv.n_inputs()], &taps);
+            // -> [seen * (side / 2)^2, out]
             let mut out = Panels::zeroed(n_rows, stage.conv.n_outputs());
             multiply(kernels, &rows, &stage.conv, Finish::Store, &mut out);
             stage.finish(kernels, &mut out);
             below = Some(out);
             side /= 2;
         }
-        let last = self.0.last().map_or(0, |stage| stage.conv.n_outputs());
+        // One position of each patch is left: [seen, channels of the last stage].
+        let last = self.0.last().map_or(0, Stage::n_channels);
         let mut values = vec![0.0; around.len() * last];
         if let Some(panels) = below {
             for (row, line) in values.chunks_exact_mut(last).enumerate() {
@@ -232,16 +241,22 @@ impl Stages {
     }
 }
 
-impl Stage {
+impl<L> Stage<L> {
+    /// Returns the number of channels after the stage.
+    pub(crate) fn n_channels(&self) -> usize {
+        self.norm.weight.len()
+    }
+
     /// Normalises groups of channels over all rows, then applies the GELU.
     fn finish(&self, kernels: &Kernels, panels: &mut Panels) {
-        let n_channels = panels.n_cols();
-        let mut sums = Vec::with_capacity(n_channels);
+        // [channels, 2], zeros for the columns that pad the last panel.
+        let mut sums = Vec::with_capacity(panels.n_cols().next_multiple_of(NR));
         for column in panels.columns() {
             sums.extend_from_slice(&kernels.run(Moments { column }));
         }
         let factors = self.factors(&sums, panels.n_rows());
         for (column, factors) in panels.columns_mut().zip(factors.chunks(NR)) {
+            // Panels always have NR columns; a factor of 0 keeps the padding finite.
             let mut padded = [[0.0; 2]; NR];
             padded[..factors.len()].copy_from_slice(factors);
             kernels.run(ScaleAndGelu {
@@ -251,8 +266,13 @@ impl Stage {
         }
     }
 
-    /// Returns for each channel what its values are multiplied by and what is added, from the sums of the
-    /// values and of their squares.
+    /// Returns the factor and the shift of each channel, from the sums of its values and their squares.
+    ///
+    /// `(x - mean) / deviation * weight + bias` of a group becomes `x * factor + shift`, so the values
+    /// are read once more and not twice.
+    ///
+    /// # Shapes
+    /// `sums` [channels, 2], possibly longer -> [channels, 2]
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -268,6 +288,7 @@ impl Stage {
         {
             let [total, squares] = sums.iter().fold([0.0; 2], |[a, b], [x, y]| [a + x, b + y]);
             let mean = total / n;
+            // In f64 the difference of squares keeps enough digits; rounding may still make it negative.
             let variance = (squares / n - mean * mean).max(0.0);
             let scale = 1.0 / (variance + f64::from(self.norm.eps)).sqrt();
             for channel in group * per_group..(group + 1) * per_group {
@@ -280,10 +301,11 @@ impl Stage {
     }
 }
 
-/// What a stage reads.
+/// The values that a stage reads.
 enum Below<'a> {
-    /// Rows of `C` values.
+    /// Pixels, in rows of `C` values: the first stage's.
     Pixels(&'a [f32]),
+    /// The result of the stage before.
     Panels(&'a Panels),
 }
 

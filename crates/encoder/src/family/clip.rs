@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::tensors::{Tensors, prefix};
-use super::{Config, FIELDS, Preparation, Sides, Sizes};
-use crate::config::Pooling;
+use super::tensors::{Bias, PatchKernel, Tensors, prefix};
+use super::{Config, FIELDS, PlaneSizes, Preparation, Sides};
 use crate::error::Result;
+use crate::pack::Pack;
+use crate::position::Resize;
 use crate::preprocess::{CLIP, PlaneInput};
 use crate::vit::{Block, Head, Mlp, Vit};
 
@@ -44,7 +45,7 @@ impl Default for Fields {
     }
 }
 
-/// What a full model has beside the vision tower.
+/// The fields of a full model that concern the vision tower.
 #[derive(Deserialize)]
 struct Full {
     #[serde(default)]
@@ -60,7 +61,10 @@ const IGNORED: [&str; 4] = [
     "embeddings.position_ids",
 ];
 
-pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let is_full = config.value.get("vision_config").is_some()
         || config
             .value
@@ -82,7 +86,7 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
         config.parse()?
     };
     config.check_eps(fields.layer_norm_eps)?;
-    let sizes = Sizes {
+    let sizes = PlaneSizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,
         n_heads: fields.num_attention_heads,
@@ -104,29 +108,32 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
         .any(|class| class == "CLIPVisionModel");
     if !is_bare || tensors.weights.has("visual_projection.weight") {
         let shape = [fields.projection_dim, sizes.width];
-        let projection = tensors.matrix("visual_projection", shape, false)?;
-        vit.head = Some(Head::Projection(projection.pack(tensors.precision)));
+        let projection = tensors.layer("visual_projection", shape, Bias::Absent)?;
+        vit.head = Some(Head::Projection(projection.pack_with(&tensors.pack)));
     }
     tensors.weights.finish(&IGNORED)?;
     Ok((vit, Preparation::Planes(preparation)))
 }
 
-fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes) -> Result<Vit> {
+fn network<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+    fields: &Fields,
+    sizes: PlaneSizes,
+) -> Result<Vit<P::Layer>> {
     let (width, eps) = (sizes.width, fields.layer_norm_eps);
     let cls = tensors.vector("embeddings.class_embedding", &[width])?;
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "embeddings.patch_embedding",
-        [width, sizes.n_channels],
-        sizes.patch(),
-        (false, false),
-    )?;
+    let patch_embed = tensors.patch_embed(PatchKernel {
+        bias: Bias::Absent,
+        ..sizes.patch_kernel("embeddings.patch_embedding")
+    })?;
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     let positions = tensors.positions(
         "embeddings.position_embedding.weight",
         &[n_positions, width],
         grid,
-        false,
+        Resize::Bicubic { antialias: false },
     )?;
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
@@ -134,31 +141,19 @@ fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes
         let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| at(&format!("self_attn.{name}")));
         blocks.push(Block {
             norm1: tensors.norm(&at("layer_norm1"), width, eps)?,
-            qkv: tensors.qkv(qkv.each_ref().map(String::as_str), width, [true; 3])?,
+            qkv: tensors.qkv(qkv.each_ref().map(String::as_str), width, [Bias::Saved; 3])?,
             proj: tensors.linear(&at("self_attn.out_proj"), [width, width])?,
             norm2: tensors.norm(&at("layer_norm2"), width, eps)?,
             fc1: tensors.linear(&at("mlp.fc1"), [sizes.hidden, width])?,
             fc2: tensors.linear(&at("mlp.fc2"), [width, sizes.hidden])?,
         });
     }
+    let prefix = prefix(cls, &positions.cls, &[]);
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.n_channels,
-        embed_dim: width,
-        num_heads: sizes.n_heads,
-        patch: sizes.patch(),
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &positions.cls, &[]),
-        position: positions.patches,
         // The name is misspelt in the library, and so in every file.
         pre_norm: Some(tensors.norm("pre_layrnorm", width, eps)?),
-        blocks,
         mlp: Mlp::Plain(config.activation(&fields.hidden_act)?),
-        norm: None,
-        pooling: Pooling::Cls,
         pooled_norm: Some(tensors.norm("post_layernorm", width, eps)?),
-        head: None,
+        ..Vit::of(sizes.vit(), patch_embed, prefix, positions.patches, blocks)
     })
 }

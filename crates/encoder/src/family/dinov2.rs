@@ -2,11 +2,12 @@
 
 use serde::Deserialize;
 
-use super::tensors::{Tensors, prefix};
-use super::{Config, FIELDS, Preparation, Sides, Sizes};
-use crate::config::Pooling;
+use super::tensors::{Bias, Tensors, prefix};
+use super::{Config, FIELDS, PlaneSizes, Preparation, Sides};
 use crate::error::Result;
 use crate::kernels::Activation;
+use crate::pack::Pack;
+use crate::position::Resize;
 use crate::preprocess::{IMAGENET, PlaneInput};
 use crate::vit::{Block, Mlp, Vit};
 
@@ -50,14 +51,23 @@ impl Default for Fields {
 /// `mask_token` serves pretraining, `classifier` a task.
 const IGNORED: [&str; 2] = ["embeddings.mask_token", "classifier."];
 
-pub(super) fn load(
+/// The class of the library that a model was saved from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// `Dinov2Model`
+    Plain,
+    /// `Dinov2WithRegistersModel`
+    WithRegisters,
+}
+
+pub(super) fn load<P: Pack>(
     config: &Config,
-    tensors: &mut Tensors,
-    has_registers: bool,
-) -> Result<(Vit, Preparation)> {
+    tensors: &mut Tensors<P>,
+    class: Class,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let fields: Fields = config.parse()?;
     config.check_eps(fields.layer_norm_eps)?;
-    let sizes = Sizes {
+    let sizes = PlaneSizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,
         n_heads: fields.num_attention_heads,
@@ -68,14 +78,15 @@ pub(super) fn load(
         fields: [FIELDS[0], FIELDS[1], FIELDS[2], "mlp_ratio"],
     }
     .check(config)?;
-    let registers = has_registers.then_some(fields.num_register_tokens);
-    if let Some(n) = registers.filter(|&n| n > 1 << 10) {
-        return Err(config.malformed(format!("num_register_tokens {n}"), "at most 1024"));
+    let n_registers = fields.num_register_tokens;
+    if class == Class::WithRegisters && n_registers > 1 << 10 {
+        let found = format!("num_register_tokens {n_registers}");
+        return Err(config.malformed(found, "at most 1024"));
     }
     let preparation = PlaneInput::read(config, sizes.image, sizes.patch, IMAGENET)?;
     tensors.weights.strip_prefix("dinov2.");
     tensors.weights.strip_prefix("dinov2_with_registers.");
-    let vit = network(config, tensors, &fields, (sizes, registers))?;
+    let vit = network(config, tensors, &fields, sizes, class)?;
     tensors.weights.finish(&IGNORED)?;
     Ok((vit, Preparation::Planes(preparation)))
 }
@@ -85,7 +96,7 @@ pub(super) fn load(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "the library truncates, too; `Sizes::check` bounds the result"
+    reason = "the library truncates, too; `PlaneSizes::check` bounds the result"
 )]
 fn hidden(fields: &Fields) -> usize {
     let hidden = (fields.hidden_size as f64 * fields.mlp_ratio) as usize;
@@ -96,24 +107,23 @@ fn hidden(fields: &Fields) -> usize {
     two_thirds.saturating_add(7) / 8 * 8
 }
 
-fn network(
+fn network<P: Pack>(
     config: &Config,
-    tensors: &mut Tensors,
+    tensors: &mut Tensors<P>,
     fields: &Fields,
-    (sizes, n_registers): (Sizes, Option<usize>),
-) -> Result<Vit> {
+    sizes: PlaneSizes,
+    class: Class,
+) -> Result<Vit<P::Layer>> {
     let (width, eps) = (sizes.width, fields.layer_norm_eps);
     let cls = tensors.vector("embeddings.cls_token", &[1, 1, width])?;
-    let registers = match n_registers {
-        None | Some(0) => Vec::new(),
-        Some(n) => tensors.vector("embeddings.register_tokens", &[1, n, width])?,
+    let registers = match (class, fields.num_register_tokens) {
+        (Class::Plain, _) | (_, 0) => Vec::new(),
+        (Class::WithRegisters, n) => {
+            tensors.vector("embeddings.register_tokens", &[1, n, width])?
+        }
     };
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "embeddings.patch_embeddings.projection",
-        [width, sizes.n_channels],
-        sizes.patch(),
-        (false, true),
-    )?;
+    let kernel = sizes.patch_kernel("embeddings.patch_embeddings.projection");
+    let patch_embed = tensors.patch_embed(kernel)?;
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     // The library resizes with antialias only in the class with registers.
@@ -121,7 +131,9 @@ fn network(
         "embeddings.position_embeddings",
         &[1, n_positions, width],
         grid,
-        n_registers.is_some(),
+        Resize::Bicubic {
+            antialias: class == Class::WithRegisters,
+        },
     )?;
     let mlp = if fields.use_swiglu_ffn {
         Mlp::Gated(Activation::Silu)
@@ -132,28 +144,20 @@ fn network(
     for i in 0..sizes.depth {
         blocks.push(block(tensors, fields, sizes, i)?);
     }
+    let prefix = prefix(cls, &positions.cls, &registers);
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.n_channels,
-        embed_dim: width,
-        num_heads: sizes.n_heads,
-        patch: sizes.patch(),
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &positions.cls, &registers),
-        position: positions.patches,
-        pre_norm: None,
-        blocks,
         mlp,
         norm: Some(tensors.norm("layernorm", width, eps)?),
-        pooling: Pooling::Cls,
-        pooled_norm: None,
-        head: None,
+        ..Vit::of(sizes.vit(), patch_embed, prefix, positions.patches, blocks)
     })
 }
 
-fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Result<Block> {
+fn block<P: Pack>(
+    tensors: &mut Tensors<P>,
+    fields: &Fields,
+    sizes: PlaneSizes,
+    i: usize,
+) -> Result<Block<P::Layer>> {
     let (width, eps) = (sizes.width, fields.layer_norm_eps);
     let at = |name: &str| format!("encoder.layer.{i}.{name}");
     // Gated, one layer makes gate and value: [gate; up].
@@ -166,16 +170,16 @@ fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Resu
     let scale2 = tensors.vector(&at("layer_scale2.lambda1"), &[width])?;
     Ok(Block {
         norm1: tensors.norm(&at("norm1"), width, eps)?,
-        qkv: super::vit::attention(tensors, i, width, fields.qkv_bias)?,
+        qkv: super::vit::attention(tensors, i, width, Bias::when(fields.qkv_bias))?,
         proj: tensors
-            .matrix(&at("attention.output.dense"), [width, width], true)?
+            .layer(&at("attention.output.dense"), [width, width], Bias::Saved)?
             .scaled(Some(&scale1))
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
         norm2: tensors.norm(&at("norm2"), width, eps)?,
         fc1: tensors.linear(&at(fc1), [n_inner, width])?,
         fc2: tensors
-            .matrix(&at(fc2), [width, sizes.hidden], true)?
+            .layer(&at(fc2), [width, sizes.hidden], Bias::Saved)?
             .scaled(Some(&scale2))
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
     })
 }

@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::tensors::{Matrix, Tensors, prefix};
-use super::{Config, FIELDS, Preparation, Sides, Sizes};
-use crate::config::Pooling;
+use super::tensors::{Bias, Tensors, prefix};
+use super::{Config, FIELDS, PlaneSizes, Preparation, Sides};
 use crate::error::Result;
+use crate::pack::{Pack, PlainLayer};
 use crate::position::{Position, Rotary};
 use crate::preprocess::{IMAGENET, PlaneInput};
 use crate::vit::{Block, Mlp, Vit};
@@ -69,10 +69,13 @@ impl Default for Fields {
     }
 }
 
-pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let fields: Fields = config.parse()?;
     config.check_eps(fields.layer_norm_eps)?;
-    let sizes = Sizes {
+    let sizes = PlaneSizes {
         width: fields.hidden_size,
         depth: fields.num_hidden_layers,
         n_heads: fields.num_attention_heads,
@@ -100,7 +103,12 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
     Ok((vit, Preparation::Planes(preparation)))
 }
 
-fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes) -> Result<Vit> {
+fn network<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+    fields: &Fields,
+    sizes: PlaneSizes,
+) -> Result<Vit<P::Layer>> {
     let (width, eps) = (sizes.width, fields.layer_norm_eps);
     let base = fields
         .rope_parameters
@@ -115,42 +123,30 @@ fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes
         0 => Vec::new(),
         n => tensors.vector("embeddings.register_tokens", &[1, n, width])?,
     };
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "embeddings.patch_embeddings",
-        [width, sizes.n_channels],
-        sizes.patch(),
-        (false, true),
-    )?;
+    let patch_embed = tensors.patch_embed(sizes.patch_kernel("embeddings.patch_embeddings"))?;
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
         blocks.push(block(tensors, fields, sizes, i)?);
     }
+    let prefix = prefix(cls, &[], &registers);
+    let position = Position::Rotary(Rotary { base });
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.n_channels,
-        embed_dim: width,
-        num_heads: sizes.n_heads,
-        patch: sizes.patch(),
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &[], &registers),
-        position: Position::Rotary(Rotary { base }),
-        pre_norm: None,
-        blocks,
         mlp: if fields.use_gated_mlp {
             Mlp::Gated(activation)
         } else {
             Mlp::Plain(activation)
         },
         norm: Some(tensors.norm("norm", width, eps)?),
-        pooling: Pooling::Cls,
-        pooled_norm: None,
-        head: None,
+        ..Vit::of(sizes.vit(), patch_embed, prefix, position, blocks)
     })
 }
 
-fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Result<Block> {
+fn block<P: Pack>(
+    tensors: &mut Tensors<P>,
+    fields: &Fields,
+    sizes: PlaneSizes,
+    i: usize,
+) -> Result<Block<P::Layer>> {
     let (width, hidden, eps) = (sizes.width, sizes.hidden, fields.layer_norm_eps);
     let at = |name: &str| format!("layer.{i}.{name}");
     let scale1 = tensors.vector(&at("layer_scale1.lambda1"), &[width])?;
@@ -160,24 +156,25 @@ fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Resu
         at("attention.k_proj"),
         at("attention.v_proj"),
     ];
-    let has_bias = [fields.query_bias, fields.key_bias, fields.value_bias];
+    let biases = [fields.query_bias, fields.key_bias, fields.value_bias].map(Bias::when);
+    let (proj_bias, mlp_bias) = (Bias::when(fields.proj_bias), Bias::when(fields.mlp_bias));
     let mut inner = Vec::with_capacity(2);
     if fields.use_gated_mlp {
-        inner.push(tensors.matrix(&at("mlp.gate_proj"), [hidden, width], fields.mlp_bias)?);
+        inner.push(tensors.layer(&at("mlp.gate_proj"), [hidden, width], mlp_bias)?);
     }
-    inner.push(tensors.matrix(&at("mlp.up_proj"), [hidden, width], fields.mlp_bias)?);
+    inner.push(tensors.layer(&at("mlp.up_proj"), [hidden, width], mlp_bias)?);
     Ok(Block {
         norm1: tensors.norm(&at("norm1"), width, eps)?,
-        qkv: tensors.qkv(qkv.each_ref().map(String::as_str), width, has_bias)?,
+        qkv: tensors.qkv(qkv.each_ref().map(String::as_str), width, biases)?,
         proj: tensors
-            .matrix(&at("attention.o_proj"), [width, width], fields.proj_bias)?
+            .layer(&at("attention.o_proj"), [width, width], proj_bias)?
             .scaled(Some(&scale1))
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
         norm2: tensors.norm(&at("norm2"), width, eps)?,
-        fc1: Matrix::stacked(inner).pack(tensors.precision),
+        fc1: PlainLayer::stacked(inner).pack_with(&tensors.pack),
         fc2: tensors
-            .matrix(&at("mlp.down_proj"), [width, hidden], fields.mlp_bias)?
+            .layer(&at("mlp.down_proj"), [width, hidden], mlp_bias)?
             .scaled(Some(&scale2))
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
     })
 }

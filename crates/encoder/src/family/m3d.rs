@@ -1,17 +1,18 @@
 //! M3D-CLIP: MONAI's 3D ViT with a perceptron patch embedding and a projection.
 //!
-//! No reference numbers of the published weights were at hand: the network is checked only against
-//! `tools/oracles/make_models.py`, which was written from the same description.
+//! Reference numbers of the published weights were not available: the network is checked only
+//! against `tools/oracles/make_models.py`, which was written from the same description.
 
 use serde::Deserialize;
 
-use super::tensors::{Matrix, Tensors, prefix};
+use super::tensors::{Bias, Tensors, prefix};
 use super::{Config, Preparation};
-use crate::config::{MAX_TOKENS, Pooling};
+use crate::config::MAX_TOKENS;
 use crate::error::{Error, Result};
-use crate::kernels::{Activation, Linear};
+use crate::pack::{Pack, PatchLayers};
+use crate::position::Resize;
 use crate::preprocess::DeepInput;
-use crate::vit::{Block, Head, Mlp, Vit};
+use crate::vit::{Block, Head, Vit, VitSizes};
 
 /// Absent fields have the defaults of the model's own code.
 #[derive(Deserialize)]
@@ -50,7 +51,10 @@ const NORM_EPS: f32 = 1e-5;
 /// The text tower.
 const IGNORED: [&str; 3] = ["language_encoder.", "mm_language_proj.", "logit_scale"];
 
-pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let fields: Fields = config.parse()?;
     if fields.pos_embed != "perceptron" || fields.in_channels != 1 || fields.spatial_dims != 3 {
         return Err(Error::unsupported(
@@ -96,59 +100,53 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
     Ok((vit, Preparation::Deep(input)))
 }
 
-fn network(tensors: &mut Tensors, fields: &Fields) -> Result<Vit> {
+fn network<P: Pack>(tensors: &mut Tensors<P>, fields: &Fields) -> Result<Vit<P::Layer>> {
     let (width, hidden) = (fields.hidden_size, fields.mlp_dim);
     let patch = fields.patch_size;
     let grid = [0, 1, 2].map(|axis| fields.img_size[axis] / patch[axis]);
     let n_patches = grid.iter().product::<usize>();
     let cls = tensors.vector("vision_encoder.cls_token", &[1, 1, width])?;
-    // Values of a patch run (z, y, x, channel) already, as ours do.
-    let patch_embed = tensors.linear(
-        "vision_encoder.patch_embedding.patch_embeddings.1",
-        [width, patch.iter().product()],
-    )?;
+    // The model saves this as a linear map whose inputs run (z, y, x, channel), as `patchify` lists
+    // them. Its input always has the depth of `img_size`, so it has no use for `flat`.
+    let patch_embed = PatchLayers {
+        whole: tensors.linear(
+            "vision_encoder.patch_embedding.patch_embeddings.1",
+            [width, patch.iter().product()],
+        )?,
+        flat: None,
+    };
     let positions = tensors.positions(
         "vision_encoder.patch_embedding.position_embeddings",
         &[1, n_patches, width],
         grid,
-        false,
+        Resize::Bicubic { antialias: false },
     )?;
     let mut blocks = Vec::new();
     for i in 0..fields.num_layers {
         let at = |name: &str| format!("vision_encoder.blocks.{i}.{name}");
         blocks.push(Block {
             norm1: tensors.norm(&at("norm1"), width, NORM_EPS)?,
-            qkv: qkv(tensors, &at("attn.qkv"), width)?,
+            qkv: tensors
+                .layer(&at("attn.qkv"), [3 * width, width], Bias::Absent)?
+                .pack_with(&tensors.pack),
             proj: tensors.linear(&at("attn.out_proj"), [width, width])?,
             norm2: tensors.norm(&at("norm2"), width, NORM_EPS)?,
             fc1: tensors.linear(&at("mlp.linear1"), [hidden, width])?,
             fc2: tensors.linear(&at("mlp.linear2"), [width, hidden])?,
         });
     }
-    Ok(Vit {
-        kernels: tensors.kernels,
+    let sizes = VitSizes {
         in_chans: fields.in_channels,
         embed_dim: width,
         num_heads: fields.num_heads,
         patch,
-        stem: None,
-        patch_embed,
-        flat_patch_embed: None,
-        prefix: prefix(cls, &[], &[]),
-        position: positions.patches,
-        pre_norm: None,
-        blocks,
-        mlp: Mlp::Plain(Activation::Gelu),
+    };
+    let prefix = prefix(cls, &[], &[]);
+    Ok(Vit {
         norm: Some(tensors.norm("vision_encoder.norm", width, NORM_EPS)?),
-        pooling: Pooling::Cls,
-        pooled_norm: None,
         head: Some(Head::Projection(
             tensors.linear("mm_vision_proj", [width, width])?,
         )),
+        ..Vit::of(sizes, patch_embed, prefix, positions.patches, blocks)
     })
-}
-
-fn qkv(tensors: &mut Tensors, name: &str, width: usize) -> Result<Linear> {
-    let matrix: Matrix = tensors.matrix(name, [3 * width, width], false)?;
-    Ok(matrix.pack(tensors.precision))
 }

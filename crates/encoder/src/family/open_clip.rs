@@ -6,10 +6,10 @@ mod trunk;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tensors::{Matrix, Tensors};
+use super::tensors::Tensors;
 use super::{Config, Preparation, Sides};
 use crate::error::{Error, Result};
-use crate::kernels::Linear;
+use crate::pack::{self, Pack, PlainLayer};
 use crate::vit::Vit;
 use crate::weights::shown;
 
@@ -53,22 +53,26 @@ const IGNORED: [&str; 10] = [
     "cls_emb",
 ];
 
-pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let File { model_cfg } = config.parse()?;
     let tower: Tower = config.parse_value(&model_cfg.vision_cfg)?;
     let n_outputs = model_cfg.embed_dim;
     if !(1..=1 << 14).contains(&n_outputs) {
         return Err(config.malformed(format!("embed_dim {n_outputs}"), "1..=16384"));
     }
+    let image = tower.image_size.into();
     let loaded = match &tower.timm_model_name {
-        Some(name) => trunk::load(config, tensors, &model_cfg, (name, tower.image_size.into()))?,
-        None => native::load(config, tensors, &model_cfg, tower.image_size.into())?,
+        Some(name) => trunk::load(config, tensors, &model_cfg, name, image)?,
+        None => native::load(config, tensors, &model_cfg, image)?,
     };
     tensors.weights.finish(&IGNORED)?;
     Ok(loaded)
 }
 
-/// Refuses a field that is set to something else than what is done here.
+/// Refuses a field whose value is not among those that the network supports.
 fn refuse_unless(config: &Config, tower: &Value, field: &str, usual: &[Value]) -> Result<()> {
     match tower.get(field) {
         None | Some(Value::Null) => Ok(()),
@@ -89,11 +93,12 @@ fn refuse_unless(config: &Config, tower: &Value, field: &str, usual: &[Value]) -
 }
 
 /// Takes a projection that is saved as [inputs, outputs].
-fn transposed(tensors: &mut Tensors, name: &str, [n_in, n_out]: [usize; 2]) -> Result<Linear> {
+fn transposed<P: Pack>(
+    tensors: &mut Tensors<P>,
+    name: &str,
+    [n_in, n_out]: [usize; 2],
+) -> Result<P::Layer> {
     let saved = tensors.vector(name, &[n_in, n_out])?;
-    let mut weight = Vec::with_capacity(saved.len());
-    for output in 0..n_out {
-        weight.extend(saved.iter().skip(output).step_by(n_out));
-    }
-    Ok(Matrix::new(weight, None, [n_out, n_in]).pack(tensors.precision))
+    let weight = pack::transposed(&saved, [n_in, n_out]);
+    Ok(PlainLayer::linear(weight, None, [n_out, n_in]).pack_with(&tensors.pack))
 }

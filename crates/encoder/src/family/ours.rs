@@ -2,24 +2,27 @@
 
 use m3ret_imaging::InputConfig;
 
-use super::tensors::{Tensors, prefix};
+use super::tensors::{Bias, KernelAxes, PatchKernel, Tensors, prefix};
 use super::{Config, Preparation};
 use crate::config::{ModelConfig, VitConfig};
 use crate::error::Result;
-use crate::kernels::{Activation, Precision};
+use crate::pack::Pack;
 use crate::position::Position;
 use crate::stem::{Stage, Stages, stage_channels};
-use crate::vit::{Block, Head, Mlp, Vit};
+use crate::vit::{Block, Head, Vit, VitSizes};
 
 /// Weights of pretraining that an encoder does not use.
 const IGNORED: [&str; 3] = ["decoder", "mask_token", "head."];
 
-pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let parsed: ModelConfig = config.parse()?;
     parsed.validate()?;
     let vit = network(&parsed, tensors)?;
     tensors.weights.finish(&IGNORED)?;
-    // What training views are cropped from changes no vector, so it is no part of the fingerprint.
+    // The scale that training crops views from changes no vector, so the fingerprint leaves it out.
     let input = InputConfig {
         view_scale: 1,
         ..parsed.input
@@ -27,7 +30,7 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
     Ok((vit, Preparation::Ours(input)))
 }
 
-fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
+fn network<P: Pack>(config: &ModelConfig, tensors: &mut Tensors<P>) -> Result<Vit<P::Layer>> {
     let sizes = &config.vit;
     let (width, eps) = (sizes.embed_dim, VitConfig::NORM_EPS);
     let cls = tensors.vector("cls_token", &[1, 1, width])?;
@@ -36,12 +39,19 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
         n => tensors.vector("register_tokens", &[1, n, width])?,
     };
     let stem = stages(sizes, tensors)?;
-    let (n_inputs, patch) = match &stem {
+    // After a stem one position of each patch is left, with the channels of the last stage.
+    let (n_channels, patch) = match stem.as_ref().and_then(|Stages(stages)| stages.last()) {
         None => (sizes.in_chans, sizes.patch),
-        Some((_, n_channels)) => (*n_channels, [1; 3]),
+        Some(stage) => (stage.n_channels(), [1; 3]),
     };
-    let (patch_embed, flat_patch_embed) =
-        tensors.patch_embed("patch_embed.proj", [width, n_inputs], patch, (true, true))?;
+    let patch_embed = tensors.patch_embed(PatchKernel {
+        name: "patch_embed.proj",
+        width,
+        n_channels,
+        patch,
+        axes: KernelAxes::Volume,
+        bias: Bias::Saved,
+    })?;
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
         let at = |name: &str| format!("blocks.{i}.{name}");
@@ -55,37 +65,31 @@ fn network(config: &ModelConfig, tensors: &mut Tensors) -> Result<Vit> {
         });
     }
     let head = if tensors.weights.has("embedding.weight") {
-        let matrix = tensors.matrix("embedding", [width, width], true)?;
-        // Whitening stretches small directions, which products of low precision would drown.
-        Some(Head::Projection(matrix.pack(Precision::F32)))
+        let layer = tensors.layer("embedding", [width, width], Bias::Saved)?;
+        // Whitening stretches directions of small variance, where rounding errors could exceed the
+        // signal in a lower precision.
+        Some(Head::Projection(layer.exact().pack_with(&tensors.pack)))
     } else {
         None
     };
+    let prefix = prefix(cls, &[], &registers);
+    let position = Position::SinCos {
+        ref_grid: sizes.ref_grid,
+    };
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.in_chans,
-        embed_dim: width,
-        num_heads: sizes.num_heads,
-        patch: sizes.patch,
-        stem: stem.map(|(stages, _)| stages),
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &[], &registers),
-        position: Position::SinCos {
-            ref_grid: sizes.ref_grid,
-        },
-        pre_norm: None,
-        blocks,
-        mlp: Mlp::Plain(Activation::Gelu),
+        stem,
         norm: Some(tensors.norm("norm", width, eps)?),
         pooling: config.embedding,
-        pooled_norm: None,
         head,
+        ..Vit::of(VitSizes::of(sizes), patch_embed, prefix, position, blocks)
     })
 }
 
-/// Takes the convolutions before `patch_embed.proj`, with the channels of the last one.
-fn stages(sizes: &VitConfig, tensors: &mut Tensors) -> Result<Option<(Stages, usize)>> {
+/// Takes the convolutions before `patch_embed.proj`.
+fn stages<P: Pack>(
+    sizes: &VitConfig,
+    tensors: &mut Tensors<P>,
+) -> Result<Option<Stages<P::Layer>>> {
     if sizes.stem.is_patch() {
         return Ok(None);
     }
@@ -99,17 +103,13 @@ fn stages(sizes: &VitConfig, tensors: &mut Tensors) -> Result<Option<(Stages, us
         )?;
         let name = format!("patch_embed.stages.{i}.conv");
         let conv = tensors.kernel_3x3(&name, [n_outputs, n_inputs])?;
-        // The first stage sees raw pixels and costs little.
-        let precision = if i == 0 {
-            Precision::F32
-        } else {
-            tensors.precision
-        };
+        // The first stage reads raw pixels and is a small part of the work, so it stays in f32.
+        let conv = if i == 0 { conv.exact() } else { conv };
         stages.push(Stage {
-            conv: conv.pack(precision),
+            conv: conv.pack_with(&tensors.pack),
             norm,
         });
         n_inputs = n_outputs;
     }
-    Ok(Some((Stages(stages), n_inputs)))
+    Ok(Some(Stages(stages)))
 }

@@ -1,29 +1,55 @@
-//! Tensors as a network uses them: norms, linear layers, patch embeddings, positions.
+//! Tensors as a network uses them: norms, layers, patch embeddings, positions.
 
 use crate::error::Result;
-use crate::kernels::{Kernels, Linear, Precision};
+use crate::pack::{Pack, PatchLayers, PlainLayer};
 use crate::position::{Position, Resize, Table};
-use crate::stem::TAPS;
 use crate::vit::Norm;
 use crate::weights::Weights;
 
-/// The weights of a folder, and how they are packed.
-pub(crate) struct Tensors {
+/// The weights of a folder, and how the layers made of them are packed.
+pub(crate) struct Tensors<P> {
     pub(crate) weights: Weights,
-    pub(crate) kernels: Kernels,
-    pub(crate) precision: Precision,
+    pub(crate) pack: P,
 }
 
-/// A linear layer before it is packed.
-pub(crate) struct Matrix {
-    /// [N, K], row-major.
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    shape: [usize; 2],
+/// Whether a layer's bias is among the tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bias {
+    /// `name.bias` is there.
+    Saved,
+    /// The model has none.
+    Absent,
 }
 
-/// A patch embedding: the layer, and the one for images repeated along D.
-pub(crate) type PatchEmbeds = (Linear, Option<Linear>);
+impl Bias {
+    /// Translates a field such as `qkv_bias`.
+    pub(crate) fn when(is_saved: bool) -> Self {
+        if is_saved { Self::Saved } else { Self::Absent }
+    }
+}
+
+/// The convolution that turns patches into tokens, as the tensors have it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PatchKernel<'a> {
+    /// The weight is `name.weight`, the bias `name.bias`.
+    pub(crate) name: &'a str,
+    /// `E`.
+    pub(crate) width: usize,
+    pub(crate) n_channels: usize,
+    /// `[pd, ph, pw]`
+    pub(crate) patch: [usize; 3],
+    pub(crate) axes: KernelAxes,
+    pub(crate) bias: Bias,
+}
+
+/// The axes of a saved patch embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KernelAxes {
+    /// `[E, C, ph, pw]`
+    Plane,
+    /// `[E, C, pd, ph, pw]`
+    Volume,
+}
 
 /// A learned table's vector for CLS, if it has one, and its positions for patches.
 pub(crate) struct Positions {
@@ -31,13 +57,13 @@ pub(crate) struct Positions {
     pub(crate) patches: Position,
 }
 
-impl Tensors {
+impl<P: Pack> Tensors<P> {
     /// Takes the values of a tensor of exactly this shape, row-major.
     pub(crate) fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.weights.take(name, shape)
     }
 
-    /// Takes a `LayerNorm`.
+    /// Takes a `LayerNorm`, [E].
     pub(crate) fn norm(&mut self, name: &str, width: usize, eps: f32) -> Result<Norm> {
         Ok(Norm {
             weight: self.weights.take(&format!("{name}.weight"), &[width])?,
@@ -46,89 +72,88 @@ impl Tensors {
         })
     }
 
-    /// Takes `name.weight` [N, K] and, if it has one, `name.bias` [N].
-    pub(crate) fn matrix(
+    /// Takes `name.weight` [N, K] and, if the layer has one, `name.bias` [N], not packed yet.
+    pub(crate) fn layer(
         &mut self,
         name: &str,
         shape: [usize; 2],
-        has_bias: bool,
-    ) -> Result<Matrix> {
+        bias: Bias,
+    ) -> Result<PlainLayer> {
         let weight = self.weights.take(&format!("{name}.weight"), &shape)?;
-        let bias = has_bias.then(|| self.weights.take(&format!("{name}.bias"), &shape[..1]));
-        Ok(Matrix {
-            weight,
-            bias: bias.transpose()?,
-            shape,
-        })
+        let bias = self.bias(name, shape[0], bias)?;
+        Ok(PlainLayer::linear(weight, bias, shape))
     }
 
-    /// Takes a linear layer with a bias.
-    pub(crate) fn linear(&mut self, name: &str, shape: [usize; 2]) -> Result<Linear> {
-        Ok(self.matrix(name, shape, true)?.pack(self.precision))
+    /// Takes a linear layer with a bias, [N, K].
+    pub(crate) fn linear(&mut self, name: &str, shape: [usize; 2]) -> Result<P::Layer> {
+        let layer = self.layer(name, shape, Bias::Saved)?;
+        Ok(layer.pack_with(&self.pack))
     }
 
-    /// Takes queries, keys and values that are saved apart: [3E, E].
+    /// Takes queries, keys and values that are saved apart, [E, E] each, as one layer [3E, E].
     pub(crate) fn qkv(
         &mut self,
         names: [&str; 3],
         width: usize,
-        has_bias: [bool; 3],
-    ) -> Result<Linear> {
+        biases: [Bias; 3],
+    ) -> Result<P::Layer> {
         let mut parts = Vec::with_capacity(3);
-        for (name, has_bias) in names.into_iter().zip(has_bias) {
-            parts.push(self.matrix(name, [width, width], has_bias)?);
+        for (name, bias) in names.into_iter().zip(biases) {
+            parts.push(self.layer(name, [width, width], bias)?);
         }
-        Ok(Matrix::stacked(parts).pack(self.precision))
+        Ok(PlainLayer::stacked(parts).pack_with(&self.pack))
     }
 
-    /// Takes a convolution whose stride is its kernel, `[E, C, ph, pw]`, or `[E, C, pd, ph, pw]`
-    /// where `is_deep`.
-    pub(crate) fn patch_embed(
-        &mut self,
-        name: &str,
-        [width, n_channels]: [usize; 2],
-        patch: [usize; 3],
-        (is_deep, has_bias): (bool, bool),
-    ) -> Result<PatchEmbeds> {
-        let [pd, ph, pw] = patch;
-        let shape = [width, n_channels, pd, ph, pw];
-        let flat = [width, n_channels, ph, pw];
-        let shape = if is_deep { &shape[..] } else { &flat[..] };
-        let weight = self.weights.take(&format!("{name}.weight"), shape)?;
-        let bias = has_bias.then(|| self.weights.take(&format!("{name}.bias"), &[width]));
-        let per_channel = pd * ph * pw;
-        let ordered = channels_last(&weight, n_channels, per_channel);
-        Ok(Linear::patch_embeds(
-            self.precision,
-            &ordered,
-            [width, n_channels * per_channel],
-            pd,
-            bias.transpose()?.as_deref(),
-        ))
+    /// Takes a convolution whose stride is its kernel.
+    pub(crate) fn patch_embed(&mut self, kernel: PatchKernel<'_>) -> Result<PatchLayers<P::Layer>> {
+        let [pd, ph, pw] = kernel.patch;
+        let (width, n_channels) = (kernel.width, kernel.n_channels);
+        let (volume, plane) = ([width, n_channels, pd, ph, pw], [width, n_channels, ph, pw]);
+        let shape = match kernel.axes {
+            KernelAxes::Plane => &plane[..],
+            KernelAxes::Volume => &volume[..],
+        };
+        let weight = self
+            .weights
+            .take(&format!("{}.weight", kernel.name), shape)?;
+        let layer = PlainLayer {
+            weight,
+            bias: self.bias(kernel.name, width, kernel.bias)?,
+            n_outputs: width,
+            n_channels,
+            kernel: kernel.patch,
+            is_exact: false,
+        };
+        Ok(self.pack.pack_patch_embed(layer))
     }
 
-    /// Takes a 3x3 convolution without bias, `[N, C, 3, 3]`, as a product of nine taps of all channels.
-    pub(crate) fn kernel_3x3(
-        &mut self,
-        name: &str,
-        [n_outputs, n_channels]: [usize; 2],
-    ) -> Result<Matrix> {
-        let shape = [n_outputs, n_channels, 3, 3];
-        let weight = self.weights.take(&format!("{name}.weight"), &shape)?;
-        Ok(Matrix {
-            weight: channels_last(&weight, n_channels, TAPS),
+    /// Takes a 3x3 convolution without bias, [N, C, 3, 3], not packed yet.
+    ///
+    /// # Shapes
+    /// `shape` is [N, C].
+    pub(crate) fn kernel_3x3(&mut self, name: &str, shape: [usize; 2]) -> Result<PlainLayer> {
+        let [n_outputs, n_channels] = shape;
+        let saved = [n_outputs, n_channels, 3, 3];
+        Ok(PlainLayer {
+            weight: self.weights.take(&format!("{name}.weight"), &saved)?,
             bias: None,
-            shape: [n_outputs, TAPS * n_channels],
+            n_outputs,
+            n_channels,
+            kernel: [1, 3, 3],
+            is_exact: false,
         })
     }
 
-    /// Takes a learned table of positions, CLS first, of the pretraining grid.
+    /// Takes a learned table of positions of the pretraining grid.
+    ///
+    /// # Shapes
+    /// `shape` is [.., L, E]: CLS first, if it has a position, then the patches of `grid`.
     pub(crate) fn positions(
         &mut self,
         name: &str,
         shape: &[usize],
         grid: [usize; 3],
-        antialias: bool,
+        resize: Resize,
     ) -> Result<Positions> {
         let mut values = self.weights.take(name, shape)?;
         let n_patches = grid.iter().product::<usize>();
@@ -139,59 +164,20 @@ impl Tensors {
             patches: Position::Table(Table {
                 values: patches,
                 grid,
-                resize: Resize::Bicubic { antialias },
+                resize,
                 usual: None,
             }),
         })
     }
-}
 
-impl Matrix {
-    /// Makes a layer of values that are not saved as one.
-    ///
-    /// # Shapes
-    /// `weight` [N, K] = `shape`; `bias` [N].
-    pub(crate) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, shape: [usize; 2]) -> Self {
-        Self {
-            weight,
-            bias,
-            shape,
+    fn bias(&mut self, name: &str, n_outputs: usize, bias: Bias) -> Result<Option<Vec<f32>>> {
+        match bias {
+            Bias::Saved => {
+                let values = self.weights.take(&format!("{name}.bias"), &[n_outputs])?;
+                Ok(Some(values))
+            }
+            Bias::Absent => Ok(None),
         }
-    }
-
-    /// Puts the outputs of layers of equal inputs one after another; a missing bias is zeros.
-    pub(crate) fn stacked(parts: Vec<Self>) -> Self {
-        let mut parts = parts.into_iter();
-        let Some(mut whole) = parts.next() else {
-            return Self::new(Vec::new(), None, [0, 0]);
-        };
-        let zeros = |matrix: &Self| vec![0.0; matrix.shape[0]];
-        let mut bias = whole.bias.take().unwrap_or_else(|| zeros(&whole));
-        for part in parts {
-            bias.extend(part.bias.as_ref().unwrap_or(&zeros(&part)));
-            whole.weight.extend(&part.weight);
-            whole.shape[0] += part.shape[0];
-        }
-        whole.bias = Some(bias);
-        whole
-    }
-
-    /// Multiplies every output by its own factor: `LayerScale` after the layer.
-    pub(crate) fn scaled(mut self, factors: Option<&[f32]>) -> Self {
-        let Some(factors) = factors else {
-            return self;
-        };
-        let rows = self.weight.chunks_exact_mut(self.shape[1]);
-        for (row, factor) in rows.zip(factors) {
-            row.iter_mut().for_each(|weight| *weight *= factor);
-        }
-        let bias = self.bias.iter_mut().flatten();
-        bias.zip(factors).for_each(|(bias, factor)| *bias *= factor);
-        self
-    }
-
-    pub(crate) fn pack(self, precision: Precision) -> Linear {
-        Linear::pack(precision, &self.weight, self.shape, self.bias.as_deref())
     }
 }
 
@@ -202,15 +188,4 @@ pub(crate) fn prefix(mut cls: Vec<f32>, position: &[f32], registers: &[f32]) -> 
         .for_each(|(value, p)| *value += p);
     cls.extend(registers);
     cls
-}
-
-/// [N, C, voxels] -> [N, voxels, C], the order of `patchify`.
-fn channels_last(weight: &[f32], n_channels: usize, n_voxels: usize) -> Vec<f32> {
-    let mut ordered = Vec::with_capacity(weight.len());
-    for kernel in weight.chunks_exact(n_channels * n_voxels) {
-        for voxel in 0..n_voxels {
-            ordered.extend((0..n_channels).map(|c| kernel[c * n_voxels + voxel]));
-        }
-    }
-    ordered
 }

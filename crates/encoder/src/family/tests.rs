@@ -3,12 +3,20 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::*;
-use crate::golden::case::Case;
+use crate::golden::case::{Case, F32};
 use crate::golden::external::{model_folder, names};
-use crate::vit::View;
+use crate::kernels::{Kernels, Linear};
+use crate::vit::{CpuVit, View};
 
-fn opened(folder: &Path) -> Result<Opened> {
-    open(folder, Kernels::detect(), Precision::F32)
+fn opened(folder: &Path) -> Result<ModelParts<Linear>> {
+    open(folder, F32)
+}
+
+fn network(parts: ModelParts<Linear>) -> CpuVit {
+    CpuVit {
+        vit: parts.vit,
+        kernels: Kernels::detect(),
+    }
 }
 
 fn message(folder: &Path) -> String {
@@ -113,7 +121,7 @@ fn every_tensor_of_a_model_is_needed() {
             }
             case.save_without(&[&key], &path);
             let text = message(folder.path());
-            // Names are told without the prefixes that a family strips; sizes of a trunk are
+            // Messages lack the prefixes that a family strips; sizes of a trunk are
             // read off two of its tensors.
             let short = key.trim_start_matches("vit.").trim_start_matches("visual.");
             let short = short.trim_start_matches("vision_model.");
@@ -124,7 +132,7 @@ fn every_tensor_of_a_model_is_needed() {
 }
 
 #[test]
-fn senseless_configs_are_refused_without_harm() {
+fn invalid_configs_are_refused_without_harm() {
     let numbers = [
         "hidden_size",
         "num_hidden_layers",
@@ -324,20 +332,21 @@ fn models_saved_in_half_precision_point_the_same_way() {
     let (folder, _copy) = model_folder("dinov2");
     let case = Case::open(&folder, "model");
     let exact = opened(&folder).unwrap();
+    let fingerprint = exact.fingerprint.clone();
+    let exact = network(exact);
     let shape = case_inputs(&folder);
     for is_bf16 in [false, true] {
         let half = copied("dinov2");
         case.save_halved(is_bf16, &half.path().join("model.safetensors"));
         let halved = opened(half.path()).unwrap();
-        assert_ne!(exact.fingerprint, halved.fingerprint, "rounded weights");
-        let vector = |opened: &Opened| {
+        assert_ne!(fingerprint, halved.fingerprint, "rounded weights");
+        let halved = network(halved);
+        let vector = |network: &CpuVit| {
             let view = View {
                 input: &shape,
                 left_out: &[],
             };
-            opened
-                .vit
-                .embedding(&opened.vit.tokens(&[view]).unwrap()[0])
+            network.embedding(&network.tokens(&[view]).unwrap()[0])
         };
         let (a, b) = (vector(&exact), vector(&halved));
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
@@ -395,8 +404,10 @@ fn a_bare_clip_tower_loads_in_both_spellings() {
         };
         case.save_renamed(rename, &folder.path().join("model.safetensors"));
         let opened = opened(folder.path()).unwrap();
-        assert_eq!(opened.vit.width(), opened.vit.embed_dim, "no projection");
-        opened.fingerprint
+        let fingerprint = opened.fingerprint.clone();
+        let network = network(opened);
+        assert_eq!(network.width(), network.vit.sizes.embed_dim);
+        fingerprint
     });
     assert_eq!(fingerprints[0], fingerprints[1], "the same network");
 }

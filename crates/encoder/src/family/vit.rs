@@ -2,11 +2,12 @@
 
 use serde::Deserialize;
 
-use super::tensors::{Tensors, prefix};
-use super::{Config, FIELDS, Preparation, Sides, Sizes};
+use super::tensors::{Bias, Tensors, prefix};
+use super::{Config, FIELDS, PlaneSizes, Preparation, Sides};
 use crate::config::Pooling;
 use crate::error::Result;
-use crate::kernels::Linear;
+use crate::pack::Pack;
+use crate::position::Resize;
 use crate::preprocess::{HALVES, IMAGENET, PlaneInput};
 use crate::vit::{Block, Head, Mlp, Vit};
 
@@ -48,9 +49,9 @@ impl Default for Fields {
 }
 
 impl Fields {
-    fn sizes(&self, config: &Config) -> Result<Sizes> {
+    fn sizes(&self, config: &Config) -> Result<PlaneSizes> {
         config.check_eps(self.layer_norm_eps)?;
-        Sizes {
+        PlaneSizes {
             width: self.hidden_size,
             depth: self.num_hidden_layers,
             n_heads: self.num_attention_heads,
@@ -65,7 +66,10 @@ impl Fields {
 }
 
 /// Loads a ViT: CLS after the final norm. The pooler, where it is saved, is not the embedding.
-pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let fields: Fields = config.parse()?;
     let sizes = fields.sizes(config)?;
     let preparation = PlaneInput::read(config, sizes.image, sizes.patch, HALVES)?;
@@ -86,7 +90,10 @@ pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Prepa
 }
 
 /// Loads the encoder of a masked autoencoder: the mean of the patches after the final norm.
-pub(super) fn load_mae(config: &Config, tensors: &mut Tensors) -> Result<(Vit, Preparation)> {
+pub(super) fn load_mae<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let fields: Fields = config.parse()?;
     let sizes = fields.sizes(config)?;
     let preparation = PlaneInput::read(config, sizes.image, sizes.patch, IMAGENET)?;
@@ -97,65 +104,53 @@ pub(super) fn load_mae(config: &Config, tensors: &mut Tensors) -> Result<(Vit, P
     Ok((vit, Preparation::Planes(preparation)))
 }
 
-fn network(config: &Config, tensors: &mut Tensors, fields: &Fields, sizes: Sizes) -> Result<Vit> {
+fn network<P: Pack>(
+    config: &Config,
+    tensors: &mut Tensors<P>,
+    fields: &Fields,
+    sizes: PlaneSizes,
+) -> Result<Vit<P::Layer>> {
     let (width, eps) = (sizes.width, fields.layer_norm_eps);
     let cls = tensors.vector("embeddings.cls_token", &[1, 1, width])?;
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "embeddings.patch_embeddings.projection",
-        [width, sizes.n_channels],
-        sizes.patch(),
-        (false, true),
-    )?;
+    let kernel = sizes.patch_kernel("embeddings.patch_embeddings.projection");
+    let patch_embed = tensors.patch_embed(kernel)?;
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     let positions = tensors.positions(
         "embeddings.position_embeddings",
         &[1, n_positions, width],
         grid,
-        false,
+        Resize::Bicubic { antialias: false },
     )?;
     let mut blocks = Vec::new();
     for i in 0..sizes.depth {
         let at = |name: &str| format!("encoder.layer.{i}.{name}");
         blocks.push(Block {
             norm1: tensors.norm(&at("layernorm_before"), width, eps)?,
-            qkv: attention(tensors, i, width, fields.qkv_bias)?,
+            qkv: attention(tensors, i, width, Bias::when(fields.qkv_bias))?,
             proj: tensors.linear(&at("attention.output.dense"), [width, width])?,
             norm2: tensors.norm(&at("layernorm_after"), width, eps)?,
             fc1: tensors.linear(&at("intermediate.dense"), [sizes.hidden, width])?,
             fc2: tensors.linear(&at("output.dense"), [width, sizes.hidden])?,
         });
     }
+    let prefix = prefix(cls, &positions.cls, &[]);
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.n_channels,
-        embed_dim: width,
-        num_heads: sizes.n_heads,
-        patch: sizes.patch(),
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &positions.cls, &[]),
-        position: positions.patches,
-        pre_norm: None,
-        blocks,
         mlp: Mlp::Plain(config.activation(&fields.hidden_act)?),
         norm: Some(tensors.norm("layernorm", width, eps)?),
-        pooling: Pooling::Cls,
-        pooled_norm: None,
-        head: None,
+        ..Vit::of(sizes.vit(), patch_embed, prefix, positions.patches, blocks)
     })
 }
 
 /// Takes the queries, keys and values of a layer, named as ViT, ViTMAE and DINOv2 name them.
-pub(super) fn attention(
-    tensors: &mut Tensors,
+pub(super) fn attention<P: Pack>(
+    tensors: &mut Tensors<P>,
     layer: usize,
     width: usize,
-    has_bias: bool,
-) -> Result<Linear> {
+    bias: Bias,
+) -> Result<P::Layer> {
     let names = ["query", "key", "value"]
         .map(|name| format!("encoder.layer.{layer}.attention.attention.{name}"));
     let names = names.each_ref().map(String::as_str);
-    tensors.qkv(names, width, [has_bias; 3])
+    tensors.qkv(names, width, [bias; 3])
 }

@@ -7,8 +7,9 @@ use m3ret_imaging::Input;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::family::tensors::{PatchEmbeds, Tensors};
-use crate::kernels::{Kernels, Precision};
+use crate::family::tensors::{Bias, KernelAxes, PatchKernel, Tensors};
+use crate::kernels::{CpuPack, Linear, Precision};
+use crate::pack::PatchLayers;
 use crate::weights::Weights;
 
 /// `|found - wanted| <= atol + rtol * |wanted|`.
@@ -17,6 +18,11 @@ pub(crate) struct Tolerance {
     pub(crate) atol: f32,
     pub(crate) rtol: f32,
 }
+
+/// The packing that reference numbers are compared in.
+pub(crate) const F32: CpuPack = CpuPack {
+    precision: Precision::F32,
+};
 
 /// The tensors of one case.
 pub(crate) struct Case {
@@ -109,20 +115,26 @@ impl Case {
             .collect()
     }
 
+    /// Returns the patch embedding `[E, C]` of patches, as our own models save it.
     pub(crate) fn patch_embed(
         &self,
         name: &str,
-        sides: [usize; 2],
+        [width, n_channels]: [usize; 2],
         patch: [usize; 3],
-    ) -> PatchEmbeds {
+    ) -> PatchLayers<Linear> {
         let mut tensors = Tensors {
             weights: Weights::open(&self.path).unwrap(),
-            kernels: Kernels::detect(),
-            precision: Precision::F32,
+            pack: F32,
         };
-        tensors
-            .patch_embed(name, sides, patch, (true, true))
-            .unwrap()
+        let kernel = PatchKernel {
+            name,
+            width,
+            n_channels,
+            patch,
+            axes: KernelAxes::Volume,
+            bias: Bias::Saved,
+        };
+        tensors.patch_embed(kernel).unwrap()
     }
 
     /// Returns the names of all tensors.

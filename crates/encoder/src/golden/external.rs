@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::case::{Case, Tolerance, close, folder};
-use crate::family::{self, Opened};
+use super::case::{Case, F32, Tolerance, close, folder};
+use crate::family;
 use crate::kernels::{Kernels, Precision};
 use crate::model::{Model, Prepared, RunOptions};
-use crate::vit::View;
+use crate::vit::{CpuVit, View};
 use crate::weights::read_json;
 
 /// Those with a test of their own.
@@ -56,7 +56,10 @@ fn tolerance(name: &str) -> Tolerance {
 /// Compares every tensor that a case has, natively and resized.
 fn check(name: &str) {
     let (path, _copy) = model_folder(name);
-    let Opened { vit, .. } = family::open(&path, Kernels::detect(), Precision::F32).unwrap();
+    let vit = CpuVit {
+        vit: family::open(&path, F32).unwrap().vit,
+        kernels: Kernels::detect(),
+    };
     let options = RunOptions {
         precision: Some(Precision::F32),
         n_threads: None,
@@ -85,7 +88,7 @@ fn check(name: &str) {
         for (i, (tokens, unit)) in all.iter().zip(&units).enumerate() {
             let pooled = vit.pooled(tokens);
             let embedding = vit.embedding(tokens);
-            // The tanh pooler of ViT is the one head that is no embedding.
+            // The tanh pooler of ViT is the only head that does not give the embedding.
             let reported = vit.head(&pooled).filter(|_| name == "vit");
             let outputs = [
                 ("last_hidden_state", tokens.values()),

@@ -33,7 +33,7 @@ fn golden_c12_stem() {
     let case = Case::open(&folder, "c12_stem");
     let sizes: StemCase = read_json(&folder.join("c12_stem.json")).unwrap();
     for kernels in [Kernels::detect(), Kernels::portable()] {
-        let vit = saved_as_ours(&weights, &[], &sizes.config, Pooling::Cls, kernels).vit;
+        let vit = saved_as_ours(&weights, &[], &sizes.config, Pooling::Cls, kernels);
         for (kind, input) in &sizes.inputs {
             let images = case.inputs(&format!("{kind}.input"), input.shape);
             let n_patches = input.grid.iter().product::<usize>();

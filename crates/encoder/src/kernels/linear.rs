@@ -122,51 +122,6 @@ impl Linear {
         }
     }
 
-    /// Packs a patch embedding, and beside it, where patches are deeper than 1, what an image
-    /// repeated along D needs: the weights summed over the depth.
-    ///
-    /// # Shapes
-    /// `weight` [E, P] with P in the order of `patchify`, so depth is slowest.
-    pub(crate) fn patch_embeds(
-        precision: Precision,
-        weight: &[f32],
-        [n_outputs, n_inputs]: [usize; 2],
-        patch_depth: usize,
-        bias: Option<&[f32]>,
-    ) -> (Self, Option<Self>) {
-        let deep = Self::pack(precision, weight, [n_outputs, n_inputs], bias);
-        if patch_depth == 1 {
-            return (deep, None);
-        }
-        let n_flat = n_inputs / patch_depth;
-        let mut flat = vec![0.0; n_outputs * n_flat];
-        for (flat, line) in flat
-            .chunks_exact_mut(n_flat)
-            .zip(weight.chunks_exact(n_inputs))
-        {
-            for plane in line.chunks_exact(n_flat) {
-                flat.iter_mut().zip(plane).for_each(|(sum, w)| *sum += w);
-            }
-        }
-        let flat = Self::pack(precision, &flat, [n_outputs, n_flat], bias);
-        (deep, Some(flat))
-    }
-
-    /// Returns the weight, [N, K] row-major, and the bias, [N], bit for bit as they were packed.
-    ///
-    /// # Panics
-    /// If the layer was packed in less than f32, which keeps no such bits.
-    pub(crate) fn unpack(&self) -> (Vec<f32>, Vec<f32>) {
-        assert_eq!(self.precision, Precision::F32, "precision to unpack");
-        let mut weight = Vec::with_capacity(self.n_outputs * self.n_inputs);
-        for output in 0..self.n_outputs {
-            let panel = &self.units[output / NR * self.n_inputs..][..self.n_inputs];
-            weight.extend(panel.iter().map(|unit| f32::from_bits(unit.0[output % NR])));
-        }
-        let bias = self.bias.iter().flat_map(|lanes| lanes.0);
-        (weight, bias.take(self.n_outputs).collect())
-    }
-
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }

@@ -8,6 +8,7 @@ use super::linear::{Activation, Finish, Linear, multiply};
 use super::math::{exp2, gelu, layer_norm, sigmoid};
 use super::rows::{Rows, Source};
 use super::{Kernels, Lanes, MR, NR, Panels, Precision, UnitRow, bf16_bits};
+use crate::pack::transposed;
 
 const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
@@ -535,16 +536,20 @@ fn layer_norm_equals_its_definition() {
 }
 
 #[test]
-fn an_f32_layer_unpacks_to_the_bits_it_was_packed_from() {
+fn an_f32_layer_keeps_every_bit_of_its_weights() {
     for (n_outputs, n_inputs) in [(1, 1), (NR, 5), (NR + 1, 7), (3 * NR - 1, 64)] {
-        let mut noise = Noise(n_outputs as u64);
-        let weight = noise.values(n_outputs * n_inputs);
-        let bias = noise.values(n_outputs);
-        for bias in [None, Some(&bias[..])] {
-            let linear = Linear::pack(Precision::F32, &weight, [n_outputs, n_inputs], bias);
-            let zeros = vec![0.0; n_outputs];
-            let bias = bias.unwrap_or(&zeros).to_vec();
-            assert_eq!(linear.unpack(), (weight.clone(), bias));
-        }
+        // One row for each input, 1 there and 0 elsewhere: the result is the weight, transposed.
+        let rows = (0..n_inputs * n_inputs).map(|i| f32::from(u8::from(i % (n_inputs + 1) == 0)));
+        let weight = Noise(n_outputs as u64).values(n_outputs * n_inputs);
+        let factors = Factors {
+            rows: rows.collect(),
+            weight: weight.clone(),
+            bias: vec![0.0; n_outputs],
+            before: vec![0.0; n_inputs * n_outputs],
+            shape: [n_inputs, n_outputs, n_inputs],
+        };
+        let kernels = Kernels::detect();
+        let got = product(&kernels, Precision::F32, Finish::Store, &factors);
+        assert_eq!(transposed(&got, [n_inputs, n_outputs]), weight);
     }
 }

@@ -4,10 +4,11 @@ use safetensors::tensor::TensorView;
 
 use super::*;
 use crate::config::ModelConfig;
-use crate::golden::case::{Case, Tolerance, close, folder};
+use crate::golden::case::{Case, F32, Tolerance, close, folder};
 use crate::golden::external::{model_folder, names, root};
+use crate::kernels::{Kernels, Linear};
 use crate::position::sin_cos;
-use crate::vit::View;
+use crate::vit::{CpuVit, View};
 use crate::weights::read_json;
 
 /// Of the goldens' own: numbers of both sides differ by a few roundings.
@@ -17,7 +18,7 @@ const TOLERANCE: Tolerance = Tolerance {
 };
 
 /// Saves plain weights as a model of our own, and opens it.
-fn saved(plain: &PlainWeights) -> Vit {
+fn saved(plain: &PlainWeights) -> CpuVit {
     let config = ModelConfig::new(VitConfig {
         in_chans: 3,
         embed_dim: plain.embed_dim,
@@ -54,14 +55,19 @@ fn saved(plain: &PlainWeights) -> Vit {
         (*name, view)
     });
     safetensors::serialize_to_file(views, None, &model.path().join("model.safetensors")).unwrap();
-    family::open(model.path(), Kernels::detect(), Precision::F32)
-        .unwrap()
-        .vit
+    on_cpu(family::open(model.path(), F32).unwrap().vit)
 }
 
-/// A public model, what was exported of it, and inputs as both want them.
+fn on_cpu(vit: Vit<Linear>) -> CpuVit {
+    CpuVit {
+        vit,
+        kernels: Kernels::detect(),
+    }
+}
+
+/// A public model, the plain weights exported from it, and inputs as both want them.
 struct Pair {
-    theirs: Vit,
+    theirs: CpuVit,
     plain: PlainWeights,
     /// As the model normalises them, and the same in 0..1.
     inputs: Vec<[Input; 2]>,
@@ -71,8 +77,8 @@ struct Pair {
 fn pair(name: &str) -> Result<Pair> {
     let (path, _copy) = model_folder(name);
     let plain = plain_weights(&path)?;
-    let opened = family::open(&path, Kernels::detect(), Precision::F32)?;
-    let Preparation::Planes(normalised) = opened.preparation else {
+    let parts = family::open(&path, F32)?;
+    let Preparation::Planes(normalised) = parts.preparation else {
         panic!("{name} is a model of pictures");
     };
     let case = Case::open(&root().join(name), "io");
@@ -91,7 +97,7 @@ fn pair(name: &str) -> Result<Pair> {
         }
     }
     Ok(Pair {
-        theirs: opened.vit,
+        theirs: on_cpu(parts.vit),
         plain,
         inputs,
     })
@@ -157,16 +163,17 @@ fn mapped() -> Vec<(String, Pair)> {
 fn golden_c08_plain_weights_give_the_same_patch_tokens() {
     for (name, pair) in mapped() {
         let ours = saved(&pair.plain);
-        let ref_grid = match ours.position {
+        let ref_grid = match ours.vit.position {
             Position::SinCos { ref_grid } => ref_grid,
             _ => panic!("our own positions"),
         };
         for [theirs, plain] in &pair.inputs {
             let embedded = ours.hidden(&view(plain), 0).unwrap();
-            let patches = &embedded[ours.prefix.len()..];
+            let patches = &embedded[ours.vit.prefix.len()..];
             let [_, _, height, width] = plain.shape();
-            let grid = [1, height / ours.patch[1], width / ours.patch[2]];
-            let positions = sin_cos(grid, ref_grid, ours.embed_dim);
+            let sizes = ours.vit.sizes;
+            let grid = [1, height / sizes.patch[1], width / sizes.patch[2]];
+            let positions = sin_cos(grid, ref_grid, sizes.embed_dim);
             let found: Vec<f32> = patches.iter().zip(positions).map(|(x, p)| x - p).collect();
             close(&found, &convolved(&name, theirs), TOLERANCE, &name);
         }
@@ -181,20 +188,21 @@ fn golden_c08_plain_weights_and_what_notes_name_are_the_whole_model() {
         let mut wanted = Vec::new();
         for [input, _] in &pair.inputs {
             let tokens = theirs.tokens(&[view(input)]).unwrap();
-            let hidden = (0..=theirs.blocks.len()).map(|n| theirs.hidden(&view(input), n));
+            let hidden = (0..=theirs.vit.blocks.len()).map(|n| theirs.hidden(&view(input), n));
             let hidden: Vec<_> = hidden.collect::<Result<_>>().unwrap();
             wanted.push((hidden, theirs.embedding(&tokens[0])));
         }
         // Only what `notes` can name is put back.
-        let eps = theirs.blocks[0].norm1.eps;
-        for block in &mut ours.blocks {
+        let (own, other) = (&mut ours.vit, &mut theirs.vit);
+        let eps = other.blocks[0].norm1.eps;
+        for block in &mut own.blocks {
             (block.norm1.eps, block.norm2.eps) = (eps, eps);
         }
-        ours.norm.iter_mut().for_each(|norm| norm.eps = eps);
-        std::mem::swap(&mut ours.position, &mut theirs.position);
-        ours.pre_norm = theirs.pre_norm.take();
-        ours.head = theirs.head.take();
-        (ours.mlp, ours.pooling) = (theirs.mlp, theirs.pooling);
+        own.norm.iter_mut().for_each(|norm| norm.eps = eps);
+        std::mem::swap(&mut own.position, &mut other.position);
+        own.pre_norm = other.pre_norm.take();
+        own.head = other.head.take();
+        (own.mlp, own.pooling) = (other.mlp, other.pooling);
         for ([_, input], (hidden, embedding)) in pair.inputs.iter().zip(wanted) {
             for (n, hidden) in hidden.iter().enumerate() {
                 let found = ours.hidden(&view(input), n).unwrap();
@@ -254,7 +262,7 @@ fn golden_c08_what_has_no_counterpart_is_named() {
             .notes
             .into_iter()
             .partition(|note| note.starts_with("LayerNorm adds"));
-        let eps = theirs.blocks[0].norm1.eps;
+        let eps = theirs.vit.blocks[0].norm1.eps;
         let is_ours = eps.to_bits() == VitConfig::NORM_EPS.to_bits();
         assert_eq!(of_eps.is_empty(), is_ours, "{name}: {eps}");
         let eps = format!("{eps:e}");
@@ -300,6 +308,7 @@ fn golden_c03_our_own_weights_come_bit_for_bit() {
 
 #[test]
 fn a_kernel_of_one_channel_sees_grey_as_before() {
-    let kernel = spread(&[vec![3.0, -6.0, 1.5]]);
-    assert_eq!(kernel, vec![vec![1.0, -2.0, 0.5]; 3]);
+    let kernels = spread(&[3.0, -6.0, 1.5, 9.0, 0.0, -3.0], 3);
+    let wanted = [[1.0, -2.0, 0.5].repeat(3), [3.0, 0.0, -1.0].repeat(3)];
+    assert_eq!(kernels, wanted.concat());
 }

@@ -4,11 +4,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ModelCfg, refuse_unless, transposed};
-use crate::config::Pooling;
 use crate::error::Result;
-use crate::family::tensors::{Matrix, Tensors, prefix};
-use crate::family::{Config, Preparation, Sides, Sizes};
+use crate::family::tensors::{Bias, PatchKernel, Tensors, prefix};
+use crate::family::{Config, PlaneSizes, Preparation, Sides};
 use crate::kernels::Activation;
+use crate::pack::{Pack, PlainLayer};
+use crate::position::Resize;
 use crate::preprocess::PlaneInput;
 use crate::vit::{Block, Head, Mlp, Vit};
 
@@ -42,12 +43,12 @@ impl Default for Fields {
 /// `LayerNorm`'s default in torch.
 const NORM_EPS: f32 = 1e-5;
 
-pub(super) fn load(
+pub(super) fn load<P: Pack>(
     config: &Config,
-    tensors: &mut Tensors,
+    tensors: &mut Tensors<P>,
     model: &ModelCfg,
     image: [usize; 2],
-) -> Result<(Vit, Preparation)> {
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let tower = &model.vision_cfg;
     for (field, usual) in [
         ("attentional_pool", vec![json!(false), json!("")]),
@@ -65,7 +66,7 @@ pub(super) fn load(
         refuse_unless(config, tower, field, &usual)?;
     }
     let fields: Fields = config.parse_value(tower)?;
-    let sizes = Sizes {
+    let sizes = PlaneSizes {
         width: fields.width,
         depth: fields.layers,
         n_heads: fields.width / fields.head_width.max(1),
@@ -87,7 +88,7 @@ pub(super) fn load(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "the library truncates, too; `Sizes::check` bounds the result"
+    reason = "the library truncates, too; `PlaneSizes::check` bounds the result"
 )]
 fn hidden(fields: &Fields) -> usize {
     (fields.width as f64 * fields.mlp_ratio) as usize
@@ -103,27 +104,25 @@ fn activation(model: &ModelCfg) -> Activation {
     }
 }
 
-fn network(
-    tensors: &mut Tensors,
+fn network<P: Pack>(
+    tensors: &mut Tensors<P>,
     fields: &Fields,
-    sizes: Sizes,
+    sizes: PlaneSizes,
     activation: Activation,
-) -> Result<Vit> {
+) -> Result<Vit<P::Layer>> {
     let width = sizes.width;
     let cls = tensors.vector("visual.class_embedding", &[width])?;
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "visual.conv1",
-        [width, sizes.n_channels],
-        sizes.patch(),
-        (false, false),
-    )?;
+    let patch_embed = tensors.patch_embed(PatchKernel {
+        bias: Bias::Absent,
+        ..sizes.patch_kernel("visual.conv1")
+    })?;
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     let positions = tensors.positions(
         "visual.positional_embedding",
         &[n_positions, width],
         grid,
-        true,
+        Resize::Bicubic { antialias: true },
     )?;
     let pre_norm = if fields.no_ln_pre {
         None
@@ -134,28 +133,21 @@ fn network(
     for i in 0..sizes.depth {
         blocks.push(block(tensors, fields, sizes, i)?);
     }
+    let prefix = prefix(cls, &positions.cls, &[]);
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.n_channels,
-        embed_dim: width,
-        num_heads: sizes.n_heads,
-        patch: sizes.patch(),
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &positions.cls, &[]),
-        position: positions.patches,
         pre_norm,
-        blocks,
         mlp: Mlp::Plain(activation),
         norm: Some(tensors.norm("visual.ln_post", width, NORM_EPS)?),
-        pooling: Pooling::Cls,
-        pooled_norm: None,
-        head: None,
+        ..Vit::of(sizes.vit(), patch_embed, prefix, positions.patches, blocks)
     })
 }
 
-fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Result<Block> {
+fn block<P: Pack>(
+    tensors: &mut Tensors<P>,
+    fields: &Fields,
+    sizes: PlaneSizes,
+    i: usize,
+) -> Result<Block<P::Layer>> {
     let width = sizes.width;
     let at = |name: &str| format!("visual.transformer.resblocks.{i}.{name}");
     let mut scales = [None, None];
@@ -163,23 +155,23 @@ fn block(tensors: &mut Tensors, fields: &Fields, sizes: Sizes, i: usize) -> Resu
         scales[0] = Some(tensors.vector(&at("ls_1.gamma"), &[width])?);
         scales[1] = Some(tensors.vector(&at("ls_2.gamma"), &[width])?);
     }
-    let qkv = Matrix::new(
+    let qkv = PlainLayer::linear(
         tensors.vector(&at("attn.in_proj_weight"), &[3 * width, width])?,
         Some(tensors.vector(&at("attn.in_proj_bias"), &[3 * width])?),
         [3 * width, width],
     );
     Ok(Block {
         norm1: tensors.norm(&at("ln_1"), width, NORM_EPS)?,
-        qkv: qkv.pack(tensors.precision),
+        qkv: qkv.pack_with(&tensors.pack),
         proj: tensors
-            .matrix(&at("attn.out_proj"), [width, width], true)?
+            .layer(&at("attn.out_proj"), [width, width], Bias::Saved)?
             .scaled(scales[0].as_deref())
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
         norm2: tensors.norm(&at("ln_2"), width, NORM_EPS)?,
         fc1: tensors.linear(&at("mlp.c_fc"), [sizes.hidden, width])?,
         fc2: tensors
-            .matrix(&at("mlp.c_proj"), [width, sizes.hidden], true)?
+            .layer(&at("mlp.c_proj"), [width, sizes.hidden], Bias::Saved)?
             .scaled(scales[1].as_deref())
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
     })
 }

@@ -9,21 +9,23 @@ use serde_json::json;
 use super::{ModelCfg, refuse_unless};
 use crate::config::Pooling;
 use crate::error::{Error, Result};
-use crate::family::tensors::{Tensors, prefix};
-use crate::family::{Config, Preparation, Sizes, check_eps};
+use crate::family::tensors::{Bias, PatchKernel, Tensors, prefix};
+use crate::family::{Config, PlaneSizes, Preparation, check_eps};
 use crate::kernels::Activation;
+use crate::pack::Pack;
+use crate::position::Resize;
 use crate::preprocess::PlaneInput;
 use crate::vit::{Block, Head, Mlp, Vit};
-use crate::weights::{read_json, shown};
+use crate::weights::{Weights, read_json, shown};
 
-/// `m3ret.json`, which people write beside a model that does not say enough.
+/// `m3ret.json`, which a user writes beside a model whose config lacks these fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Beside {
     trunk_config: TrunkConfig,
 }
 
-/// What names do not tell. Sizes may be repeated here; the tensors decide.
+/// The fields that a trunk's name does not give. Sizes may be repeated here; the tensors decide.
 #[derive(Deserialize)]
 struct TrunkConfig {
     num_heads: usize,
@@ -72,12 +74,13 @@ impl TrunkConfig {
     }
 }
 
-pub(super) fn load(
+pub(super) fn load<P: Pack>(
     config: &Config,
-    tensors: &mut Tensors,
+    tensors: &mut Tensors<P>,
     model: &ModelCfg,
-    (name, image): (&str, [usize; 2]),
-) -> Result<(Vit, Preparation)> {
+    name: &str,
+    image: [usize; 2],
+) -> Result<(Vit<P::Layer>, Preparation)> {
     let tower = &model.vision_cfg;
     refuse_unless(
         config,
@@ -92,9 +95,9 @@ pub(super) fn load(
         &[json!(""), json!("token"), json!("avg")],
     )?;
     tensors.weights.strip_prefix("visual.");
-    let sizes = sizes(config, tensors, image)?;
+    let sizes = sizes(config, &tensors.weights, image)?;
     let stated = TrunkConfig::read(config, name, sizes.width)?;
-    let sizes = Sizes {
+    let sizes = PlaneSizes {
         n_heads: stated.num_heads,
         ..sizes
     }
@@ -110,17 +113,16 @@ pub(super) fn load(
         vit.pooling = Pooling::Mean;
     }
     if text("timm_proj") != Some("none") {
-        let has_bias = tensors.weights.has("head.proj.bias");
+        let bias = Bias::when(tensors.weights.has("head.proj.bias"));
         let shape = [model.embed_dim, sizes.width];
-        let projection = tensors.matrix("head.proj", shape, has_bias)?;
-        vit.head = Some(Head::Projection(projection.pack(tensors.precision)));
+        let projection = tensors.layer("head.proj", shape, bias)?;
+        vit.head = Some(Head::Projection(projection.pack_with(&tensors.pack)));
     }
     Ok((vit, Preparation::Planes(preparation)))
 }
 
 /// Reads the sizes off the tensors; the number of heads is not among them.
-fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes> {
-    let weights = &tensors.weights;
+fn sizes(config: &Config, weights: &Weights, image: [usize; 2]) -> Result<PlaneSizes> {
     let patch = weights.shape("trunk.patch_embed.proj.weight");
     let fc1 = weights.shape("trunk.blocks.0.mlp.fc1.weight");
     let (Some(&[width, n_channels, ph, pw]), Some(&[hidden, _])) = (patch, fc1) else {
@@ -134,7 +136,7 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
              trunk.blocks.0.mlp.fc1.weight [hidden, E], as timm's ViTs have",
         ));
     };
-    Ok(Sizes {
+    Ok(PlaneSizes {
         width,
         depth: weights.n_numbered("trunk.blocks."),
         n_heads: 0,
@@ -146,90 +148,101 @@ fn sizes(config: &Config, tensors: &Tensors, image: [usize; 2]) -> Result<Sizes>
     })
 }
 
-/// Returns true if any block has a tensor: what one has, all must have.
-fn any_has(tensors: &Tensors, sizes: Sizes, name: &str) -> bool {
+/// Returns true if any block has a tensor; all blocks must have it then.
+fn any_has(weights: &Weights, depth: usize, name: &str) -> bool {
     let at = |i: usize| format!("trunk.blocks.{i}.{name}");
-    (0..sizes.depth).any(|i| tensors.weights.has(&at(i)))
+    (0..depth).any(|i| weights.has(&at(i)))
 }
 
-fn network(tensors: &mut Tensors, sizes: Sizes, eps: f32, activation: Activation) -> Result<Vit> {
+/// What the blocks of one trunk share.
+#[derive(Debug, Clone, Copy)]
+struct BlockShape {
+    width: usize,
+    /// Width of the MLP's hidden layer.
+    hidden: usize,
+    eps: f32,
+    qkv_bias: Bias,
+    /// Whether `LayerScale` follows attention and MLP.
+    has_scale: bool,
+}
+
+fn network<P: Pack>(
+    tensors: &mut Tensors<P>,
+    sizes: PlaneSizes,
+    eps: f32,
+    activation: Activation,
+) -> Result<Vit<P::Layer>> {
     let width = sizes.width;
     let cls = tensors.vector("trunk.cls_token", &[1, 1, width])?;
     let registers = match tensors.weights.shape("trunk.reg_token") {
         Some(&[1, n, _]) => tensors.vector("trunk.reg_token", &[1, n, width])?,
         _ => Vec::new(),
     };
-    // timm leaves it out only where a norm follows.
     let has_pre_norm = tensors.weights.has("trunk.norm_pre.weight");
-    let (patch_embed, flat_patch_embed) = tensors.patch_embed(
-        "trunk.patch_embed.proj",
-        [width, sizes.n_channels],
-        sizes.patch(),
-        (false, !has_pre_norm),
-    )?;
+    let patch_embed = tensors.patch_embed(PatchKernel {
+        // timm omits this bias only where a norm follows.
+        bias: Bias::when(!has_pre_norm),
+        ..sizes.patch_kernel("trunk.patch_embed.proj")
+    })?;
     let grid = sizes.grid();
     let n_positions = 1 + grid.iter().product::<usize>();
     let shape = [1, n_positions, width];
-    let positions = tensors.positions("trunk.pos_embed", &shape, grid, true)?;
+    let resize = Resize::Bicubic { antialias: true };
+    let positions = tensors.positions("trunk.pos_embed", &shape, grid, resize)?;
     let pre_norm = if has_pre_norm {
         Some(tensors.norm("trunk.norm_pre", width, eps)?)
     } else {
         None
     };
-    let has_bias = any_has(tensors, sizes, "attn.qkv.bias");
-    let has_scale = any_has(tensors, sizes, "ls1.gamma");
+    let (weights, depth) = (&tensors.weights, sizes.depth);
+    let shape = BlockShape {
+        width,
+        hidden: sizes.hidden,
+        eps,
+        qkv_bias: Bias::when(any_has(weights, depth, "attn.qkv.bias")),
+        has_scale: any_has(weights, depth, "ls1.gamma"),
+    };
     let mut blocks = Vec::new();
-    for i in 0..sizes.depth {
-        blocks.push(block(tensors, (sizes, eps), (has_bias, has_scale), i)?);
+    for i in 0..depth {
+        blocks.push(block(tensors, shape, i)?);
     }
+    let prefix = prefix(cls, &positions.cls, &registers);
     Ok(Vit {
-        kernels: tensors.kernels,
-        in_chans: sizes.n_channels,
-        embed_dim: width,
-        num_heads: sizes.n_heads,
-        patch: sizes.patch(),
-        stem: None,
-        patch_embed,
-        flat_patch_embed,
-        prefix: prefix(cls, &positions.cls, &registers),
-        position: positions.patches,
         pre_norm,
-        blocks,
         mlp: Mlp::Plain(activation),
         norm: Some(tensors.norm("trunk.norm", width, eps)?),
-        pooling: Pooling::Cls,
-        pooled_norm: None,
-        head: None,
+        ..Vit::of(sizes.vit(), patch_embed, prefix, positions.patches, blocks)
     })
 }
 
-fn block(
-    tensors: &mut Tensors,
-    (sizes, eps): (Sizes, f32),
-    (has_bias, has_scale): (bool, bool),
+fn block<P: Pack>(
+    tensors: &mut Tensors<P>,
+    shape: BlockShape,
     i: usize,
-) -> Result<Block> {
-    let (width, hidden) = (sizes.width, sizes.hidden);
+) -> Result<Block<P::Layer>> {
+    let BlockShape {
+        width, hidden, eps, ..
+    } = shape;
     let at = |name: &str| format!("trunk.blocks.{i}.{name}");
     let mut scales = [None, None];
-    if has_scale {
+    if shape.has_scale {
         scales[0] = Some(tensors.vector(&at("ls1.gamma"), &[width])?);
         scales[1] = Some(tensors.vector(&at("ls2.gamma"), &[width])?);
     }
     Ok(Block {
         norm1: tensors.norm(&at("norm1"), width, eps)?,
         qkv: tensors
-            .matrix(&at("attn.qkv"), [3 * width, width], has_bias)?
-            .pack(tensors.precision),
+            .layer(&at("attn.qkv"), [3 * width, width], shape.qkv_bias)?
+            .pack_with(&tensors.pack),
         proj: tensors
-            .matrix(&at("attn.proj"), [width, width], true)?
+            .layer(&at("attn.proj"), [width, width], Bias::Saved)?
             .scaled(scales[0].as_deref())
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
         norm2: tensors.norm(&at("norm2"), width, eps)?,
         fc1: tensors.linear(&at("mlp.fc1"), [hidden, width])?,
         fc2: tensors
-            .matrix(&at("mlp.fc2"), [width, hidden], true)?
+            .layer(&at("mlp.fc2"), [width, hidden], Bias::Saved)?
             .scaled(scales[1].as_deref())
-            .pack(tensors.precision),
+            .pack_with(&tensors.pack),
     })
 }
