@@ -1,7 +1,7 @@
 //! Products in bf16 of f32 matrices for training, whose factors change at every step.
 //!
-//! The tiles are those of inference (`kernels`). Both factors are packed anew each time, in blocks
-//! that stay in cache, straight from where they lie: row-major or transposed.
+//! The tiles are those of inference (`kernels`). Both factors are packed for every product, in blocks
+//! that stay in cache, and are read in place: row-major or transposed.
 
 use std::array;
 use std::cell::Cell;
@@ -20,7 +20,7 @@ const COLUMN_BLOCK: usize = 24 * NR;
 /// Rows packed at a time: four tiles, so that rows that lie across are read by whole cache lines.
 const ROW_BLOCK: usize = 4 * MR;
 
-/// Multiplications from which other threads help; below, handing out work costs more than it saves.
+/// Multiplications from which other threads help; below, sharing the work costs more than it saves.
 const PARALLEL_FROM: usize = 1 << 22;
 
 /// A matrix within a slice: row `i` and column `j` lie at `i * row_stride + j * column_stride`.
@@ -151,11 +151,11 @@ pub struct Product<'a> {
     pub left: Matrix<'a>,
     /// `[K, N]`.
     pub right: Matrix<'a>,
-    /// What every sum is multiplied by.
+    /// The factor of every sum.
     pub factor: f32,
     /// Added to every row, `[N]`; or empty.
     pub bias: &'a [f32],
-    /// Who computes it.
+    /// The threads that compute it.
     pub threads: Threads,
 }
 
@@ -227,14 +227,14 @@ fn blocks(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |first| first..n.min(first + length))
 }
 
-// Memory of packed factors, kept between products. It is taken out while in use: a thread that waits for others
-// may begin another product, which then gets memory of its own.
+// Memory of packed factors, kept between products. It is taken out while in use, because a thread that waits for
+// others may begin another product, which then allocates its own.
 thread_local! {
     static PANELS: Cell<Vec<UnitRow>> = const { Cell::new(Vec::new()) };
     static TILES: Cell<Tiles> = const { Cell::new(Tiles { units: Vec::new(), lines: Vec::new() }) };
 }
 
-/// What a part of K contributes to some columns.
+/// The contribution of a part of K to some columns.
 struct Part<'a> {
     kernels: &'a Kernels,
     product: &'a Product<'a>,
@@ -249,7 +249,7 @@ impl Part<'_> {
         self.ks.len().div_ceil(2)
     }
 
-    /// Adds the contribution to all rows; that of the first part of K overwrites what was there.
+    /// Adds the contribution to all rows; the first part of K overwrites them.
     fn add(&self, panels: &mut Vec<UnitRow>, out: &mut [f32]) {
         // Packed alike, both factors are lines along K: [columns, K] here.
         let right = self.product.right.transposed();
@@ -259,7 +259,7 @@ impl Part<'_> {
             self.columns.len().div_ceil(NR) * n_units,
             UnitRow::ZERO,
         );
-        let pack = |(i, panel): (usize, &mut [UnitRow])| {
+        let pack = |i: usize, panel: &mut [UnitRow]| {
             let first = self.columns.start + i * NR;
             let lines = first..self.columns.end.min(first + NR);
             self.kernels.run(PackPanel {
@@ -270,22 +270,24 @@ impl Part<'_> {
         };
         if self.is_parallel {
             let by_panel = panels.par_chunks_exact_mut(n_units);
-            by_panel.enumerate().for_each(pack);
+            by_panel.enumerate().for_each(|(i, panel)| pack(i, panel));
         } else {
             let by_panel = panels.chunks_exact_mut(n_units);
-            by_panel.enumerate().for_each(pack);
+            by_panel.enumerate().for_each(|(i, panel)| pack(i, panel));
         }
         let panels = &*panels;
-        let rows = |(i, out): (usize, &mut [f32])| {
+        let add_rows = |i: usize, out: &mut [f32]| {
             let mut tiles = TILES.take();
             self.add_rows(i * ROW_BLOCK, &mut tiles, panels, out);
             TILES.set(tiles);
         };
         let n_values = ROW_BLOCK * self.row_stride;
         if self.is_parallel {
-            out.par_chunks_mut(n_values).enumerate().for_each(rows);
+            let blocks = out.par_chunks_mut(n_values).enumerate();
+            blocks.for_each(|(i, out)| add_rows(i, out));
         } else {
-            out.chunks_mut(n_values).enumerate().for_each(rows);
+            let blocks = out.chunks_mut(n_values).enumerate();
+            blocks.for_each(|(i, out)| add_rows(i, out));
         }
     }
 
@@ -317,7 +319,7 @@ impl Part<'_> {
     }
 }
 
-/// Returns the first `n` values, of which there are made more if needed; what they hold is without meaning.
+/// Returns the first `n` values of a vector, which grows if needed; the values are arbitrary.
 fn room<T: Copy>(values: &mut Vec<T>, n: usize, value: T) -> &mut [T] {
     if values.len() < n {
         values.resize(n, value);
@@ -325,7 +327,7 @@ fn room<T: Copy>(values: &mut Vec<T>, n: usize, value: T) -> &mut [T] {
     &mut values[..n]
 }
 
-/// Writes the sums of one tile to where they belong.
+/// Writes the sums of one tile into the result.
 struct Store<'a> {
     sums: &'a [Lanes],
     factor: f32,
