@@ -103,7 +103,7 @@ mod x86 {
         "avx512f,avx512bf16",
         _mm512_setzero_ps(),
         |sum, factor: i32| {
-            // SAFETY: a vector of 32 bf16 is 512 bits, whatever they are.
+            // SAFETY: a vector of 32 bf16 is 512 bits, and every bit pattern is valid.
             let factor = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(factor)) };
             _mm512_dpbf16_ps(sum, factor, factor)
         },

@@ -1,4 +1,4 @@
-//! The sizes of our own encoder, and what its checkpoint says beside them.
+//! The sizes of our own encoder, and the config of its checkpoints.
 
 use m3ret_imaging::InputConfig;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub struct VitConfig {
     pub ref_grid: [usize; 3],
 }
 
-/// What the vector of an object is taken from, after the final norm.
+/// Which tokens give the vector of an object, after the final norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {

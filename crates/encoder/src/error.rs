@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-/// Why there is no model or no vector.
+/// The reason that a model cannot be opened or an object not embedded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The machine failed: a disk, memory.
     #[error("{action}: {source}")]
     Io {
-        /// What was being done.
+        /// The action that failed.
         action: String,
-        /// The machine's own answer.
+        /// The machine's error.
         source: std::io::Error,
     },
     /// A file of the model breaks the rules of its format, or its tensors do not fit its config.
@@ -23,12 +23,12 @@ pub enum Error {
         /// What was wanted.
         wanted: String,
     },
-    /// The model is valid, and this program cannot run it.
+    /// The model is valid, but this program cannot run it.
     #[error("{feature} is not supported; {advice}")]
     Unsupported {
         /// The feature by name, e.g. the model type.
         feature: String,
-        /// What a person can do about it.
+        /// The advice to the user.
         advice: String,
     },
     /// Running would cost more than is allowed.
@@ -38,17 +38,17 @@ pub enum Error {
         what: &'static str,
         /// The limit.
         allowed: u64,
-        /// What was asked.
+        /// The amount that was asked for.
         asked: u64,
     },
     /// The caller's arguments do not fit each other or the model.
     #[error("{what}: expected {expected}, got {got}")]
     Mismatch {
-        /// What was compared.
+        /// The quantity that was compared.
         what: &'static str,
         /// The expected value.
         expected: String,
-        /// The value that came.
+        /// The value that was given.
         got: String,
     },
     /// The object cannot be prepared for the model.

@@ -1,4 +1,4 @@
-//! Histograms of oriented gradients: the vector of the model `hog`, and what MAE may predict.
+//! Histograms of oriented gradients: the vector of the model `hog`, and a target of MAE.
 //!
 //! All formulas, for a plane of grey values `I[y, x]` in 0..=1, y downwards and x to the right:
 //!
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::preprocess::luma;
 use crate::tokens::grid_of;
 
-/// Orientations that are told apart, over half a turn.
+/// Number of orientations, over half a turn.
 const N_BINS: usize = 9;
 
 /// Numbers of the target of one patch: 2 x 2 cells of 9 bins.
@@ -54,7 +54,8 @@ const DESCRIPTOR_EPS: f32 = 0.05;
 /// a cell of 4 x 4 pixels, the rounding of resampled constants vanishes.
 const TARGET_EPS: f32 = 1e-4;
 
-/// What f32 resampling may make of a constant plane: less than a hundredth of an 8-bit step.
+/// The largest contrast that f32 resampling gives a constant plane: less than a hundredth of an
+/// 8-bit step.
 const NO_CONTRAST: f32 = 1e-5;
 
 /// Returns the mean histogram of four planes of an object, not yet of unit length.

@@ -1,4 +1,4 @@
-//! Where a patch lies: our own sin-cos positions of normalised centre coordinates, and those of
+//! The position of a patch: our own sin-cos positions of normalised centre coordinates, and those of
 //! public models.
 
 mod rotary;
@@ -90,7 +90,7 @@ pub(crate) struct Table {
     pub(crate) values: Vec<f32>,
     pub(crate) grid: [usize; 3],
     pub(crate) resize: Resize,
-    /// A grid that is asked for again and again, and its positions.
+    /// The grid of most objects, and its positions, so that they are resized once.
     pub(crate) usual: Option<([usize; 3], Vec<f32>)>,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct Rotary {
 }
 
 impl Position {
-    /// Returns what is added to every patch of a grid, [N, E], if anything is.
+    /// Returns the positions that are added to the patches of a grid, [N, E], if the model adds any.
     pub(crate) fn added(&self, grid: [usize; 3], embed_dim: usize) -> Option<Vec<f32>> {
         match self {
             Self::SinCos { ref_grid } => Some(sin_cos(grid, *ref_grid, embed_dim)),
@@ -126,7 +126,7 @@ impl Position {
         }
     }
 
-    /// Returns the angles that queries and keys turn by, [N, head width], if they do.
+    /// Returns the angles by which queries and keys turn, [N, head width], if the model has any.
     pub(crate) fn angles(&self, grid: [usize; 3], head_width: usize) -> Option<Vec<f32>> {
         match self {
             Self::SinCos { .. } | Self::Table(_) => None,

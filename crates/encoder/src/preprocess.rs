@@ -1,8 +1,8 @@
-//! `Volume` -> network input, as each public model wants it.
+//! `Volume` -> network input, as each public model defines it.
 //!
-//! Every model sees the object scaled to 0..1 by our own percentiles (steps 1 to 3 of
-//! `m3ret_imaging::prepare`); from there on, size, crop and normalisation are the model's own, read
-//! from the files beside its weights.
+//! The object is scaled to 0..1 by our own percentiles (steps 1 to 3 of `m3ret_imaging::prepare`).
+//! Size, crop and normalisation after that are the model's own, read from the files beside its
+//! weights.
 
 mod config;
 mod resize;
@@ -55,7 +55,7 @@ pub(crate) const HALVES: Stats = Stats {
     std: [0.5; 3],
 };
 
-/// How a model wants its input.
+/// How an object becomes the input of a model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) enum Preparation {
     /// As our own models.
@@ -68,7 +68,7 @@ pub(crate) enum Preparation {
     Pixels,
 }
 
-/// What a 2D encoder does to a picture.
+/// The input of a 2D encoder: how a picture is resized, cropped and normalised.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct PlaneInput {
     /// The size before the crop; `None` keeps the picture's own.
@@ -81,7 +81,7 @@ pub(crate) struct PlaneInput {
     /// The value of white before normalising: 1, or 255 in models that never rescale.
     pub(crate) white: f32,
     pub(crate) stats: Stats,
-    /// `[ph, pw]`: what is over at the bottom and right is not seen, as a convolution leaves it.
+    /// `[ph, pw]`: rows and columns beyond the last whole patch are not seen, as by a convolution.
     pub(crate) patch: [usize; 2],
     pub(crate) n_planes: usize,
     pub(crate) percentiles: [f64; 2],
@@ -93,11 +93,11 @@ pub(crate) enum Size {
     /// The shorter side gets this length, the aspect stays; where the spacing is known, pixels are
     /// made square.
     ShortestEdge(usize),
-    /// `[H, W]`, whatever the aspect was.
+    /// `[H, W]`; the aspect may change.
     Exact([usize; 2]),
 }
 
-/// What a 3D encoder does to a volume: one channel, resized to `[D, H, W]`.
+/// The input of a 3D encoder: one channel, resized to `[D, H, W]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct DeepInput {
     pub(crate) sides: [usize; 3],
@@ -120,7 +120,7 @@ impl Preparation {
 }
 
 impl PlaneInput {
-    /// Makes one input of each of the planes that are seen: `[3, 1, H, W]`.
+    /// Makes one input of each plane that is seen: `[3, 1, H, W]`.
     fn prepare(&self, volume: &Volume) -> Result<Vec<Input>> {
         let [_, depth, ..] = volume.shape();
         let planes = uniform_planes(depth, self.n_planes);
@@ -130,7 +130,7 @@ impl PlaneInput {
         let (crops, made) = self.crops(sides, square_sides(volume))?;
         let mut inputs = Vec::with_capacity(n_planes);
         for plane in 0..n_planes {
-            // Grey is resized once and normalised thrice.
+            // A grey plane is resized once and normalised for each of three channels.
             let channels: Vec<_> = (0..n_channels)
                 .map(|channel| {
                     let stored = (channel * n_planes + plane) * height * width;

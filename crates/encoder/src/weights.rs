@@ -1,7 +1,7 @@
 //! The tensors of a model folder: memory-mapped safetensors, taken one by one.
 //!
-//! A family *takes* every tensor it knows by name and shape. What is missing, has another shape, or
-//! is left over at the end is an error that names the key: a model is loaded whole or not at all.
+//! A family *takes* every tensor it knows by name and shape. A tensor that is missing, has another
+//! shape, or remains at the end is an error that names it: a model is loaded whole or not at all.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -107,8 +107,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Removes a prefix from every name that has it: models saved with a task's head around them
-    /// carry one. A name that would then be there twice stays as it is.
+    /// Removes a prefix from every name that has it, because a model saved with a task's head has
+    /// one. A name that would then exist twice keeps its prefix.
     pub(crate) fn strip_prefix(&mut self, prefix: &str) {
         let names: Vec<_> = self.tensors.keys().cloned().collect();
         for name in names {
@@ -224,8 +224,8 @@ impl Weights {
         groups.collect()
     }
 
-    /// Returns what tells the tensors that were taken, and `recipe`, from all others: 32 hex
-    /// digits. The order of files and of tensors, and a precision that loses nothing, do not matter.
+    /// Returns a hash of the tensors that were taken and of `recipe`: 32 hex digits. The order of
+    /// files and tensors, and a saved precision that loses nothing, do not change it.
     pub(crate) fn fingerprint(&self, recipe: &str) -> String {
         let mut hasher = Xxh3::new();
         hash_text(&mut hasher, recipe);
@@ -236,7 +236,7 @@ impl Weights {
         format!("{:032x}", hasher.digest128())
     }
 
-    /// Tells the system that the pages of a tensor will not be read again.
+    /// Advises the system that the pages of a tensor will not be read again.
     #[cfg(unix)]
     #[allow(unsafe_code, reason = "madvise has no safe form that drops pages")]
     fn give_back(&self, place: &Place) {
@@ -250,7 +250,7 @@ impl Weights {
                 end - start,
             )
         };
-        // Only memory is at stake: without the advice, pages stay until the map is closed.
+        // Failure costs memory only: the pages then stay until the map is closed.
         drop(advised);
     }
 
@@ -380,7 +380,8 @@ fn open_file(path: &Path) -> Result<File> {
             "a file",
         ))
     };
-    // Before, since opening a pipe waits; after, since another may lie there by then.
+    // The check before avoids opening a pipe, which waits; the one after covers a file that was
+    // replaced in between.
     checked(std::fs::metadata(path))?;
     let file = File::open(path).map_err(|e| unread(path, e))?;
     checked(file.metadata())?;

@@ -23,8 +23,7 @@ use super::{Lanes, MR, UnitRow, portable};
 
 macro_rules! tile {
     ($tile:ident, $sums:ident, $features:literal, $term:expr) => {
-        /// Computes one tile; every number of rows is a loop of its own, so that sums stay in
-        /// registers.
+        /// Computes one tile; every number of rows has its own loop, so that sums stay in registers.
         pub(crate) fn $tile(
             rows: &[[u32; MR]],
             panel: &[UnitRow],
@@ -137,7 +136,7 @@ fn transpose(lines: &[u32], units: &mut [[u32; MR]]) {
     portable::interleave_from(16 * blocks.len(), lines, n_units, rest);
 }
 
-/// Rounds values to bf16, two a unit, the last filled up with zeros.
+/// Rounds values to bf16, two a unit; an odd last value is paired with 0.
 pub(crate) fn to_bf16(values: &[f32], units: &mut [u32]) {
     // SAFETY: this function is handed out only where the CPU has these features.
     unsafe { round(values, units) }
@@ -158,7 +157,7 @@ fn round(values: &[f32], units: &mut [u32]) {
     portable::to_bf16(rest, last);
 }
 
-/// Rounds lines that lie across to bf16: one unit of each from its values of two neighbouring k.
+/// Rounds two neighbouring columns to bf16: one unit of each line, from its values of both.
 pub(crate) fn pair_bf16(even: &[f32], odd: &[f32], units: &mut [u32]) {
     // SAFETY: this function is handed out only where the CPU has these features.
     unsafe { pair(even, odd, units) }
@@ -182,10 +181,10 @@ fn pair(even: &[f32], odd: &[f32], units: &mut [u32]) {
     portable::pair_bf16(even, odd, last);
 }
 
-/// Spreads the fetching of `ahead` over the steps of a panel: where to begin, and bytes a step.
+/// Spreads the fetching of `ahead` over the steps of a panel: the first address, and bytes a step.
 fn fetches(ahead: &[UnitRow], panel: &[UnitRow]) -> (*const u8, usize) {
     if ahead.is_empty() || panel.is_empty() {
-        // Some address that is in cache already.
+        // Any address that is in cache already.
         return (panel.as_ptr().cast(), 0);
     }
     let step = size_of_val(ahead).div_ceil(panel.len());
@@ -226,7 +225,7 @@ tile!(
     sum_bf16,
     "avx512f,avx512bf16",
     |sum, row, column| {
-        // SAFETY: a vector of 32 bf16 is 512 bits, whatever they are.
+        // SAFETY: a vector of 32 bf16 is 512 bits, and every bit pattern is valid.
         let [row, column] =
             unsafe { [row, column].map(|bits| transmute::<__m512i, __m512bh>(bits)) };
         _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), row, column))

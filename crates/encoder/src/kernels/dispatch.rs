@@ -8,14 +8,14 @@ use super::{Lanes, MR, Precision, UnitRow, portable};
 /// rows as `out` has, at most `MR`. Of int8, results are the bits of i32 sums, from 0.
 pub(crate) type TileFn = fn(rows: &[[u32; MR]], panel: &[UnitRow], Start<'_>, out: &mut [Lanes]);
 
-/// What a tile's sums start from.
+/// The start values of a tile's sums.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start<'a> {
-    /// They go on from what `out` holds.
+    /// Whether sums start from the values in `out`.
     pub(crate) is_sum: bool,
     /// Added to every row.
     pub(crate) bias: &'a Lanes,
-    /// What is wanted next, fetched into cache meanwhile; may be empty.
+    /// The units that are read next, which the tile fetches into cache; may be empty.
     pub(crate) ahead: &'a [UnitRow],
 }
 
@@ -30,16 +30,16 @@ impl Start<'_> {
 /// Turns `MR` lines of units, one after another, into a packed tile.
 pub(crate) type InterleaveFn = fn(lines: &[u32], units: &mut [[u32; MR]]);
 
-/// Rounds values to bf16, two a unit, the last filled up with zeros.
+/// Rounds values to bf16, two a unit; an odd last value is paired with 0.
 pub(crate) type ToBf16Fn = fn(values: &[f32], units: &mut [u32]);
 
-/// Rounds lines that lie across to bf16: one unit of each from its values of two neighbouring k.
+/// Rounds two neighbouring columns to bf16: one unit of each line, from its values of both.
 pub(crate) type PairFn = fn(even: &[f32], odd: &[f32], units: &mut [u32]);
 
 /// Which vector instructions element-wise loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
-    /// What every CPU of the architecture has.
+    /// The instructions that every CPU of the architecture has.
     Portable,
     /// AVX2 and FMA.
     Avx2,
@@ -57,13 +57,13 @@ pub(crate) struct Kernels {
     pub(crate) interleave: InterleaveFn,
     pub(crate) to_bf16: ToBf16Fn,
     pub(crate) pair_bf16: PairFn,
-    /// Products of bf16 are as fast as the hardware's own, not emulated.
+    /// Whether the CPU computes products of bf16 in hardware.
     has_bf16: bool,
 }
 
 /// A loop worth compiling for several instruction sets; `run` must be `#[inline(always)]`.
 pub trait Task {
-    /// What the loop returns.
+    /// The result of the loop.
     type Output;
     /// Runs the loop. `FMA`: the code is compiled for fused multiply-add.
     fn run<const FMA: bool>(self) -> Self::Output;
@@ -131,6 +131,8 @@ impl Kernels {
             interleave: super::avx512::interleave,
             ..avx2
         };
+        // This set, for CPUs that have neither of the extensions below, is listed even where the CPU
+        // has them, so that tests cover it.
         all.push(avx512);
         let has_int8 = is_x86_feature_detected!("avx512vnni");
         if has_int8 {
@@ -156,7 +158,8 @@ impl Kernels {
         }
     }
 
-    /// Returns the fastest precision that changes vectors by less than a rounding of bf16.
+    /// Returns the fastest precision whose error stays below bf16 rounding: bf16 where the CPU has
+    /// it, else f32.
     pub(crate) fn fastest_precision(&self) -> Precision {
         if self.has_bf16 {
             Precision::Bf16

@@ -1,7 +1,7 @@
 //! Element-wise functions on `f32`, written so that loops over them become vector code.
 //!
-//! `FMA` says whether the code around is compiled for fused multiply-add: without the instruction
-//! `mul_add` is a slow call.
+//! `FMA` is true where the surrounding code is compiled for fused multiply-add; without that
+//! instruction `mul_add` is a slow call.
 
 /// Returns `a * b + c`.
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! The tiles in plain Rust: correct on every CPU, and what the fast ones are compared with.
+//! The tiles in plain Rust: correct on every CPU, and the reference of the fast ones.
 
 use super::dispatch::Start;
 use super::rows::{bf16_pair, convert};
@@ -65,12 +65,12 @@ pub(crate) fn accumulate_int8(
     });
 }
 
-/// Rounds values to bf16, two a unit, the last filled up with zeros.
+/// Rounds values to bf16, two a unit; an odd last value is paired with 0.
 pub(crate) fn to_bf16(values: &[f32], units: &mut [u32]) {
     convert(values, Precision::Bf16, units);
 }
 
-/// Rounds lines that lie across to bf16: one unit of each from its values of two neighbouring k.
+/// Rounds two neighbouring columns to bf16: one unit of each line, from its values of both.
 pub(crate) fn pair_bf16(even: &[f32], odd: &[f32], units: &mut [u32]) {
     for ((&even, &odd), unit) in even.iter().zip(odd).zip(units) {
         *unit = bf16_pair(even, odd);

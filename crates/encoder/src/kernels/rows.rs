@@ -7,11 +7,11 @@ use rayon::prelude::*;
 use super::dispatch::{Kernels, Task};
 use super::{MR, Precision, bf16_bits};
 
-/// What the u8 of an int8 activation holds for 0.
+/// The u8 that stands for 0 in int8 activations.
 pub(super) const INT8_ZERO: i32 = 128;
 
-/// Where rows come from. `fill` must be `#[inline(always)]`: it is compiled for the CPU's
-/// instruction set where it is called.
+/// A source of rows. `fill` must be `#[inline(always)]`, so that the caller compiles it for the
+/// CPU's instruction set.
 pub(crate) trait Source: Sync {
     /// Writes the values of a few neighbouring rows, one line after another; `FMA` as in `math`.
     fn fill<const FMA: bool>(&self, rows: Range<usize>, lines: &mut [f32]);
@@ -24,7 +24,7 @@ pub(crate) struct Rows {
     pub(super) n_rows: usize,
     pub(super) n_units: usize,
     pub(super) precision: Precision,
-    /// What one step of an int8 row stands for; 1 for floats.
+    /// The value of one step of an int8 row; 1 for floats.
     pub(super) scales: Vec<f32>,
 }
 
@@ -40,7 +40,7 @@ impl Rows {
         }
     }
 
-    /// Packs `n_rows` rows of `n_values` values in place of what was there.
+    /// Packs `n_rows` rows of `n_values` values; earlier rows are overwritten.
     ///
     /// Int8 rows are scaled by their own largest magnitude and stored as u8 with 128 for 0.
     pub(crate) fn pack(
@@ -53,7 +53,7 @@ impl Rows {
         let n_units = n_values.div_ceil(precision.per_unit());
         let n_tiles = n_rows.div_ceil(MR);
         (self.n_rows, self.n_units) = (n_rows, n_units);
-        // Rows past the last of a tile keep what they had; no kernel reads them.
+        // Rows past the last of a tile keep old values; no kernel reads them.
         self.units.resize(n_tiles * n_units, [0; MR]);
         self.scales.resize(n_tiles * MR, 1.0);
         self.units
@@ -73,7 +73,8 @@ impl Rows {
                         lines,
                         scales,
                     });
-                    // All lines at once: one by one, each would sweep the tile through the cache.
+                    // All lines are interleaved at once, because each would otherwise read and write
+                    // the whole tile.
                     (kernels.interleave)(lines, units);
                 },
             );
@@ -107,8 +108,7 @@ impl<S: Source> Task for PackTile<'_, S> {
     }
 }
 
-/// Turns values into units, the last filled up with zeros; returns what one step of an int8
-/// stands for.
+/// Turns values into units, with zeros at the end of the last; returns the value of one int8 step.
 #[inline(always)]
 pub(super) fn convert(values: &[f32], precision: Precision, units: &mut [u32]) -> f32 {
     match precision {
@@ -164,12 +164,12 @@ pub(super) fn bf16_pair_of_shares(even: f32, odd: f32) -> u32 {
     (even.to_bits() + 0x8000) >> 16 | ((odd.to_bits() + 0x8000) & 0xffff_0000)
 }
 
-/// Returns what one of 127 steps to the largest magnitude stands for; NaN if a value is not
-/// finite, so that no made-up number takes its place.
+/// Returns the value of one of 127 steps to the largest magnitude; NaN if a value is not finite, so
+/// that the products show it.
 #[inline(always)]
 pub(super) fn step_of(values: &[f32]) -> f32 {
     let mut most = [0.0_f32; 16];
-    // 0 as long as all values are finite, else NaN.
+    // 0 if all values are finite, else NaN.
     let mut zeros = [0.0_f32; 16];
     let (chunks, rest) = values.as_chunks::<16>();
     for chunk in chunks {
@@ -191,7 +191,7 @@ pub(super) fn step_of(values: &[f32]) -> f32 {
     if zero.is_nan() {
         f32::NAN
     } else if largest < 127.0 * f32::MIN_POSITIVE {
-        // Nothing, or nearly: a step would have no reciprocal, and the products are 0.
+        // The step would be too small to have a reciprocal, and the products are nearly 0.
         1.0
     } else {
         largest / 127.0

@@ -1,4 +1,4 @@
-//! The files that say how a public model wants its pictures.
+//! The files that define the input of a public model.
 
 use std::path::Path;
 
@@ -83,7 +83,7 @@ impl PlaneInput {
     /// size, bicubic, the centre of that size, the family's mean and standard deviation.
     ///
     /// # Errors
-    /// `Malformed` or `Unsupported`, naming what is asked for.
+    /// `Malformed` or `Unsupported`, naming the field.
     pub(crate) fn read(
         config: &Config,
         image: [usize; 2],
@@ -170,7 +170,7 @@ impl PlaneInput {
         .check(&config.path, [field; 2])
     }
 
-    /// What is done where no file says otherwise.
+    /// Returns the input of a model without such a file.
     fn usual(image: [usize; 2], patch: [usize; 2], stats: Stats) -> Self {
         Self {
             size: Some(if image[0] == image[1] {
@@ -192,7 +192,7 @@ impl PlaneInput {
     /// Checks what was read of `path`, where `fields` say the size and the crop.
     fn check(self, path: &Path, fields: [&str; 2]) -> Result<Self> {
         let size = self.size.map(|size| match size {
-            // The other side is no shorter.
+            // The other side is at least as long.
             Size::ShortestEdge(side) => [side; 2],
             Size::Exact(sides) => sides,
         });

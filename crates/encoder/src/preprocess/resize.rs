@@ -28,7 +28,7 @@ pub(crate) struct Crop {
     pub(crate) len: usize,
 }
 
-/// What one output mixes: consecutive inputs, weights that sum to 1; nothing outside the picture.
+/// The inputs of one output: consecutive, with weights that sum to 1; none outside the picture.
 struct Taps {
     start: usize,
     weights: Vec<f32>,
@@ -65,7 +65,7 @@ fn sinc(x: f64) -> f64 {
 
 /// Resizes a plane: columns first, then rows, widened against aliasing where an axis shrinks.
 ///
-/// What a filter with negative lobes throws beyond 0..1 is clamped, once, at the end.
+/// A filter with negative lobes can leave 0..1; values are clamped once, at the end.
 ///
 /// # Shapes
 /// `plane` [H, W] = `sides` -> [crops[0].len, crops[1].len].
