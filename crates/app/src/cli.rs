@@ -22,9 +22,7 @@ use crate::commands::embed::OutputFile;
 use crate::options::{ColumnValue, ModelChoice, Reading};
 use crate::panics;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
-pub(crate) use simulate::{
-    ANGLES, Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
-};
+pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;
 pub(crate) use study::{StudyAction, StudyArguments};
 

@@ -90,8 +90,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Study(arguments) => commands::study::run(arguments, screen),
         Command::Dedup(arguments) => verbs::dedup::run(arguments, screen),
         Command::Map(arguments) => verbs::map::run(arguments, screen),
-        Command::Simulate(arguments) => commands::simulate::run(arguments, screen),
-        Command::Split(arguments) => commands::split::run(arguments, screen),
+        Command::Simulate(arguments) => verbs::simulate::run(arguments, screen),
+        Command::Split(arguments) => verbs::split::run(arguments, screen),
     }
 }
 

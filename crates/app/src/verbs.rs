@@ -8,6 +8,8 @@ pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod pretrain;
 pub(crate) mod search;
+pub(crate) mod simulate;
+pub(crate) mod split;
 
 use serde::Serialize;
 

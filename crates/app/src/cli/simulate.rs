@@ -6,9 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ReadArguments;
-
-/// The angles that are projected if none are named: from the front, and from the left.
-pub(crate) const ANGLES: [u16; 2] = [0, 90];
+use crate::commands::simulate::{ANGLES, Hounsfield, PictureFormat};
 
 /// Makes images of one kind from another, such as radiographs from CT
 #[derive(Debug, Args)]
@@ -61,8 +59,8 @@ pub(crate) struct RadiographsArguments {
     pub(crate) side: Option<u16>,
 
     /// How pictures are written; DICOM holds the integrals in 16 bits
-    #[arg(long, value_enum, default_value_t = PictureFormat::Png)]
-    pub(crate) format: PictureFormat,
+    #[arg(long, value_enum, default_value_t = PictureFormat::default().into())]
+    pub(crate) format: PictureFormatChoice,
 
     /// Bits of a PNG's pixel
     #[arg(long, value_name = "8|16", default_value = "8", value_parser = ["8", "16"])]
@@ -82,8 +80,8 @@ pub(crate) struct RadiographsArguments {
     /// Which volumes are CT in HU: those that say so or hold values below -200, or all
     ///
     /// Formats other than DICOM do not say what their values are.
-    #[arg(long, value_enum, default_value_t = Hounsfield::Told)]
-    pub(crate) hounsfield: Hounsfield,
+    #[arg(long, value_enum, default_value_t = Hounsfield::default().into())]
+    pub(crate) hounsfield: HounsfieldChoice,
 
     /// Write into a folder that is not empty, in place of files with the same names
     #[arg(long)]
@@ -105,15 +103,51 @@ impl RadiographsArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PictureFormat {
+pub(crate) enum PictureFormatChoice {
     Png,
     Dicom,
 }
 
+impl From<PictureFormat> for PictureFormatChoice {
+    fn from(format: PictureFormat) -> Self {
+        match format {
+            PictureFormat::Png => Self::Png,
+            PictureFormat::Dicom => Self::Dicom,
+        }
+    }
+}
+
+impl From<PictureFormatChoice> for PictureFormat {
+    fn from(choice: PictureFormatChoice) -> Self {
+        match choice {
+            PictureFormatChoice::Png => Self::Png,
+            PictureFormatChoice::Dicom => Self::Dicom,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Hounsfield {
+pub(crate) enum HounsfieldChoice {
     Told,
     All,
+}
+
+impl From<Hounsfield> for HounsfieldChoice {
+    fn from(hounsfield: Hounsfield) -> Self {
+        match hounsfield {
+            Hounsfield::WithAir => Self::Told,
+            Hounsfield::All => Self::All,
+        }
+    }
+}
+
+impl From<HounsfieldChoice> for Hounsfield {
+    fn from(choice: HounsfieldChoice) -> Self {
+        match choice {
+            HounsfieldChoice::Told => Self::WithAir,
+            HounsfieldChoice::All => Self::All,
+        }
+    }
 }
 
 /// Two integrals, the first below the second.

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _};
 
 use super::{Cli, ModelArguments, ReadArguments};
+use crate::commands::split::{NEAR, PRETRAIN_SHARE, QUERY_SHARE, SEED};
 
 /// Splits a manifest into pretrain, gallery and query, by patient
 ///
@@ -39,15 +40,15 @@ pub(crate) struct SplitArguments {
     pub(crate) out: Option<PathBuf>,
 
     /// Another seed gives another split
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = SEED)]
     pub(crate) seed: u64,
 
     /// The share of groups that become queries
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = QUERY_SHARE, value_parser = share)]
     pub(crate) query: f64,
 
     /// The share of groups to train on; the gallery gets what is left
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = PRETRAIN_SHARE, value_parser = share)]
     pub(crate) pretrain: f64,
 
     /// Columns in whose every combination of words shares are met, the most important first
@@ -56,7 +57,7 @@ pub(crate) struct SplitArguments {
     pub(crate) stratify: Option<Vec<String>>,
 
     /// Keep images together from this score on, where their thumbnails agree
-    #[arg(long, value_name = "COSINE", default_value_t = 0.98)]
+    #[arg(long, value_name = "COSINE", default_value_t = NEAR)]
     pub(crate) near: f32,
 
     /// Read no image: copies and near duplicates may then lie in several splits

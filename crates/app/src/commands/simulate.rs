@@ -1,174 +1,162 @@
-//! `m3ret simulate radiographs`: CT volumes to pictures, and a manifest that pairs them.
+//! Radiographs of CT volumes, and a manifest that pairs them.
 
 mod dicom;
 mod disturb;
 mod existing;
 mod folder;
 mod picture;
+mod results;
 mod sources;
 
-use m3ret_manifest::text_of;
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, StdoutLock, Write as _};
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use m3ret_imaging::projection::{Projection, Projector};
-use m3ret_imaging::{Code, Kind, Volume};
-use serde::Serialize;
+use m3ret_imaging::{Code, Kind, ReadOptions, Volume};
+use m3ret_manifest::text_of;
 
 use super::check::pixel_hash;
 use super::embed::Refusal;
 use super::embed::ahead::{guarded, volumes_of};
-use super::write_json_line;
-use crate::Outcome;
-use crate::cli::{
-    Hounsfield, PictureFormat, RadiographsArguments, SimulateAction, SimulateArguments,
-};
-use crate::output::{Screen, write_whole};
-use crate::progress::Progress;
-use crate::report::text::{Paint, printable, section};
-use crate::report::{Report, Verdict};
-use crate::watch::Watch as _;
-use crate::words::counted;
+use crate::output::write_whole;
+use crate::report::Report;
+use crate::watch::Watch;
 use disturb::Disturbance;
 use folder::Folder;
-use picture::{Shown, Subject};
+use picture::{Radiograph, Subject};
+pub(crate) use results::{RadiographResult, RadiographSummary};
+use results::{RefusedImage, SimulatedRadiograph};
 use sources::{Ct, Labels, Listing};
 
-/// What a person sees of the range of integrals.
+/// Angles that are projected by default, in degrees: from the front, and from the left.
+pub(crate) const ANGLES: [u16; 2] = [0, 90];
+
+/// Shares of a picture's integrals that lie below black and below white by default, in percent.
 const PERCENTILES: [f64; 2] = [0.5, 99.5];
 
 /// No tissue but lung, and no image other than CT, has values below; fat is at -100 HU.
 const AIR_HU: f32 = -200.0;
 
-/// Runs the one thing that is simulated.
-pub(crate) fn run(arguments: &SimulateArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    match &arguments.action {
-        SimulateAction::Radiographs(arguments) => radiographs(arguments, screen),
-    }
+/// How pictures are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PictureFormat {
+    #[default]
+    Png,
+    /// Holds the integrals in 16 bits.
+    Dicom,
 }
 
-fn radiographs(arguments: &RadiographsArguments, screen: Screen) -> anyhow::Result<Outcome> {
+/// Which volumes without a unit hold Hounsfield units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Hounsfield {
+    /// Those of formats other than DICOM with values below -200.
+    #[default]
+    WithAir,
+    All,
+}
+
+/// What is projected, how it is shown, and where it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct RadiographOptions {
+    /// Files, folders with series, or manifests, of which rows with modality CT and dims 3d count.
+    pub(crate) sources: Vec<PathBuf>,
+    /// The folder for pictures and manifest.
+    pub(crate) out: PathBuf,
+    /// The folder may hold files; those with the same names are replaced.
+    pub(crate) is_forced: bool,
+    /// Whole degrees, 0..=359, around the axis from feet to head: 0 from the front, 90 from the left.
+    pub(crate) angles: Vec<u16>,
+    /// Pixels of the longer side; `None` for as fine as the CT, at most 2048.
+    pub(crate) side_px: Option<u16>,
+    pub(crate) format: PictureFormat,
+    /// A pixel of a PNG has 16 bits, not 8.
+    pub(crate) is_16_bits: bool,
+    /// Integrals that are black and white, the first below the second; `None` for 0.5 and 99.5 % of
+    /// each picture.
+    pub(crate) window: Option<[f64; 2]>,
+    /// The seed with which pictures are disturbed; `None` to leave them as they are.
+    pub(crate) disturb: Option<u64>,
+    pub(crate) hounsfield: Hounsfield,
+    pub(crate) read_options: ReadOptions,
+}
+
+/// Receives the result of each image, as soon as it is known.
+pub(crate) type ResultSink<'a> = dyn FnMut(&RadiographResult) -> anyhow::Result<()> + 'a;
+
+/// Projects CT volumes to radiographs, and writes these with a manifest that pairs them with their CTs.
+///
+/// A refused image does not end the work. If no image could be used, nothing is written.
+///
+/// # Errors
+/// If pictures are to be disturbed and written as DICOM; if the folder is not empty and not forced, or
+/// lies beside what is read; if a source cannot be listed, a file not be written, or `sink` fails.
+pub(crate) fn radiographs(
+    options: &RadiographOptions,
+    sink: &mut ResultSink<'_>,
+    watch: &dyn Watch,
+) -> anyhow::Result<RadiographSummary> {
     ensure!(
-        arguments.disturb.is_none() || arguments.format == PictureFormat::Png,
+        options.disturb.is_none() || options.format == PictureFormat::Png,
         "--disturb changes grey values, which DICOM holds as integrals; leave --format dicom out"
     );
-    arguments.reading.start_threads()?;
-    let options = arguments.reading.options();
-    let progress = Progress::start(screen);
-    let folder = Folder::choose(&arguments.out, arguments.force)?;
+    let folder = Folder::choose(&options.out, options.is_forced)?;
+    let is_disturbing = options.disturb.is_some();
     let listing = sources::list(
-        &arguments.sources,
+        &options.sources,
         &folder,
-        &options,
-        arguments.disturb.is_some(),
+        &options.read_options,
+        is_disturbing,
     )?;
-    for note in listing.notes(arguments) {
-        progress.note(&note);
+    for note in listing.notes(options) {
+        watch.note(&note);
     }
-    progress.count(listing.cts.len() + listing.radiographs.len());
-    let mut job = Job::new(arguments, &folder, &progress);
+    watch.count(listing.cts.len() + listing.radiographs.len());
+    let mut job = Job::new(options, &folder, sink);
     for ct in &listing.cts {
-        job.take(ct, volumes_of(&ct.item, &options))?;
-        progress.advance(job.refused.len());
+        job.add(ct, volumes_of(&ct.item, &options.read_options))?;
+        watch.advance(job.refused.len());
     }
-    job.disturb_existing(&listing, &options)?;
+    job.disturb_existing(&listing, watch)?;
     let manifest = job.write_manifest()?;
-    progress.clear();
-    job.end(&listing, manifest.as_deref(), screen)
+    Ok(job.into_summary(&listing, manifest.as_deref()))
 }
 
 /// The work and what came of it so far.
 struct Job<'a> {
-    arguments: &'a RadiographsArguments,
+    options: &'a RadiographOptions,
     /// Each angle once, in the order in which they were asked for.
     angles: Vec<u16>,
     folder: &'a Folder,
-    progress: &'a Progress,
-    out: BufWriter<StdoutLock<'static>>,
+    sink: &'a mut ResultSink<'a>,
     rows: Vec<folder::Row>,
     n_cts: usize,
     n_radiographs: usize,
     /// Radiographs of manifests that were disturbed.
     n_disturbed: usize,
-    /// Images of a folder that are no CT volumes.
+    /// Images of a folder that are not CT volumes.
     n_others: usize,
     refused: Vec<Report>,
 }
 
-/// One radiograph as JSON.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    verdict: &'static str,
-    path: String,
-    ct: &'a str,
-    ct_part: Option<&'a str>,
-    pair_id: &'a str,
-    finding: String,
-    angle_deg: u16,
-    height: usize,
-    width: usize,
-    pixel_mm: f64,
-    /// Integrals that are shown black and white.
-    window: [f64; 2],
-    max_integral: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disturbance: Option<Disturbance>,
-}
-
-/// A refused image as JSON.
-#[derive(Debug, Serialize)]
-struct RefusedLine<'a> {
-    verdict: &'static str,
-    path: &'a str,
-    part: Option<&'a str>,
-    reason_codes: &'a [Code],
-    error: Option<&'a str>,
-}
-
-#[derive(Debug, Serialize)]
-struct LastLine {
-    summary: Summary,
-}
-
-/// What a run amounts to.
-#[derive(Debug, Serialize)]
-struct Summary {
-    n_cts: usize,
-    n_radiographs: usize,
-    /// Radiographs of manifests that were disturbed.
-    n_disturbed: usize,
-    n_refused: usize,
-    /// Rows and images that are no CT volumes.
-    n_others: usize,
-    /// Radiographs of manifests that had been disturbed before, and are not again.
-    n_disturbed_before: usize,
-    /// Files that hold no image format.
-    n_not_images: usize,
-    reason_codes: BTreeMap<&'static str, usize>,
-    /// Null where nothing was written.
-    manifest: Option<String>,
-}
-
 impl<'a> Job<'a> {
     fn new(
-        arguments: &'a RadiographsArguments,
+        options: &'a RadiographOptions,
         folder: &'a Folder,
-        progress: &'a Progress,
+        sink: &'a mut ResultSink<'a>,
     ) -> Self {
-        let mut angles = Vec::with_capacity(arguments.angles.len());
-        for &angle in &arguments.angles {
+        let mut angles = Vec::with_capacity(options.angles.len());
+        for &angle in &options.angles {
             if !angles.contains(&angle) {
                 angles.push(angle);
             }
         }
         Self {
-            arguments,
+            options,
             angles,
             folder,
-            progress,
-            out: BufWriter::new(io::stdout().lock()),
+            sink,
             rows: Vec::new(),
             n_cts: 0,
             n_radiographs: 0,
@@ -178,8 +166,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Takes what could be read of an input, and goes on whatever became of it.
-    fn take(
+    /// Projects the volumes that could be read of an input, and reports the others as refused.
+    fn add(
         &mut self,
         ct: &Ct,
         read: Result<Vec<(Option<String>, Volume)>, Refusal>,
@@ -204,8 +192,8 @@ impl<'a> Job<'a> {
 
     /// Projects a volume to every angle.
     fn project(&self, mut volume: Volume) -> Result<(Subject, Vec<Projection>), Refusal> {
-        let side = self.arguments.side.map(usize::from);
-        if volume.unit.is_none() && is_hounsfield(&volume, self.arguments.hounsfield) {
+        let side = self.options.side_px.map(usize::from);
+        if volume.unit.is_none() && is_hounsfield(&volume, self.options.hounsfield) {
             volume.unit = Some("HU");
         }
         let pictures = guarded(|| {
@@ -222,7 +210,7 @@ impl<'a> Job<'a> {
         Ok((subject, pictures))
     }
 
-    /// Writes the pictures of one CT, and notes its rows.
+    /// Writes the pictures of one CT, and keeps its rows for the manifest.
     fn write(
         &mut self,
         ct: &Ct,
@@ -240,17 +228,16 @@ impl<'a> Job<'a> {
                 part.unwrap_or_default(),
                 view_of(angle)
             );
-            let seed = self.arguments.disturb;
-            let fixed = self.arguments.window.map(|window| window.ends);
-            let shown = Shown {
+            let (seed, window) = (self.options.disturb, self.options.window);
+            let radiograph = Radiograph {
                 picture,
-                window: fixed.unwrap_or_else(|| picture.percentiles(PERCENTILES)),
+                window: window.unwrap_or_else(|| picture.percentiles(PERCENTILES)),
                 angle,
                 body_part: &labels.body_part,
                 key: subject.key,
                 disturbance: seed.map(|seed| Disturbance::draw(seed, &name)),
             };
-            self.write_one(ct, part, &labels, shown)?;
+            self.write_one(ct, part, &labels, radiograph)?;
         }
         Ok(())
     }
@@ -260,37 +247,41 @@ impl<'a> Job<'a> {
         ct: &Ct,
         part: Option<&str>,
         labels: &Labels,
-        shown: Shown<'_>,
+        radiograph: Radiograph<'_>,
     ) -> anyhow::Result<()> {
-        let (bytes, extension) = shown.encode(self.arguments)?;
-        let view = view_of(shown.angle);
+        let (bytes, extension) = radiograph.encode(self.options)?;
+        let view = view_of(radiograph.angle);
         let name = format!("{:05}-{view}.{extension}", self.n_cts);
         let finding = format!("drr-{view}");
         let path = self.folder.path_for(&name)?;
         write_whole(&path, |out| Ok(out.write_all(&bytes)?))?;
-        let row = labels.radiograph_row(name, &finding, self.arguments.disturb);
+        let row = labels.radiograph_row(name, &finding, self.options.disturb);
         self.rows.push(row);
         self.n_radiographs += 1;
-        let (height, width) = (shown.picture.height, shown.picture.width);
-        let [height, width] = shown.disturbance.map_or([height, width], |disturbance| {
-            disturbance.sides(height, width)
+        let Radiograph {
+            picture,
+            disturbance,
+            ..
+        } = radiograph;
+        let sides = [picture.height, picture.width];
+        let [height, width] = disturbance.map_or(sides, |disturbance| {
+            disturbance.sides(picture.height, picture.width)
         });
-        let [_, max_integral] = shown.picture.percentiles([0.0, 100.0]);
-        self.tell(&Line {
-            verdict: "simulated",
+        let [_, max_integral] = picture.percentiles([0.0, 100.0]);
+        (self.sink)(&RadiographResult::Simulated(SimulatedRadiograph {
             path: text_of(&path),
-            ct: &ct.item.path,
-            ct_part: part,
-            pair_id: &labels.pair_id,
+            ct: ct.item.path.clone(),
+            ct_part: part.map(str::to_owned),
+            pair_id: labels.pair_id.clone(),
             finding,
-            angle_deg: shown.angle,
+            angle_deg: radiograph.angle,
             height,
             width,
-            pixel_mm: shown.picture.pixel_mm,
-            window: shown.window,
+            pixel_mm: picture.pixel_mm,
+            window: radiograph.window,
             max_integral,
-            disturbance: shown.disturbance,
-        })
+            disturbance,
+        }))
     }
 
     fn refuse(&mut self, ct: &Ct, part: Option<&str>, refusal: Refusal) -> anyhow::Result<()> {
@@ -299,32 +290,17 @@ impl<'a> Job<'a> {
             part: part.map(str::to_owned),
             ..report
         };
-        self.tell(&RefusedLine {
-            verdict: "refused",
-            path: &report.path,
-            part,
-            reason_codes: &report.reason_codes,
-            error: report.error.as_deref(),
-        })?;
+        (self.sink)(&RadiographResult::Refused(RefusedImage {
+            path: report.path.clone(),
+            part: report.part.clone(),
+            reason_codes: report.reason_codes.clone(),
+            error: report.error.clone(),
+        }))?;
         self.refused.push(report);
         Ok(())
     }
 
-    /// Prints a line of JSON, where JSON is wanted.
-    fn tell(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
-        if !self.arguments.json {
-            return Ok(());
-        }
-        let out = &mut self.out;
-        let write = || {
-            write_json_line(out, line)?;
-            // Whoever reads along sees each object at once.
-            out.flush()
-        };
-        Ok(self.progress.beside(write)?)
-    }
-
-    /// Writes the manifest, if there is anything to tell.
+    /// Writes the manifest, if it has rows.
     fn write_manifest(&self) -> anyhow::Result<Option<PathBuf>> {
         if self.rows.is_empty() {
             return Ok(None);
@@ -332,18 +308,12 @@ impl<'a> Job<'a> {
         self.folder.write_manifest(&self.rows).map(Some)
     }
 
-    /// Prints the end, and says how it went.
-    fn end(
-        mut self,
-        listing: &Listing,
-        manifest: Option<&std::path::Path>,
-        screen: Screen,
-    ) -> anyhow::Result<Outcome> {
+    fn into_summary(self, listing: &Listing, manifest: Option<&Path>) -> RadiographSummary {
         let mut reason_codes = BTreeMap::new();
         for code in self.refused.iter().flat_map(|report| &report.reason_codes) {
             *reason_codes.entry(code.as_str()).or_default() += 1;
         }
-        let summary = Summary {
+        RadiographSummary {
             n_cts: self.n_cts,
             n_radiographs: self.n_radiographs,
             n_disturbed: self.n_disturbed,
@@ -353,21 +323,8 @@ impl<'a> Job<'a> {
             n_not_images: listing.n_foreign,
             reason_codes,
             manifest: manifest.map(text_of),
-        };
-        let is_good = summary.n_refused == 0 && summary.n_cts + summary.n_disturbed > 0;
-        if self.arguments.json {
-            write_json_line(&mut self.out, &LastLine { summary })?;
-        } else {
-            let is_on = screen.has_colour;
-            let text = text(&summary, &self.refused, Paint { is_on });
-            self.out.write_all(text.as_bytes())?;
+            refused: self.refused,
         }
-        self.out.flush().context("writing to standard output")?;
-        Ok(if is_good {
-            Outcome::AllGood
-        } else {
-            Outcome::SomeRefused
-        })
     }
 }
 
@@ -380,25 +337,25 @@ fn view_of(angle: u16) -> String {
     }
 }
 
-/// Says whether an image of a folder is plainly something else than a CT volume.
+/// Returns whether an image of a folder is clearly something other than a CT volume.
 fn is_other(volume: &Volume) -> bool {
     let is_ct = volume.modality.as_deref().is_none_or(|word| word == "CT");
     volume.kind != Kind::Volume || !is_ct
 }
 
-/// Says whether values without a unit are taken for Hounsfield units.
+/// Returns whether values without a unit are read as Hounsfield units.
 fn is_hounsfield(volume: &Volume, choice: Hounsfield) -> bool {
     match choice {
         Hounsfield::All => true,
         // A CT in DICOM would have said so.
-        Hounsfield::Told => {
+        Hounsfield::WithAir => {
             let mut values = volume.values().iter();
             volume.modality.is_none() && values.any(|&hu| hu.is_finite() && hu < AIR_HU)
         }
     }
 }
 
-/// Says what a person can do about values of unknown meaning.
+/// Adds to a refusal what a person can do about values of unknown meaning.
 fn advised(refusal: Refusal) -> Refusal {
     if refusal.code != Code::NotHounsfield {
         return refusal;
@@ -408,47 +365,37 @@ fn advised(refusal: Refusal) -> Refusal {
     Refusal { code, message }
 }
 
-/// Renders the refused images, then the totals.
-fn text(summary: &Summary, refused: &[Report], paint: Paint) -> String {
-    let mut text = String::new();
-    section(&mut text, paint, Verdict::Refused, refused);
-    let title = match &summary.manifest {
-        Some(manifest) if summary.n_cts == 0 => format!(
-            "{} disturbed: {}",
-            counted(summary.n_disturbed as u64, "radiograph", "radiographs"),
-            printable(manifest)
-        ),
-        Some(manifest) => format!(
-            "{} of {}: {}",
-            counted(summary.n_radiographs as u64, "radiograph", "radiographs"),
-            counted(summary.n_cts as u64, "CT volume", "CT volumes"),
-            printable(manifest)
-        ),
-        None => "no CT volume was projected, and nothing written".to_owned(),
-    };
-    text.push_str(&paint.bold(&title));
-    text.push('\n');
-    let mut line = |n: usize, what: &str| {
-        if n > 0 {
-            text.push_str(&format!("  {n} {what}\n"));
-        }
-    };
-    if summary.n_cts > 0 {
-        line(summary.n_disturbed, "radiographs of the manifest disturbed");
-    }
-    line(summary.n_refused, "refused");
-    line(summary.n_others, "left out: no CT volumes");
-    line(
-        summary.n_disturbed_before,
-        "left out: radiographs that are disturbed already",
-    );
-    line(summary.n_not_images, "left out: no image format");
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::Quiet;
+
+    #[test]
+    fn pictures_are_not_disturbed_as_dicom() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = RadiographOptions {
+            sources: Vec::new(),
+            out: folder.path().join("out"),
+            is_forced: false,
+            angles: ANGLES.to_vec(),
+            side_px: None,
+            format: PictureFormat::Dicom,
+            is_16_bits: false,
+            window: None,
+            disturb: Some(0),
+            hounsfield: Hounsfield::default(),
+            read_options: ReadOptions::default(),
+        };
+        let mut sink = |_: &RadiographResult| Ok(());
+        assert!(radiographs(&options, &mut sink, &Quiet).is_err());
+        let options = RadiographOptions {
+            disturb: None,
+            ..options
+        };
+        let summary = radiographs(&options, &mut sink, &Quiet).unwrap();
+        assert_eq!((summary.n_cts, summary.manifest), (0, None));
+        assert!(!options.out.exists());
+    }
 
     #[test]
     fn views_have_fixed_names() {
@@ -465,39 +412,14 @@ mod tests {
             volume
         };
         for (value, modality, choice, expected) in [
-            (-900.0, None, Hounsfield::Told, true),
-            (-100.0, None, Hounsfield::Told, false),
-            (f32::NEG_INFINITY, None, Hounsfield::Told, false),
-            (-900.0, Some("CT"), Hounsfield::Told, false),
+            (-900.0, None, Hounsfield::WithAir, true),
+            (-100.0, None, Hounsfield::WithAir, false),
+            (f32::NEG_INFINITY, None, Hounsfield::WithAir, false),
+            (-900.0, Some("CT"), Hounsfield::WithAir, false),
             (40.0, Some("CT"), Hounsfield::All, true),
         ] {
             let found = is_hounsfield(&make(value, modality), choice);
             assert_eq!(found, expected, "{value} {modality:?} {choice:?}");
         }
-    }
-
-    #[test]
-    fn the_end_as_text() {
-        let summary = Summary {
-            n_cts: 2,
-            n_radiographs: 4,
-            n_disturbed: 0,
-            n_refused: 1,
-            n_others: 3,
-            n_disturbed_before: 0,
-            n_not_images: 0,
-            reason_codes: BTreeMap::new(),
-            manifest: Some("out/manifest.csv".into()),
-        };
-        let report = Report::refused("in/mr.nii".as_ref(), Code::NotHounsfield, "why".into());
-        insta::assert_snapshot!(text(&summary, &[report], Paint { is_on: false }), @r"
-        Refused (1 object)
-          not_hounsfield: why
-              in/mr.nii
-
-        4 radiographs of 2 CT volumes: out/manifest.csv
-          1 refused
-          3 left out: no CT volumes
-        ");
     }
 }

@@ -1,48 +1,92 @@
-//! `m3ret split`: a manifest into pretrain, gallery and query, by patient.
+//! A manifest into pretrain, gallery and query, by patient.
 
-mod check;
+pub(crate) mod check;
 mod groups;
 mod images;
-mod overlap;
+pub(crate) mod overlap;
 mod rows;
-mod shares;
-mod told;
+pub(crate) mod shares;
+pub(crate) mod summary;
 
-use m3ret_manifest::{path_of, text_of};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SOURCE, SPLIT};
-use m3ret_manifest::{Layout, Table, Writer};
+use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
 
-use crate::Outcome;
-use crate::cli::SplitArguments;
-use crate::output::{Screen, refuse_irregular, way_between};
-use crate::progress::Progress;
+use crate::options::{ModelChoice, Reading};
+use crate::output::{refuse_irregular, way_between};
 use crate::watch::{Deferral, Stopped, Watch};
 use groups::Groups;
 use images::Images;
 use rows::Sources;
-use shares::{Assigned, Group, Shares, Split, assign, commonest};
-use told::{Joined, Made, tell};
+use shares::{Assignment, Group, Shares, Split, assign, commonest};
+use summary::{JoinCounts, Outline, SplitSummary};
 
-/// Columns whose words are balanced where nobody names others.
+/// The default seed.
+pub(crate) const SEED: u64 = 0;
+/// The default share of groups that become queries.
+pub(crate) const QUERY_SHARE: f64 = 0.2;
+/// The default share of groups to train on.
+pub(crate) const PRETRAIN_SHARE: f64 = 0.0;
+/// The default cosine from which on images are compared as near duplicates.
+pub(crate) const NEAR: f32 = 0.98;
+
+/// Columns whose words are balanced by default, those that the manifest has.
 const STRATIFY: [&str; 5] = [MODALITY, DIMS, SOURCE, BODY_PART, FINDING];
-/// Pairs of images that are looked at together.
+/// Pairs of images that are compared together.
 const BATCH_PAIRS: usize = 4096;
 
-/// Splits a manifest, or checks a split.
-pub(crate) fn run(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    if let Some(others) = &arguments.check {
-        arguments.reading.start_threads()?;
-        return check::run(arguments, others, screen);
-    }
-    arguments.refuse_impossible_shares();
-    arguments.reading.start_threads()?;
-    let out = arguments.out.as_deref().context("--out is missing")?;
-    let progress = Progress::start(screen);
-    let limits = arguments.reading.options().limits;
-    let sources = Sources::open([arguments.manifest.as_path()], &limits, &progress)?;
+/// How a manifest is split, and where to.
+#[derive(Debug, Clone)]
+pub(crate) struct SplitOptions {
+    /// CSV or Parquet with a column `path`.
+    pub(crate) manifest: PathBuf,
+    /// The manifest with its split; its name decides between CSV and Parquet.
+    pub(crate) out: PathBuf,
+    /// Another seed gives another split.
+    pub(crate) seed: u64,
+    /// The share of groups that become queries, 0..=1.
+    pub(crate) query: f64,
+    /// The share of groups to train on, 0..=1; the gallery gets what is left, which must be above 0.
+    pub(crate) pretrain: f64,
+    /// Columns in whose every combination of words shares are met, the most important first; `None`
+    /// for what there is of `modality`, `dims`, `source`, `body_part` and `finding`.
+    pub(crate) stratify: Option<Vec<String>>,
+    /// The column `split` of the input may hold words, which are replaced.
+    pub(crate) is_overwriting: bool,
+    pub(crate) images: ImageOptions,
+}
+
+/// How the images of rows are read and compared.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageOptions {
+    /// If false, copies are found by their paths only, and near duplicates not at all.
+    pub(crate) are_read: bool,
+    /// The cosine from which on images are near duplicates, where their thumbnails agree.
+    pub(crate) near: f32,
+    /// Where manifests are kept embedded; `None` for the user's cache.
+    pub(crate) cache: Option<PathBuf>,
+    /// Without a name, `pixels`.
+    pub(crate) model: ModelChoice,
+    /// Its limits hold for manifests, too.
+    pub(crate) reading: Reading,
+}
+
+/// Splits a manifest and writes it with its split.
+///
+/// # Errors
+/// If the shares leave nothing for the gallery; if the manifest has no rows, has a split that is not to
+/// be replaced, or lacks a column; if an image is named twice; if the result would replace the manifest
+/// or cannot be written; `Stopped` if the watcher asked for that.
+pub(crate) fn split(options: &SplitOptions, watch: &dyn Watch) -> anyhow::Result<SplitSummary> {
+    let SplitOptions { manifest, out, .. } = options;
+    ensure!(
+        options.query + options.pretrain < 1.0,
+        "the shares of query and pretrain leave nothing for the gallery; their sum must be below 1"
+    );
+    let limits = &options.images.reading.options.limits;
+    let sources = Sources::open([manifest.as_path()], limits, watch)?;
     let source = &sources.0[0];
     ensure!(!source.table.is_empty(), "the manifest has no rows");
     refuse_irregular(out)?;
@@ -51,55 +95,44 @@ pub(crate) fn run(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<
         "{} is being read; give the result another name",
         out.display()
     );
-    refuse_older_split(arguments, &source.table)?;
-    let columns = strata(arguments, &source.table)?;
-    let images = match arguments.no_duplicates {
-        true => None,
-        false => Some(Images::open(&sources, arguments, &progress)?),
-    };
-    progress.step("comparing");
-    let (members, joined) = grouped(&sources, images.as_ref(), arguments.near, &progress)?;
-    let assigned = divide(arguments, &sources, &columns, &members);
+    refuse_older_split(options, &source.table)?;
+    let columns = strata(options, &source.table)?;
+    let images = Images::open(&sources, &options.images, watch)?;
+    watch.step("comparing");
+    let (members, joins) = grouped(&sources, images.as_ref(), options.images.near, watch)?;
+    let assignment = divide(options, &sources, &columns, &members);
     let mut splits = vec![Split::Gallery; sources.n_rows()];
-    for (members, &split) in members.iter().zip(&assigned.splits) {
+    for (members, &split) in members.iter().zip(&assignment.splits) {
         members.iter().for_each(|&row| splits[row] = split);
     }
-    write(out, &sources, &splits, &progress)?;
-    let made = Made {
-        arguments,
-        out,
+    write(out, &sources, &splits, watch)?;
+    let outline = Outline {
         sources: &sources,
-        columns: &columns,
-        images: images.as_ref(),
         members: &members,
-        joined,
-        assigned: &assigned,
+        joins,
+        stratify: columns,
+        assignment,
         splits: &splits,
+        images: images.map(Images::into_summary),
     };
-    tell(&made, &progress, screen)?;
-    let is_good = images.is_none_or(|images| images.n_refused() == 0);
-    Ok(if is_good {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
-    })
+    Ok(outline.into_summary())
 }
 
-fn refuse_older_split(arguments: &SplitArguments, table: &Table) -> anyhow::Result<()> {
+fn refuse_older_split(options: &SplitOptions, table: &Table) -> anyhow::Result<()> {
     let has_words =
         |column: &m3ret_manifest::Column| column.words().any(|word| !word.trim().is_empty());
     ensure!(
-        arguments.overwrite || !table.column(SPLIT).is_some_and(has_words),
+        options.is_overwriting || !table.column(SPLIT).is_some_and(has_words),
         "{} has a column {SPLIT} already; --overwrite replaces it, --check looks at it",
-        arguments.manifest.display()
+        options.manifest.display()
     );
     Ok(())
 }
 
 /// Returns the columns that are balanced.
-fn strata(arguments: &SplitArguments, table: &Table) -> anyhow::Result<Vec<String>> {
+fn strata(options: &SplitOptions, table: &Table) -> anyhow::Result<Vec<String>> {
     let has = |name: &str| table.column(name).is_some();
-    let Some(named) = &arguments.stratify else {
+    let Some(named) = &options.stratify else {
         let there = STRATIFY.into_iter().filter(|name| has(name));
         return Ok(there.map(str::to_owned).collect());
     };
@@ -117,44 +150,45 @@ fn strata(arguments: &SplitArguments, table: &Table) -> anyhow::Result<Vec<Strin
     Ok(ours)
 }
 
-/// Joins rows of one patient, of one pair, copies and near duplicates; returns the rows of each
-/// group.
+/// Joins rows of one patient, of one pair, copies and near duplicates; returns the rows of each group,
+/// and what joined them.
 fn grouped(
     sources: &Sources,
     images: Option<&Images>,
     near: f32,
-    progress: &dyn Watch,
-) -> anyhow::Result<(Vec<Vec<usize>>, Joined)> {
+    watch: &dyn Watch,
+) -> anyhow::Result<(Vec<Vec<usize>>, JoinCounts)> {
     let mut groups = Groups::new(sources.n_rows());
-    let mut joined = Joined {
+    let mut joins = JoinCounts {
         patient: groups.join_equal(sources.patients()),
         pair: groups.join_equal(sources.words(PAIR)),
-        ..Joined::default()
+        ..JoinCounts::default()
     };
     let files = sources.files();
-    joined.exact = groups.join_equal(files.iter().map(String::as_str));
+    joins.exact = groups.join_equal(files.iter().map(String::as_str));
     if let Some(images) = images {
-        joined.exact += groups.join_equal(images.pixels.iter().map(String::as_str));
-        let close = images.close(near, |_, _| true, progress)?;
+        joins.exact += groups.join_equal(images.pixels.iter().map(String::as_str));
+        let close = images.close(near, |_, _| true, watch)?;
         for pairs in close.chunks(BATCH_PAIRS) {
             let mut left = pairs.to_vec();
-            // What is joined already needs no look at its files.
+            // Rows that are joined already need no comparison of their files.
             left.retain(|pair| !groups.are_joined(pair.rows[0], pair.rows[1]));
             for (pair, verdict) in left.iter().zip(images.confirm(&left)?) {
                 let is_new = verdict.is_some() && groups.join(pair.rows[0], pair.rows[1]);
-                joined.near += usize::from(is_new);
+                joins.near += usize::from(is_new);
             }
         }
     }
-    Ok((groups.members(), joined))
+    Ok((groups.members(), joins))
 }
 
+/// Gives each group a split.
 fn divide(
-    arguments: &SplitArguments,
+    options: &SplitOptions,
     sources: &Sources,
     columns: &[String],
     members: &[Vec<usize>],
-) -> Assigned {
+) -> Assignment {
     let names = sources.names();
     let words: Vec<Vec<&str>> = columns.iter().map(|name| sources.words(name)).collect();
     let cell = |&row: &usize| words.iter().map(|words| words[row]).collect();
@@ -167,22 +201,17 @@ fn divide(
         cell: commonest(rows.iter().map(cell)),
     });
     let shares = Shares {
-        query: arguments.query,
-        pretrain: arguments.pretrain,
+        query: options.query,
+        pretrain: options.pretrain,
     };
-    assign(&groups.collect::<Vec<_>>(), shares, arguments.seed)
+    assign(&groups.collect::<Vec<_>>(), shares, options.seed)
 }
 
 /// Writes all columns, with the split of each row in place of an older one or behind them.
-fn write(
-    out: &Path,
-    sources: &Sources,
-    splits: &[Split],
-    progress: &dyn Watch,
-) -> anyhow::Result<()> {
+fn write(out: &Path, sources: &Sources, splits: &[Split], watch: &dyn Watch) -> anyhow::Result<()> {
     let doing = || format!("writing {}", out.display());
     let source = &sources.0[0];
-    // What is written has the user's own names of columns.
+    // The result keeps the names of columns of the input file.
     let (ours, written) = (source.table.columns(), source.table.written_columns());
     let mut columns: Vec<&str> = written.iter().map(String::as_str).collect();
     let path_idx = ours.iter().position(|name| name == PATH);
@@ -192,7 +221,7 @@ fn write(
         columns.len() - 1
     });
     let way = way_between(out, &source.path).with_context(doing)?;
-    let deferral = Deferral::start(progress);
+    let deferral = Deferral::start(watch);
     let mut writer = Writer::create(out, Layout::for_path(out), &columns).with_context(doing)?;
     let mut n_changed = 0;
     for (row, split) in source.table.rows().zip(splits) {
@@ -214,7 +243,7 @@ fn write(
     }
     writer.finish().with_context(doing)?;
     if n_changed > 0 {
-        progress.note(&format!(
+        watch.note(&format!(
             "{n_changed} paths were changed, because {} lies in another folder",
             out.display()
         ));

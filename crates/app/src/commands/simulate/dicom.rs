@@ -7,7 +7,7 @@
 use anyhow::Context as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::picture::{Shown, level};
+use super::picture::{Radiograph, level};
 
 /// Integrals are stored in steps of 1/4096; 16 bits reach 16, four fifths of a metre of water.
 const STEPS_PER_UNIT: f64 = 4096.0;
@@ -16,23 +16,42 @@ const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const EXPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
 
 /// Encodes a radiograph. The integrals are the values; the window is what is shown.
-pub(super) fn encode(shown: &Shown<'_>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn encode(radiograph: &Radiograph<'_>) -> anyhow::Result<Vec<u8>> {
     let white = f64::from(u16::MAX);
-    let integrals = shown.picture.values.iter().map(|&x| f64::from(x));
+    let integrals = radiograph.picture.values.iter().map(|&x| f64::from(x));
     let stored = integrals.map(|x| level(x * STEPS_PER_UNIT / white, u16::MAX));
     let pixels: Vec<u8> = stored.flat_map(u16::to_le_bytes).collect();
-    let study = uid(&[b"study", &shown.key.to_le_bytes()]);
-    let series = uid(&[study.as_bytes(), &shown.angle.to_le_bytes()]);
-    let instance = uid(&[series.as_bytes(), window_text(shown).as_bytes(), &pixels]);
+    let uids = Uids::of(radiograph, &pixels);
     let mut set = DataSet::default();
-    identify(&mut set, shown, [&study, &series, &instance])?;
-    describe(&mut set, shown)?;
+    identify(&mut set, radiograph, &uids)?;
+    describe(&mut set, radiograph)?;
     set.pixels(&pixels)?;
     let mut file = vec![0; 128];
     file.extend(b"DICM");
-    file.extend(meta(&instance)?);
+    file.extend(meta(&uids.instance)?);
     file.extend(set.bytes);
     Ok(file)
+}
+
+/// The UIDs of a radiograph, which follow from the CT, the angle, the window and the pixels.
+struct Uids {
+    study: String,
+    series: String,
+    instance: String,
+}
+
+impl Uids {
+    fn of(radiograph: &Radiograph<'_>, pixels: &[u8]) -> Self {
+        let study = uid(&[b"study", &radiograph.key.to_le_bytes()]);
+        let series = uid(&[study.as_bytes(), &radiograph.angle.to_le_bytes()]);
+        let window = window_text(radiograph);
+        let instance = uid(&[series.as_bytes(), window.as_bytes(), pixels]);
+        Self {
+            study,
+            series,
+            instance,
+        }
+    }
 }
 
 fn meta(instance: &str) -> anyhow::Result<Vec<u8>> {
@@ -52,17 +71,13 @@ fn meta(instance: &str) -> anyhow::Result<Vec<u8>> {
     Ok(meta.bytes)
 }
 
-/// Says what it is, and of nobody.
-fn identify(
-    set: &mut DataSet,
-    shown: &Shown<'_>,
-    [study, series, instance]: [&str; 3],
-) -> anyhow::Result<()> {
-    let description = format!("Simulated radiograph, {} degrees", shown.angle);
+/// Writes what the picture is; nothing identifies a person.
+fn identify(set: &mut DataSet, radiograph: &Radiograph<'_>, uids: &Uids) -> anyhow::Result<()> {
+    let description = format!("Simulated radiograph, {} degrees", radiograph.angle);
     let derivation = "Line integrals of linear attenuation along parallel rays through a CT";
     set.text((0x0008, 0x0008), "CS", "DERIVED\\SECONDARY")?;
     set.text((0x0008, 0x0016), "UI", SECONDARY_CAPTURE)?;
-    set.text((0x0008, 0x0018), "UI", instance)?;
+    set.text((0x0008, 0x0018), "UI", &uids.instance)?;
     for (number, kind) in [(0x0020, "DA"), (0x0030, "TM"), (0x0050, "SH")] {
         set.text((0x0008, number), kind, "")?;
     }
@@ -87,35 +102,35 @@ fn identify(
         "LO",
         "Nothing was copied but the body part",
     )?;
-    let body_part = shown.body_part.to_uppercase();
+    let body_part = radiograph.body_part.to_uppercase();
     if is_code(&body_part) {
         set.text((0x0018, 0x0015), "CS", &body_part)?;
     }
-    set.text((0x0020, 0x000d), "UI", study)?;
-    set.text((0x0020, 0x000e), "UI", series)?;
+    set.text((0x0020, 0x000d), "UI", &uids.study)?;
+    set.text((0x0020, 0x000e), "UI", &uids.series)?;
     set.text((0x0020, 0x0010), "SH", "")?;
-    set.text((0x0020, 0x0011), "IS", &shown.angle.to_string())?;
+    set.text((0x0020, 0x0011), "IS", &radiograph.angle.to_string())?;
     set.text((0x0020, 0x0013), "IS", "1")?;
-    set.text((0x0020, 0x0020), "CS", orientation(shown.angle))
+    set.text((0x0020, 0x0020), "CS", orientation(radiograph.angle))
 }
 
-/// Says how to read and show the pixels.
-fn describe(set: &mut DataSet, shown: &Shown<'_>) -> anyhow::Result<()> {
+/// Writes how to read and show the pixels.
+fn describe(set: &mut DataSet, radiograph: &Radiograph<'_>) -> anyhow::Result<()> {
     let side = |side: usize| u16::try_from(side).context("a picture too large for DICOM");
-    let spacing = decimal(shown.picture.pixel_mm);
+    let spacing = decimal(radiograph.picture.pixel_mm);
     let number = |set: &mut DataSet, number, value: u16| {
         set.element((0x0028, number), "US", &value.to_le_bytes())
     };
     number(set, 0x0002, 1)?;
     set.text((0x0028, 0x0004), "CS", "MONOCHROME2")?;
-    number(set, 0x0010, side(shown.picture.height)?)?;
-    number(set, 0x0011, side(shown.picture.width)?)?;
+    number(set, 0x0010, side(radiograph.picture.height)?)?;
+    number(set, 0x0011, side(radiograph.picture.width)?)?;
     set.text((0x0028, 0x0030), "DS", &format!("{spacing}\\{spacing}"))?;
     for (element, value) in [(0x0100, 16), (0x0101, 16), (0x0102, 15), (0x0103, 0)] {
         number(set, element, value)?;
     }
     set.text((0x0028, 0x0301), "CS", "NO")?;
-    let [centre, width] = centre_and_width(shown);
+    let [centre, width] = centre_and_width(radiograph);
     set.text((0x0028, 0x1050), "DS", &centre)?;
     set.text((0x0028, 0x1051), "DS", &width)?;
     set.text((0x0028, 0x1052), "DS", "0")?;
@@ -124,15 +139,15 @@ fn describe(set: &mut DataSet, shown: &Shown<'_>) -> anyhow::Result<()> {
 }
 
 /// The window in DICOM's words, for its exact-linear function and the usual one alike.
-fn centre_and_width(shown: &Shown<'_>) -> [String; 2] {
-    let [low, high] = shown.window;
+fn centre_and_width(radiograph: &Radiograph<'_>) -> [String; 2] {
+    let [low, high] = radiograph.window;
     // A constant picture has no window; the width must be above 0.
     let width = (high - low).max(1.0 / STEPS_PER_UNIT);
     [decimal((low + high) / 2.0), decimal(width)]
 }
 
-fn window_text(shown: &Shown<'_>) -> String {
-    centre_and_width(shown).join("\\")
+fn window_text(radiograph: &Radiograph<'_>) -> String {
+    centre_and_width(radiograph).join("\\")
 }
 
 /// Writes a number in at most 16 characters, as DS asks.
@@ -167,7 +182,7 @@ fn orientation(angle: u16) -> &'static str {
     }
 }
 
-/// Says whether a text may be a DICOM code string.
+/// Returns whether a text may be a DICOM code string.
 fn is_code(text: &str) -> bool {
     let may_hold = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, ' ' | '_');
     (1..=16).contains(&text.len()) && text.chars().all(may_hold)
@@ -246,7 +261,7 @@ mod tests {
     }
 
     fn encoded(angle: u16) -> Vec<u8> {
-        encode(&Shown {
+        encode(&Radiograph {
             picture: &picture(),
             window: [0.5, 3.0],
             angle,

@@ -30,19 +30,21 @@ pub(super) struct Grey {
 
 /// How one picture is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Disturbance {
+pub(crate) struct Disturbance {
     /// Clockwise.
-    rotation_deg: f64,
+    pub(crate) rotation_deg: f64,
     /// Above 1 makes what is shown larger.
-    scale: f64,
+    pub(crate) scale: f64,
     /// To the right and down, as shares of the sides.
-    shift: [f64; 2],
+    pub(crate) shift: [f64; 2],
     /// What is cut off top, right, bottom and left, as shares of the sides.
-    crop: [f64; 4],
-    gamma: f64,
-    contrast: f64,
-    /// Standard deviation.
-    noise: f64,
+    pub(crate) crop: [f64; 4],
+    /// The exponent of the grey values, which are shares of white.
+    pub(crate) gamma: f64,
+    /// The factor of the distance from middle grey.
+    pub(crate) contrast: f64,
+    /// Standard deviation, as a share of white.
+    pub(crate) noise: f64,
     #[serde(skip)]
     noise_seed: u64,
 }

@@ -4,29 +4,16 @@ use m3ret_manifest::text_of;
 use std::io::Write as _;
 
 use m3ret_imaging::{Code, Volume};
-use serde::Serialize;
 
 use super::Job;
 use super::disturb::{Disturbance, Grey};
 use super::picture::grey_png;
+use super::results::{DisturbedRadiograph, RadiographResult};
 use super::sources::{Ct, Listing};
 use crate::commands::embed::Refusal;
 use crate::commands::embed::ahead::volumes_of;
 use crate::output::write_whole;
-use crate::watch::Watch as _;
-
-/// One disturbed radiograph as JSON.
-#[derive(Debug, Serialize)]
-struct DisturbedLine<'a> {
-    verdict: &'static str,
-    path: String,
-    radiograph: &'a str,
-    pair_id: &'a str,
-    finding: &'a str,
-    height: usize,
-    width: usize,
-    disturbance: Disturbance,
-}
+use crate::watch::Watch;
 
 impl Job<'_> {
     /// Disturbs every radiograph of the listing; CT volumes that share a pair with one get their rows
@@ -34,9 +21,9 @@ impl Job<'_> {
     pub(super) fn disturb_existing(
         &mut self,
         listing: &Listing,
-        options: &m3ret_imaging::ReadOptions,
+        watch: &dyn Watch,
     ) -> anyhow::Result<()> {
-        let Some(seed) = self.arguments.disturb else {
+        let Some(seed) = self.options.disturb else {
             return Ok(());
         };
         for ct in &listing.partners {
@@ -45,15 +32,16 @@ impl Job<'_> {
             self.rows.push(row);
         }
         for radiograph in &listing.radiographs {
-            let picture = volumes_of(&radiograph.item, options).and_then(|volumes| {
-                let volumes = volumes.into_iter().map(|(_, volume)| volume);
-                grey_of(&volumes.collect::<Vec<_>>())
-            });
+            let picture =
+                volumes_of(&radiograph.item, &self.options.read_options).and_then(|volumes| {
+                    let volumes = volumes.into_iter().map(|(_, volume)| volume);
+                    grey_of(&volumes.collect::<Vec<_>>())
+                });
             match picture {
                 Ok(picture) => self.write_disturbed(radiograph, &picture, seed)?,
                 Err(refusal) => self.refuse(radiograph, None, refusal)?,
             }
-            self.progress.advance(self.refused.len());
+            watch.advance(self.refused.len());
         }
         Ok(())
     }
@@ -66,7 +54,7 @@ impl Job<'_> {
     ) -> anyhow::Result<()> {
         let disturbance = Disturbance::draw(seed, &radiograph.item.path);
         let picture = disturbance.apply(picture);
-        let bytes = grey_png(&picture, self.arguments.is_16_bits())?;
+        let bytes = grey_png(&picture, self.options.is_16_bits)?;
         self.n_disturbed += 1;
         let name = format!("radiograph-{:05}.png", self.n_disturbed);
         let path = self.folder.path_for(&name)?;
@@ -74,16 +62,15 @@ impl Job<'_> {
         let labels = &radiograph.labels;
         let row = labels.disturbed_row(name, seed);
         self.rows.push(row);
-        self.tell(&DisturbedLine {
-            verdict: "disturbed",
+        (self.sink)(&RadiographResult::Disturbed(DisturbedRadiograph {
             path: text_of(&path),
-            radiograph: &radiograph.item.path,
-            pair_id: &labels.pair_id,
-            finding: &labels.finding,
+            radiograph: radiograph.item.path.clone(),
+            pair_id: labels.pair_id.clone(),
+            finding: labels.finding.clone(),
             height: picture.height,
             width: picture.width,
             disturbance,
-        })
+        }))
     }
 }
 

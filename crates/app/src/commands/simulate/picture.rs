@@ -6,9 +6,8 @@ use anyhow::Context as _;
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat};
 use m3ret_imaging::projection::Projection;
 
-use super::dicom;
 use super::disturb::{Disturbance, Grey};
-use crate::cli::{PictureFormat, RadiographsArguments};
+use super::{PictureFormat, RadiographOptions, dicom};
 
 /// What is kept of a CT once it is projected.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(super) struct Subject {
 
 /// A radiograph and how it is shown.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shown<'a> {
+pub(super) struct Radiograph<'a> {
     pub(super) picture: &'a Projection,
     /// Integrals that are black and white.
     pub(super) window: [f64; 2],
@@ -32,19 +31,19 @@ pub(super) struct Shown<'a> {
     pub(super) disturbance: Option<Disturbance>,
 }
 
-impl Shown<'_> {
+impl Radiograph<'_> {
     /// Returns the file's content and how its name ends.
     pub(super) fn encode(
         &self,
-        arguments: &RadiographsArguments,
+        options: &RadiographOptions,
     ) -> anyhow::Result<(Vec<u8>, &'static str)> {
-        match arguments.format {
+        match options.format {
             PictureFormat::Dicom => Ok((dicom::encode(self)?, "dcm")),
-            PictureFormat::Png => Ok((grey_png(&self.grey(), arguments.is_16_bits())?, "png")),
+            PictureFormat::Png => Ok((grey_png(&self.grey(), options.is_16_bits)?, "png")),
         }
     }
 
-    /// The picture as it is shown.
+    /// Returns the picture as it is shown.
     pub(super) fn grey(&self) -> Grey {
         let grey = Grey {
             shares: self.picture.shares(self.window),
@@ -112,7 +111,7 @@ mod tests {
             width: 3,
             pixel_mm: 1.0,
         };
-        let shown = Shown {
+        let radiograph = Radiograph {
             picture: &picture,
             window: [0.0, 4.0],
             angle: 0,
@@ -121,9 +120,9 @@ mod tests {
             disturbance: None,
         };
         let read = |bytes: Vec<u8>| image::load_from_memory(&bytes).unwrap();
-        let eight = read(grey_png(&shown.grey(), false).unwrap());
+        let eight = read(grey_png(&radiograph.grey(), false).unwrap());
         assert_eq!(eight.as_luma8().unwrap().as_raw()[..4], [0, 64, 128, 255]);
-        let sixteen = read(grey_png(&shown.grey(), true).unwrap());
+        let sixteen = read(grey_png(&radiograph.grey(), true).unwrap());
         let wanted = [0, 16384, 32768, 65535];
         assert_eq!(sixteen.as_luma16().unwrap().as_raw()[..4], wanted);
     }

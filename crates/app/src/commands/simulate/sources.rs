@@ -11,7 +11,7 @@ use m3ret_manifest::columns::{DIMS, DISTURBED, MODALITY};
 
 use super::folder::{self, Folder};
 use super::picture::Subject;
-use crate::cli::{ANGLES, RadiographsArguments};
+use super::{ANGLES, RadiographOptions};
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{self, Content, Item};
 use crate::words::counted;
@@ -41,22 +41,22 @@ pub(super) struct Ct {
     pub(super) item: Item,
     /// The file, or the folder of the series.
     pub(super) file: PathBuf,
-    /// A person or a manifest says that it is a CT volume: anything else is refused.
+    /// Named by itself, or called a CT volume by a manifest: anything else is refused.
     pub(super) is_certain: bool,
     pub(super) labels: Labels,
 }
 
 impl Listing {
-    /// What of the arguments has no effect on radiographs that are there already, and what these lack.
-    pub(super) fn notes(&self, arguments: &RadiographsArguments) -> Vec<String> {
+    /// Names the options that have no effect on the radiographs of manifests, and what these lack.
+    pub(super) fn notes(&self, options: &RadiographOptions) -> Vec<String> {
         let mut notes = Vec::new();
         if self.radiographs.is_empty() {
             return notes;
         }
         let settings = [
-            ("--angles", arguments.angles != ANGLES),
-            ("--side", arguments.side.is_some()),
-            ("--window", arguments.window.is_some()),
+            ("--angles", options.angles != ANGLES),
+            ("--side", options.side_px.is_some()),
+            ("--window", options.window.is_some()),
         ];
         let given = settings.iter().filter(|(_, is_given)| *is_given);
         let given: Vec<&str> = given.map(|(name, _)| *name).collect();
@@ -120,7 +120,7 @@ impl Labels {
         }
     }
 
-    /// Fills in what the volume says, and a pair of its own where there is none.
+    /// Fills in the body part that the volume states, and a new pair where there is none.
     pub(super) fn completed(&self, subject: &Subject) -> Self {
         let mut labels = self.clone();
         if labels.body_part.is_empty() {
@@ -231,7 +231,7 @@ pub(super) fn list(
     Ok(all)
 }
 
-/// Says whether a row is a radiograph that was simulated.
+/// Returns whether a row is a radiograph that was simulated.
 fn says_simulated_radiograph(row: Row<'_>) -> bool {
     let cell = |column: &str| row.get(column).unwrap_or_default();
     let is_plane = cell(DIMS).is_empty() || cell(DIMS).eq_ignore_ascii_case("2d");
@@ -246,7 +246,7 @@ fn file_of(item: &Item) -> PathBuf {
     }
 }
 
-/// Says whether a row may be a CT volume, and whether it says so.
+/// Returns whether a row may be a CT volume, and whether it says so.
 fn says_ct_volume(row: Row<'_>) -> (bool, bool) {
     let says = |column: &str, wanted: &str| {
         let cell = row.get(column).unwrap_or_default();

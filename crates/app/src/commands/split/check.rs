@@ -1,62 +1,83 @@
-//! `m3ret split --check`: what pretrain and evaluation rows have in common.
+//! What pretrain and evaluation rows of manifests have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use m3ret_manifest::columns::{PAIR, SPLIT};
-use serde_json::{Value, json};
 
-use super::BATCH_PAIRS;
 use super::images::Images;
 use super::overlap::{Overlap, Side, across, shared, side_of};
 use super::rows::Sources;
-use crate::Outcome;
-use crate::cli::SplitArguments;
-use crate::commands::index::refused_text;
-use crate::commands::write_json_line;
-use crate::output::Screen;
-use crate::progress::Progress;
-use crate::report::text::{Paint, printable};
+use super::summary::ImageSummary;
+use super::{BATCH_PAIRS, ImageOptions};
 use crate::watch::Watch;
-use crate::words::counted;
 
-/// Overlaps of one kind that are listed for a person.
-const MAX_LISTED: usize = 10;
-/// Rows of one side of an overlap that are listed for a person.
-const MAX_ROWS: usize = 3;
-
-/// What rows have in common; the words are those of the JSON.
-const KINDS: [(&str, &str); 4] = [
-    ("patient", "same patient"),
-    ("pair", "same pair_id"),
-    ("exact", "same image"),
-    ("near", "nearly the same image"),
-];
-
-/// Everything that was found.
-struct Found<'a> {
-    sources: &'a Sources,
-    splits: Vec<&'a str>,
-    sides: Vec<Option<Side>>,
-    /// In the order of `KINDS`.
-    overlaps: [Vec<Overlap>; 4],
-    images: Option<&'a Images>,
+/// Which manifests are compared, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckSplitOptions {
+    /// CSV or Parquet with the columns `path` and `split`, each named once.
+    pub(crate) manifests: Vec<PathBuf>,
+    pub(crate) images: ImageOptions,
 }
 
-/// Compares the rows of a manifest and of others.
-pub(super) fn run(
-    arguments: &SplitArguments,
-    others: &[PathBuf],
-    screen: Screen,
-) -> anyhow::Result<Outcome> {
-    let progress = Progress::start(screen);
-    let limits = arguments.reading.options().limits;
-    let names = std::iter::once(&arguments.manifest).chain(others);
-    let sources = Sources::open(names.map(PathBuf::as_path), &limits, &progress)?;
+/// Rows of pretrain and evaluation that have something in common, by what that is.
+#[derive(Debug, Default)]
+pub(crate) struct Overlaps {
+    pub(crate) patients: Vec<Overlap>,
+    pub(crate) pairs: Vec<Overlap>,
+    /// Rows with the same image.
+    pub(crate) exact: Vec<Overlap>,
+    /// Two rows each, the most alike first.
+    pub(crate) near: Vec<Overlap>,
+}
+
+/// What pretrain and evaluation rows have in common.
+#[derive(Debug)]
+pub(crate) struct SplitCheck {
+    sources: Sources,
+    /// Rows to train on.
+    pub(crate) n_pretrain: usize,
+    /// Rows of gallery and query.
+    pub(crate) n_evaluation: usize,
+    /// Rows of neither, which are compared with nothing.
+    pub(crate) n_others: usize,
+    /// Evaluation rows that have something in common with pretrain rows.
+    pub(crate) n_evaluation_overlapping: usize,
+    /// Patients of pretrain who are in evaluation if ids are read as numbers, but not as text.
+    pub(crate) n_alike_as_numbers: usize,
+    pub(crate) overlaps: Overlaps,
+    /// `None` where no image was read.
+    pub(crate) images: Option<ImageSummary>,
+}
+
+/// Where a row is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowPlace<'a> {
+    /// As it was named in the options.
+    pub(crate) manifest: &'a Path,
+    /// From 1 in its manifest.
+    pub(crate) number: usize,
+    /// The file and its part, as a person in the current folder would write it.
+    pub(crate) file: String,
+    /// As in the manifest.
+    pub(crate) split: &'a str,
+}
+
+/// Compares the rows of one manifest or several.
+///
+/// # Errors
+/// If a manifest cannot be read or is named twice; if no row is to train on, or none to evaluate; if a
+/// manifest names an image twice.
+pub(crate) fn check_split(
+    options: &CheckSplitOptions,
+    watch: &dyn Watch,
+) -> anyhow::Result<SplitCheck> {
+    let limits = &options.images.reading.options.limits;
+    let names = options.manifests.iter().map(PathBuf::as_path);
+    let sources = Sources::open(names, limits, watch)?;
     let splits = sources.words(SPLIT);
-    let sides: Vec<Option<Side>> = splits.iter().map(|split| side_of(split)).collect();
+    let sides: Vec<Option<Side>> = splits.into_iter().map(side_of).collect();
     for (side, what) in [
         (Side::Pretrain, "pretrain"),
         (Side::Evaluation, "gallery or query"),
@@ -66,47 +87,75 @@ pub(super) fn run(
             "no row has {what} in its column {SPLIT}: there is nothing to compare"
         );
     }
-    let images = match arguments.no_duplicates {
-        true => None,
-        false => Some(Images::open(&sources, arguments, &progress)?),
-    };
-    progress.step("comparing");
-    let overlaps = overlaps(
-        &sources,
-        &sides,
-        images.as_ref(),
-        (arguments.near, &progress),
-    )?;
-    let found = Found {
-        sources: &sources,
-        splits,
-        sides,
+    let images = Images::open(&sources, &options.images, watch)?;
+    watch.step("comparing");
+    let near = options.images.near;
+    let overlaps = overlaps(&sources, &sides, images.as_ref(), near, watch)?;
+    let n_rows = |wanted: Option<Side>| sides.iter().filter(|&&side| side == wanted).count();
+    Ok(SplitCheck {
+        n_pretrain: n_rows(Some(Side::Pretrain)),
+        n_evaluation: n_rows(Some(Side::Evaluation)),
+        n_others: n_rows(None),
+        n_evaluation_overlapping: overlaps.n_evaluation_rows(),
+        n_alike_as_numbers: n_alike_as_numbers(&sources.patients(), &sides),
+        sources,
         overlaps,
-        images: images.as_ref(),
-    };
-    found.tell(arguments, &progress, screen)?;
-    let has_overlap = found.overlaps.iter().any(|overlaps| !overlaps.is_empty());
-    let is_good = !has_overlap || arguments.allow_overlap;
-    let n_refused = found.images.map_or(0, Images::n_refused);
-    Ok(if is_good && n_refused == 0 {
-        Outcome::AllGood
-    } else {
-        Outcome::SomeRefused
+        images: images.map(Images::into_summary),
     })
+}
+
+impl SplitCheck {
+    /// Returns where a row of an overlap is found.
+    pub(crate) fn row(&self, row: usize) -> RowPlace<'_> {
+        let (source, idx) = self.sources.place(row);
+        let split = source.table.row(idx).and_then(|row| row.get(SPLIT));
+        RowPlace {
+            manifest: &source.name,
+            number: idx + 1,
+            file: self.sources.shown(row),
+            split: split.unwrap_or_default(),
+        }
+    }
+}
+
+impl Overlaps {
+    /// Returns whether nothing is in common.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all().into_iter().all(<[Overlap]>::is_empty)
+    }
+
+    /// Counts the evaluation rows of all overlaps, each once.
+    fn n_evaluation_rows(&self) -> usize {
+        let overlaps = self.all().into_iter().flatten();
+        let rows: BTreeSet<usize> = overlaps
+            .flat_map(|overlap| overlap.evaluation.iter().copied())
+            .collect();
+        rows.len()
+    }
+
+    fn all(&self) -> [&[Overlap]; 4] {
+        [&self.patients, &self.pairs, &self.exact, &self.near]
+    }
 }
 
 fn overlaps(
     sources: &Sources,
     sides: &[Option<Side>],
     images: Option<&Images>,
-    (near, progress): (f32, &dyn Watch),
-) -> anyhow::Result<[Vec<Overlap>; 4]> {
+    near: f32,
+    watch: &dyn Watch,
+) -> anyhow::Result<Overlaps> {
     let patients = shared(sources.patients(), sides);
     let pairs = shared(sources.words(PAIR), sides);
     let mut contents = sources.files();
     let Some(images) = images else {
         let exact = shared(contents.iter().map(String::as_str), sides);
-        return Ok([patients, pairs, exact, Vec::new()]);
+        return Ok(Overlaps {
+            patients,
+            pairs,
+            exact,
+            near: Vec::new(),
+        });
     };
     for (content, pixels) in contents.iter_mut().zip(&images.pixels) {
         if !pixels.is_empty() {
@@ -122,22 +171,27 @@ fn overlaps(
         has(a, Side::Pretrain) && has(b, Side::Evaluation)
             || has(a, Side::Evaluation) && has(b, Side::Pretrain)
     };
-    let mut close = images.close(near, wants, progress)?;
+    let mut close = images.close(near, wants, watch)?;
     close.retain(|pair| {
         let [a, b] = pair.rows;
         across(pair.rows, sides).is_some() && contents[a] != contents[b]
     });
-    let mut found = Vec::new();
-    for pairs in close.chunks(BATCH_PAIRS) {
-        for (pair, verdict) in pairs.iter().zip(images.confirm(pairs)?) {
+    let mut alike = Vec::new();
+    for batch in close.chunks(BATCH_PAIRS) {
+        for (pair, verdict) in batch.iter().zip(images.confirm(batch)?) {
             let overlap = verdict.and_then(|_| across(pair.rows, sides));
-            found.extend(overlap.map(|overlap| Overlap {
+            alike.extend(overlap.map(|overlap| Overlap {
                 score: Some(pair.score),
                 ..overlap
             }));
         }
     }
-    Ok([patients, pairs, exact, found])
+    Ok(Overlaps {
+        patients,
+        pairs,
+        exact,
+        near: alike,
+    })
 }
 
 /// Counts the patients of one side who are on the other under another spelling of the same number.
@@ -173,139 +227,4 @@ fn as_number(identifier: &str) -> Option<String> {
     };
     let is_number = !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| whole.trim_start_matches('0').to_owned())
-}
-
-impl Found<'_> {
-    fn tell(
-        &self,
-        arguments: &SplitArguments,
-        progress: &Progress,
-        screen: Screen,
-    ) -> anyhow::Result<()> {
-        let n_alike = n_alike_as_numbers(&self.sources.patients(), &self.sides);
-        if n_alike > 0 {
-            progress.note(&format!(
-                "{n_alike} patients of one side are those of the other if their ids are read as numbers (1, 1.0 and \
-                 0001), but not as text: write them alike, or these patients stay on both sides"
-            ));
-        }
-        if self.images.is_none() {
-            progress.note("no image was read (--no-duplicates): only paths were compared");
-        }
-        let n_others = self.sides.iter().filter(|side| side.is_none()).count();
-        if n_others > 0 {
-            let rows = counted(n_others as u64, "row is", "rows are");
-            progress.note(&format!(
-                "{rows} neither pretrain nor gallery nor query, and compared with nothing"
-            ));
-        }
-        progress.clear();
-        let mut out = BufWriter::new(io::stdout().lock());
-        if arguments.json {
-            self.write_json(&mut out)?;
-        } else {
-            let is_on = screen.has_colour;
-            self.write_text(&mut out, Paint { is_on })?;
-        }
-        Ok(out.flush()?)
-    }
-
-    fn n_rows(&self, side: Side) -> usize {
-        let own = self.sides.iter().filter(|&&other| other == Some(side));
-        own.count()
-    }
-
-    /// Counts the evaluation rows that have something in common with pretrain rows.
-    fn n_touched(&self) -> usize {
-        let overlaps = self.overlaps.iter().flatten();
-        let rows: BTreeSet<usize> = overlaps.flat_map(|o| o.evaluation.clone()).collect();
-        rows.len()
-    }
-
-    fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        let rows = |rows: &[usize]| -> Vec<Value> {
-            let row = |&row: &usize| {
-                let (source, idx) = self.sources.place(row);
-                json!({"manifest": source.name, "row": idx + 1, "file": self.sources.shown(row),
-                    "split": self.splits[row]})
-            };
-            rows.iter().map(row).collect()
-        };
-        for ((kind, _), overlaps) in KINDS.iter().zip(&self.overlaps) {
-            for overlap in overlaps {
-                let line = json!({"overlap": kind, "score": overlap.score,
-                    "pretrain": rows(&overlap.pretrain), "evaluation": rows(&overlap.evaluation)});
-                write_json_line(out, &line)?;
-            }
-        }
-        let refused = self.images.map(|images| {
-            let refused = images.updated.iter().flat_map(|updated| &updated.refused);
-            refused.collect::<Vec<_>>()
-        });
-        let [patients, pairs, exact, near] = self.overlaps.each_ref().map(Vec::len);
-        let summary = json!({
-            "n_pretrain": self.n_rows(Side::Pretrain),
-            "n_evaluation": self.n_rows(Side::Evaluation),
-            "n_evaluation_overlapping": self.n_touched(),
-            "n_patients": patients,
-            "n_pairs": pairs,
-            "n_exact": exact,
-            "n_near": self.images.map(|_| near),
-            "model": self.images.map(|images| &images.model),
-            "refused": refused,
-        });
-        write_json_line(out, &json!({"summary": summary}))
-    }
-
-    fn write_text(&self, out: &mut impl Write, paint: Paint) -> io::Result<()> {
-        for updated in self.images.map_or(&[][..], |images| &images.updated) {
-            out.write_all(refused_text(updated).as_bytes())?;
-        }
-        for ((_, title), overlaps) in KINDS.iter().zip(&self.overlaps) {
-            for overlap in overlaps.iter().take(MAX_LISTED) {
-                let score = overlap.score.map(|score| format!(" {score:.4}"));
-                let title = format!("{title}{}", score.unwrap_or_default());
-                writeln!(out, "{}", paint.bold(&title))?;
-                self.write_rows(out, &overlap.pretrain, paint)?;
-                self.write_rows(out, &overlap.evaluation, paint)?;
-            }
-            let n_more = overlaps.len().saturating_sub(MAX_LISTED);
-            if n_more > 0 {
-                let more = format!("... and {n_more} more ({title}); --json lists all");
-                writeln!(out, "{}", paint.dim(&more))?;
-            }
-        }
-        let rows = |side| counted(self.n_rows(side) as u64, "row", "rows");
-        let [patients, pairs, exact, near] = self.overlaps.each_ref().map(|all| all.len() as u64);
-        let near = match self.images {
-            Some(_) => counted(near, "near duplicate", "near duplicates"),
-            None => "near duplicates unknown".to_owned(),
-        };
-        writeln!(
-            out,
-            "{} of pretrain and {} of evaluation share {}, {}, {}, {near}",
-            rows(Side::Pretrain),
-            rows(Side::Evaluation),
-            counted(patients, "patient", "patients"),
-            counted(pairs, "pair", "pairs"),
-            counted(exact, "copied image", "copied images"),
-        )?;
-        let n_touched = counted(self.n_touched() as u64, "evaluation row", "evaluation rows");
-        writeln!(out, "  {}  {n_touched}", paint.dim("concerned"))
-    }
-
-    fn write_rows(&self, out: &mut impl Write, rows: &[usize], paint: Paint) -> io::Result<()> {
-        for &row in rows.iter().take(MAX_ROWS) {
-            let (_, idx) = self.sources.place(row);
-            let place = format!("{:<8}  row {:<6}", printable(self.splits[row]), idx + 1);
-            let file = printable(&self.sources.shown(row));
-            writeln!(out, "  {}  {file}", paint.dim(&place))?;
-        }
-        let n_more = rows.len().saturating_sub(MAX_ROWS);
-        if n_more > 0 {
-            let more = counted(n_more as u64, "row more", "rows more");
-            writeln!(out, "  {}", paint.dim(&format!("and {more}")))?;
-        }
-        Ok(())
-    }
 }

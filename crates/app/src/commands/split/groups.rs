@@ -29,7 +29,7 @@ impl Groups {
         row
     }
 
-    /// Says whether two rows are joined.
+    /// Returns whether two rows are joined.
     pub(super) fn are_joined(&mut self, a: usize, b: usize) -> bool {
         self.top(a) == self.top(b)
     }

@@ -7,8 +7,9 @@ use m3ret_imaging::ReadOptions;
 use m3ret_search::{Gallery, RowId};
 use rayon::prelude::*;
 
+use super::ImageOptions;
 use super::rows::{Source, Sources, plain};
-use crate::cli::SplitArguments;
+use super::summary::ImageSummary;
 use crate::commands::duplicates::{
     Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict,
 };
@@ -25,14 +26,14 @@ pub(super) struct Images {
     numbers: Vec<HashMap<RowId, usize>>,
     /// Hash of all values of each row's image; empty where it could not be read.
     pub(super) pixels: Vec<String>,
-    pub(super) model: String,
-    pub(super) updated: Vec<Updated>,
+    model: String,
+    updated: Vec<Updated>,
     options: ReadOptions,
 }
 
 /// Two rows whose vectors are close.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Close {
+pub(super) struct ClosePair {
     pub(super) rows: [usize; 2],
     pub(super) score: f32,
     /// Gallery, and row in it.
@@ -40,47 +41,50 @@ pub(super) struct Close {
 }
 
 impl Images {
-    /// Reads the images of all rows, or takes what is kept of an earlier time.
+    /// Reads the images of all rows, except those whose vectors are kept and up to date; `None` if
+    /// no image is to be read.
     pub(super) fn open(
         sources: &Sources,
-        arguments: &SplitArguments,
-        progress: &dyn Watch,
-    ) -> anyhow::Result<Self> {
+        options: &ImageOptions,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Option<Self>> {
+        if !options.are_read {
+            return Ok(None);
+        }
         sources.refuse_repeated()?;
-        let mut model = arguments.model.choice();
+        let mut model = options.model.clone();
         // Copies need no medicine.
         let name = model
             .name
             .get_or_insert_with(|| model_name::PIXELS.to_owned());
         let name = name.clone();
-        let reading = arguments.reading.reading();
         let mut images = Self {
             galleries: Vec::new(),
             numbers: Vec::new(),
             pixels: vec![String::new(); sources.n_rows()],
             model: name,
             updated: Vec::new(),
-            options: reading.options.clone(),
+            options: options.reading.options.clone(),
         };
         for source in &sources.0 {
             let opening = Opening {
                 archive: &source.path,
-                cache: arguments.cache.as_deref(),
+                cache: options.cache.as_deref(),
                 model: &model,
                 default_model: model_name::PIXELS,
-                reading: &reading,
+                reading: &options.reading,
                 needs_model: false,
             };
-            let opened = galleries::open(&opening, progress)?;
+            let opened = galleries::open(&opening, watch)?;
             let numbers = images.number(source, &opened.gallery)?;
             images.numbers.push(numbers);
             images.galleries.push(opened.gallery);
             images.updated.push(opened.updated);
         }
-        Ok(images)
+        Ok(Some(images))
     }
 
-    /// Finds the rows of a gallery's images, and notes their hashes.
+    /// Finds the rows of a gallery's images, and keeps their hashes.
     fn number(
         &mut self,
         source: &Source,
@@ -108,22 +112,31 @@ impl Images {
         Ok(numbers)
     }
 
+    /// Returns what the images amount to.
+    pub(super) fn into_summary(self) -> ImageSummary {
+        ImageSummary {
+            n_refused: self.n_refused(),
+            model: self.model,
+            updated: self.updated,
+        }
+    }
+
     /// Returns the number of rows whose image could not be read.
-    pub(super) fn n_refused(&self) -> usize {
+    fn n_refused(&self) -> usize {
         self.pixels
             .iter()
             .filter(|pixels| pixels.is_empty())
             .count()
     }
 
-    /// Finds pairs with a score from `near` on, the closest first, among the manifests of which
-    /// `wants` says that they are to be compared.
+    /// Finds pairs with a score of `near` or more, the closest first, between the manifests for which
+    /// `wants` returns true.
     pub(super) fn close(
         &self,
         near: f32,
         wants: impl Fn(usize, usize) -> bool,
-        progress: &dyn Watch,
-    ) -> anyhow::Result<Vec<Close>> {
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Vec<ClosePair>> {
         let mut close = Vec::new();
         let mut n_cut = 0;
         for (from, gallery) in self.galleries.iter().enumerate() {
@@ -137,7 +150,7 @@ impl Images {
                     if let (Some(&one), Some(&two)) =
                         (self.numbers[from].get(&a), self.numbers[to].get(&b))
                     {
-                        close.push(Close {
+                        close.push(ClosePair {
                             rows: [one, two],
                             score,
                             places: [(from, a), (to, b)],
@@ -147,7 +160,7 @@ impl Images {
             }
         }
         if n_cut > 0 {
-            progress.note(&format!(
+            watch.note(&format!(
                 "{n_cut} images have hundreds of others above --near {near}: only the closest \
                  were compared; a higher --near, or another --model, tells more apart"
             ));
@@ -156,8 +169,8 @@ impl Images {
         Ok(close)
     }
 
-    /// Looks at the thumbnails of pairs: how they are alike, `None` if not at all.
-    pub(super) fn confirm(&self, pairs: &[Close]) -> anyhow::Result<Vec<Option<Verdict>>> {
+    /// Compares the thumbnails of pairs; `None` for a pair that is not alike.
+    pub(super) fn confirm(&self, pairs: &[ClosePair]) -> anyhow::Result<Vec<Option<Verdict>>> {
         let mut thumbnails: BTreeMap<(usize, RowId), Thumbnail> = BTreeMap::new();
         for pair in pairs {
             thumbnails.extend(pair.places.map(|place| (place, Thumbnail::Gone)));

@@ -13,7 +13,7 @@ pub(super) enum Side {
     Evaluation,
 }
 
-/// Says what a word of the column `split` means; `None`: neither.
+/// Returns what a word of the column `split` means; `None` for neither.
 pub(super) fn side_of(split: &str) -> Option<Side> {
     match split {
         "pretrain" => Some(Side::Pretrain),
@@ -24,11 +24,12 @@ pub(super) fn side_of(split: &str) -> Option<Side> {
 
 /// Rows of both sides that have something in common.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Overlap {
-    /// Of the two vectors, where only these are alike.
-    pub(super) score: Option<f32>,
-    pub(super) pretrain: Vec<usize>,
-    pub(super) evaluation: Vec<usize>,
+pub(crate) struct Overlap {
+    /// The cosine of the two vectors, where only these are alike.
+    pub(crate) score: Option<f32>,
+    /// Numbers of rows, counted from 0 through all manifests.
+    pub(crate) pretrain: Vec<usize>,
+    pub(crate) evaluation: Vec<usize>,
 }
 
 impl Overlap {

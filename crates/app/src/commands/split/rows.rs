@@ -33,7 +33,7 @@ impl Sources {
     pub(super) fn open<'a>(
         names: impl IntoIterator<Item = &'a Path>,
         limits: &Limits,
-        progress: &dyn Watch,
+        watch: &dyn Watch,
     ) -> anyhow::Result<Self> {
         let mut sources: Vec<Source> = Vec::new();
         let mut start = 0;
@@ -47,7 +47,7 @@ impl Sources {
                 .and_then(Manifest::load)
                 .with_context(doing)?;
             for note in table.notes() {
-                progress.note(&note);
+                watch.note(&note);
             }
             let n_rows = table.len();
             sources.push(Source {
@@ -87,7 +87,7 @@ impl Sources {
         })
     }
 
-    /// Returns whose image each row is, empty where nothing says so. Never to be shown.
+    /// Returns the patient of each row, empty where unknown. Never to be shown.
     pub(super) fn patients(&self) -> Vec<&str> {
         self.words(PATIENT)
     }
@@ -140,7 +140,7 @@ impl Sources {
     }
 }
 
-/// Takes `.` and doubled slashes out of a path.
+/// Removes `.` and doubled slashes from a path.
 pub(super) fn plain(path: &Path) -> PathBuf {
     path.components().collect()
 }

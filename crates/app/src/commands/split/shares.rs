@@ -11,23 +11,23 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Cells with fewer groups cannot be cut in three.
-pub(super) const MIN_GROUPS: usize = 3;
+pub(crate) const MIN_GROUPS: usize = 3;
 
 /// A word of the column `split`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Split {
+pub(crate) enum Split {
     Query,
     Gallery,
     Pretrain,
 }
 
 impl Split {
-    /// All splits, in the order in which they are told.
-    pub(super) const ALL: [Self; 3] = [Self::Query, Self::Gallery, Self::Pretrain];
+    /// All splits, in the order in which they are reported.
+    pub(crate) const ALL: [Self; 3] = [Self::Query, Self::Gallery, Self::Pretrain];
 
     /// Returns the word as it stands in manifests.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Query => "query",
             Self::Gallery => "gallery",
@@ -53,21 +53,26 @@ pub(super) struct Group<'a> {
     pub(super) cell: Vec<&'a str>,
 }
 
-/// Where groups go, and what had to be done about small cells.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Assigned {
+/// Where groups go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Assignment {
     /// Of each group, in their order.
-    #[serde(skip)]
     pub(super) splits: Vec<Split>,
-    pub(super) n_cells: usize,
+    pub(super) cells: CellCounts,
+}
+
+/// How many cells there are, and how groups of small cells were pooled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct CellCounts {
+    pub(crate) n_cells: usize,
     /// Cells with fewer than `MIN_GROUPS` groups, and the groups in them.
-    pub(super) n_small_cells: usize,
-    pub(super) n_small_groups: usize,
+    pub(crate) n_small_cells: usize,
+    pub(crate) n_small_groups: usize,
     /// Groups of small cells, by the number of leading columns whose words they share with the
     /// groups that they were put together with.
-    pub(super) n_pooled: BTreeMap<usize, usize>,
+    pub(crate) n_pooled: BTreeMap<usize, usize>,
     /// Groups that were too few even so: none of them became a query.
-    pub(super) n_left: usize,
+    pub(crate) n_left: usize,
 }
 
 /// Groups that are cut in three together.
@@ -93,18 +98,18 @@ pub(super) fn commonest<'a>(cells: impl IntoIterator<Item = Vec<&'a str>>) -> Ve
 }
 
 /// Gives every group a split; all cells have the same number of words.
-pub(super) fn assign(groups: &[Group<'_>], shares: Shares, seed: u64) -> Assigned {
+pub(super) fn assign(groups: &[Group<'_>], shares: Shares, seed: u64) -> Assignment {
     let mut by_words: BTreeMap<&[&str], Vec<usize>> = BTreeMap::new();
     for (idx, group) in groups.iter().enumerate() {
         by_words.entry(&group.cell).or_default().push(idx);
     }
     let is_small = |members: &&Vec<usize>| members.len() < MIN_GROUPS;
-    let mut assigned = Assigned {
-        splits: vec![Split::Gallery; groups.len()],
+    let mut splits = vec![Split::Gallery; groups.len()];
+    let mut cells = CellCounts {
         n_cells: by_words.len(),
         n_small_cells: by_words.values().filter(is_small).count(),
         n_small_groups: by_words.values().filter(is_small).map(Vec::len).sum(),
-        ..Assigned::default()
+        ..CellCounts::default()
     };
     let n_columns = groups.first().map_or(0, |group| group.cell.len());
     for cell in pooled(by_words) {
@@ -112,20 +117,20 @@ pub(super) fn assign(groups: &[Group<'_>], shares: Shares, seed: u64) -> Assigne
         let mut shares = shares;
         if n_groups < MIN_GROUPS {
             shares.query = 0.0;
-            assigned.n_left += n_groups;
+            cells.n_left += n_groups;
         } else if cell.words.len() < n_columns {
-            *assigned.n_pooled.entry(cell.words.len()).or_default() += n_groups;
+            *cells.n_pooled.entry(cell.words.len()).or_default() += n_groups;
         }
         let cuts = cuts(&cell, shares, seed);
         for (place, group) in in_order(groups, cell.groups, seed).enumerate() {
-            assigned.splits[group] = match place {
+            splits[group] = match place {
                 place if place < cuts[0] => Split::Query,
                 place if place < cuts[1] => Split::Gallery,
                 _ => Split::Pretrain,
             };
         }
     }
-    assigned
+    Assignment { splits, cells }
 }
 
 /// Puts small cells together with others that share all words but the last, and so on.
@@ -228,12 +233,12 @@ mod tests {
     fn shares_are_within_one_group_in_every_cell() {
         for seed in 0..20 {
             let names = names(400);
-            let assigned = assign(&groups(&names), SHARES, seed);
+            let assignment = assign(&groups(&names), SHARES, seed);
             let mut counts: BTreeMap<[&str; 2], [usize; 3]> = BTreeMap::new();
-            for ((_, cell), split) in names.iter().zip(&assigned.splits) {
+            for ((_, cell), split) in names.iter().zip(&assignment.splits) {
                 counts.entry(*cell).or_default()[*split as usize] += 1;
             }
-            assert_eq!(counts.len(), assigned.n_cells);
+            assert_eq!(counts.len(), assignment.cells.n_cells);
             for (cell, counts) in counts {
                 let n = counts.iter().sum::<usize>() as f64;
                 for (count, share) in counts.into_iter().zip([0.2, 0.3, 0.5]) {
@@ -301,15 +306,15 @@ mod tests {
             pretrain: 0.0,
         };
         for seed in 0..20 {
-            let assigned = assign(&groups, shares, seed);
-            assert_eq!((assigned.n_cells, assigned.n_small_cells), (5, 5));
-            assert_eq!(assigned.n_small_groups, 6);
-            assert_eq!(assigned.n_pooled, BTreeMap::from([(1, 4)]));
-            assert_eq!(assigned.n_left, 2);
+            let Assignment { splits, cells } = assign(&groups, shares, seed);
+            assert_eq!((cells.n_cells, cells.n_small_cells), (5, 5));
+            assert_eq!(cells.n_small_groups, 6);
+            assert_eq!(cells.n_pooled, BTreeMap::from([(1, 4)]));
+            assert_eq!(cells.n_left, 2);
             let n_queries =
                 |splits: &[Split]| splits.iter().filter(|&&s| s == Split::Query).count();
-            assert_eq!(n_queries(&assigned.splits[..4]), 2);
-            assert_eq!(assigned.splits[4..], [Split::Gallery; 2]);
+            assert_eq!(n_queries(&splits[..4]), 2);
+            assert_eq!(splits[4..], [Split::Gallery; 2]);
         }
         assert_eq!(assign(&[], shares, 0).splits, []);
     }
