@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ReadArguments;
-use crate::commands::simulate::{ANGLES, Hounsfield, PictureFormat};
+use crate::commands::simulate::{Hounsfield, PictureFormat};
 
 /// Makes images of one kind from another, such as radiographs from CT
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ pub(crate) struct RadiographsArguments {
         long,
         value_name = "A,B",
         value_delimiter = ',',
-        default_values_t = ANGLES,
+        default_value = "0,90",
         value_parser = clap::value_parser!(u16).range(0..360)
     )]
     pub(crate) angles: Vec<u16>,
@@ -173,6 +173,8 @@ impl FromStr for FixedWindow {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -183,5 +185,16 @@ mod tests {
         for wrong in ["", "1", "2,1", "1,1", "0,inf", "0,8,9", "a,b"] {
             assert_eq!(ends(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_usual_angles_are_those_of_the_library() {
+        let words = ["m3ret", "simulate", "radiographs", "in", "--out", "out"];
+        let cli = crate::cli::Cli::try_parse_from(words).unwrap();
+        let crate::cli::Command::Simulate(arguments) = cli.command else {
+            panic!("another verb");
+        };
+        let SimulateAction::Radiographs(arguments) = arguments.action;
+        assert_eq!(arguments.angles, crate::commands::simulate::ANGLES);
     }
 }
