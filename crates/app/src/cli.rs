@@ -19,6 +19,7 @@ use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 
 use crate::commands::embed::OutputFile;
+pub(crate) use crate::options::n_cores;
 use crate::options::{ColumnValue, ModelChoice, Reading};
 use crate::panics;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
@@ -734,10 +735,6 @@ fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
     let count = text.parse().ok();
     let count = count.filter(|count: &NonZeroUsize| count.get() <= MAX_THREADS);
     count.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} is wanted"))
-}
-
-pub(crate) fn n_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 #[cfg(test)]

@@ -14,6 +14,21 @@ pub(crate) struct Reading {
     pub(crate) n_readers: usize,
 }
 
+impl Default for Reading {
+    /// Reads with the usual limits, one object for each core.
+    fn default() -> Self {
+        Self {
+            options: ReadOptions::default(),
+            n_readers: n_cores(),
+        }
+    }
+}
+
+/// Returns how many threads this machine runs at once.
+pub(crate) fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
 /// Which model, and how it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelChoice {

@@ -1,8 +1,10 @@
 //! One file a verb: arguments to options, a call of the library, and what is printed.
 
 pub(crate) mod check;
+pub(crate) mod compare;
 pub(crate) mod dedup;
 pub(crate) mod embed;
+pub(crate) mod evaluate;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod map;
@@ -10,6 +12,7 @@ pub(crate) mod pretrain;
 pub(crate) mod search;
 pub(crate) mod simulate;
 pub(crate) mod split;
+pub(crate) mod study;
 
 use serde::Serialize;
 

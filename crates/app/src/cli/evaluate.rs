@@ -1,14 +1,21 @@
 //! The arguments of `m3ret evaluate` and `m3ret compare`.
 
-use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
-use clap::{Args, Parser as _};
+use clap::Args;
+use m3ret_encoder::Precision;
+use m3ret_search::Bootstrap;
 
-use super::{Cli, Command, PrecisionChoice, ReadArguments, thread_count};
+use super::{PrecisionChoice, ReadArguments, thread_count};
+use crate::commands::evaluate::options::{DEFAULT_CUTOFFS, DEFAULT_EXCLUDE, DEFAULT_PRECISION};
 use crate::options::ColumnValue;
+
+/// The default of `-k`, as a person types it.
+static CUTOFFS: LazyLock<String> =
+    LazyLock::new(|| DEFAULT_CUTOFFS.map(|k| k.to_string()).join(","));
 
 /// Measures how well a model finds similar images
 ///
@@ -74,7 +81,7 @@ pub(crate) struct EvaluateArguments {
         long,
         value_name = "COLUMN,...|none",
         value_delimiter = ',',
-        default_value = "patient_id"
+        default_value = DEFAULT_EXCLUDE
     )]
     pub(crate) exclude: Vec<String>,
 
@@ -84,7 +91,7 @@ pub(crate) struct EvaluateArguments {
         long,
         value_name = "K,...",
         value_delimiter = ',',
-        default_value = "1,5,10",
+        default_value = CUTOFFS.as_str(),
         value_parser = cutoff
     )]
     pub(crate) k: Vec<usize>,
@@ -102,15 +109,15 @@ pub(crate) struct EvaluateArguments {
     pub(crate) allow_overlap: bool,
 
     /// Draws of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = resample_count)]
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().n_resamples, value_parser = resample_count)]
     pub(crate) resamples: usize,
 
     /// Decides the draws, and in which order equal scores are shown
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().seed)]
     pub(crate) seed: u64,
 
     /// The numbers that networks compute with; auto is bf16 where the CPU has it, else f32
-    #[arg(long, value_enum, default_value_t = PrecisionChoice::F32)]
+    #[arg(long, value_enum, default_value_t = choice_of(DEFAULT_PRECISION))]
     pub(crate) precision: PrecisionChoice,
 
     /// Threads of the network [default: the number of cores]
@@ -123,26 +130,6 @@ pub(crate) struct EvaluateArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
-}
-
-impl EvaluateArguments {
-    /// Returns the arguments that a person gives for one model and nothing else.
-    pub(crate) fn of_model(manifest: &Path, model: &str, out: &Path) -> anyhow::Result<Self> {
-        let words: [&OsStr; 8] = [
-            "m3ret".as_ref(),
-            "evaluate".as_ref(),
-            "--model".as_ref(),
-            model.as_ref(),
-            "--out".as_ref(),
-            out.as_ref(),
-            "--".as_ref(),
-            manifest.as_ref(),
-        ];
-        match Cli::try_parse_from(words)?.command {
-            Command::Evaluate(arguments) => Ok(*arguments),
-            other => anyhow::bail!("{other:?} is no evaluation; this is a bug"),
-        }
-    }
 }
 
 /// Vectors that were made elsewhere, and what to call them.
@@ -202,16 +189,26 @@ pub(crate) struct CompareArguments {
     pub(crate) out: Vec<PathBuf>,
 
     /// Draws of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = resample_count)]
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().n_resamples, value_parser = resample_count)]
     pub(crate) resamples: usize,
 
     /// Decides the draws
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().seed)]
     pub(crate) seed: u64,
 
     /// Print a JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Returns what a person types for a precision; `None` is the fastest.
+fn choice_of(precision: Option<Precision>) -> PrecisionChoice {
+    match precision {
+        None => PrecisionChoice::Auto,
+        Some(Precision::F32) => PrecisionChoice::F32,
+        Some(Precision::Bf16) => PrecisionChoice::Bf16,
+        Some(Precision::Int8) => PrecisionChoice::Int8,
+    }
 }
 
 /// Hits of every query are kept up to the largest cutoff.

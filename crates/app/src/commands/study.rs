@@ -1,25 +1,65 @@
-//! `m3ret study scaling`: a ladder of sizes and shares of data, trained, evaluated, and drawn.
+//! A scaling study: a ladder of sizes and shares of data, trained, evaluated, and drawn.
 
 mod report;
 mod shares;
+mod training;
 mod trend;
 
-use std::io::{self, Write as _};
-use std::num::NonZeroUsize;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
-use m3ret_pretrain::{Begin, Config, train};
+use anyhow::{Context as _, ensure};
+use m3ret_pretrain::{Config, Watcher};
 use m3ret_search::{Bootstrap, Metric};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::compare::Run;
-use super::evaluate;
-use crate::Outcome;
-use crate::cli::{EvaluateArguments, StudyAction, StudyArguments, n_cores};
-use crate::output::{self, Screen, write_whole};
-use crate::progress::Progress;
-use crate::verbs::pretrain::Teller;
+use super::evaluate::evaluate;
+use super::evaluate::options::EvaluateOptions;
+use super::evaluation::runs::Run;
+use crate::output::write_whole;
+use crate::watch::Watch;
+use training::TrainingFacts;
+use trend::Scores;
+
+/// Which study is run.
+#[derive(Debug, Clone)]
+pub(crate) struct ScalingOptions {
+    /// The study's settings, TOML.
+    pub(crate) config: PathBuf,
+    /// Changes of the settings of every run, `KEY=VALUE`.
+    pub(crate) changes: Vec<String>,
+}
+
+/// Makes the watchers of a study's parts. Each is dropped as soon as its part ends.
+pub(crate) trait StudyWatch {
+    /// Returns who follows the training of a model of this size, on this share of the patients (above 0, at most 1).
+    ///
+    /// # Errors
+    /// If the study is not to go on.
+    fn training(&self, size: &str, fraction: f64) -> anyhow::Result<Box<dyn Watcher>>;
+
+    /// Returns who follows the evaluation of a model.
+    fn evaluation(&self) -> Box<dyn Watch>;
+}
+
+/// What a study found.
+pub(crate) struct ScalingResult {
+    /// Size by size, as the settings name them, with its shares in their order.
+    pub(crate) runs: Vec<StudyRun>,
+    /// One for each group of tasks.
+    pub(crate) scores: Vec<Scores>,
+    /// The metric that is fitted.
+    pub(crate) metric: String,
+    /// The page that was written.
+    pub(crate) report: PathBuf,
+}
+
+impl ScalingResult {
+    /// Returns the table of all runs, then the trend of each group, as text.
+    pub(crate) fn text(&self) -> String {
+        report::text(&self.runs, &self.scores, &self.metric)
+    }
+}
 
 /// A study. Paths are relative to the file.
 #[derive(Debug, Deserialize)]
@@ -57,54 +97,59 @@ struct Size {
 }
 
 fn default_metric() -> String {
-    super::protocol::GROUP_METRICS[0].to_string()
+    super::evaluation::protocol::GROUP_METRICS[0].to_string()
 }
 
-/// What is known of a finished run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Facts {
-    /// Of the settings and of the rows that were trained on.
-    settings: String,
-    size: String,
-    fraction: f64,
-    /// Of the encoder.
-    n_parameters: u64,
-    /// Images that were trained on, and of these different ones at most.
-    n_seen: u64,
-    n_images: u64,
+/// A model of a study, trained and evaluated.
+pub(crate) struct StudyRun {
+    pub(crate) training: TrainingFacts,
+    pub(crate) evaluation: Run,
 }
 
-/// A run with its evaluation.
-struct Rung {
-    facts: Facts,
-    run: Run,
-}
-
-/// Runs the study that was asked for.
-pub(crate) fn run(arguments: &StudyArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let StudyAction::Scaling(arguments) = &arguments.action;
-    let n_threads = arguments.threads.map_or_else(n_cores, NonZeroUsize::get);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(n_threads)
-        .start_handler(|_| crate::panics::guard_this_thread())
-        .build_global()?;
-    let study = Study::load(&arguments.config)?;
+/// Trains and evaluates every model of a study, as far as that is not done, and writes its reports.
+///
+/// # Errors
+/// If the settings are wrong; if patients are trained on and evaluated; if a run fails, or was made with other
+/// settings; if no task is fit for a mean of a group. `Stopped` if the watcher of a training stopped it: the same
+/// study then resumes there.
+pub(crate) fn scaling(
+    options: &ScalingOptions,
+    watch: &dyn StudyWatch,
+) -> anyhow::Result<ScalingResult> {
+    let study = Study::load(&options.config)?;
     let metric: Metric = study.metric.parse().map_err(anyhow::Error::msg)?;
     study.check_overlap()?;
-    let mut rungs = Vec::new();
+    let mut runs = Vec::new();
     for size in &study.sizes {
         for &fraction in &study.fractions {
-            rungs.push(study.rung((size, fraction), &arguments.set, screen)?);
+            let rung = Rung { size, fraction };
+            runs.push(study.run(rung, &options.changes, watch)?);
         }
     }
-    let pixels = study.evaluate("pixels", &study.out.join("evaluations/pixels"), screen)?;
-    let scores = trend::scores(&rungs, &pixels, (metric, Bootstrap::default()))?;
-    report::write(&study.out, &rungs, &scores, &study.metric)?;
-    let mut out = io::stdout().lock();
-    out.write_all(report::text(&rungs, &scores, &study.metric).as_bytes())
-        .and_then(|()| writeln!(out, "\n{}", study.out.join("report.html").display()))
-        .context("writing to standard output")?;
-    Ok(Outcome::AllGood)
+    let pixels = study.evaluate("pixels", &study.out.join("evaluations/pixels"), watch)?;
+    let scores = trend::scores(&runs, &pixels, metric, Bootstrap::default())?;
+    report::write(&study.out, &runs, &scores, &study.metric)?;
+    Ok(ScalingResult {
+        runs,
+        scores,
+        report: study.out.join("report.html"),
+        metric: study.metric,
+    })
+}
+
+/// One size of model on one share of the data.
+#[derive(Clone, Copy)]
+struct Rung<'a> {
+    size: &'a Size,
+    /// Of the patients: above 0, at most 1.
+    fraction: f64,
+}
+
+impl Rung<'_> {
+    /// The word for tables, files and folders.
+    fn name(self) -> String {
+        format!("{}-{}", self.size.name, self.fraction)
+    }
 }
 
 impl Study {
@@ -164,136 +209,67 @@ impl Study {
     }
 
     /// Trains and evaluates one model, as far as that is not yet done.
-    fn rung(
+    fn run(
         &self,
-        (size, fraction): (&Size, f64),
+        rung: Rung<'_>,
         changes: &[String],
-        screen: Screen,
-    ) -> anyhow::Result<Rung> {
-        let name = format!("{}-{fraction}", size.name);
+        watch: &dyn StudyWatch,
+    ) -> anyhow::Result<StudyRun> {
+        let name = rung.name();
         let doing = || format!("run {name}");
-        let facts_path = self.out.join("runs").join(format!("{name}.json"));
-        let config = self
-            .config(&name, size, changes, fraction)
-            .with_context(doing)?;
+        let path = self.out.join("runs").join(format!("{name}.json"));
+        let config = self.config(rung, changes).with_context(doing)?;
         let settings = shares::hash_of(&config).with_context(doing)?;
-        if !facts_path.is_file() {
-            let facts = self
-                .train(&config, (size, fraction, &settings), screen)
-                .with_context(doing)?;
-            write_whole(&facts_path, |out| {
-                Ok(serde_json::to_writer_pretty(out, &facts)?)
-            })?;
+        if !path.is_file() {
+            let facts = training::train(rung, &config, &settings, watch).with_context(doing)?;
+            write_whole(&path, |out| Ok(serde_json::to_writer_pretty(out, &facts)?))?;
         }
-        let facts = std::fs::read(&facts_path).with_context(doing)?;
-        let facts: Facts = serde_json::from_slice(&facts).with_context(doing)?;
+        let facts = std::fs::read(&path).with_context(doing)?;
+        let facts: TrainingFacts = serde_json::from_slice(&facts).with_context(doing)?;
         ensure!(
             facts.settings == settings,
             "run {name} was trained with other settings or images; name another folder (out), or remove {} and {}",
-            facts_path.display(),
+            path.display(),
             config.out.display()
         );
         let model = config.out.join("model");
         let folder = self.out.join("evaluations").join(&name);
-        let run = self
-            .evaluate(&model.to_string_lossy(), &folder, screen)
+        let evaluation = self
+            .evaluate(&model.to_string_lossy(), &folder, watch)
             .with_context(doing)?;
-        Ok(Rung { facts, run })
+        Ok(StudyRun {
+            training: facts,
+            evaluation,
+        })
     }
 
-    fn config(
-        &self,
-        name: &str,
-        size: &Size,
-        changes: &[String],
-        fraction: f64,
-    ) -> anyhow::Result<Config> {
-        let all = [size.set.as_slice(), changes].concat();
+    /// Returns the config of a run, and writes the manifests that it trains on.
+    fn config(&self, rung: Rung<'_>, changes: &[String]) -> anyhow::Result<Config> {
+        let all = [rung.size.set.as_slice(), changes].concat();
         let mut config = Config::load(&self.pretrain, &all)?;
         if !self.manifests.is_empty() {
             config.manifests.clone_from(&self.manifests);
         }
-        let folder = self.out.join("data").join(fraction.to_string());
-        config.manifests = shares::shares(&config.manifests, (fraction, config.seed), &folder)?;
-        config.out = self.out.join("runs").join(name);
+        let share = shares::Share {
+            fraction: rung.fraction,
+            seed: config.seed,
+        };
+        let folder = self.out.join("data").join(rung.fraction.to_string());
+        config.manifests = shares::write_shares(&config.manifests, share, &folder)?;
+        config.out = self.out.join("runs").join(rung.name());
         Ok(config)
     }
 
-    fn train(
-        &self,
-        config: &Config,
-        (size, fraction, settings): (&Size, f64, &str),
-        screen: Screen,
-    ) -> anyhow::Result<Facts> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "Training {} on {fraction} of the data", size.name)
-            .context("writing to standard output")?;
-        drop(out);
-        // Whatever a stopped run left, it goes on from there.
-        let begin = if config.out.join("config.toml").is_file() {
-            Begin::Resume
-        } else {
-            Begin::Fresh
-        };
-        let mut teller = Teller::new(false, screen);
-        let outcome = train(config, begin, &mut teller)?;
-        teller.bar.finish_and_clear();
-        let Some(model) = outcome.model else {
-            output::end_interrupted(&format!(
-                "stopped after {} steps; the same command goes on from there",
-                outcome.next_step
-            ));
-        };
-        let n_images = teller.n_items;
-        let n_seen = outcome.next_step * config.train.batch as u64;
-        Ok(Facts {
-            settings: settings.to_owned(),
-            size: size.name.clone(),
-            fraction,
-            n_parameters: n_parameters(&model)?,
-            n_seen,
-            n_images: n_images as u64,
-        })
-    }
-
     /// Evaluates a model, unless that is done.
-    fn evaluate(&self, model: &str, folder: &Path, screen: Screen) -> anyhow::Result<Run> {
+    fn evaluate(&self, model: &str, folder: &Path, watch: &dyn StudyWatch) -> anyhow::Result<Run> {
         let marker = folder.join("complete");
         let wanted = shares::hash_of_evaluation(&self.evaluate, model)?;
         if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
-            let arguments = EvaluateArguments::of_model(&self.evaluate, model, folder)?;
-            let progress = Progress::start(screen);
-            evaluate::evaluate(&arguments, &progress)?;
+            let options = EvaluateOptions::of_model(&self.evaluate, model, folder);
+            evaluate(&options, &*watch.evaluation())?;
             // Written last: whoever finds it finds everything.
             write_whole(&marker, |out| Ok(out.write_all(wanted.as_bytes())?))?;
         }
         Run::open(folder)
     }
-}
-
-/// Counts the numbers of a finished model.
-fn n_parameters(model: &Path) -> anyhow::Result<u64> {
-    let path = model.join("model.safetensors");
-    let doing = || format!("reading {}", path.display());
-    let bytes = std::fs::read(&path).with_context(doing)?;
-    let length = bytes
-        .first_chunk()
-        .map(|&length| u64::from_le_bytes(length));
-    let header = length.and_then(|length| bytes.get(8..8 + usize::try_from(length).ok()?));
-    let header: serde_json::Value =
-        serde_json::from_slice(header.unwrap_or_default()).with_context(doing)?;
-    let Some(tensors) = header.as_object() else {
-        bail!("{}: found no safetensors header", path.display());
-    };
-    let sides = tensors
-        .values()
-        .filter_map(|tensor| tensor.get("shape")?.as_array());
-    Ok(sides
-        .map(|sides| {
-            sides
-                .iter()
-                .filter_map(serde_json::Value::as_u64)
-                .product::<u64>()
-        })
-        .sum())
 }

@@ -80,8 +80,6 @@ pub(crate) struct Teller {
     broken: Option<io::Error>,
     last_told: Option<Instant>,
     n_steps: u64,
-    /// Items that are trained on.
-    pub(crate) n_items: usize,
     knn: Option<Knn>,
 }
 
@@ -100,7 +98,6 @@ impl Teller {
             broken: None,
             last_told: None,
             n_steps: 0,
-            n_items: 0,
             knn: None,
         }
     }
@@ -140,6 +137,7 @@ impl Teller {
 
 impl Drop for Teller {
     fn drop(&mut self) {
+        self.bar.finish_and_clear();
         output::defer_interrupts(false);
     }
 }
@@ -147,7 +145,6 @@ impl Drop for Teller {
 impl Watcher for Teller {
     fn begun(&mut self, facts: &RunFacts) {
         self.n_steps = facts.n_steps;
-        self.n_items = facts.n_items;
         self.bar.set_style(style());
         self.bar.set_message("");
         self.bar.set_length(facts.n_steps);

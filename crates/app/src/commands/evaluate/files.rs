@@ -16,36 +16,15 @@ use serde_json::{Value, json};
 use super::results::{Results, TaskResult};
 use super::subject::Subject;
 use crate::commands::embed::remove_if_there;
+use crate::commands::evaluation::runs::{PER_QUERY, RESULTS, columns};
 use crate::output::write_whole;
 
-/// The file of numbers.
-pub(in crate::commands) const RESULTS: &str = "results.json";
-/// The file of queries.
-pub(in crate::commands) const PER_QUERY: &str = "per_query.parquet";
 /// The folder of runs and qrels.
 const TREC: &str = "trec";
 /// Longest name of a task's files, without a hash and an ending.
 const MAX_STEM: usize = 160;
 /// A task with more judgements and hits than this has no TREC files: they would take gigabytes.
 const MAX_JUDGEMENTS: usize = 5_000_000;
-
-/// Columns of `per_query.parquet` before the metrics: texts, then whole numbers, then a score.
-pub(in crate::commands) mod columns {
-    pub(in crate::commands) const TASK: &str = "task";
-    pub(in crate::commands) const PATH: &str = "path";
-    pub(super) const FIRST_PATH: &str = "first_path";
-    /// The row of the manifest, from 0.
-    pub(super) const ROW: &str = "row";
-    /// A number that means nothing elsewhere.
-    pub(in crate::commands) const PATIENT: &str = "patient";
-    /// The query's class, from 1, where a task's value is the mean over classes; else 0.
-    pub(in crate::commands) const QUERY_CLASS: &str = "query_class";
-    pub(in crate::commands) const N_CANDIDATES: &str = "n_candidates";
-    pub(in crate::commands) const N_RELEVANT: &str = "n_relevant";
-    pub(super) const FIRST_SCORE: &str = "first_score";
-    /// What a random ranking has on average of `precision_at_5`.
-    pub(in crate::commands) const CHANCE: &str = "chance_precision_at_5";
-}
 
 /// Files that an evaluation leaves in its folder.
 const OURS: [&str; 4] = [RESULTS, PER_QUERY, TREC, "report.html"];
@@ -251,7 +230,8 @@ pub(super) fn write_trec(
     folder: &Path,
     tasks: &mut [TaskResult],
     subject: &Subject,
-    (embeddings, least_grade): (&Embeddings<'_>, f32),
+    embeddings: &Embeddings<'_>,
+    least_grade: f32,
 ) -> anyhow::Result<Vec<String>> {
     let folder = folder.join(TREC);
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

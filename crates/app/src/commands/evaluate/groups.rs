@@ -2,35 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use m3ret_search::{Bootstrap, Clusters, Metric, Strata, Stratum};
+use m3ret_search::{Clusters, Metric, Strata, Stratum};
 use serde::Serialize;
 
-use super::results::{Results, TaskResult, Value};
+use super::results::{Results, Settings, TaskResult, Value};
 use super::subject::Subject;
-use crate::commands::protocol::{GROUP_METRICS, Standing};
+use crate::commands::evaluation::protocol::{GROUP_METRICS, Standing};
 
 /// The mean of the tasks of a group that say something.
 #[derive(Debug, Serialize)]
-pub(super) struct GroupResult {
-    pub(super) group: String,
-    pub(super) tasks: Vec<String>,
-    pub(super) n_queries: usize,
-    pub(super) n_patients: usize,
+pub(crate) struct GroupResult {
+    pub(crate) group: String,
+    pub(crate) tasks: Vec<String>,
+    pub(crate) n_queries: usize,
+    pub(crate) n_patients: usize,
     /// Whether tasks that thumbnails solve could be left out.
-    pub(super) knows_pixels: bool,
-    pub(super) chance: BTreeMap<String, f64>,
-    pub(super) constant: BTreeMap<String, f64>,
-    pub(super) metrics: BTreeMap<String, Value>,
-    pub(super) resolution: BTreeMap<String, ResolutionValue>,
+    pub(crate) knows_pixels: bool,
+    pub(crate) chance: BTreeMap<String, f64>,
+    pub(crate) constant: BTreeMap<String, f64>,
+    pub(crate) metrics: BTreeMap<String, Value>,
+    pub(crate) resolution: BTreeMap<String, ResolutionValue>,
 }
 
 /// The smallest difference of two models that can be told.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct ResolutionValue {
+pub(crate) struct ResolutionValue {
     /// If both vary between patients as `pixels` does; `None` where it was not evaluated beside.
-    pub(super) expected: Option<f64>,
+    pub(crate) expected: Option<f64>,
     /// Whatever the models are.
-    pub(super) at_most: f64,
+    pub(crate) at_most: f64,
 }
 
 /// Returns what decides whether a task is in the mean of its group.
@@ -62,7 +62,8 @@ pub(super) fn complete(
     results: &mut Results,
     pixels: Option<&Results>,
     is_pixels: bool,
-    (subject, metrics, bootstrap): (&Subject, &[Metric], Bootstrap),
+    subject: &Subject,
+    settings: &Settings<'_>,
 ) {
     for idx in 0..results.tasks.len() {
         let reference = if is_pixels {
@@ -71,11 +72,12 @@ pub(super) fn complete(
             pixels.and_then(|pixels| same(pixels, &results.tasks[idx]))
         };
         let tasks = [&results.tasks[idx]];
-        let resolution = Pool::new(&tasks, subject).resolution(reference.as_slice(), metrics);
+        let resolution =
+            Pool::new(&tasks, subject).resolution(reference.as_slice(), settings.metrics);
         results.tasks[idx].resolution = resolution;
     }
     let own = is_pixels.then_some(&*results);
-    let groups = groups(results, own.or(pixels), (subject, metrics, bootstrap));
+    let groups = groups(results, own.or(pixels), subject, settings);
     results.groups = groups;
 }
 
@@ -88,7 +90,8 @@ fn same<'a>(results: &'a Results, task: &TaskResult) -> Option<&'a TaskResult> {
 fn groups(
     results: &Results,
     pixels: Option<&Results>,
-    (subject, metrics, bootstrap): (&Subject, &[Metric], Bootstrap),
+    subject: &Subject,
+    settings: &Settings<'_>,
 ) -> Vec<GroupResult> {
     let mut groups: Vec<(&str, Vec<&TaskResult>)> = Vec::new();
     for task in &results.tasks {
@@ -123,8 +126,8 @@ fn groups(
             knows_pixels: pixels.is_some(),
             chance: mean(|task| &task.chance),
             constant: mean(|task| &task.constant),
-            metrics: pool.means(&tasks, metrics, bootstrap),
-            resolution: pool.resolution(of_pixels.as_deref().unwrap_or_default(), metrics),
+            metrics: pool.means(&tasks, settings),
+            resolution: pool.resolution(of_pixels.as_deref().unwrap_or_default(), settings.metrics),
         }
     });
     made.collect()
@@ -159,16 +162,13 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn means(
-        &self,
-        tasks: &[&TaskResult],
-        metrics: &[Metric],
-        bootstrap: Bootstrap,
-    ) -> BTreeMap<String, Value> {
-        let places = places(metrics);
+    fn means(&self, tasks: &[&TaskResult], settings: &Settings<'_>) -> BTreeMap<String, Value> {
+        let places = places(settings.metrics);
         let columns: Vec<Vec<f64>> = places.iter().map(|&(_, idx)| values(tasks, idx)).collect();
         let slices: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-        let draws = self.clusters.draws(&self.strata, &slices, bootstrap);
+        let draws = self
+            .clusters
+            .draws(&self.strata, &slices, settings.bootstrap);
         let interval = |column: usize| {
             let draws = draws.as_ref()?;
             m3ret_search::percentiles(draws.iter().map(|means| means[column]).collect())

@@ -9,26 +9,26 @@ use super::subject::Subject;
 /// All modalities in one gallery: which of the first five hits are right and of another modality than
 /// the query, and which are of its own.
 #[derive(Debug, Serialize)]
-pub(super) struct MixedResult {
-    pub(super) task: String,
-    pub(super) relevance: String,
-    pub(super) exclude: Vec<String>,
+pub(crate) struct MixedResult {
+    pub(crate) task: String,
+    pub(crate) relevance: String,
+    pub(crate) exclude: Vec<String>,
     /// Queries to which an item of another modality is relevant.
-    pub(super) n_queries: usize,
-    pub(super) n_patients: usize,
-    pub(super) n_gallery: usize,
+    pub(crate) n_queries: usize,
+    pub(crate) n_patients: usize,
+    pub(crate) n_gallery: usize,
     /// Labelled queries to which none is.
-    pub(super) n_without_other_modality: usize,
-    pub(super) right_of_other_modality_at_5: Share,
-    pub(super) own_modality_at_5: Share,
+    pub(crate) n_without_other_modality: usize,
+    pub(crate) right_of_other_modality_at_5: Share,
+    pub(crate) own_modality_at_5: Share,
 }
 
 /// A mean over queries, and that of random rankings.
 #[derive(Debug, Serialize)]
-pub(super) struct Share {
+pub(crate) struct Share {
     #[serde(flatten)]
-    pub(super) value: Value,
-    pub(super) chance: f64,
+    pub(crate) value: Value,
+    pub(crate) chance: f64,
 }
 
 /// Measures every relevance column; those without a query that counts are left out.

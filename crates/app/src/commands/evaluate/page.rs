@@ -39,7 +39,8 @@ pub(super) fn write(
     folder: &Path,
     results: &Results,
     subject: &Subject,
-    (embeddings, options): (&Embeddings<'_>, &ReadOptions),
+    embeddings: &Embeddings<'_>,
+    options: &ReadOptions,
 ) -> anyhow::Result<()> {
     let mut pictures = BTreeSet::new();
     let mut tasks = Vec::with_capacity(results.tasks.len());

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::groups::{GroupResult, ResolutionValue};
 use super::mixed::{self, MixedResult};
 use super::subject::{Subject, is_identifier};
-use crate::commands::protocol::GROUP_METRICS;
+use crate::commands::evaluation::protocol::GROUP_METRICS;
 
 /// Numbers that the ladder shows.
 const LADDER: [Metric; 3] = [Metric::HitAt(1), Metric::PrecisionAt(5), Metric::MapAt(10)];
@@ -21,105 +21,105 @@ const MAX_CLASSES: usize = 40;
 
 /// results.json.
 #[derive(Debug, Serialize)]
-pub(in crate::commands) struct Results {
+pub(crate) struct Results {
     /// The rules of docs/evaluation.md; results without it followed the first.
-    pub(super) protocol: u64,
-    pub(super) model: String,
+    pub(crate) protocol: u64,
+    pub(crate) model: String,
     /// Of everything that decides the numbers, but the images.
-    pub(super) config_hash: String,
-    pub(super) m3ret_version: &'static str,
-    pub(super) config: Config,
-    pub(super) notes: Vec<String>,
-    pub(super) n_rows: usize,
-    pub(super) n_refused: usize,
+    pub(crate) config_hash: String,
+    pub(crate) m3ret_version: &'static str,
+    pub(crate) config: Config,
+    pub(crate) notes: Vec<String>,
+    pub(crate) n_rows: usize,
+    pub(crate) n_refused: usize,
     /// Counts of refused images by reason.
-    pub(super) refused: BTreeMap<String, usize>,
-    pub(super) tasks: Vec<TaskResult>,
+    pub(crate) refused: BTreeMap<String, usize>,
+    pub(crate) tasks: Vec<TaskResult>,
     /// Means of the tasks that say something.
-    pub(super) groups: Vec<GroupResult>,
+    pub(crate) groups: Vec<GroupResult>,
     /// All modalities in one gallery.
-    pub(super) mixed: Vec<MixedResult>,
-    pub(super) skipped: Vec<Skipped>,
+    pub(crate) mixed: Vec<MixedResult>,
+    pub(crate) skipped: Vec<SkippedTask>,
     /// Every image against all others of its kind: how often the nearest one is of the same patient.
-    pub(super) privacy: Vec<TaskResult>,
+    pub(crate) privacy: Vec<TaskResult>,
 }
 
 /// What was asked for.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Config {
-    pub(super) fingerprint: String,
-    pub(super) precision: Option<String>,
-    pub(super) manifest: String,
-    pub(super) relevance: Vec<String>,
-    pub(super) exclude: Vec<String>,
-    pub(super) filter: Vec<String>,
-    pub(super) k: Vec<usize>,
-    pub(super) least_jaccard: f32,
-    pub(super) protocol: u64,
-    pub(super) ties: &'static str,
-    pub(super) n_resamples: usize,
-    pub(super) seed: u64,
+pub(crate) struct Config {
+    pub(crate) fingerprint: String,
+    pub(crate) precision: Option<String>,
+    pub(crate) manifest: String,
+    pub(crate) relevance: Vec<String>,
+    pub(crate) exclude: Vec<String>,
+    pub(crate) filter: Vec<String>,
+    pub(crate) k: Vec<usize>,
+    pub(crate) least_jaccard: f32,
+    pub(crate) protocol: u64,
+    pub(crate) ties: &'static str,
+    pub(crate) n_resamples: usize,
+    pub(crate) seed: u64,
 }
 
 /// One task.
 #[derive(Debug, Serialize)]
-pub(super) struct TaskResult {
-    pub(super) task: String,
-    pub(super) group: String,
-    pub(super) query_modality: Option<String>,
-    pub(super) gallery_modality: Option<String>,
-    pub(super) relevance: String,
+pub(crate) struct TaskResult {
+    pub(crate) task: String,
+    pub(crate) group: String,
+    pub(crate) query_modality: Option<String>,
+    pub(crate) gallery_modality: Option<String>,
+    pub(crate) relevance: String,
     /// Whom a query cannot find: itself, and who has its value in these columns.
-    pub(super) exclude: Vec<String>,
+    pub(crate) exclude: Vec<String>,
     /// Queries that count, `n`.
-    pub(super) n_queries: usize,
-    pub(super) n_patients: usize,
-    pub(super) n_gallery: usize,
+    pub(crate) n_queries: usize,
+    pub(crate) n_patients: usize,
+    pub(crate) n_gallery: usize,
     /// `queries`, or `query_classes` where the mean over each class's queries is taken first.
-    pub(super) averaged_over: &'static str,
-    pub(super) n_query_classes: usize,
-    pub(super) n_gallery_classes: usize,
-    pub(super) left_out: LeftOut,
+    pub(crate) averaged_over: &'static str,
+    pub(crate) n_query_classes: usize,
+    pub(crate) n_gallery_classes: usize,
+    pub(crate) left_out: LeftOutCounts,
     /// Queries that have a metric whose cut goes through equal scores of relevant and other items.
-    pub(super) n_tied: usize,
+    pub(crate) n_tied: usize,
     /// Whether all scores are equal but for rounding, so that every ranking is by chance.
-    pub(super) is_collapsed: bool,
-    pub(super) chance: BTreeMap<String, f64>,
+    pub(crate) is_collapsed: bool,
+    pub(crate) chance: BTreeMap<String, f64>,
     /// What the best fixed ranking has that is known.
-    pub(super) constant: BTreeMap<String, f64>,
+    pub(crate) constant: BTreeMap<String, f64>,
     /// What a perfect ranking has.
-    pub(super) maximum: BTreeMap<String, f64>,
+    pub(crate) maximum: BTreeMap<String, f64>,
     /// The largest share of the maximum that `constant` reaches, by the metrics of groups.
-    pub(super) constant_share: Option<f64>,
-    pub(super) metrics: BTreeMap<String, Value>,
+    pub(crate) constant_share: Option<f64>,
+    pub(crate) metrics: BTreeMap<String, Value>,
     /// Differences of two models that can be told.
-    pub(super) resolution: BTreeMap<String, ResolutionValue>,
+    pub(crate) resolution: BTreeMap<String, ResolutionValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) ladder: Vec<Rung>,
-    pub(super) hubness: Hubness,
+    pub(crate) ladder: Vec<Rung>,
+    pub(crate) hubness: Hubness,
     /// Of who is asked for what: equal where two models can be compared.
-    pub(super) ground_truth: String,
+    pub(crate) ground_truth: String,
     /// The stem of its files in the folder trec.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) trec: Option<String>,
+    pub(crate) trec: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) confusion: Option<Confusion>,
+    pub(crate) confusion: Option<Confusion>,
     /// What the files and the page are made of.
     #[serde(skip)]
-    pub(super) answers: Vec<Answer>,
+    pub(crate) answers: Vec<Answer>,
 }
 
 /// A mean over queries.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Value {
-    pub(super) value: f64,
+pub(crate) struct Value {
+    pub(crate) value: f64,
     /// `None` with fewer than five patients.
-    pub(super) ci95_low: Option<f64>,
-    pub(super) ci95_high: Option<f64>,
+    pub(crate) ci95_low: Option<f64>,
+    pub(crate) ci95_high: Option<f64>,
 }
 
 impl Value {
-    pub(super) fn new(value: f64, interval: Option<Interval>) -> Self {
+    pub(crate) fn new(value: f64, interval: Option<Interval>) -> Self {
         Self {
             value,
             ci95_low: interval.map(|interval| interval.low),
@@ -140,14 +140,14 @@ impl fmt::Display for Value {
 
 /// Queries that do not count.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct LeftOut {
-    pub(super) without_vector: usize,
-    pub(super) without_label: usize,
-    pub(super) without_relevant: usize,
-    pub(super) only_relevant: usize,
+pub(crate) struct LeftOutCounts {
+    pub(crate) without_vector: usize,
+    pub(crate) without_label: usize,
+    pub(crate) without_relevant: usize,
+    pub(crate) only_relevant: usize,
 }
 
-impl LeftOut {
+impl LeftOutCounts {
     fn of(evaluation: &Evaluation) -> Self {
         let left_out = &evaluation.left_out;
         Self {
@@ -161,38 +161,38 @@ impl LeftOut {
 
 /// The same task under another exclusion.
 #[derive(Debug, Serialize)]
-pub(super) struct Rung {
-    pub(super) exclude: Vec<String>,
-    pub(super) n_queries: usize,
-    pub(super) chance: BTreeMap<String, f64>,
-    pub(super) metrics: BTreeMap<String, f64>,
+pub(crate) struct Rung {
+    pub(crate) exclude: Vec<String>,
+    pub(crate) n_queries: usize,
+    pub(crate) chance: BTreeMap<String, f64>,
+    pub(crate) metrics: BTreeMap<String, f64>,
 }
 
 /// How evenly the gallery is found.
 #[derive(Debug, Serialize)]
-pub(super) struct Hubness {
+pub(crate) struct Hubness {
     /// Hits of a query that are looked at.
-    pub(super) k: usize,
+    pub(crate) k: usize,
     /// Share of the gallery that no query has among its hits.
-    pub(super) never_retrieved: f64,
+    pub(crate) never_retrieved: f64,
     /// The same of random rankings.
-    pub(super) never_retrieved_chance: f64,
+    pub(crate) never_retrieved_chance: f64,
     /// Queries that have the commonest item among their hits.
-    pub(super) most_retrieved: u32,
+    pub(crate) most_retrieved: u32,
 }
 
 /// What the vote of 20 gives, by class: rows are the truth.
 #[derive(Debug, Serialize)]
-pub(super) struct Confusion {
-    pub(super) classes: Vec<String>,
-    pub(super) counts: Vec<Vec<u32>>,
+pub(crate) struct Confusion {
+    pub(crate) classes: Vec<String>,
+    pub(crate) counts: Vec<Vec<u32>>,
 }
 
 /// A task without a query that counts.
 #[derive(Debug, Serialize)]
-pub(super) struct Skipped {
-    pub(super) task: String,
-    pub(super) reason: String,
+pub(crate) struct SkippedTask {
+    pub(crate) task: String,
+    pub(crate) reason: String,
 }
 
 /// How tasks are measured.
@@ -204,10 +204,10 @@ pub(super) struct Settings<'a> {
 }
 
 /// The results of all tasks.
-pub(super) struct Measured {
+pub(super) struct Measurements {
     pub(super) tasks: Vec<TaskResult>,
     pub(super) mixed: Vec<MixedResult>,
-    pub(super) skipped: Vec<Skipped>,
+    pub(super) skipped: Vec<SkippedTask>,
     pub(super) privacy: Vec<TaskResult>,
 }
 
@@ -216,8 +216,8 @@ pub(super) fn measure(
     subject: &Subject,
     embeddings: &Embeddings<'_>,
     settings: &Settings<'_>,
-) -> anyhow::Result<Measured> {
-    let mut measured = Measured {
+) -> anyhow::Result<Measurements> {
+    let mut measurements = Measurements {
         tasks: Vec::new(),
         mixed: mixed::measure(subject, embeddings, settings)?,
         skipped: Vec::new(),
@@ -226,8 +226,8 @@ pub(super) fn measure(
     for task in &subject.tasks.tasks {
         let result = one(task, subject, embeddings, settings)?;
         match why_skipped(task, &result) {
-            None => measured.tasks.push(result),
-            Some(reason) => measured.skipped.push(Skipped {
+            None => measurements.tasks.push(result),
+            Some(reason) => measurements.skipped.push(SkippedTask {
                 task: result.task,
                 reason,
             }),
@@ -236,10 +236,10 @@ pub(super) fn measure(
     for task in &subject.tasks.privacy {
         let result = one(task, subject, embeddings, settings)?;
         if result.n_queries > 0 {
-            measured.privacy.push(result);
+            measurements.privacy.push(result);
         }
     }
-    Ok(measured)
+    Ok(measurements)
 }
 
 fn why_skipped(task: &Task, result: &TaskResult) -> Option<String> {
@@ -345,7 +345,7 @@ fn one(
         },
         n_query_classes: main.n_classes[0],
         n_gallery_classes: main.n_classes[1],
-        left_out: LeftOut::of(&main),
+        left_out: LeftOutCounts::of(&main),
         n_tied: main.answers.iter().filter(|answer| answer.is_tied).count(),
         is_collapsed: main.common_score.is_some(),
         constant_share: numbers.constant_share(),

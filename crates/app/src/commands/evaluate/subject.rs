@@ -7,7 +7,7 @@ use m3ret_manifest::columns::{BODY_PART, FINDING, PAIR, PATH, PATIENT, SPLIT};
 use m3ret_manifest::{LABEL_SEPARATOR, Table, is_unseen};
 use m3ret_search::{Column, Columns, Scope, Task, Tasks, derive};
 
-use crate::cli::EvaluateArguments;
+use super::options::{DEFAULT_EXCLUDE, EvaluateOptions};
 use crate::commands::embed::Outputs;
 use crate::commands::embed::items::{Content, Listing, list};
 use crate::commands::galleries::{identifies_people, with_part};
@@ -20,8 +20,6 @@ const IMAGE: &str = "m3ret:image";
 /// What to know where there is such a column.
 const SEVERAL_ROWS: &str =
     "some images come in several rows: no image finds itself, in whichever row it is";
-/// The word for an empty list of columns.
-const NONE: &str = "none";
 
 /// The rows of a manifest that take part; tasks number them from 0.
 pub(super) struct Subject {
@@ -46,28 +44,28 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn open(arguments: &EvaluateArguments) -> anyhow::Result<Self> {
-        let path = &arguments.manifest;
+    pub(super) fn open(options: &EvaluateOptions) -> anyhow::Result<Self> {
+        let path = &options.manifest;
         let doing = || format!("reading {}", path.display());
-        let listing = list(path, &Outputs::default(), &arguments.reading.options())?;
+        let listing = list(path, &Outputs::default(), &options.reading.options)?;
         let table = listing.manifest.as_ref().with_context(|| {
             format!(
                 "{} is no manifest: a CSV or Parquet file with a column path is wanted",
                 path.display()
             )
         })?;
-        check_overlap(table, arguments.allow_overlap).with_context(doing)?;
-        let rows = rows(table, &arguments.filter)?;
+        check_overlap(table, options.allows_overlap).with_context(doing)?;
+        let rows = rows(table, &options.filters)?;
         let mut columns = columns(table, &rows)?;
         let mut notes = table.notes();
         let asked = |names: &[String]| -> Vec<String> {
             names.iter().map(|name| our_names(table, name)).collect()
         };
-        let exclude = exclusions(&asked(&arguments.exclude), &mut columns, &mut notes)?;
-        let relevance = relevance(&asked(&arguments.relevance), &columns, &mut notes)?;
+        let exclude = exclusions(&asked(&options.exclude), &mut columns, &mut notes)?;
+        let relevance = relevance(&asked(&options.relevance), &columns, &mut notes)?;
         let scope = Scope {
             relevance: relevance.clone(),
-            is_pooled: arguments.pooled,
+            is_pooled: options.is_pooled,
             is_unseen,
         };
         let image_column = tell_images_apart(table, &rows, &mut columns)?;
@@ -95,7 +93,7 @@ impl Subject {
         Ok(Self {
             patients: patients(&columns, &path_order),
             path_order,
-            tie_order: tie_order(table, &rows, arguments.seed),
+            tie_order: tie_order(table, &rows, options.bootstrap.seed),
             rows,
             columns,
             tasks,
@@ -224,7 +222,7 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
         named.push((filter, column));
     }
     // A filter holds for a cell, or for one of its labels.
-    let holds = |(filter, column): (&ColumnValue, &m3ret_manifest::Column), row: usize| {
+    let holds = |filter: &ColumnValue, column: &m3ret_manifest::Column, row: usize| {
         let cell = column.get(row).unwrap_or_default();
         let value = filter.value.trim();
         cell == value
@@ -236,13 +234,13 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
     let passes = |row: usize| {
         named.iter().all(|&(filter, column)| {
             if filter.is_negated {
-                return !holds((filter, column), row);
+                return !holds(filter, column, row);
             }
             let same = named
                 .iter()
                 .filter(|(other, _)| other.column == filter.column && !other.is_negated);
             same.into_iter()
-                .any(|&(other, column)| holds((other, column), row))
+                .any(|&(other, column)| holds(other, column, row))
         })
     };
     let rows: Vec<usize> = (0..table.len()).filter(|&row| passes(row)).collect();
@@ -295,10 +293,10 @@ fn exclusions(
     columns: &mut Columns,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<String>> {
-    if asked == [NONE] {
+    if asked.is_empty() {
         return Ok(Vec::new());
     }
-    let is_default = asked == [PATIENT];
+    let is_default = asked == [DEFAULT_EXCLUDE];
     if is_default && columns.get(PATIENT).is_none() {
         notes.push(
             "no column patient_id: only the query itself is left out, and other images of its patient count as found"

@@ -32,7 +32,7 @@ pub(super) fn notes(tasks: &[TaskResult]) -> Vec<String> {
 }
 
 /// Says in which tasks the vectors are collapsed.
-pub(super) fn collapse(tasks: &[TaskResult]) -> Option<String> {
+pub(crate) fn collapse(tasks: &[TaskResult]) -> Option<String> {
     let collapsed = tasks.iter().filter(|task| task.is_collapsed);
     let names: Vec<String> = collapsed.map(|task| task.task.clone()).collect();
     if names.is_empty() {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::Rung;
+use super::StudyRun;
 use super::trend::{Scores, Slope};
 use crate::output::write_whole;
 use crate::words::aligned;
@@ -22,11 +22,11 @@ const COLOURS: [&str; 6] = [
 /// Writes `report.md` with a chart a group beside it, `report.html` with all of them, and `scaling.json`.
 pub(super) fn write(
     folder: &Path,
-    rungs: &[Rung],
+    runs: &[StudyRun],
     scores: &[Scores],
     metric: &str,
 ) -> anyhow::Result<()> {
-    let facts: Vec<_> = rungs.iter().map(|rung| &rung.facts).collect();
+    let facts: Vec<_> = runs.iter().map(|run| &run.training).collect();
     write_whole(&folder.join("scaling.json"), |out| {
         let all = serde_json::json!({"metric": metric, "runs": facts, "groups": scores});
         Ok(serde_json::to_writer_pretty(out, &all)?)
@@ -37,7 +37,7 @@ pub(super) fn write(
         "<h1>How {metric} grows with the model and the data</h1>"
     );
     for scores in scores {
-        let chart = chart(rungs, scores, metric);
+        let chart = chart(runs, scores, metric);
         write_whole(&folder.join(format!("{}.svg", scores.group)), |out| {
             Ok(out.write_all(chart.as_bytes())?)
         })?;
@@ -48,11 +48,11 @@ pub(super) fn write(
             trend(scores)
         );
     }
-    let text = markdown(rungs, scores, metric);
+    let text = markdown(runs, scores, metric);
     let _ = write!(
         html,
         "<pre>{}</pre></main></body></html>",
-        escaped(&self::text(rungs, scores, metric))
+        escaped(&self::text(runs, scores, metric))
     );
     write_whole(&folder.join("report.md"), |out| {
         Ok(out.write_all(text.as_bytes())?)
@@ -78,14 +78,14 @@ fn escaped(text: &str) -> String {
 }
 
 /// The cells of one group: a head, then a row a run.
-fn rows(rungs: &[Rung], scores: &[Scores]) -> Vec<Vec<String>> {
+fn rows(runs: &[StudyRun], scores: &[Scores]) -> Vec<Vec<String>> {
     let head = ["size", "parameters", "share", "images"]
         .map(str::to_owned)
         .into_iter();
     let groups = scores.iter().map(|scores| scores.group.clone());
     let mut rows: Vec<Vec<String>> = vec![head.chain(groups).collect()];
-    for (idx, rung) in rungs.iter().enumerate() {
-        let facts = &rung.facts;
+    for (idx, run) in runs.iter().enumerate() {
+        let facts = &run.training;
         let mut row = vec![
             facts.size.clone(),
             facts.n_parameters.to_string(),
@@ -140,9 +140,9 @@ fn trend(scores: &Scores) -> String {
 }
 
 /// Writes the study for a terminal.
-pub(super) fn text(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
+pub(super) fn text(runs: &[StudyRun], scores: &[Scores], metric: &str) -> String {
     let mut text = format!("{metric}, means of groups\n");
-    for line in aligned(&rows(rungs, scores), 1..4) {
+    for line in aligned(&rows(runs, scores), 1..4) {
         let _ = writeln!(text, "  {line}");
     }
     for scores in scores {
@@ -151,9 +151,9 @@ pub(super) fn text(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
     text
 }
 
-fn markdown(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
+fn markdown(runs: &[StudyRun], scores: &[Scores], metric: &str) -> String {
     let mut text = format!("# Scaling study: {metric}\n\n");
-    for (idx, row) in rows(rungs, scores).iter().enumerate() {
+    for (idx, row) in rows(runs, scores).iter().enumerate() {
         let _ = writeln!(text, "| {} |", row.join(" | "));
         if idx == 0 {
             let _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
@@ -176,20 +176,20 @@ fn markdown(rungs: &[Rung], scores: &[Scores], metric: &str) -> String {
 }
 
 /// Draws a group's values over parameters, a line for each share of the data.
-fn chart(rungs: &[Rung], scores: &Scores, metric: &str) -> String {
+fn chart(runs: &[StudyRun], scores: &Scores, metric: &str) -> String {
     let bounds = |idx: usize| {
         let value = scores.values[idx];
         scores.intervals[idx].map_or([value, value], |interval| [interval.low, interval.high])
     };
-    let all = (0..rungs.len())
+    let all = (0..runs.len())
         .flat_map(bounds)
         .chain([scores.pixels, scores.chance]);
     let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| {
         (low.min(x), high.max(x))
     });
     let (low, high) = (low - 0.02, high + 0.02);
-    let log = |rung: &Rung| (rung.facts.n_parameters.max(1) as f64).log2();
-    let (left, right) = rungs
+    let log = |run: &StudyRun| (run.training.n_parameters.max(1) as f64).log2();
+    let (left, right) = runs
         .iter()
         .map(log)
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| {
@@ -221,8 +221,8 @@ fn chart(rungs: &[Rung], scores: &Scores, metric: &str) -> String {
             at_y(value) + 4.0
         );
     }
-    svg.push_str(&names_of_sizes(rungs, &at_x));
-    svg.push_str(&lines(rungs, scores, (&at_x, &at_y)));
+    svg.push_str(&names_of_sizes(runs, &at_x));
+    svg.push_str(&lines(runs, scores, &at_x, &at_y));
     svg.push_str("</svg>");
     svg
 }
@@ -230,23 +230,23 @@ fn chart(rungs: &[Rung], scores: &Scores, metric: &str) -> String {
 type Axis<'a> = &'a dyn Fn(f64) -> f64;
 
 /// Writes below the chart how many parameters each size has.
-fn names_of_sizes(rungs: &[Rung], at_x: Axis<'_>) -> String {
+fn names_of_sizes(runs: &[StudyRun], at_x: Axis<'_>) -> String {
     let mut svg = String::new();
-    let mut sizes: Vec<&Rung> = Vec::new();
-    for rung in rungs {
+    let mut sizes: Vec<&StudyRun> = Vec::new();
+    for run in runs {
         if !sizes
             .iter()
-            .any(|other| other.facts.size == rung.facts.size)
+            .any(|other| other.training.size == run.training.size)
         {
-            sizes.push(rung);
+            sizes.push(run);
         }
     }
-    for rung in sizes {
+    for run in sizes {
         let (x, y) = (
-            at_x((rung.facts.n_parameters.max(1) as f64).log2()),
+            at_x((run.training.n_parameters.max(1) as f64).log2()),
             HEIGHT - 28.0,
         );
-        let millions = rung.facts.n_parameters as f64 / 1e6;
+        let millions = run.training.n_parameters as f64 / 1e6;
         let _ = write!(
             svg,
             "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\" fill=\"#444\">{millions:.2} M</text>"
@@ -255,22 +255,22 @@ fn names_of_sizes(rungs: &[Rung], at_x: Axis<'_>) -> String {
     svg
 }
 
-fn lines(rungs: &[Rung], scores: &Scores, (at_x, at_y): (Axis<'_>, Axis<'_>)) -> String {
-    let mut shares: Vec<f64> = rungs.iter().map(|rung| rung.facts.fraction).collect();
+fn lines(runs: &[StudyRun], scores: &Scores, at_x: Axis<'_>, at_y: Axis<'_>) -> String {
+    let mut shares: Vec<f64> = runs.iter().map(|run| run.training.fraction).collect();
     shares.sort_by(f64::total_cmp);
     shares.dedup();
     let mut svg = String::new();
     for (number, share) in shares.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        let of_share = rungs
+        let of_share = runs
             .iter()
             .enumerate()
-            .filter(|(_, rung)| rung.facts.fraction.total_cmp(share).is_eq());
+            .filter(|(_, run)| run.training.fraction.total_cmp(share).is_eq());
         let mut points = Vec::new();
-        for (idx, rung) in of_share {
+        for (idx, run) in of_share {
             // Shares lie side by side, so that intervals can be told apart.
-            let x =
-                at_x((rung.facts.n_parameters.max(1) as f64).log2()) + 5.0 * (number as f64 - 1.0);
+            let x = at_x((run.training.n_parameters.max(1) as f64).log2())
+                + 5.0 * (number as f64 - 1.0);
             let y = at_y(scores.values[idx]);
             points.push(format!("{x:.1},{y:.1}"));
             if let Some(interval) = scores.intervals[idx] {

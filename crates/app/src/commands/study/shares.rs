@@ -11,16 +11,25 @@ use m3ret_manifest::{Layout, Manifest, Row, Table, Writer};
 use m3ret_pretrain::Config;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
-use crate::commands::protocol::PROTOCOL;
+use crate::commands::evaluation::protocol::PROTOCOL;
+
+/// Which part of the patients is trained on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Share {
+    /// Above 0, at most 1.
+    pub(super) fraction: f64,
+    /// Decides which patients they are.
+    pub(super) seed: u64,
+}
 
 /// Writes each manifest again with a share of its patients, and returns the paths of these.
 ///
 /// In each modality and dims, patients are put into the order of a hash, and the first ones are taken: so
 /// a smaller share is part of a larger one, and every kind keeps its share. Rows without a patient count
 /// as one each.
-pub(super) fn shares(
+pub(super) fn write_shares(
     manifests: &[PathBuf],
-    (fraction, seed): (f64, u64),
+    share: Share,
     folder: &Path,
 ) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -30,7 +39,7 @@ pub(super) fn shares(
         let table = Manifest::open(manifest, &Limits::default()).with_context(doing)?;
         let table = table.load().with_context(doing)?;
         let path = folder.join(format!("{idx}.csv"));
-        write(&table, &chosen(&table, fraction, seed), &path)?;
+        write(&table, &chosen(&table, share), &path)?;
         Ok(path)
     });
     written.collect()
@@ -96,7 +105,8 @@ pub(super) fn n_common_patients(
 }
 
 /// Says of each row whether it is in the share.
-fn chosen(table: &Table, fraction: f64, seed: u64) -> Vec<bool> {
+fn chosen(table: &Table, share: Share) -> Vec<bool> {
+    let Share { fraction, seed } = share;
     let hash = |row: &Row<'_>| {
         let patient = row.get(PATIENT).filter(|patient| !patient.is_empty());
         xxh3_64_with_seed(patient.unwrap_or_else(|| row.path()).as_bytes(), seed)
@@ -158,7 +168,8 @@ mod tests {
         }
         let table = Manifest::from_bytes(text.into_bytes(), Path::new(""), &Limits::default());
         let table = table.unwrap().load().unwrap();
-        let [small, large] = [0.25, 0.5].map(|share| chosen(&table, share, 7));
+        let chosen = |fraction: f64, seed: u64| chosen(&table, Share { fraction, seed });
+        let [small, large] = [0.25, 0.5].map(|fraction| chosen(fraction, 7));
         assert!(
             small
                 .iter()
@@ -169,7 +180,7 @@ mod tests {
         assert_eq!((count(&small), count(&large)), (50, 100));
         assert_eq!((count(&small[..40]), count(&large[..40])), (10, 20));
         assert!(large.chunks(2).all(|pair| pair[0] == pair[1]));
-        assert_ne!(chosen(&table, 0.25, 8), small);
-        assert_eq!(count(&chosen(&table, 1.0, 7)), 200);
+        assert_ne!(chosen(0.25, 8), small);
+        assert_eq!(count(&chosen(1.0, 7)), 200);
     }
 }

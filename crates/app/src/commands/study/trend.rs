@@ -6,43 +6,43 @@ use m3ret_search::{
 };
 use serde::Serialize;
 
-use super::Rung;
-use crate::commands::compare::Run;
+use super::StudyRun;
+use crate::commands::evaluation::runs::Run;
 
 /// The means of one group of tasks.
 #[derive(Debug, Serialize)]
-pub(super) struct Scores {
-    pub(super) group: String,
-    pub(super) n_tasks: u32,
-    pub(super) n_queries: usize,
-    pub(super) n_patients: usize,
+pub(crate) struct Scores {
+    pub(crate) group: String,
+    pub(crate) n_tasks: u32,
+    pub(crate) n_queries: usize,
+    pub(crate) n_patients: usize,
     /// Mean chance of the metric.
-    pub(super) chance: f64,
-    pub(super) pixels: f64,
+    pub(crate) chance: f64,
+    pub(crate) pixels: f64,
     /// One for each run.
-    pub(super) values: Vec<f64>,
+    pub(crate) values: Vec<f64>,
     #[serde(skip)]
-    pub(super) intervals: Vec<Option<Interval>>,
-    pub(super) trend: Option<Trend>,
+    pub(crate) intervals: Vec<Option<Interval>>,
+    pub(crate) trend: Option<Trend>,
 }
 
 /// A plane: value = a + b log2(parameters) + c log2(images).
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Trend {
+pub(crate) struct Trend {
     /// `b`: what twice the parameters give.
-    pub(super) per_doubling_of_size: Slope,
+    pub(crate) per_doubling_of_size: Slope,
     /// `c`: what twice the images give.
-    pub(super) per_doubling_of_data: Slope,
+    pub(crate) per_doubling_of_data: Slope,
     /// Root mean square of what the plane leaves over.
-    pub(super) residual: f64,
+    pub(crate) residual: f64,
 }
 
 /// A slope and its 95 % interval over draws of patients.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Slope {
-    pub(super) value: f64,
-    pub(super) ci95_low: f64,
-    pub(super) ci95_high: f64,
+pub(crate) struct Slope {
+    pub(crate) value: f64,
+    pub(crate) ci95_low: f64,
+    pub(crate) ci95_high: f64,
 }
 
 /// The values of all runs for the queries of one group.
@@ -60,32 +60,34 @@ struct Group {
 
 /// Computes the mean of every group for every run, and fits how it grows.
 pub(super) fn scores(
-    rungs: &[Rung],
+    runs: &[StudyRun],
     pixels: &Run,
-    (metric, bootstrap): (Metric, Bootstrap),
+    metric: Metric,
+    bootstrap: Bootstrap,
 ) -> anyhow::Result<Vec<Scores>> {
     let mut groups: Vec<Group> = Vec::new();
     for (name, task) in &pixels.tasks {
         if !pixels.standing(name, Some(pixels)).is_in_mean() {
             continue;
         }
-        let mut of_runs = Vec::with_capacity(rungs.len());
-        for rung in rungs {
-            let other = rung.run.tasks.get(name);
-            let other = other.with_context(|| format!("{}: no task {name}", rung.run.name))?;
-            pixels.check_protocol(&rung.run)?;
+        let mut of_runs = Vec::with_capacity(runs.len());
+        for run in runs {
+            let other = run.evaluation.tasks.get(name);
+            let other =
+                other.with_context(|| format!("{}: no task {name}", run.evaluation.name))?;
+            pixels.check_protocol(&run.evaluation)?;
             let pairs = task.pairs(other, &metric.to_string())?;
             ensure!(
                 pairs.len() == task.n(),
                 "{}: not all queries of {name}",
-                rung.run.name
+                run.evaluation.name
             );
             of_runs.push(pairs);
         }
         let group = &task.about.group;
         let place = groups.iter().position(|other| other.name == *group);
         let place = place.unwrap_or_else(|| {
-            groups.push(Group::new(group, rungs.len()));
+            groups.push(Group::new(group, runs.len()));
             groups.len() - 1
         });
         let chance = task.about.chance.get(&metric.to_string());
@@ -97,7 +99,7 @@ pub(super) fn scores(
     );
     Ok(groups
         .iter()
-        .map(|group| group.scores(rungs, bootstrap))
+        .map(|group| group.scores(runs, bootstrap))
         .collect())
 }
 
@@ -127,7 +129,7 @@ impl Group {
         self.n_tasks += 1;
     }
 
-    fn scores(&self, rungs: &[Rung], bootstrap: Bootstrap) -> Scores {
+    fn scores(&self, runs: &[StudyRun], bootstrap: Bootstrap) -> Scores {
         let clusters = Clusters::new(&self.patients);
         let mut models: Vec<&[f64]> = self.values.iter().map(Vec::as_slice).collect();
         models.push(&self.pixels);
@@ -136,26 +138,30 @@ impl Group {
         let interval =
             |run: usize| percentiles(draws.as_ref()?.iter().map(|means| means[run]).collect());
         let values: Vec<f64> = models.iter().map(|values| strata.mean(values)).collect();
-        let places: Vec<[f64; 3]> = rungs.iter().map(place).collect();
+        let places: Vec<[f64; 3]> = runs.iter().map(place).collect();
         Scores {
             group: self.name.clone(),
             n_tasks: self.n_tasks,
             n_queries: self.strata.len(),
             n_patients: clusters.len(),
             chance: self.chance / f64::from(self.n_tasks),
-            pixels: values[rungs.len()],
-            intervals: (0..rungs.len()).map(interval).collect(),
+            pixels: values[runs.len()],
+            intervals: (0..runs.len()).map(interval).collect(),
             trend: draws
                 .as_ref()
                 .and_then(|draws| trend(&places, &values, draws)),
-            values: values[..rungs.len()].to_vec(),
+            values: values[..runs.len()].to_vec(),
         }
     }
 }
 
-fn place(rung: &Rung) -> [f64; 3] {
+fn place(run: &StudyRun) -> [f64; 3] {
     let log = |n: u64| (n.max(1) as f64).log2();
-    [1.0, log(rung.facts.n_parameters), log(rung.facts.n_images)]
+    [
+        1.0,
+        log(run.training.n_parameters),
+        log(run.training.n_images),
+    ]
 }
 
 /// Fits the plane to the values, and again to every draw.

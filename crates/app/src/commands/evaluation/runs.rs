@@ -9,25 +9,47 @@ use m3ret_manifest::{Manifest, Table};
 use m3ret_search::{ComparedPair, Strata, Stratum};
 use serde_json::Value;
 
-use crate::commands::evaluate::files::{PER_QUERY, RESULTS, columns};
-use crate::commands::protocol::{PROTOCOL, Standing};
+use super::protocol::{PROTOCOL, Standing};
+
+/// The file of numbers.
+pub(crate) const RESULTS: &str = "results.json";
+/// The file of queries.
+pub(crate) const PER_QUERY: &str = "per_query.parquet";
+
+/// Columns of `per_query.parquet` before the metrics: texts, then whole numbers, then a score.
+pub(crate) mod columns {
+    pub(crate) const TASK: &str = "task";
+    pub(crate) const PATH: &str = "path";
+    pub(crate) const FIRST_PATH: &str = "first_path";
+    /// The row of the manifest, from 0.
+    pub(crate) const ROW: &str = "row";
+    /// A number that means nothing elsewhere.
+    pub(crate) const PATIENT: &str = "patient";
+    /// The query's class, from 1, where a task's value is the mean over classes; else 0.
+    pub(crate) const QUERY_CLASS: &str = "query_class";
+    pub(crate) const N_CANDIDATES: &str = "n_candidates";
+    pub(crate) const N_RELEVANT: &str = "n_relevant";
+    pub(crate) const FIRST_SCORE: &str = "first_score";
+    /// What a random ranking has on average of `precision_at_5`.
+    pub(crate) const CHANCE: &str = "chance_precision_at_5";
+}
 
 /// One model's evaluation.
 #[derive(Debug)]
-pub(in crate::commands) struct Run {
-    pub(in crate::commands) name: String,
+pub(crate) struct Run {
+    pub(crate) name: String,
     /// The rules it followed; 1 where it does not say.
-    pub(in crate::commands) protocol: u64,
+    pub(crate) protocol: u64,
     /// The differences that the means of groups can resolve, by group and metric.
-    pub(in crate::commands) resolutions: BTreeMap<String, BTreeMap<String, f64>>,
+    pub(crate) resolutions: BTreeMap<String, BTreeMap<String, f64>>,
     /// By name.
-    pub(in crate::commands) tasks: BTreeMap<String, TaskRun>,
+    pub(crate) tasks: BTreeMap<String, TaskRun>,
 }
 
 /// One task's queries, and what results.json says of it.
 #[derive(Debug, Default)]
-pub(in crate::commands) struct TaskRun {
-    pub(in crate::commands) about: About,
+pub(crate) struct TaskRun {
+    pub(crate) about: About,
     queries: Vec<Query>,
     /// For each metric the value of every query.
     values: BTreeMap<String, Vec<f64>>,
@@ -35,16 +57,16 @@ pub(in crate::commands) struct TaskRun {
 
 /// What results.json says of a task; numbers by metric.
 #[derive(Debug, Default, Clone)]
-pub(in crate::commands) struct About {
-    pub(in crate::commands) group: String,
-    pub(in crate::commands) chance: BTreeMap<String, f64>,
-    pub(in crate::commands) constant: BTreeMap<String, f64>,
-    pub(in crate::commands) constant_share: Option<f64>,
+pub(crate) struct About {
+    pub(crate) group: String,
+    pub(crate) chance: BTreeMap<String, f64>,
+    pub(crate) constant: BTreeMap<String, f64>,
+    pub(crate) constant_share: Option<f64>,
     maximum: BTreeMap<String, f64>,
     /// The difference that can be told, if both models vary as `pixels` does.
-    pub(in crate::commands) resolution: BTreeMap<String, f64>,
+    pub(crate) resolution: BTreeMap<String, f64>,
     /// Whether all scores of the model are equal but for rounding.
-    pub(in crate::commands) is_collapsed: bool,
+    pub(crate) is_collapsed: bool,
     /// A hash of who was asked for what.
     ground_truth: String,
 }
@@ -64,7 +86,7 @@ struct Query {
 
 impl Run {
     /// Reads a folder that `m3ret evaluate` wrote.
-    pub(in crate::commands) fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let mut run = about(folder).with_context(|| {
             format!(
                 "{}: a folder that m3ret evaluate wrote is wanted",
@@ -92,7 +114,7 @@ impl Run {
     }
 
     /// Returns what decides whether a task is in the mean of its group.
-    pub(in crate::commands) fn standing(&self, name: &str, pixels: Option<&Self>) -> Standing {
+    pub(crate) fn standing(&self, name: &str, pixels: Option<&Self>) -> Standing {
         let task = self.tasks.get(name);
         let chance = task.and_then(|task| task.about.chance.get("precision_at_5"));
         Standing {
@@ -104,7 +126,7 @@ impl Run {
     }
 
     /// Fails if another evaluation followed other rules.
-    pub(in crate::commands) fn check_protocol(&self, other: &Self) -> anyhow::Result<()> {
+    pub(crate) fn check_protocol(&self, other: &Self) -> anyhow::Result<()> {
         let (old, new) = if self.protocol < other.protocol {
             (self, other)
         } else {
@@ -247,11 +269,11 @@ impl Query {
 }
 
 impl TaskRun {
-    pub(in crate::commands) fn n(&self) -> usize {
+    pub(crate) fn n(&self) -> usize {
         self.queries.len()
     }
 
-    pub(in crate::commands) fn mean(&self, metric: &str) -> Option<f64> {
+    pub(crate) fn mean(&self, metric: &str) -> Option<f64> {
         let strata = self.queries.iter().map(Query::stratum);
         let strata = Strata::new(&strata.collect::<Vec<_>>());
         Some(strata.mean(self.values.get(metric)?))
@@ -267,11 +289,7 @@ impl TaskRun {
     }
 
     /// Lays the values of two models side by side, for the queries that both answered.
-    pub(in crate::commands) fn pairs(
-        &self,
-        other: &Self,
-        metric: &str,
-    ) -> anyhow::Result<Vec<ComparedPair>> {
+    pub(crate) fn pairs(&self, other: &Self, metric: &str) -> anyhow::Result<Vec<ComparedPair>> {
         let (Some(a), Some(b)) = (self.values.get(metric), other.values.get(metric)) else {
             let known: Vec<&str> = self.values.keys().map(String::as_str).collect();
             bail!(

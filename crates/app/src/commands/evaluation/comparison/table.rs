@@ -1,73 +1,103 @@
-//! Comparisons as tables: for a terminal, Markdown, and LaTeX.
+//! Comparisons as tables: their cells, and files in Markdown and LaTeX.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use super::{COLLAPSED, Compared, Comparison};
-use crate::commands::protocol::PROTOCOL;
-use crate::words::aligned;
+use super::{COLLAPSED, Comparison, ComparisonRow};
+use crate::commands::evaluation::protocol::PROTOCOL;
+use crate::output::write_whole;
 
-/// How a table is written.
+/// How a table is written to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::commands) enum Layout {
-    Text,
+pub(crate) enum Layout {
     Markdown,
     Latex,
 }
 
-impl Layout {
-    /// Chooses by the name of the file.
-    pub(in crate::commands) fn of(path: &Path) -> anyhow::Result<Self> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("md") => Ok(Self::Markdown),
-            Some("tex") => Ok(Self::Latex),
+/// A file that a comparison is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableFile {
+    pub(crate) path: PathBuf,
+    pub(crate) layout: Layout,
+}
+
+impl TableFile {
+    /// Chooses the layout by the name of the file.
+    ///
+    /// # Errors
+    /// If the name ends neither in `.md` nor in `.tex`.
+    pub(crate) fn of(path: &Path) -> anyhow::Result<Self> {
+        let layout = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("md") => Layout::Markdown,
+            Some("tex") => Layout::Latex,
             _ => bail!(
                 "{}: a name that ends in .md or .tex is wanted",
                 path.display()
             ),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            layout,
+        })
+    }
+
+    /// Writes a comparison to the file.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn write(&self, comparison: &Comparison) -> anyhow::Result<()> {
+        let text = render(comparison, self.layout);
+        write_whole(&self.path, |out| Ok(out.write_all(text.as_bytes())?))
+    }
+}
+
+/// The cells of a comparison, and the rules that are written below them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ComparisonTable {
+    pub(crate) head: [String; 10],
+    pub(crate) rows: Vec<[String; 10]>,
+    /// Whole lines, each with its line break.
+    pub(crate) notes: String,
+}
+
+impl ComparisonTable {
+    pub(crate) fn of(comparison: &Comparison) -> Self {
+        let head = [
+            "task",
+            "metric",
+            "n",
+            "patients",
+            "chance",
+            "constant",
+            "resolves",
+            &comparison.a,
+            &comparison.b,
+            "difference",
+        ];
+        Self {
+            head: head.map(str::to_owned),
+            rows: comparison.rows.iter().map(cells).collect(),
+            notes: notes(comparison),
         }
     }
 }
 
-/// Writes a comparison as a table, with the rules below it.
-pub(in crate::commands) fn render(comparison: &Comparison, layout: Layout) -> String {
-    let rows: Vec<[String; 10]> = comparison.rows.iter().map(cells).collect();
-    let head = [
-        "task",
-        "metric",
-        "n",
-        "patients",
-        "chance",
-        "constant",
-        "resolves",
-        &comparison.a,
-        &comparison.b,
-        "difference",
-    ]
-    .map(str::to_owned);
-    let mut text = match layout {
-        Layout::Text => {
-            let all = std::iter::once(&head).chain(&rows);
-            let all: Vec<Vec<String>> = all.map(|row| row.to_vec()).collect();
-            aligned(&all, 2..9).join("\n") + "\n"
-        }
-        Layout::Markdown => markdown(&head, &rows),
-        Layout::Latex => latex(&head, &rows),
-    };
-    let notes = notes(comparison);
+/// Returns a comparison as a table for a file, with the rules below it.
+pub(crate) fn render(comparison: &Comparison, layout: Layout) -> String {
+    let table = ComparisonTable::of(comparison);
     match layout {
-        Layout::Text | Layout::Markdown => {
-            let _ = write!(text, "\n{notes}");
-        }
+        Layout::Markdown => markdown(&table.head, &table.rows) + "\n" + &table.notes,
         Layout::Latex => {
-            for line in notes.lines() {
+            let mut text = latex(&table.head, &table.rows);
+            for line in table.notes.lines() {
                 let _ = writeln!(text, "% {line}");
             }
+            text
         }
     }
-    text
 }
 
 fn notes(comparison: &Comparison) -> String {
@@ -94,7 +124,7 @@ fn notes(comparison: &Comparison) -> String {
             comparison.protocol
         );
     }
-    let is_collapsed = |row: &Compared| COLLAPSED.contains(&row.verdict);
+    let is_collapsed = |row: &ComparisonRow| COLLAPSED.contains(&row.verdict);
     if comparison.rows.iter().any(is_collapsed) {
         notes.push_str(
             "collapsed: all cosines of a model are equal but for rounding, so that its numbers are those of chance; neither is called better.\n",
@@ -113,7 +143,7 @@ fn notes(comparison: &Comparison) -> String {
     notes
 }
 
-fn cells(row: &Compared) -> [String; 10] {
+fn cells(row: &ComparisonRow) -> [String; 10] {
     let number = |x: f64| format!("{x:.3}");
     let known = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), number);
     let difference = match (row.ci95_low, row.ci95_high) {
@@ -190,7 +220,7 @@ mod tests {
     use super::*;
 
     fn example() -> Comparison {
-        let row = Compared {
+        let row = ComparisonRow {
             name: "pair/DX-CT".to_owned(),
             is_group: false,
             metric: "map_at_r".to_owned(),
@@ -207,7 +237,7 @@ mod tests {
             ci95_high: Some(0.091),
             verdict: "better",
         };
-        let group = Compared {
+        let group = ComparisonRow {
             name: "pair (1 task)".to_owned(),
             is_group: true,
             ci95_low: None,
@@ -216,7 +246,7 @@ mod tests {
             verdict: "too few patients",
             ..row.clone()
         };
-        let apart = Compared {
+        let apart = ComparisonRow {
             name: "cross/DX-MR/body_part".to_owned(),
             constant: Some(0.9),
             is_solved_by_constant: true,
@@ -234,18 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_for_every_use() {
-        insta::assert_snapshot!(render(&example(), Layout::Text), @r##"
-        task                              metric      n  patients  chance  constant  resolves  pixels  a_model  difference
-        pair/DX-CT                        map_at_r  120        60   0.017     0.021     0.031   0.075    0.126  +0.051 [+0.012, +0.091] better
-        mean of pair (1 task)             map_at_r  120        60   0.017     0.021         -   0.075    0.126  +0.051 too few patients
-        cross/DX-MR/body_part (constant)  map_at_r  120        60   0.017     0.900     0.031   0.075    0.126  +0.051 [+0.012, +0.091] better
-
-        Differences are a_model minus pixels, paired by query, with patient-clustered bootstrap 95 % intervals (2000 draws).
-        Group means use tasks with n >= 20, chance of precision_at_5 <= 0.8, precision_at_5 of pixels below 0.98,
-        and no fixed ranking (constant) that reaches 0.8 of the maximum; map_at_r decides.
-        resolves: the difference to be expected to show, if both models vary between patients as pixels does.
-        "##);
+    fn a_table_for_documents_and_papers() {
         insta::assert_snapshot!(render(&example(), Layout::Markdown), @r##"
         | task | metric | n | patients | chance | constant | resolves | pixels | a_model | difference |
         |---|---|---:|---:|---:|---:|---:|---:|---:|---|

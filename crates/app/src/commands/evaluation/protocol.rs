@@ -3,10 +3,10 @@
 use m3ret_search::Metric;
 
 /// The rules of this program. Numbers of other rules are not compared with these.
-pub(super) const PROTOCOL: u64 = 3;
+pub(crate) const PROTOCOL: u64 = 3;
 
 /// The metrics of groups: the first decides, the others stand beside it.
-pub(super) const GROUP_METRICS: [Metric; 3] =
+pub(crate) const GROUP_METRICS: [Metric; 3] =
     [Metric::MapAtR, Metric::PrecisionAt(5), Metric::HitAt(1)];
 
 /// A task is in its group's mean with so many queries,
@@ -16,23 +16,23 @@ const MAX_CHANCE: f64 = 0.8;
 /// where thumbnails reach less than this share of the maximum of `precision_at_5`,
 const MAX_PIXELS: f64 = 0.98;
 /// and where no fixed ranking reaches this share of the maximum of one of `GROUP_METRICS`.
-pub(super) const MAX_CONSTANT: f64 = 0.8;
+pub(crate) const MAX_CONSTANT: f64 = 0.8;
 
 /// What decides whether a task is in the mean of its group.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Standing {
-    pub(super) n_queries: usize,
+pub(crate) struct Standing {
+    pub(crate) n_queries: usize,
     /// Of `precision_at_5`.
-    pub(super) chance: f64,
+    pub(crate) chance: f64,
     /// The share of the maximum of `precision_at_5` that the model `pixels` reaches, where that is known.
-    pub(super) pixels: Option<f64>,
+    pub(crate) pixels: Option<f64>,
     /// The share of the maximum that a fixed ranking reaches, where that is known.
-    pub(super) constant_share: Option<f64>,
+    pub(crate) constant_share: Option<f64>,
 }
 
 impl Standing {
     /// Returns whether the task says something in a mean of its group.
-    pub(super) fn is_in_mean(self) -> bool {
+    pub(crate) fn is_in_mean(self) -> bool {
         self.n_queries >= MIN_QUERIES
             && self.chance <= MAX_CHANCE
             && self.pixels.is_none_or(|pixels| pixels < MAX_PIXELS)
@@ -40,7 +40,7 @@ impl Standing {
     }
 
     /// Returns whether the task can be passed without a look at the query.
-    pub(super) fn is_solved_by_constant(self) -> bool {
+    pub(crate) fn is_solved_by_constant(self) -> bool {
         self.constant_share
             .is_some_and(|share| share >= MAX_CONSTANT)
     }
