@@ -1,6 +1,0 @@
-//! Pages for people: one file each, that needs no network and no other file.
-
-mod chart;
-mod picture;
-pub(crate) mod shell;
-pub(crate) mod training;

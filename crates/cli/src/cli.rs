@@ -1,0 +1,796 @@
+//! The command line, as clap sees it.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "help is read on a terminal, where backticks are noise"
+)]
+mod evaluate;
+mod simulate;
+mod split;
+mod study;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use m3ret_encoder::{Precision, RunOptions};
+use m3ret_imaging::{Limits, ReadOptions};
+
+pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
+use m3ret::embed::OutputFile;
+pub(crate) use m3ret::options::n_cores;
+use m3ret::options::{ColumnValue, ModelChoice, Reading};
+use m3ret::panics;
+pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
+pub(crate) use split::SplitArguments;
+pub(crate) use study::{StudyAction, StudyArguments};
+
+/// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
+#[derive(Debug, Parser)]
+#[command(name = "m3ret", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Inspect(InspectArguments),
+    Check(CheckArguments),
+    Embed(EmbedArguments),
+    Pretrain(PretrainArguments),
+    Search(SearchArguments),
+    Index(IndexArguments),
+    Evaluate(Box<EvaluateArguments>),
+    Compare(CompareArguments),
+    Study(StudyArguments),
+    Dedup(DedupArguments),
+    Map(MapArguments),
+    Simulate(SimulateArguments),
+    Split(SplitArguments),
+}
+
+/// Shows what a file or folder holds: geometry, modality, values, and what is unusual
+///
+/// Reads DICOM files, series and DICOMDIRs, NIfTI, NRRD, MetaImage, npy, PNG, JPEG, TIFF, WebP,
+/// BMP, GIF and videos; the type is told by content, never by name.
+///
+/// Exit status: 0 if every object was read, 1 if one was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// Files or folders; of a folder, every object in it
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Print one JSON object a line for each image object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write the values as a numpy array, f32 [C, D, H, W]
+    ///
+    /// Several objects are numbered in the order of the report: OUT.0.npy, OUT.1.npy, ...
+    /// An older file of that name is replaced once the new one is complete.
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) npy: Option<PathBuf>,
+
+    /// Draw what a person would look at, as PNG: three planes of a volume, frames of a video
+    ///
+    /// Several objects are numbered as with --npy.
+    #[arg(long, value_name = "OUT.png")]
+    pub(crate) thumbnail: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Reads every object of an archive: readable? geometry sane? duplicates?
+///
+/// Prints the objects that need a look, then totals. Files that hold no image format are counted,
+/// and fail the check only where --strict says so.
+///
+/// With --json, one JSON object a line for each object, in the order of the paths, then a last
+/// line {"summary": {...}} with the totals and the groups of objects whose pixels are the same.
+///
+/// Exit status: 0 if every object was read, 1 if one was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The archive: a folder, a DICOMDIR or a file
+    #[arg(value_name = "DIR")]
+    pub(crate) root: PathBuf,
+
+    /// Print JSON lines instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Refuse files that hold no image format
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Turns every object into a unit vector, and writes them as one array or table
+///
+/// Objects that cannot be read are skipped, counted by reason and listed. Of a folder, rows come in
+/// the order of the paths, one for each image. Of a manifest, there is one row for each of its rows,
+/// in its order; the row of a refused object is NaN (null in Parquet). docs/embeddings.md describes
+/// the formats.
+///
+/// What is done is kept in the folder F.part: after an interruption, the same command goes on where
+/// it was. The folder is removed once F is complete.
+///
+/// Exit status: 0 if every object was embedded, 1 if one was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArguments {
+    /// A file, a folder, or a manifest: CSV or Parquet with a column path
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+
+    /// Where to write: .npy (f32 [rows, width]), .safetensors or .parquet
+    ///
+    /// Beside .npy and .safetensors, F.rows.csv says which row is which object. Older files of
+    /// these names are replaced once the new ones are complete.
+    #[arg(short, long, value_name = "F", value_parser = PathBufValueParser::new().try_map(OutputFile::new))]
+    pub(crate) out: OutputFile,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    /// Print JSON lines instead of text: one for each object, then {"summary": {...}}
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Seconds between saves to F.part: what a run that is killed loses
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) save_every: u64,
+
+    /// Remove what an earlier run left in F.part, instead of going on from there
+    #[arg(long)]
+    pub(crate) restart: bool,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Trains the encoder on unlabelled images, with MAE, SimDINO or SALT
+///
+/// CONFIG is a TOML file; docs/pretraining.md explains every key, and configs/ has examples. The
+/// run's folder (key out) then holds checkpoints, log.jsonl, event files for TensorBoard, report.html
+/// and, at the end, the folder model, which `m3ret embed --model` takes.
+///
+/// Ctrl-C saves a checkpoint and ends the run; --resume goes on from the newest checkpoint, with the
+/// losses that an uninterrupted run would have had.
+///
+/// Exit status: 0 if the run ended, 1 if it failed, 2 for wrong usage, 130 if it was interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArguments {
+    /// The run's settings
+    #[arg(value_name = "CONFIG.toml")]
+    pub(crate) config: PathBuf,
+
+    /// Change a setting, e.g. train.batch=32; may be given several times
+    ///
+    /// Paths in changes are relative to the current folder, those in the file to the file.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Go on with the run in its folder
+    #[arg(long)]
+    pub(crate) resume: bool,
+
+    /// Print JSON lines instead of text: one for each step and each look at the validation part
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Threads of the network on a CPU [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// Finds the most similar images of an archive
+///
+/// The archive is a folder, a manifest or a gallery that `m3ret index build` made. A folder or
+/// manifest is embedded the first time and kept in the user's cache folder; later, only new and
+/// changed files are.
+///
+/// Scores are cosines. The percentile says how many random pairs of the same two modalities score
+/// lower, and a match is confident if images of the archive reach such a score among other
+/// patients, too. "No confident match" is an answer.
+///
+/// Exit status: 0 if every query was answered, 1 if one was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("queries").required(true).multiple(false))]
+pub(crate) struct SearchArguments {
+    /// What to look for: a file, a folder with a series, or the id of an image in the gallery
+    ///
+    /// May be given several times; of a folder, every image in it is a query.
+    #[arg(short, long, value_name = "QUERY", group = "queries")]
+    pub(crate) input: Vec<PathBuf>,
+
+    /// Look for these vectors, as the gallery's model makes them: .npy, .safetensors or .parquet, [n, width]
+    #[arg(long, value_name = "Q", group = "queries")]
+    pub(crate) embeddings: Option<PathBuf>,
+
+    /// What made the vectors of --embeddings: refused if the gallery's were made by another
+    #[arg(long, value_name = "NAME", requires = "embeddings")]
+    pub(crate) encoder: Option<String>,
+
+    /// Where to look: a folder, a manifest, or a gallery NAME.m3i
+    #[arg(short = 'd', long, value_name = "DIR_OR_GALLERY")]
+    pub(crate) archive: PathBuf,
+
+    /// Most hits of a query
+    #[arg(short, long, value_name = "N", default_value = "10")]
+    pub(crate) k: NonZeroUsize,
+
+    /// Only images with this value in a column, e.g. modality=CT, or without it: modality!=CT
+    ///
+    /// Several values of one column are alternatives; several columns must all fit.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub(crate) filter: Vec<ColumnValue>,
+
+    /// Leave out images of the query's own patient, study or series, copies of it, or those with
+    /// its value in a column
+    #[arg(
+        long,
+        value_name = "same_patient|same_study|same_series|same_image|COLUMN"
+    )]
+    pub(crate) exclude: Vec<String>,
+
+    /// Show only the best image of each value of a column, such as the one with patients
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) group_by: Option<String>,
+
+    /// Look at every vector instead of codes first
+    #[arg(long)]
+    pub(crate) exact: bool,
+
+    /// Print one JSON object a line for each query
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write a report with pictures and why they match, as one file
+    #[arg(long, value_name = "OUT.html")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Write even where a file lies that m3ret did not write; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Where folders and manifests are kept embedded [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// Give vectors of --embeddings unit length
+    #[arg(long, requires = "embeddings")]
+    pub(crate) normalize: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Makes and keeps galleries: folders NAME.m3i that are searched at once
+///
+/// A gallery holds vectors, ids and metadata, and is safe against crashes: when a command returns,
+/// what it did survives a power cut. Patients, studies and series are stored only as keyed hashes.
+/// docs/gallery-format.md describes every byte.
+#[derive(Debug, Args)]
+pub(crate) struct IndexArguments {
+    #[command(subcommand)]
+    pub(crate) action: IndexAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexAction {
+    /// Makes a gallery of a folder, file or manifest, or of vectors that were made elsewhere
+    Build(BuildArguments),
+    /// Adds what is new in a folder, file or manifest, or vectors that were made elsewhere
+    ///
+    /// A file whose bytes the gallery has already, under another name or time, is not embedded again: its
+    /// row follows a file that was moved, and is doubled for a copy.
+    Add(AddArguments),
+    /// Writes what a manifest says now into the rows of its images; embeds nothing
+    ///
+    /// Rows are found by the column id, where the manifest has one, else by file and part. Columns that
+    /// the manifest does not have are emptied.
+    Relabel(RelabelArguments),
+    /// Follows an archive that was moved: images below the folder OLD are now below NEW
+    ///
+    /// Ids, labels and vectors stay. Images that are not at their new place are counted, and stay as
+    /// they were.
+    Move(MoveArguments),
+    /// Drops images whose files are gone; `compact` then takes their data off the disk
+    ///
+    /// A folder of which no file is there may be on a disk that is away: its images stay, unless --force.
+    Prune(PruneArguments),
+    /// Removes images by id; `compact` then takes their data off the disk
+    Remove(RemoveArguments),
+    /// Reads every byte and proves that vectors, ids, rows and checksums agree
+    Verify(VerifyArguments),
+    /// Writes the gallery anew without what was removed, and measures how to search it
+    Compact(GalleryArguments),
+    /// Shows what a gallery holds, and how good its quick search is against the exact one
+    Stats(GalleryArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// A folder, file or manifest
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+
+    /// Vectors of the manifest's rows: .npy, .safetensors or .parquet, f32, f16 or f64, [n, width]
+    ///
+    /// Where the file, or F.rows.csv beside it, names images, vectors are joined by path and part, else by
+    /// position. Files of m3ret embed say what made their vectors.
+    #[arg(long, value_name = "F")]
+    pub(crate) embeddings: Option<PathBuf>,
+
+    /// What made the vectors; adding and searching ask for the same name
+    #[arg(long, value_name = "NAME", requires = "embeddings")]
+    pub(crate) encoder: Option<String>,
+
+    /// Give the vectors unit length
+    #[arg(long, requires = "embeddings")]
+    pub(crate) normalize: bool,
+
+    /// Leave out rows that are NaN, as `m3ret embed` writes them for images it refused
+    #[arg(long, requires = "embeddings")]
+    pub(crate) skip_nan: bool,
+
+    /// Store vectors in 16 bits: half the space, and scores change by about 0.0001
+    #[arg(long)]
+    pub(crate) f16: bool,
+
+    /// Keep a small picture of each image, for reports
+    #[arg(long)]
+    pub(crate) thumbnails: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    #[command(flatten)]
+    pub(crate) build: BuildArguments,
+
+    /// Replace images that have the id of a new one, instead of refusing
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    /// Drop images whose files are gone afterwards, as `index prune` does
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelabelArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// What is said of the images now, CSV or Parquet
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: PathBuf,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// The folder that the images lay below
+    #[arg(value_name = "OLD")]
+    pub(crate) from: PathBuf,
+
+    /// The folder that they lie below now
+    #[arg(value_name = "NEW")]
+    pub(crate) to: PathBuf,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Drop images of folders of which nothing is there, too
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Ids, as search shows them
+    #[arg(value_name = "ID", required_unless_present = "ids")]
+    pub(crate) id: Vec<String>,
+
+    /// A file with one id a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Rebuild what is provable, and move damaged files to the gallery's folder quarantine
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GalleryArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Finds images that an archive holds more than once: the same pixels, re-encoded, or nearly so
+///
+/// Each image is compared with the closest others; pairs are reported with a verdict each, and
+/// never chained: that A is like B and B like C says nothing of A and C.
+///
+/// Exit status: 0 if the archive could be read, 1 if an image was refused, 2 for wrong usage.
+#[derive(Debug, Args)]
+pub(crate) struct DedupArguments {
+    /// A folder, a manifest, or a gallery NAME.m3i
+    #[arg(value_name = "DIR_OR_GALLERY")]
+    pub(crate) archive: PathBuf,
+
+    /// Report pairs from this score on as near duplicates
+    #[arg(long, value_name = "COSINE", default_value_t = 0.98)]
+    pub(crate) near: f32,
+
+    /// Print one JSON object a line for each pair, then {"summary": {...}}
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Where folders and manifests are kept embedded [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Draws an archive as a map on which similar images lie close together
+///
+/// Distances far apart mean little; neighbours do (t-SNE of the cosines to each image's closest
+/// others). The map is one HTML file that needs no network.
+#[derive(Debug, Args)]
+pub(crate) struct MapArguments {
+    /// A folder, a manifest, or a gallery NAME.m3i
+    #[arg(value_name = "DIR_OR_GALLERY")]
+    pub(crate) archive: PathBuf,
+
+    /// Where to write the map
+    #[arg(long, value_name = "OUT.html")]
+    pub(crate) html: PathBuf,
+
+    /// Write even where a file lies that m3ret did not write; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// The column that colours the points
+    #[arg(long, value_name = "COLUMN", default_value = "modality")]
+    pub(crate) color: String,
+
+    /// Where folders and manifests are kept embedded [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
+}
+
+/// Which model, and how it is run.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// A model folder, or the name of one [default: m3ret-tiny; for dedup and split, pixels]
+    ///
+    /// A name is looked up as a folder, then in the folder that the environment variable
+    /// M3RET_MODELS names, in weights/ of the current folder, beside the program, and in weights/
+    /// beside it and up to two folders above. Built in are pixels (a thumbnail of 32 x 32: finds
+    /// copies, knows no medicine), hog (gradients by orientation in 8 x 8 cells, nothing learnt),
+    /// and random:PRESET or random:PRESET:SEED (tiny, small, base or large, with random weights).
+    #[arg(short, long, value_name = "M")]
+    pub(crate) model: Option<String>,
+
+    /// The numbers that the network computes with; auto is bf16 where the CPU has it, else f32
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
+    pub(crate) precision: PrecisionChoice,
+
+    /// Threads of the network [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionChoice {
+    Auto,
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl ModelArguments {
+    /// Returns which model to use, and how to run it.
+    pub(crate) fn choice(&self) -> ModelChoice {
+        ModelChoice {
+            name: self.model.clone(),
+            run: self.precision.with_threads(self.threads),
+        }
+    }
+}
+
+impl PrecisionChoice {
+    /// Returns how to run a model with so many threads.
+    pub(crate) fn with_threads(self, threads: Option<NonZeroUsize>) -> RunOptions {
+        let precision = match self {
+            Self::Auto => None,
+            Self::F32 => Some(Precision::F32),
+            Self::Bf16 => Some(Precision::Bf16),
+            Self::Int8 => Some(Precision::Int8),
+        };
+        let n_threads = threads.map_or_else(n_cores, NonZeroUsize::get);
+        RunOptions {
+            precision,
+            n_threads: Some(n_threads),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArguments {
+    /// Frames to read of a video, at uniform times [default: 32 of a video file, all of DICOM]
+    #[arg(long, value_name = "N|all")]
+    pub(crate) frames: Option<Frames>,
+
+    /// Reading threads; check and embed hold one object each [default: the number of cores]
+    #[arg(short, long, value_name = "N", value_parser = thread_count)]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// Raise or lower what one object may cost, e.g. voxels=4G
+    ///
+    /// NAME is bytes, voxels, frames, parts, seconds, ratio or depth; NUMBER may end in k, M or G
+    /// (powers of 1024). May be given several times.
+    #[arg(long, value_name = "NAME=NUMBER")]
+    pub(crate) limit: Vec<Limit>,
+}
+
+/// How many frames to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Frames {
+    Some(NonZeroUsize),
+    All,
+}
+
+impl FromStr for Frames {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let count = text.parse().map(Self::Some);
+        count.map_err(|_| "a number from 1, or all".to_owned())
+    }
+}
+
+/// A new value of one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    name: LimitName,
+    value: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LimitName {
+    Bytes,
+    Voxels,
+    Frames,
+    Parts,
+    Seconds,
+    Ratio,
+    Depth,
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, number) = text.split_once('=').ok_or("NAME=NUMBER is wanted")?;
+        let name = match name {
+            "bytes" => LimitName::Bytes,
+            "voxels" => LimitName::Voxels,
+            "frames" => LimitName::Frames,
+            "parts" => LimitName::Parts,
+            "seconds" => LimitName::Seconds,
+            "ratio" => LimitName::Ratio,
+            "depth" => LimitName::Depth,
+            _ => return Err("bytes, voxels, frames, parts, seconds, ratio or depth".into()),
+        };
+        let (digits, unit) = match number.chars().last() {
+            Some('k' | 'K') => (&number[..number.len() - 1], 1 << 10),
+            Some('M') => (&number[..number.len() - 1], 1 << 20),
+            Some('G') => (&number[..number.len() - 1], 1 << 30),
+            _ => (number, 1_u64),
+        };
+        let value = digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|value| value.checked_mul(unit));
+        Ok(Self {
+            name,
+            value: value.ok_or("a whole number is wanted, e.g. 300, 64M or 4G")?,
+        })
+    }
+}
+
+impl ReadArguments {
+    /// Returns how to read, and how many objects at once.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading {
+            options: self.options(),
+            n_readers: self.n_jobs(),
+        }
+    }
+
+    /// Returns how to read.
+    pub(crate) fn options(&self) -> ReadOptions {
+        let mut limits = Limits::default();
+        for limit in &self.limit {
+            *match limit.name {
+                LimitName::Bytes => &mut limits.max_bytes,
+                LimitName::Voxels => &mut limits.max_voxels,
+                LimitName::Frames => &mut limits.max_frames,
+                LimitName::Parts => &mut limits.max_parts,
+                LimitName::Seconds => &mut limits.max_seconds,
+                LimitName::Ratio => &mut limits.max_decompression_ratio,
+                LimitName::Depth => &mut limits.max_depth,
+            } = limit.value;
+        }
+        let n_frames = self.frames.map(|frames| match frames {
+            Frames::Some(n_frames) => n_frames.get(),
+            Frames::All => usize::MAX,
+        });
+        ReadOptions { limits, n_frames }
+    }
+
+    /// Returns how many objects to read at once.
+    pub(crate) fn n_jobs(&self) -> usize {
+        self.jobs.map_or_else(n_cores, NonZeroUsize::get)
+    }
+
+    /// Gives the readers' thread pool as many threads as objects are read at once.
+    pub(crate) fn start_threads(&self) -> anyhow::Result<()> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(self.n_jobs())
+            .start_handler(|_| panics::guard_this_thread())
+            .build_global()?;
+        Ok(())
+    }
+}
+
+/// More threads than this only take each other's time, until the machine answers nobody.
+const MAX_THREADS: usize = 512;
+
+fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok();
+    let count = count.filter(|count: &NonZeroUsize| count.get() <= MAX_THREADS);
+    count.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} is wanted"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_are_numbers_with_a_unit() {
+        let read = |text: &str| Limit::from_str(text);
+        assert_eq!(
+            read("voxels=4G"),
+            Ok(Limit {
+                name: LimitName::Voxels,
+                value: 4 << 30
+            })
+        );
+        assert_eq!(
+            read("seconds=300"),
+            Ok(Limit {
+                name: LimitName::Seconds,
+                value: 300
+            })
+        );
+        for wrong in [
+            "",
+            "voxels",
+            "voxels=",
+            "voxels=G",
+            "voxels=-1",
+            "x=1",
+            "bytes=99999999999G",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn threads_are_a_number_that_a_machine_can_bear() {
+        assert_eq!(thread_count("512"), Ok(NonZeroUsize::new(512).unwrap()));
+        for wrong in ["0", "513", "100000", "-1", "", "two"] {
+            assert!(thread_count(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn frames_are_a_number_from_1_or_all() {
+        assert_eq!("all".parse(), Ok(Frames::All));
+        assert_eq!("8".parse(), Ok(Frames::Some(NonZeroUsize::new(8).unwrap())));
+        for wrong in ["0", "-1", "ALL", "", "1.5"] {
+            assert!(Frames::from_str(wrong).is_err(), "{wrong}");
+        }
+    }
+}

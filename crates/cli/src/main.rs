@@ -1,0 +1,111 @@
+//! The `m3ret` command line: finds, checks and describes medical images.
+//!
+//! Exit status: 0 if all went well, 1 if something failed or was refused, 2 for wrong usage.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "the outermost crate speaks to a person"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the outermost crate may read the environment"
+)]
+
+mod cli;
+mod progress;
+mod screen;
+mod text;
+mod verbs;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use m3ret::panics;
+use m3ret::watch::Stopped;
+use m3ret::words::printable_lines;
+use screen::Screen;
+
+/// How a command ended that could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Everything was readable.
+    AllGood,
+    /// At least one object was refused.
+    SomeRefused,
+}
+
+impl Outcome {
+    fn of(is_good: bool) -> Self {
+        if is_good {
+            Self::AllGood
+        } else {
+            Self::SomeRefused
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    panics::stay_silent_about_values();
+    match run(&cli) {
+        Ok(Outcome::AllGood) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeRefused) => ExitCode::FAILURE,
+        // Whoever reads our output (`| head`) has seen enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(stopped) = error.downcast_ref::<Stopped>() {
+                screen::end_interrupted(&stopped.saved);
+            }
+            // Nothing can be done if standard error is gone too.
+            let _ = writeln!(
+                io::stderr(),
+                "m3ret: {}",
+                printable_lines(&told_once(&error))
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Outcome> {
+    screen::remove_temporaries_on_interrupt()?;
+    let screen = Screen::detect();
+    match &cli.command {
+        Command::Inspect(arguments) => verbs::inspect::run(arguments, screen),
+        Command::Check(arguments) => verbs::check::run(arguments, screen),
+        Command::Embed(arguments) => verbs::embed::run(arguments, screen),
+        Command::Pretrain(arguments) => verbs::pretrain::run(arguments, screen),
+        Command::Search(arguments) => verbs::search::run(arguments, screen),
+        Command::Index(arguments) => verbs::index::run(arguments, screen),
+        Command::Evaluate(arguments) => verbs::evaluate::run(arguments, screen),
+        Command::Compare(arguments) => verbs::compare::run(arguments, screen),
+        Command::Study(arguments) => verbs::study::run(arguments, screen),
+        Command::Dedup(arguments) => verbs::dedup::run(arguments, screen),
+        Command::Map(arguments) => verbs::map::run(arguments, screen),
+        Command::Simulate(arguments) => verbs::simulate::run(arguments, screen),
+        Command::Split(arguments) => verbs::split::run(arguments, screen),
+    }
+}
+
+/// Joins an error and its causes, leaving out what an earlier one already says.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,31 @@
+//! One file a verb: arguments to options, a call of the library, and what is printed.
+
+pub(crate) mod check;
+pub(crate) mod compare;
+pub(crate) mod dedup;
+pub(crate) mod embed;
+pub(crate) mod evaluate;
+pub(crate) mod index;
+pub(crate) mod inspect;
+pub(crate) mod map;
+pub(crate) mod pretrain;
+pub(crate) mod search;
+pub(crate) mod simulate;
+pub(crate) mod split;
+pub(crate) mod study;
+
+use std::io::Write;
+
+use serde::Serialize;
+
+/// The last line of JSON; its key distinguishes the summary from the objects before it.
+#[derive(Debug, Serialize)]
+struct LastLine<'a, S> {
+    summary: &'a S,
+}
+
+/// Writes a value as one line of JSON.
+fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,95 @@
+//! `m3ret dedup`: images that an archive holds more than once.
+
+use std::io::{self, BufWriter, Write as _};
+
+use serde_json::json;
+
+use super::write_json_line;
+use crate::Outcome;
+use crate::cli::DedupArguments;
+use crate::progress::Progress;
+use crate::screen::Screen;
+use crate::text::Paint;
+use m3ret::dedup::Pair;
+use m3ret::duplicates::Verdict;
+use m3ret::galleries::{self, Archive, Opening, refused_text};
+use m3ret::model_name;
+use m3ret::watch::Watch as _;
+use m3ret::words::printable;
+
+/// Opens the archive, compares its images, and prints the pairs.
+pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let opening = Opening {
+        archive: &arguments.archive,
+        cache: arguments.cache.as_deref(),
+        model: &arguments.model.choice(),
+        default_model: model_name::PIXELS,
+        reading: &arguments.reading.reading(),
+        needs_model: false,
+    };
+    let archive = galleries::open(&opening, &progress)?;
+    let pairs = archive.duplicates(arguments.near, &progress)?;
+    progress.clear();
+    let n_refused = archive.updated.refused.len();
+    if n_refused > 0 {
+        progress.note(&format!(
+            "{n_refused} images have no vector; they are compared by their values alone\n{}",
+            refused_text(&archive.updated).trim_end()
+        ));
+    }
+    print(arguments, &archive, &pairs, screen)?;
+    Ok(Outcome::of(
+        archive.updated.refused.is_empty() && !archive.gallery.is_empty(),
+    ))
+}
+
+fn print(
+    arguments: &DedupArguments,
+    archive: &Archive,
+    pairs: &[Pair],
+    screen: Screen,
+) -> anyhow::Result<()> {
+    let (n_items, n_refused) = (archive.gallery.len(), archive.updated.refused.len());
+    let mut out = BufWriter::new(io::stdout().lock());
+    let count = |verdict| pairs.iter().filter(|pair| pair.verdict == verdict).count();
+    let counts = [Verdict::Exact, Verdict::Reencoded, Verdict::Near].map(count);
+    if arguments.json {
+        for pair in pairs {
+            write_json_line(&mut out, pair)?;
+        }
+        let summary = json!({"n_items": n_items, "n_without_vector": n_refused, "n_exact": counts[0], "n_reencoded": counts[1],
+            "n_near": counts[2]});
+        write_json_line(&mut out, &json!({"summary": summary}))?;
+        return Ok(out.flush()?);
+    }
+    let paint = Paint {
+        is_on: screen.has_colour,
+    };
+    for pair in pairs {
+        let verdict = match pair.verdict {
+            Verdict::Exact => "exact",
+            Verdict::Reencoded => "re-encoded",
+            Verdict::Near => "near",
+        };
+        let patient = match pair.same_patient {
+            Some(false) => ", other patients",
+            _ => "",
+        };
+        let line = format!("{verdict:<10} {:.4}{patient}", pair.score);
+        writeln!(out, "{}", paint.bold(&line))?;
+        for file in &pair.files {
+            writeln!(out, "  {}", printable(file))?;
+        }
+    }
+    writeln!(
+        out,
+        "{} images: {} exact, {} re-encoded, {} near pairs",
+        n_items + n_refused,
+        counts[0],
+        counts[1],
+        counts[2]
+    )?;
+    Ok(out.flush()?)
+}

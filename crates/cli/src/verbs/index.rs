@@ -1,0 +1,398 @@
+//! `m3ret index`: makes and keeps galleries.
+
+use std::io::{self, Write as _};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use m3ret_manifest::text_of;
+use m3ret_search::{Gallery, Numbers, Repair, Report, repair, verify};
+use serde::Serialize;
+use serde_json::json;
+
+use super::write_json_line;
+use crate::Outcome;
+use crate::cli::{
+    AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
+    PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
+};
+use crate::progress::Progress;
+use crate::screen::Screen;
+use m3ret::galleries::{self, Gone};
+use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats, refused_text};
+use m3ret::watch::Watch as _;
+use m3ret::words::printable;
+
+/// Runs one action.
+pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    match &arguments.action {
+        IndexAction::Build(build) => add(build, screen, None),
+        IndexAction::Add(arguments) => add(&arguments.build, screen, Some(arguments)),
+        IndexAction::Relabel(arguments) => relabel(arguments, screen),
+        IndexAction::Move(arguments) => move_files(arguments),
+        IndexAction::Prune(arguments) => prune(arguments),
+        IndexAction::Remove(arguments) => remove(arguments),
+        IndexAction::Verify(arguments) => verify_gallery(arguments, screen),
+        IndexAction::Compact(arguments) => compact(arguments, screen),
+        IndexAction::Stats(arguments) => stats(arguments),
+    }
+}
+
+/// Prints a value as JSON, or the text that stands for it.
+fn print(is_json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if is_json {
+        write_json_line(&mut out, value)
+    } else {
+        out.write_all(text().as_bytes())
+    }
+}
+
+fn options_of(arguments: &BuildArguments) -> BuildOptions {
+    let vectors = arguments.embeddings.as_ref().map(|path| GivenVectors {
+        path: path.clone(),
+        encoder: arguments.encoder.clone(),
+        normalizes: arguments.normalize,
+        skips_nan: arguments.skip_nan,
+    });
+    BuildOptions {
+        gallery: arguments.gallery.clone(),
+        source: arguments.source.clone(),
+        vectors,
+        numbers: if arguments.f16 {
+            Numbers::F16
+        } else {
+            Numbers::F32
+        },
+        has_thumbnails: arguments.thumbnails,
+        model: arguments.model.choice(),
+        reading: arguments.reading.reading(),
+    }
+}
+
+/// Makes a gallery, or adds to one as `adding` says.
+fn add(
+    arguments: &BuildArguments,
+    screen: Screen,
+    adding: Option<&AddArguments>,
+) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let start = Instant::now();
+    let options = options_of(arguments);
+    let addition = match adding {
+        None => index::build(&options, &progress)?,
+        Some(adding) => {
+            let adding = AddOptions {
+                replaces: adding.replace,
+                prunes: adding.prune,
+            };
+            index::add(&options, adding, &progress)?
+        }
+    };
+    progress.clear();
+    print_addition(arguments, &addition, start.elapsed().as_secs_f64())?;
+    let is_good = addition.updated.refused.is_empty() && addition.n_items > 0;
+    Ok(Outcome::of(is_good))
+}
+
+fn print_addition(arguments: &BuildArguments, addition: &Addition, seconds: f64) -> io::Result<()> {
+    let Addition {
+        n_items,
+        updated,
+        gone,
+    } = addition;
+    let summary = json!({
+        "gallery": arguments.gallery,
+        "n_items": n_items,
+        "n_added": updated.n_new,
+        "n_kept": updated.n_kept,
+        "n_relabelled": updated.n_relabelled,
+        "n_reused": updated.n_reused,
+        "n_pruned": gone.pruned.len(),
+        "n_replaced": updated.n_removed,
+        "n_not_images": updated.n_not_images,
+        "refused": updated.refused,
+        "seconds": seconds,
+    });
+    print(arguments.json, &summary, || {
+        let mut text = refused_text(updated);
+        text += &format!(
+            "{}: {n_items} images, {} of them new ({seconds:.1} s)\n",
+            arguments.gallery.display(),
+            updated.n_new,
+        );
+        if updated.n_relabelled > 0 {
+            text += &format!(
+                "{} of them have other labels than before\n",
+                updated.n_relabelled
+            );
+        }
+        if updated.n_reused > 0 {
+            text += &format!(
+                "{} of them were not embedded: the gallery had their bytes under another path or time\n",
+                updated.n_reused
+            );
+        }
+        text + &gone_text(gone)
+    })
+}
+
+fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    let progress = Progress::start(screen);
+    let moved = index::relabel(&arguments.gallery, &arguments.manifest, &progress)?;
+    progress.clear();
+    print(arguments.json, &moved, || {
+        let mut text = format!(
+            "{} images have other labels than before, {} have the same\n",
+            moved.n_changed, moved.n_kept
+        );
+        if moved.n_missing > 0 {
+            text += &format!(
+                "{} rows of the manifest name no image of the gallery; `m3ret index add` adds them\n",
+                moved.n_missing
+            );
+        }
+        text
+    })?;
+    Ok(Outcome::of(moved.n_changed + moved.n_kept > 0))
+}
+
+fn move_files(arguments: &MoveArguments) -> anyhow::Result<Outcome> {
+    let moved = galleries::move_files(&arguments.gallery, &arguments.from, &arguments.to)?;
+    print(arguments.json, &moved, || {
+        let mut text = format!(
+            "{} images now lie below {}\n",
+            moved.n_changed,
+            printable(&text_of(&arguments.to))
+        );
+        if moved.n_missing > 0 {
+            text += &format!(
+                "{} are not there, and stay as they were; `m3ret index prune` drops what is gone\n",
+                moved.n_missing
+            );
+        }
+        text
+    })?;
+    Ok(if moved.n_missing == 0 {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
+}
+
+fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
+    let gone = galleries::prune(&arguments.gallery, |_| arguments.force)?;
+    let n_items = Gallery::open(&arguments.gallery)?.len();
+    let summary = json!({
+        "n_items": n_items,
+        "n_pruned": gone.pruned.len(),
+        "pruned_ids": gone.pruned,
+        "away": gone.away,
+    });
+    print(arguments.json, &summary, || {
+        let text = gone_text(&gone);
+        format!("{text}{n_items} images are left\n")
+    })?;
+    Ok(if gone.away.is_empty() {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
+}
+
+/// Says what was dropped, and what was not.
+fn gone_text(gone: &Gone) -> String {
+    let mut text = String::new();
+    for id in gone.pruned.iter().take(MAX_LISTED) {
+        text += &format!("gone: {}\n", printable(id));
+    }
+    if gone.pruned.len() > MAX_LISTED {
+        text += &format!("gone: {} more\n", gone.pruned.len() - MAX_LISTED);
+    }
+    for (root, n_images) in &gone.away {
+        text += &format!(
+            "kept: {n_images} images of {}, where none is there now; if they were moved, `m3ret index move` \
+             follows, and `m3ret index prune --force` drops them\n",
+            printable(root)
+        );
+    }
+    text
+}
+
+fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
+    let mut ids = arguments.id.clone();
+    if let Some(file) = &arguments.ids {
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("reading {}", file.display()))?;
+        ids.extend(
+            text.lines()
+                .filter(|line| !line.is_empty())
+                .map(str::to_owned),
+        );
+    }
+    ids.sort();
+    ids.dedup();
+    let n_items = index::remove(&arguments.gallery, &ids)?;
+    print(
+        arguments.json,
+        &json!({"n_removed": ids.len(), "n_items": n_items}),
+        || {
+            format!(
+                "{} removed, {n_items} left; `m3ret index compact` takes their data off the disk\n",
+                ids.len()
+            )
+        },
+    )?;
+    Ok(Outcome::AllGood)
+}
+
+fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    let progress = Progress::start(screen);
+    let compaction = index::compact(&arguments.gallery, &progress)?;
+    progress.clear();
+    let (n_items, before, after) = (
+        compaction.n_items,
+        compaction.bytes_before,
+        compaction.bytes_after,
+    );
+    print(
+        arguments.json,
+        &json!({"n_items": n_items, "bytes_before": before, "bytes_after": after}),
+        || {
+            format!(
+                "{n_items} images; {} before, {} now\n",
+                bytes(before),
+                bytes(after)
+            )
+        },
+    )?;
+    Ok(Outcome::AllGood)
+}
+
+fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    let progress = Progress::start(screen);
+    progress.step("reading every byte");
+    let folder = &arguments.gallery;
+    let (report, repaired) = if arguments.repair {
+        let repaired = repair(folder)?;
+        (repaired.report.clone(), Some(repaired))
+    } else {
+        (verify(folder)?, None)
+    };
+    progress.clear();
+    let is_good = report.is_good();
+    print(
+        arguments.json,
+        &report_json(&report, repaired.as_ref()),
+        || report_text(&report, repaired.as_ref()),
+    )?;
+    let is_mended = repaired.is_some_and(|repair| repair.n_lost == 0);
+    Ok(if is_good || is_mended {
+        Outcome::AllGood
+    } else {
+        Outcome::SomeRefused
+    })
+}
+
+fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value {
+    let findings = report.findings.iter().map(|finding| {
+        json!({"file": finding.file, "what": finding.what, "is_harmless": finding.is_harmless})
+    });
+    json!({
+        "is_good": report.is_good(),
+        "n_items": report.n_rows,
+        "n_bytes": report.n_bytes,
+        "findings": findings.collect::<Vec<_>>(),
+        "leftovers": report.leftovers,
+        "repair": repaired.map(|repair| json!({
+            "quarantined": repair.quarantined,
+            "n_lost": repair.n_lost,
+            "lost_ids": repair.lost,
+            "notes": repair.notes,
+        })),
+    })
+}
+
+/// Most ids that are listed for a person.
+const MAX_LISTED: usize = 20;
+
+fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let harm = if finding.is_harmless {
+            " (a second copy is good)"
+        } else {
+            ""
+        };
+        text += &format!("damaged: {}: {}{harm}\n", finding.file, finding.what);
+    }
+    if report.is_good() {
+        text += &format!(
+            "good: {} images, {} read, and everything agrees\n",
+            report.n_rows,
+            bytes(report.n_bytes)
+        );
+    } else if repaired.is_none() {
+        text += "`m3ret index verify --repair` rebuilds what is provable\n";
+    }
+    let Some(repair) = repaired.filter(|_| !report.is_good()) else {
+        return text;
+    };
+    text += &format!(
+        "repaired; {} images could not be proved and are gone\n",
+        repair.n_lost
+    );
+    for id in repair.lost.iter().take(MAX_LISTED) {
+        text += &format!("lost: {id}\n");
+    }
+    for note in &repair.notes {
+        text += &format!("note: {note}\n");
+    }
+    if !repair.quarantined.is_empty() {
+        text += &format!("moved to quarantine: {}\n", repair.quarantined.join(", "));
+    }
+    text
+}
+
+fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
+    let stats = index::stats(&arguments.gallery)?;
+    print(arguments.json, &stats, || stats_text(&stats))?;
+    Ok(Outcome::AllGood)
+}
+
+fn stats_text(stats: &Stats) -> String {
+    let mut text = format!(
+        "{} images, vectors of {} numbers, {} in {} segments\n",
+        stats.n_items,
+        stats.width,
+        bytes(stats.n_bytes),
+        stats.n_segments
+    );
+    text += &format!(
+        "{:<9} {} in {} ({})\n",
+        "model", stats.model, stats.precision, stats.fingerprint
+    );
+    for (column, counted) in &stats.counts {
+        let listed = counted.iter().take(8);
+        let listed: Vec<String> = listed
+            .map(|(value, n)| format!("{} {n}", printable(value)))
+            .collect();
+        text += &format!("{column:<9} {}\n", listed.join(", "));
+    }
+    text += &match (stats.recall_at_10, stats.recall_at_10_filtered) {
+        (Some(recall), Some(filtered)) => format!(
+            "{:<9} codes first; recall@10 {recall:.4} of the exact search, {filtered:.4} with \
+                 filters, measured on its own images\n",
+            "search"
+        ),
+        _ => format!("{:<9} exact: the gallery is small\n", "search"),
+    };
+    if stats.has_damaged_copy {
+        text += "one copy of a description is damaged; `m3ret index verify` says which\n";
+    }
+    text
+}

@@ -1,0 +1,36 @@
+//! `m3ret map`: an archive as a map, similar images close together.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+
+use crate::Outcome;
+use crate::cli::MapArguments;
+use crate::progress::Progress;
+use crate::screen::Screen;
+use m3ret::map::{MapOptions, map};
+
+/// Writes the map, and says how many images it shows.
+pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    let options = MapOptions {
+        archive: arguments.archive.clone(),
+        html: arguments.html.clone(),
+        is_forced: arguments.force,
+        colour: arguments.color.clone(),
+        cache: arguments.cache.clone(),
+        model: arguments.model.choice(),
+        reading: arguments.reading.reading(),
+    };
+    let summary = map(&options, &progress)?;
+    progress.clear();
+    let told = writeln!(
+        io::stdout(),
+        "{} images on {}",
+        summary.n_points,
+        options.html.display()
+    );
+    told.context("writing to standard output")?;
+    Ok(Outcome::of(summary.n_refused == 0))
+}

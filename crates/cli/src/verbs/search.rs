@@ -1,0 +1,159 @@
+//! `m3ret search`: the most similar images of an archive.
+
+use std::io::{self, BufWriter, Write as _};
+
+use anyhow::Context as _;
+
+use super::write_json_line;
+use crate::Outcome;
+use crate::cli::SearchArguments;
+use crate::progress::Progress;
+use crate::screen::Screen;
+use crate::text::Paint;
+use m3ret::files::{refuse_foreign_page, write_whole};
+use m3ret::galleries::{self, Opening};
+use m3ret::model_name;
+use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
+use m3ret::watch::Watch as _;
+use m3ret::words::printable;
+
+/// Opens the archive, looks for every query, and prints what was found.
+pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    arguments.reading.start_threads()?;
+    let progress = Progress::start(screen);
+    if let Some(html) = &arguments.html {
+        refuse_foreign_page(html, arguments.force)?;
+    }
+    let opening = Opening {
+        archive: &arguments.archive,
+        cache: arguments.cache.as_deref(),
+        model: &arguments.model.choice(),
+        default_model: model_name::DEFAULT,
+        reading: &arguments.reading.reading(),
+        needs_model: arguments.html.is_some() && arguments.embeddings.is_none(),
+    };
+    let mut archive = galleries::open(&opening, &progress)?;
+    if !archive.updated.refused.is_empty() {
+        let n_refused = archive.updated.refused.len();
+        progress.note(&format!(
+            "{n_refused} images of the archive could not be read and are not searched; `m3ret \
+             check` lists them"
+        ));
+    }
+    let ask = ask_of(arguments);
+    let found = archive.ask(&queries_of(arguments), &ask, &progress)?;
+    if let Some(html) = &arguments.html {
+        progress.step("drawing the report");
+        let page = page(&archive, &ask, &found.answers)?;
+        write_whole(html, |out| Ok(out.write_all(page.as_bytes())?))?;
+    }
+    progress.clear();
+    for query in &found.refused {
+        eprintln!("m3ret: {}: {}", query.path.display(), query.message);
+    }
+    print(arguments, &found.answers, screen)?;
+    Ok(Outcome::of(
+        found.refused.is_empty() && !found.answers.is_empty(),
+    ))
+}
+
+fn queries_of(arguments: &SearchArguments) -> Queries {
+    match &arguments.embeddings {
+        Some(path) => Queries::Vectors(VectorQueries {
+            path: path.clone(),
+            encoder: arguments.encoder.clone(),
+            normalizes: arguments.normalize,
+        }),
+        None => Queries::Images(arguments.input.clone()),
+    }
+}
+
+fn ask_of(arguments: &SearchArguments) -> Ask {
+    Ask {
+        k: arguments.k.get(),
+        filters: arguments.filter.clone(),
+        exclude: arguments.exclude.clone(),
+        group_by: arguments.group_by.clone(),
+        is_exact: arguments.exact,
+    }
+}
+
+fn print(arguments: &SearchArguments, answers: &[Answer], screen: Screen) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let paint = Paint {
+        is_on: screen.has_colour,
+    };
+    for answer in answers {
+        if arguments.json {
+            write_json_line(&mut out, answer)?;
+        } else {
+            out.write_all(text(answer, paint).as_bytes())?;
+        }
+    }
+    if let (Some(html), false) = (&arguments.html, arguments.json) {
+        writeln!(out, "report    {}", html.display())?;
+    }
+    out.flush().context("writing to standard output")
+}
+
+/// Joins labels for people.
+fn labels_text(labels: &Labels) -> String {
+    let all = [&labels.modality, &labels.body_part, &labels.finding];
+    let all: Vec<String> = all
+        .into_iter()
+        .flatten()
+        .map(|label| printable(label))
+        .collect();
+    all.join(" ")
+}
+
+/// Writes an answer for a person: a line for each hit.
+fn text(answer: &Answer, paint: Paint) -> String {
+    let mut name = printable(&answer.query);
+    if let Some(part) = &answer.part {
+        name += &format!(" [{}]", printable(part));
+    }
+    let labels = labels_text(&answer.labels);
+    let mut text = match labels.as_str() {
+        "" => format!("{}\n", paint.bold(&name)),
+        labels => format!("{}  {}\n", paint.bold(&name), paint.dim(labels)),
+    };
+    if answer.hits.is_empty() {
+        return text + "  nothing was found\n\n";
+    }
+    if answer.confident == Some(false) {
+        text += "  No confident match: images of this archive that have a similar one among other \
+                 patients score higher.\n";
+    }
+    let what = |hit: &Hit| labels_text(&hit.labels);
+    let width = answer
+        .hits
+        .iter()
+        .map(|hit| what(hit).chars().count())
+        .max()
+        .unwrap_or(0);
+    let width = width.clamp(4, 32);
+    let heading = format!(
+        "  {:>3}  {:>6}  {:>6}  {:<13}  {:<width$}  file",
+        "#", "score", "pct", "relation", "what"
+    );
+    text += &format!("{}\n", paint.dim(&heading));
+    for hit in &answer.hits {
+        let percentile = hit
+            .percentile
+            .map_or("-".to_owned(), |value| format!("{value:.1}"));
+        let mut file = printable(&hit.file);
+        if let Some(part) = &hit.part {
+            file += &format!(" [{}]", printable(part));
+        }
+        text += &format!(
+            "  {:>3}  {:>6.4}  {:>6}  {:<13}  {:<width$}  {file}\n",
+            hit.rank,
+            hit.score,
+            percentile,
+            hit.relation.name(),
+            what(hit)
+        );
+    }
+    text + "\n"
+}

@@ -1,0 +1,325 @@
+//! What is said about one object, as JSON and as text.
+
+mod statistics;
+
+use m3ret_manifest::text_of;
+use std::path::Path;
+
+use m3ret_imaging::archive::{Object, is_not_an_image, read_object};
+use m3ret_imaging::{Code, Error, Format, Kind, ReadOptions, Reason, Severity, Volume};
+use serde::Serialize;
+
+use crate::panics;
+pub use statistics::Values;
+
+/// Whether an object can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Read, and nothing is wrong.
+    Ok,
+    /// Read, but a person should look.
+    Warning,
+    /// Not read.
+    Refused,
+    /// A file of a folder that holds no image format.
+    NotAnImage,
+}
+
+/// One object: what it is, or why it was refused.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The file, or the folder of a series.
+    pub path: String,
+    /// Which object of the path, where it holds several.
+    pub part: Option<String>,
+    pub format: Option<Format>,
+    pub n_files: usize,
+    /// What was read; its keys are absent where nothing was.
+    #[serde(flatten)]
+    pub image: Option<Image>,
+    pub verdict: Verdict,
+    pub reason_codes: Vec<Code>,
+    pub reasons: Vec<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub npy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thumbnail: Option<String>,
+}
+
+/// What was read of an object.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Image {
+    pub kind: Kind,
+    pub modality: Option<String>,
+    pub body_part: Option<String>,
+    /// `[C, D, H, W]`.
+    pub shape: [usize; 4],
+    /// Along D, H, W; null where unknown.
+    pub spacing: [Option<f64>; 3],
+    /// Of the first spacing, `mm` or `s`; the others are in mm.
+    pub spacing_unit: Option<&'static str>,
+    /// Where D, H and W grow to, e.g. `SPL`.
+    pub axis_order: Option<String>,
+    /// Maps `(w, h, d, 1)` to mm in DICOM's LPS system.
+    pub affine: Option<[[f64; 4]; 3]>,
+    pub unit: Option<&'static str>,
+    pub inverted: bool,
+    pub full_scale: Option<f32>,
+    pub value: Values,
+}
+
+/// Reads an object and reports on each image in it: mostly one.
+///
+/// A fault of ours while reading becomes a refusal like any other.
+pub fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Option<Volume>)> {
+    let outcome = panics::guard(|| {
+        read_object(object, options).map(|volumes| {
+            volumes
+                .into_iter()
+                .map(|volume| (Report::new(object, &volume), Some(volume)))
+                .collect()
+        })
+    });
+    let refused = |code, message| {
+        let report = Report::refused(&object.path, code, message);
+        let (part, format) = (object.part.clone(), Some(object.format));
+        vec![(
+            Report {
+                part,
+                format,
+                n_files: object.files.len(),
+                ..report
+            },
+            None,
+        )]
+    };
+    match outcome {
+        Ok(Ok(reports)) => reports,
+        Ok(Err(error)) => refused(error.code(), error.to_string()),
+        Err(message) => refused(Code::InternalError, message),
+    }
+}
+
+impl Report {
+    /// Describes an image that was read.
+    pub fn new(object: &Object, volume: &Volume) -> Self {
+        let value = Values::of(volume.values());
+        let mut reasons = volume.reasons.clone();
+        if value.n_non_finite > 0 {
+            let verb = if value.n_non_finite == 1 { "is" } else { "are" };
+            let n_all = volume.values().len();
+            let detail = format!(
+                "{} of {n_all} voxels {verb} NaN or infinite",
+                value.n_non_finite
+            );
+            reasons.push(Reason::new(Code::NonFinite, detail));
+        } else if value.is_constant() {
+            reasons.push(Reason::new(
+                Code::Constant,
+                "every voxel has the same value",
+            ));
+        }
+        let is_warned = reasons
+            .iter()
+            .any(|reason| reason.code.severity() > Severity::Note);
+        Self {
+            path: text_of(&object.path),
+            part: object.name_of(volume),
+            format: Some(object.format),
+            n_files: object.files.len(),
+            image: Some(Image::new(volume, value)),
+            verdict: if is_warned {
+                Verdict::Warning
+            } else {
+                Verdict::Ok
+            },
+            reason_codes: reasons.iter().map(|reason| reason.code).collect(),
+            reasons,
+            error: None,
+            npy: None,
+            thumbnail: None,
+        }
+    }
+
+    /// Describes a file of which nothing was read.
+    pub fn refused(path: &Path, code: Code, message: String) -> Self {
+        Self {
+            path: text_of(path),
+            part: None,
+            format: None,
+            n_files: 1,
+            image: None,
+            verdict: Verdict::Refused,
+            reason_codes: vec![code],
+            reasons: vec![Reason::new(code, message.clone())],
+            error: Some(message),
+            npy: None,
+            thumbnail: None,
+        }
+    }
+
+    /// Describes a file that belongs to no object: a README is no fault of an archive, a file
+    /// that is named like an image is.
+    pub fn skipped(path: &Path, error: &Error, is_strict: bool) -> Self {
+        let report = Self::refused(path, error.code(), error.to_string());
+        // A DICOM report or plan is no image, whatever its name; other formats may be promised by it.
+        let is_promised = error.code() != Code::NoPixels && is_named_like_an_image(path);
+        let is_foreign = is_not_an_image(error) && !is_promised && !is_strict;
+        Self {
+            verdict: if is_foreign {
+                Verdict::NotAnImage
+            } else {
+                Verdict::Refused
+            },
+            ..report
+        }
+    }
+}
+
+impl Image {
+    fn new(volume: &Volume, value: Values) -> Self {
+        let [depth_spacing, ..] = volume.spacing;
+        let spacing_unit = match volume.kind {
+            Kind::Video => depth_spacing.map(|_| "s"),
+            Kind::Image | Kind::Volume => volume.spacing.iter().flatten().next().map(|_| "mm"),
+        };
+        Self {
+            kind: volume.kind,
+            modality: volume.modality.clone(),
+            body_part: volume.body_part.clone(),
+            shape: volume.shape(),
+            spacing: volume.spacing,
+            spacing_unit,
+            axis_order: volume.affine.map(|affine| affine.axis_order()),
+            affine: volume.affine.map(|affine| affine.rows),
+            unit: volume.unit,
+            inverted: volume.inverted,
+            full_scale: volume.full_scale,
+            value,
+        }
+    }
+}
+
+/// Whether the name promises an image, so that content without one is a broken file.
+fn is_named_like_an_image(path: &Path) -> bool {
+    const EXTENSIONS: [&str; 24] = [
+        "dcm", "dicom", "ima", "nii", "nrrd", "nhdr", "mha", "mhd", "npy", "png", "jpg", "jpeg",
+        "tif", "tiff", "webp", "bmp", "gif", "mp4", "mov", "avi", "mkv", "webm", "mpg", "mpeg",
+    ];
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase());
+    let name = name.as_deref().unwrap_or_default();
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    name.rsplit_once('.')
+        .is_some_and(|(_, extension)| EXTENSIONS.contains(&extension))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use m3ret_imaging::Affine;
+
+    pub fn object(path: &str) -> Object {
+        Object {
+            path: path.into(),
+            part: None,
+            files: vec![path.into()],
+            format: Format::Dicom,
+        }
+    }
+
+    /// A small CT with everything known.
+    pub fn ct() -> Volume {
+        let values = (0_u8..24).map(|v| f32::from(v) * 100.0 - 1024.0).collect();
+        let mut volume = Volume::new(values, [1, 2, 3, 4], Kind::Volume).unwrap();
+        volume.spacing = [Some(2.5), Some(0.703_125), Some(0.703_125)];
+        volume.modality = Some("CT".into());
+        volume.body_part = Some("CHEST".into());
+        volume.unit = Some("HU");
+        volume.affine = Some(Affine::from_columns(
+            [0.703_125, 0.0, 0.0],
+            [0.0, 0.703_125, 0.0],
+            [0.0, 0.0, 2.5],
+            [-180.0, -180.0, 12.5],
+        ));
+        volume
+    }
+
+    #[test]
+    fn json_has_every_key_that_is_promised() {
+        let report = Report::new(&object("a"), &ct());
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["shape"], serde_json::json!([1, 2, 3, 4]));
+        assert_eq!(
+            json["spacing"],
+            serde_json::json!([2.5, 0.703_125, 0.703_125])
+        );
+        assert_eq!(json["value"]["max"], 1276.0);
+        let texts = [
+            "kind",
+            "axis_order",
+            "spacing_unit",
+            "unit",
+            "verdict",
+            "modality",
+        ];
+        assert_eq!(
+            texts.map(|key| json[key].as_str().unwrap()),
+            ["volume", "SPL", "mm", "HU", "ok", "CT"]
+        );
+        assert_eq!(json["affine"][2], serde_json::json!([0.0, 0.0, 2.5, 12.5]));
+        for key in [
+            "path",
+            "part",
+            "format",
+            "body_part",
+            "inverted",
+            "full_scale",
+            "reasons",
+        ] {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_weightiest_reason_makes_the_verdict() {
+        let verdict = |code: Option<Code>| {
+            let mut volume = ct();
+            volume
+                .reasons
+                .extend(code.map(|code| Reason::new(code, "")));
+            Report::new(&object("a"), &volume).verdict
+        };
+        assert_eq!(verdict(None), Verdict::Ok);
+        assert_eq!(verdict(Some(Code::SpacingUnknown)), Verdict::Ok);
+        assert_eq!(verdict(Some(Code::GantryTilt)), Verdict::Warning);
+    }
+
+    #[test]
+    fn constant_and_non_finite_values_are_told() {
+        let codes = |values: Vec<f32>| {
+            let volume = Volume::new(values, [1, 1, 1, 2], Kind::Image).unwrap();
+            Report::new(&object("a"), &volume).reason_codes
+        };
+        assert_eq!(codes(vec![1.0, 2.0]), []);
+        assert_eq!(codes(vec![2.0, 2.0]), [Code::Constant]);
+        assert_eq!(codes(vec![2.0, f32::NAN]), [Code::NonFinite]);
+    }
+
+    #[test]
+    fn a_foreign_file_is_refused_only_if_it_is_named_like_an_image_or_strictly() {
+        let error = Error::refused("file", Code::UnknownFormat, "text", "an image");
+        let verdict = |path: &str, strict| Report::skipped(path.as_ref(), &error, strict).verdict;
+        for name in ["a/scan.dcm", "A.NII.GZ", "x.Png"] {
+            assert_eq!(verdict(name, false), Verdict::Refused, "{name}");
+        }
+        for name in ["README", "README.md", "dcm", "notes.gz", "a.dcm/LICENSE"] {
+            assert_eq!(verdict(name, false), Verdict::NotAnImage, "{name}");
+            assert_eq!(verdict(name, true), Verdict::Refused, "{name}");
+        }
+    }
+}

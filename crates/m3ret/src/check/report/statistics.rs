@@ -1,0 +1,120 @@
+//! Statistics of the values of one object.
+
+use serde::Serialize;
+
+/// What the finite values of an object are; null where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Values {
+    pub min: Option<f32>,
+    pub max: Option<f32>,
+    pub mean: Option<f64>,
+    /// Of the whole population: divided by n.
+    pub std: Option<f64>,
+    pub n_non_finite: u64,
+}
+
+/// Independent sums, so that the compiler can use vectors.
+const N_LANES: usize = 16;
+
+impl Values {
+    /// Two passes in f64: the mean, then the deviations from it.
+    pub fn of(values: &[f32]) -> Self {
+        let (mut min, mut max) = ([f32::INFINITY; N_LANES], [f32::NEG_INFINITY; N_LANES]);
+        let (mut sum, mut n_finite) = ([0.0_f64; N_LANES], 0_u64);
+        for chunk in values.chunks(N_LANES) {
+            for (lane, &value) in chunk.iter().enumerate() {
+                let is_finite = value.is_finite();
+                n_finite += u64::from(is_finite);
+                min[lane] = if is_finite && value < min[lane] {
+                    value
+                } else {
+                    min[lane]
+                };
+                max[lane] = if is_finite && value > max[lane] {
+                    value
+                } else {
+                    max[lane]
+                };
+                sum[lane] += if is_finite { f64::from(value) } else { 0.0 };
+            }
+        }
+        let n_values = u64::try_from(values.len()).unwrap_or(u64::MAX);
+        let n_non_finite = n_values - n_finite;
+        if n_finite == 0 {
+            return Self {
+                min: None,
+                max: None,
+                mean: None,
+                std: None,
+                n_non_finite,
+            };
+        }
+        let count = as_f64(n_finite);
+        let mean = sum.iter().sum::<f64>() / count;
+        let mut squares = [0.0_f64; N_LANES];
+        for chunk in values.chunks(N_LANES) {
+            for (square, &value) in squares.iter_mut().zip(chunk) {
+                let deviation = if value.is_finite() {
+                    f64::from(value) - mean
+                } else {
+                    0.0
+                };
+                *square += deviation * deviation;
+            }
+        }
+        Self {
+            min: min.into_iter().reduce(f32::min),
+            max: max.into_iter().reduce(f32::max),
+            mean: Some(mean),
+            std: Some((squares.iter().sum::<f64>() / count).sqrt()),
+            n_non_finite,
+        }
+    }
+
+    /// Whether all values are finite and the same.
+    pub fn is_constant(&self) -> bool {
+        self.n_non_finite == 0 && self.min == self.max
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53 voxels")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_those_of_the_finite_values() {
+        let mut values: Vec<f32> = (0_u8..100).map(f32::from).collect();
+        values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+        let found = Values::of(&values);
+        assert_eq!(
+            (found.min, found.max, found.mean),
+            (Some(0.0), Some(99.0), Some(49.5))
+        );
+        // The variance of 0..n is (n^2 - 1) / 12.
+        assert!((found.std.unwrap() - (9999.0_f64 / 12.0).sqrt()).abs() < 1e-12);
+        assert_eq!(found.n_non_finite, 3);
+    }
+
+    #[test]
+    fn nothing_finite_gives_nothing() {
+        let found = Values::of(&[f32::NAN; 3]);
+        assert_eq!(
+            (found.min, found.mean, found.std, found.n_non_finite),
+            (None, None, None, 3)
+        );
+        assert!(!found.is_constant());
+    }
+
+    #[test]
+    fn a_large_offset_does_not_drown_the_deviation() {
+        let values: Vec<f32> = (0..1000)
+            .map(|i| if i % 2 == 0 { 1e6 } else { 1e6 + 1.0 })
+            .collect();
+        assert!((Values::of(&values).std.unwrap() - 0.5).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,147 @@
+//! Images that an archive holds more than once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use m3ret_manifest::text_of;
+use m3ret_search::{Gallery, RowId};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::duplicates::{Candidate, Reach, Verdict, likeness, neighbours, thumbnail, verdict};
+use super::galleries::columns::{self, own_names};
+use super::galleries::{self, Archive, Refused, Updated, file_of, short};
+use crate::watch::Watch;
+
+/// Two images that may be one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pair {
+    pub verdict: Verdict,
+    pub score: f32,
+    /// Correlation of the two thumbnails, where both files are there.
+    pub correlation: Option<f64>,
+    pub ids: [String; 2],
+    pub files: [String; 2],
+    pub same_patient: Option<bool>,
+}
+
+impl Archive {
+    /// Compares each image with the closest others, and reports pairs, never chains: each verdict is of two images.
+    ///
+    /// `near` is the least cosine of a near duplicate. Pairs are in the order of verdict, score and ids.
+    ///
+    /// # Errors
+    /// `Damaged` galleries.
+    pub fn duplicates(&self, near: f32, watch: &dyn Watch) -> anyhow::Result<Vec<Pair>> {
+        watch.step("comparing");
+        let gallery = &self.gallery;
+        let candidates = candidates(gallery, near)?;
+        let pairs = candidates
+            .par_iter()
+            .map(|candidate| judge(gallery, candidate, &self.reading.options));
+        let pairs: Vec<Option<Pair>> = pairs.collect::<anyhow::Result<_>>()?;
+        let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
+        pairs.extend(without_vector(&self.updated));
+        pairs.sort_by(|a, b| {
+            let by_score = b.score.total_cmp(&a.score);
+            a.verdict
+                .cmp(&b.verdict)
+                .then(by_score)
+                .then(a.ids.cmp(&b.ids))
+        });
+        Ok(pairs)
+    }
+}
+
+/// Finds pairs with a score from `near` on, and all pairs with equal values.
+fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
+    let found = neighbours(gallery, gallery, near, Reach::Closest)?.pairs;
+    let found = found.into_iter().map(|(a, b, score)| ((a, b), score));
+    let mut pairs: BTreeMap<(RowId, RowId), f32> = found.collect();
+    // Of many equal images, each has more than enough neighbours: their pairs follow from the hash.
+    let mut by_pixels: HashMap<&str, Vec<RowId>> = HashMap::new();
+    let column = own_names(gallery).pixels;
+    for row in gallery.rows() {
+        let pixels = gallery.value(row, column)?;
+        if !pixels.is_empty() {
+            by_pixels.entry(pixels).or_default().push(row);
+        }
+    }
+    for rows in by_pixels.values().filter(|rows| rows.len() > 1) {
+        // Each with the first: n images of one kind are n - 1 pairs.
+        for &other in &rows[1..] {
+            pairs
+                .entry((rows[0].min(other), rows[0].max(other)))
+                .or_insert(1.0);
+        }
+    }
+    Ok(pairs
+        .into_iter()
+        .map(|((a, b), score)| (a, b, score))
+        .collect())
+}
+
+/// Finds images with equal values among those that have no vector, such as blank ones.
+fn without_vector(updated: &Updated) -> Vec<Pair> {
+    let mut first: HashMap<&str, &Refused> = HashMap::new();
+    let mut pairs = Vec::new();
+    for image in updated
+        .refused
+        .iter()
+        .filter(|image| !image.pixels.is_empty())
+    {
+        let Some(&earlier) = first.get(image.pixels.as_str()) else {
+            first.insert(&image.pixels, image);
+            continue;
+        };
+        let named = |image: &Refused, path: &str| galleries::with_part(path, image.part.as_deref());
+        let file = |image: &Refused| named(image, &text_of(&short(&image.file)));
+        pairs.push(Pair {
+            verdict: Verdict::Exact,
+            score: 1.0,
+            correlation: None,
+            ids: [earlier, image].map(|image| named(image, &image.path)),
+            files: [earlier, image].map(file),
+            same_patient: None,
+        });
+    }
+    pairs
+}
+
+/// Says how two images are alike; `None`: not at all.
+fn judge(
+    gallery: &Gallery,
+    &(a, b, score): &Candidate,
+    options: &m3ret_imaging::ReadOptions,
+) -> anyhow::Result<Option<Pair>> {
+    let pixels = |row| gallery.value(row, own_names(gallery).pixels);
+    let is_exact = !pixels(a)?.is_empty() && pixels(a)? == pixels(b)?;
+    let correlation = match is_exact {
+        true => Some(1.0),
+        false => likeness(
+            &thumbnail(gallery, a, options)?,
+            &thumbnail(gallery, b, options)?,
+        ),
+    };
+    let Some(verdict) = verdict(is_exact, correlation) else {
+        return Ok(None);
+    };
+    let id = |row| gallery.id(row).map(str::to_owned);
+    let file = |row| -> anyhow::Result<String> {
+        let part = gallery.value(row, columns::PART)?;
+        let file = text_of(&short(&file_of(gallery, row)?));
+        Ok(galleries::with_part(&file, Some(part)))
+    };
+    let patients = [
+        gallery.value(a, columns::PATIENT)?,
+        gallery.value(b, columns::PATIENT)?,
+    ];
+    let known = patients.iter().all(|patient| !patient.is_empty());
+    Ok(Some(Pair {
+        verdict,
+        score,
+        correlation,
+        ids: [id(a)?, id(b)?],
+        files: [file(a)?, file(b)?],
+        same_patient: known.then(|| patients[0] == patients[1]),
+    }))
+}

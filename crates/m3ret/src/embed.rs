@@ -1,0 +1,513 @@
+//! Every object of a file, folder or manifest as a unit vector.
+
+pub(super) mod ahead;
+mod arrays;
+pub(super) mod items;
+pub(super) mod rows;
+mod shards;
+pub mod summary;
+mod table;
+pub(super) mod work;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use m3ret_encoder::{Model, Precision};
+use m3ret_imaging::{Code, Identifiers, ReadOptions};
+use m3ret_manifest::{Table, text_of};
+use serde::{Deserialize, Serialize};
+
+use crate::files::{refuse_irregular, way_between, write_beside};
+use crate::model_name;
+use crate::options::{ModelChoice, Reading};
+use crate::watch::Watch;
+use items::{Item, Listing, list};
+use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
+use summary::{EmbedReport, EmbedRow, EmbedSummary, refused_reports};
+use work::{Tools, embed_all};
+
+/// What is embedded, with which model, and where the vectors go.
+#[derive(Debug, Clone)]
+pub struct EmbedOptions {
+    /// A file, a folder, or a manifest.
+    pub source: PathBuf,
+    /// The array or table; what is done so far lies in a folder beside it, whose name ends in `.part`.
+    pub out: OutputFile,
+    pub model: ModelChoice,
+    /// Time between saves: what a run that is killed loses.
+    pub save_every: Duration,
+    /// What an earlier run left is removed instead of used.
+    pub is_restart: bool,
+    pub reading: Reading,
+}
+
+/// A result whose name says how it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputFile {
+    pub path: PathBuf,
+    pub layout: VectorLayout,
+}
+
+/// How vectors lie on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VectorLayout {
+    Npy,
+    Safetensors,
+    Parquet,
+}
+
+impl OutputFile {
+    /// Looks at the ending of a name.
+    ///
+    /// # Errors
+    /// If the name ends in none of those that are known.
+    pub fn new(path: PathBuf) -> Result<Self, String> {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        let layout = match extension.to_str() {
+            Some("npy") => VectorLayout::Npy,
+            Some("safetensors") => VectorLayout::Safetensors,
+            Some("parquet" | "pq") => VectorLayout::Parquet,
+            _ => return Err("a name that ends in .npy, .safetensors or .parquet is wanted".into()),
+        };
+        Ok(Self { path, layout })
+    }
+}
+
+/// Returns the way from the folder of a table to where paths of the source begin: the folder of a manifest, or
+/// the current one. The table is a manifest again, and its paths lead to the same files.
+fn way_to(out: &Path, source: &Path, listing: &Listing) -> anyhow::Result<PathBuf> {
+    let begin = match listing.manifest {
+        Some(_) => source.canonicalize(),
+        None => std::env::current_dir().map(|folder| folder.join("file")),
+    };
+    let way = begin.and_then(|begin| way_between(out, &begin));
+    way.with_context(|| format!("writing {}", out.display()))
+}
+
+/// Where results go.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    out: PathBuf,
+    /// Which row is which object.
+    rows: PathBuf,
+    /// What is done so far.
+    work: PathBuf,
+}
+
+/// What a reader knows of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Which image of the path, where it holds several.
+    pub part: Option<String>,
+    pub modality: Option<String>,
+    pub body_part: Option<String>,
+    /// 2d, 3d or video.
+    pub dims: Option<String>,
+    /// What only galleries keep: nothing of it is written to shards.
+    #[serde(skip)]
+    pub traits: Traits,
+}
+
+/// What tells one image from another, beside its vector.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traits {
+    pub identifiers: Identifiers,
+    /// Hash of all values.
+    pub pixels: u128,
+    /// Digest of the files that it was read from, where one was asked for.
+    pub content: Option<u128>,
+    /// A PNG for people, where one is wanted.
+    pub thumbnail: Vec<u8>,
+}
+
+/// Why an image has no vector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) message: String,
+}
+
+/// One image: where its vector lies, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    facts: Facts,
+    place: Result<Place, Refusal>,
+}
+
+/// An image in the results.
+#[derive(Debug, Clone, Copy)]
+struct PlacedRow<'a> {
+    item_idx: usize,
+    path: &'a str,
+    row: &'a Row,
+}
+
+/// All that the results hold, but the vectors.
+#[derive(Debug)]
+struct EmbedResult<'a> {
+    /// One for each vector; of a manifest, one for each of its rows.
+    rows: Vec<PlacedRow<'a>>,
+    /// Refused images that have no row.
+    without_row: Vec<PlacedRow<'a>>,
+    manifest: Option<&'a Table>,
+    width: usize,
+    model: &'a Model,
+    /// From the folder of a table to where its paths begin.
+    way: PathBuf,
+}
+
+impl<'a> EmbedResult<'a> {
+    /// Puts the rows of all items into the order of the results.
+    fn new(listing: &'a Listing, rows: &'a [Vec<Row>], model: &'a Model) -> Self {
+        let items = listing.items.iter().zip(rows).enumerate();
+        let placed = items.flat_map(|(item_idx, (item, rows))| {
+            rows.iter().map(move |row| PlacedRow {
+                item_idx,
+                path: &item.path,
+                row,
+            })
+        });
+        let has_row =
+            |placed: &PlacedRow<'_>| listing.manifest.is_some() || placed.row.place.is_ok();
+        let (rows, without_row) = placed.partition(has_row);
+        Self {
+            rows,
+            without_row,
+            manifest: listing.manifest.as_ref(),
+            width: model.width(),
+            model,
+            way: PathBuf::new(),
+        }
+    }
+
+    fn n_embedded(&self) -> usize {
+        let rows = self.rows.iter();
+        rows.filter(|placed| placed.row.place.is_ok()).count()
+    }
+
+    /// Iterates over refused images, those without a row last.
+    fn refused(&self) -> impl Iterator<Item = (&PlacedRow<'a>, &Refusal)> {
+        let all = self.rows.iter().chain(&self.without_row);
+        all.filter_map(|placed| Some((placed, placed.row.place.as_ref().err()?)))
+    }
+
+    /// Says what made the vectors, for formats that can hold it.
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("model", self.model.name().to_owned()),
+            ("fingerprint", self.model.fingerprint().to_owned()),
+            (
+                "precision",
+                precision_name(self.model.precision()).to_owned(),
+            ),
+        ]
+    }
+}
+
+impl Refusal {
+    fn internal(message: String) -> Self {
+        let code = Code::InternalError;
+        Self { code, message }
+    }
+
+    /// Says why a model cannot take an image.
+    fn by_model(error: &m3ret_encoder::Error) -> Self {
+        use m3ret_encoder::Error;
+        let code = match error {
+            Error::Io { .. } => Code::Io,
+            Error::Malformed { .. } => Code::Malformed,
+            Error::Unsupported { .. } => Code::Unsupported,
+            Error::LimitExceeded { .. } => Code::LimitExceeded,
+            Error::Mismatch { .. } => Code::Mismatch,
+            Error::Imaging(error) => error.code(),
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl Outputs {
+    /// `F`, `F.rows.csv` and `F.part`.
+    fn of(out: &Path) -> Self {
+        let with = |end: &str| {
+            let mut name = OsString::from(out.file_name().unwrap_or_default());
+            name.push(end);
+            out.with_file_name(name)
+        };
+        Self {
+            out: out.to_owned(),
+            rows: with(".rows.csv"),
+            work: with(".part"),
+        }
+    }
+}
+
+/// Embeds what is not yet in the work folder, then writes the results from there.
+///
+/// Hands what became of each image to `sink`, in the order of the objects, those of an earlier run included.
+///
+/// # Errors
+/// If the source, the model, the work folder or the results cannot be opened or written; those of `sink`;
+/// `Stopped` if the watcher asked for that.
+pub fn embed(
+    options: &EmbedOptions,
+    watch: &dyn Watch,
+    sink: impl FnMut(&EmbedRow<'_>) -> io::Result<()>,
+) -> anyhow::Result<EmbedReport> {
+    let read_options = &options.reading.options;
+    let outputs = Outputs::of(&options.out.path);
+    check_paths(&options.source, &options.out, &outputs)?;
+    let model = model_name::open(&options.model, watch)?;
+    let listing = list(&options.source, &outputs, read_options)?;
+    let settings = settings_of(&model, read_options);
+    let opening = ShardOptions {
+        save_every: options.save_every,
+        is_restart: options.is_restart,
+    };
+    let (mut shards, kept, earlier) = Shards::open(&outputs.work, &settings, opening)?;
+    let n_new = note_earlier_work(&listing.items, &kept, &earlier, &outputs.work, watch);
+    watch.count(n_new);
+    let start = Instant::now();
+    let tools = Tools {
+        model: &model,
+        options: read_options,
+        n_readers: options.reading.n_readers,
+        farewell: &farewell(&outputs.work),
+        watch,
+    };
+    let mut rows = RowSink::new(&listing, watch, sink);
+    embed_all(
+        &listing.items,
+        &kept,
+        &tools,
+        &mut shards,
+        |images, is_new| rows.add(images, is_new),
+    )?;
+    let seconds = start.elapsed().as_secs_f64();
+    watch.step(", writing");
+    let mut result = EmbedResult::new(&listing, &rows.rows, &model);
+    if options.out.layout == VectorLayout::Parquet {
+        result.way = way_to(&outputs.out, &options.source, &listing)?;
+    }
+    let files = write_results(&options.out, &outputs, &result, &mut shards)?;
+    shards.remove()?;
+    let summary = EmbedSummary {
+        seconds,
+        items_per_second: per_second(n_new, seconds),
+        n_kept: listing.items.len() - n_new,
+        n_not_images: listing.n_foreign,
+        ..EmbedSummary::new(&result, &settings, files)
+    };
+    Ok(EmbedReport {
+        summary,
+        refused: refused_reports(&result),
+    })
+}
+
+/// Collects the rows of all items, and hands over each image as soon as it comes.
+struct RowSink<'a, S> {
+    listing: &'a Listing,
+    watch: &'a dyn Watch,
+    sink: S,
+    /// The rows of every item, in order.
+    rows: Vec<Vec<Row>>,
+    n_embedded: usize,
+    n_refused: usize,
+}
+
+impl<'a, S: FnMut(&EmbedRow<'_>) -> io::Result<()>> RowSink<'a, S> {
+    fn new(listing: &'a Listing, watch: &'a dyn Watch, sink: S) -> Self {
+        Self {
+            listing,
+            watch,
+            sink,
+            rows: Vec::with_capacity(listing.items.len()),
+            n_embedded: 0,
+            n_refused: 0,
+        }
+    }
+
+    /// Adds the rows of the next item.
+    fn add(&mut self, rows: Vec<Row>, is_new: bool) -> anyhow::Result<()> {
+        let item_idx = self.rows.len();
+        let item = self.listing.items.get(item_idx);
+        let path = item.map_or("", |item| &item.path);
+        for row in &rows {
+            let is_refused = row.place.is_err();
+            let number = match (&self.listing.manifest, is_refused) {
+                (Some(_), _) => Some(item_idx),
+                (None, true) => None,
+                (None, false) => Some(self.n_embedded),
+            };
+            if is_refused {
+                self.n_refused += 1;
+            } else {
+                self.n_embedded += 1;
+            }
+            (self.sink)(&EmbedRow::new(number, path, row))?;
+        }
+        if is_new {
+            self.watch.advance(self.n_refused);
+        }
+        self.rows.push(rows);
+        Ok(())
+    }
+}
+
+/// Says where the work of a run lies that was stopped.
+fn farewell(work: &Path) -> String {
+    format!(
+        "interrupted; what is done is in {}, and the same command goes on from there",
+        work.display()
+    )
+}
+
+fn settings_of(model: &Model, options: &ReadOptions) -> Settings {
+    Settings {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: model.fingerprint().to_owned(),
+        precision: precision_name(model.precision()).to_owned(),
+        width: model.width(),
+        reading: format!("{options:?}"),
+    }
+}
+
+/// Fails before the model is read, where it can be known.
+fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Result<()> {
+    std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
+    let folder = outputs.out.parent().unwrap_or(Path::new(""));
+    if folder != Path::new("") && !folder.is_dir() {
+        anyhow::bail!("no such folder: {}; make it first", folder.display());
+    }
+    let rows = (out.layout != VectorLayout::Parquet).then_some(&outputs.rows);
+    for path in [&outputs.out].into_iter().chain(rows) {
+        refuse_irregular(path).context("give the result another name")?;
+    }
+    Ok(())
+}
+
+/// Notes what an earlier run left, and returns how many items there are to embed.
+fn note_earlier_work(
+    items: &[Item],
+    kept: &KeptRows,
+    earlier: &EarlierWork,
+    work: &Path,
+    watch: &dyn Watch,
+) -> usize {
+    let n_new = items
+        .iter()
+        .filter(|item| !kept.contains_key(&item.key))
+        .count();
+    let work = work.display();
+    match *earlier {
+        EarlierWork::Nothing => {}
+        EarlierWork::Items { n_damaged } => {
+            let (n_kept, n_all) = (items.len() - n_new, items.len());
+            watch.note(&format!("going on: {n_kept} of {n_all} are done in {work}"));
+            if n_damaged > 0 {
+                watch.note(&format!(
+                    "{n_damaged} damaged shards in {work} are left out"
+                ));
+            }
+            let keys: HashSet<u128> = items.iter().map(|item| item.key).collect();
+            let n_gone = kept.keys().filter(|key| !keys.contains(key)).count();
+            if n_gone > 0 {
+                watch.note(&format!(
+                    "{n_gone} objects in {work} have changed or are gone; their vectors are left out"
+                ));
+            }
+        }
+        EarlierWork::Removed => watch.note(&format!("removed what was in {work}: starting anew")),
+    }
+    n_new
+}
+
+/// The files of the results.
+#[derive(Debug, Default)]
+struct ResultFiles {
+    out: Option<String>,
+    rows: Option<String>,
+}
+
+/// Writes the results; without any vector there is nothing to write.
+fn write_results(
+    out: &OutputFile,
+    outputs: &Outputs,
+    result: &EmbedResult<'_>,
+    shards: &mut Shards,
+) -> anyhow::Result<ResultFiles> {
+    if result.n_embedded() == 0 {
+        return Ok(ResultFiles::default());
+    }
+    let name = |path: &Path| Some(text_of(path));
+    let vectors = result.rows.iter().map(|placed| {
+        let place = placed.row.place.as_ref().ok();
+        place.map(|&place| shards.vector(place)).transpose()
+    });
+    let array = write_beside(&outputs.out, |file| match out.layout {
+        VectorLayout::Npy => arrays::write_npy(file, result, vectors),
+        VectorLayout::Safetensors => arrays::write_safetensors(file, result, vectors),
+        VectorLayout::Parquet => table::write_parquet(file, result, vectors),
+    })?;
+    if out.layout == VectorLayout::Parquet {
+        array.put()?;
+        return Ok(ResultFiles {
+            out: name(&outputs.out),
+            rows: None,
+        });
+    }
+    let rows = write_beside(&outputs.rows, |file| table::write_rows(file, result))?;
+    // Whatever happens in between, no list lies beside an array that it does not describe.
+    remove_if_there(&outputs.rows)?;
+    array.put()?;
+    rows.put()?;
+    Ok(ResultFiles {
+        out: name(&outputs.out),
+        rows: name(&outputs.rows),
+    })
+}
+
+pub(super) fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+        Precision::Int8 => "int8",
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn per_second(n: usize, seconds: f64) -> f64 {
+    n as f64 / seconds.max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_result_says_how_it_is_written() {
+        let layout = |name: &str| OutputFile::new(name.into()).map(|out| out.layout).ok();
+        assert_eq!(layout("a/b.NPY"), Some(VectorLayout::Npy));
+        assert_eq!(layout("b.safetensors"), Some(VectorLayout::Safetensors));
+        assert_eq!(layout("b.pq"), Some(VectorLayout::Parquet));
+        for wrong in ["", "npy", "b.csv", "b.npy.gz", ".npy"] {
+            assert_eq!(layout(wrong), None, "{wrong}");
+        }
+    }
+}

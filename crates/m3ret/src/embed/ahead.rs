@@ -1,0 +1,399 @@
+//! Reads and prepares objects ahead of the network, a bounded amount of them.
+//!
+//! Readers take items in order and hand over images one by one; they come out in the order of the
+//! items. What waits is bounded: a reader takes no new item, and hands over no further image, while
+//! `MAX_WAITING_BYTES` of model input wait, except for the item whose turn it is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use m3ret_encoder::{Model, Prepared};
+use m3ret_imaging::archive::{read_image, read_object};
+use m3ret_imaging::{Error, Kind, ReadOptions, Volume, thumbnail};
+
+use super::items::{Content, Item};
+use super::{Facts, Refusal, Traits};
+use crate::check::pixel_hash;
+use crate::galleries::KnownVectors;
+use crate::panics;
+
+/// Prepared input that may wait for the network; each reader may hold one image more.
+const MAX_WAITING_BYTES: usize = 128 << 20;
+
+/// Items that readers may be ahead, however small they are.
+const MAX_ITEMS_AHEAD: usize = 1024;
+
+/// How long the one who listens waits before looking at the clock and the keyboard.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What comes of an item, in order: its images, readable or not, then its end.
+#[derive(Debug)]
+pub enum Piece {
+    Image(Facts, Prepared),
+    /// An image whose vector is there already.
+    Known(Facts, Vec<f32>),
+    Refused(Facts, Refusal),
+    End,
+}
+
+impl Piece {
+    fn n_bytes(&self) -> usize {
+        match self {
+            Self::Image(_, prepared) => n_values(prepared).saturating_mul(4),
+            Self::Known(..) | Self::Refused(..) | Self::End => 0,
+        }
+    }
+}
+
+/// Returns how many numbers the network gets of an object.
+pub fn n_values(prepared: &Prepared) -> usize {
+    let inputs = prepared.inputs().iter();
+    inputs.map(|input| input.values().len()).sum()
+}
+
+/// Pieces that wait, in the order of the items: what all readers share.
+struct PieceQueue<'a> {
+    items: &'a [&'a Item],
+    state: Mutex<State>,
+    changed: Condvar,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The item that the next free reader takes.
+    next: usize,
+    /// The item whose pieces come out now.
+    head: usize,
+    waiting: BTreeMap<usize, VecDeque<Piece>>,
+    n_bytes: usize,
+    is_over: bool,
+}
+
+impl State {
+    fn has_of_head(&self) -> bool {
+        self.waiting
+            .get(&self.head)
+            .is_some_and(|pieces| !pieces.is_empty())
+    }
+}
+
+/// Ends the readers, whatever becomes of the one who listens.
+struct Listener<'a>(&'a PieceQueue<'a>);
+
+impl Drop for Listener<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// How images are read.
+#[derive(Debug, Clone, Copy)]
+pub struct AheadOptions<'a> {
+    pub options: &'a ReadOptions,
+    pub n_readers: usize,
+    /// Each image comes with a small picture for people.
+    pub has_thumbnails: bool,
+    /// Vectors of earlier images. Where they are given, each image comes with the digest of its content.
+    pub known: Option<&'a KnownVectors>,
+}
+
+/// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
+/// item, in order; `None` from time to time while nothing comes.
+pub fn read_ahead(
+    items: &[&Item],
+    model: &Model,
+    reading: AheadOptions<'_>,
+    sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let queue = PieceQueue {
+        items,
+        state: Mutex::default(),
+        changed: Condvar::new(),
+        max_bytes: MAX_WAITING_BYTES,
+    };
+    queue.run(reading.n_readers, sink, |item, push| {
+        read(item, model, reading, push);
+    })
+}
+
+impl PieceQueue<'_> {
+    fn run(
+        &self,
+        n_readers: usize,
+        mut sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
+        read: impl Fn(&Item, &mut dyn FnMut(Piece) -> bool) + Sync,
+    ) -> anyhow::Result<()> {
+        std::thread::scope(|scope| {
+            for _ in 0..n_readers.min(self.items.len()) {
+                scope.spawn(|| {
+                    while let Some((idx, item)) = self.claim() {
+                        read(item, &mut |piece| self.push(idx, piece));
+                        self.push(idx, Piece::End);
+                    }
+                });
+            }
+            let listener = Listener(self);
+            while let Some(taken) = listener.0.take() {
+                sink(taken)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is one statement or two that cannot panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `is_ready`; `None` once nobody listens any more.
+    fn wait(&self, is_ready: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+        let must_wait = |state: &mut State| !state.is_over && !is_ready(state);
+        let waited = self.changed.wait_while(self.lock(), must_wait);
+        let state = waited.unwrap_or_else(PoisonError::into_inner);
+        (!state.is_over).then_some(state)
+    }
+
+    fn claim(&self) -> Option<(usize, &Item)> {
+        let has_room = |state: &State| {
+            state.next == state.head
+                || state.next >= self.items.len()
+                || (state.n_bytes < self.max_bytes && state.next - state.head < MAX_ITEMS_AHEAD)
+        };
+        let mut state = self.wait(has_room)?;
+        let idx = state.next;
+        let item = self.items.get(idx)?;
+        state.next += 1;
+        Some((idx, item))
+    }
+
+    /// Hands over a piece; false once nobody wants it.
+    fn push(&self, idx: usize, piece: Piece) -> bool {
+        let has_room = |state: &State| {
+            state.n_bytes < self.max_bytes || (idx == state.head && !state.has_of_head())
+        };
+        let n_bytes = piece.n_bytes();
+        let Some(mut state) = self.wait(|state| n_bytes == 0 || has_room(state)) else {
+            return false;
+        };
+        state.n_bytes += n_bytes;
+        state.waiting.entry(idx).or_default().push_back(piece);
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Takes the next piece, if it comes soon; `None` after the end of the last item.
+    fn take(&self) -> Option<Option<(usize, Piece)>> {
+        let must_wait = |state: &mut State| state.head < self.items.len() && !state.has_of_head();
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), PATIENCE, must_wait);
+        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            return Some(None);
+        }
+        let idx = state.head;
+        let piece = state.waiting.get_mut(&idx)?.pop_front()?;
+        state.n_bytes -= piece.n_bytes();
+        if matches!(piece, Piece::End) {
+            state.waiting.remove(&idx);
+            state.head += 1;
+        }
+        drop(state);
+        self.changed.notify_all();
+        Some(Some((idx, piece)))
+    }
+}
+
+/// Reads every image of an item, each with the part that it is of its file or folder.
+pub fn volumes_of(
+    item: &Item,
+    options: &ReadOptions,
+) -> Result<Vec<(Option<String>, Volume)>, Refusal> {
+    match &item.content {
+        Content::Object(object) => guarded(|| {
+            let volumes = read_object(object, options)?.into_iter();
+            Ok(volumes
+                .map(|volume| (object.name_of(&volume), volume))
+                .collect())
+        }),
+        Content::Row { path, part } => guarded(|| {
+            let volume = read_image(path, part.as_deref(), options)?;
+            Ok(vec![(part.clone(), volume)])
+        }),
+        Content::Unreadable { code, message } => Err(Refusal {
+            code: *code,
+            message: message.clone(),
+        }),
+    }
+}
+
+/// Reads and prepares the images of one item; stops when `push` says so.
+fn read(
+    item: &Item,
+    model: &Model,
+    reading: AheadOptions<'_>,
+    push: &mut dyn FnMut(Piece) -> bool,
+) {
+    let volumes = match volumes_of(item, reading.options) {
+        Ok(volumes) => volumes,
+        Err(refusal) => {
+            let part = match &item.content {
+                Content::Object(object) => object.part.clone(),
+                Content::Row { part, .. } => part.clone(),
+                Content::Unreadable { .. } => None,
+            };
+            let facts = Facts {
+                part,
+                ..Facts::default()
+            };
+            push(Piece::Refused(facts, refusal));
+            return;
+        }
+    };
+    let content = reading.known.and_then(|_| item.digest(reading.options));
+    for (part, volume) in volumes {
+        let mut facts = facts(part, &volume);
+        facts.traits.content = content;
+        if reading.has_thumbnails {
+            facts.traits.thumbnail = picture(&volume);
+        }
+        let known = reading.known.zip(content);
+        let known = known.and_then(|(known, content)| known.vector(content, facts.part.as_deref()));
+        let piece = if let Some(vector) = known {
+            Piece::Known(facts, vector)
+        } else {
+            match prepare(model, &volume) {
+                Ok(prepared) => Piece::Image(facts, prepared),
+                Err(refusal) => Piece::Refused(facts, refusal),
+            }
+        };
+        drop(volume);
+        if !push(piece) {
+            return;
+        }
+    }
+}
+
+/// Longest side of a picture, in pixels.
+const PICTURE_PX: usize = 256;
+
+/// Draws what a person would look at, as PNG; nothing where that fails.
+fn picture(volume: &Volume) -> Vec<u8> {
+    let drawn = panics::guard(|| thumbnail(volume, PICTURE_PX).png());
+    drawn.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {
+    match panics::guard(|| model.prepare(volume)) {
+        Ok(prepared) => prepared.map_err(|error| Refusal::by_model(&error)),
+        Err(message) => Err(Refusal::internal(message)),
+    }
+}
+
+pub fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Refusal> {
+    match panics::guard(read) {
+        Ok(outcome) => outcome.map_err(|error| Refusal {
+            code: error.code(),
+            message: error.to_string(),
+        }),
+        Err(message) => Err(Refusal::internal(message)),
+    }
+}
+
+fn facts(part: Option<String>, volume: &Volume) -> Facts {
+    let dims = match volume.kind {
+        Kind::Image => "2d",
+        Kind::Volume => "3d",
+        Kind::Video => "video",
+    };
+    Facts {
+        part,
+        modality: volume.modality.clone(),
+        body_part: volume.body_part.clone(),
+        dims: Some(dims.to_owned()),
+        traits: Traits {
+            identifiers: volume.identifiers.clone(),
+            pixels: pixel_hash(volume),
+            content: None,
+            thumbnail: Vec::new(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use m3ret_imaging::{Code, Input};
+
+    fn item(idx: usize) -> Item {
+        Item {
+            path: idx.to_string(),
+            content: Content::Unreadable {
+                code: Code::Io,
+                message: String::new(),
+            },
+            key: 0,
+            changed_ns: 0,
+            again: 0,
+        }
+    }
+
+    fn image(n_values: usize) -> Piece {
+        let input = Input::new(vec![0.0; n_values], [1, 1, 1, n_values]).unwrap();
+        Piece::Image(Facts::default(), Prepared::new(vec![input]))
+    }
+
+    /// Item `i` has `i % 4` images of 10 numbers.
+    fn run(n_readers: usize, max_bytes: usize, n_wanted: usize) -> (Vec<usize>, usize) {
+        let items: Vec<Item> = (0..40).map(item).collect();
+        let items: Vec<&Item> = items.iter().collect();
+        let queue = PieceQueue {
+            items: &items,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            max_bytes,
+        };
+        let (mut seen, mut most) = (Vec::new(), 0);
+        let sink = |taken| {
+            if let Some((idx, Piece::Image(..))) = taken {
+                seen.push(idx);
+            }
+            most = most.max(queue.lock().n_bytes);
+            anyhow::ensure!(seen.len() < n_wanted, "enough");
+            Ok(())
+        };
+        let outcome = queue.run(n_readers, sink, |item, push| {
+            let n_images = item.path.parse::<usize>().unwrap() % 4;
+            for _ in 0..n_images {
+                if !push(image(10)) {
+                    return;
+                }
+            }
+        });
+        assert_eq!(outcome.is_err(), n_wanted < 60);
+        (seen, most)
+    }
+
+    #[test]
+    fn pieces_come_in_the_order_of_the_items_and_what_waits_is_bounded() {
+        let expected: Vec<usize> = (0..40).flat_map(|idx| vec![idx; idx % 4]).collect();
+        for n_readers in [1, 2, 8] {
+            for max_bytes in [1, 100, 1 << 20] {
+                let (seen, most) = run(n_readers, max_bytes, usize::MAX);
+                assert_eq!(seen, expected);
+                assert!(most < max_bytes + 40 * (n_readers + 1), "{most} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn readers_end_when_nobody_listens_any_more() {
+        for max_bytes in [1, 1 << 20] {
+            assert_eq!(run(4, max_bytes, 5).0.len(), 5);
+        }
+    }
+}

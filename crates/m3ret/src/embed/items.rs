@@ -1,0 +1,367 @@
+//! What there is to embed: the objects of a file or folder, or the rows of a manifest.
+
+use m3ret_manifest::{path_of, text_of};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context as _;
+use m3ret_imaging::archive::{Object, find_objects};
+use m3ret_imaging::{Code, ReadOptions, read_head};
+use m3ret_manifest::{Manifest, Table, is_manifest};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::Outputs;
+use super::shards::is_work_folder;
+use crate::check::report::{Report, Verdict};
+use crate::objects::{Entry, entries};
+
+/// Deepest folder of a manifest's row that is looked at for changes.
+const MAX_DEPTH: usize = 16;
+
+/// One thing to embed.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The path as reports show it; of a manifest, as it is written there.
+    pub path: String,
+    pub content: Content,
+    /// Changes when the path, or the size or time of a file, does.
+    pub key: u128,
+    /// When the state of a file was last changed, in nanoseconds (ctime): nothing that copies or sets times
+    /// sets this one. 0 where the system does not say.
+    pub changed_ns: u128,
+    /// How many rows before it name the same image.
+    pub again: u64,
+}
+
+/// What an item is read from.
+#[derive(Debug, Clone)]
+pub enum Content {
+    Object(Object),
+    /// A row of a manifest: it names one image.
+    Row {
+        path: PathBuf,
+        part: Option<String>,
+    },
+    Unreadable {
+        code: Code,
+        message: String,
+    },
+}
+
+/// Everything that SRC holds.
+#[derive(Debug)]
+pub struct Listing {
+    pub items: Vec<Item>,
+    /// Files of a folder that hold no image format.
+    pub n_foreign: usize,
+    /// The rows, where SRC is a manifest: row `i` is item `i`.
+    pub manifest: Option<Table>,
+}
+
+/// Lists what SRC holds, but for our own results.
+pub fn list(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
+    let doing = || format!("opening {}", source.display());
+    if is_same_file(source, &outputs.out) || is_same_file(source, &outputs.rows) {
+        anyhow::bail!(
+            "{} is being read; give the result another name",
+            source.display()
+        );
+    }
+    let listing = match open_manifest(source, options).with_context(doing)? {
+        Some(table) => rows(table, outputs)?,
+        None => objects(source, outputs, options).with_context(doing)?,
+    };
+    Ok(listing)
+}
+
+/// Opens SRC as a manifest if it is one.
+fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<Table>> {
+    if !source.is_file() {
+        return Ok(None);
+    }
+    if !is_manifest(&read_head(source)?, source) {
+        return Ok(None);
+    }
+    Ok(Some(Manifest::open(source, &options.limits)?.load()?))
+}
+
+fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
+    let mut contents = Vec::with_capacity(table.len());
+    for row in table.rows() {
+        let path = row.file();
+        if is_same_file(&path, &outputs.out) || is_same_file(&path, &outputs.rows) {
+            anyhow::bail!(
+                "row {} of the manifest names {}; give the result another name",
+                row.idx() + 1,
+                path.display()
+            );
+        }
+        let part = row.part().map(str::to_owned);
+        contents.push((row.path().to_owned(), Content::Row { path, part }));
+    }
+    Ok(Listing {
+        items: with_keys(contents),
+        n_foreign: 0,
+        manifest: Some(table),
+    })
+}
+
+fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
+    let found = entries(find_objects(source, options)?, false);
+    let is_walk = source.is_dir();
+    let is_result = |file: &Path| outputs.own(file) || (is_walk && is_of_earlier_run(file));
+    let mut contents = Vec::with_capacity(found.len());
+    let mut n_foreign = 0;
+    for entry in found {
+        match entry {
+            Entry::Object(object) => {
+                if !object.files.iter().any(|file| is_result(file)) {
+                    let path = text_of(&object.path);
+                    contents.push((path, Content::Object(object)));
+                }
+            }
+            Entry::Skipped(report) if is_result(&path_of(&report.path)) => {}
+            Entry::Skipped(report) if report.verdict == Verdict::NotAnImage => n_foreign += 1,
+            Entry::Skipped(report) => contents.push(unreadable(*report)),
+        }
+    }
+    Ok(Listing {
+        items: with_keys(contents),
+        n_foreign,
+        manifest: None,
+    })
+}
+
+fn unreadable(report: Report) -> (String, Content) {
+    let code = report.reason_codes.first().copied().unwrap_or(Code::Io);
+    let message = report.error.unwrap_or_default();
+    (report.path, Content::Unreadable { code, message })
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    // Asking the disk is slow; a link under another name is told where it matters, by renaming:
+    // the file that is read stays as it is.
+    one.file_name() == other.file_name()
+        && match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        }
+}
+
+/// Says whether a file of the walk is a result of any run, or its unfinished work.
+fn is_of_earlier_run(file: &Path) -> bool {
+    let (Some(name), Some(folder)) = (file.file_name(), file.parent()) else {
+        return false;
+    };
+    let name = name.to_string_lossy();
+    let has_list = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.ends_with(".npy") || name.ends_with(".safetensors")
+    };
+    if let Some(name) = name.strip_suffix(".rows.csv") {
+        return has_list(name);
+    }
+    let is_listed = || folder.join(format!("{name}.rows.csv")).exists();
+    let is_work = || folder.extension() == Some(OsStr::new("part")) && is_work_folder(folder);
+    (has_list(&name) && is_listed()) || is_work()
+}
+
+impl Outputs {
+    /// Says whether a file of the walk is one of our own results.
+    fn own(&self, file: &Path) -> bool {
+        let is_in = |folder: &Path| match (file.canonicalize(), folder.canonicalize()) {
+            (Ok(file), Ok(folder)) => file.starts_with(folder),
+            _ => false,
+        };
+        let has = |name: Option<&OsStr>| file.iter().any(|part| Some(part) == name);
+        is_same_file(file, &self.out)
+            || is_same_file(file, &self.rows)
+            || (has(self.work.file_name()) && is_in(&self.work))
+    }
+}
+
+fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
+    let contents = contents.into_par_iter();
+    let items = contents.map(|(path, content)| {
+        let (key, changed_ns) = stamps(&path, &content);
+        Item {
+            key,
+            changed_ns,
+            path,
+            content,
+            again: 0,
+        }
+    });
+    let mut items: Vec<Item> = items.collect();
+    // One image in several rows, as lists with a row a finding have it, is one item a row.
+    let mut n_seen: HashMap<u128, u64> = HashMap::new();
+    for item in &mut items {
+        let n_before = n_seen.entry(item.key).or_default();
+        if *n_before > 0 {
+            let mut words = item.key.to_le_bytes().to_vec();
+            words.extend(n_before.to_le_bytes());
+            item.again = *n_before;
+            item.key = xxh3_128(&words);
+        }
+        *n_before += 1;
+    }
+    items
+}
+
+impl Content {
+    /// Returns every file that is read for it, in order.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        match self {
+            Self::Object(object) => files.extend(object.files.iter().cloned()),
+            Self::Row { path, .. } => collect_files(path, MAX_DEPTH, &mut files),
+            Self::Unreadable { .. } => {}
+        }
+        files.sort();
+        files
+    }
+}
+
+impl Item {
+    /// Hashes what the images of this item follow from: the bytes of all files, which image of them a row
+    /// names, and the frames that are read of a video. Neither names nor times of files count.
+    ///
+    /// `None` where a file cannot be read.
+    pub fn digest(&self, options: &ReadOptions) -> Option<u128> {
+        let files = self.content.files().into_iter();
+        let digests = files.map(|file| digest_of(&file).ok());
+        let mut digests = digests.collect::<Option<Vec<u128>>>()?;
+        if digests.is_empty() {
+            return None;
+        }
+        digests.sort_unstable();
+        let part = match &self.content {
+            Content::Row { part, .. } => part.as_deref().unwrap_or_default(),
+            Content::Object(_) | Content::Unreadable { .. } => "",
+        };
+        let mut hasher = Xxh3::new();
+        hasher.update(&(options.n_frames.unwrap_or(0) as u64).to_le_bytes());
+        for digest in digests {
+            hasher.update(&digest.to_le_bytes());
+        }
+        hasher.update(part.as_bytes());
+        Some(hasher.digest128())
+    }
+}
+
+/// Bytes of a file that are hashed at once.
+const CHUNK_BYTES: usize = 1 << 18;
+
+/// Hashes the bytes of a file.
+fn digest_of(path: &Path) -> io::Result<u128> {
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        // A pipe never ends, and has other bytes each time.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut hasher = Xxh3::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.digest128()),
+            n_bytes => hasher.update(&chunk[..n_bytes]),
+        }
+    }
+}
+
+/// Hashes the path, the part, and the name, size and time of every file; also returns the newest ctime.
+fn stamps(path: &str, content: &Content) -> (u128, u128) {
+    let mut hasher = Xxh3::new();
+    let mut word = |word: &[u8]| {
+        hasher.update(&(word.len() as u64).to_le_bytes());
+        hasher.update(word);
+    };
+    word(path.as_bytes());
+    match content {
+        Content::Object(Object { part, .. }) | Content::Row { part, .. } => {
+            word(part.as_deref().unwrap_or_default().as_bytes());
+        }
+        Content::Unreadable { .. } => {}
+    }
+    let mut changed_ns = 0;
+    for file in content.files() {
+        word(file.as_os_str().as_encoded_bytes());
+        if let Ok(status) = std::fs::metadata(&file) {
+            word(&stamp(&status));
+            changed_ns = changed_ns.max(ctime_ns(&status));
+        }
+    }
+    (hasher.digest128(), changed_ns)
+}
+
+#[cfg(unix)]
+fn ctime_ns(status: &Metadata) -> u128 {
+    use std::os::unix::fs::MetadataExt as _;
+    let seconds = u128::try_from(status.ctime()).unwrap_or(0);
+    seconds * 1_000_000_000 + u128::try_from(status.ctime_nsec()).unwrap_or(0)
+}
+
+#[cfg(not(unix))]
+fn ctime_ns(_: &Metadata) -> u128 {
+    0
+}
+
+fn collect_files(path: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) if depth > 0 => entries,
+        _ => return files.push(path.to_owned()),
+    };
+    for entry in entries.flatten() {
+        // As in a walk, links to folders are not followed.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_files(&entry.path(), depth - 1, files);
+        } else {
+            files.push(entry.path());
+        }
+    }
+}
+
+fn stamp(status: &Metadata) -> [u8; 24] {
+    let modified = status.modified().ok();
+    let nanoseconds = modified
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_nanos());
+    let mut stamp = [0; 24];
+    stamp[..8].copy_from_slice(&status.len().to_le_bytes());
+    stamp[8..].copy_from_slice(&nanoseconds.to_le_bytes());
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_changes_with_any_file_below_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = |part: Option<&str>| Content::Row {
+            path: folder.path().to_owned(),
+            part: part.map(str::to_owned),
+        };
+        std::fs::create_dir(folder.path().join("series")).unwrap();
+        let file = folder.path().join("series/1");
+        std::fs::write(&file, "one").unwrap();
+        let key = |path: &str, content: &Content| stamps(path, content).0;
+        let before = key("a", &row(None));
+        assert_eq!(key("a", &row(None)), before);
+        assert_ne!(key("b", &row(None)), before);
+        assert_ne!(key("a", &row(Some("time=1"))), before);
+        std::fs::write(&file, "longer").unwrap();
+        let longer = key("a", &row(None));
+        assert_ne!(longer, before);
+        let later = UNIX_EPOCH + std::time::Duration::from_secs(9);
+        let open = File::options().write(true).open(&file).unwrap();
+        open.set_modified(later).unwrap();
+        assert_ne!(key("a", &row(None)), longer);
+    }
+}

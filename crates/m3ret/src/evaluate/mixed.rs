@@ -1,0 +1,99 @@
+//! The search of a whole archive, as results.json tells it.
+
+use m3ret_search::{Clusters, Embeddings, Measures, MixedAnswer, Strata, Stratum, mixed};
+use serde::Serialize;
+
+use super::results::{Settings, Value};
+use super::subject::Subject;
+
+/// All modalities in one gallery: which of the first five hits are right and of another modality than
+/// the query, and which are of its own.
+#[derive(Debug, Serialize)]
+pub struct MixedResult {
+    pub task: String,
+    pub relevance: String,
+    pub exclude: Vec<String>,
+    /// Queries to which an item of another modality is relevant.
+    pub n_queries: usize,
+    pub n_patients: usize,
+    pub n_gallery: usize,
+    /// Labelled queries to which none is.
+    pub n_without_other_modality: usize,
+    pub right_of_other_modality_at_5: Share,
+    pub own_modality_at_5: Share,
+}
+
+/// A mean over queries, and that of random rankings.
+#[derive(Debug, Serialize)]
+pub struct Share {
+    #[serde(flatten)]
+    pub value: Value,
+    pub chance: f64,
+}
+
+/// Measures every relevance column; those without a query that counts are left out.
+pub(super) fn measure(
+    subject: &Subject,
+    embeddings: &Embeddings<'_>,
+    settings: &Settings<'_>,
+) -> anyhow::Result<Vec<MixedResult>> {
+    let measures = Measures {
+        metrics: settings.metrics,
+        least_grade: settings.least_grade,
+        n_hits: settings.n_hits,
+        query_order: &subject.path_order,
+        tie_order: &subject.tie_order,
+    };
+    let mut results = Vec::new();
+    for task in &subject.tasks.mixed {
+        let found = mixed(
+            task,
+            &subject.columns,
+            embeddings,
+            &measures,
+            &subject.exclude,
+        )?;
+        if found.answers.is_empty() {
+            continue;
+        }
+        let patients = found
+            .answers
+            .iter()
+            .map(|answer| subject.patient(answer.query));
+        let clusters = Clusters::new(&patients.collect::<Vec<_>>());
+        let strata = Strata::new(&vec![Stratum::default(); found.answers.len()]);
+        let rows: Vec<[f64; 2]> = found
+            .answers
+            .iter()
+            .map(|answer| [answer.right_of_other_modality, answer.own_modality])
+            .collect();
+        let intervals = clusters.intervals(&rows, 2, &strata, settings.bootstrap);
+        let mean = |of: fn(&MixedAnswer) -> f64| {
+            strata.mean(&found.answers.iter().map(of).collect::<Vec<_>>())
+        };
+        let share = |idx: usize, value: f64, chance: f64| Share {
+            value: Value::new(value, intervals[idx]),
+            chance,
+        };
+        results.push(MixedResult {
+            task: task.name.clone(),
+            relevance: task.relevance.clone(),
+            exclude: subject.exclude.clone(),
+            n_queries: found.answers.len(),
+            n_patients: clusters.len(),
+            n_gallery: found.n_gallery,
+            n_without_other_modality: found.n_without_other,
+            right_of_other_modality_at_5: share(
+                0,
+                mean(|answer| answer.right_of_other_modality),
+                mean(|answer| answer.right_of_other_modality_chance),
+            ),
+            own_modality_at_5: share(
+                1,
+                mean(|answer| answer.own_modality),
+                mean(|answer| answer.own_modality_chance),
+            ),
+        });
+    }
+    Ok(results)
+}

@@ -1,0 +1,142 @@
+//! The vectors of everything that is evaluated: embedded by a model, or read from a file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use m3ret_search::Embeddings;
+
+use super::contenders::{Contender, Source};
+use super::options::EvaluateOptions;
+use super::subject::Subject;
+use crate::embed::precision_name;
+use crate::embed::rows::{RowVectors, WantedRows, embed_rows};
+use crate::model_name;
+use crate::vectors;
+use crate::watch::Watch;
+
+/// The vectors of one contender, and what made them.
+pub(super) struct ContenderVectors {
+    pub(super) rows: RowVectors,
+    pub(super) fingerprint: String,
+    /// `None` for vectors that do not say it.
+    pub(super) precision: Option<String>,
+}
+
+/// One contender with its vectors, and the folder of its files.
+pub(super) struct Trial<'a> {
+    pub(super) folder: PathBuf,
+    pub(super) contender: &'a Contender,
+    pub(super) vectors: ContenderVectors,
+}
+
+impl<'a> Trial<'a> {
+    /// Reads or computes the vectors of a contender; models keep them in `folder`.
+    pub(super) fn prepare(
+        options: &EvaluateOptions,
+        subject: &Subject,
+        contender: &'a Contender,
+        folder: PathBuf,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Self> {
+        let vectors = match &contender.source {
+            Source::Model(place) => {
+                of_model(options, subject, place, &folder.join("vectors"), watch)
+            }
+            Source::File(path) => of_file(options, subject, &contender.name, path, watch),
+        };
+        Ok(Self {
+            vectors: vectors.with_context(|| format!("evaluating {}", contender.name))?,
+            folder,
+            contender,
+        })
+    }
+}
+
+fn of_model(
+    options: &EvaluateOptions,
+    subject: &Subject,
+    place: &str,
+    work: &Path,
+    watch: &dyn Watch,
+) -> anyhow::Result<ContenderVectors> {
+    let model = model_name::open_named(place, &options.run)?;
+    let wanted = subject.wanted();
+    Ok(ContenderVectors {
+        rows: embed_rows(
+            WantedRows {
+                listing: &subject.listing,
+                is_wanted: &wanted,
+            },
+            &model,
+            &options.reading,
+            work,
+            watch,
+        )?,
+        fingerprint: model.fingerprint().to_owned(),
+        precision: Some(precision_name(model.precision()).to_owned()),
+    })
+}
+
+/// Reads vectors that were made elsewhere, one for each row of the manifest.
+fn of_file(
+    options: &EvaluateOptions,
+    subject: &Subject,
+    name: &str,
+    path: &Path,
+    watch: &dyn Watch,
+) -> anyhow::Result<ContenderVectors> {
+    let file = vectors::read(path)?;
+    let (fingerprint, precision) = match file.maker.clone() {
+        Some(maker) => (maker.fingerprint, Some(maker.precision)),
+        None => (format!("external:{name}"), None),
+    };
+    let table = subject.listing.manifest.as_ref().context("a manifest")?;
+    let (vectors, join) = file.rows_of(path, table)?;
+    let (mut values, width) = (vectors.values, vectors.width);
+    watch.note(&join.told(path));
+    if options.normalizes {
+        for vector in values
+            .chunks_exact_mut(width)
+            .filter(|vector| vector.iter().any(|x| !x.is_nan()))
+        {
+            m3ret_search::normalize(vector).with_context(|| path.display().to_string())?;
+        }
+    }
+    // Here rows still have the numbers that they have in the file.
+    Embeddings::new(&values, width).with_context(|| path.display().to_string())?;
+    let rows = RowVectors {
+        values,
+        width,
+        refused: Vec::new(),
+    };
+    Ok(ContenderVectors {
+        rows,
+        fingerprint,
+        precision,
+    })
+}
+
+/// Removes the vectors of images that one of several contenders has none of, so that all are asked for the
+/// same; returns how many images that are.
+pub(super) fn keep_common(trials: &mut [Trial<'_>], subject: &Subject) -> usize {
+    let wanted = subject.wanted();
+    let lacks = |trial: &Trial<'_>, row: usize| {
+        let rows = &trial.vectors.rows;
+        rows.values[row * rows.width..][..rows.width]
+            .iter()
+            .all(|x| x.is_nan())
+    };
+    let mut n_left_out = 0;
+    for row in (0..wanted.len()).filter(|&row| wanted[row]) {
+        let n_lacking = trials.iter().filter(|trial| lacks(trial, row)).count();
+        if n_lacking == 0 || n_lacking == trials.len() {
+            continue;
+        }
+        n_left_out += 1;
+        for trial in trials.iter_mut() {
+            let rows = &mut trial.vectors.rows;
+            rows.values[row * rows.width..][..rows.width].fill(f32::NAN);
+        }
+    }
+    n_left_out
+}

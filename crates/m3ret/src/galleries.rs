@@ -1,0 +1,247 @@
+//! Galleries of images: what is stored of each, and how a gallery keeps up with an archive.
+
+mod cache;
+mod known;
+mod places;
+mod rows;
+mod update;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use m3ret_encoder::Model;
+use m3ret_search::{Gallery, Maker};
+
+use super::embed::precision_name;
+use crate::model_name;
+use crate::options::{ModelChoice, Reading};
+use crate::watch::Watch;
+use crate::words::printable;
+
+pub use cache::folder_of as cache_folder_of;
+pub use known::KnownVectors;
+pub use places::{Gone, Moved, move_files, prune, relabel};
+pub use rows::{
+    Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, identifies_people,
+    is_same_place,
+};
+pub use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
+
+/// Columns that every gallery of images has.
+pub(super) mod columns {
+    use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY};
+    /// Where the image lies, below `ROOT`; and hashes of identifiers.
+    pub use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
+
+    /// Which image of the file.
+    pub const PART: &str = "part";
+    /// A keyed hash of what the manifest said of the image when its row was written.
+    pub const CELLS: &str = "m3ret:cells";
+    /// Digest of the bytes that the image was read from: equal bytes are not embedded twice.
+    pub const CONTENT: &str = "m3ret:content";
+    /// When the state of a file was last changed (ctime, ns), as it was when its bytes were hashed.
+    pub const CHANGED: &str = "m3ret:changed";
+    /// What the image itself says, where a manifest may say otherwise.
+    pub const OWN_MODALITY: &str = "m3ret:modality";
+    pub const OWN_BODY_PART: &str = "m3ret:body_part";
+    pub const OWN_DIMS: &str = "m3ret:dims";
+    /// Hashes of the header's identifiers: of a patient without, and with its issuer.
+    pub const OWN_PATIENT: &str = "m3ret:patient_id";
+    pub const OWN_ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
+    pub const OWN_STUDY: &str = "m3ret:study_id";
+    pub const OWN_SERIES: &str = "m3ret:series_id";
+
+    /// Begins the names of m3ret's own columns.
+    pub const OWN: &str = "m3ret:";
+
+    /// What a row shows where no manifest says otherwise, and which own columns say it; the first one counts.
+    pub const SHOWN: [(&str, &str); 7] = [
+        (MODALITY, OWN_MODALITY),
+        (BODY_PART, OWN_BODY_PART),
+        (DIMS, OWN_DIMS),
+        (PATIENT, OWN_ISSUED_PATIENT),
+        (PATIENT, OWN_PATIENT),
+        (STUDY, OWN_STUDY),
+        (SERIES, OWN_SERIES),
+    ];
+
+    /// Names of columns that galleries made before m3ret's own had a prefix have otherwise.
+    #[derive(Debug, PartialEq, Eq)]
+    pub struct OwnNames {
+        /// The absolute folder that paths are relative to.
+        pub root: &'static str,
+        /// Changes when the file does.
+        pub key: &'static str,
+        /// Hash of all values.
+        pub pixels: &'static str,
+    }
+
+    const NEW: OwnNames = OwnNames {
+        root: "m3ret:root",
+        key: "m3ret:key",
+        pixels: "m3ret:pixels",
+    };
+    const OLD: OwnNames = OwnNames {
+        root: "root",
+        key: "file_key",
+        pixels: "pixels",
+    };
+
+    /// Returns the names that a gallery uses; rows that are added to an older one follow it.
+    pub fn own_names(gallery: &m3ret_search::Gallery) -> &'static OwnNames {
+        let columns = gallery.columns();
+        let is_older = columns.contains(&OLD.root) && !columns.contains(&NEW.root);
+        if is_older { &OLD } else { &NEW }
+    }
+}
+
+/// Says whether a folder is a gallery, or named as one: a damaged gallery is no folder of images.
+pub fn is_gallery(folder: &Path) -> bool {
+    let is_named_so = folder.extension().is_some_and(|end| end == "m3i");
+    folder.is_dir() && (is_named_so || m3ret_search::is_gallery(folder))
+}
+
+/// Says what makes a model's vectors.
+pub fn maker_of(model: &Model) -> Maker {
+    Maker {
+        fingerprint: model.fingerprint().to_owned(),
+        model: model.name().to_owned(),
+        precision: precision_name(model.precision()).to_owned(),
+    }
+}
+
+/// An archive that is ready to be searched.
+pub struct Archive {
+    /// As it was given.
+    pub place: PathBuf,
+    pub gallery: Gallery,
+    /// The model that made it; `None` until an image is embedded.
+    pub model: Option<Model>,
+    /// What opening it changed.
+    pub updated: Updated,
+    pub reading: Reading,
+    choice: ModelChoice,
+}
+
+impl Archive {
+    /// Opens the model of the gallery, if that has not happened.
+    pub fn open_model(&mut self, watch: &dyn Watch) -> anyhow::Result<()> {
+        if self.model.is_none() {
+            self.model = Some(model_of(&self.gallery, &self.choice, watch)?);
+        }
+        Ok(())
+    }
+}
+
+/// What is to be opened, and how.
+pub struct Opening<'a> {
+    pub archive: &'a Path,
+    pub cache: Option<&'a Path>,
+    pub model: &'a ModelChoice,
+    /// What is taken for a folder or manifest where nobody names a model.
+    pub default_model: &'static str,
+    pub reading: &'a Reading,
+    /// Images are going to be embedded.
+    pub needs_model: bool,
+}
+
+/// Opens a gallery, or brings the gallery of a folder or manifest up to date.
+pub fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Archive> {
+    let Opening { archive, .. } = *opening;
+    if is_gallery(archive) {
+        let gallery = Gallery::open(archive)?;
+        let model = if opening.needs_model {
+            Some(model_of(&gallery, opening.model, progress)?)
+        } else {
+            None
+        };
+        return Ok(Archive {
+            place: archive.to_owned(),
+            gallery,
+            model,
+            updated: Updated::default(),
+            reading: opening.reading.clone(),
+            choice: opening.model.clone(),
+        });
+    }
+    std::fs::metadata(archive).with_context(|| format!("opening {}", archive.display()))?;
+    let model = model_name::open_or(opening.default_model, opening.model, progress)?;
+    let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options)?;
+    let wanted = Wanted {
+        source: archive,
+        gallery: &folder,
+        reading: opening.reading,
+        is_mirror: true,
+        replaces: false,
+        has_thumbnails: false,
+        numbers: m3ret_search::Numbers::F32,
+    };
+    let updated = update(&wanted, &model, progress)?;
+    let gallery = Gallery::open(&folder)?;
+    Ok(Archive {
+        place: archive.to_owned(),
+        gallery,
+        model: Some(model),
+        updated,
+        reading: opening.reading.clone(),
+        choice: opening.model.clone(),
+    })
+}
+
+/// Opens the model that a gallery needs: the one that is named, or the one that made it.
+pub fn model_of(
+    gallery: &Gallery,
+    choice: &ModelChoice,
+    progress: &dyn Watch,
+) -> anyhow::Result<Model> {
+    let maker = gallery.maker();
+    if maker.fingerprint.starts_with("external:") {
+        anyhow::bail!(
+            "the gallery holds vectors that were made elsewhere ({}); look for vectors with \
+             --embeddings, or for an id of the gallery with -i",
+            maker.model
+        );
+    }
+    let name = choice.name.as_deref().unwrap_or(&maker.model);
+    let model = model_name::open_named(name, &choice.run).with_context(|| {
+        format!(
+            "the gallery was made with the model {}; name its folder with --model",
+            maker.model
+        )
+    })?;
+    let own = maker_of(&model);
+    gallery.check_maker(&own)?;
+    if own.precision != maker.precision {
+        progress.note(&format!(
+            "the gallery was embedded in {}, the queries are in {}: scores differ a little",
+            maker.precision, own.precision
+        ));
+    }
+    Ok(model)
+}
+
+/// Lists refused images.
+pub fn refused_text(updated: &Updated) -> String {
+    let lines = updated.refused.iter().map(|refused| {
+        let part = refused
+            .part
+            .as_deref()
+            .map_or(String::new(), |part| format!(" [{}]", printable(part)));
+        format!(
+            "refused: {}{part}: {} ({})\n",
+            printable(&refused.path),
+            printable(&refused.message),
+            refused.reason
+        )
+    });
+    lines.collect()
+}
+
+/// Shows a path as a person in the current folder would write it.
+pub fn short(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    match path.strip_prefix(&here) {
+        Ok(below) if below != Path::new("") => below.to_owned(),
+        _ => path.to_owned(),
+    }
+}

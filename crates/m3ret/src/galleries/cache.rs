@@ -1,0 +1,53 @@
+//! Where the galleries of plain folders and manifests are kept.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use m3ret_encoder::Model;
+use m3ret_imaging::ReadOptions;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Returns the gallery of an archive and a model: in the folder that is given, or the user's cache.
+pub fn folder_of(
+    archive: &Path,
+    model: &Model,
+    cache: Option<&Path>,
+    options: &ReadOptions,
+) -> anyhow::Result<PathBuf> {
+    let place = match cache {
+        Some(place) => place.to_owned(),
+        None => user_cache()?.join("m3ret").join("galleries"),
+    };
+    std::fs::create_dir_all(&place).with_context(|| {
+        format!(
+            "making {}; name another folder with --cache",
+            place.display()
+        )
+    })?;
+    let archive = archive
+        .canonicalize()
+        .with_context(|| format!("opening {}", archive.display()))?;
+    let mut words = archive.as_os_str().as_encoded_bytes().to_vec();
+    words.push(0);
+    words.extend(model.fingerprint().as_bytes());
+    // Other frames of a video give another vector.
+    words.extend(format!("{:?}", options.n_frames).as_bytes());
+    let name = archive.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(24)
+        .collect();
+    Ok(place.join(format!("{name}-{:016x}.m3i", xxh3_128(&words) >> 64)))
+}
+
+/// Returns the folder that the user's programs keep what they can make again.
+fn user_cache() -> anyhow::Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let cache = set("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    cache
+        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set; name a folder with --cache")
+}

@@ -1,0 +1,61 @@
+//! Vectors of images that were embedded before, found by what their files hold.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use m3ret_search::{Gallery, Maker, Numbers, RowId};
+
+use super::columns;
+
+/// The vectors of other galleries of one encoder, by the digest of their images' content.
+#[derive(Debug, Default)]
+pub struct KnownVectors {
+    galleries: Vec<Gallery>,
+    /// Where a vector is: the gallery, and the row there.
+    places: HashMap<u128, Vec<(usize, RowId)>>,
+}
+
+impl KnownVectors {
+    /// Collects the vectors of the galleries that lie beside one, in the folder of all caches. What cannot be
+    /// read there is not used.
+    pub(super) fn beside(gallery: &Path, maker: &Maker) -> Self {
+        let mut known = Self::default();
+        let folder = gallery.parent().unwrap_or(Path::new("."));
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension() == Some(OsStr::new("m3i"))
+                && path.file_name() != gallery.file_name()
+                && let Ok(other) = Gallery::open(&path)
+                // Vectors of 16 bits are not the ones that the encoder makes.
+                && other.maker() == maker
+                && other.numbers() == Numbers::F32
+                && other.columns().contains(&columns::CONTENT)
+            {
+                known.add(other);
+            }
+        }
+        known
+    }
+
+    fn add(&mut self, gallery: Gallery) {
+        for row in gallery.rows() {
+            let content = gallery.value(row, columns::CONTENT).ok();
+            if let Some(content) = content.and_then(|text| u128::from_str_radix(text, 16).ok()) {
+                let place = (self.galleries.len(), row);
+                self.places.entry(content).or_default().push(place);
+            }
+        }
+        self.galleries.push(gallery);
+    }
+
+    /// Returns the vector of an image, if one of this content and part is known.
+    pub fn vector(&self, content: u128, part: Option<&str>) -> Option<Vec<f32>> {
+        let places = self.places.get(&content)?;
+        places.iter().find_map(|&(idx, row)| {
+            let gallery = self.galleries.get(idx)?;
+            let is_it = gallery.value(row, columns::PART).ok()? == part.unwrap_or_default();
+            is_it.then(|| gallery.vector(row).ok())?
+        })
+    }
+}

@@ -1,0 +1,258 @@
+//! What a gallery stores of an image.
+
+use m3ret_manifest::path_of;
+use std::path::{Path, PathBuf};
+
+use m3ret_manifest::columns::{ID, PART, PATH, is_identifier, meaning, names_people};
+use m3ret_manifest::{Row, Table};
+use m3ret_search::{Gallery, RowId};
+
+use super::columns;
+use crate::embed::Facts;
+
+/// One identifier as hashes with the gallery's key, by where it was read. Only identifiers from one kind
+/// of place are compared: a manifest's pseudonym says nothing of a header's number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pseudonym {
+    /// What a manifest states.
+    pub stated: String,
+    /// What the header says.
+    pub header: String,
+    /// What the header says, with the issuer of the number.
+    pub issued: String,
+}
+
+impl Pseudonym {
+    /// Returns whether both are the same, `None` where that is not known.
+    ///
+    /// Equal identifiers of any one kind say yes. No is said only by the kind that counts most in both: where a
+    /// manifest joins two numbers of one person, their headers differ.
+    pub fn is(&self, other: &Self) -> Option<bool> {
+        let pairs = [
+            (&self.stated, &other.stated),
+            (&self.issued, &other.issued),
+            (&self.header, &other.header),
+        ];
+        if pairs.iter().any(|(a, b)| !a.is_empty() && a == b) {
+            return Some(true);
+        }
+        let first = pairs.iter().find(|(a, b)| !a.is_empty() || !b.is_empty())?;
+        (!first.0.is_empty() && !first.1.is_empty()).then_some(false)
+    }
+
+    /// Returns the hash by which filters and groups know the image: what a manifest states counts more.
+    pub fn shown(&self) -> &str {
+        let all = [&self.stated, &self.issued, &self.header];
+        all.into_iter()
+            .find(|hash| !hash.is_empty())
+            .map_or("", String::as_str)
+    }
+}
+
+/// Patient, study and series of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pseudonyms {
+    pub patient: Pseudonym,
+    pub study: Pseudonym,
+    pub series: Pseudonym,
+}
+
+/// Between issuer and number in an identifier of a header.
+const ISSUER_SEPARATOR: char = '\u{1f}';
+
+impl Pseudonyms {
+    /// Hashes what a file says of whom it shows.
+    pub fn of(facts: &Facts, gallery: &Gallery) -> Self {
+        let identifiers = &facts.traits.identifiers;
+        let hash = |kind: &str, identifier: &Option<m3ret_imaging::Identifier>| {
+            let exposed = identifier
+                .as_ref()
+                .map_or("", |identifier| identifier.expose());
+            let hash = gallery.pseudonym(kind, exposed);
+            let mut pseudonym = Pseudonym::default();
+            if exposed.contains(ISSUER_SEPARATOR) {
+                pseudonym.issued = hash;
+            } else {
+                pseudonym.header = hash;
+            }
+            pseudonym
+        };
+        Self {
+            patient: hash(columns::PATIENT, &identifiers.patient_id),
+            study: hash(columns::STUDY, &identifiers.study_instance_uid),
+            series: hash(columns::SERIES, &identifiers.series_instance_uid),
+        }
+    }
+
+    /// Returns what the header alone says.
+    pub fn of_header(self) -> Self {
+        let header = |pseudonym: Pseudonym| Pseudonym {
+            stated: String::new(),
+            ..pseudonym
+        };
+        Self {
+            patient: header(self.patient),
+            study: header(self.study),
+            series: header(self.series),
+        }
+    }
+
+    /// Reads what a row says. Older galleries do not say where an identifier is from: it then counts as
+    /// one of each place.
+    pub fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
+        let is_older = !gallery.columns().contains(&columns::CELLS);
+        let read = |shown: &str, header: &str, issued: &str| -> anyhow::Result<Pseudonym> {
+            let value = |column: &str| gallery.value(row, column).map(str::to_owned);
+            let (shown, header, issued) = (value(shown)?, value(header)?, value(issued)?);
+            if is_older {
+                let (stated, header, issued) = (shown.clone(), shown.clone(), shown);
+                return Ok(Pseudonym {
+                    stated,
+                    header,
+                    issued,
+                });
+            }
+            let is_of_header = shown == header || shown == issued;
+            let stated = if is_of_header { String::new() } else { shown };
+            Ok(Pseudonym {
+                stated,
+                header,
+                issued,
+            })
+        };
+        Ok(Self {
+            patient: read(
+                columns::PATIENT,
+                columns::OWN_PATIENT,
+                columns::OWN_ISSUED_PATIENT,
+            )?,
+            study: read(columns::STUDY, columns::OWN_STUDY, "")?,
+            series: read(columns::SERIES, columns::OWN_SERIES, "")?,
+        })
+    }
+}
+
+/// Rows on their way into a gallery, column by column.
+#[derive(Debug, Default)]
+pub struct Columns {
+    names: Vec<String>,
+    values: Vec<Vec<String>>,
+    n_rows: usize,
+}
+
+impl Columns {
+    /// Appends a row; columns that it does not name are empty in it.
+    pub fn push(&mut self, cells: Vec<(String, String)>) {
+        for (name, value) in cells {
+            let place = self.names.iter().position(|other| *other == name);
+            let place = place.unwrap_or_else(|| {
+                self.names.push(name);
+                self.values.push(vec![String::new(); self.n_rows]);
+                self.names.len() - 1
+            });
+            // Of two cells with the same name, the first one counts.
+            if self.values[place].len() == self.n_rows {
+                self.values[place].push(value);
+            }
+        }
+        self.n_rows += 1;
+        for values in &mut self.values {
+            values.resize(self.n_rows, String::new());
+        }
+    }
+
+    /// Takes all rows out.
+    pub fn take(&mut self) -> Vec<(String, Vec<String>)> {
+        self.n_rows = 0;
+        let values = std::mem::take(&mut self.values);
+        std::mem::take(&mut self.names)
+            .into_iter()
+            .zip(values)
+            .collect()
+    }
+}
+
+/// Returns the cells that a manifest's row gives to a gallery: everything but names of people, and
+/// identifiers as hashes.
+pub fn cells_of_manifest(
+    table: &Table,
+    row_idx: usize,
+    gallery: &Gallery,
+) -> Vec<(String, String)> {
+    let Some(row) = table.row(row_idx) else {
+        return Vec::new();
+    };
+    let mut cells = Vec::new();
+    for (name, value) in table.columns().iter().zip(row.cells()) {
+        if [PATH, PART, ID].contains(&name.as_str()) || names_people(name) {
+            continue;
+        }
+        // A second column of one meaning has its own name; its values are hashed as well.
+        let value = match meaning(name).filter(|_| is_identifier(name)) {
+            Some(kind) => gallery.pseudonym(kind, value),
+            None => value.to_owned(),
+        };
+        cells.push((name.clone(), value));
+    }
+    cells
+}
+
+/// Returns a keyed hash of everything that a manifest's row says, so that a change of any cell is seen.
+pub fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
+    // Not empty where nothing is said, so that rows of older galleries are told apart.
+    let mut text = "=".to_owned();
+    for (name, value) in row.iter().flat_map(Row::named_cells) {
+        if name != PATH && name != PART && !value.is_empty() {
+            text += &format!("{}:{name}{}:{value}", name.len(), value.len());
+        }
+    }
+    gallery.pseudonym(columns::CELLS, &text)
+}
+
+/// Returns whether a column of a manifest identifies or names people, studies or series.
+pub fn identifies_people(column: &str) -> bool {
+    is_identifier(column) || names_people(column)
+}
+
+/// Returns the columns of a manifest that name people, which are not stored.
+pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
+    let names = table.columns().iter().map(String::as_str);
+    names.filter(|name| names_people(name)).collect()
+}
+
+/// Returns the file or folder of a row.
+pub fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
+    let root = gallery.value(row, columns::own_names(gallery).root)?;
+    Ok(path_of(root).join(path_of(gallery.value(row, PATH)?)))
+}
+
+/// Says whether two paths are one place.
+pub fn is_same_place(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_may_come_with_any_row() {
+        let cell = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut columns = Columns::default();
+        columns.push(vec![cell("a", "1")]);
+        columns.push(vec![cell("b", "2"), cell("b", "3")]);
+        columns.push(vec![cell("b", "4"), cell("a", "5")]);
+        let wanted = [("a", ["1", "", "5"]), ("b", ["", "2", "4"])];
+        let taken = columns.take();
+        for ((name, values), (wanted_name, wanted)) in taken.iter().zip(wanted) {
+            assert_eq!(
+                (name.as_str(), values.as_slice()),
+                (wanted_name, &wanted.map(str::to_owned)[..])
+            );
+        }
+        assert!(columns.take().is_empty());
+    }
+}

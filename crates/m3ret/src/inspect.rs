@@ -1,0 +1,208 @@
+//! What files and folders hold, object by object.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use m3ret_imaging::archive::find_objects;
+use m3ret_imaging::{Code, ReadOptions, Volume, thumbnail, write_npy};
+use m3ret_manifest::text_of;
+
+use crate::check::report::{self, Report, Verdict};
+use crate::files::write_whole;
+use crate::objects::{Entry, entries};
+use crate::options::Reading;
+
+/// Longest side of a thumbnail.
+const THUMBNAIL_SIDE_PX: usize = 768;
+
+/// What is inspected, and which files are written beside the reports.
+#[derive(Debug, Clone)]
+pub struct InspectOptions {
+    /// Files or folders; of a folder, every object in it.
+    pub paths: Vec<PathBuf>,
+    /// Where the values are written, f32 [C, D, H, W]; those of several objects are numbered.
+    pub npy: Option<PathBuf>,
+    /// Where a picture is drawn, as PNG; those of several objects are numbered.
+    pub thumbnail: Option<PathBuf>,
+    pub reading: Reading,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InspectSummary {
+    /// Images that were refused.
+    pub n_refused: usize,
+    /// Files of folders that hold no image format.
+    pub n_not_images: usize,
+}
+
+/// Reads the objects one after the other, and hands the report on each image to `sink` as soon as it is read
+/// and its files are written.
+///
+/// # Errors
+/// If a file cannot be written, or would replace what is read; those of `sink`.
+pub fn inspect(
+    options: &InspectOptions,
+    mut sink: impl FnMut(&Report) -> io::Result<()>,
+) -> anyhow::Result<InspectSummary> {
+    let reading = &options.reading.options;
+    let paths = options.paths.iter();
+    let entries: Vec<Entry> = paths.flat_map(|path| found_at(path, reading)).collect();
+    let mut files = Files::new(options, &entries);
+    let mut summary = InspectSummary::default();
+    for entry in entries {
+        let images = match entry {
+            Entry::Object(object) => report::read(&object, reading),
+            Entry::Skipped(report) => vec![(*report, None)],
+        };
+        files.is_numbered |= images.len() > 1;
+        for (mut report, volume) in images {
+            if let Some(volume) = volume {
+                files.write(&mut report, &volume)?;
+            }
+            match report.verdict {
+                Verdict::Refused => summary.n_refused += 1,
+                Verdict::NotAnImage => summary.n_not_images += 1,
+                Verdict::Ok | Verdict::Warning => {}
+            }
+            sink(&report)?;
+        }
+    }
+    Ok(summary)
+}
+
+/// Lists a path; a path without anything to read is a refusal.
+fn found_at(path: &Path, options: &ReadOptions) -> Vec<Entry> {
+    match find_objects(path, options) {
+        Ok((objects, skipped)) if objects.is_empty() && skipped.is_empty() => {
+            let message = "the folder holds no file".to_owned();
+            vec![refused(path, Code::NoPixels, message)]
+        }
+        Ok(found) => entries(found, false),
+        Err(e) => vec![refused(path, e.code(), e.to_string())],
+    }
+}
+
+fn refused(path: &Path, code: Code, message: String) -> Entry {
+    Entry::Skipped(Box::new(Report::refused(path, code, message)))
+}
+
+/// The files that were asked for beside the report.
+struct Files<'a> {
+    npy: Option<&'a Path>,
+    thumbnail: Option<&'a Path>,
+    /// What is being read, with links resolved: never written to.
+    inputs: Vec<PathBuf>,
+    is_numbered: bool,
+    n_written: usize,
+}
+
+impl<'a> Files<'a> {
+    fn new(options: &'a InspectOptions, entries: &[Entry]) -> Self {
+        let n_objects = entries
+            .iter()
+            .filter(|e| matches!(e, Entry::Object(_)))
+            .count();
+        Self {
+            npy: options.npy.as_deref(),
+            thumbnail: options.thumbnail.as_deref(),
+            inputs: inputs(options, entries),
+            is_numbered: n_objects > 1,
+            n_written: 0,
+        }
+    }
+
+    /// Refuses to write over what is read, or over the other result.
+    fn check(&self, path: &Path) -> anyhow::Result<()> {
+        if self.npy.is_some() && self.npy == self.thumbnail {
+            anyhow::bail!("--npy and --thumbnail name the same file; give each its own");
+        }
+        let is_input = path
+            .canonicalize()
+            .is_ok_and(|path| self.inputs.contains(&path));
+        if is_input {
+            anyhow::bail!(
+                "{} is being read; give the result another name",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes what was asked for and notes the names in the report.
+    fn write(&mut self, report: &mut Report, volume: &Volume) -> anyhow::Result<()> {
+        let number = self.is_numbered.then_some(self.n_written);
+        self.n_written += 1;
+        if let Some(path) = self.npy {
+            let path = numbered(path, number);
+            self.check(&path)?;
+            write_whole(&path, |out| Ok(write_npy(out, volume)?))?;
+            report.npy = Some(text_of(&path));
+        }
+        if let Some(path) = self.thumbnail {
+            let path = numbered(path, number);
+            self.check(&path)?;
+            write_whole(&path, |out| write_picture(out, volume))?;
+            report.thumbnail = Some(text_of(&path));
+        }
+        Ok(())
+    }
+}
+
+fn inputs(options: &InspectOptions, entries: &[Entry]) -> Vec<PathBuf> {
+    if options.npy.is_none() && options.thumbnail.is_none() {
+        return Vec::new();
+    }
+    let objects = entries.iter().filter_map(|entry| match entry {
+        Entry::Object(object) => Some(object.files.iter()),
+        Entry::Skipped(_) => None,
+    });
+    objects
+        .flatten()
+        .filter_map(|file| file.canonicalize().ok())
+        .collect()
+}
+
+fn write_picture(out: &mut impl Write, volume: &Volume) -> anyhow::Result<()> {
+    let picture = thumbnail(volume, THUMBNAIL_SIDE_PX);
+    let (width, height) = (
+        u32::try_from(picture.width)?,
+        u32::try_from(picture.height)?,
+    );
+    let encoder = image::codecs::png::PngEncoder::new(out);
+    let colour = image::ExtendedColorType::Rgb8;
+    image::ImageEncoder::write_image(encoder, &picture.rgb, width, height, colour)?;
+    Ok(())
+}
+
+/// `OUT.npy` and 3 -> `OUT.3.npy`.
+fn numbered(path: &Path, number: Option<usize>) -> PathBuf {
+    let Some(number) = number else {
+        return path.to_path_buf();
+    };
+    match path.extension() {
+        Some(extension) => {
+            let mut last = std::ffi::OsString::from(number.to_string());
+            last.push(".");
+            last.push(extension);
+            path.with_extension(last)
+        }
+        None => path.with_added_extension(number.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_before_the_extension() {
+        let check = |path: &str, number, expected: &str| {
+            assert_eq!(numbered(path.as_ref(), number), Path::new(expected));
+        };
+        check("a/out.npy", None, "a/out.npy");
+        check("a/out.npy", Some(0), "a/out.0.npy");
+        check("out.v2.npy", Some(12), "out.v2.12.npy");
+        check("out", Some(1), "out.1");
+    }
+}

@@ -1,0 +1,235 @@
+//! An archive as a map, similar images close together.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use bhtsne::{Neighbor, tSNE};
+use m3ret_manifest::columns::{BODY_PART, FINDING, MODALITY};
+use m3ret_manifest::text_of;
+use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
+use serde_json::json;
+
+use super::galleries::{self, Opening, columns, file_of, short};
+use crate::files::{refuse_foreign_page, write_whole};
+use crate::model_name;
+use crate::options::{ModelChoice, Reading};
+use crate::watch::Watch;
+
+const PAGE: &str = include_str!("map.html");
+const PLACE: &str = "/*MAP_JSON*/null";
+/// Neighbours of each image that shape the map: t-SNE's usual perplexity, times three.
+const PERPLEXITY: usize = 30;
+/// Images that are looked for together.
+const BATCH_ROWS: usize = 2048;
+/// t-SNE's usual number of steps.
+const N_STEPS: usize = 750;
+/// Above, t-SNE takes hours and a page that holds it is of no use.
+const MAX_POINTS: usize = 50_000;
+
+/// What is drawn, and where to.
+#[derive(Debug, Clone)]
+pub struct MapOptions {
+    /// A folder, a manifest, or a gallery.
+    pub archive: PathBuf,
+    /// The page that is written.
+    pub html: PathBuf,
+    /// A file that m3ret did not write may be replaced.
+    pub is_forced: bool,
+    /// The column that colours the points.
+    pub colour: String,
+    /// Where folders and manifests are kept embedded; `None` for the user's cache.
+    pub cache: Option<PathBuf>,
+    pub model: ModelChoice,
+    pub reading: Reading,
+}
+
+/// What a map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapSummary {
+    pub n_points: usize,
+    /// Images without a vector, which are not on the map.
+    pub n_refused: usize,
+}
+
+/// Computes the map of an archive and writes it as a page.
+///
+/// # Errors
+/// If a file lies there that m3ret did not write; if the archive cannot be opened, has fewer than 5 images or
+/// more than 50,000, or has no such column.
+pub fn map(options: &MapOptions, watch: &dyn Watch) -> anyhow::Result<MapSummary> {
+    refuse_foreign_page(&options.html, options.is_forced)?;
+    let opening = Opening {
+        archive: &options.archive,
+        cache: options.cache.as_deref(),
+        model: &options.model,
+        default_model: model_name::DEFAULT,
+        reading: &options.reading,
+        needs_model: false,
+    };
+    let opened = galleries::open(&opening, watch)?;
+    let gallery = &opened.gallery;
+    let n_points = gallery.len();
+    ensure!(
+        n_points >= 5,
+        "found {n_points} images; a map needs 5 or more"
+    );
+    ensure!(
+        n_points <= MAX_POINTS,
+        "found {n_points} images; a map holds at most {MAX_POINTS}: make a gallery of a part"
+    );
+    ensure!(
+        gallery.columns().contains(&options.colour.as_str()),
+        "--color {}: the gallery has no such column; it has {}",
+        options.colour,
+        gallery.columns().join(", ")
+    );
+    watch.step("drawing the map");
+    let rows = in_order(gallery)?;
+    let places = places(gallery, &rows)?;
+    write(options, gallery, &rows, &places)?;
+    Ok(MapSummary {
+        n_points,
+        n_refused: opened.updated.refused.len(),
+    })
+}
+
+/// Returns all rows by id, so that a map does not depend on how a gallery is stored.
+fn in_order(gallery: &Gallery) -> anyhow::Result<Vec<RowId>> {
+    let mut rows = Vec::with_capacity(gallery.len());
+    for row in gallery.rows() {
+        rows.push((gallery.id(row)?, row));
+    }
+    rows.sort_unstable();
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// Returns the place of each row, [rows, 2].
+fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
+    let idx_of: std::collections::HashMap<RowId, usize> = rows
+        .iter()
+        .enumerate()
+        .map(|(idx, &row)| (row, idx))
+        .collect();
+    let options = SearchOptions {
+        k: n_neighbours(rows.len()),
+        ..SearchOptions::default()
+    };
+    let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
+    let mut start = Vec::with_capacity(2 * rows.len());
+    for rows in rows.chunks(BATCH_ROWS) {
+        let mut vectors = Vec::with_capacity(rows.len() * gallery.width());
+        for &row in rows {
+            let mut vector = gallery.vector(row)?;
+            m3ret_search::normalize(&mut vector)?;
+            start.extend(first_place(&vector));
+            vectors.extend(vector);
+        }
+        let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
+        let queries = Queries {
+            vectors: &vectors,
+            own: &own,
+            left_out: &[],
+        };
+        for hits in gallery.search(queries, &options)? {
+            let near = hits
+                .iter()
+                .filter_map(|hit| Some(neighbour(*idx_of.get(&hit.row)?, hit.score)));
+            neighbours.push(near.collect());
+        }
+    }
+    Ok(layout(&neighbours, start))
+}
+
+/// Returns how many neighbours of each of `n` images shape a map.
+pub(super) fn n_neighbours(n: usize) -> usize {
+    3 * perplexity_of(n)
+}
+
+fn perplexity_of(n: usize) -> usize {
+    PERPLEXITY.min(n.saturating_sub(1) / 3).max(1)
+}
+
+/// Makes an image's neighbour of its place in the list and the cosine.
+pub(super) fn neighbour(index: usize, score: f32) -> Neighbor<f32> {
+    Neighbor {
+        index,
+        // The chord between two unit vectors.
+        distance: (2.0 - 2.0 * score).max(0.0).sqrt(),
+    }
+}
+
+/// Lays images out so that neighbours lie close together; `start` and the result are [images, 2].
+pub(super) fn layout(neighbours: &[Vec<Neighbor<f32>>], start: Vec<f32>) -> Vec<f32> {
+    let data: Vec<f32> = vec![0.0; neighbours.len()];
+    let mut map = tSNE::<f32, f32, 2>::new(&data);
+    #[expect(clippy::cast_precision_loss, reason = "at most 30")]
+    map.perplexity(perplexity_of(neighbours.len()) as f32)
+        .epochs(N_STEPS)
+        .initial_embedding(start);
+    map.barnes_hut_with_neighbors(0.5, neighbours);
+    map.embedding()
+}
+
+/// Where t-SNE begins: two fixed directions of the vector, small, so that a map comes out the same
+/// each time.
+pub(super) fn first_place(vector: &[f32]) -> [f32; 2] {
+    [0_u64, 1].map(|axis| {
+        let terms = (0_u64..).zip(vector).map(|(i, x)| {
+            // A number whose bits look random decides the sign.
+            let mixed = (2 * i + axis + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            if mixed >> 63 == 1 { -x } else { *x }
+        });
+        1e-2 * terms.sum::<f32>()
+    })
+}
+
+fn write(
+    options: &MapOptions,
+    gallery: &Gallery,
+    rows: &[RowId],
+    places: &[f32],
+) -> anyhow::Result<()> {
+    let mut points = Vec::with_capacity(rows.len());
+    for (&row, place) in rows.iter().zip(places.chunks_exact(2)) {
+        let part = gallery.value(row, columns::PART)?;
+        let file = text_of(&short(&file_of(gallery, row)?));
+        let label = |column: &str| gallery.value(row, column).map(str::to_owned);
+        let labels = [label(MODALITY)?, label(BODY_PART)?, label(FINDING)?];
+        let colour = label(&options.colour)?;
+        let name = galleries::with_part(&file, Some(part));
+        points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
+    }
+    let map = json!({
+        "archive": text_of(&options.archive),
+        "model": gallery.maker().model,
+        "color": options.colour,
+        "points": points,
+    });
+    let data = super::report::shell::harmless(&map.to_string());
+    let page = PAGE.replacen(PLACE, &data, 1);
+    write_whole(&options.html, |out| Ok(out.write_all(page.as_bytes())?)).context("writing the map")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_begins_in_two_directions() {
+        let place = |i: usize| {
+            let mut vector = [0.0; 64];
+            vector[i] = 1.0;
+            first_place(&vector).map(|x| x > 0.0)
+        };
+        let n_same = (0..64).filter(|&i| place(i)[0] == place(i)[1]).count();
+        assert!((16..48).contains(&n_same), "{n_same} of 64 signs are equal");
+    }
+
+    #[test]
+    fn the_page_has_one_place_for_data_and_needs_no_network() {
+        assert_eq!(PAGE.matches(PLACE).count(), 1);
+        assert!(PAGE.is_ascii() && !PAGE.contains("http://") && !PAGE.contains("https://"));
+    }
+}

@@ -1,0 +1,256 @@
+//! Which model a name means, and where models are looked for.
+
+use std::fmt::Write as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Context as _;
+use m3ret_encoder::{Model, RunOptions};
+
+use crate::options::ModelChoice;
+use crate::watch::Watch;
+
+/// What is taken where nobody names a model.
+pub const DEFAULT: &str = "m3ret-tiny";
+
+/// The thumbnail that finds copies, and that every model is measured against.
+pub const PIXELS: &str = "pixels";
+
+/// Gradients by orientation, which nothing was learnt for: what a trained network must beat.
+pub const HOG: &str = "hog";
+
+/// Folders above the program in which `weights` is looked for: in a checkout the program lies in
+/// `target/release`.
+const N_ABOVE: usize = 2;
+
+/// Files of which a model folder has at least one.
+const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
+
+/// What a name means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Pixels,
+    Hog,
+    Random { preset: String, seed: u64 },
+    Folder(PathBuf),
+}
+
+/// Where models are looked for, beside the name itself.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    /// `$M3RET_MODELS`
+    models: Option<PathBuf>,
+    /// The folder of the running program.
+    program: Option<PathBuf>,
+}
+
+/// Opens the model that the arguments name.
+pub fn open(choice: &ModelChoice, progress: &dyn Watch) -> anyhow::Result<Model> {
+    open_or(DEFAULT, choice, progress)
+}
+
+/// Opens the model that the arguments name, or another, and says that nobody named it.
+pub fn open_or(default: &str, choice: &ModelChoice, progress: &dyn Watch) -> anyhow::Result<Model> {
+    if let Some(name) = choice.name.as_deref() {
+        return open_named(name, &choice.run);
+    }
+    let model = open_named(default, &choice.run)
+        .with_context(|| {
+            format!(
+                "no --model given, and the default {default} cannot be opened; name another one, or set \
+                 M3RET_MODELS to the folder that holds the folder {default} (weights/ of the sources)"
+            )
+        })?;
+    progress.note(&taken_for_granted(default));
+    Ok(model)
+}
+
+/// Says which model is taken where nobody named one.
+pub fn taken_for_granted(default: &str) -> String {
+    let what = if default == PIXELS {
+        "which finds copies and knows no medicine"
+    } else {
+        "for research use only"
+    };
+    format!("no --model given: taking {default}, {what}")
+}
+
+/// Opens the model that a name means.
+pub fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Model> {
+    let named = find(name, &Places::of_this_machine())?;
+    named.open(options).with_context(|| match &named {
+        Named::Folder(folder) => format!("opening the model {name}, {}", folder.display()),
+        Named::Pixels | Named::Hog | Named::Random { .. } => format!("opening the model {name}"),
+    })
+}
+
+impl Named {
+    fn open(&self, options: &RunOptions) -> m3ret_encoder::Result<Model> {
+        match self {
+            Self::Pixels => Ok(Model::pixels()),
+            Self::Hog => Ok(Model::hog()),
+            Self::Random { preset, seed } => Model::random(preset, *seed, options),
+            Self::Folder(folder) => Model::open(folder, options),
+        }
+    }
+}
+
+impl Places {
+    fn of_this_machine() -> Self {
+        let set = std::env::var_os("M3RET_MODELS").filter(|value| !value.is_empty());
+        // A link to the program is followed: models lie beside the program itself.
+        let program = std::env::current_exe().and_then(|path| path.canonicalize());
+        Self {
+            models: set.map(PathBuf::from),
+            program: program
+                .ok()
+                .and_then(|path| path.parent().map(Path::to_owned)),
+        }
+    }
+
+    /// Lists the folders that a name may mean, in the order in which they are tried.
+    fn candidates(&self, name: &str) -> Vec<PathBuf> {
+        let mut candidates = vec![PathBuf::from(name)];
+        let mut parts = Path::new(name).components();
+        // `../x`, `./x` and `/x` are paths and nothing else.
+        if parts.all(|part| matches!(part, Component::Normal(_))) {
+            candidates.extend(self.models.iter().map(|folder| folder.join(name)));
+            candidates.push(Path::new("weights").join(name));
+            if let Some(folder) = &self.program {
+                candidates.push(folder.join(name));
+                let above = folder.ancestors().take(1 + N_ABOVE);
+                candidates.extend(above.map(|folder| folder.join("weights").join(name)));
+            }
+        }
+        candidates
+    }
+}
+
+/// Finds what a name means.
+fn find(name: &str, places: &Places) -> anyhow::Result<Named> {
+    if name == PIXELS {
+        return Ok(Named::Pixels);
+    }
+    if name == HOG {
+        return Ok(Named::Hog);
+    }
+    if let Some(random) = name.strip_prefix("random:") {
+        return random_of(random);
+    }
+    let candidates = if name.is_empty() {
+        Vec::new()
+    } else {
+        places.candidates(name)
+    };
+    let is_model = |folder: &&PathBuf| CONFIGS.iter().any(|config| folder.join(config).is_file());
+    if let Some(folder) = candidates.iter().find(is_model) {
+        return Ok(Named::Folder(folder.clone()));
+    }
+    let mut message = format!("found no model named {name:?}; looked for");
+    for candidate in &candidates {
+        let found = if candidate.is_dir() {
+            "a folder without config.json"
+        } else if candidate.exists() {
+            "a file; name the folder that holds it"
+        } else {
+            "not there"
+        };
+        // Writing to a `String` cannot fail.
+        let _ = write!(message, "\n  {}: {found}", candidate.display());
+    }
+    if places.models.is_none() {
+        message.push_str("\n  $M3RET_MODELS is not set");
+    }
+    message.push_str("\nBuilt in are pixels, hog and random:PRESET (tiny, small, base or large).");
+    anyhow::bail!(message)
+}
+
+/// `tiny` or `tiny:3`.
+fn random_of(text: &str) -> anyhow::Result<Named> {
+    let (preset, seed) = text.split_once(':').unwrap_or((text, "0"));
+    let seed = seed
+        .parse()
+        .ok()
+        .with_context(|| format!("random:PRESET:SEED: found {seed:?}, wanted a whole number"))?;
+    Ok(Named::Random {
+        preset: preset.to_owned(),
+        seed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model_in(folder: &Path) -> PathBuf {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("config.json"), "{}").unwrap();
+        folder.to_owned()
+    }
+
+    #[test]
+    fn built_in_models_need_no_folder() {
+        let named = |name: &str| find(name, &Places::default()).ok();
+        let random = |preset: &str, seed| {
+            let preset = preset.to_owned();
+            Some(Named::Random { preset, seed })
+        };
+        assert_eq!(named("pixels"), Some(Named::Pixels));
+        assert_eq!(named("hog"), Some(Named::Hog));
+        assert_eq!(named("random:tiny"), random("tiny", 0));
+        assert_eq!(named("random:base:7"), random("base", 7));
+        assert_eq!(named("random:tiny:x"), None);
+        assert_eq!(named(""), None);
+        let unknown = Named::Random {
+            preset: "huge".into(),
+            seed: 0,
+        };
+        let error = unknown.open(&RunOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("tiny, small"), "{error}");
+    }
+
+    #[test]
+    fn folders_are_tried_in_the_stated_order() {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places {
+            models: Some(root.path().join("models")),
+            program: Some(root.path().join("bin")),
+        };
+        let named = |name: &str| find(name, &places).ok();
+        let places_last_first = [
+            root.path().join("weights/org/m"),
+            root.path().join("bin/weights/org/m"),
+            root.path().join("bin/org/m"),
+            root.path().join("models/org/m"),
+        ];
+        for folder in places_last_first {
+            let folder = model_in(&folder);
+            assert_eq!(named("org/m"), Some(Named::Folder(folder)));
+        }
+        let path = model_in(&root.path().join("here"));
+        assert_eq!(named(path.to_str().unwrap()), Some(Named::Folder(path)));
+        assert_eq!(named("../models/org/m"), None, "a path is no name");
+    }
+
+    #[test]
+    fn an_unknown_name_lists_where_it_was_looked_for() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("m")).unwrap();
+        let places = Places {
+            models: Some(root.path().to_owned()),
+            program: Some("/nowhere/target/release".into()),
+        };
+        let message = find("m", &places).unwrap_err().to_string();
+        let message = message.replace(root.path().to_str().unwrap(), "ROOT");
+        insta::assert_snapshot!(message, @r#"
+        found no model named "m"; looked for
+          m: not there
+          ROOT/m: a folder without config.json
+          weights/m: not there
+          /nowhere/target/release/m: not there
+          /nowhere/target/release/weights/m: not there
+          /nowhere/target/weights/m: not there
+          /nowhere/weights/m: not there
+        Built in are pixels, hog and random:PRESET (tiny, small, base or large).
+        "#);
+    }
+}

@@ -1,0 +1,29 @@
+//! What a path holds: objects to read, and files known to be unreadable, in one order.
+
+use m3ret_imaging::archive::{Object, Skipped};
+
+use crate::check::report::Report;
+
+/// Something found at a path: to read, or known to be unreadable.
+#[derive(Debug)]
+pub enum Entry {
+    Object(Object),
+    Skipped(Box<Report>),
+}
+
+/// Joins objects and skipped files in the order of their paths.
+pub fn entries((objects, skipped): (Vec<Object>, Vec<Skipped>), is_strict: bool) -> Vec<Entry> {
+    let mut entries: Vec<(_, Entry)> = Vec::with_capacity(objects.len() + skipped.len());
+    entries.extend(
+        objects
+            .into_iter()
+            .map(|object| (object.path.clone(), Entry::Object(object))),
+    );
+    entries.extend(skipped.into_iter().map(|file| {
+        let report = Report::skipped(&file.path, &file.error, is_strict);
+        (file.path, Entry::Skipped(Box::new(report)))
+    }));
+    // Stable: the series of one folder keep their numbers' order.
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}

@@ -1,0 +1,399 @@
+//! The most similar images of an archive.
+
+mod ask;
+mod page;
+mod why;
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
+use m3ret_manifest::text_of;
+use m3ret_search::{
+    Filter, Gallery, Hit as RowHit, LeftOut, Method, RowId, SearchOptions, Statistics,
+};
+use serde::Serialize;
+
+use self::ask::ReadyQuery;
+pub use self::ask::{Queries, VectorQueries};
+pub use self::page::page;
+use super::galleries::columns::{self, own_names};
+use super::galleries::{Archive, Pseudonyms, file_of, refused_text, short};
+use crate::options::ColumnValue;
+use crate::watch::Watch;
+
+/// What the archive says of a query or a hit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Labels {
+    pub modality: Option<String>,
+    pub body_part: Option<String>,
+    pub finding: Option<String>,
+    pub dims: Option<String>,
+    pub source: Option<String>,
+}
+
+/// One hit.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hit {
+    /// From 1.
+    pub rank: usize,
+    pub id: String,
+    /// As the archive has it, relative to its folder.
+    pub path: String,
+    pub part: Option<String>,
+    /// Where the file lies.
+    pub file: String,
+    /// Cosine of the two vectors.
+    pub score: f32,
+    pub percentile: Option<f64>,
+    pub confident: Option<bool>,
+    pub relation: Relation,
+    #[serde(flatten)]
+    pub labels: Labels,
+    #[serde(skip)]
+    pub row: RowId,
+}
+
+/// How a hit and a query belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    SameImage,
+    SameSeries,
+    SameStudy,
+    SamePatient,
+    OtherPatient,
+    Unknown,
+}
+
+/// The answer to one query.
+#[derive(Debug, Clone, Serialize)]
+pub struct Answer {
+    /// Number of the query, from 0.
+    pub query_row: usize,
+    /// The path or id as it was given, or the number of the vector.
+    pub query: String,
+    pub part: Option<String>,
+    #[serde(flatten)]
+    pub labels: Labels,
+    pub confident: Option<bool>,
+    pub hits: Vec<Hit>,
+    /// Where the query's image lies, if it is one.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// What is asked, beside the queries.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Most hits of a query.
+    pub k: usize,
+    /// Only images that fit all columns; several values of one column are alternatives.
+    pub filters: Vec<ColumnValue>,
+    /// `same_patient`, `same_study`, `same_series`, `same_image`, or columns in which a hit must differ.
+    pub exclude: Vec<String>,
+    /// Only the best image of each value of this column.
+    pub group_by: Option<String>,
+    /// Every vector is looked at.
+    pub is_exact: bool,
+}
+
+/// All answers, and the queries that have none.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    pub answers: Vec<Answer>,
+    pub refused: Vec<RefusedQuery>,
+}
+
+/// A query that could not be read, and why.
+#[derive(Debug, Clone)]
+pub struct RefusedQuery {
+    pub path: PathBuf,
+    pub message: String,
+}
+
+impl Relation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SameImage => "same image",
+            Self::SameSeries => "same series",
+            Self::SameStudy => "same study",
+            Self::SamePatient => "same patient",
+            Self::OtherPatient => "other patient",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Compares what is known of two images; identifiers only with those of one kind.
+    fn of(asked: &ReadyQuery, people: &Pseudonyms, pixels: &str) -> Self {
+        let own = &asked.people;
+        if !pixels.is_empty() && asked.pixels == pixels {
+            return Self::SameImage;
+        }
+        if own.series.is(&people.series) == Some(true) {
+            return Self::SameSeries;
+        }
+        if own.study.is(&people.study) == Some(true) {
+            return Self::SameStudy;
+        }
+        match own.patient.is(&people.patient) {
+            Some(true) => Self::SamePatient,
+            Some(false) => Self::OtherPatient,
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl Labels {
+    /// Reads the labels of a row.
+    fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
+        let value = |column: &str| -> anyhow::Result<Option<String>> {
+            let value = gallery.value(row, column)?;
+            Ok((!value.is_empty()).then(|| value.to_owned()))
+        };
+        Ok(Self {
+            modality: value(MODALITY)?,
+            body_part: value(BODY_PART)?,
+            finding: value(FINDING)?,
+            dims: value(DIMS)?,
+            source: value(SOURCE)?,
+        })
+    }
+}
+
+impl Archive {
+    /// Finds what is most similar to each query.
+    ///
+    /// A query that cannot be read costs its own answer only.
+    ///
+    /// # Errors
+    /// If the archive holds nothing, a filter or an exclusion names what is not there, or vectors are of another
+    /// model than the archive's.
+    pub fn ask(
+        &mut self,
+        queries: &Queries,
+        ask: &Ask,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Answers> {
+        ensure!(
+            !self.gallery.is_empty(),
+            "{} holds no image that can be searched\n{}",
+            self.place.display(),
+            refused_text(&self.updated)
+        );
+        watch.step("reading queries");
+        let (ready, refused) = ask::all(queries, ask, self, watch)?;
+        watch.step("searching");
+        let answers = answer(ask, &self.gallery, ready, watch)?;
+        note_uncompared(ask, &answers, watch);
+        Ok(Answers { answers, refused })
+    }
+}
+
+/// Returns the gallery's column that a user calls `name`: that of this name, or of its meaning.
+fn column_of<'a>(gallery: &Gallery, name: &'a str) -> &'a str {
+    if gallery.columns().contains(&name) {
+        return name;
+    }
+    meaning(name).unwrap_or(name)
+}
+
+fn options(ask: &Ask, gallery: &Gallery) -> SearchOptions {
+    let mut filters: Vec<Filter> = Vec::new();
+    for ColumnValue {
+        column,
+        value,
+        is_negated,
+    } in &ask.filters
+    {
+        let (column, value) = (column_of(gallery, column), value.trim().to_owned());
+        let same =
+            |filter: &&mut Filter| filter.column == column && filter.is_negated == *is_negated;
+        match filters.iter_mut().find(same) {
+            Some(filter) => filter.values.push(value),
+            None => filters.push(Filter {
+                column: column.to_owned(),
+                values: vec![value],
+                is_negated: *is_negated,
+            }),
+        }
+    }
+    SearchOptions {
+        k: ask.k,
+        method: if ask.is_exact {
+            Method::Exact
+        } else {
+            Method::Auto
+        },
+        filters,
+        group_by: ask
+            .group_by
+            .as_deref()
+            .map(|name| column_of(gallery, name).to_owned()),
+    }
+}
+
+/// Patients of a filter are given by name and stored as hashes.
+fn with_hashes(gallery: &Gallery, mut options: SearchOptions) -> SearchOptions {
+    for filter in &mut options.filters {
+        if [columns::PATIENT, columns::STUDY, columns::SERIES].contains(&filter.column.as_str()) {
+            for value in &mut filter.values {
+                *value = gallery.pseudonym(&filter.column, value);
+            }
+        }
+    }
+    options
+}
+
+/// Returns what each query leaves out.
+fn left_out(
+    ask: &Ask,
+    gallery: &Gallery,
+    asked: &[ReadyQuery],
+    watch: &dyn Watch,
+) -> anyhow::Result<Vec<LeftOut>> {
+    let mut all = Vec::new();
+    for name in &ask.exclude {
+        let there: Vec<&str> = excluded_columns(name, gallery)
+            .into_iter()
+            .filter(|column| gallery.columns().contains(column))
+            .collect();
+        ensure!(
+            !there.is_empty(),
+            "--exclude {name}: the gallery has no such column; it has {}",
+            gallery.columns().join(", ")
+        );
+        let n_before = all.len();
+        for column in there {
+            let values: Vec<String> = asked
+                .iter()
+                .map(|query| query.value(gallery, column))
+                .collect::<anyhow::Result<_>>()?;
+            all.push(LeftOut {
+                column: column.to_owned(),
+                values,
+            });
+        }
+        for (idx, query) in asked.iter().enumerate() {
+            if all[n_before..]
+                .iter()
+                .all(|left_out| left_out.values[idx].is_empty())
+            {
+                watch.note(&format!(
+                    "--exclude {name}: nothing is left out for {}, of which it is not known",
+                    query.name
+                ));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Returns the columns in which a hit must differ from its query.
+fn excluded_columns<'a>(name: &'a str, gallery: &Gallery) -> Vec<&'a str> {
+    match name {
+        "same_patient" => vec![
+            columns::PATIENT,
+            columns::OWN_PATIENT,
+            columns::OWN_ISSUED_PATIENT,
+        ],
+        "same_study" => vec![columns::STUDY, columns::OWN_STUDY],
+        "same_series" => vec![columns::SERIES, columns::OWN_SERIES],
+        "same_image" => vec![own_names(gallery).pixels],
+        other => vec![column_of(gallery, other)],
+    }
+}
+
+/// Says where an exclusion of patients could not be applied: identifiers of different kinds are not compared.
+fn note_uncompared(ask: &Ask, answers: &[Answer], watch: &dyn Watch) {
+    if !ask.exclude.iter().any(|name| name == "same_patient") {
+        return;
+    }
+    for answer in answers {
+        let is_unknown = |hit: &&Hit| hit.relation == Relation::Unknown;
+        let n_unknown = answer.hits.iter().filter(is_unknown).count();
+        if n_unknown > 0 {
+            watch.note(&format!(
+                "--exclude same_patient could not be applied to {n_unknown} of {} hits of {}: whether they are of \
+                 the same patient is not known (identifiers of headers and of manifests are not compared)",
+                answer.hits.len(),
+                answer.query
+            ));
+        }
+    }
+}
+
+fn answer(
+    ask: &Ask,
+    gallery: &Gallery,
+    asked: Vec<ReadyQuery>,
+    watch: &dyn Watch,
+) -> anyhow::Result<Vec<Answer>> {
+    let vectors: Vec<f32> = asked
+        .iter()
+        .flat_map(|query| query.vector.iter().copied())
+        .collect();
+    let own: Vec<Option<RowId>> = asked.iter().map(|query| query.own).collect();
+    let left_out = left_out(ask, gallery, &asked, watch)?;
+    let queries = m3ret_search::Queries {
+        vectors: &vectors,
+        own: &own,
+        left_out: &left_out,
+    };
+    let options = with_hashes(gallery, options(ask, gallery));
+    let found = gallery.search(queries, &options)?;
+    let none = Statistics::default();
+    let statistics = gallery.statistics()?.unwrap_or(&none);
+    let mut answers = Vec::with_capacity(asked.len());
+    for (query_row, (query, row_hits)) in asked.into_iter().zip(found).enumerate() {
+        let mut hits = Vec::with_capacity(row_hits.len());
+        for (idx, row_hit) in row_hits.iter().enumerate() {
+            hits.push(Hit {
+                rank: idx + 1,
+                ..hit_of(gallery, statistics, &query, row_hit)?
+            });
+        }
+        answers.push(Answer {
+            query_row,
+            confident: hits.first().and_then(|hit| hit.confident),
+            hits,
+            query: query.name,
+            part: query.part,
+            labels: query.labels,
+            file: query.file,
+        });
+    }
+    Ok(answers)
+}
+
+/// Returns what the archive says of a hit; its rank is left open.
+fn hit_of(
+    gallery: &Gallery,
+    statistics: &Statistics,
+    query: &ReadyQuery,
+    hit: &RowHit,
+) -> anyhow::Result<Hit> {
+    let row = hit.row;
+    let labels = Labels::of_row(gallery, row)?;
+    let modality = |labels: &Labels| labels.modality.clone().unwrap_or_default();
+    let (from, to) = (modality(&query.labels), modality(&labels));
+    let people = Pseudonyms::of_row(gallery, row)?;
+    let part = gallery.value(row, columns::PART)?;
+    Ok(Hit {
+        rank: 0,
+        id: gallery.id(row)?.to_owned(),
+        path: gallery.value(row, columns::PATH)?.to_owned(),
+        part: (!part.is_empty()).then(|| part.to_owned()),
+        file: text_of(&short(&file_of(gallery, row)?)),
+        score: hit.score,
+        percentile: statistics.percentile(hit.score, &from, &to),
+        confident: statistics.is_confident(hit.score, &from, &to),
+        relation: Relation::of(
+            query,
+            &people,
+            gallery.value(row, own_names(gallery).pixels)?,
+        ),
+        labels,
+        row,
+    })
+}

@@ -1,0 +1,411 @@
+//! Queries: files, series, ids of the gallery, or vectors.
+
+use m3ret_manifest::{path_of, text_of};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use m3ret_manifest::Table;
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE};
+use m3ret_search::{Gallery, RowId};
+
+use super::{Ask, Labels, RefusedQuery};
+use crate::embed::ahead::AheadOptions;
+use crate::embed::items::{Item, list};
+use crate::embed::work::embed_each;
+use crate::embed::{Facts, Outputs};
+use crate::files::way_between;
+use crate::galleries::columns::{self, own_names};
+use crate::galleries::{Archive, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of};
+use crate::vectors::{self, VectorFile};
+use crate::watch::Watch;
+
+/// One query.
+#[derive(Debug, Default)]
+pub(super) struct ReadyQuery {
+    /// The path or id as it was given, or the number of the vector.
+    pub(super) name: String,
+    pub(super) part: Option<String>,
+    /// Where the image lies, if it is one.
+    pub(super) file: Option<PathBuf>,
+    pub(super) vector: Vec<f32>,
+    /// The row of the gallery that it is.
+    pub(super) own: Option<RowId>,
+    pub(super) labels: Labels,
+    pub(super) people: Pseudonyms,
+    pub(super) pixels: String,
+    /// What a manifest says of the query, by our names of columns.
+    stated: Vec<(String, String)>,
+}
+
+impl ReadyQuery {
+    /// Takes over what a manifest says of the query: it counts more than what the file says.
+    fn learn(&mut self, table: &Table, row_idx: usize, gallery: &Gallery) {
+        self.stated = cells_of_manifest(table, row_idx, gallery);
+        self.stated.retain(|(_, value)| !value.is_empty());
+        for (name, value) in &self.stated {
+            let place = match name.as_str() {
+                MODALITY => &mut self.labels.modality,
+                BODY_PART => &mut self.labels.body_part,
+                FINDING => &mut self.labels.finding,
+                DIMS => &mut self.labels.dims,
+                SOURCE => &mut self.labels.source,
+                columns::PATIENT => {
+                    self.people.patient.stated.clone_from(value);
+                    continue;
+                }
+                columns::STUDY => {
+                    self.people.study.stated.clone_from(value);
+                    continue;
+                }
+                columns::SERIES => {
+                    self.people.series.stated.clone_from(value);
+                    continue;
+                }
+                _ => continue,
+            };
+            *place = Some(value.clone());
+        }
+    }
+
+    /// Returns the query's value in a column of the gallery; empty where it is not known.
+    pub(super) fn value(&self, gallery: &Gallery, column: &str) -> anyhow::Result<String> {
+        if let Some((_, value)) = self.stated.iter().find(|(name, _)| name == column) {
+            return Ok(value.clone());
+        }
+        if let Some(row) = self.own {
+            return Ok(gallery.value(row, column)?.to_owned());
+        }
+        let label = |label: &Option<String>| label.clone().unwrap_or_default();
+        Ok(match column {
+            columns::PATIENT => self.people.patient.shown().to_owned(),
+            columns::STUDY => self.people.study.shown().to_owned(),
+            columns::SERIES => self.people.series.shown().to_owned(),
+            columns::OWN_PATIENT => self.people.patient.header.clone(),
+            columns::OWN_ISSUED_PATIENT => self.people.patient.issued.clone(),
+            columns::OWN_STUDY => self.people.study.header.clone(),
+            columns::OWN_SERIES => self.people.series.header.clone(),
+            column if column == own_names(gallery).pixels => self.pixels.clone(),
+            MODALITY => label(&self.labels.modality),
+            BODY_PART => label(&self.labels.body_part),
+            DIMS => label(&self.labels.dims),
+            _ => String::new(),
+        })
+    }
+}
+
+/// What is looked for.
+#[derive(Debug, Clone)]
+pub enum Queries {
+    /// Files, folders of which every image is a query, and ids of images of the gallery where nothing lies.
+    Images(Vec<PathBuf>),
+    /// Vectors, as the archive's model makes them.
+    Vectors(VectorQueries),
+}
+
+/// A file of vectors.
+#[derive(Debug, Clone)]
+pub struct VectorQueries {
+    /// `.npy`, `.safetensors` or `.parquet`, [n, width].
+    pub path: PathBuf,
+    /// What made them, where the file does not say.
+    pub encoder: Option<String>,
+    /// They are given unit length.
+    pub normalizes: bool,
+}
+
+/// Reads and embeds every query.
+pub(super) fn all(
+    queries: &Queries,
+    ask: &Ask,
+    archive: &mut Archive,
+    watch: &dyn Watch,
+) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
+    let inputs = match queries {
+        Queries::Images(inputs) => inputs,
+        Queries::Vectors(file) => {
+            ensure!(
+                ask.exclude.is_empty(),
+                "--exclude needs to know whose image a query is, and vectors do not say so"
+            );
+            return Ok((of_vectors(file, &archive.gallery, watch)?, Vec::new()));
+        }
+    };
+    let roots = archive.gallery.values(own_names(&archive.gallery).root)?;
+    let mut reader = QueryReader {
+        roots: roots.into_iter().map(path_of).collect(),
+        ..QueryReader::default()
+    };
+    for input in inputs {
+        if std::fs::symlink_metadata(input).is_ok() {
+            archive.open_model(watch)?;
+            reader.images(input, archive)?;
+        } else {
+            match of_id(input, &archive.gallery)? {
+                Some(query) => reader.ready.push(query),
+                None => reader.refuse(
+                    input,
+                    "neither a file or folder nor the id of an image in the gallery".to_owned(),
+                ),
+            }
+        }
+    }
+    Ok((reader.ready, reader.refused))
+}
+
+fn of_vectors(
+    file: &VectorQueries,
+    gallery: &Gallery,
+    watch: &dyn Watch,
+) -> anyhow::Result<Vec<ReadyQuery>> {
+    let path = &file.path;
+    let VectorFile {
+        vectors: mut read,
+        maker,
+        ..
+    } = vectors::read(path)?;
+    ensure!(
+        read.width == gallery.width(),
+        "{} holds vectors of {} numbers, and the gallery of {}",
+        path.display(),
+        read.width,
+        gallery.width()
+    );
+    if let Some(maker) = &maker {
+        gallery
+            .check_maker(maker)
+            .with_context(|| path.display().to_string())?;
+    } else if let Some(encoder) = &file.encoder {
+        ensure!(
+            *encoder == gallery.maker().model,
+            "--encoder {encoder}: the gallery's vectors were made by {}",
+            gallery.maker().model
+        );
+    } else if !gallery.maker().fingerprint.starts_with("external:") {
+        watch.note(&format!(
+            "whether {} was made by the gallery's model {} cannot be checked",
+            path.display(),
+            gallery.maker().model
+        ));
+    }
+    if file.normalizes {
+        for (row, vector) in read.values.chunks_exact_mut(read.width).enumerate() {
+            m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
+        }
+    }
+    m3ret_search::check_unit(&read.values, read.width)
+        .with_context(|| format!("{}; --normalize gives vectors unit length", path.display()))?;
+    let rows = read.values.chunks_exact(read.width).enumerate();
+    let ready = rows.map(|(row, vector)| ReadyQuery {
+        name: format!("row {row}"),
+        vector: vector.to_vec(),
+        ..ReadyQuery::default()
+    });
+    Ok(ready.collect())
+}
+
+/// Builds a query from a row's stored vector; `None` if no row has this id.
+fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> {
+    let id = text_of(input);
+    let Some(row) = gallery.find(&id)? else {
+        return Ok(None);
+    };
+    let mut vector = gallery.vector(row)?;
+    m3ret_search::normalize(&mut vector)?;
+    let part = gallery.value(row, columns::PART)?;
+    Ok(Some(ReadyQuery {
+        name: id,
+        part: (!part.is_empty()).then(|| part.to_owned()),
+        file: Some(file_of(gallery, row)?),
+        vector,
+        own: Some(row),
+        labels: Labels::of_row(gallery, row)?,
+        people: Pseudonyms::of_row(gallery, row)?,
+        pixels: gallery.value(row, own_names(gallery).pixels)?.to_owned(),
+        stated: Vec::new(),
+    }))
+}
+
+/// Queries on their way in.
+#[derive(Default)]
+struct QueryReader {
+    ready: Vec<ReadyQuery>,
+    refused: Vec<RefusedQuery>,
+    /// The folders that paths of the archive are relative to.
+    roots: Vec<PathBuf>,
+}
+
+impl QueryReader {
+    fn refuse(&mut self, path: &Path, message: String) {
+        let path = path.to_owned();
+        self.refused.push(RefusedQuery { path, message });
+    }
+
+    /// Reads and embeds the images of a file or folder.
+    fn images(&mut self, input: &Path, archive: &Archive) -> anyhow::Result<()> {
+        let model = archive
+            .model
+            .as_ref()
+            .context("a model is needed to embed queries")?;
+        archive.gallery.check_maker(&maker_of(model))?;
+        let options = &archive.reading.options;
+        let listing = match list(input, &Outputs::default(), options) {
+            Ok(listing) => listing,
+            // One query that cannot be read costs one answer.
+            Err(error) => {
+                self.refuse(input, format!("{error:#}"));
+                return Ok(());
+            }
+        };
+        let items: Vec<&Item> = listing.items.iter().collect();
+        let n_before = self.ready.len() + self.refused.len();
+        let ahead = AheadOptions {
+            options,
+            n_readers: archive.reading.n_readers,
+            has_thumbnails: false,
+            known: None,
+        };
+        embed_each(&items, model, ahead, |done| {
+            let Some((idx, images)) = done else {
+                return Ok(());
+            };
+            let path = path_of(&items[idx].path);
+            let path = match (&listing.manifest, input.parent()) {
+                (Some(_), Some(folder)) => folder.join(path),
+                _ => path,
+            };
+            for (facts, outcome) in images {
+                match outcome {
+                    Ok(vector) => {
+                        let own =
+                            row_of(&path, facts.part.as_deref(), &archive.gallery, &self.roots)?;
+                        let mut query = of_image(&path, facts, vector, &archive.gallery, own)?;
+                        if let Some(table) = &listing.manifest {
+                            query.learn(table, idx, &archive.gallery);
+                        }
+                        self.ready.push(query);
+                    }
+                    Err(refusal) => self.refuse(&path, refusal.message),
+                }
+            }
+            Ok(())
+        })?;
+        if self.ready.len() + self.refused.len() == n_before {
+            self.refuse(input, "no image was found there".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn of_image(
+    path: &Path,
+    facts: Facts,
+    vector: Vec<f32>,
+    gallery: &Gallery,
+    own: Option<RowId>,
+) -> anyhow::Result<ReadyQuery> {
+    let people = Pseudonyms::of(&facts, gallery);
+    let pixels = format!("{:032x}", facts.traits.pixels);
+    let mut labels = Labels {
+        modality: facts.modality,
+        body_part: facts
+            .body_part
+            .map(|part| part.to_ascii_lowercase().replace(' ', "-")),
+        dims: facts.dims,
+        ..Labels::default()
+    };
+    let mut asked = ReadyQuery {
+        name: text_of(path),
+        part: facts.part,
+        file: Some(path.to_owned()),
+        vector,
+        own,
+        people,
+        pixels,
+        labels: Labels::default(),
+        stated: Vec::new(),
+    };
+    if let Some(row) = own {
+        // The archive may know more than the file.
+        labels = Labels::of_row(gallery, row)?;
+        asked.people = Pseudonyms::of_row(gallery, row)?;
+    }
+    Ok(ReadyQuery { labels, ..asked })
+}
+
+/// Finds the row that stands for an image of a file.
+///
+/// The archive is asked for what it may call the file: its path below each folder (`roots`) that the archive's
+/// paths are relative to. No row is looked at that has another path.
+fn row_of(
+    path: &Path,
+    part: Option<&str>,
+    gallery: &Gallery,
+    roots: &[PathBuf],
+) -> anyhow::Result<Option<RowId>> {
+    let Ok(place) = path.canonicalize() else {
+        return Ok(None);
+    };
+    // An archive knows a link in it by the link's own name.
+    let named = std::path::absolute(path).unwrap_or_else(|_| place.clone());
+    for root in roots {
+        for name in names_below(root, &place)
+            .into_iter()
+            .chain(names_below(root, &named))
+        {
+            for row in gallery.find_rows(columns::PATH, &text_of(&name))? {
+                let is_part = gallery.value(row, columns::PART)? == part.unwrap_or_default();
+                if is_part && is_same_place(&file_of(gallery, row)?, &place) {
+                    return Ok(Some(row));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Returns how paths that are relative to a folder may name a file: below it, by the way up and down, or as a
+/// whole. A manifest may do any of these.
+fn names_below(root: &Path, file: &Path) -> Vec<PathBuf> {
+    let mut names = vec![file.to_owned()];
+    if let Ok(below) = file.strip_prefix(root) {
+        // An archive of one file calls it by its name, a folder with one series `.`.
+        let is_root = below == Path::new("");
+        names.insert(
+            0,
+            if is_root {
+                PathBuf::from(".")
+            } else {
+                below.to_owned()
+            },
+        );
+    }
+    // `way_between` asks for the way from a file in the folder.
+    if let Ok(way) = way_between(&root.join("manifest"), file)
+        && let Some(name) = file.file_name()
+    {
+        names.push(way.join(name));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_called_as_manifests_call_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("lists")).unwrap();
+        std::fs::create_dir_all(root.join("images")).unwrap();
+        let names = names_below(&root.join("lists"), &root.join("images/1.png"));
+        assert!(
+            names.contains(&PathBuf::from("../images/1.png")),
+            "{names:?}"
+        );
+        let names = names_below(&root, &root.join("images/1.png"));
+        assert_eq!(names[0], Path::new("images/1.png"));
+        assert_eq!(names[1], root.join("images/1.png"));
+        assert_eq!(names_below(&root, &root)[0], Path::new("."));
+    }
+}

@@ -1,0 +1,173 @@
+//! The folder of the results: kept apart from every input, and described by a manifest.
+
+use m3ret_manifest::text_of;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use m3ret_manifest::{COLUMNS, Layout, Writer};
+
+use super::sources::{Ct, Labels};
+use crate::files::refuse_irregular;
+
+/// The cells of `COLUMNS`, then the part of the file, then the seed of a disturbed picture.
+pub(super) type Row = [String; COLUMNS.len() + 2];
+
+const MANIFEST: &str = "manifest.csv";
+
+/// Where results go; nothing is made before there is one.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// As it was given.
+    path: PathBuf,
+    /// Absolute and without links.
+    place: PathBuf,
+}
+
+impl Folder {
+    /// Takes a folder that is new or empty; with `is_forced`, any folder.
+    pub(super) fn choose(path: &Path, is_forced: bool) -> anyhow::Result<Self> {
+        let doing = || format!("opening {}", path.display());
+        let is_used = match std::fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(error).with_context(doing),
+        };
+        ensure!(
+            !is_used || is_forced,
+            "{} is not empty; choose another folder, or replace what has the same names with --force",
+            path.display()
+        );
+        Ok(Self {
+            path: path.to_owned(),
+            place: place_of(path).with_context(doing)?,
+        })
+    }
+
+    /// Fails if an input lies in this folder, or this folder in it.
+    pub(super) fn keep_apart(&self, input: &Path) -> anyhow::Result<()> {
+        // What is not there will be refused when it is read.
+        let Ok(input_place) = input.canonicalize() else {
+            return Ok(());
+        };
+        let overlaps = input_place.starts_with(&self.place) || self.place.starts_with(&input_place);
+        ensure!(
+            !overlaps,
+            "results would lie beside what is read: {} and {}; choose another folder",
+            self.path.display(),
+            input.display()
+        );
+        Ok(())
+    }
+
+    /// Returns where to write a picture, and makes the folder if this is the first.
+    pub(super) fn path_for(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let doing = || format!("making {}", self.path.display());
+        std::fs::create_dir_all(&self.path).with_context(doing)?;
+        let manifest = self.path.join(MANIFEST);
+        refuse_irregular(&manifest)?;
+        // Whatever happens, no manifest lies beside pictures that it does not describe.
+        match std::fs::remove_file(&manifest) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", manifest.display()));
+            }
+            _ => {}
+        }
+        Ok(self.path.join(name))
+    }
+
+    /// The row of a CT.
+    pub(super) fn ct_row(&self, ct: &Ct, part: Option<&str>, labels: &Labels) -> Row {
+        let file = ct.file.canonicalize().unwrap_or_else(|_| ct.file.clone());
+        [
+            relative(&self.place, &file),
+            "CT".into(),
+            labels.body_part.clone(),
+            labels.finding.clone(),
+            labels.patient_id.clone(),
+            labels.source.clone(),
+            labels.split.clone(),
+            "3d".into(),
+            labels.license.clone(),
+            labels.pair_id.clone(),
+            part.unwrap_or_default().to_owned(),
+            String::new(),
+        ]
+    }
+
+    /// Writes the manifest, whole or not at all.
+    pub(super) fn write_manifest(&self, rows: &[Row]) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(MANIFEST);
+        let doing = || format!("writing {}", path.display());
+        let columns: Vec<&str> = COLUMNS.into_iter().chain(["part", "disturbed"]).collect();
+        let mut writer = Writer::create(&path, Layout::Csv, &columns).with_context(doing)?;
+        for row in rows {
+            let cells = row.iter().map(String::as_str);
+            writer.push(cells).with_context(doing)?;
+        }
+        writer.finish().with_context(doing)?;
+        Ok(path)
+    }
+}
+
+/// Returns the absolute path without links, of a folder that may not exist yet.
+fn place_of(path: &Path) -> std::io::Result<PathBuf> {
+    let whole = std::path::absolute(path)?;
+    for ancestor in whole.ancestors() {
+        if let Ok(place) = ancestor.canonicalize() {
+            let rest = whole.strip_prefix(ancestor).unwrap_or(Path::new(""));
+            return Ok(place.join(rest));
+        }
+    }
+    Ok(whole)
+}
+
+/// Writes a path as seen from a folder, both absolute, with forward slashes.
+fn relative(folder: &Path, file: &Path) -> String {
+    let from: Vec<Component<'_>> = folder.components().collect();
+    let to: Vec<Component<'_>> = file.components().collect();
+    let n_shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+    if n_shared == 0 {
+        // Another drive.
+        return text_of(file);
+    }
+    let up = from.iter().skip(n_shared).map(|_| Component::ParentDir);
+    let way: PathBuf = up.chain(to.into_iter().skip(n_shared)).collect();
+    text_of(&way)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_seen_from_the_folder() {
+        for (folder, file, expected) in [
+            ("/a/b", "/a/b/c.nii", "c.nii"),
+            ("/a/b", "/a/ct/c.nii", "../ct/c.nii"),
+            ("/x/y/z", "/a", "../../../a"),
+        ] {
+            assert_eq!(relative(folder.as_ref(), file.as_ref()), expected);
+        }
+    }
+
+    #[test]
+    fn results_and_inputs_are_kept_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir_all(at("in/series")).unwrap();
+        std::fs::write(at("in/a.nii"), "").unwrap();
+        let is_apart = |out: &str, input: &str| {
+            let folder = Folder::choose(&at(out), true).unwrap();
+            folder.keep_apart(&at(input)).is_ok()
+        };
+        assert!(is_apart("new/out", "in/a.nii"));
+        assert!(is_apart("in/out", "in/a.nii"));
+        assert!(!is_apart("in", "in/a.nii"));
+        assert!(!is_apart("in/out", "in"));
+        assert!(!is_apart("in/series", "in/series"));
+        assert!(Folder::choose(&at("in"), false).is_err());
+        assert!(Folder::choose(&at("in/series"), false).is_ok());
+        assert!(Folder::choose(&at("in/a.nii"), true).is_err());
+    }
+}

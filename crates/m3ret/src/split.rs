@@ -1,0 +1,252 @@
+//! A manifest into pretrain, gallery and query, by patient.
+
+pub mod check;
+mod groups;
+mod images;
+pub mod overlap;
+mod rows;
+pub mod shares;
+pub mod summary;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SOURCE, SPLIT};
+use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
+
+use crate::files::{refuse_irregular, way_between};
+use crate::options::{ModelChoice, Reading};
+use crate::watch::{Deferral, Stopped, Watch};
+use groups::Groups;
+use images::Images;
+use rows::Sources;
+use shares::{Assignment, Group, Shares, Split, assign, commonest};
+use summary::{JoinCounts, Outline, SplitSummary};
+
+/// The default seed.
+pub const SEED: u64 = 0;
+/// The default share of groups that become queries.
+pub const QUERY_SHARE: f64 = 0.2;
+/// The default share of groups to train on.
+pub const PRETRAIN_SHARE: f64 = 0.0;
+/// The default cosine from which on images are compared as near duplicates.
+pub const NEAR: f32 = 0.98;
+
+/// Columns whose words are balanced by default, those that the manifest has.
+const STRATIFY: [&str; 5] = [MODALITY, DIMS, SOURCE, BODY_PART, FINDING];
+/// Pairs of images that are compared together.
+const BATCH_PAIRS: usize = 4096;
+
+/// How a manifest is split, and where to.
+#[derive(Debug, Clone)]
+pub struct SplitOptions {
+    /// CSV or Parquet with a column `path`.
+    pub manifest: PathBuf,
+    /// The manifest with its split; its name decides between CSV and Parquet.
+    pub out: PathBuf,
+    /// Another seed gives another split.
+    pub seed: u64,
+    /// The share of groups that become queries, 0..=1.
+    pub query: f64,
+    /// The share of groups to train on, 0..=1; the gallery gets what is left, which must be above 0.
+    pub pretrain: f64,
+    /// Columns in whose every combination of words shares are met, the most important first; `None`
+    /// for what there is of `modality`, `dims`, `source`, `body_part` and `finding`.
+    pub stratify: Option<Vec<String>>,
+    /// The column `split` of the input may hold words, which are replaced.
+    pub is_overwriting: bool,
+    pub images: ImageOptions,
+}
+
+/// How the images of rows are read and compared.
+#[derive(Debug, Clone)]
+pub struct ImageOptions {
+    /// If false, copies are found by their paths only, and near duplicates not at all.
+    pub are_read: bool,
+    /// The cosine from which on images are near duplicates, where their thumbnails agree.
+    pub near: f32,
+    /// Where manifests are kept embedded; `None` for the user's cache.
+    pub cache: Option<PathBuf>,
+    /// Without a name, `pixels`.
+    pub model: ModelChoice,
+    /// Its limits hold for manifests, too.
+    pub reading: Reading,
+}
+
+/// Splits a manifest and writes it with its split.
+///
+/// # Errors
+/// If the shares leave nothing for the gallery; if the manifest has no rows, has a split that is not to
+/// be replaced, or lacks a column; if an image is named twice; if the result would replace the manifest
+/// or cannot be written; `Stopped` if the watcher asked for that.
+pub fn split(options: &SplitOptions, watch: &dyn Watch) -> anyhow::Result<SplitSummary> {
+    let SplitOptions { manifest, out, .. } = options;
+    ensure!(
+        options.query + options.pretrain < 1.0,
+        "the shares of query and pretrain leave nothing for the gallery; their sum must be below 1"
+    );
+    let limits = &options.images.reading.options.limits;
+    let sources = Sources::open([manifest.as_path()], limits, watch)?;
+    let source = &sources.0[0];
+    ensure!(!source.table.is_empty(), "the manifest has no rows");
+    refuse_irregular(out)?;
+    ensure!(
+        !out.canonicalize().is_ok_and(|out| out == source.path),
+        "{} is being read; give the result another name",
+        out.display()
+    );
+    refuse_older_split(options, &source.table)?;
+    let columns = strata(options, &source.table)?;
+    let images = Images::open(&sources, &options.images, watch)?;
+    watch.step("comparing");
+    let (members, joins) = grouped(&sources, images.as_ref(), options.images.near, watch)?;
+    let assignment = divide(options, &sources, &columns, &members);
+    let mut splits = vec![Split::Gallery; sources.n_rows()];
+    for (members, &split) in members.iter().zip(&assignment.splits) {
+        members.iter().for_each(|&row| splits[row] = split);
+    }
+    write(out, &sources, &splits, watch)?;
+    let outline = Outline {
+        sources: &sources,
+        members: &members,
+        joins,
+        stratify: columns,
+        assignment,
+        splits: &splits,
+        images: images.map(Images::into_summary),
+    };
+    Ok(outline.into_summary())
+}
+
+fn refuse_older_split(options: &SplitOptions, table: &Table) -> anyhow::Result<()> {
+    let has_words =
+        |column: &m3ret_manifest::Column| column.words().any(|word| !word.trim().is_empty());
+    ensure!(
+        options.is_overwriting || !table.column(SPLIT).is_some_and(has_words),
+        "{} has a column {SPLIT} already; --overwrite replaces it, --check looks at it",
+        options.manifest.display()
+    );
+    Ok(())
+}
+
+/// Returns the columns that are balanced.
+fn strata(options: &SplitOptions, table: &Table) -> anyhow::Result<Vec<String>> {
+    let has = |name: &str| table.column(name).is_some();
+    let Some(named) = &options.stratify else {
+        let there = STRATIFY.into_iter().filter(|name| has(name));
+        return Ok(there.map(str::to_owned).collect());
+    };
+    let mut ours = Vec::with_capacity(named.len());
+    for name in named {
+        let name = table.name_of(name).unwrap_or(name);
+        ensure!(
+            has(name),
+            "--stratify {name}: the manifest has no such column; it has {}",
+            table.columns().join(", ")
+        );
+        ensure!(name != SPLIT, "--stratify {name}: this column is written");
+        ours.push(name.to_owned());
+    }
+    Ok(ours)
+}
+
+/// Joins rows of one patient, of one pair, copies and near duplicates; returns the rows of each group,
+/// and what joined them.
+fn grouped(
+    sources: &Sources,
+    images: Option<&Images>,
+    near: f32,
+    watch: &dyn Watch,
+) -> anyhow::Result<(Vec<Vec<usize>>, JoinCounts)> {
+    let mut groups = Groups::new(sources.n_rows());
+    let mut joins = JoinCounts {
+        patient: groups.join_equal(sources.patients()),
+        pair: groups.join_equal(sources.words(PAIR)),
+        ..JoinCounts::default()
+    };
+    let files = sources.files();
+    joins.exact = groups.join_equal(files.iter().map(String::as_str));
+    if let Some(images) = images {
+        joins.exact += groups.join_equal(images.pixels.iter().map(String::as_str));
+        let close = images.close(near, |_, _| true, watch)?;
+        for pairs in close.chunks(BATCH_PAIRS) {
+            let mut left = pairs.to_vec();
+            // Rows that are joined already need no comparison of their files.
+            left.retain(|pair| !groups.are_joined(pair.rows[0], pair.rows[1]));
+            for (pair, verdict) in left.iter().zip(images.confirm(&left)?) {
+                let is_new = verdict.is_some() && groups.join(pair.rows[0], pair.rows[1]);
+                joins.near += usize::from(is_new);
+            }
+        }
+    }
+    Ok((groups.members(), joins))
+}
+
+/// Gives each group a split.
+fn divide(
+    options: &SplitOptions,
+    sources: &Sources,
+    columns: &[String],
+    members: &[Vec<usize>],
+) -> Assignment {
+    let names = sources.names();
+    let words: Vec<Vec<&str>> = columns.iter().map(|name| sources.words(name)).collect();
+    let cell = |&row: &usize| words.iter().map(|words| words[row]).collect();
+    let groups = members.iter().map(|rows| Group {
+        name: rows
+            .iter()
+            .map(|&row| names[row].as_str())
+            .min()
+            .unwrap_or_default(),
+        cell: commonest(rows.iter().map(cell)),
+    });
+    let shares = Shares {
+        query: options.query,
+        pretrain: options.pretrain,
+    };
+    assign(&groups.collect::<Vec<_>>(), shares, options.seed)
+}
+
+/// Writes all columns, with the split of each row in place of an older one or behind them.
+fn write(out: &Path, sources: &Sources, splits: &[Split], watch: &dyn Watch) -> anyhow::Result<()> {
+    let doing = || format!("writing {}", out.display());
+    let source = &sources.0[0];
+    // The result keeps the names of columns of the input file.
+    let (ours, written) = (source.table.columns(), source.table.written_columns());
+    let mut columns: Vec<&str> = written.iter().map(String::as_str).collect();
+    let path_idx = ours.iter().position(|name| name == PATH);
+    let split_idx = ours.iter().position(|name| name == SPLIT);
+    let split_idx = split_idx.unwrap_or_else(|| {
+        columns.push(SPLIT);
+        columns.len() - 1
+    });
+    let way = way_between(out, &source.path).with_context(doing)?;
+    let deferral = Deferral::start(watch);
+    let mut writer = Writer::create(out, Layout::for_path(out), &columns).with_context(doing)?;
+    let mut n_changed = 0;
+    for (row, split) in source.table.rows().zip(splits) {
+        let mut cells: Vec<&str> = row.cells().collect();
+        cells.resize(columns.len(), "");
+        cells[split_idx] = split.word();
+        let changed = text_of(&way.join(path_of(row.path())));
+        if let Some(path_idx) = path_idx
+            && changed != row.path()
+        {
+            cells[path_idx] = &changed;
+            n_changed += 1;
+        }
+        writer.push(cells).with_context(doing)?;
+    }
+    if deferral.is_stopped() {
+        let saved = "interrupted; nothing was written".to_owned();
+        anyhow::bail!(Stopped { saved });
+    }
+    writer.finish().with_context(doing)?;
+    if n_changed > 0 {
+        watch.note(&format!(
+            "{n_changed} paths were changed, because {} lies in another folder",
+            out.display()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! A scaling study: a ladder of sizes and shares of data, trained, evaluated, and drawn.
+
+mod report;
+mod shares;
+mod training;
+mod trend;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use m3ret_pretrain::{Config, Watcher};
+use m3ret_search::{Bootstrap, Metric};
+use serde::Deserialize;
+
+use super::evaluate::evaluate;
+use super::evaluate::options::EvaluateOptions;
+use super::evaluation::runs::Run;
+use crate::files::write_whole;
+use crate::watch::Watch;
+use training::TrainingFacts;
+use trend::Scores;
+
+/// Which study is run.
+#[derive(Debug, Clone)]
+pub struct ScalingOptions {
+    /// The study's settings, TOML.
+    pub config: PathBuf,
+    /// Changes of the settings of every run, `KEY=VALUE`.
+    pub changes: Vec<String>,
+}
+
+/// Makes the watchers of a study's parts. Each is dropped as soon as its part ends.
+pub trait StudyWatch {
+    /// Returns who follows the training of a model of this size, on this share of the patients (above 0, at most 1).
+    ///
+    /// # Errors
+    /// If the study is not to go on.
+    fn training(&self, size: &str, fraction: f64) -> anyhow::Result<Box<dyn Watcher>>;
+
+    /// Returns who follows the evaluation of a model.
+    fn evaluation(&self) -> Box<dyn Watch>;
+}
+
+/// What a study found.
+pub struct ScalingResult {
+    /// Size by size, as the settings name them, with its shares in their order.
+    pub runs: Vec<StudyRun>,
+    /// One for each group of tasks.
+    pub scores: Vec<Scores>,
+    /// The metric that is fitted.
+    pub metric: String,
+    /// The page that was written.
+    pub report: PathBuf,
+}
+
+impl ScalingResult {
+    /// Returns the table of all runs, then the trend of each group, as text.
+    pub fn text(&self) -> String {
+        report::text(&self.runs, &self.scores, &self.metric)
+    }
+}
+
+/// A study. Paths are relative to the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Study {
+    /// The folder of everything that is made.
+    out: PathBuf,
+    /// The config of all runs, as m3ret pretrain takes it; its `out` and `manifests` give way.
+    pretrain: PathBuf,
+    /// Manifests with the images that are trained on [default: those of `pretrain`].
+    #[serde(default)]
+    manifests: Vec<PathBuf>,
+    /// The manifest that every model is evaluated on.
+    evaluate: PathBuf,
+    /// Shares of the patients, above 0 and at most 1; smaller ones are part of larger ones.
+    fractions: Vec<f64>,
+    /// The models.
+    sizes: Vec<Size>,
+    /// What is fitted.
+    #[serde(default = "default_metric")]
+    metric: String,
+    /// Goes on although patients that are trained on are evaluated, too.
+    #[serde(default)]
+    allow_overlap: bool,
+}
+
+/// One rung of the ladder.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Size {
+    /// A word for tables and folders.
+    name: String,
+    /// Changes of the config, as with --set.
+    set: Vec<String>,
+}
+
+fn default_metric() -> String {
+    super::evaluation::protocol::GROUP_METRICS[0].to_string()
+}
+
+/// A model of a study, trained and evaluated.
+pub struct StudyRun {
+    pub training: TrainingFacts,
+    pub evaluation: Run,
+}
+
+/// Trains and evaluates every model of a study, as far as that is not done, and writes its reports.
+///
+/// # Errors
+/// If the settings are wrong; if patients are trained on and evaluated; if a run fails, or was made with other
+/// settings; if no task is fit for a mean of a group. `Stopped` if the watcher of a training stopped it: the same
+/// study then resumes there.
+pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> anyhow::Result<ScalingResult> {
+    let study = Study::load(&options.config)?;
+    let metric: Metric = study.metric.parse().map_err(anyhow::Error::msg)?;
+    study.check_overlap()?;
+    let mut runs = Vec::new();
+    for size in &study.sizes {
+        for &fraction in &study.fractions {
+            let rung = Rung { size, fraction };
+            runs.push(study.run(rung, &options.changes, watch)?);
+        }
+    }
+    let pixels = study.evaluate("pixels", &study.out.join("evaluations/pixels"), watch)?;
+    let scores = trend::scores(&runs, &pixels, metric, Bootstrap::default())?;
+    report::write(&study.out, &runs, &scores, &study.metric)?;
+    Ok(ScalingResult {
+        runs,
+        scores,
+        report: study.out.join("report.html"),
+        metric: study.metric,
+    })
+}
+
+/// One size of model on one share of the data.
+#[derive(Clone, Copy)]
+struct Rung<'a> {
+    size: &'a Size,
+    /// Of the patients: above 0, at most 1.
+    fraction: f64,
+}
+
+impl Rung<'_> {
+    /// The word for tables, files and folders.
+    fn name(self) -> String {
+        format!("{}-{}", self.size.name, self.fraction)
+    }
+}
+
+impl Study {
+    fn load(path: &Path) -> anyhow::Result<Self> {
+        let doing = || format!("reading {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(doing)?;
+        let mut study: Self = toml::from_str(&text).with_context(doing)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let own = [&mut study.out, &mut study.pretrain, &mut study.evaluate];
+        for path in own.into_iter().chain(&mut study.manifests) {
+            *path = std::path::absolute(folder.join(&*path))?;
+        }
+        study.check().with_context(doing)?;
+        Ok(study)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.sizes.is_empty(),
+            "sizes: found none, wanted at least one"
+        );
+        let is_share = |share: &f64| *share > 0.0 && *share <= 1.0;
+        ensure!(
+            !self.fractions.is_empty() && self.fractions.iter().all(is_share),
+            "fractions: found {:?}, wanted numbers above 0, and at most 1",
+            self.fractions
+        );
+        let is_word = |size: &Size| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            !size.name.is_empty() && size.name.chars().all(is_plain)
+        };
+        ensure!(
+            self.sizes.iter().all(is_word),
+            "sizes: names of letters, digits, - and _ are wanted"
+        );
+        let mut names: Vec<&str> = self.sizes.iter().map(|size| size.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        ensure!(names.len() == self.sizes.len(), "sizes: a name comes twice");
+        Ok(())
+    }
+
+    /// Fails if patients that are trained on are evaluated, too.
+    fn check_overlap(&self) -> anyhow::Result<()> {
+        let config = Config::load(&self.pretrain, &[])?;
+        let own = if self.manifests.is_empty() {
+            &config.manifests
+        } else {
+            &self.manifests
+        };
+        let n_both = shares::n_common_patients(own, &config.images.split, &self.evaluate)?;
+        ensure!(
+            n_both == 0 || self.allow_overlap,
+            "{n_both} patients are trained on and evaluated; split anew (m3ret split), or set allow_overlap = true"
+        );
+        Ok(())
+    }
+
+    /// Trains and evaluates one model, as far as that is not yet done.
+    fn run(
+        &self,
+        rung: Rung<'_>,
+        changes: &[String],
+        watch: &dyn StudyWatch,
+    ) -> anyhow::Result<StudyRun> {
+        let name = rung.name();
+        let doing = || format!("run {name}");
+        let path = self.out.join("runs").join(format!("{name}.json"));
+        let config = self.config(rung, changes).with_context(doing)?;
+        let settings = shares::hash_of(&config).with_context(doing)?;
+        if !path.is_file() {
+            let facts = training::train(rung, &config, &settings, watch).with_context(doing)?;
+            write_whole(&path, |out| Ok(serde_json::to_writer_pretty(out, &facts)?))?;
+        }
+        let facts = std::fs::read(&path).with_context(doing)?;
+        let facts: TrainingFacts = serde_json::from_slice(&facts).with_context(doing)?;
+        ensure!(
+            facts.settings == settings,
+            "run {name} was trained with other settings or images; name another folder (out), or remove {} and {}",
+            path.display(),
+            config.out.display()
+        );
+        let model = config.out.join("model");
+        let folder = self.out.join("evaluations").join(&name);
+        let evaluation = self
+            .evaluate(&model.to_string_lossy(), &folder, watch)
+            .with_context(doing)?;
+        Ok(StudyRun {
+            training: facts,
+            evaluation,
+        })
+    }
+
+    /// Returns the config of a run, and writes the manifests that it trains on.
+    fn config(&self, rung: Rung<'_>, changes: &[String]) -> anyhow::Result<Config> {
+        let all = [rung.size.set.as_slice(), changes].concat();
+        let mut config = Config::load(&self.pretrain, &all)?;
+        if !self.manifests.is_empty() {
+            config.manifests.clone_from(&self.manifests);
+        }
+        let share = shares::Share {
+            fraction: rung.fraction,
+            seed: config.seed,
+        };
+        let folder = self.out.join("data").join(rung.fraction.to_string());
+        config.manifests = shares::write_shares(&config.manifests, share, &folder)?;
+        config.out = self.out.join("runs").join(rung.name());
+        Ok(config)
+    }
+
+    /// Evaluates a model, unless that is done.
+    fn evaluate(&self, model: &str, folder: &Path, watch: &dyn StudyWatch) -> anyhow::Result<Run> {
+        let marker = folder.join("complete");
+        let wanted = shares::hash_of_evaluation(&self.evaluate, model)?;
+        if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
+            let options = EvaluateOptions::of_model(&self.evaluate, model, folder);
+            evaluate(&options, &*watch.evaluation())?;
+            // Written last: whoever finds it finds everything.
+            write_whole(&marker, |out| Ok(out.write_all(wanted.as_bytes())?))?;
+        }
+        Run::open(folder)
+    }
+}
