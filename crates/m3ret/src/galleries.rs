@@ -31,31 +31,31 @@ pub use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
 pub(super) mod columns {
     use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY};
     /// Where the image lies, below `ROOT`; and hashes of identifiers.
-    pub use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
+    pub(crate) use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
 
     /// Which image of the file.
-    pub const PART: &str = "part";
+    pub(crate) const PART: &str = "part";
     /// A keyed hash of what the manifest said of the image when its row was written.
-    pub const CELLS: &str = "m3ret:cells";
+    pub(crate) const CELLS: &str = "m3ret:cells";
     /// Digest of the bytes that the image was read from: equal bytes are not embedded twice.
-    pub const CONTENT: &str = "m3ret:content";
+    pub(crate) const CONTENT: &str = "m3ret:content";
     /// When the state of a file was last changed (ctime, ns), as it was when its bytes were hashed.
-    pub const CHANGED: &str = "m3ret:changed";
+    pub(crate) const CHANGED: &str = "m3ret:changed";
     /// What the image itself says, where a manifest may say otherwise.
-    pub const OWN_MODALITY: &str = "m3ret:modality";
-    pub const OWN_BODY_PART: &str = "m3ret:body_part";
-    pub const OWN_DIMS: &str = "m3ret:dims";
+    pub(crate) const OWN_MODALITY: &str = "m3ret:modality";
+    pub(crate) const OWN_BODY_PART: &str = "m3ret:body_part";
+    pub(crate) const OWN_DIMS: &str = "m3ret:dims";
     /// Hashes of the header's identifiers: of a patient without, and with its issuer.
-    pub const OWN_PATIENT: &str = "m3ret:patient_id";
-    pub const OWN_ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
-    pub const OWN_STUDY: &str = "m3ret:study_id";
-    pub const OWN_SERIES: &str = "m3ret:series_id";
+    pub(crate) const OWN_PATIENT: &str = "m3ret:patient_id";
+    pub(crate) const OWN_ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
+    pub(crate) const OWN_STUDY: &str = "m3ret:study_id";
+    pub(crate) const OWN_SERIES: &str = "m3ret:series_id";
 
     /// Begins the names of m3ret's own columns.
-    pub const OWN: &str = "m3ret:";
+    pub(crate) const OWN: &str = "m3ret:";
 
     /// What a row shows where no manifest says otherwise, and which own columns say it; the first one counts.
-    pub const SHOWN: [(&str, &str); 7] = [
+    pub(crate) const SHOWN: [(&str, &str); 7] = [
         (MODALITY, OWN_MODALITY),
         (BODY_PART, OWN_BODY_PART),
         (DIMS, OWN_DIMS),
@@ -67,7 +67,7 @@ pub(super) mod columns {
 
     /// Names of columns that galleries made before m3ret's own had a prefix have otherwise.
     #[derive(Debug, PartialEq, Eq)]
-    pub struct OwnNames {
+    pub(crate) struct OwnNames {
         /// The absolute folder that paths are relative to.
         pub root: &'static str,
         /// Changes when the file does.
@@ -88,7 +88,7 @@ pub(super) mod columns {
     };
 
     /// Returns the names that a gallery uses; rows that are added to an older one follow it.
-    pub fn own_names(gallery: &m3ret_search::Gallery) -> &'static OwnNames {
+    pub(crate) fn own_names(gallery: &m3ret_search::Gallery) -> &'static OwnNames {
         let columns = gallery.columns();
         let is_older = columns.contains(&OLD.root) && !columns.contains(&NEW.root);
         if is_older { &OLD } else { &NEW }

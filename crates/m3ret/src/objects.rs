@@ -6,13 +6,13 @@ use crate::check::report::Report;
 
 /// Something found at a path: to read, or known to be unreadable.
 #[derive(Debug)]
-pub enum Entry {
+pub(crate) enum Entry {
     Object(Object),
     Skipped(Box<Report>),
 }
 
 /// Joins objects and skipped files in the order of their paths.
-pub fn entries((objects, skipped): (Vec<Object>, Vec<Skipped>), is_strict: bool) -> Vec<Entry> {
+pub(crate) fn entries((objects, skipped): (Vec<Object>, Vec<Skipped>), is_strict: bool) -> Vec<Entry> {
     let mut entries: Vec<(_, Entry)> = Vec::with_capacity(objects.len() + skipped.len());
     entries.extend(
         objects

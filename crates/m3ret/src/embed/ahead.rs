@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What comes of an item, in order: its images, readable or not, then its end.
 #[derive(Debug)]
-pub enum Piece {
+pub(crate) enum Piece {
     Image(Facts, Prepared),
     /// An image whose vector is there already.
     Known(Facts, Vec<f32>),
@@ -47,7 +47,7 @@ impl Piece {
 }
 
 /// Returns how many numbers the network gets of an object.
-pub fn n_values(prepared: &Prepared) -> usize {
+pub(crate) fn n_values(prepared: &Prepared) -> usize {
     let inputs = prepared.inputs().iter();
     inputs.map(|input| input.values().len()).sum()
 }
@@ -91,7 +91,7 @@ impl Drop for Listener<'_> {
 
 /// How images are read.
 #[derive(Debug, Clone, Copy)]
-pub struct AheadOptions<'a> {
+pub(crate) struct AheadOptions<'a> {
     pub options: &'a ReadOptions,
     pub n_readers: usize,
     /// Each image comes with a small picture for people.
@@ -102,7 +102,7 @@ pub struct AheadOptions<'a> {
 
 /// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
 /// item, in order; `None` from time to time while nothing comes.
-pub fn read_ahead(
+pub(crate) fn read_ahead(
     items: &[&Item],
     model: &Model,
     reading: AheadOptions<'_>,
@@ -209,7 +209,7 @@ impl PieceQueue<'_> {
 }
 
 /// Reads every image of an item, each with the part that it is of its file or folder.
-pub fn volumes_of(
+pub(crate) fn volumes_of(
     item: &Item,
     options: &ReadOptions,
 ) -> Result<Vec<(Option<String>, Volume)>, Refusal> {
@@ -294,7 +294,7 @@ fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {
     }
 }
 
-pub fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Refusal> {
+pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Refusal> {
     match panics::guard(read) {
         Ok(outcome) => outcome.map_err(|error| Refusal {
             code: error.code(),

@@ -25,7 +25,7 @@ const MAX_DEPTH: usize = 16;
 
 /// One thing to embed.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub(crate) struct Item {
     /// The path as reports show it; of a manifest, as it is written there.
     pub path: String,
     pub content: Content,
@@ -40,7 +40,7 @@ pub struct Item {
 
 /// What an item is read from.
 #[derive(Debug, Clone)]
-pub enum Content {
+pub(crate) enum Content {
     Object(Object),
     /// A row of a manifest: it names one image.
     Row {
@@ -55,7 +55,7 @@ pub enum Content {
 
 /// Everything that SRC holds.
 #[derive(Debug)]
-pub struct Listing {
+pub(crate) struct Listing {
     pub items: Vec<Item>,
     /// Files of a folder that hold no image format.
     pub n_foreign: usize,
@@ -64,7 +64,7 @@ pub struct Listing {
 }
 
 /// Lists what SRC holds, but for our own results.
-pub fn list(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
+pub(crate) fn list(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
     if is_same_file(source, &outputs.out) || is_same_file(source, &outputs.rows) {
         anyhow::bail!(
@@ -232,7 +232,7 @@ impl Item {
     /// names, and the frames that are read of a video. Neither names nor times of files count.
     ///
     /// `None` where a file cannot be read.
-    pub fn digest(&self, options: &ReadOptions) -> Option<u128> {
+    pub(crate) fn digest(&self, options: &ReadOptions) -> Option<u128> {
         let files = self.content.files().into_iter();
         let digests = files.map(|file| digest_of(&file).ok());
         let mut digests = digests.collect::<Option<Vec<u128>>>()?;

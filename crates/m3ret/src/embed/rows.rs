@@ -17,7 +17,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 /// One vector for each row of a manifest.
 #[derive(Debug, Default)]
-pub struct RowVectors {
+pub(crate) struct RowVectors {
     /// [rows, width]; NaN where there is no vector.
     pub values: Vec<f32>,
     pub width: usize,
@@ -27,7 +27,7 @@ pub struct RowVectors {
 
 /// The rows of a manifest that get a vector.
 #[derive(Debug, Clone, Copy)]
-pub struct WantedRows<'a> {
+pub(crate) struct WantedRows<'a> {
     pub listing: &'a Listing,
     /// One for each row of the manifest.
     pub is_wanted: &'a [bool],
@@ -37,7 +37,7 @@ pub struct WantedRows<'a> {
 ///
 /// What is done is kept in the folder `work`, so that the next run of the same model only embeds what
 /// is new or changed.
-pub fn embed_rows(
+pub(crate) fn embed_rows(
     wanted: WantedRows<'_>,
     model: &Model,
     reading: &Reading,

@@ -87,7 +87,7 @@ pub(super) fn embed_all(
 
 /// Embeds items and hands over what became of each, in order; `None` from time to time while
 /// nothing is ready.
-pub fn embed_each(
+pub(crate) fn embed_each(
     items: &[&Item],
     model: &Model,
     reading: AheadOptions<'_>,
@@ -113,7 +113,7 @@ pub fn embed_each(
 }
 
 /// An image with its vector, or the reason why there is none.
-pub type Embedded = (Facts, Result<Vec<f32>, Refusal>);
+pub(crate) type Embedded = (Facts, Result<Vec<f32>, Refusal>);
 
 /// Keeps what was embedded of an item, and returns its rows.
 fn keep(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> Vec<Row> {
