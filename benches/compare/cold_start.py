@@ -7,7 +7,7 @@ transformers' `from_pretrained`. Wall time is that of the whole process; beside 
 reading the file, from the page cache, and the largest resident memory, mapped pages included.
 
 Run from the repository root, in a Python with torch, transformers and safetensors:
-    cargo build --release -p m3ret
+    cargo build --release -p m3ret-cli
     python benches/compare/cold_start.py
 """
 

@@ -6,7 +6,7 @@ vector to its f32 twin (smallest and median), the same after the mean f32 vector
 modality + body_part among the other patients' items, with its change in points.
 
 Run from the repository root, in a Python with numpy:
-    cargo build --release -p m3ret
+    cargo build --release -p m3ret-cli
     python benches/compare/precision.py MANIFEST.csv [--model random:base] [--n 240]
 """
 
