@@ -96,7 +96,10 @@ fn crates_name_only_those_below_them() {
     let needs = needs();
     let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
     let found: BTreeSet<&str> = needs.keys().map(String::as_str).collect();
-    assert_eq!(found, known, "a crate came or went: say here what it may name");
+    assert_eq!(
+        found, known,
+        "a crate came or went: say here what it may name"
+    );
     for (name, allowed) in ARROWS {
         let own = needs[*name].iter().map(String::as_str);
         let wrong: Vec<&str> = own

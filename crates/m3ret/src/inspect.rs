@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use m3ret_imaging::archive::find_objects;
-use m3ret_imaging::{Code, ReadOptions, Volume, thumbnail, write_npy};
+use m3ret_imaging::{Code, Pixels, ReadOptions, Volume, encode_png, thumbnail, write_npy};
 use m3ret_manifest::text_of;
 
 use crate::check::report::{self, Report, Verdict};
@@ -165,14 +165,8 @@ fn inputs(options: &InspectOptions, entries: &[Entry]) -> Vec<PathBuf> {
 
 fn write_picture(out: &mut impl Write, volume: &Volume) -> anyhow::Result<()> {
     let picture = thumbnail(volume, THUMBNAIL_SIDE_PX);
-    let (width, height) = (
-        u32::try_from(picture.width)?,
-        u32::try_from(picture.height)?,
-    );
-    let encoder = image::codecs::png::PngEncoder::new(out);
-    let colour = image::ExtendedColorType::Rgb8;
-    image::ImageEncoder::write_image(encoder, &picture.rgb, width, height, colour)?;
-    Ok(())
+    let png = encode_png(Pixels::Rgb8(&picture.rgb), picture.height, picture.width)?;
+    Ok(out.write_all(&png)?)
 }
 
 /// `OUT.npy` and 3 -> `OUT.3.npy`.

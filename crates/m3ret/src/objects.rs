@@ -12,7 +12,10 @@ pub(crate) enum Entry {
 }
 
 /// Joins objects and skipped files in the order of their paths.
-pub(crate) fn entries((objects, skipped): (Vec<Object>, Vec<Skipped>), is_strict: bool) -> Vec<Entry> {
+pub(crate) fn entries(
+    (objects, skipped): (Vec<Object>, Vec<Skipped>),
+    is_strict: bool,
+) -> Vec<Entry> {
     let mut entries: Vec<(_, Entry)> = Vec::with_capacity(objects.len() + skipped.len());
     entries.extend(
         objects

@@ -64,7 +64,11 @@ pub(crate) struct Listing {
 }
 
 /// Lists what SRC holds, but for our own results.
-pub(crate) fn list(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
+pub(crate) fn list(
+    source: &Path,
+    outputs: &Outputs,
+    options: &ReadOptions,
+) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
     if is_same_file(source, &outputs.out) || is_same_file(source, &outputs.rows) {
         anyhow::bail!(

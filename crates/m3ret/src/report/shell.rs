@@ -1,4 +1,78 @@
-//! What every page shares: data and pictures that stand inside it.
+//! What every page shares: one head, one palette, and the ways data and pictures stand inside a page.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// The palette and the elements of every page.
+const BASE: &str = include_str!("web/base.css");
+
+/// One page, which needs no other file and no network.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<'a> {
+    /// What the window shows; it begins with `m3ret`, by which a page of ours is known.
+    pub title: &'a str,
+    /// Rules beside those of every page.
+    pub style: &'a str,
+    /// HTML: the element `main`, and what stands beside it.
+    pub body: &'a str,
+    /// What draws the page from its data; empty for a page that is drawn already.
+    pub script: &'a str,
+    /// What the script finds in the element `data`.
+    pub data: Option<&'a Value>,
+}
+
+impl Page<'_> {
+    /// Returns the page as HTML.
+    ///
+    /// The page may load nothing: its policy allows its own style, its own script, and pictures that stand in it.
+    #[must_use]
+    pub fn html(&self) -> String {
+        let script = if self.script.is_empty() {
+            ""
+        } else {
+            " script-src 'unsafe-inline';"
+        };
+        let mut html = format!(
+            "<!doctype html>
+<html lang=\"en\">
+<head>
+<meta charset=\"utf-8\">
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
+<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';{script} img-src data:\">
+<meta name=\"color-scheme\" content=\"light dark\">
+<title>{title}</title>
+<style>
+{BASE}{style}</style>
+</head>
+<body>
+{body}",
+            title = escape(self.title),
+            style = self.style,
+            body = self.body,
+        );
+        if let Some(data) = self.data {
+            let data = harmless(&data.to_string());
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(
+                html,
+                "<script type=\"application/json\" id=\"data\">{data}</script>"
+            );
+        }
+        if !self.script.is_empty() {
+            let _ = writeln!(html, "<script>\n{}</script>", self.script);
+        }
+        html + "</body>\n</html>\n"
+    }
+}
+
+/// Makes text harmless between tags and in quoted attributes.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
 
 /// Keeps JSON from ending the element that it stands in.
 pub fn harmless(json: &str) -> String {
@@ -39,6 +113,28 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_stands_alone() {
+        let data = serde_json::json!({"name": "</script><img src=x>"});
+        let page = Page {
+            title: "m3ret <test>",
+            style: "p { color: red; }\n",
+            body: "<main></main>\n",
+            script: "\"use strict\";\n",
+            data: Some(&data),
+        };
+        let html = page.html();
+        assert_eq!(html.matches("</script>").count(), 2);
+        assert!(!html.contains("<img") && html.contains("m3ret &lt;test&gt;"));
+        assert!(html.is_ascii() && !html.contains("http://") && !html.contains("https://"));
+        let plain = Page {
+            script: "",
+            data: None,
+            ..page
+        };
+        assert!(!plain.html().contains("script"));
+    }
 
     #[test]
     fn base64_is_that_of_the_rfc() {

@@ -14,6 +14,7 @@ use m3ret_pretrain::report::{Picture, Summary, last_part, method_name, settings_
 
 use super::chart::{Axis, Chart, Line, Look, as_f64};
 use super::picture::figure;
+use super::shell::Page;
 use crate::files::write_whole;
 
 /// Writes the page.
@@ -30,7 +31,6 @@ pub fn write(path: &Path, summary: &Summary<'_>) -> anyhow::Result<()> {
 /// # Errors
 /// `Toml` if the settings cannot be written, `Run` if a picture has another shape than `[3, D, H, W]`.
 pub fn page(summary: &Summary<'_>) -> anyhow::Result<String> {
-    let title = escape(summary.title);
     let body = [
         head(summary),
         numbers(summary),
@@ -43,27 +43,14 @@ pub fn page(summary: &Summary<'_>) -> anyhow::Result<String> {
         images(summary),
         settings(summary.config)?,
     ];
-    Ok(format!(
-        "<!doctype html>
-<html lang=\"en\">
-<head>
-<meta charset=\"utf-8\">
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
-<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">
-<meta name=\"color-scheme\" content=\"light dark\">
-<title>{title} - m3ret pretraining report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}</main>
-</body>
-</html>
-",
-        style = include_str!("training.css"),
-        body = body.concat(),
-    ))
+    let page = Page {
+        title: &format!("m3ret pretraining report: {}", summary.title),
+        style: include_str!("web/training.css"),
+        body: &format!("<main>\n{}</main>\n", body.concat()),
+        script: "",
+        data: None,
+    };
+    Ok(page.html())
 }
 
 fn section(title: &str, content: &str) -> String {

@@ -1,10 +1,7 @@
 //! A radiograph as a file: PNG of 8 or 16 bits, or DICOM.
 
-use std::io::Cursor;
-
-use anyhow::Context as _;
-use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat};
 use m3ret_imaging::projection::Projection;
+use m3ret_imaging::{Pixels, encode_png};
 
 use super::disturb::{Disturbance, Grey};
 use super::{PictureFormat, RadiographOptions, dicom};
@@ -59,25 +56,15 @@ impl Radiograph<'_> {
 
 /// Writes a grey picture as PNG of 8 or 16 bits.
 pub(super) fn grey_png(grey: &Grey, is_16_bits: bool) -> anyhow::Result<Vec<u8>> {
-    let side = |side: usize| u32::try_from(side).context("a picture too large for PNG");
-    let (width, height) = (side(grey.width)?, side(grey.height)?);
     let shares = grey.shares.iter().map(|&share| f64::from(share));
-    let picture = if is_16_bits {
-        let pixels = shares.map(|share| level(share, u16::MAX));
-        let picture = ImageBuffer::from_raw(width, height, pixels.collect::<Vec<u16>>());
-        picture.map(DynamicImage::ImageLuma16)
+    let png = if is_16_bits {
+        let pixels: Vec<u16> = shares.map(|share| level(share, u16::MAX)).collect();
+        encode_png(Pixels::Grey16(&pixels), grey.height, grey.width)
     } else {
-        let pixels = shares.map(|share| level(share, u8::MAX));
-        let picture = GrayImage::from_raw(width, height, pixels.collect());
-        picture.map(DynamicImage::ImageLuma8)
+        let pixels: Vec<u8> = shares.map(|share| level(share, u8::MAX)).collect();
+        encode_png(Pixels::Grey8(&pixels), grey.height, grey.width)
     };
-    png(&picture.context("a picture that its pixels do not fill")?)
-}
-
-fn png(picture: &DynamicImage) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png)?;
-    Ok(bytes.into_inner())
+    Ok(png?)
 }
 
 /// Returns the nearest of the levels from 0 to `white` for a share of 0..=1; beyond, the last.

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::StudyRun;
 use super::trend::{Scores, Slope};
 use crate::files::write_whole;
+use crate::report::shell::Page;
 use crate::words::aligned;
 
 /// Sides of a chart, in pixels.
@@ -31,9 +32,9 @@ pub(super) fn write(
         let all = serde_json::json!({"metric": metric, "runs": facts, "groups": scores});
         Ok(serde_json::to_writer_pretty(out, &all)?)
     })?;
-    let mut html = String::from(HEAD);
+    let mut body = String::from("<main>");
     let _ = write!(
-        html,
+        body,
         "<h1>How {metric} grows with the model and the data</h1>"
     );
     for scores in scores {
@@ -42,34 +43,33 @@ pub(super) fn write(
             Ok(out.write_all(chart.as_bytes())?)
         })?;
         let _ = write!(
-            html,
+            body,
             "<section><h2>{}</h2>{chart}<p>{}</p></section>",
             scores.group,
             trend(scores)
         );
     }
     let text = markdown(runs, scores, metric);
-    let _ = write!(
-        html,
-        "<pre>{}</pre></main></body></html>",
+    let _ = writeln!(
+        body,
+        "<pre>{}</pre></main>",
         escaped(&self::text(runs, scores, metric))
     );
     write_whole(&folder.join("report.md"), |out| {
         Ok(out.write_all(text.as_bytes())?)
     })?;
+    let page = Page {
+        title: "m3ret scaling study",
+        style: include_str!("../report/web/study.css"),
+        body: &body,
+        script: "",
+        data: None,
+    };
+    let page = page.html();
     write_whole(&folder.join("report.html"), |out| {
-        Ok(out.write_all(html.as_bytes())?)
+        Ok(out.write_all(page.as_bytes())?)
     })
 }
-
-const HEAD: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>m3ret scaling study</title><style>\
-body{margin:0;background:#f6f6f4;color:#1c1d1f;font:15px/1.45 system-ui,sans-serif}\
-main{max-width:960px;margin:0 auto;padding:16px;display:flex;flex-wrap:wrap;gap:12px}h1{font-size:19px;width:100%;margin:0}\
-h2{font-size:15px;margin:0 0 6px}section{background:#fff;border:1px solid #d9dadc;border-radius:10px;padding:14px;max-width:100%}\
-section p{max-width:420px;margin:6px 0 0;font-size:13px}svg{max-width:100%;height:auto}\
-pre{width:100%;overflow-x:auto;font-size:12px;background:#fff;border:1px solid #d9dadc;border-radius:10px;padding:14px}\
-</style></head><body><main>";
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")

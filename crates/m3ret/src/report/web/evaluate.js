@@ -1,74 +1,5 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>m3ret evaluation</title>
-<style>
-:root { --ground: #f6f6f4; --card: #fff; --ink: #1c1d1f; --dim: #62656a; --line: #d9dadc; --accent: #0b62a4;
-  --right: #009e73; --wrong: #d55e00; --chance: #999; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #141517; --card: #1d1f22; --ink: #e8e8e6; --dim: #9b9fa5; --line: #34373b; --accent: #6db3ee;
-    --right: #35c79c; --wrong: #ff8a4c; --chance: #888; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 16px; }
-h1 { font-size: 19px; margin: 0 0 2px; }
-h2 { font-size: 16px; margin: 0 0 8px; }
-h3 { font-size: 14px; margin: 14px 0 6px; }
-a { color: var(--accent); }
-.dim { color: var(--dim); }
-.small { font-size: 13px; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; margin: 12px 0; overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th { text-align: left; font-weight: 600; color: var(--dim); }
-th, td { padding: 3px 10px 3px 0; white-space: nowrap; }
-td.n, th.n { text-align: right; }
-tr.group td { padding-top: 12px; font-weight: 600; }
-.bar { position: relative; display: inline-block; width: 180px; height: 14px; background: var(--ground); border: 1px solid var(--line);
-  border-radius: 3px; vertical-align: middle; }
-.bar i { position: absolute; top: 4px; height: 4px; background: var(--accent); opacity: 0.45; border-radius: 2px; }
-.bar b { position: absolute; top: 1px; width: 3px; height: 10px; background: var(--accent); margin-left: -1px; }
-.bar u { position: absolute; top: 0; width: 1px; height: 12px; background: var(--chance); outline: 1px dashed var(--chance); outline-offset: -1px; }
-select, button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 6px;
-  padding: 4px 10px; min-height: 32px; max-width: 100%; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-details { border-top: 1px solid var(--line); padding: 6px 0; }
-summary { cursor: pointer; padding: 4px 0; overflow-wrap: anywhere; }
-.grid { display: flex; gap: 8px; margin: 8px 0 14px; overflow-x: auto; padding-bottom: 4px; }
-figure { margin: 0; flex: 0 0 116px; width: 116px; font-size: 12px; line-height: 1.3; }
-figure .pic { width: 116px; height: 116px; background: #000; border: 4px solid var(--line); border-radius: 4px; display: flex;
-  align-items: center; justify-content: center; color: #aaa; overflow: hidden; }
-figure .pic img { max-width: 100%; max-height: 100%; }
-figure.query .pic { border-color: var(--ink); }
-figure.right .pic { border-color: var(--right); }
-figure.wrong .pic { border-color: var(--wrong); border-style: dashed; }
-figcaption { overflow-wrap: anywhere; margin-top: 3px; }
-.matrix td { text-align: center; padding: 6px 8px; min-width: 64px; border: 1px solid var(--line); }
-.matrix .value { font-weight: 600; }
-canvas { width: 100%; max-width: 640px; display: block; border: 1px solid var(--line); border-radius: 8px; }
-ul.legend { list-style: none; margin: 8px 0; padding: 0; display: flex; flex-wrap: wrap; gap: 4px 16px; }
-.dot { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 6px; }
-footer { color: var(--dim); font-size: 13px; padding: 8px 0 32px; border-top: 1px solid var(--line); margin-top: 20px; }
-@media (max-width: 640px) { main { padding: 10px; } .bar { width: 96px; } }
-</style>
-</head>
-<body>
-<main>
-<h1>m3ret evaluation</h1>
-<div class="dim small" id="about"></div>
-<div id="content"></div>
-<footer>
-<p>For research. Not a medical device. Every number is defined in docs/evaluation.md. Intervals are 95 %, by a bootstrap that draws
-patients; there are none below five patients. Chance is what a random ranking of the same candidates has on average.</p>
-</footer>
-</main>
-<script type="application/json" id="report">/*REPORT_JSON*/null</script>
-<script>
 "use strict";
-const { results, tasks, map, pictures } = JSON.parse(document.getElementById("report").textContent);
+const { results, tasks, map, pictures } = JSON.parse(document.getElementById("data").textContent);
 /** Makes an element; text is never read as HTML. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -317,6 +248,3 @@ document.getElementById("about").textContent = `${results.model}${config.precisi
   + `${results.n_rows} rows, m3ret ${results.m3ret_version}, seed ${config.seed}, ${config.n_resamples} draws, config ${results.config_hash}`
   + (config.filter.length ? `, only ${config.filter.join(", ")}` : "");
 tables(); mixed(); matrix(); ladder(); privacy(); remarks(); details(); hubness(); drawMap();
-</script>
-</body>
-</html>

@@ -1,41 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>m3ret map</title>
-<style>
-:root { --ground: #f6f6f4; --card: #fff; --ink: #1c1d1f; --dim: #62656a; --line: #d9dadc; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #141517; --card: #1d1f22; --ink: #e8e8e6; --dim: #9b9fa5; --line: #34373b; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 16px; }
-h1 { font-size: 19px; margin: 0; }
-.dim { color: var(--dim); font-size: 13px; }
-.board { display: flex; gap: 16px; margin-top: 12px; flex-wrap: wrap; }
-.plot { flex: 1 1 480px; min-width: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-canvas { width: 100%; display: block; touch-action: none; cursor: crosshair; border-radius: 10px; }
-ul { list-style: none; margin: 0; padding: 0; flex: 0 0 180px; }
-li button { font: inherit; color: inherit; background: none; border: 0; padding: 3px 0; cursor: pointer; text-align: left; }
-li button[aria-pressed="false"] { opacity: 0.35; }
-.dot { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 8px; }
-#told { min-height: 3em; overflow-wrap: anywhere; margin: 8px 0 0; }
-</style>
-</head>
-<body>
-<main>
-<h1>m3ret map</h1>
-<div class="dim" id="about"></div>
-<div class="board"><div class="plot"><canvas id="plot" aria-label="map of images"></canvas></div><ul id="legend"></ul></div>
-<p id="told" role="status"></p>
-<p class="dim">Neighbours on the map are alike to the encoder; distances between groups, their size and the axes mean
-nothing (t-SNE). Drag to move, turn the wheel to zoom, double-click to begin anew. For research; not a medical device.</p>
-</main>
-<script type="application/json" id="data">/*MAP_JSON*/null</script>
-<script>
 "use strict";
 const map = JSON.parse(document.getElementById("data").textContent);
 const canvas = document.getElementById("plot"), context = canvas.getContext("2d");
@@ -114,6 +76,3 @@ document.getElementById("about").textContent =
   `${map.points.length.toLocaleString("en")} images in ${map.archive}, coloured by ${map.color}, model ${map.model}`;
 addEventListener("resize", draw);
 draw();
-</script>
-</body>
-</html>
