@@ -86,13 +86,13 @@ fn stream_into(
             Wrapper::Gzip => {
                 let mut member = GzDecoder::new(rest);
                 n_filled += fill(&mut member, out.get_mut(n_filled..), wrapper)?;
-                n_behind = drain(&mut member, n_compressed, n_wanted, (wrapper, limits))?;
+                n_behind = drain(&mut member, wrapper, n_compressed, n_wanted, limits)?;
                 rest = member.into_inner();
             }
             Wrapper::Zlib => {
                 let mut member = ZlibDecoder::new(rest);
                 n_filled += fill(&mut member, out.get_mut(n_filled..), wrapper)?;
-                n_behind = drain(&mut member, n_compressed, n_wanted, (wrapper, limits))?;
+                n_behind = drain(&mut member, wrapper, n_compressed, n_wanted, limits)?;
                 rest = &[];
             }
         }
@@ -125,11 +125,14 @@ fn fill(member: &mut impl Read, out: Option<&mut [u8]>, wrapper: Wrapper) -> Res
 }
 
 /// Reads a member to its end, where its checksum is verified; returns the number of bytes read.
+///
+/// They are charged to `limits` as a part of `n_compressed` bytes that already gave `n_wanted`.
 fn drain(
     member: &mut impl Read,
+    wrapper: Wrapper,
     n_compressed: u64,
     n_wanted: usize,
-    (wrapper, limits): (Wrapper, &Limits),
+    limits: &Limits,
 ) -> Result<u64> {
     let mut sink = [0_u8; 8192];
     let mut n_behind = 0_u64;

@@ -40,8 +40,8 @@ pub(crate) fn read(
     let place = Place::new(&header, &grid);
     let n_values = grid.part_len() * grid.n_parts;
     let values = match &header.files {
-        DataFiles::Local => decode(&header, (bytes, behind_header), n_values, limits)?,
-        DataFiles::Beside(names) => read_files(&header, names, n_values, (siblings, limits))?,
+        DataFiles::Local => decode(&header, bytes, behind_header, n_values, limits)?,
+        DataFiles::Beside(names) => read_files(&header, names, n_values, siblings, limits)?,
     };
     let mut volumes = Vec::with_capacity(grid.n_parts);
     let mut whole = Some(values);
@@ -78,7 +78,8 @@ fn read_files(
     header: &Header,
     names: &[String],
     n_values: usize,
-    (siblings, limits): (Siblings<'_>, &Limits),
+    siblings: Siblings<'_>,
+    limits: &Limits,
 ) -> Result<Vec<f32>> {
     limits.parts(names.len() as u64)?;
     if names.is_empty() || !n_values.is_multiple_of(names.len()) {
@@ -88,7 +89,7 @@ fn read_files(
     let mut values = Vec::new();
     for name in names {
         let file = siblings(name)?;
-        let slab = decode(header, (&file, 0), n_values / names.len(), limits)?;
+        let slab = decode(header, &file, 0, n_values / names.len(), limits)?;
         if names.len() == 1 {
             return Ok(slab);
         }
@@ -97,10 +98,11 @@ fn read_files(
     Ok(values)
 }
 
-/// Decodes the numbers of one file, whose voxels begin at a byte unless `HeaderSize` says more.
+/// Decodes the numbers of one file, whose voxels begin at byte `start` unless `HeaderSize` says more.
 fn decode(
     header: &Header,
-    (file, start): (&[u8], usize),
+    file: &[u8],
+    start: usize,
     n_values: usize,
     limits: &Limits,
 ) -> Result<Vec<f32>> {

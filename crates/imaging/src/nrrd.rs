@@ -38,7 +38,7 @@ pub(crate) fn read(
     let limits = &options.limits;
     let (header, behind) = header::parse(bytes)?;
     let axes = Axes::new(&header, limits)?;
-    let values = read_values(&header, behind, axes.n_values, (siblings, limits))?;
+    let values = read_values(&header, behind, axes.n_values, siblings, limits)?;
     let mut reasons = axes.reasons.clone();
     if header.is_segmentation {
         reasons.push(Reason::new(Code::LabelMap, "the header names segments"));
@@ -67,7 +67,8 @@ fn read_values(
     header: &Header,
     behind: &[u8],
     n_values: usize,
-    (siblings, limits): (Siblings<'_>, &Limits),
+    siblings: Siblings<'_>,
+    limits: &Limits,
 ) -> Result<Vec<f32>> {
     let names = match &header.files {
         DataFiles::Attached => return decode(header, behind, n_values, limits),

@@ -214,7 +214,7 @@ fn choose_frames(
     };
     if let Some(starts_s) = &stream.starts_s {
         let sampling = sample(starts_s, stream.end_s, Some(n_wanted));
-        let picked = frames::at_times(job, stream, (starts_s.as_slice(), &sampling.frames))?;
+        let picked = frames::at_times(job, stream, starts_s, &sampling.frames)?;
         if let Some(frames) = picked {
             return Ok((frames, sampling));
         }

@@ -58,7 +58,7 @@ impl<'a> DataSet<'a> {
     /// Parses one level of elements until the bytes, or the item, end.
     pub(crate) fn parse(bytes: &'a [u8], encoding: Encoding, limits: &Limits) -> Result<Self> {
         let encoding = confirmed_encoding(bytes, encoding);
-        Self::parse_level(bytes, encoding, (0, limits.max_depth))
+        Self::parse_level(bytes, encoding, 0, limits.max_depth)
     }
 
     /// Parses one level up to its pixels, whose value is left empty: for files read only in part.
@@ -105,7 +105,8 @@ impl<'a> DataSet<'a> {
     fn parse_level(
         bytes: &'a [u8],
         encoding: Encoding,
-        (depth, max_depth): (u64, u64),
+        depth: u64,
+        max_depth: u64,
     ) -> Result<Self> {
         let mut cursor = Cursor {
             bytes,
@@ -261,7 +262,8 @@ impl<'a> DataSet<'a> {
             items.push(Self::parse_level(
                 item,
                 element.encoding,
-                (depth, self.max_depth),
+                depth,
+                self.max_depth,
             )?);
             if items.len() == n {
                 break;

@@ -52,6 +52,13 @@ struct Component {
     is_decoded: bool,
 }
 
+/// Where a block of 8 x 8 samples lies in its component, counted in blocks.
+#[derive(Clone, Copy)]
+struct BlockPlace {
+    column: usize,
+    row: usize,
+}
+
 struct Decoder<'a> {
     declared: &'a Declared,
     components: Vec<Component>,
@@ -240,8 +247,11 @@ impl<'a> Decoder<'a> {
                     (component.h, component.v)
                 };
                 for (y, x) in (0..v).flat_map(|y| (0..h).map(move |x| (y, x))) {
-                    let (block_x, block_y) = (mcu % mcus_wide * h + x, mcu / mcus_wide * v + y);
-                    self.block(index, (block_x, block_y), bits)?;
+                    let place = BlockPlace {
+                        column: mcu % mcus_wide * h + x,
+                        row: mcu / mcus_wide * v + y,
+                    };
+                    self.block(index, place, bits)?;
                 }
             }
             if bits.is_beyond_end() {
@@ -283,12 +293,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Decodes one block and puts its samples in their place.
-    fn block(
-        &mut self,
-        index: usize,
-        (block_x, block_y): (usize, usize),
-        bits: &mut Bits<'_>,
-    ) -> Result<()> {
+    fn block(&mut self, index: usize, place: BlockPlace, bits: &mut Bits<'_>) -> Result<()> {
         let Some(component) = self.components.get_mut(index) else {
             return Ok(());
         };
@@ -307,17 +312,17 @@ impl<'a> Decoder<'a> {
         let mut coefficients = [[0.0_f32; 8]; 8];
         let half = level(1 << (self.declared.precision - 1));
         let clamp = |sample: f32| sample.clamp(-half, half - 1.0);
-        let block = (
-            block_x.min(component.blocks_wide - 1),
-            block_y.min(component.blocks_high - 1),
-        );
+        let place = BlockPlace {
+            column: place.column.min(component.blocks_wide - 1),
+            row: place.row.min(component.blocks_high - 1),
+        };
         if alternating(bits, ac, quantisation, &mut coefficients)? {
             let [[first, ..], ..] = &mut coefficients;
             *first = mean;
             let samples = transform::inverse(&coefficients);
-            component.put(block, &samples.map(|row| row.map(clamp)));
+            component.put(place, &samples.map(|row| row.map(clamp)));
         } else {
-            component.put(block, &[[clamp(mean / 8.0); 8]; 8]);
+            component.put(place, &[[clamp(mean / 8.0); 8]; 8]);
         }
         Ok(())
     }
@@ -363,13 +368,13 @@ impl<'a> Decoder<'a> {
 }
 
 impl Component {
-    fn put(&mut self, (block_x, block_y): (usize, usize), samples: &[[f32; 8]; 8]) {
+    fn put(&mut self, place: BlockPlace, samples: &[[f32; 8]; 8]) {
         let stride = self.blocks_wide * 8;
-        let corner = (block_y * stride + block_x) * 8;
+        let corner = (place.row * stride + place.column) * 8;
         for (y, row) in samples.iter().enumerate() {
             let start = corner + y * stride;
-            if let Some(place) = self.samples.get_mut(start..start + 8) {
-                place.copy_from_slice(row);
+            if let Some(stored) = self.samples.get_mut(start..start + 8) {
+                stored.copy_from_slice(row);
             }
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
         };
         return groups
             .into_iter()
-            .map(|(part, members)| read_stack(&pages, &members, (part, stack.as_ref()), limits))
+            .map(|(part, members)| read_stack(&pages, &members, part, stack.as_ref(), limits))
             .collect();
     }
     limits.parts(pages.len() as u64)?;
@@ -135,7 +135,8 @@ fn charge(bytes: &[u8], pages: &[Page<'_>], limits: &Limits) -> Result<()> {
 fn read_stack(
     pages: &[Page<'_>],
     members: &[usize],
-    (part, stack): (Option<String>, Option<&Stack>),
+    part: Option<String>,
+    stack: Option<&Stack>,
     limits: &Limits,
 ) -> Result<Volume> {
     let members: Vec<&Page<'_>> = members
@@ -162,7 +163,7 @@ fn read_stack(
             picture.width,
         ];
         full_scale = picture.full_scale;
-        place(&mut values, &picture, (depth, members.len()));
+        place(&mut values, &picture, depth, members.len());
     }
     let kind = if members.len() == 1 {
         Kind::Image
@@ -203,8 +204,8 @@ fn note_page(volume: &mut Volume, page: &Page<'_>) {
     }
 }
 
-/// Copies one page's planes to slice `depth` of `[C, D, H, W]`.
-fn place(values: &mut [f32], picture: &Picture, (depth, n_depth): (usize, usize)) {
+/// Copies one page's planes to slice `depth` of the `n_depth` slices of `[C, D, H, W]`.
+fn place(values: &mut [f32], picture: &Picture, depth: usize, n_depth: usize) {
     let n_pixels = picture.height * picture.width;
     for (channel, plane) in picture.planes.chunks(n_pixels.max(1)).enumerate() {
         let start = (channel * n_depth + depth) * n_pixels;

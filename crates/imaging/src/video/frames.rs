@@ -99,7 +99,8 @@ impl Frames {
 pub(super) fn at_times(
     job: &Job<'_>,
     stream: &Stream,
-    (starts_s, chosen): (&[f64], &[usize]),
+    starts_s: &[f64],
+    chosen: &[usize],
 ) -> Result<Option<Frames>> {
     let mut distinct = chosen.to_vec();
     distinct.dedup();
@@ -267,7 +268,7 @@ fn decode(
     let mut n_kept = 0;
     while let Some((height, width)) = read_header(&mut running, stream)? {
         if frames.n_seen == 0 {
-            (frames.height, frames.width) = charge(job, &frames, (1, height, width))?;
+            (frames.height, frames.width) = charge(job, &frames, 1, height, width)?;
         } else if (frames.height as u64, frames.width as u64) != (height, width) {
             let advice = "split the file where the size changes";
             return Err(Error::unsupported(
@@ -280,7 +281,7 @@ fn decode(
         frames.n_seen += 1;
         let out = if kept {
             n_kept += 1;
-            charge(job, &frames, (n_kept, height, width))?;
+            charge(job, &frames, n_kept, height, width)?;
             &mut frames.raw
         } else {
             passed_over.clear();
@@ -306,15 +307,17 @@ fn decode(
     Ok(frames)
 }
 
-/// Charges `n_frames` of a size and returns the sides.
+/// Charges `n_frames` frames of one size and returns the sides.
 fn charge(
     job: &Job<'_>,
     frames: &Frames,
-    (n, height, width): (u64, u64, u64),
+    n_frames: u64,
+    height: u64,
+    width: u64,
 ) -> Result<(usize, usize)> {
-    job.limits.frames(n)?;
+    job.limits.frames(n_frames)?;
     job.limits
-        .voxels([frames.n_channels as u64, n, height, width])?;
+        .voxels([frames.n_channels as u64, n_frames, height, width])?;
     // Both are factors of a product that has just been found to fit.
     Ok((
         usize::try_from(height).unwrap_or(0),

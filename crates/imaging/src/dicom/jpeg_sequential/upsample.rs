@@ -27,7 +27,7 @@ impl Plane<'_> {
         let [v, h] = self.factors;
         let [v_most, h_most] = self.most;
         let n_stored = (width * h).div_ceil(h_most);
-        let (above, below, down) = neighbours(y, height, (v, v_most));
+        let (above, below, down) = neighbours(y, height, v, v_most);
         let (above, below) = (self.stored(above, n_stored), self.stored(below, n_stored));
         if (v, h) == (v_most, h_most) {
             return above;
@@ -44,7 +44,7 @@ impl Plane<'_> {
         } else {
             let at = |x| stored.get(x).copied().unwrap_or(0.0);
             scratch.extend((0..width).map(|x| {
-                let (left, right, across) = neighbours(x, width, (h, h_most));
+                let (left, right, across) = neighbours(x, width, h, h_most);
                 at(left) + (at(right) - at(left)) * across
             }));
         }
@@ -67,7 +67,9 @@ fn twice(stored: &[f32], out: &mut Vec<f32>) {
 }
 
 /// The two samples that pixel `i` of `n` lies between, and how far from the first to the second.
-fn neighbours(i: usize, n: usize, (factor, most): (usize, usize)) -> (usize, usize, f32) {
+///
+/// `factor` is the component's sampling factor along the axis, `most` the largest of any component.
+fn neighbours(i: usize, n: usize, factor: usize, most: usize) -> (usize, usize, f32) {
     if factor == most {
         return (i, i, 0.0);
     }

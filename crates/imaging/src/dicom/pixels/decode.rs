@@ -97,7 +97,7 @@ pub(crate) fn decode(
         .checked_mul(wanted.frames.len() as u64);
     limits.decompressed(n_encoded, n_decoded.unwrap_or(u64::MAX))?;
     let (values, is_sign_mismatch) = in_order(wanted, |index, map| {
-        encapsulated_planes(module, codec, frame(index), (map, limits))
+        encapsulated_planes(module, codec, frame(index), map, limits)
     })?;
     let mut pixels = Pixels::new(values, encoded.n_stored as u64, module.n_frames);
     if is_sign_mismatch {
@@ -172,7 +172,8 @@ fn encapsulated_planes(
     module: &PixelModule,
     codec: Codec,
     frame: &[u8],
-    (map, limits): (Linear, &Limits),
+    map: Linear,
+    limits: &Limits,
 ) -> Result<Planes> {
     let layout = module.layout_of(ByteOrder::Little);
     let native = match codec {

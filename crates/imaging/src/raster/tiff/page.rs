@@ -73,7 +73,7 @@ impl<'a> Page<'a> {
             .unwrap_or(u64::from(n_samples >= 3) * 2);
         let color = color(directory, photometric, n_samples, encoding)?;
         let codec = Codec::new(directory, photometric)?;
-        let chunks = Chunks::new(directory, (width, height), n_planes)?;
+        let chunks = Chunks::new(directory, width, height, n_planes)?;
         let orientation = directory
             .uint(tag::ORIENTATION)?
             .and_then(|o| u8::try_from(o).ok());
@@ -232,7 +232,7 @@ impl<'a> Page<'a> {
             .zip(&self.chunks.n_bytes)
             .enumerate()
         {
-            let place = self.chunks.place(index as u64, (self.width, self.height));
+            let place = self.chunks.place(index as u64, self.width, self.height);
             let raw = slice(self.bytes, offset, n_bytes)?;
             let packed = Packed {
                 width: usize_of(self.chunks.width)?,
@@ -292,8 +292,8 @@ struct Place {
 }
 
 impl Chunks {
-    fn new(directory: &Directory<'_>, image: (u64, u64), n_planes: u64) -> Result<Self> {
-        let (width, height) = image;
+    /// Checks how an image of `width` x `height` pixels is cut.
+    fn new(directory: &Directory<'_>, width: u64, height: u64, n_planes: u64) -> Result<Self> {
         let tile_width = directory.uint(tag::TILE_WIDTH)?;
         let padded = tile_width.is_some();
         let (chunk, offsets, counts) = match tile_width {
@@ -348,7 +348,8 @@ impl Chunks {
         })
     }
 
-    fn place(&self, index: u64, (width, height): (u64, u64)) -> Place {
+    /// Returns where a chunk lies in an image of `width` x `height` pixels.
+    fn place(&self, index: u64, width: u64, height: u64) -> Place {
         let per_plane = self.n_across * self.n_down;
         let (plane, index) = (index / per_plane, index % per_plane);
         let left = index % self.n_across * self.width;
