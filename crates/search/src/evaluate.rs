@@ -277,9 +277,16 @@ pub fn evaluate(
     Ok(evaluations)
 }
 
-/// Returns the rows that are relevant to a query under a rule of exclusion, in ascending order.
-///
-/// `rule` has the columns of the rule, and the grade from which on an item is relevant.
+/// Which items of a gallery count as relevant to a query.
+#[derive(Debug, Clone, Copy)]
+pub struct RelevanceRule<'a> {
+    /// Columns whose value an item must not share with the query.
+    pub exclude: &'a [String],
+    /// Grade from which on an item is relevant; above 0.
+    pub least_grade: f32,
+}
+
+/// Returns the rows that are relevant to a query under a rule, in ascending order.
 ///
 /// # Errors
 /// As `evaluate`.
@@ -288,12 +295,13 @@ pub fn relevant_items(
     columns: &Columns,
     embeddings: &Embeddings<'_>,
     query: u32,
-    (exclude, least_grade): (&[String], f32),
+    rule: RelevanceRule<'_>,
 ) -> Result<Vec<u32>> {
     let column = require(columns, &task.relevance)?;
     let mut grades = Vec::new();
     Relevance::new(column).grade(column.code(query as usize), &mut grades);
-    let excluded: Vec<&Column> = exclude
+    let excluded: Vec<&Column> = rule
+        .exclude
         .iter()
         .map(|name| require(columns, name))
         .collect::<Result<_>>()?;
@@ -306,7 +314,7 @@ pub fn relevant_items(
     };
     let is_relevant = |&row: &u32| {
         let grade = grades[column.code(row as usize) as usize];
-        grade >= least_grade && embeddings.has(row as usize) && !is_excluded(row)
+        grade >= rule.least_grade && embeddings.has(row as usize) && !is_excluded(row)
     };
     let mut rows: Vec<u32> = task.gallery.iter().copied().filter(is_relevant).collect();
     rows.sort_unstable();

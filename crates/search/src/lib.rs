@@ -42,7 +42,7 @@ pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use evaluate::{
     Answer, COLLAPSED_RANGE, Embeddings, Evaluation, LeftOutQueries, MIXED_K, Measures, Mixed,
-    MixedAnswer, RankedItem, evaluate, mixed, relevant_items,
+    MixedAnswer, RankedItem, RelevanceRule, evaluate, mixed, relevant_items,
 };
 pub use gallery::{
     Batch, Finding, Gallery, Maker, Numbers, Repair, Report, RowId, Setup, Writer, is_gallery,

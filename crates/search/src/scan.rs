@@ -105,7 +105,7 @@ impl Gallery {
         check_unit(queries.vectors, width)?;
         let rules = Rules::new(self, queries, &options.filters)?;
         match &options.group_by {
-            None => self.search_all(queries.vectors, &rules, (options.k, options.method)),
+            None => self.search_all(queries.vectors, &rules, options.k, options.method),
             Some(column) => self.search_groups(queries.vectors, &rules, options, column),
         }
     }
@@ -114,7 +114,8 @@ impl Gallery {
         &self,
         vectors: &[f32],
         rules: &Rules<'_>,
-        (k, method): (usize, Method),
+        k: usize,
+        method: Method,
     ) -> Result<Vec<Vec<Hit>>> {
         let k = k.min(self.len());
         if k == 0 || vectors.is_empty() {
@@ -166,11 +167,11 @@ impl Gallery {
                 best = pass::refine(segment, chunk, best, plan.depth_codes)?;
             }
             let is_exact = matches!(first, First::Exact);
-            let mut rows = pass::finish(segment, chunk, best, (k, is_exact))?;
+            let mut rows = pass::finish(segment, chunk, best, k, is_exact)?;
             for query in thinned.into_iter().map(|query| query as usize) {
                 let alone = chunk.only(query);
                 let best = First::Exact.run(segment, &alone, &rules, k)?.best;
-                let exact = pass::finish(segment, &alone, best, (k, true))?;
+                let exact = pass::finish(segment, &alone, best, k, true)?;
                 rows[query] = exact.into_iter().next().unwrap_or_default();
             }
             for (found, rows) in found.iter_mut().zip(rows) {
@@ -227,7 +228,7 @@ impl Gallery {
             let rules = rules.only(idx);
             let mut depth = options.k.saturating_mul(4).max(1);
             let groups = loop {
-                let hits = self.search_all(vector, &rules, (depth, options.method))?;
+                let hits = self.search_all(vector, &rules, depth, options.method)?;
                 let hits = hits.into_iter().next().unwrap_or_default();
                 let n_hits = hits.len();
                 let groups = self.best_of_groups(hits, column, options.k)?;

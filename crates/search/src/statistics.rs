@@ -78,10 +78,18 @@ impl Statistics {
         modalities.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
         modalities.truncate(MAX_MODALITIES);
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
-        let mut pairs = vec![pair(gallery, (None, &all), (None, &all), &mut random)?];
-        for (query, query_rows) in &modalities {
-            for (other, rows) in &modalities {
-                let (from, to) = ((Some(*query), &query_rows[..]), (Some(*other), &rows[..]));
+        let pooled = PairSide {
+            modality: None,
+            rows: &all,
+        };
+        let sides = modalities.iter().map(|(modality, rows)| PairSide {
+            modality: Some(modality),
+            rows,
+        });
+        let sides: Vec<PairSide<'_>> = sides.collect();
+        let mut pairs = vec![pair(gallery, pooled, pooled, &mut random)?];
+        for &from in &sides {
+            for &to in &sides {
                 pairs.push(pair(gallery, from, to, &mut random)?);
             }
         }
@@ -121,21 +129,27 @@ fn share_below(sample: &[f32], score: f32) -> f64 {
     n_below as f64 / sample.len().max(1) as f64
 }
 
-type Side<'a> = (Option<&'a str>, &'a [RowId]);
+/// The rows that queries, or hits, are drawn from.
+#[derive(Clone, Copy)]
+struct PairSide<'a> {
+    /// Their modality; `None`: any.
+    modality: Option<&'a str>,
+    rows: &'a [RowId],
+}
 
 fn pair(
     gallery: &Gallery,
-    (query, from): Side<'_>,
-    (other, to): Side<'_>,
+    from: PairSide<'_>,
+    to: PairSide<'_>,
     random: &mut ChaCha8Rng,
 ) -> Result<Pair> {
     let mut scores = Vec::with_capacity(N_RANDOM);
-    if !from.is_empty() && !to.is_empty() {
+    if !from.rows.is_empty() && !to.rows.is_empty() {
         // Some draws are of one patient; where most are, few pairs do not belong together.
         for _ in 0..2 * N_RANDOM {
             let (a, b) = (
-                from[random.random_range(0..from.len())],
-                to[random.random_range(0..to.len())],
+                from.rows[random.random_range(0..from.rows.len())],
+                to.rows[random.random_range(0..to.rows.len())],
             );
             if scores.len() < N_RANDOM && !belong_together(gallery, a, b)? {
                 scores.push(dot(&gallery.vector(a)?, &gallery.vector(b)?));
@@ -144,10 +158,10 @@ fn pair(
     }
     scores.sort_by(f32::total_cmp);
     Ok(Pair {
-        query: query.map(str::to_owned),
-        gallery: other.map(str::to_owned),
+        query: from.modality.map(str::to_owned),
+        gallery: to.modality.map(str::to_owned),
         random: scores,
-        best: best(gallery, from, other, random)?,
+        best: best(gallery, from.rows, to.modality, random)?,
     })
 }
 

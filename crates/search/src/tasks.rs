@@ -103,13 +103,13 @@ pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
         is_unseen: scope.is_unseen,
     };
     let mut tasks = Vec::new();
-    rows.within(scope, &mut tasks);
-    rows.within_source(scope, &mut tasks);
-    rows.cross(scope, &mut tasks);
-    rows.pairs(&mut tasks);
-    rows.unseen(scope, &mut tasks);
+    tasks.extend(rows.within(scope));
+    tasks.extend(rows.within_source(scope));
+    tasks.extend(rows.cross(scope));
+    tasks.extend(rows.pairs());
+    tasks.extend(rows.unseen(scope));
     if scope.is_pooled || columns.get("modality").is_none() {
-        rows.pooled(scope, &mut tasks);
+        tasks.extend(rows.pooled(scope));
     }
     Ok(Tasks {
         privacy: rows.privacy(),
@@ -167,6 +167,25 @@ impl Split {
     }
 }
 
+/// The rows of the two sides of a task.
+#[derive(Clone, Copy)]
+struct TaskRows<'a> {
+    /// Those that ask.
+    queries: &'a [u32],
+    /// Those that are found.
+    gallery: &'a [u32],
+}
+
+impl<'a> TaskRows<'a> {
+    /// Takes the same rows on both sides.
+    fn both(rows: &'a [u32]) -> Self {
+        Self {
+            queries: rows,
+            gallery: rows,
+        }
+    }
+}
+
 struct Rows<'a> {
     columns: &'a Columns,
     split: Split,
@@ -200,29 +219,29 @@ impl Rows<'_> {
             .filter(|&row| !(self.is_unseen)(self.modality(row)))
     }
 
-    /// Makes one task a relevance column, of those that ask and those that are found among rows.
-    fn push(
-        &self,
-        name: &str,
-        (queries, gallery): (&[u32], &[u32]),
-        relevance: &[String],
-        tasks: &mut Vec<Task>,
-    ) {
+    /// Makes one task for each relevance column, of the queries and the gallery of the split among some
+    /// rows; none where either side is empty.
+    fn by_relevance(&self, name: &str, rows: TaskRows<'_>, relevance: &[String]) -> Vec<Task> {
         let chosen = |rows: &[u32], is_in: &[bool]| -> Vec<u32> {
             let rows = rows.iter().copied();
             rows.filter(|&row| is_in[row as usize]).collect()
         };
-        let queries = chosen(queries, &self.split.is_query);
-        let gallery = chosen(gallery, &self.split.is_gallery);
+        let queries = chosen(rows.queries, &self.split.is_query);
+        let gallery = chosen(rows.gallery, &self.split.is_gallery);
         if queries.is_empty() || gallery.is_empty() {
-            return;
+            return Vec::new();
         }
-        for column in relevance {
-            tasks.push(self.task(&format!("{name}/{column}"), column, (&queries, &gallery)));
-        }
+        let rows = TaskRows {
+            queries: &queries,
+            gallery: &gallery,
+        };
+        let columns = relevance.iter();
+        columns
+            .map(|column| self.task(&format!("{name}/{column}"), column, rows))
+            .collect()
     }
 
-    fn task(&self, name: &str, relevance: &str, (queries, gallery): (&[u32], &[u32])) -> Task {
+    fn task(&self, name: &str, relevance: &str, rows: TaskRows<'_>) -> Task {
         let modality = |rows: &[u32]| {
             let all: BTreeSet<&str> = rows.iter().map(|&row| self.modality(row)).collect();
             let mut all = all.into_iter();
@@ -231,7 +250,7 @@ impl Rows<'_> {
         };
         // Names are printed: a cell must not steer a terminal.
         let name = name.replace(char::is_control, "\u{fffd}");
-        let sides = [modality(queries), modality(gallery)];
+        let sides = [modality(rows.queries), modality(rows.gallery)];
         let has_unseen = sides.iter().flatten().any(|side| (self.is_unseen)(side));
         let [query_modality, gallery_modality] = sides;
         Task {
@@ -239,8 +258,8 @@ impl Rows<'_> {
             gallery_modality,
             has_unseen,
             name,
-            queries: queries.to_vec(),
-            gallery: gallery.to_vec(),
+            queries: rows.queries.to_vec(),
+            gallery: rows.gallery.to_vec(),
             relevance: relevance.to_owned(),
         }
     }
@@ -261,25 +280,23 @@ impl Rows<'_> {
         prefix: &str,
         rows: &[u32],
         key: impl Fn(u32) -> Option<String>,
-        (relevance, tasks): (&[String], &mut Vec<Task>),
-    ) {
-        for (name, members) in grouped(rows, key) {
-            let name = format!("{prefix}/{name}");
-            self.push(&name, (&members, &members), relevance, tasks);
-        }
+        relevance: &[String],
+    ) -> Vec<Task> {
+        let groups = grouped(rows, key).into_iter();
+        groups
+            .flat_map(|(name, members)| {
+                let name = format!("{prefix}/{name}");
+                self.by_relevance(&name, TaskRows::both(&members), relevance)
+            })
+            .collect()
     }
 
-    fn within(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+    fn within(&self, scope: &Scope) -> Vec<Task> {
         let rows: Vec<u32> = self.seen().collect();
-        self.inside(
-            "within",
-            &rows,
-            |row| self.kind(row),
-            (&scope.relevance, tasks),
-        );
+        self.inside("within", &rows, |row| self.kind(row), &scope.relevance)
     }
 
-    fn within_source(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+    fn within_source(&self, scope: &Scope) -> Vec<Task> {
         let rows: Vec<u32> = self.seen().collect();
         let source = |row: u32| {
             let source = self.columns.text("source", row as usize);
@@ -289,25 +306,20 @@ impl Rows<'_> {
                 (source, dims) => Some(format!("{source}-{dims}")),
             }
         };
-        self.inside("within-source", &rows, source, (&scope.relevance, tasks));
+        self.inside("within-source", &rows, source, &scope.relevance)
     }
 
-    fn unseen(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+    fn unseen(&self, scope: &Scope) -> Vec<Task> {
         let is_unseen = |&row: &u32| (self.is_unseen)(self.modality(row));
         let rows: Vec<u32> = self.real().filter(is_unseen).collect();
-        self.inside(
-            "unseen",
-            &rows,
-            |row| self.kind(row),
-            (&scope.relevance, tasks),
-        );
+        self.inside("unseen", &rows, |row| self.kind(row), &scope.relevance)
     }
 
-    /// Modalities that encoders are trained on first.
-    fn cross(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+    /// Lists the tasks between two modalities: first those of modalities that encoders are trained on.
+    fn cross(&self, scope: &Scope) -> Vec<Task> {
         let rows: Vec<u32> = self.real().collect();
         let kinds = grouped(&rows, |row| named(self.modality(row)));
-        let mut with_unseen = Vec::new();
+        let (mut tasks, mut with_unseen) = (Vec::new(), Vec::new());
         for (from, queries) in &kinds {
             for (to, gallery) in kinds.iter().filter(|(to, _)| to != from) {
                 let name = format!("cross/{from}-{to}");
@@ -315,17 +327,19 @@ impl Rows<'_> {
                 let list = if has_unseen {
                     &mut with_unseen
                 } else {
-                    &mut *tasks
+                    &mut tasks
                 };
-                self.push(&name, (queries, gallery), &scope.relevance, list);
+                let rows = TaskRows { queries, gallery };
+                list.extend(self.by_relevance(&name, rows, &scope.relevance));
             }
         }
         tasks.append(&mut with_unseen);
+        tasks
     }
 
     /// Every image that has a partner asks, whatever its split. Disturbed radiographs have tasks of
     /// their own, in which they take the place of the others of their modality.
-    fn pairs(&self, tasks: &mut Vec<Task>) {
+    fn pairs(&self) -> Vec<Task> {
         let text = |name: &str, row: u32| self.columns.text(name, row as usize);
         let has_pair = |&row: &u32| !text("pair_id", row).is_empty();
         let is_disturbed = |row: &u32| !text(DISTURBED, *row).is_empty();
@@ -333,10 +347,11 @@ impl Rows<'_> {
             self.all().filter(has_pair).partition(is_disturbed);
         let by_modality = |rows: &[u32]| grouped(rows, |row| named(self.modality(row)));
         let (disturbed, clean) = (by_modality(&disturbed), by_modality(&clean));
+        let mut tasks = Vec::new();
         for (from, queries) in &clean {
             for (to, gallery) in &clean {
                 let name = format!("pair/{from}-{to}");
-                tasks.push(self.task(&name, "pair_id", (queries, gallery)));
+                tasks.push(self.task(&name, "pair_id", TaskRows { queries, gallery }));
             }
         }
         let is_in = |name: &String| disturbed.iter().any(|(other, _)| other == name);
@@ -346,9 +361,10 @@ impl Rows<'_> {
         for (from, queries) in &kinds {
             for (to, gallery) in kinds.iter().filter(|(to, _)| is_in(from) || is_in(to)) {
                 let name = format!("pair-disturbed/{from}-{to}");
-                tasks.push(self.task(&name, "pair_id", (queries, gallery)));
+                tasks.push(self.task(&name, "pair_id", TaskRows { queries, gallery }));
             }
         }
+        tasks
     }
 
     /// What a person meets who searches a whole archive.
@@ -357,15 +373,14 @@ impl Rows<'_> {
             .real()
             .filter(|&row| !self.modality(row).is_empty())
             .collect();
-        let mut tasks = Vec::new();
-        self.push("mixed", (&rows, &rows), &scope.relevance, &mut tasks);
+        let mut tasks = self.by_relevance("mixed", TaskRows::both(&rows), &scope.relevance);
         tasks.retain(|task| task.query_modality.is_none() || task.gallery_modality.is_none());
         tasks
     }
 
-    fn pooled(&self, scope: &Scope, tasks: &mut Vec<Task>) {
+    fn pooled(&self, scope: &Scope) -> Vec<Task> {
         let rows: Vec<u32> = self.seen().collect();
-        self.push("all", (&rows, &rows), &scope.relevance, tasks);
+        self.by_relevance("all", TaskRows::both(&rows), &scope.relevance)
     }
 
     fn privacy(&self) -> Vec<Task> {
@@ -377,7 +392,10 @@ impl Rows<'_> {
         let kinds = grouped(&rows, |row| self.kind(row).or_else(|| named("all")));
         kinds
             .into_iter()
-            .map(|(kind, rows)| self.task(&format!("privacy/{kind}"), "patient_id", (&rows, &rows)))
+            .map(|(kind, rows)| {
+                let name = format!("privacy/{kind}");
+                self.task(&name, "patient_id", TaskRows::both(&rows))
+            })
             .collect()
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use m3ret_search::{Answer, Embeddings, Metric, RankedItem, relevant_items};
+use m3ret_search::{Answer, Embeddings, Metric, RankedItem, RelevanceRule, relevant_items};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type};
 use parquet::file::properties::WriterProperties;
@@ -261,7 +261,10 @@ pub(super) fn write_trec(
         })?;
         write_whole(&folder.join(format!("{name}.qrels")), |out| {
             for answer in &result.answers {
-                let rule = (result.exclude.as_slice(), least_grade);
+                let rule = RelevanceRule {
+                    exclude: &result.exclude,
+                    least_grade,
+                };
                 for item in relevant_items(task, &subject.columns, embeddings, answer.query, rule)?
                 {
                     writeln!(out, "q{} 0 d{} 1", row(answer.query), row(item))?;

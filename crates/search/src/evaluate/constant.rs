@@ -21,6 +21,11 @@ pub(super) fn values(ranker: &Ranker<'_>, rule: &Rule<'_>, evaluation: &Evaluati
     }
     let weights = evaluation.strata.weights();
     for order in orders(ranker, &evaluation.answers, &weights) {
+        let ranking = FixedRanking {
+            ranker,
+            rule,
+            order: &order,
+        };
         let queries: Vec<(&Answer, f64)> = evaluation
             .answers
             .iter()
@@ -29,7 +34,7 @@ pub(super) fn values(ranker: &Ranker<'_>, rule: &Rule<'_>, evaluation: &Evaluati
         // Sums over groups of a fixed size do not depend on threads.
         let sums: Vec<Vec<f64>> = queries
             .par_chunks(GROUP_QUERIES)
-            .map(|queries| sum_of(ranker, rule, queries, &order))
+            .map(|queries| ranking.sums(queries))
             .collect();
         for (idx, best) in best.iter_mut().enumerate() {
             // A NaN gives way.
@@ -81,66 +86,69 @@ fn falling(a: f64, b: f64) -> std::cmp::Ordering {
     rounded(b).total_cmp(&rounded(a))
 }
 
-/// Adds up what a fixed ranking is worth to some queries, by their weights.
-fn sum_of(
-    ranker: &Ranker<'_>,
-    rule: &Rule<'_>,
-    queries: &[(&Answer, f64)],
-    order: &[u32],
-) -> Vec<f64> {
-    let metrics = ranker.measures.metrics;
-    let mut sums = vec![0.0; metrics.len()];
-    let (mut grades, mut taken, mut ideal) = (Vec::new(), Vec::new(), Vec::new());
-    for &(answer, weight) in queries {
-        let code = ranker.column.code(answer.query as usize);
-        ranker.relevance.grade(code, &mut grades);
-        fill(ranker, rule, (answer, order), (&grades, &mut taken));
-        ideal.clone_from(&taken);
-        ideal.retain(|&grade| grade > 0.0);
-        ideal.sort_unstable_by(|a, b| b.total_cmp(a));
-        if ranker.is_votable {
-            ideal.clear();
-            ideal.resize(answer.n_relevant, 1.0);
-        }
-        // A fixed ranking has no ties: items of one sum are of one word, or in the order of words.
-        let blocks = Block::of_order(&taken, ranker.measures.least_grade);
-        let ranking = Ranking {
-            blocks: &blocks,
-            n_candidates: answer.n_candidates,
-            n_relevant: answer.n_relevant,
-            ideal: &ideal,
-            total_grade: 0.0,
-        };
-        for (sum, &metric) in sums.iter_mut().zip(metrics) {
-            *sum += weight * ranking.value(metric).unwrap_or(f64::NAN);
-        }
-    }
-    sums
+/// One ranking of the gallery that answers all queries.
+struct FixedRanking<'a> {
+    ranker: &'a Ranker<'a>,
+    /// Which candidates are taken out for each query.
+    rule: &'a Rule<'a>,
+    /// The gallery's items, best first.
+    order: &'a [u32],
 }
 
-/// Writes the grades of a fixed ranking's first candidates: as many as metrics look at, or all where
-/// the best order of grades has to be known.
-fn fill(
-    ranker: &Ranker<'_>,
-    rule: &Rule<'_>,
-    (answer, order): (&Answer, &[u32]),
-    (grades, taken): (&[f32], &mut Vec<f32>),
-) {
-    let metrics = ranker.measures.metrics.iter();
-    let ranked = metrics.filter(|metric| !metric.is_vote());
-    let depth = ranked.map(|metric: &Metric| metric.depth(answer.n_relevant));
-    let depth = if ranker.is_votable {
-        depth.max().unwrap_or_default()
-    } else {
-        usize::MAX
-    };
-    let own = rule.of_query(answer.query);
-    let is_candidate = |item: usize| {
-        ranker.gallery.rows[item] != answer.query
-            && !own.iter().any(|&(code, codes)| codes[item] == code)
-    };
-    taken.clear();
-    let items = order.iter().map(|&item| item as usize);
-    let items = items.filter(|&item| is_candidate(item)).take(depth);
-    taken.extend(items.map(|item| grades[ranker.gallery.codes[item] as usize]));
+impl FixedRanking<'_> {
+    /// Adds up what the ranking is worth to some queries, by their weights.
+    fn sums(&self, queries: &[(&Answer, f64)]) -> Vec<f64> {
+        let ranker = self.ranker;
+        let metrics = ranker.measures.metrics;
+        let mut sums = vec![0.0; metrics.len()];
+        let (mut grades, mut taken, mut ideal) = (Vec::new(), Vec::new(), Vec::new());
+        for &(answer, weight) in queries {
+            let code = ranker.column.code(answer.query as usize);
+            ranker.relevance.grade(code, &mut grades);
+            self.fill(answer, &grades, &mut taken);
+            ideal.clone_from(&taken);
+            ideal.retain(|&grade| grade > 0.0);
+            ideal.sort_unstable_by(|a, b| b.total_cmp(a));
+            if ranker.is_votable {
+                ideal.clear();
+                ideal.resize(answer.n_relevant, 1.0);
+            }
+            // A fixed ranking has no ties: items of one sum are of one word, or in the order of words.
+            let blocks = Block::of_order(&taken, ranker.measures.least_grade);
+            let ranking = Ranking {
+                blocks: &blocks,
+                n_candidates: answer.n_candidates,
+                n_relevant: answer.n_relevant,
+                ideal: &ideal,
+                total_grade: 0.0,
+            };
+            for (sum, &metric) in sums.iter_mut().zip(metrics) {
+                *sum += weight * ranking.value(metric).unwrap_or(f64::NAN);
+            }
+        }
+        sums
+    }
+
+    /// Writes the grades of the ranking's first candidates for a query to `taken`: as many as metrics look
+    /// at, or all where the best order of grades has to be known. `grades` has the grade of each word.
+    fn fill(&self, answer: &Answer, grades: &[f32], taken: &mut Vec<f32>) {
+        let ranker = self.ranker;
+        let metrics = ranker.measures.metrics.iter();
+        let ranked = metrics.filter(|metric| !metric.is_vote());
+        let depth = ranked.map(|metric: &Metric| metric.depth(answer.n_relevant));
+        let depth = if ranker.is_votable {
+            depth.max().unwrap_or_default()
+        } else {
+            usize::MAX
+        };
+        let own = self.rule.of_query(answer.query);
+        let is_candidate = |item: usize| {
+            ranker.gallery.rows[item] != answer.query
+                && !own.iter().any(|&(code, codes)| codes[item] == code)
+        };
+        taken.clear();
+        let items = self.order.iter().map(|&item| item as usize);
+        let items = items.filter(|&item| is_candidate(item)).take(depth);
+        taken.extend(items.map(|item| grades[ranker.gallery.codes[item] as usize]));
+    }
 }

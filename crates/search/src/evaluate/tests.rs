@@ -394,7 +394,8 @@ fn the_example_of_constant_in_the_docs_holds() {
 /// The value of a fixed ranking, query by query.
 fn of_fixed(
     order: &[usize],
-    (labels, patients): (&[&str], &[&str]),
+    labels: &[&str],
+    patients: &[&str],
     evaluation: &Evaluation,
 ) -> [f64; 3] {
     let mut numbers = Vec::new();
@@ -540,7 +541,7 @@ proptest! {
                 let by = |i: usize| y[i].total_cmp(&x[i]);
                 by(first).then(by(1 - first)).then(labels[a].cmp(labels[b])).then(a.cmp(&b))
             });
-            let found = of_fixed(&order, (&labels, &patients), &evaluation);
+            let found = of_fixed(&order, &labels, &patients, &evaluation);
             for (wanted, found) in wanted.iter_mut().zip(found) {
                 *wanted = wanted.max(found);
             }
@@ -551,7 +552,7 @@ proptest! {
         if !excludes {
             let mut order = gallery;
             order.sort_by_key(|&row| shuffle[row % 50]);
-            let other = of_fixed(&order, (&labels, &patients), &evaluation);
+            let other = of_fixed(&order, &labels, &patients, &evaluation);
             prop_assert!(other[0] <= evaluation.constant[0] + 1e-9);
             prop_assert!(other[1] <= evaluation.constant[1] + 1e-9);
         }

@@ -555,7 +555,7 @@ fn repair_segment(
     }
     let rebuilt = match provable.len() {
         0 => None,
-        _ => Some(rebuild(folder, catalog, &entry, (&segment, provable))?),
+        _ => Some(rebuild(folder, catalog, &entry, &segment, provable)?),
     };
     quarantine(folder, &path, repair)?;
     if let Some(reference) = &entry.dead {
@@ -576,11 +576,13 @@ fn prove(segment: &Segment, row: u32) -> Result<&str> {
     segment.id(row)
 }
 
+/// Writes `rows` of a segment as a new one that replaces that of `entry`.
 fn rebuild(
     folder: &Path,
     catalog: &mut Catalog,
     entry: &Entry,
-    (segment, rows): (&Segment, Vec<u32>),
+    segment: &Segment,
+    rows: Vec<u32>,
 ) -> Result<Entry> {
     let id = catalog.next_segment;
     let path = segment::path_of(folder, id);

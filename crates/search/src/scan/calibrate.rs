@@ -193,8 +193,9 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     calibration.n_queries = sample.own.len();
     let mut depth_bits = 0;
     for k in KS {
-        // More hits never need fewer candidates.
-        let (plan, recall, filtered) = plan_for(gallery, &sample, (k, depth_bits))?;
+        // More hits never need fewer candidates, so the search for the next plan begins at the depth that this one
+        // needs, without its margin.
+        let (plan, recall, filtered) = plan_for(gallery, &sample, k, depth_bits)?;
         depth_bits = plan.depth_bits / 2;
         if k == 10 {
             calibration.recall_at_10 = recall;
@@ -209,7 +210,8 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
 fn plan_for(
     gallery: &Gallery,
     sample: &Sample,
-    (k, depth_bits): (usize, usize),
+    k: usize,
+    depth_bits: usize,
 ) -> Result<(Plan, f64, f64)> {
     let n_rows = gallery.len();
     let mut flat = Plan {

@@ -262,7 +262,9 @@ impl First {
             });
             let number = chunk.start + query as usize;
             let nearest = &order[..n_probe];
-            if rules.thins_out(number, starts, (nearest, scores)) {
+            if rules.thins_out(number, starts, nearest, scores) {
+                // The plan was measured where few rows are hidden. If removed and left-out rows are most of those
+                // near a query, its hits lie in other lists, and the caller searches exactly.
                 thinned.push(query);
                 continue;
             }
@@ -537,7 +539,8 @@ pub(super) fn finish(
     segment: &Segment,
     chunk: &Chunk<'_>,
     best: Vec<Best>,
-    (k, is_exact): (usize, bool),
+    k: usize,
+    is_exact: bool,
 ) -> Result<Vec<Vec<Candidate>>> {
     let queries = best.into_par_iter().enumerate().with_min_len(8);
     let finished = queries.map(|(query, best)| {

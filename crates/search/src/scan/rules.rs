@@ -153,11 +153,15 @@ impl Allowed<'_> {
 
     /// Says whether so many rows of the lists nearest to a query are no hits for it that the best
     /// hits may lie in other lists: a quarter of all, or half of the nearest list.
+    ///
+    /// `starts` says where each list begins; `nearest` are the lists that the query looks at, and `scores`
+    /// how near it is to each list.
     pub(super) fn thins_out(
         &self,
         query: usize,
         starts: &[u32],
-        (nearest, scores): (&[u32], &[f32]),
+        nearest: &[u32],
+        scores: &[f32],
     ) -> bool {
         let leaves_out = |codes: &[u32]| codes.get(query).is_some_and(|&code| code != NO_CODE);
         if self.allowed.is_none() && !self.left_out.iter().any(|(_, codes)| leaves_out(codes)) {

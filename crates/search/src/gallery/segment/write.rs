@@ -123,7 +123,7 @@ pub(crate) fn write<F: DiskFile>(
         path,
     };
     write_vectors(&mut arrays, source, heading, &order)?;
-    write_codes(&mut arrays, source, heading, (&order, &partition))?;
+    write_codes(&mut arrays, source, heading, &order, &partition)?;
     arrays.array("lists/centroids", &partition.centroids)?;
     arrays.array("lists/starts", &partition.starts)?;
     write_ids(&mut arrays, source, &order)?;
@@ -189,7 +189,8 @@ fn write_codes<F: DiskFile>(
     arrays: &mut Arrays<'_, F>,
     source: &dyn Source,
     heading: &Heading,
-    (order, partition): (&[u32], &Partition),
+    order: &[u32],
+    partition: &Partition,
 ) -> Result<()> {
     let encoder = Encoder::new(heading.width, &partition.centroids);
     let (mut vectors, mut bits, mut terms) = (Vec::new(), Vec::new(), Vec::new());
