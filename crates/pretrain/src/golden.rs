@@ -302,6 +302,7 @@ fn mae_case(case: &Case, model: &Mae<Flex>, settings: &MaeSettings, vit: &VitCon
     let running = MaeRunning {
         encoder: Running::plain(vit.num_heads),
         decoder: Running::plain(settings.decoder_heads),
+        predicts_all: true,
     };
     let latent = model
         .encoder()
@@ -312,7 +313,7 @@ fn mae_case(case: &Case, model: &Mae<Flex>, settings: &MaeSettings, vit: &VitCon
         tolerance,
         "latent",
     );
-    let predicted = model.predict(&patches, &masks, vit, (&running, true));
+    let predicted = model.predict(&patches, &masks, vit, &running);
     close(
         &wide(numbers(predicted)),
         &case.get("pred").values,
@@ -387,7 +388,7 @@ fn golden_c05_simdino() {
             let terms = [found.alignment, found.coding_rate, found.total];
             let names = ["A_f32", "R_f32", "total_f32"];
             close(&terms, &names.map(number), case.tolerance("terms"), &what);
-            through_the_norm(&case, (i, j), &found.gradient, &what);
+            through_the_norm(&case, i, j, &found.gradient, &what);
         }
     }
     simdino_closed_forms(&case);
@@ -395,7 +396,7 @@ fn golden_c05_simdino() {
 }
 
 /// The gradient goes on through the division by the norm, as it does in a network.
-fn through_the_norm(case: &Case, (i, j): (usize, usize), gradient: &[f64], what: &str) {
+fn through_the_norm(case: &Case, i: usize, j: usize, gradient: &[f64], what: &str) {
     let raw = case.get(&format!("{i}.student_raw"));
     let p = raw.shape[2];
     let device = burn::tensor::Device::<Autodiff<Flex>>::default();
@@ -525,8 +526,7 @@ fn step_case(case: &Case, micro_tokens: usize, n_workers: usize) {
     };
     let students = vec![student.clone(); n_workers];
     let teachers = vec![teacher.clone(); n_workers];
-    let (terms, gradients) =
-        simdino_step((&students, &teachers), &samples(case), &plan, 0).unwrap();
+    let (terms, gradients) = simdino_step(&students, &teachers, &samples(case), &plan, 0).unwrap();
     let found = [terms.alignment, terms.coding_rate, terms.total];
     let wanted = ["A", "R", "loss"].map(|name| case.number(name));
     close(&found, &wanted, case.tolerance("loss"), "terms");

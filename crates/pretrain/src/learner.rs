@@ -17,7 +17,7 @@ use crate::report::Entry;
 use crate::salt::Teacher;
 use crate::schedule::{Cosine, as_f64, mae_lr};
 use crate::simdino::SimDino;
-use crate::step::{Plan, SimDinoTerms, mae_step, salt_step, simdino_step};
+use crate::step::{Plan, SaltWorker, SimDinoTerms, mae_step, salt_step, simdino_step};
 use crate::vit::Vit;
 
 /// Student, teacher, optimiser and schedules.
@@ -250,33 +250,39 @@ impl<B: VitBackend> Learner<B> {
                 })
             }
             Network::SimDino { student, teacher } => {
-                let copies = (self.copies(student), self.copies(teacher));
-                let (terms, gradients) = simdino_step((&copies.0, &copies.1), samples, plan, step)?;
+                let (students, teachers) = (self.copies(student), self.copies(teacher));
+                let (terms, gradients) = simdino_step(&students, &teachers, samples, plan, step)?;
                 Ok(Slope {
                     loss: terms.total,
                     terms: Terms::SimDino(Box::new(terms)),
                     gradients,
                 })
             }
-            Network::Salt { student, teachers } => self.salt_slope((student, teachers), batch),
+            Network::Salt { student, teachers } => self.salt_slope(student, teachers, batch),
         }
     }
 
     /// As `slope`, for a student of frozen teachers.
     fn salt_slope(
         &self,
-        (student, teachers): (&Mae<B>, &[Teacher<B>]),
+        student: &Mae<B>,
+        teachers: &[Teacher<B>],
         batch: &Batch,
     ) -> Result<Slope<B>> {
         let (plan, step) = (&self.plan, batch.step);
         let mask =
             |place: usize, grid| Mask::draw(grid, &plan.mae, &[plan.seed, step, place as u64]);
         let students = self.copies(student).into_iter();
-        let mut workers: Vec<_> = students.map(|student| (student, Vec::new())).collect();
+        let mut workers: Vec<SaltWorker<B>> = students
+            .map(|student| SaltWorker {
+                student,
+                teachers: Vec::new(),
+            })
+            .collect();
         for teacher in teachers {
             let copies = self.copies(&teacher.vit).into_iter();
-            for ((_, teachers), vit) in workers.iter_mut().zip(copies) {
-                teachers.push(Teacher {
+            for (worker, vit) in workers.iter_mut().zip(copies) {
+                worker.teachers.push(Teacher {
                     vit,
                     config: teacher.config.clone(),
                     fingerprint: teacher.fingerprint.clone(),

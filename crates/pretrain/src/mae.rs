@@ -131,6 +131,8 @@ fn rounded(value: f64) -> f32 {
 pub(crate) struct MaeRunning {
     pub(crate) encoder: Running,
     pub(crate) decoder: Running,
+    /// Every patch is predicted, not only the hidden ones that the loss needs.
+    pub(crate) predicts_all: bool,
 }
 
 impl<B: Backend> Mae<B> {
@@ -170,7 +172,7 @@ impl<B: Backend> Mae<B> {
 }
 
 impl<B: VitBackend> Mae<B> {
-    /// Predicts the hidden patches of each image, image by image, ascending; with `all` every patch.
+    /// Predicts the hidden patches of each image, or all its patches, image by image, ascending.
     ///
     /// # Shapes
     /// `[predicted patches of all images, target_len]`
@@ -179,18 +181,35 @@ impl<B: VitBackend> Mae<B> {
         shown: &Patches,
         masks: &[Mask],
         config: &VitConfig,
-        (running, all): (&MaeRunning, bool),
+        running: &MaeRunning,
     ) -> Tensor<B, 2> {
         let latent = self.encoder.forward(shown, config, None, &running.encoder);
-        self.decode(latent, (shown.grid, masks), config, (running, all))
+        let positions = self.positions(shown.grid, config, &latent.device());
+        self.decode(latent, positions, masks, running)
     }
 
+    /// Returns what the decoder adds to its tokens to tell it where they lie; nothing for CLS.
+    ///
+    /// # Shapes
+    /// `[1, 1 + cells, decoder width]`
+    fn positions(&self, grid: [usize; 3], config: &VitConfig, device: &B::Device) -> Tensor<B, 3> {
+        let [_, _, width] = self.mask_token.val().dims();
+        let n_cells = grid.iter().product::<usize>();
+        let mut positions = vec![0.0; width];
+        positions.extend(sin_cos(grid, config.ref_grid, width));
+        Tensor::from_data(TensorData::new(positions, [1, 1 + n_cells, width]), device)
+    }
+
+    /// Predicts patches from the encoder's tokens of the shown ones.
+    ///
+    /// # Shapes
+    /// `latent` `[images, prefix + shown, E]`, `positions` as `positions` returns them.
     fn decode(
         &self,
         latent: Tensor<B, 3>,
-        (grid, masks): ([usize; 3], &[Mask]),
-        config: &VitConfig,
-        (running, all): (&MaeRunning, bool),
+        positions: Tensor<B, 3>,
+        masks: &[Mask],
+        running: &MaeRunning,
     ) -> Tensor<B, 2> {
         let [n_images, n_tokens, width] = latent.dims();
         let n_prefix = self.encoder.n_prefix();
@@ -209,22 +228,18 @@ impl<B: VitBackend> Mae<B> {
         let [n_rows, width] = embedded.dims();
         let device = embedded.device();
         let token = self.mask_token.val().reshape([1, width]);
-        let n_cells = grid.iter().product::<usize>();
+        let [_, n_rows_each, _] = positions.dims();
+        let n_cells = n_rows_each - 1;
         let order = restored(masks, n_shown, n_rows);
         let order = Tensor::<B, 1, Int>::from_data(TensorData::from(order.as_slice()), &device);
         let rows = Tensor::cat(vec![embedded, token], 0).select(0, order);
-        // Row 0, CLS, has no position.
-        let mut positions = vec![0.0; width];
-        positions.extend(sin_cos(grid, config.ref_grid, width));
-        let positions = TensorData::new(positions, [1, 1 + n_cells, width]);
-        let tokens = rows.reshape([n_images, 1 + n_cells, width])
-            + Tensor::<B, 3>::from_data(positions, &device);
+        let tokens = rows.reshape([n_images, 1 + n_cells, width]) + positions;
         let rows = run_blocks(&self.decoder_blocks, tokens, &running.decoder);
         let wanted: Vec<i32> = masks
             .iter()
             .enumerate()
             .flat_map(|(image, mask)| {
-                let cells = if all {
+                let cells = if running.predicts_all {
                     (0..n_cells).collect()
                 } else {
                     mask.hidden.clone()

@@ -213,7 +213,8 @@ impl Alarm {
         &mut self,
         terms: &SimDinoTerms,
         rank: Option<(f64, usize)>,
-        (is_warm, least_share): (bool, f64),
+        is_warm: bool,
+        least_share: f64,
     ) -> Option<String> {
         let [collapsed, bound] = terms.rate_limits;
         // A single vector has one possible rate: nothing can be told from it.
@@ -313,7 +314,7 @@ mod tests {
             teacher: Vec::new(),
         };
         let mut alarm = Alarm::default();
-        let mut told = |rate: f64, is_warm| alarm.sees(&terms(rate), None, (is_warm, 0.5));
+        let mut told = |rate: f64, is_warm| alarm.sees(&terms(rate), None, is_warm, 0.5);
         // A fresh network starts near the collapsed value, which is no alarm.
         for step in 0..100 {
             assert_eq!(told(1.0 + 0.03 * f64::from(step), step > 10), None);
@@ -324,7 +325,7 @@ mod tests {
         assert!(told(1.2, true).is_some_and(|message| message.contains("the coding rate is")));
 
         let mut alarm = Alarm::default();
-        let mut told = |rank: f64| alarm.sees(&terms(4.0), Some((rank, 16)), (true, 0.5));
+        let mut told = |rank: f64| alarm.sees(&terms(4.0), Some((rank, 16)), true, 0.5);
         assert_eq!(told(12.0), None);
         let last = (0..100).map(|_| told(2.0)).last().unwrap();
         assert!(last.is_some_and(|message| message.contains("the effective rank is 2.")));

@@ -200,14 +200,16 @@ pub(crate) trait VitBackend: Backend {
         stem::convolve(x, kernel, options)
     }
 
-    /// Returns the gradients of `vit_convolve` for `x`, where it is wanted, and the kernel.
+    /// Returns the gradients of `vit_convolve` for `x`, where `wants_x`, and the kernel, given that of its
+    /// result.
     fn vit_convolve_backward(
         x: Tensor<Self, 2>,
         kernel: Tensor<Self, 2>,
         options: &StageOptions,
-        (gradient, wants_x): (Tensor<Self, 2>, bool),
+        gradient: Tensor<Self, 2>,
+        wants_x: bool,
     ) -> (Option<Tensor<Self, 2>>, Tensor<Self, 2>) {
-        stem::convolve_backward(x, kernel, options, (gradient, wants_x))
+        stem::convolve_backward(x, kernel, options, gradient, wants_x)
     }
 
     /// Normalises groups of channels over each image, scales, shifts, and applies the GELU.

@@ -70,9 +70,10 @@ fn picture<B: VitBackend>(
             n_heads: plan.mae.decoder_heads,
             ..plan.running()
         },
+        predicts_all: false,
     };
     let masks = std::slice::from_ref(&mask);
-    let mut predicted = numbers(mae.predict(&patches, masks, vit, (&running, false)));
+    let mut predicted = numbers(mae.predict(&patches, masks, vit, &running));
     let [channels, depth, height, width] = original.shape();
     let is_grey = equal_channels(&original);
     let n_values = vit.patch_len();

@@ -92,10 +92,18 @@ impl State {
     }
 }
 
+/// What a run goes on from.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) state: State,
+    /// Networks and moments, by name.
+    pub(crate) tensors: Weights,
+}
+
 /// The newest checkpoint that is whole, and what is wrong with newer ones.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
-    pub(crate) checkpoint: Option<(State, Weights)>,
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) complaints: Vec<String>,
 }
 
@@ -103,6 +111,8 @@ pub(crate) struct Newest {
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     out: PathBuf,
+    /// Newest checkpoints that stay.
+    n_kept: usize,
     /// Locked until it is dropped.
     _lock: FolderLock,
 }
@@ -137,6 +147,7 @@ impl RunFolder {
         let lock = lock(out)?;
         let run = Self {
             out: out.clone(),
+            n_kept: config.train.keep,
             _lock: lock,
         };
         run.remove_unfinished()?;
@@ -170,7 +181,7 @@ impl RunFolder {
         ))
     }
 
-    /// Saves a checkpoint, and removes older ones but the newest `keep` and the best.
+    /// Saves a checkpoint with the encoder as a model, and removes older ones but the newest and the best.
     ///
     /// # Errors
     /// `Io`; what was there before is still there then.
@@ -178,8 +189,8 @@ impl RunFolder {
         &self,
         state: &mut State,
         tensors: &Weights,
-        (model, encoder): (&ModelConfig, &Weights),
-        keep: usize,
+        model: &ModelConfig,
+        encoder: &Weights,
     ) -> Result<()> {
         let folder = self.out.join(CHECKPOINTS);
         let name = format!("{STEP}{:09}", state.next_step);
@@ -205,7 +216,7 @@ impl RunFolder {
             .into_iter()
             .filter(|&step| step <= state.next_step);
         let own: Vec<u64> = own.collect();
-        for old in own.into_iter().rev().skip(keep) {
+        for old in own.into_iter().rev().skip(self.n_kept) {
             if Some(old) != best {
                 remove_folder(&folder.join(format!("{STEP}{old:09}")))?;
             }
@@ -347,7 +358,7 @@ fn lock(out: &Path) -> Result<FolderLock> {
     }
 }
 
-fn read_checkpoint(folder: &Path) -> Result<(State, Weights)> {
+fn read_checkpoint(folder: &Path) -> Result<Checkpoint> {
     let path = folder.join(STATE);
     let json = std::fs::read(&path).map_err(Error::io(&path))?;
     let state: State = serde_json::from_slice(&json)
@@ -378,7 +389,10 @@ fn read_checkpoint(folder: &Path) -> Result<(State, Weights)> {
         };
         (name, weight)
     });
-    Ok((state, tensors.collect()))
+    Ok(Checkpoint {
+        state,
+        tensors: tensors.collect(),
+    })
 }
 
 fn remove_folder(folder: &Path) -> Result<()> {

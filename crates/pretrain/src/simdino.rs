@@ -42,6 +42,15 @@ pub(crate) struct Projected<B: Backend> {
     pub(crate) patches: Option<Tensor<B, 2>>,
 }
 
+/// What a pass does with the masked patches of its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaskedPatches {
+    /// The network sees the mask token in their place, as the student does.
+    pub(crate) are_hidden: bool,
+    /// Their vectors are wanted as well as those of CLS.
+    pub(crate) are_projected: bool,
+}
+
 impl<B: Backend> Head<B> {
     pub(crate) fn new(width: usize, settings: &SimDinoSettings, initial: &mut Initial<B>) -> Self {
         let (hidden, out) = (settings.head_hidden, settings.head_out);
@@ -99,9 +108,10 @@ impl<B: VitBackend> SimDino<B> {
         patches: &Patches,
         config: &VitConfig,
         running: &Running,
-        (is_student, wanted): (bool, &[usize]),
+        masked: MaskedPatches,
     ) -> Projected<B> {
-        let token = if is_student && !patches.masked.is_empty() {
+        // The teacher, and a job without masked patches, run without the token.
+        let token = if masked.are_hidden && !patches.masked.is_empty() {
             self.mask_token.as_ref().map(Param::val)
         } else {
             None
@@ -112,6 +122,11 @@ impl<B: VitBackend> SimDino<B> {
             .clone()
             .slice([0..n_images, 0..1])
             .reshape([n_images, width]);
+        let wanted: &[usize] = if masked.are_projected {
+            &patches.masked
+        } else {
+            &[]
+        };
         let patch_vectors = (!wanted.is_empty()).then(|| {
             let n_prefix = self.encoder.n_prefix();
             let n_patches = n_tokens - n_prefix;

@@ -9,7 +9,7 @@ mod salt;
 mod simdino;
 
 pub(crate) use self::mae::mae_step;
-pub(crate) use self::salt::salt_step;
+pub(crate) use self::salt::{SaltWorker, salt_step};
 pub(crate) use self::simdino::{SimDinoTerms, simdino_step};
 
 use std::sync::Arc;
@@ -177,6 +177,14 @@ impl Job {
         }
         Ok(jobs)
     }
+}
+
+/// A job with what all jobs of its step share.
+struct StepJob<'a> {
+    job: &'a Job,
+    samples: &'a [Sample],
+    plan: &'a Plan,
+    step: u64,
 }
 
 /// Runs jobs on the workers in turn, and hands over the results in the order of the jobs.

@@ -23,7 +23,7 @@ use crate::report::card::{self, Card};
 use crate::report::events::Events;
 use crate::report::log::Log;
 use crate::report::{Entry, Summary, last_part};
-use crate::run_folder::{Best, RunFolder, State};
+use crate::run_folder::{Best, Checkpoint, RunFolder, State};
 use crate::validation::{CHUNK, Validation, read_all};
 use crate::vit::Vit;
 use crate::whitening;
@@ -332,7 +332,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let rank = rank.map(|rank| (rank, p.min(terms.teacher.len() / p)));
         let is_warm = entry.step >= self.lengths.n_warmup(&self.config);
         let share = self.config.monitor.collapse_share;
-        match self.state.alarm.sees(terms, rank, (is_warm, share)) {
+        match self.state.alarm.sees(terms, rank, is_warm, share) {
             Some(message) => Err(Error::Diverged {
                 step: entry.step,
                 message,
@@ -452,9 +452,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
         self.state.n_optimised = self.learner.n_optimised();
         let model = self.config.model_config();
         let (tensors, encoder) = (self.learner.state(), parameters::weights(self.encoder()));
-        let keep = self.config.train.keep;
         self.folder
-            .save(&mut self.state, &tensors, (&model, &encoder), keep)
+            .save(&mut self.state, &tensors, &model, &encoder)
     }
 
     /// Ends a run that has seen nothing at all for a while: it would give back what was drawn at random.
@@ -501,7 +500,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             notes: &notes,
         };
         let watched = self.watcher.checkpoint(&summary);
-        watched.map_err(|error| Error::run(&self.folder.path("report"), error.to_string()))
+        watched.map_err(|error| Error::run(self.folder.path("report"), error.to_string()))
     }
 
     /// Writes the model and the last report.
@@ -577,9 +576,13 @@ impl<'a, B: VitBackend> Run<'a, B> {
 fn go_on<B: VitBackend>(
     learner: &mut Learner<B>,
     state: &mut State,
-    (found, tensors): (State, Weights),
+    checkpoint: Checkpoint,
     config: &Config,
 ) -> Result<()> {
+    let Checkpoint {
+        state: found,
+        tensors,
+    } = checkpoint;
     if found.items != state.items {
         return Err(Error::run(
             &config.out,

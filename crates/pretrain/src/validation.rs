@@ -149,7 +149,7 @@ pub(crate) fn prepared(
 ) -> Option<Input> {
     let n_threads = rayon::current_num_threads() as u64;
     let allowed_bytes = ((config.images.memory_mib as u64) << 20) / n_threads;
-    let read = || items.prepared(item, input, (config.images.allow_mr, allowed_bytes));
+    let read = || items.prepared(item, input, config.images.allow_mr, allowed_bytes);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
         .ok()?
         .ok()

@@ -208,7 +208,8 @@ impl Items {
         format!("{:032x}", hash.digest128())
     }
 
-    /// Reads the image of an item, or the first of several, in at most so many bytes, as the model's input.
+    /// Reads the image of an item, or the first of several, in at most `allowed_bytes`, as the model's input.
+    /// Images of MR and PET are refused unless `allow_mr`.
     ///
     /// # Errors
     /// The code of the reason why it cannot be read, or `mr_not_allowed`.
@@ -216,7 +217,8 @@ impl Items {
         &self,
         item: usize,
         input: &InputConfig,
-        (allow_mr, allowed_bytes): (bool, u64),
+        allow_mr: bool,
+        allowed_bytes: u64,
     ) -> std::result::Result<Input, &'static str> {
         let code = |error: m3ret_imaging::Error| error.code().as_str();
         let volumes =

@@ -181,7 +181,7 @@ impl Reading {
         let Some((cache, key)) = key else {
             let volumes = read(place, allowed)?;
             let idx = chosen(pick, volumes.len());
-            return self.prepared(volumes, (idx, allowed), |_, _| ());
+            return self.prepared(volumes, idx, allowed, |_, _| ());
         };
         // The first object says how many there are; most images have no other.
         match cache.find(key, 0, allowed) {
@@ -201,16 +201,18 @@ impl Reading {
         }
         let volumes = read(place, allowed)?;
         let idx = chosen(pick, volumes.len());
-        self.prepared(volumes, (idx, allowed), |idx, kept| {
+        self.prepared(volumes, idx, allowed, |idx, kept| {
             cache.keep(key, idx, kept)
         })
     }
 
-    /// Scales the chosen object; with a cache, all of them, so that the next draw finds its own.
+    /// Scales the object `idx` in at most `allowed` bytes; with a cache, all of them, so that the next draw
+    /// finds its own.
     fn prepared(
         &self,
         volumes: Vec<Volume>,
-        (idx, allowed): (usize, u64),
+        idx: usize,
+        allowed: u64,
         keep: impl Fn(usize, &Kept),
     ) -> std::result::Result<Kept, Refused> {
         let n_objects = volumes.len();

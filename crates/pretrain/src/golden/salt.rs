@@ -5,7 +5,7 @@ use m3ret_encoder::{ModelConfig, Pooling};
 use super::*;
 use crate::dataset::{Along, ViewRelation};
 use crate::salt::Teacher;
-use crate::step::salt_step;
+use crate::step::{SaltWorker, salt_step};
 
 fn relation(value: &Value) -> ViewRelation {
     match value[0].as_str().unwrap() {
@@ -86,7 +86,11 @@ fn golden_c13_salt() {
                 mae: settings.clone(),
                 ..plan(vit.clone(), micro_tokens)
             };
-            let workers = vec![(student.clone(), teachers.clone()); n_workers];
+            let worker = SaltWorker {
+                student: student.clone(),
+                teachers: teachers.clone(),
+            };
+            let workers = vec![worker; n_workers];
             let (loss, gradients) = salt_step(&workers, &samples, &plan, 0, mask).unwrap();
             let wanted = case.number("loss");
             close(&[loss], &[wanted], case.tolerance("loss"), "loss");

@@ -25,12 +25,12 @@ fn golden_c12_stem() {
             let images = case.images(&format!("{kind}.input"));
             let images: Vec<_> = images.iter().collect();
             let patches = Patches::cut(&images, &config, Some(&seen)).unwrap();
-            stem_case(&case, (&vit, &config), &patches, &format!("{kind}.{part}"));
+            stem_case(&case, &vit, &config, &patches, &format!("{kind}.{part}"));
         }
     }
 }
 
-fn stem_case(case: &Case, (vit, config): (&Vit<Flex>, &VitConfig), patches: &Patches, at: &str) {
+fn stem_case(case: &Case, vit: &Vit<Flex>, config: &VitConfig, patches: &Patches, at: &str) {
     let check = |found: Vec<f32>, name: &str| {
         let wanted = &case.get(&format!("{at}.{name}")).values;
         close(

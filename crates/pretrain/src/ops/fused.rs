@@ -196,7 +196,14 @@ impl VitBackend for Flex {
                 let mut slopes = vec![0.0; n_tokens * n_tokens];
                 for head in 0..sizes.n_heads {
                     sizes.weights(qkv, head, scores, threads);
-                    sizes.backward((qkv, gradient), (out, &mut slopes), (head, scores), threads);
+                    let pass = HeadBackward {
+                        head,
+                        qkv,
+                        gradient,
+                        weights: scores,
+                        slopes: &mut slopes,
+                    };
+                    sizes.backward(pass, out, threads);
                 }
             },
         );
@@ -215,9 +222,10 @@ impl VitBackend for Flex {
         x: Tensor<Self, 2>,
         kernel: Tensor<Self, 2>,
         options: &StageOptions,
-        gradient: (Tensor<Self, 2>, bool),
+        gradient: Tensor<Self, 2>,
+        wants_x: bool,
     ) -> (Option<Tensor<Self, 2>>, Tensor<Self, 2>) {
-        stem::convolve_backward(x, kernel, options, gradient)
+        stem::convolve_backward(x, kernel, options, gradient, wants_x)
     }
 
     fn vit_group_norm_gelu(
@@ -236,6 +244,19 @@ impl VitBackend for Flex {
     ) -> (Tensor<Self, 2>, Affine<Self>) {
         stem::group_norm_gelu_backward(x, affine, n_images, gradient)
     }
+}
+
+/// What the backward pass of one head in one image reads, and the room that it works in.
+struct HeadBackward<'a> {
+    head: usize,
+    /// Queries, keys and values of the image, `[tokens, 3 E]`.
+    qkv: &'a [f32],
+    /// Gradient of the image's attention, `[tokens, E]`.
+    gradient: &'a [f32],
+    /// Attention weights of the head, `[tokens, tokens]`.
+    weights: &'a [f32],
+    /// Room for the gradients of the weights, then of the scores, `[tokens, tokens]`.
+    slopes: &'a mut [f32],
 }
 
 /// The sizes of one image's attention.
@@ -318,14 +339,15 @@ impl Sizes {
         });
     }
 
-    /// Writes the gradients of one head's queries, keys and values.
-    fn backward(
-        &self,
-        (qkv, gradient): (&[f32], &[f32]),
-        (out, slopes): (&mut [f32], &mut [f32]),
-        (head, weights): (usize, &[f32]),
-        threads: Threads,
-    ) {
+    /// Writes the gradients of one head's queries, keys and values into those of the image, `[tokens, 3 E]`.
+    fn backward(&self, pass: HeadBackward<'_>, out: &mut [f32], threads: Threads) {
+        let HeadBackward {
+            head,
+            qkv,
+            gradient,
+            weights,
+            slopes,
+        } = pass;
         let [queries, keys, values] = [0, 1, 2].map(|part| self.part(qkv, part, head));
         let first = head * self.head_width;
         let gradient = Matrix::new(

@@ -25,6 +25,17 @@ pub(crate) struct StageWeights<B: Backend> {
     pub(crate) norm: Affine<B>,
 }
 
+/// What the backward pass of a stage needs of its forward pass.
+#[derive(Debug, Clone)]
+pub(crate) struct StageState<B: Backend> {
+    /// What the stage read.
+    pub(crate) x: Tensor<B, 2>,
+    pub(crate) weights: StageWeights<B>,
+    /// The convolution before norm and GELU.
+    pub(crate) convolved: Tensor<B, 2>,
+    pub(crate) options: StageOptions,
+}
+
 /// Where the kernels of a stage reach.
 #[derive(Debug, Clone)]
 pub(crate) struct StageOptions {
@@ -72,16 +83,20 @@ pub(crate) fn forward<B: VitBackend>(
 
 /// Returns the gradients for `x`, where it is wanted, and for the weights, given that of the stage's result.
 pub(crate) fn backward<B: VitBackend>(
-    x: Tensor<B, 2>,
-    weights: StageWeights<B>,
-    convolved: Tensor<B, 2>,
-    options: &StageOptions,
-    (gradient, wants_x): (Tensor<B, 2>, bool),
+    state: StageState<B>,
+    gradient: Tensor<B, 2>,
+    wants_x: bool,
 ) -> (Option<Tensor<B, 2>>, StageWeights<B>) {
+    let StageState {
+        x,
+        weights,
+        convolved,
+        options,
+    } = state;
     let (for_convolved, norm) =
         B::vit_group_norm_gelu_backward(convolved, weights.norm, options.n_images, gradient);
     let (for_x, kernel) =
-        B::vit_convolve_backward(x, weights.kernel, options, (for_convolved, wants_x));
+        B::vit_convolve_backward(x, weights.kernel, &options, for_convolved, wants_x);
     (for_x, StageWeights { kernel, norm })
 }
 
@@ -102,7 +117,8 @@ pub(super) fn convolve_backward<B: Backend>(
     x: Tensor<B, 2>,
     kernel: Tensor<B, 2>,
     options: &StageOptions,
-    (gradient, wants_x): (Tensor<B, 2>, bool),
+    gradient: Tensor<B, 2>,
+    wants_x: bool,
 ) -> (Option<Tensor<B, 2>>, Tensor<B, 2>) {
     let [n_rows, n_channels] = x.dims();
     let device = x.device();

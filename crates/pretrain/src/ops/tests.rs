@@ -122,14 +122,19 @@ fn a_fused_stage_agrees_with_its_composition() {
             "convolution",
         );
         let gradient = random::<Flex, 2>(found.dims());
-        let arguments = (gradient.clone(), true);
         let [found_x, wanted_x] = [
-            Flex::vit_convolve_backward(x.clone(), kernel.clone(), &options, arguments.clone()),
-            stem::convolve_backward(x.clone(), kernel.clone(), &options, arguments),
+            Flex::vit_convolve_backward(
+                x.clone(),
+                kernel.clone(),
+                &options,
+                gradient.clone(),
+                true,
+            ),
+            stem::convolve_backward(x.clone(), kernel.clone(), &options, gradient.clone(), true),
         ];
         close(found_x.0.unwrap(), wanted_x.0.unwrap(), "convolution, x");
         close(found_x.1, wanted_x.1, "convolution, kernel");
-        let alone = Flex::vit_convolve_backward(x, kernel, &options, (gradient.clone(), false));
+        let alone = Flex::vit_convolve_backward(x, kernel, &options, gradient.clone(), false);
         assert!(alone.0.is_none());
 
         let affine = Affine {

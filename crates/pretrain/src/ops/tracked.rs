@@ -9,7 +9,7 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
 use super::block::{self, BlockOptions, BlockWeights, Kept};
-use super::stem::{self, StageOptions, StageWeights};
+use super::stem::{self, StageOptions, StageState, StageWeights};
 use super::{Affine, Dense, VitBackend};
 use crate::config::TrainPrecision;
 
@@ -130,14 +130,6 @@ impl<B: VitBackend, C: CheckpointStrategy> VitBackend for Autodiff<B, C> {
 #[derive(Debug)]
 struct StageNode;
 
-#[derive(Debug, Clone)]
-struct StageState<B: VitBackend> {
-    x: Tensor<B, 2>,
-    weights: StageWeights<B>,
-    convolved: Tensor<B, 2>,
-    options: StageOptions,
-}
-
 impl<B: VitBackend> Backward<B, 4> for StageNode {
     type State = StageState<B>;
 
@@ -148,15 +140,8 @@ impl<B: VitBackend> Backward<B, 4> for StageNode {
         _checkpointer: &mut Checkpointer,
     ) {
         let gradient = tensor(grads.consume::<B>(&ops.node));
-        let StageState {
-            x,
-            weights,
-            convolved,
-            options,
-        } = ops.state;
         let [parent_x, ..] = &ops.parents;
-        let gradient = (gradient, parent_x.is_some());
-        let (for_x, weights) = stem::backward(x, weights, convolved, &options, gradient);
+        let (for_x, weights) = stem::backward(ops.state, gradient, parent_x.is_some());
         let made = [
             for_x.map(primitive),
             Some(primitive(weights.kernel)),

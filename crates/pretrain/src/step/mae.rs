@@ -3,7 +3,7 @@
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 
-use super::{Job, Plan, deal, gathered};
+use super::{Job, Plan, StepJob, deal, gathered};
 use crate::dataset::Sample;
 use crate::error::Result;
 use crate::mae::{Mae, MaeRunning, Mask, loss, target, target_len};
@@ -30,7 +30,15 @@ pub(crate) fn mae_step<B: VitBackend>(
     deal(
         &jobs,
         models.len(),
-        |worker, job| one(&models[worker], job, samples, plan, (step, &mask)),
+        |worker, job| {
+            let part = StepJob {
+                job,
+                samples,
+                plan,
+                step,
+            };
+            part.mae_slope(&models[worker], &mask)
+        },
         |(part, gradients)| {
             total += part;
             let gradients = match &device {
@@ -43,50 +51,53 @@ pub(crate) fn mae_step<B: VitBackend>(
     Ok((total, sum))
 }
 
-/// One job's share of the loss, and its gradients.
-fn one<B: VitBackend>(
-    model: &Mae<B>,
-    job: &Job,
-    samples: &[Sample],
-    plan: &Plan,
-    (step, mask): (u64, &(impl Fn(usize, [usize; 3]) -> Mask + Sync)),
-) -> Result<(f64, Flat<B>)> {
-    let images = job.images(samples);
-    let masks = job
-        .places
-        .iter()
-        .zip(&images)
-        .map(|(place, image)| {
-            let grid = m3ret_encoder::grid_of(image.shape(), plan.vit.patch)?;
-            Ok(mask(place.sample, grid))
-        })
-        .collect::<Result<Vec<Mask>>>()?;
-    let shown: Vec<Vec<usize>> = masks.iter().map(|mask| mask.shown.clone()).collect();
-    let patches = Patches::cut(&images, &plan.vit, Some(&shown))?;
-    let n_values = target_len(&plan.vit, plan.mae.target);
-    let mut wanted = Vec::new();
-    for (image, mask) in images.iter().zip(&masks) {
-        let target = target(image, plan.vit.patch, plan.mae.target)?;
-        for &cell in &mask.hidden {
-            wanted.extend_from_slice(&target[cell * n_values..(cell + 1) * n_values]);
+impl StepJob<'_> {
+    /// Returns the job's share of MAE's loss, and its gradients.
+    fn mae_slope<B: VitBackend>(
+        &self,
+        model: &Mae<B>,
+        mask: &(impl Fn(usize, [usize; 3]) -> Mask + Sync),
+    ) -> Result<(f64, Flat<B>)> {
+        let plan = self.plan;
+        let images = self.job.images(self.samples);
+        let masks = self
+            .job
+            .places
+            .iter()
+            .zip(&images)
+            .map(|(place, image)| {
+                let grid = m3ret_encoder::grid_of(image.shape(), plan.vit.patch)?;
+                Ok(mask(place.sample, grid))
+            })
+            .collect::<Result<Vec<Mask>>>()?;
+        let shown: Vec<Vec<usize>> = masks.iter().map(|mask| mask.shown.clone()).collect();
+        let patches = Patches::cut(&images, &plan.vit, Some(&shown))?;
+        let n_values = target_len(&plan.vit, plan.mae.target);
+        let mut wanted = Vec::new();
+        for (image, mask) in images.iter().zip(&masks) {
+            let target = target(image, plan.vit.patch, plan.mae.target)?;
+            for &cell in &mask.hidden {
+                wanted.extend_from_slice(&target[cell * n_values..(cell + 1) * n_values]);
+            }
         }
+        let encoder = plan.student(self.step, &self.job.places);
+        let running = MaeRunning {
+            decoder: crate::vit::Running {
+                n_heads: plan.mae.decoder_heads,
+                drop_path: None,
+                ..encoder.clone()
+            },
+            encoder,
+            predicts_all: false,
+        };
+        let model = parameters::tracked::<Autodiff<B>, _>(model);
+        let predicted = model.predict(&patches, &masks, &plan.vit, &running);
+        let share = ratio(images.len(), self.samples.len());
+        let loss: Tensor<Autodiff<B>, 1> = loss(predicted, wanted, plan.mae.target) * share;
+        let value = numbers(loss.clone()).first().copied().unwrap_or(f32::NAN);
+        let gradients = parameters::gradients(&model, loss.backward());
+        Ok((f64::from(value), gradients))
     }
-    let encoder = plan.student(step, &job.places);
-    let running = MaeRunning {
-        decoder: crate::vit::Running {
-            n_heads: plan.mae.decoder_heads,
-            drop_path: None,
-            ..encoder.clone()
-        },
-        encoder,
-    };
-    let model = parameters::tracked::<Autodiff<B>, _>(model);
-    let predicted = model.predict(&patches, &masks, &plan.vit, (&running, false));
-    let share = ratio(images.len(), samples.len());
-    let loss: Tensor<Autodiff<B>, 1> = loss(predicted, wanted, plan.mae.target) * share;
-    let value = numbers(loss.clone()).first().copied().unwrap_or(f32::NAN);
-    let gradients = parameters::gradients(&model, loss.backward());
-    Ok((f64::from(value), gradients))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "batches are small")]

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use m3ret_encoder::grid_of;
 use m3ret_imaging::Input;
 
-use super::{Job, Place, Plan, deal, gathered};
+use super::{Job, Place, Plan, StepJob, deal, gathered};
 use crate::dataset::Sample;
 use crate::error::Result;
 use crate::mae::{Mae, MaeRunning, Mask};
@@ -16,12 +17,19 @@ use crate::parameters::{self, Flat, numbers};
 use crate::salt::{Teacher, loss, normalised, transfer};
 use crate::vit::{Patches, Running};
 
-/// Returns the loss of a batch and its gradients. `workers` has for each worker the student and its
-/// teachers; `mask` gives the image at a place of the batch its mask.
+/// The networks of one worker, on its device.
+#[derive(Debug, Clone)]
+pub(crate) struct SaltWorker<B: Backend> {
+    pub(crate) student: Mae<B>,
+    /// The frozen teachers, in the order of the student's outputs.
+    pub(crate) teachers: Vec<Teacher<B>>,
+}
+
+/// Returns the loss of a batch and its gradients. `mask` gives the image at a place of the batch its mask.
 ///
 /// The first view of a sample is what the teachers see, the last one what the student sees.
 pub(crate) fn salt_step<B: VitBackend>(
-    workers: &[(Mae<B>, Vec<Teacher<B>>)],
+    workers: &[SaltWorker<B>],
     samples: &[Sample],
     plan: &Plan,
     step: u64,
@@ -32,7 +40,7 @@ pub(crate) fn salt_step<B: VitBackend>(
         views == Some(place.view + 1)
     };
     let jobs = Job::group(samples, is_last, &plan.vit, plan.micro_tokens)?;
-    let first = workers.first().map(|(student, _)| student);
+    let first = workers.first().map(|worker| &worker.student);
     let device = first.into_iter().flat_map(burn::module::Module::devices);
     let device = device.into_iter().next();
     let (mut total, mut sum) = (0.0, Flat::new());
@@ -40,13 +48,13 @@ pub(crate) fn salt_step<B: VitBackend>(
         &jobs,
         workers.len(),
         |worker, job| {
-            let part = SaltJob {
+            let part = StepJob {
                 job,
                 samples,
                 plan,
                 step,
             };
-            part.slope(&workers[worker], &mask)
+            part.salt_slope(&workers[worker], &mask)
         },
         |(part, gradients)| {
             total += part;
@@ -66,19 +74,11 @@ struct InputGroup<'a> {
     inputs: Vec<(usize, Cow<'a, Input>)>,
 }
 
-/// One job of a step.
-struct SaltJob<'a> {
-    job: &'a Job,
-    samples: &'a [Sample],
-    plan: &'a Plan,
-    step: u64,
-}
-
-impl SaltJob<'_> {
-    /// The job's share of the loss, and its gradients.
-    fn slope<B: VitBackend>(
+impl StepJob<'_> {
+    /// Returns the job's share of SALT's loss, and its gradients.
+    fn salt_slope<B: VitBackend>(
         &self,
-        (student, teachers): &(Mae<B>, Vec<Teacher<B>>),
+        worker: &SaltWorker<B>,
         mask: &(impl Fn(usize, [usize; 3]) -> Mask + Sync),
     ) -> Result<(f64, Flat<B>)> {
         let plan = self.plan;
@@ -89,7 +89,8 @@ impl SaltJob<'_> {
         let masks: Vec<Mask> = places.map(|place| mask(place.sample, grid)).collect();
         let shown: Vec<Vec<usize>> = masks.iter().map(|mask| mask.shown.clone()).collect();
         let patches = Patches::cut(&images, &plan.vit, Some(&shown))?;
-        let targets = teachers
+        let targets = worker
+            .teachers
             .iter()
             .map(|teacher| Ok(Tensor::from_inner(self.target(teacher, grid, &masks)?)))
             .collect::<Result<Vec<Tensor<Autodiff<B>, 2>>>>()?;
@@ -101,9 +102,10 @@ impl SaltJob<'_> {
                 ..encoder.clone()
             },
             encoder,
+            predicts_all: false,
         };
-        let student = parameters::tracked::<Autodiff<B>, _>(student);
-        let predicted = student.predict(&patches, &masks, &plan.vit, (&running, false));
+        let student = parameters::tracked::<Autodiff<B>, _>(&worker.student);
+        let predicted = student.predict(&patches, &masks, &plan.vit, &running);
         let share = ratio(images.len(), self.samples.len());
         let loss = loss(&predicted, targets) * share;
         let value = numbers(loss.clone()).first().copied().unwrap_or(f32::NAN);
@@ -158,7 +160,7 @@ impl SaltJob<'_> {
                     weights.extend(transfer(relation, from, grid, &masks[*image].hidden));
                 }
                 let images: Vec<&Input> = inputs.iter().map(|(_, input)| &**input).collect();
-                rows.push(self.tokens(teacher, &images, (weights, n_cells))?);
+                rows.push(self.tokens(teacher, &images, weights, n_cells)?);
             }
         }
         let rows = Tensor::cat(rows, 0);
@@ -177,7 +179,8 @@ impl SaltJob<'_> {
         &self,
         teacher: &Teacher<B>,
         images: &[&Input],
-        (weights, n_cells): (Vec<f32>, usize),
+        weights: Vec<f32>,
+        n_cells: usize,
     ) -> Result<Tensor<B, 3>> {
         let vit = &teacher.config.vit;
         let patches = Patches::cut(images, vit, None)?;

@@ -12,7 +12,9 @@ use crate::error::Result;
 use crate::ops::VitBackend;
 use crate::parameters::{self, Flat, numbers};
 use crate::random::{generator, uniform};
-use crate::simdino::{Constants, Loss, Projected, SimDino, Vectors, loss, rate_limits};
+use crate::simdino::{
+    Constants, Loss, MaskedPatches, Projected, SimDino, Vectors, loss, rate_limits,
+};
 use crate::vit::Patches;
 
 /// What a step says about itself.
@@ -28,10 +30,13 @@ pub(crate) struct SimDinoTerms {
     pub(crate) teacher: Vec<f32>,
 }
 
-/// One job, ready to run: its patches, and where its vectors go.
-struct Ready {
+/// One job, ready to run.
+struct Ready<B: Backend> {
+    /// Which views it holds, and so where its vectors go.
     job: Job,
     patches: Patches,
+    /// The teacher's vectors of the masked patches, `[masked patches of all images, p]`, where there are any.
+    target: Option<Tensor<B, 2>>,
 }
 
 /// Student, teacher and batch of one step.
@@ -45,7 +50,8 @@ struct Pass<'a, B: Backend> {
 
 /// Returns the terms of a batch and the student's gradients.
 pub(crate) fn simdino_step<B: VitBackend>(
-    (students, teachers): (&[SimDino<B>], &[SimDino<B>]),
+    students: &[SimDino<B>],
+    teachers: &[SimDino<B>],
     samples: &[Sample],
     plan: &Plan,
     step: u64,
@@ -62,16 +68,14 @@ pub(crate) fn simdino_step<B: VitBackend>(
 
 impl<B: VitBackend> Pass<'_, B> {
     fn run(&self) -> Result<(SimDinoTerms, Flat<B>)> {
-        let large = self.ready(|place| place.view < 2)?;
+        // The teacher sees the large views only, so no job mixes them with small ones.
+        let mut large = self.ready(|place| place.view < 2)?;
         let small = self.ready(|place| place.view >= 2)?;
-        let (teacher, mut targets) = self.teach(&large)?;
-        let n_large = large.len();
-        let jobs: Vec<Ready> = large.into_iter().chain(small).collect();
-        targets.resize_with(jobs.len(), || None);
-        let n_masked: usize = jobs[..n_large]
-            .iter()
-            .map(|ready| ready.patches.masked.len())
-            .sum();
+        // The teacher's vectors, [2, m, p], come first: every vector of the student is compared with them.
+        let teacher = self.teach(&mut large)?;
+        let masked = large.iter().map(|ready| ready.patches.masked.len());
+        let n_masked: usize = masked.sum();
+        let jobs: Vec<Ready<B>> = large.into_iter().chain(small).collect();
         let p = self.plan.simdino.head_out;
         let constants = Constants {
             eps: self.plan.simdino.eps,
@@ -80,14 +84,15 @@ impl<B: VitBackend> Pass<'_, B> {
             n_devices: 1.0,
         };
         let n_tokens: usize = jobs.iter().map(|ready| ready.job.n_tokens).sum();
+        let patch_share = share(n_masked);
         let learned = if self.students.len() == 1 && n_tokens <= self.plan.micro_tokens {
-            self.at_once(&jobs, &targets, n_masked, |student| {
+            self.at_once(&jobs, patch_share, |student| {
                 loss(student, &teacher, &constants)
-            })?
+            })
         } else {
             let student = self.vectors(&jobs)?;
             let loss = loss(&student, &teacher, &constants);
-            self.job_by_job(&jobs, &targets, n_masked, loss)?
+            self.job_by_job(&jobs, patch_share, loss)?
         };
         let m = self.samples.len();
         let weight = self.plan.simdino.patch_weight;
@@ -106,7 +111,8 @@ impl<B: VitBackend> Pass<'_, B> {
         Ok((terms, learned.gradients))
     }
 
-    fn ready(&self, wanted: impl Fn(Place) -> bool) -> Result<Vec<Ready>> {
+    /// Groups the wanted views into jobs, cuts their patches and draws which of them are masked.
+    fn ready(&self, wanted: impl Fn(Place) -> bool) -> Result<Vec<Ready<B>>> {
         let plan = self.plan;
         Job::group(self.samples, wanted, &plan.vit, plan.micro_tokens)?
             .into_iter()
@@ -115,7 +121,11 @@ impl<B: VitBackend> Pass<'_, B> {
                 if plan.simdino.patch_weight > 0.0 {
                     patches.masked = self.masked(&job, &patches);
                 }
-                Ok(Ready { job, patches })
+                Ok(Ready {
+                    job,
+                    patches,
+                    target: None,
+                })
             })
             .collect()
     }
@@ -153,8 +163,9 @@ impl<B: VitBackend> Pass<'_, B> {
         masked
     }
 
-    /// Runs the teacher on the large views; returns its vectors and those of the masked patches.
-    fn teach(&self, large: &[Ready]) -> Result<(Vectors, Vec<Option<Tensor<B, 2>>>)> {
+    /// Runs the teacher on the large views; returns its vectors, `[2, m, p]`, and leaves those of the masked
+    /// patches in the jobs.
+    fn teach(&self, large: &mut [Ready<B>]) -> Result<Vectors> {
         let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
         let mut vectors = Vectors {
             values: vec![0.0; 2 * m * p],
@@ -164,13 +175,17 @@ impl<B: VitBackend> Pass<'_, B> {
         let mut targets = Vec::new();
         let mut jobs = large.iter();
         let running = self.plan.running();
+        // The teacher sees the whole view; what it says of the patches that the student misses is the target.
+        let masked = MaskedPatches {
+            are_hidden: false,
+            are_projected: true,
+        };
         deal(
             large,
             self.teachers.len(),
             |worker, ready| {
-                let wanted = ready.patches.masked.as_slice();
                 let teacher = &self.teachers[worker];
-                Ok(teacher.forward(&ready.patches, &self.plan.vit, &running, (false, wanted)))
+                Ok(teacher.forward(&ready.patches, &self.plan.vit, &running, masked))
             },
             |projected| {
                 if let Some(ready) = jobs.next() {
@@ -179,11 +194,14 @@ impl<B: VitBackend> Pass<'_, B> {
                 }
             },
         )?;
-        Ok((vectors, targets))
+        for (ready, target) in large.iter_mut().zip(targets) {
+            ready.target = target;
+        }
+        Ok(vectors)
     }
 
-    /// Returns the student's vectors without keeping graphs.
-    fn vectors(&self, jobs: &[Ready]) -> Result<Vectors> {
+    /// Returns the student's vectors, `[views, m, p]`, without keeping graphs.
+    fn vectors(&self, jobs: &[Ready<B>]) -> Result<Vectors> {
         let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
         let n_views = self.samples.first().map_or(0, |sample| sample.views.len());
         let mut vectors = Vectors {
@@ -192,14 +210,19 @@ impl<B: VitBackend> Pass<'_, B> {
             width: p,
         };
         let mut order = jobs.iter();
+        // The patches are hidden, because the second pass must compute the same vectors of CLS. Their own
+        // vectors enter no statistic of the batch, so only that pass projects them.
+        let masked = MaskedPatches {
+            are_hidden: true,
+            are_projected: false,
+        };
         deal(
             jobs,
             self.students.len(),
             |worker, ready| {
                 let running = self.plan.student(self.step, &ready.job.places);
                 let student = &self.students[worker];
-                let projected =
-                    student.forward(&ready.patches, &self.plan.vit, &running, (true, &[]));
+                let projected = student.forward(&ready.patches, &self.plan.vit, &running, masked);
                 Ok(numbers(projected.cls))
             },
             |cls| {
@@ -214,11 +237,10 @@ impl<B: VitBackend> Pass<'_, B> {
     /// Runs all jobs in one graph: one forward pass.
     fn at_once(
         &self,
-        jobs: &[Ready],
-        targets: &[Option<Tensor<B, 2>>],
-        n_masked: usize,
+        jobs: &[Ready<B>],
+        patch_share: f64,
         loss: impl FnOnce(&Vectors) -> Loss,
-    ) -> Result<Learned<B>> {
+    ) -> Learned<B> {
         let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
         let n_views = self.samples.first().map_or(0, |sample| sample.views.len());
         let student = parameters::tracked::<Autodiff<B>, _>(&self.students[0]);
@@ -236,13 +258,8 @@ impl<B: VitBackend> Pass<'_, B> {
         let loss = loss(&vectors);
         let mut patch_alignment = 0.0;
         let mut surrogate: Option<Tensor<Autodiff<B>, 1>> = None;
-        for ((ready, projected), target) in jobs.iter().zip(passes).zip(targets) {
-            let (part, aligned) = self.surrogate(
-                ready,
-                projected,
-                (&loss.gradient, m),
-                (target.as_ref(), n_masked),
-            );
+        for (ready, projected) in jobs.iter().zip(passes) {
+            let (part, aligned) = self.surrogate(ready, projected, &loss.gradient, patch_share);
             patch_alignment += aligned;
             surrogate = Some(match surrogate {
                 Some(sum) => sum + part,
@@ -252,21 +269,15 @@ impl<B: VitBackend> Pass<'_, B> {
         let gradients = surrogate.map_or_else(Flat::new, |surrogate| {
             parameters::gradients(&student, surrogate.backward())
         });
-        Ok(Learned {
+        Learned {
             loss,
             patch_alignment,
             gradients,
-        })
+        }
     }
 
     /// Runs each job again with a graph of its own, from the loss's gradient for its vectors.
-    fn job_by_job(
-        &self,
-        jobs: &[Ready],
-        targets: &[Option<Tensor<B, 2>>],
-        n_masked: usize,
-        loss: Loss,
-    ) -> Result<Learned<B>> {
+    fn job_by_job(&self, jobs: &[Ready<B>], patch_share: f64, loss: Loss) -> Result<Learned<B>> {
         let device = self
             .students
             .iter()
@@ -282,19 +293,14 @@ impl<B: VitBackend> Pass<'_, B> {
             gradients: sum,
             loss,
         } = &mut learned;
-        let pairs: Vec<_> = jobs.iter().zip(targets).collect();
         deal(
-            &pairs,
+            jobs,
             self.students.len(),
-            |worker, (ready, target)| {
+            |worker, ready| {
+                // Stochastic depth is drawn by step and view, so this pass gives the vectors that the loss saw.
                 let student = parameters::tracked::<Autodiff<B>, _>(&self.students[worker]);
                 let projected = self.project(&student, ready);
-                let (part, aligned) = self.surrogate(
-                    ready,
-                    projected,
-                    (&loss.gradient, self.samples.len()),
-                    (target.as_ref(), n_masked),
-                );
+                let (part, aligned) = self.surrogate(ready, projected, &loss.gradient, patch_share);
                 Ok((aligned, parameters::gradients(&student, part.backward())))
             },
             |(aligned, gradients)| {
@@ -309,22 +315,27 @@ impl<B: VitBackend> Pass<'_, B> {
         Ok(learned)
     }
 
-    fn project(&self, student: &SimDino<Autodiff<B>>, ready: &Ready) -> Projected<Autodiff<B>> {
+    /// Runs the student on a job with a graph.
+    fn project(&self, student: &SimDino<Autodiff<B>>, ready: &Ready<B>) -> Projected<Autodiff<B>> {
         let running = self.plan.student(self.step, &ready.job.places);
-        let wanted = ready.patches.masked.as_slice();
-        student.forward(&ready.patches, &self.plan.vit, &running, (true, wanted))
+        let masked = MaskedPatches {
+            are_hidden: true,
+            are_projected: true,
+        };
+        student.forward(&ready.patches, &self.plan.vit, &running, masked)
     }
 
     /// Returns a scalar whose gradient for the job's vectors is that of the loss, and the job's share of the
     /// alignment of masked patches.
     fn surrogate(
         &self,
-        ready: &Ready,
+        ready: &Ready<B>,
         projected: Projected<Autodiff<B>>,
-        (gradient, m): (&[f64], usize),
-        (target, n_masked): (Option<&Tensor<B, 2>>, usize),
+        gradient: &[f64],
+        patch_share: f64,
     ) -> (Tensor<Autodiff<B>, 1>, f64) {
-        let p = self.plan.simdino.head_out;
+        let (m, p) = (self.samples.len(), self.plan.simdino.head_out);
+        // [views, m, p] -> [images of the job, p], in the order of the job's vectors.
         let slopes: Vec<f32> = ready
             .job
             .places
@@ -335,11 +346,11 @@ impl<B: VitBackend> Pass<'_, B> {
         let device = projected.cls.device();
         let slopes = Tensor::from_data(TensorData::new(slopes, projected.cls.dims()), &device);
         let surrogate = (projected.cls * slopes).sum();
-        let (Some(patches), Some(target)) = (projected.patches, target) else {
+        let (Some(patches), Some(target)) = (projected.patches, &ready.target) else {
             return (surrogate, 0.0);
         };
         let target = Tensor::from_inner(target.clone().to_device(&device));
-        let aligned = (patches * target).sum() * share(n_masked);
+        let aligned = (patches * target).sum() * patch_share;
         let value = numbers(aligned.clone())
             .first()
             .copied()

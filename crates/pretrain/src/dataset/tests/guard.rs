@@ -36,10 +36,10 @@ fn a_dicom_header_that_says_mr_is_refused_whatever_its_row_says() {
             assert_eq!(batch.samples.len(), 4 - refused);
             let input = config.model_config().input;
             assert_eq!(
-                items.prepared(0, &input, (allow_mr, 1 << 24)).is_ok(),
+                items.prepared(0, &input, allow_mr, 1 << 24).is_ok(),
                 allow_mr
             );
-            assert!(items.prepared(1, &input, (allow_mr, 1 << 24)).is_ok());
+            assert!(items.prepared(1, &input, allow_mr, 1 << 24).is_ok());
         }
     }
 }

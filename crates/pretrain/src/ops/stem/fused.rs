@@ -100,11 +100,22 @@ pub(in crate::ops) fn convolve(
     tensor(out, [options.n_images * n_results, n_outputs])
 }
 
+/// The images that one task of a backward pass works on.
+struct ImageBlock<'a> {
+    /// Number of the first of them.
+    first: usize,
+    /// What the stage read of them, `[rows read, in]`.
+    x: &'a [f32],
+    /// The gradient of their results, `[rows written, out]`.
+    gradient: &'a [f32],
+}
+
 pub(in crate::ops) fn convolve_backward(
     x: Tensor<Flex, 2>,
     kernel: Tensor<Flex, 2>,
     options: &StageOptions,
-    (gradient, wants_x): (Tensor<Flex, 2>, bool),
+    gradient: Tensor<Flex, 2>,
+    wants_x: bool,
 ) -> (Option<Tensor<Flex, 2>>, Tensor<Flex, 2>) {
     let ([n_x, n_channels], [n_outputs, width]) = (x.dims(), kernel.dims());
     let (x, kernel, gradient) = (read(x), read(kernel), read(gradient));
@@ -114,36 +125,43 @@ pub(in crate::ops) fn convolve_backward(
     let block = options.block();
     let mut for_x = vec![0.0; if wants_x { x.len() } else { 0 }];
     let mut for_kernel = vec![0.0; options.n_images.div_ceil(block) * n_outputs * width];
-    let work = |(gathered, i): (&mut Vec<f32>, usize),
-                (for_kernel, for_x): (&mut [f32], Option<&mut [f32]>),
-                (x, gradient): (&[f32], &[f32])| {
-        let n = gradient.len() / n_outputs;
-        let gradient = Matrix::new(gradient, [n, n_outputs], n_outputs);
+    let work = |images: ImageBlock<'_>,
+                gathered: &mut Vec<f32>,
+                for_kernel: &mut [f32],
+                for_x: Option<&mut [f32]>| {
+        let n = images.gradient.len() / n_outputs;
+        let gradient = Matrix::new(images.gradient, [n, n_outputs], n_outputs);
         gathered.resize(n * width, 0.0);
-        options.gather(i * block, x, gathered, n_channels);
+        options.gather(images.first, images.x, gathered, n_channels);
         let taps = Matrix::new(gathered, [n, width], width);
         options.multiply(gradient.transposed(), taps, for_kernel);
         if let Some(for_x) = for_x {
             options.multiply(gradient, kernel, gathered);
-            options.scatter(i * block, gathered, for_x, n_channels);
+            options.scatter(images.first, gathered, for_x, n_channels);
         }
     };
-    let inputs = x
+    let images = x
         .par_chunks(block * n_rows * n_channels)
-        .zip(gradient.par_chunks(block * n_results * n_outputs));
-    let kernels = for_kernel.par_chunks_mut(n_outputs * width).enumerate();
+        .zip(gradient.par_chunks(block * n_results * n_outputs))
+        .enumerate()
+        .map(|(i, (x, gradient))| ImageBlock {
+            first: i * block,
+            x,
+            gradient,
+        });
+    let kernels = for_kernel.par_chunks_mut(n_outputs * width);
     if wants_x {
         kernels
             .zip(for_x.par_chunks_mut(block * n_rows * n_channels))
-            .zip(inputs)
-            .for_each_init(Vec::new, |gathered, (((i, for_kernel), for_x), inputs)| {
-                work((gathered, i), (for_kernel, Some(for_x)), inputs);
+            .zip(images)
+            .for_each_init(Vec::new, |gathered, ((for_kernel, for_x), images)| {
+                work(images, gathered, for_kernel, Some(for_x));
             });
     } else {
         kernels
-            .zip(inputs)
-            .for_each_init(Vec::new, |gathered, ((i, for_kernel), inputs)| {
-                work((gathered, i), (for_kernel, None), inputs);
+            .zip(images)
+            .for_each_init(Vec::new, |gathered, (for_kernel, images)| {
+                work(images, gathered, for_kernel, None);
             });
     }
     let for_kernel = total(&for_kernel, n_outputs * width);
