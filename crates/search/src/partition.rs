@@ -1,4 +1,7 @@
 //! Lists of rows that lie close together: spherical k-means on 8-bit codes of a sample.
+//!
+//! Rows and centroids are compared by cosine, through the codes of `quantise`: a search compares queries with
+//! the lists in the same way.
 
 use rand::SeedableRng as _;
 use rand::seq::index::sample;
@@ -10,24 +13,25 @@ use crate::error::Result;
 use crate::kernels::{Kernels, dot};
 use crate::quantise::{QueryCodes, code_stride, to_codes};
 
-/// Below this many rows, one list: scanning all of it takes less time than choosing.
+/// A smaller gallery is one list: scanning all of it takes less time than choosing lists.
 const MIN_ROWS: usize = 8192;
 /// Rows of the sample for each list.
 const SAMPLE_PER_LIST: usize = 16;
-/// Rounds of k-means; more change recall by less than its noise.
+/// Rounds of k-means; further rounds change recall by less than its noise.
 const N_ROUNDS: usize = 4;
-/// Rows that are assigned at once.
+/// Rows that one task reads and assigns.
 const CHUNK_ROWS: usize = 1024;
-/// Where random choices begin.
+/// Seed of all random choices.
 const SEED: u64 = 0x6d33_7265_7400_0002;
 
-/// Rows in lists, and the centroid of each list.
+/// The rows of a segment divided into lists, with the centroid of each list.
 #[derive(Debug)]
 pub(crate) struct Partition {
     /// The mean of each list's rows, [lists, width].
     pub(crate) centroids: Vec<f32>,
     /// Where each list begins in `order`, and the end: lists + 1 numbers.
     pub(crate) starts: Vec<u32>,
+    /// The list of each row, by the number that the row has before it is put in `order`.
     list_of: Vec<u32>,
 }
 
@@ -36,11 +40,13 @@ fn n_lists(n_rows: usize) -> usize {
     if n_rows < MIN_ROWS {
         return 1;
     }
+    // A query compares itself with all centroids and then with the rows of a few lists. Both costs are of the
+    // order of the root of `n_rows` if the number of lists is.
     2 * n_rows.isqrt()
 }
 
 impl Partition {
-    /// Divides rows that `read` appends by number.
+    /// Divides `n_rows` rows; `read` appends the vectors of the rows with some numbers.
     pub(crate) fn of(
         n_rows: usize,
         width: usize,
@@ -52,6 +58,8 @@ impl Partition {
             1 => None,
             _ => Some(train(n_rows, n_lists, width, &read)?),
         };
+        // [rows of a chunk, width] -> the list of each row. The lists were trained on a sample; every row is
+        // assigned here, once, and only one chunk for each thread is in memory.
         let chunks = all.par_chunks(CHUNK_ROWS).map(|rows| {
             let mut vectors = Vec::with_capacity(rows.len() * width);
             read(rows, &mut vectors)?;
@@ -67,12 +75,15 @@ impl Partition {
             starts: starts(&list_of, n_lists),
             list_of,
         };
+        // The trained directions are of a sample, in codes of 8 bits. What is stored, and what 1-bit codes are
+        // relative to, is the exact mean of the rows that were assigned: [lists, width].
         partition.centroids = partition.means(width, &read)?;
         Ok(partition)
     }
 
     /// Returns the rows list by list, in ascending order within a list.
     pub(crate) fn order(&self) -> Vec<u32> {
+        // A counting sort: `next` is the first free place of each list.
         let mut next = self.starts.clone();
         let mut order = vec![0; self.list_of.len()];
         for (row, &list) in (0_u32..).zip(&self.list_of) {
@@ -88,8 +99,8 @@ impl Partition {
         self.list_of[row as usize]
     }
 
-    /// Returns the mean of each list, in f64 and in the order of the rows, so that it does not
-    /// depend on threads.
+    /// Returns the mean of each list, [lists, width]. Sums are in f64 and in the order of the rows, so they do
+    /// not depend on the number of threads.
     fn means(
         &self,
         width: usize,
@@ -101,6 +112,7 @@ impl Partition {
             let rows = &order[ends[0] as usize..ends[1] as usize];
             let mut sums = vec![0.0_f64; width];
             let mut vectors = Vec::new();
+            // One thread adds up a whole list; reading it in chunks bounds the memory of a large one.
             for rows in rows.chunks(CHUNK_ROWS) {
                 vectors.clear();
                 read(rows, &mut vectors)?;
@@ -120,6 +132,7 @@ impl Partition {
     }
 }
 
+/// Adds rows, [n, width], to `sums`, [width].
 fn add_rows(vectors: &[f32], sums: &mut [f64]) {
     for vector in vectors.chunks_exact(sums.len()) {
         for (sum, &x) in sums.iter_mut().zip(vector) {
@@ -128,7 +141,9 @@ fn add_rows(vectors: &[f32], sums: &mut [f64]) {
     }
 }
 
+/// Returns where each list begins, and the end: lists + 1 numbers.
 fn starts(list_of: &[u32], n_lists: usize) -> Vec<u32> {
+    // Counts first, each one place further on, so that their running sum is the start of the next list.
     let mut starts = vec![0; n_lists + 1];
     for &list in list_of {
         starts[list as usize + 1] += 1;
@@ -145,14 +160,16 @@ pub(crate) struct Directions {
     width: usize,
     /// [lists, `code_stride`]
     codes: Vec<i8>,
+    /// A number of a direction is its code times the scale of its list.
     scales: Vec<f32>,
+    /// Sum of the codes of each list.
     sums: Vec<i32>,
-    /// Lengths of the centroids.
+    /// Lengths of the centroids, which the unit vectors do not have.
     lengths: Vec<f32>,
 }
 
 impl Directions {
-    /// Takes centroids, [lists, width]; of those without a direction nothing is ever near.
+    /// Takes centroids, [lists, width]. A centroid of length 0 has no direction and scores 0 for every query.
     pub(crate) fn new(centroids: &[f32], width: usize) -> Self {
         let stride = code_stride(width);
         let n_lists = centroids.len() / width;
@@ -165,6 +182,8 @@ impl Directions {
         };
         for (list, centroid) in centroids.chunks_exact(width).enumerate() {
             let mut direction = centroid.to_vec();
+            // A mean of unit vectors is shorter than 1, the shorter the more its rows differ. Lists are chosen by
+            // direction; the length is kept, because the product with the centroid itself needs it.
             made.lengths[list] = dot(centroid, centroid).sqrt();
             if normalize(&mut direction).is_ok() {
                 let codes = &mut made.codes[list * stride..][..stride];
@@ -174,11 +193,13 @@ impl Directions {
         made
     }
 
+    /// Returns the number of lists.
     pub(crate) fn len(&self) -> usize {
         self.scales.len()
     }
 
-    /// Computes the score of each query and each list, [queries, lists].
+    /// Computes the score of each query and each list: [queries, `code_stride`] -> [queries, lists]. Scores of
+    /// different queries do not compare.
     #[expect(
         clippy::cast_precision_loss,
         reason = "lists are compared, not measured"
@@ -188,6 +209,8 @@ impl Directions {
         let n_queries = queries.len() / stride;
         let mut products = vec![0; n_queries * self.len()];
         (Kernels::get().dots_i8)(queries, &self.codes, stride, &mut products);
+        // Codes of queries are shifted by 128 so that none is negative, which adds 128 times the sum of a list's
+        // codes to every product. The scale of the query is left out: it does not change the order of lists.
         scores.clear();
         for products in products.chunks_exact(self.len()) {
             let lists = products.iter().zip(&self.sums).zip(&self.scales);
@@ -205,6 +228,7 @@ impl Directions {
     fn nearest(&self, queries: &QueryCodes) -> Vec<u32> {
         let mut nearest = Vec::with_capacity(queries.scales.len());
         let mut scores = Vec::new();
+        // Groups of 64 queries bound the memory for [queries, lists].
         for queries in queries.codes.chunks(64 * code_stride(self.width)) {
             self.scores(queries, &mut scores);
             for scores in scores.chunks_exact(self.len()) {
@@ -221,7 +245,7 @@ impl Directions {
     }
 }
 
-/// Finds directions that rows of a sample gather around.
+/// Finds the directions that rows of a sample gather around.
 fn train(
     n_rows: usize,
     n_lists: usize,
@@ -235,9 +259,10 @@ fn train(
         .map(|row| u32::try_from(row).unwrap_or(u32::MAX))
         .collect();
     let mut first = Vec::new();
-    // The sample is in random order, so that its first rows are a random choice.
+    // k-means starts from random rows. The sample is in random order, so its first rows are such a choice.
     read(&chosen[..n_lists.min(n_sample)], &mut first)?;
     let mut directions = Directions::new(&first, width);
+    // [sample, `code_stride`]: all rounds work on the codes, which take a quarter of the memory of the vectors.
     let mut codes = QueryCodes::default();
     for rows in chosen.chunks(CHUNK_ROWS) {
         let mut vectors = Vec::with_capacity(rows.len() * width);
@@ -252,9 +277,10 @@ fn train(
     Ok(directions)
 }
 
-/// One round of k-means; a list without rows gets a row of the largest list.
+/// Computes one round of k-means; a list without rows gets a row of the largest list.
 fn improve(directions: &Directions, sample: &QueryCodes, n_lists: usize) -> Directions {
     let (width, stride) = (directions.width, code_stride(directions.width));
+    // The assignment: [sample, `code_stride`] -> the nearest list of each row.
     let chunks = sample.codes.par_chunks(CHUNK_ROWS * stride);
     let chunks = chunks.zip(sample.scales.par_chunks(CHUNK_ROWS));
     let nearest = chunks.map(|(codes, scales)| {
@@ -264,6 +290,7 @@ fn improve(directions: &Directions, sample: &QueryCodes, n_lists: usize) -> Dire
         })
     });
     let list_of = nearest.collect::<Vec<_>>().concat();
+    // Only the grouping of a partition is used; its centroids are what this round computes.
     let parts = Partition {
         centroids: Vec::new(),
         starts: starts(&list_of, n_lists),
@@ -277,6 +304,8 @@ fn improve(directions: &Directions, sample: &QueryCodes, n_lists: usize) -> Dire
         .collect();
     let largest = lists.iter().copied().max_by_key(|rows| rows.len());
     let largest = largest.unwrap_or_default();
+    // Empty lists take different rows of the largest list, in the order of the lists, so the result does not
+    // depend on which thread finds which list.
     let n_empty_before = |list: usize| lists[..list].iter().filter(|rows| rows.is_empty()).count();
     let centroids = lists.par_iter().enumerate().map(|(list, rows)| {
         let mut sums = vec![0.0_f32; width];
@@ -288,6 +317,8 @@ fn improve(directions: &Directions, sample: &QueryCodes, n_lists: usize) -> Dire
         } else {
             rows
         };
+        // The update: the sum of the rows of a list, [width]. A mean would have the same direction, and only the
+        // direction is used.
         for &row in rows {
             let codes = &sample.codes[row as usize * stride..][..width];
             let scale = sample.scales[row as usize];

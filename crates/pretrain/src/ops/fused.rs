@@ -1,7 +1,9 @@
 //! The CPU's own loops: each part of a block reads and writes its rows once.
 //!
-//! Sums over rows are made of fixed blocks of rows, in order, so that results do not depend on the
-//! number of threads.
+//! Every sum over rows first adds up blocks of a fixed number of rows, then the blocks in their order, so
+//! results do not depend on the number of threads.
+//!
+//! A tensor `[rows, width]` has one row for each token of each image, image by image.
 
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
@@ -19,10 +21,11 @@ use crate::config::TrainPrecision;
 /// Rows that one task works on.
 const ROWS: usize = 64;
 
-/// Of products of one head, so small that packing them for bf16 takes longer than it saves.
+/// Precision of the products inside one head: they are so small that packing them for bf16 takes longer than
+/// it saves.
 const F32: TrainPrecision = TrainPrecision::F32;
 
-/// Values that one task of an element-wise loop works on.
+/// Values that one task of an element-wise loop works on: 128 KiB of f32.
 const VALUES: usize = 1 << 15;
 
 impl VitBackend for Flex {
@@ -30,6 +33,7 @@ impl VitBackend for Flex {
         let [n_rows, width] = x.dims();
         let (x, weight, bias) = (read(x), read(affine.weight), read(affine.bias));
         let (x, weight, bias) = (values(&x), values(&weight), values(&bias));
+        // [rows, width]. A row needs only itself, so blocks of rows are independent tasks.
         let mut out = vec![0.0; x.len()];
         out.par_chunks_mut(ROWS * width)
             .zip(x.par_chunks(ROWS * width))
@@ -53,6 +57,8 @@ impl VitBackend for Flex {
         let (x, weight, gradient) = (read(x), read(weight), read(gradient));
         let (x, weight, gradient) = (values(&x), values(&weight), values(&gradient));
         let mut out = vec![0.0; x.len()];
+        // [blocks of rows, 2, width]: weight and bias get sums over all rows, of which each task fills its own
+        // part, so that no two tasks write to one place.
         let mut sums = vec![0.0; n_rows.div_ceil(ROWS) * 2 * width];
         out.par_chunks_mut(ROWS * width)
             .zip(sums.par_chunks_mut(2 * width))
@@ -69,6 +75,7 @@ impl VitBackend for Flex {
                     sums,
                 });
             });
+        // [blocks, 2, width] -> [2, width], block by block.
         let sums = total(&sums, 2 * width);
         let (for_weight, for_bias) = sums.split_at(width);
         let affine = Affine {
@@ -102,6 +109,8 @@ impl VitBackend for Flex {
         let (x, weight, bias) = (read(x), read(dense.weight), read(dense.bias));
         let mut out = vec![0.0; n_rows * width];
         let left = Matrix::new(values(&x), [n_rows, depth], depth);
+        // X W^T + b: [rows, in] x [in, out] -> [rows, out]. W is stored as [out, in] and read across, without a
+        // copy; the product adds the bias itself, which saves another pass over the result.
         let right = Matrix::new(values(&weight), [width, depth], depth).transposed();
         let product = Product {
             bias: values(&bias),
@@ -118,10 +127,12 @@ impl VitBackend for Flex {
     ) -> Dense<Self> {
         let ([n_rows, depth], [_, width]) = (x.dims(), gradient.dims());
         let (x, gradient) = (read(x), read(gradient));
+        // Gradient for W: G^T X, [out, rows] x [rows, in] -> [out, in].
         let mut weight = vec![0.0; width * depth];
         let left = Matrix::new(values(&gradient), [n_rows, width], width).transposed();
         let right = Matrix::new(values(&x), [n_rows, depth], depth);
         gemm::write(&Product::new(left, right), precision, &mut weight, depth);
+        // Gradient for b: the sum of G over its rows, [rows, out] -> [blocks of rows, out] -> [out].
         let mut sums = vec![0.0; n_rows.div_ceil(ROWS) * width];
         sums.par_chunks_mut(width)
             .zip(values(&gradient).par_chunks(ROWS * width))
@@ -146,7 +157,8 @@ impl VitBackend for Flex {
     fn vit_gelu_backward(x: Tensor<Self, 2>, gradient: Tensor<Self, 2>) -> [Tensor<Self, 2>; 2] {
         let shape = x.dims();
         let (mut x, mut gradient) = (read(x), read(gradient));
-        // In place where nobody else holds them, which is the rule.
+        // The results replace the arguments, which saves two buffers of the widest layer. Storage that another
+        // tensor still holds is copied first, which is rare.
         let activated = x.storage_mut::<f32>();
         let for_x = gradient.storage_mut::<f32>();
         activated
@@ -163,11 +175,14 @@ impl VitBackend for Flex {
         let sizes = Sizes::of(&heads);
         let qkv = read(heads.qkv);
         let qkv = values(&qkv);
+        // [images * tokens, E], the results of the heads side by side.
         let mut out = vec![0.0; n_images * n_tokens * width];
         sizes.for_each_image(&mut out, n_tokens * width, |image, out, scores, threads| {
             let qkv = &qkv[image * n_tokens * 3 * width..][..n_tokens * 3 * width];
+            // One head at a time, so that only one [tokens, tokens] of weights exists for each thread.
             for head in 0..sizes.n_heads {
                 sizes.weights(qkv, head, scores, threads);
+                // [tokens, tokens] x [tokens, head width]: rows of the result are E apart, in the head's columns.
                 let (weights, values) = (sizes.square(scores), sizes.part(qkv, 2, head));
                 let product = sizes.product(weights, values, threads);
                 gemm::write(&product, F32, &mut out[head * sizes.head_width..], width);
@@ -186,6 +201,7 @@ impl VitBackend for Flex {
         let sizes = Sizes::of(&heads);
         let (qkv, gradient) = (read(heads.qkv), read(gradient));
         let (qkv, gradient) = (values(&qkv), values(&gradient));
+        // [images * tokens, 3 E], laid out as `qkv`.
         let mut out = vec![0.0; qkv.len()];
         sizes.for_each_image(
             &mut out,
@@ -195,6 +211,8 @@ impl VitBackend for Flex {
                 let gradient = &gradient[image * n_tokens * width..][..n_tokens * width];
                 let mut slopes = vec![0.0; n_tokens * n_tokens];
                 for head in 0..sizes.n_heads {
+                    // The weights are computed again: kept from the forward pass they would take [tokens, tokens]
+                    // for every head of every image, which grows with the square of the tokens.
                     sizes.weights(qkv, head, scores, threads);
                     let pass = HeadBackward {
                         head,
@@ -290,6 +308,8 @@ impl Sizes {
         work: impl Fn(usize, &mut [f32], &mut [f32], Threads) + Sync,
     ) {
         let room = || vec![0.0; self.n_tokens * self.n_tokens];
+        // Threads that share one product wait for each other, so whole images are the better unit of work as long
+        // as every thread has one. Both ways compute the same sums in the same order.
         if self.n_images < rayon::current_num_threads() {
             let mut scores = room();
             for (image, out) in out.chunks_exact_mut(n_values).enumerate() {
@@ -327,6 +347,7 @@ impl Sizes {
 
     /// Computes the attention weights of one head, `[tokens, tokens]`.
     fn weights(&self, qkv: &[f32], head: usize, scores: &mut [f32], threads: Threads) {
+        // Q K^T / sqrt(head width): [tokens, head width] x [head width, tokens] -> [tokens, tokens].
         let (queries, keys) = (self.part(qkv, 0, head), self.part(qkv, 1, head));
         let product = Product {
             factor: scale_of(self.head_width),
@@ -356,9 +377,11 @@ impl Sizes {
             self.width,
         );
         let [for_queries, for_keys, for_values] = [0, 1, 2].map(|part| part * self.width + first);
+        // With A the weights and G the gradient of A V: V gets A^T G, [tokens, head width].
         let transposed = self.square(weights).transposed();
         let product = self.product(transposed, gradient, threads);
         gemm::write(&product, F32, &mut out[for_values..], 3 * self.width);
+        // The weights get G V^T, [tokens, tokens]; the softmax turns that into the gradients of the scores.
         let product = self.product(gradient, values.transposed(), threads);
         gemm::write(&product, F32, slopes, self.n_tokens);
         vector::run(SoftmaxBackward {
@@ -366,6 +389,8 @@ impl Sizes {
             slopes,
             width: self.n_tokens,
         });
+        // With S the gradients of the scores: Q gets S K and K gets S^T Q, both with the scale of the scores,
+        // [tokens, head width].
         let slopes = self.square(slopes);
         for (place, left, right) in [
             (for_queries, slopes, keys),
@@ -426,13 +451,16 @@ impl Task for NormBackward<'_> {
             .zip(self.gradient.chunks_exact(width));
         for (out, (x, gradient)) in self.out.chunks_exact_mut(width).zip(rows) {
             let (mean, factor) = moments(x);
+            // One pass over the row serves both sums and prepares the gradient for x. With n = (x - mean) factor,
+            // the weight gets the sum of G n and the bias that of G.
             for i in 0..width {
                 let normalised = (x[i] - mean) * factor;
                 for_weight[i] += gradient[i] * normalised;
                 for_bias[i] += gradient[i];
-                // Holds the scaled gradient for now.
+                // G w, the gradient for n; the loop below replaces it by the gradient for x.
                 out[i] = gradient[i] * self.weight[i];
             }
+            // n has mean 0 and variance 1 whatever x is, so the gradient for x loses its mean and its part along n.
             let n = as_f32(width);
             let centre = sum_of(width, |i| out[i]) / n;
             let along = sum_of(width, |i| out[i] * (x[i] - mean)) * factor / n;
@@ -463,7 +491,7 @@ impl Task for Gelu<'_> {
 struct GeluBackward<'a> {
     /// Becomes the GELU.
     x: &'a mut [f32],
-    /// Of the GELU; becomes that of `x`.
+    /// Gradient of the GELU; becomes the gradient of `x`.
     gradient: &'a mut [f32],
 }
 
@@ -491,10 +519,12 @@ impl Task for Softmax<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         for row in self.scores.chunks_exact_mut(self.width) {
+            // Without its largest score no exponential of the row overflows; the weights are the same.
             let largest = row
                 .iter()
                 .fold(f32::NEG_INFINITY, |most, &score| most.max(score));
             for score in row.iter_mut() {
+                // e^x as a power of 2, which splits into an exponent and a short polynomial.
                 *score = exp2::<FMA>((*score - largest) * std::f32::consts::LOG2_E);
             }
             let factor = 1.0 / sum_of(row.len(), |i| row[i]);
@@ -517,6 +547,7 @@ impl Task for SoftmaxBackward<'_> {
     fn run<const FMA: bool>(self) {
         let rows = self.weights.chunks_exact(self.width);
         for (slopes, weights) in self.slopes.chunks_exact_mut(self.width).zip(rows) {
+            // The weights of a row add up to 1, so only differences from the weighted mean change them.
             let mean = sum_of(weights.len(), |i| slopes[i] * weights[i]);
             for (slope, weight) in slopes.iter_mut().zip(weights) {
                 *slope = (*slope - mean) * weight;
@@ -525,16 +556,17 @@ impl Task for SoftmaxBackward<'_> {
     }
 }
 
-/// Returns the mean of a row and 1 over its deviation.
+/// Returns the mean of a row, and 1 over its standard deviation with epsilon under the root.
 #[inline(always)]
 fn moments(row: &[f32]) -> (f32, f32) {
     let n = as_f32(row.len());
     let mean = sum_of(row.len(), |i| row[i]) / n;
+    // Squares of centred values: the difference of two large sums would lose the variance of a row far from 0.
     let squares = sum_of(row.len(), |i| (row[i] - mean) * (row[i] - mean));
     (mean, 1.0 / (squares / n + VitConfig::NORM_EPS).sqrt())
 }
 
-/// Sums in 32 parts, which vectorises and rounds little.
+/// Sums `n` values in 32 interleaved parts, which become vector code and lose less to rounding than one sum.
 #[inline(always)]
 fn sum_of(n: usize, value: impl Fn(usize) -> f32) -> f32 {
     const PARTS: usize = 32;
@@ -548,6 +580,7 @@ fn sum_of(n: usize, value: impl Fn(usize) -> f32) -> f32 {
     for i in whole..n {
         parts[i - whole] += value(i);
     }
+    // The parts are added in pairs, at fixed places: the result depends on `n` alone, not on the vector width.
     let mut half = PARTS / 2;
     while half > 0 {
         for i in 0..half {
@@ -573,10 +606,11 @@ pub(super) fn total(partial: &[f32], width: usize) -> Vec<f32> {
     sums
 }
 
-/// Returns the tensor with its values in order.
+/// Returns the tensor with its values in order, copied only if they were not.
 pub(super) fn read<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     let tensor = tensor.into_primitive().tensor();
     let n_values = tensor.layout().num_elements();
+    // A contiguous view may still cover only a part of its storage, which `values` returns as a whole.
     if tensor.is_contiguous() && tensor.storage::<f32>().len() == n_values {
         return tensor;
     }

@@ -1,5 +1,7 @@
-//! SimDINO: vectors of all jobs first, the loss from all of them, then each job's gradients from the
-//! loss's gradient for its vectors (gradient caching, Gao et al. 2021).
+//! SimDINO: first the vectors of all jobs, then the loss of all vectors, then the gradients of each job,
+//! which start from the loss's gradient for its vectors (gradient caching, Gao et al. 2021).
+//!
+//! `m` is the number of images in the batch, `p` the width of the head.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -17,14 +19,15 @@ use crate::simdino::{
 };
 use crate::vit::Patches;
 
-/// What a step says about itself.
+/// The terms of a step's loss, and what the monitor watches.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SimDinoTerms {
     pub(crate) total: f64,
     pub(crate) alignment: f64,
     pub(crate) coding_rate: f64,
-    /// Of equal vectors, and the most there can be.
+    /// Coding rate of equal vectors, and the largest possible one.
     pub(crate) rate_limits: [f64; 2],
+    /// Mean cosine of masked patches with the teacher's; `None` without any.
     pub(crate) patch_alignment: Option<f64>,
     /// The teacher's vectors of the first large views, `[m, p]`.
     pub(crate) teacher: Vec<f32>,
@@ -41,14 +44,17 @@ struct Ready<B: Backend> {
 
 /// Student, teacher and batch of one step.
 struct Pass<'a, B: Backend> {
+    /// One copy for each worker.
     students: &'a [SimDino<B>],
+    /// One copy for each worker.
     teachers: &'a [SimDino<B>],
     samples: &'a [Sample],
     plan: &'a Plan,
     step: u64,
 }
 
-/// Returns the terms of a batch and the student's gradients.
+/// Returns the terms of a batch and the student's gradients. `students` and `teachers` have one copy of the
+/// network for each worker.
 pub(crate) fn simdino_step<B: VitBackend>(
     students: &[SimDino<B>],
     teachers: &[SimDino<B>],
@@ -83,6 +89,8 @@ impl<B: VitBackend> Pass<'_, B> {
             expa_type: self.plan.simdino.expa_type,
             n_devices: 1.0,
         };
+        // The loss needs the vectors of all jobs before any job can be differentiated. Where all graphs fit into
+        // the memory of one micro-batch they are kept, which saves the second forward pass.
         let n_tokens: usize = jobs.iter().map(|ready| ready.job.n_tokens).sum();
         let patch_share = share(n_masked);
         let learned = if self.students.len() == 1 && n_tokens <= self.plan.micro_tokens {
@@ -98,6 +106,7 @@ impl<B: VitBackend> Pass<'_, B> {
         let weight = self.plan.simdino.patch_weight;
         let patch_alignment = (n_masked > 0).then_some(learned.patch_alignment);
         let terms = SimDinoTerms {
+            // `loss` knows only the vectors of CLS; the patches' term is added here, as in the gradients.
             total: learned.loss.total - weight * learned.patch_alignment,
             alignment: learned.loss.alignment,
             coding_rate: learned.loss.coding_rate,
@@ -130,7 +139,8 @@ impl<B: VitBackend> Pass<'_, B> {
             .collect()
     }
 
-    /// Draws which patches of large views the student does not see: of half of the images, a share.
+    /// Draws which patches of large views the student does not see: in about half of the views, a share of
+    /// the patches between the two of `patch_mask`. Returns their numbers among the patches of all images.
     fn masked(&self, job: &Job, patches: &Patches) -> Vec<usize> {
         let n_cells = patches.cells.len() / patches.n_images;
         let mut masked = Vec::new();
@@ -140,6 +150,7 @@ impl<B: VitBackend> Pass<'_, B> {
             .enumerate()
             .filter(|(_, place)| place.view < 2)
         {
+            // Drawn by sample and view, so that the masks do not depend on how views are grouped into jobs.
             let key = [
                 self.plan.seed,
                 self.step,
@@ -154,10 +165,12 @@ impl<B: VitBackend> Pass<'_, B> {
             let share = low + (high - low) * f64::from(uniform(&mut rng));
             let mut cells: Vec<usize> = (0..n_cells).collect();
             let n = crate::mae::len_keep(n_cells, 1.0 - share).max(1);
+            // The first `n` steps of a Fisher-Yates shuffle choose `n` different cells.
             for i in 0..n {
                 let other = i + rng.next_u32() as usize % (n_cells - i);
                 cells.swap(i, other);
             }
+            // A cell of this image -> its row among the patches of all images of the job.
             masked.extend(cells[..n].iter().map(|cell| image * n_cells + cell));
         }
         masked
@@ -187,6 +200,7 @@ impl<B: VitBackend> Pass<'_, B> {
                 let teacher = &self.teachers[worker];
                 Ok(teacher.forward(&ready.patches, &self.plan.vit, &running, masked))
             },
+            // Results come in the order of the jobs, so the next job is the one that they belong to.
             |projected| {
                 if let Some(ready) = jobs.next() {
                     vectors.place(&ready.job.places, &numbers(projected.cls));
@@ -255,12 +269,14 @@ impl<B: VitBackend> Pass<'_, B> {
             vectors.place(&ready.job.places, &numbers(projected.cls.clone()));
             passes.push(projected);
         }
+        // [views, m, p] -> the loss and its gradient, which each job's graph then takes for its own vectors.
         let loss = loss(&vectors);
         let mut patch_alignment = 0.0;
         let mut surrogate: Option<Tensor<Autodiff<B>, 1>> = None;
         for (ready, projected) in jobs.iter().zip(passes) {
             let (part, aligned) = self.surrogate(ready, projected, &loss.gradient, patch_share);
             patch_alignment += aligned;
+            // The gradient of a sum is the sum of gradients, so one backward pass serves all jobs.
             surrogate = Some(match surrogate {
                 Some(sum) => sum + part,
                 None => part,
@@ -304,6 +320,7 @@ impl<B: VitBackend> Pass<'_, B> {
                 Ok((aligned, parameters::gradients(&student, part.backward())))
             },
             |(aligned, gradients)| {
+                // Parts are added in the order of the jobs, so the sum does not depend on the workers.
                 *patch_alignment += aligned;
                 let gradients = match &device {
                     Some(device) => gathered(gradients, device),
@@ -327,6 +344,8 @@ impl<B: VitBackend> Pass<'_, B> {
 
     /// Returns a scalar whose gradient for the job's vectors is that of the loss, and the job's share of the
     /// alignment of masked patches.
+    ///
+    /// `gradient` is the loss's for the vectors of CLS, `[views, m, p]`; each masked patch counts `patch_share`.
     fn surrogate(
         &self,
         ready: &Ready<B>,
@@ -345,10 +364,14 @@ impl<B: VitBackend> Pass<'_, B> {
             .collect();
         let device = projected.cls.device();
         let slopes = Tensor::from_data(TensorData::new(slopes, projected.cls.dims()), &device);
+        // The sum of vectors times constants has these constants as its gradient: the backward pass continues
+        // as if the loss itself were in the graph.
         let surrogate = (projected.cls * slopes).sum();
         let (Some(patches), Some(target)) = (projected.patches, &ready.target) else {
             return (surrogate, 0.0);
         };
+        // [masked patches of the job, p] each; the product of unit vectors is their cosine. This mean is a sum
+        // over jobs, so the graph can hold it as it is.
         let target = Tensor::from_inner(target.clone().to_device(&device));
         let aligned = (patches * target).sum() * patch_share;
         let value = numbers(aligned.clone())
@@ -362,6 +385,7 @@ impl<B: VitBackend> Pass<'_, B> {
     }
 }
 
+/// What a batch taught the student.
 struct Learned<B: Backend> {
     loss: Loss,
     /// Mean cosine of masked patches with the teacher's.
@@ -370,7 +394,7 @@ struct Learned<B: Backend> {
 }
 
 impl Vectors {
-    /// Puts the vectors of a job's views where they belong.
+    /// Puts the vectors of a job's views, `[images of the job, p]`, at their places in `[views, m, p]`.
     fn place(&mut self, places: &[Place], rows: &[f32]) {
         let (m, p) = (self.n_images, self.width);
         for (place, row) in places.iter().zip(rows.chunks_exact(p)) {

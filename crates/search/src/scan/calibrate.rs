@@ -1,4 +1,7 @@
 //! How deep the quantised passes look, chosen from measured recall.
+//!
+//! The gallery's own rows serve as queries: for each, the exact hits are known, and plans are tried from the
+//! cheapest on until one finds nearly all of them.
 
 use rand::SeedableRng as _;
 use rand::seq::index::sample;
@@ -9,11 +12,11 @@ use super::{Hit, LeftOut, Method, Queries, SearchOptions};
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 
-/// How the quantised passes look for hits.
+/// How many rows each quantised pass looks at, and how many it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// For how many hits.
+    /// Hits of a query that the plan is made for.
     pub k: usize,
     /// Lists of a segment that are looked at; `None`: all rows, by their 1-bit codes.
     pub n_probe: Option<usize>,
@@ -24,7 +27,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// No quantised pass.
+    /// The plan without quantised passes.
     pub(super) const EXACT: Self = Self {
         k: 0,
         n_probe: None,
@@ -33,45 +36,49 @@ impl Plan {
     };
 }
 
-/// What was measured on a gallery, with its own rows as queries.
+/// What was measured on a gallery with its own rows as queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Rows that there were.
+    /// Rows of the gallery at that time.
     pub n_rows: usize,
     /// Rows that were queries.
     pub n_queries: usize,
     /// The recall that plans had to reach.
     pub target: f64,
-    /// Plans for few hits first; none: the gallery is small, and every search is exact.
+    /// Plans for few hits first; empty for a small gallery, where every search is exact.
     pub plans: Vec<Plan>,
     /// Share of the exact 10 best that the first plan found.
     pub recall_at_10: f64,
-    /// The same for a search with filters, which looks at 1-bit codes of all rows that pass.
+    /// The same share for a search with filters, which looks at the 1-bit codes of all rows that pass.
     pub recall_at_10_filtered: f64,
 }
 
-/// Galleries below are searched exactly: that takes a few milliseconds at most.
+/// Smaller galleries are searched exactly, which takes a few milliseconds at most.
 const MIN_ROWS: usize = 8192;
-/// What is promised is 0.995; queries from elsewhere may be harder than the gallery's own rows.
+/// Recall that a plan must reach. The documents promise 0.995; the margin is for queries from elsewhere, which
+/// may be harder than the gallery's own rows.
 const TARGET: f64 = 0.998;
 /// Rows that are queries.
 const N_QUERIES: usize = 128;
-/// Where random choices begin.
+/// Seed of all random choices.
 const SEED: u64 = 0x6d33_7265_7400_0003;
-/// Numbers of hits that plans are made for; more hits are searched with deeper passes.
+/// Numbers of hits that plans are made for; a search for more hits derives a deeper plan from the last.
 const KS: [usize; 2] = [10, 100];
 
 impl Calibration {
-    /// Returns the plan for `k` hits; `None`: exact.
+    /// Returns the plan for `k` hits; `None` for an exact search.
     pub(super) fn plan(&self, k: usize) -> Option<Plan> {
         let last = self.plans.last()?;
         if let Some(&plan) = self.plans.iter().find(|plan| k <= plan.k) {
             return Some(plan);
         }
-        // Codes of 8 bits confuse only close neighbours, so a margin is enough.
+        // Codes of 8 bits confuse only close neighbours, so a margin beyond `k` is enough. Codes of 1 bit confuse
+        // many more: their depth grows with `k`.
         let depth_codes = k + k / 4 + last.depth_codes;
         let depth_bits = (last.depth_bits * k).div_ceil(last.k).max(2 * depth_codes);
+        // From an eighth of all rows on the exact search takes the plan's place: it reads rows in order. The number
+        // of lists was measured for fewer hits, so the derived plan looks at all rows.
         (depth_codes * 8 < self.n_rows).then_some(Plan {
             k,
             n_probe: None,
@@ -83,18 +90,23 @@ impl Calibration {
 
 /// The gallery's own rows as queries, and their exact hits.
 struct Sample {
+    /// [queries, width]
     vectors: Vec<f32>,
+    /// The row that each query is.
     own: Vec<Option<RowId>>,
-    /// Queries come from other patients than what is in the gallery.
+    /// Patient, study and pair of each query. Real queries are of patients that the gallery does not hold, so
+    /// rows of the same patient are no hits here.
     left_out: Vec<LeftOut>,
+    /// The exact hits of each query, best first.
     exact: Vec<Vec<Hit>>,
 }
 
 impl Sample {
-    /// Takes the first rows of a random order, or those after them.
+    /// Takes the first rows of a random order, or those after them if `is_second`, with their exact `k` hits.
     fn take(gallery: &Gallery, k: usize, is_second: bool) -> Result<Self> {
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
         let rows: Vec<RowId> = gallery.rows().collect();
+        // Both halves are drawn at once, so that the second measures with rows that no plan was chosen by.
         let chosen = sample(&mut random, rows.len(), rows.len().min(2 * N_QUERIES));
         let chosen = chosen.into_iter().map(|idx| Some(rows[idx]));
         let n_before = if is_second { N_QUERIES } else { 0 };
@@ -103,7 +115,7 @@ impl Sample {
         for row in own.iter().flatten() {
             vectors.extend(gallery.vector(*row)?);
         }
-        // Vectors of 16 bits are unit vectors only about.
+        // Vectors that were stored in 16 bits have length 1 only up to rounding, and a search wants unit vectors.
         for vector in vectors.chunks_exact_mut(gallery.width()) {
             crate::embedding::normalize(vector)?;
         }
@@ -117,6 +129,7 @@ impl Sample {
         Ok(taken)
     }
 
+    /// Searches for the best `k` hits of every query.
     fn search(&self, gallery: &Gallery, k: usize, method: Method) -> Result<Vec<Vec<Hit>>> {
         let queries = Queries {
             vectors: &self.vectors,
@@ -141,7 +154,8 @@ impl Sample {
 /// Columns whose equal values mean that two rows belong together.
 pub(crate) const BELONGING: [&str; 3] = ["patient_id", "study_id", "pair_id"];
 
-/// Returns what belongs to each row and is no hit for it.
+/// Returns the columns by which rows belong to each of `rows`, with the values of each: rows that share one
+/// are no hits for it.
 fn belonging(gallery: &Gallery, rows: &[Option<RowId>]) -> Result<Vec<LeftOut>> {
     let columns = gallery.columns();
     let known = BELONGING.iter().filter(|column| columns.contains(column));
@@ -162,6 +176,8 @@ fn belonging(gallery: &Gallery, rows: &[Option<RowId>]) -> Result<Vec<LeftOut>> 
 pub(crate) fn recall(exact: &[Vec<Hit>], found: &[Vec<Hit>], k: usize) -> f64 {
     let (mut n_found, mut n_all) = (0, 0);
     for (exact, found) in exact.iter().zip(found) {
+        // The score of the last exact hit divides good from bad. Counting scores instead of ids forgives a pass
+        // that returns another row with an equal score.
         let exact = &exact[..exact.len().min(k)];
         let Some(last) = exact.last() else { continue };
         let good = found.iter().filter(|hit| hit.score >= last.score);
@@ -175,7 +191,7 @@ pub(crate) fn recall(exact: &[Vec<Hit>], found: &[Vec<Hit>], k: usize) -> f64 {
     }
 }
 
-/// Measures which plans reach the target, from the cheapest on.
+/// Measures which plans reach the target, from the cheapest on, and returns one for each of `KS`.
 pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     let n_rows = gallery.len();
     let mut calibration = Calibration {
@@ -189,6 +205,7 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     if n_rows < MIN_ROWS {
         return Ok(calibration);
     }
+    // The exact hits are searched once: those for the largest `k` contain those for every other.
     let sample = Sample::take(gallery, KS[KS.len() - 1], false)?;
     calibration.n_queries = sample.own.len();
     let mut depth_bits = 0;
@@ -206,7 +223,8 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     Ok(calibration)
 }
 
-/// Finds the cheapest plan for `k` hits; returns its recall, and that over 1-bit codes.
+/// Finds the cheapest plan for `k` hits whose pass over 1-bit codes keeps at least `depth_bits` candidates;
+/// returns the plan with its recall, and the recall over the 1-bit codes of all rows.
 fn plan_for(
     gallery: &Gallery,
     sample: &Sample,
@@ -214,6 +232,8 @@ fn plan_for(
     depth_bits: usize,
 ) -> Result<(Plan, f64, f64)> {
     let n_rows = gallery.len();
+    // First without lists: the depth over the 1-bit codes of all rows doubles until the recall is reached. That
+    // plan also serves searches with filters, whose rows may lie in any list.
     let mut flat = Plan {
         k,
         n_probe: None,
@@ -225,8 +245,10 @@ fn plan_for(
         flat.depth_bits *= 2;
         recall_flat = sample.recall(gallery, flat)?;
     }
-    // For the same reason as lists.
+    // Queries from elsewhere may be harder than rows of the gallery; twice the depth is the margin for them.
     flat.depth_bits *= 2;
+    // Then with lists, at the depth just found, so that only the number of lists is left to choose. It grows by
+    // half each time.
     let n_lists = n_lists_of_largest(gallery)?;
     let mut n_probe = 2;
     // Beyond a quarter of the lists, reading all 1-bit codes is less work.
@@ -236,7 +258,7 @@ fn plan_for(
             ..flat
         };
         if sample.recall(gallery, plan)? >= TARGET {
-            // Queries from elsewhere have neighbours that are spread a little wider.
+            // The neighbours of queries from elsewhere are spread over a few more lists: half as many again.
             let plan = Plan {
                 n_probe: Some(n_probe + n_probe.div_ceil(2)),
                 ..flat
@@ -248,6 +270,7 @@ fn plan_for(
     Ok((flat, recall_flat, recall_flat))
 }
 
+/// Returns the number of lists of the segment that has most.
 fn n_lists_of_largest(gallery: &Gallery) -> Result<usize> {
     let mut largest = 0;
     for segment in gallery.segments() {

@@ -1,4 +1,7 @@
 //! The passes of a search over one segment, for some queries together.
+//!
+//! The first pass scores many rows by vectors or codes and keeps some candidates of each query. After 1-bit
+//! codes, `refine` orders them by their 8-bit codes; after any codes, `finish` computes the exact scores.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -15,25 +18,28 @@ use crate::gallery::source::Source as _;
 use crate::kernels::{Kernels, LANES, dot};
 use crate::quantise::{QueryBits, QueryCodes, Rotation, Terms, code_stride, score_of_codes};
 
-/// Rows that are looked at together: their codes stay in cache while queries pass by.
+/// Rows that are looked at together: their codes stay in cache while all queries are compared with them.
 const PIECE_ROWS: usize = 256;
-/// The same where rows are 1-bit codes, and where filters leave few of them.
+/// Rows that are looked at together by their 1-bit codes, which are smaller, and of which filters may leave few.
 const SPARSE_PIECE_ROWS: usize = 4096;
 /// Queries that are multiplied together.
 const GROUP_QUERIES: usize = 64;
-/// A pass over 1-bit codes pays if it leaves one row in so many.
+/// A pass over 1-bit codes pays if it leaves at most one row in this many.
 const BITS_SAVE_FROM: usize = 8;
-/// Products below which threads cost more than they save.
+/// Multiplications below which threads cost more than they save.
 const MIN_PARALLEL: usize = 1 << 24;
 
-/// Some queries, in every form that a pass may want.
+/// Some queries, in every form that a pass may need; each form is computed when a pass first asks for it.
 pub(super) struct Chunk<'a> {
+    /// [queries, width]
     vectors: &'a [f32],
     width: usize,
     /// Number of the first one among all queries.
     start: usize,
+    /// [queries, width rounded up to `LANES`]
     padded: OnceLock<Vec<f32>>,
     codes: OnceLock<QueryCodes>,
+    /// One for each query.
     bits: OnceLock<Vec<QueryBits>>,
 }
 
@@ -93,21 +99,21 @@ impl<'a> Chunk<'a> {
 /// The first pass over a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First {
-    /// Over the vectors of all rows; nothing comes after it.
+    /// Over the vectors of all rows; its scores are exact.
     Exact,
     /// Over the 8-bit codes of the nearest lists, or of all.
     Codes {
         n_probe: Option<usize>,
         depth: usize,
     },
-    /// The same over 1-bit codes, of the rows that are allowed.
+    /// Over the 1-bit codes of those rows of the nearest lists, or of all, that pass the filters.
     Bits {
         n_probe: Option<usize>,
         depth: usize,
     },
 }
 
-/// Rows that are looked at together, and by which queries.
+/// Rows that are looked at together, and the queries that look at them.
 struct Piece<'a> {
     rows: Range<usize>,
     queries: &'a [u32],
@@ -122,8 +128,9 @@ impl First {
         let n_lists = segment.starts()?.len() - 1;
         let n_probe = plan.n_probe.filter(|&n_probe| n_probe < n_lists);
         let n_looked_at = segment.n_rows() * n_probe.unwrap_or(n_lists) / n_lists;
-        // Looking for thousands among a few thousand saves nothing; filters leave few rows to look
-        // at, wherever they lie.
+        // A pass that keeps most of the rows it looks at saves nothing over 8-bit codes. With filters and without
+        // lists it is chosen anyway: it skips rows that do not pass one by one, where the pass over 8-bit codes
+        // computes the products of whole pieces.
         let is_worth_it = plan.depth_bits * BITS_SAVE_FROM <= n_looked_at;
         Ok(if is_worth_it || (is_restricted && n_probe.is_none()) {
             Self::Bits {
@@ -138,6 +145,7 @@ impl First {
         })
     }
 
+    /// Returns how many candidates of each query the pass keeps.
     fn depth(self, k: usize) -> usize {
         match self {
             Self::Exact => k,
@@ -145,7 +153,7 @@ impl First {
         }
     }
 
-    /// Runs the pass.
+    /// Runs the pass; `k` is the number of hits.
     pub(super) fn run(
         self,
         segment: &Segment,
@@ -155,6 +163,8 @@ impl First {
     ) -> Result<Passed> {
         let starts = segment.starts()?;
         let all: Vec<u32> = (0..u32::try_from(chunk.len()).unwrap_or(u32::MAX)).collect();
+        // [queries, lists]: first how near each list is, which decides what is looked at, then in place the
+        // products with the centroids, which scores of 1-bit codes begin with.
         let mut nearness = self.nearness(segment, chunk)?;
         let lists = self.lists(segment, chunk, rules, &nearness)?;
         self.into_centres(segment, chunk, &mut nearness)?;
@@ -171,6 +181,8 @@ impl First {
             starts,
             centres: nearness,
         };
+        // One `Best` for each query and part of the pieces. Which candidates are the best does not depend on the
+        // order in which they come, so results do not depend on the threads.
         let new = || vec![Best::new(self.depth(k)); chunk.len()];
         let products = pieces
             .iter()
@@ -187,6 +199,7 @@ impl First {
         let best = if products < MIN_PARALLEL || n_threads == 1 {
             run(&pieces)?
         } else {
+            // Four parts for each thread, because pieces differ in how much work they are.
             let parts = pieces.par_chunks(pieces.len().div_ceil(4 * n_threads).max(1));
             parts
                 .map(run)
@@ -199,7 +212,7 @@ impl First {
     /// Divides all rows, for all queries.
     fn pieces<'q>(self, n_rows: usize, queries: &'q [u32]) -> Vec<Piece<'q>> {
         let n_together = match self {
-            // Few of them may pass.
+            // Rows that do not pass are skipped, so a piece may be much smaller than it looks.
             Self::Bits { .. } => SPARSE_PIECE_ROWS,
             Self::Exact | Self::Codes { .. } => PIECE_ROWS,
         };
@@ -211,6 +224,7 @@ impl First {
         pieces.collect()
     }
 
+    /// Returns how many lists each query looks at; `None`: all.
     fn n_probe(self) -> Option<usize> {
         match self {
             Self::Exact => None,
@@ -218,13 +232,14 @@ impl First {
         }
     }
 
-    /// Returns how near each query is to the direction of each list, [queries, lists], where that
-    /// is of use.
+    /// Returns how near each query is to the direction of each list, [queries, lists]; empty where the pass
+    /// needs neither lists nor centroids.
     fn nearness(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<f32>> {
         if self.n_probe().is_none() && !matches!(self, Self::Bits { .. }) {
             return Ok(Vec::new());
         }
         let directions = segment.directions()?;
+        // [group of queries, `code_stride`] -> [group, lists], appended group by group.
         let (mut nearness, mut scores) = (Vec::new(), Vec::new());
         for queries in chunk
             .codes()
@@ -237,7 +252,7 @@ impl First {
         Ok(nearness)
     }
 
-    /// Returns which queries look at which list; `None`: all at all.
+    /// Returns which queries look at which list; `None` if all queries look at all rows.
     fn lists(
         self,
         segment: &Segment,
@@ -254,6 +269,8 @@ impl First {
         let mut order = Vec::new();
         let queries = 0..u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         for (query, scores) in queries.zip(nearness.chunks_exact(n_lists)) {
+            // Only the set of the nearest lists matters, not their order: a selection is enough. Of equally near
+            // lists the first counts as nearer, so the set does not depend on the selection.
             order.clear();
             order.extend(0..u32::try_from(n_lists).unwrap_or(u32::MAX));
             order.select_nth_unstable_by(n_probe - 1, |&a, &b| {
@@ -275,7 +292,7 @@ impl First {
         Ok(Some(Looking { lists, thinned }))
     }
 
-    /// Turns nearness into the products of queries and centroids.
+    /// Turns nearness, [queries, lists], into the products of queries and centroids in place.
     fn into_centres(
         self,
         segment: &Segment,
@@ -285,6 +302,8 @@ impl First {
         if !matches!(self, Self::Bits { .. }) {
             return Ok(());
         }
+        // A score of `directions` lacks two factors: the scale of the query's codes, which does not matter for
+        // the order of lists, and the length of the centroid, whose direction it is of.
         let directions = segment.directions()?;
         let queries = nearness.chunks_exact_mut(directions.len());
         for (scores, scale) in queries.zip(&chunk.codes().scales) {
@@ -296,7 +315,7 @@ impl First {
     }
 }
 
-/// Divides the rows of every list that a query looks at.
+/// Divides the rows of every list that some query looks at; each piece lies in one list.
 fn pieces_of_lists<'q>(starts: &[u32], lists: &'q [Vec<u32>]) -> Vec<Piece<'q>> {
     let mut pieces = Vec::new();
     for (ends, queries) in starts.windows(2).zip(lists) {
@@ -315,9 +334,10 @@ fn pieces_of_lists<'q>(starts: &[u32], lists: &'q [Vec<u32>]) -> Vec<Piece<'q>> 
 
 /// Which queries look at which list.
 struct Looking {
+    /// For each list, the queries that look at it.
     lists: Vec<Vec<u32>>,
-    /// Queries around which the plan was not measured, because most near rows are no hits: they
-    /// look at no list.
+    /// Queries that the plan was not measured for, because most of the rows near them are no hits. They look at
+    /// no list.
     thinned: Vec<u32>,
 }
 
@@ -336,24 +356,31 @@ struct Work<'a> {
     chunk: &'a Chunk<'a>,
     rules: &'a Allowed<'a>,
     ranks: &'a [u32],
-    /// Where the lists begin.
+    /// Where the lists begin, and the end of the last.
     starts: &'a [u32],
-    /// [queries, lists]
+    /// Products of queries and centroids, [queries, lists], for 1-bit codes only.
     centres: Vec<f32>,
 }
 
-/// Memory that is used again.
+/// Memory of one thread that every piece uses again.
 #[derive(Default)]
 struct Scratch {
+    /// [queries, rows of the piece], or the rows alone where one query comes at a time.
     scores: Vec<f32>,
+    /// Products of 8-bit codes, [queries, rows of the piece].
     products: Vec<i32>,
+    /// Bits that a query has in common with each passing row.
     common: Vec<u32>,
+    /// Codes of the queries that look at a piece, side by side.
     queries: Vec<u8>,
+    /// The vectors of a piece, if they are stored in 16 bits.
     vectors: Vec<f32>,
+    /// Rows that pass the filters, counted from the first of the piece.
     rows: Vec<u32>,
 }
 
 impl Work<'_> {
+    /// Scores the rows of a piece for its queries and keeps the best.
     fn look_at(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
         match self.first {
             First::Exact => self.exact(piece, best, scratch),
@@ -362,12 +389,13 @@ impl Work<'_> {
         }
     }
 
-    /// Hands over every row of a piece whose score may be among the best.
+    /// Offers every row whose score may be among the best; `scores` has one for each row from `first_row` on.
     #[inline]
     fn offer(&self, query: u32, first_row: usize, scores: &[f32], best: &mut [Best]) {
         let best = &mut best[query as usize];
         for (group_idx, group) in scores.chunks(16).enumerate() {
-            // Most rows are far below; looking at 16 together is one comparison of vectors.
+            // Most scores are far below the threshold. Comparing 16 of them together takes one comparison of
+            // vectors, and most groups end there.
             let threshold = best.threshold;
             if !group
                 .iter()
@@ -384,8 +412,10 @@ impl Work<'_> {
         }
     }
 
+    /// Keeps a row as a candidate, if the rules allow it for the query.
     #[inline]
     fn push(&self, query: u32, row: usize, score: f32, best: &mut Best) {
+        // The rules are asked last: few rows reach the threshold, and a rule reads memory for each row.
         let row_number = u32::try_from(row).unwrap_or(u32::MAX);
         if self
             .rules
@@ -399,6 +429,7 @@ impl Work<'_> {
         }
     }
 
+    /// Scores by the vectors themselves.
     fn exact(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
         let n_rows = piece.rows.len();
         let vectors = match self.segment.vectors(piece.rows.clone())? {
@@ -410,7 +441,8 @@ impl Work<'_> {
             }
         };
         let stride = self.chunk.width.next_multiple_of(LANES);
-        // Here all queries look at all rows.
+        // All queries look at all rows here, so `padded` lies in the order of the numbers. A group's scores are
+        // [queries of the group, rows of the piece].
         let groups = self.chunk.padded().chunks(GROUP_QUERIES * stride);
         for (queries, numbers) in groups.zip(piece.queries.chunks(GROUP_QUERIES)) {
             scratch.scores.resize(numbers.len() * n_rows, 0.0);
@@ -422,6 +454,7 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Scores by 8-bit codes.
     fn codes(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
         let n_rows = piece.rows.len();
         let codes = self.segment.codes(piece.rows.clone())?;
@@ -429,6 +462,7 @@ impl Work<'_> {
         let stride = code_stride(self.chunk.width);
         let all = self.chunk.codes();
         for numbers in piece.queries.chunks(GROUP_QUERIES) {
+            // The queries of a list are scattered over the chunk; the kernel wants them side by side.
             scratch.queries.clear();
             for &query in numbers {
                 let start = query as usize * stride;
@@ -437,6 +471,8 @@ impl Work<'_> {
                     .extend_from_slice(&all.codes[start..start + stride]);
             }
             scratch.products.resize(numbers.len() * n_rows, 0);
+            // [queries, code_stride] x [rows, code_stride] -> integers [queries, rows]; the scales of query and row
+            // then turn one query's products into scores, [rows].
             (Kernels::get().dots_i8)(&scratch.queries, codes, stride, &mut scratch.products);
             scratch.scores.resize(n_rows, 0.0);
             for (&query, products) in numbers.iter().zip(scratch.products.chunks_exact(n_rows)) {
@@ -448,6 +484,7 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Scores the rows that pass the filters by 1-bit codes.
     fn bits(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
         self.rules.passing(&piece.rows, &mut scratch.rows);
         if scratch.rows.is_empty() {
@@ -456,6 +493,7 @@ impl Work<'_> {
         let bits = self.segment.bits(piece.rows.clone())?;
         let terms = self.segment.terms(piece.rows.clone())?;
         scratch.common.resize(scratch.rows.len(), 0);
+        // [rows that pass], for one query at a time.
         let n_lists = self.centres.len() / self.chunk.len();
         let first_list = self.list_of(piece.rows.start);
         for &query in piece.queries {
@@ -466,7 +504,8 @@ impl Work<'_> {
             let mut list = first_list;
             let mut done = 0;
             while done < scratch.rows.len() {
-                // The rows of one list share their centre.
+                // A 1-bit code is of the difference between a row and the centroid of its list, so each score begins
+                // with the query's product with that centroid, which the rows of a list share.
                 let end = self.starts[list + 1] as usize;
                 let in_list = |&row: &u32| piece.rows.start + (row as usize) < end;
                 let until = done + scratch.rows[done..].partition_point(in_list);
@@ -496,6 +535,7 @@ impl Work<'_> {
     }
 }
 
+/// Turns products of 8-bit codes into scores; all are [rows].
 fn to_scores(products: &[i32], scale: f32, terms: &[Terms], scores: &mut [f32]) {
     for ((score, &product), terms) in scores.iter_mut().zip(products).zip(terms) {
         *score = score_of_codes(product, scale, terms);
@@ -516,7 +556,7 @@ pub(super) fn refine(
         let own = &codes.codes[query * stride..][..stride];
         let mut kept = Best::new(depth);
         let mut candidates = best.into_candidates();
-        // In the order of memory.
+        // The codes lie in a mapped file, so they are read in the order of memory.
         candidates.sort_unstable_by_key(|candidate| candidate.row);
         for candidate in candidates {
             let row = candidate.row as usize;
@@ -534,7 +574,8 @@ pub(super) fn refine(
     refined.collect()
 }
 
-/// Gives candidates their exact scores and returns the best, in order.
+/// Gives candidates their exact scores, unless `is_exact` says that they have them, and returns the best
+/// `k` of each query, in order.
 pub(super) fn finish(
     segment: &Segment,
     chunk: &Chunk<'_>,
@@ -545,6 +586,8 @@ pub(super) fn finish(
     let queries = best.into_par_iter().enumerate().with_min_len(8);
     let finished = queries.map(|(query, best)| {
         let mut candidates = best.into_candidates();
+        // After the exact pass the scores are final. After any codes each candidate's vector is read once, again
+        // in the order of memory.
         if !is_exact {
             candidates.sort_unstable_by_key(|candidate| candidate.row);
             let mut vector = Vec::new();
@@ -560,6 +603,7 @@ pub(super) fn finish(
     finished.collect()
 }
 
+/// Computes the score of one row; `vector` is room for a row that is stored in 16 bits.
 fn exact_score(segment: &Segment, query: &[f32], row: u32, vector: &mut Vec<f32>) -> Result<f32> {
     let row = row as usize;
     Ok(match segment.vectors(row..row + 1)? {
@@ -572,7 +616,8 @@ fn exact_score(segment: &Segment, query: &[f32], row: u32, vector: &mut Vec<f32>
     })
 }
 
-/// Computes one product with the kernels where the width fits them, else plainly: the same bits.
+/// Computes one product with the kernels where the width fits them, else plainly. Both give the same bits, so
+/// an approximate search returns the very scores of an exact one.
 fn one_product(query: &[f32], row: &[f32]) -> f32 {
     if query.len().is_multiple_of(LANES) {
         let mut product = [0.0];
