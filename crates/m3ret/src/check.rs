@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use anyhow::Context as _;
-use m3ret_imaging::archive::find_objects;
 use m3ret_imaging::{ReadOptions, Volume};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -49,9 +48,8 @@ pub fn check(
     mut sink: impl FnMut(&Report) -> io::Result<()>,
 ) -> anyhow::Result<Tally> {
     let (root, reading) = (&options.root, &options.reading);
-    let found = find_objects(root, &reading.options)
+    let entries = entries(root, &reading.options, options.is_strict)
         .with_context(|| format!("opening {}", root.display()))?;
-    let entries = entries(found, options.is_strict);
     watch.count(entries.len());
     let mut tally = Tally::default();
     walk(&entries, reading.n_readers, &reading.options, |images| {

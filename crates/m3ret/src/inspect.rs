@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use m3ret_imaging::archive::find_objects;
 use m3ret_imaging::{Code, Pixels, ReadOptions, Volume, encode_png, thumbnail, write_npy};
 use m3ret_manifest::text_of;
 
@@ -73,12 +72,12 @@ pub fn inspect(
 
 /// Lists a path; a path without anything to read is a refusal.
 fn found_at(path: &Path, options: &ReadOptions) -> Vec<Entry> {
-    match find_objects(path, options) {
-        Ok((objects, skipped)) if objects.is_empty() && skipped.is_empty() => {
+    match entries(path, options, false) {
+        Ok(found) if found.is_empty() => {
             let message = "the folder holds no file".to_owned();
             vec![refused(path, Code::NoPixels, message)]
         }
-        Ok(found) => entries(found, false),
+        Ok(found) => found,
         Err(e) => vec![refused(path, e.code(), e.to_string())],
     }
 }

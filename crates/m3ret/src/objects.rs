@@ -1,6 +1,9 @@
 //! What a path holds: objects to read, and files known to be unreadable, in one order.
 
-use m3ret_imaging::archive::{Object, Skipped};
+use std::path::Path;
+
+use m3ret_imaging::ReadOptions;
+use m3ret_imaging::archive::{Object, find_objects};
 
 use crate::check::report::Report;
 
@@ -11,11 +14,16 @@ pub(crate) enum Entry {
     Skipped(Box<Report>),
 }
 
-/// Joins objects and skipped files in the order of their paths.
+/// Lists what a path holds, objects and skipped files in the order of their paths.
+///
+/// # Errors
+/// `Io` if the path cannot be opened.
 pub(crate) fn entries(
-    (objects, skipped): (Vec<Object>, Vec<Skipped>),
+    path: &Path,
+    options: &ReadOptions,
     is_strict: bool,
-) -> Vec<Entry> {
+) -> m3ret_imaging::Result<Vec<Entry>> {
+    let (objects, skipped) = find_objects(path, options)?;
     let mut entries: Vec<(_, Entry)> = Vec::with_capacity(objects.len() + skipped.len());
     entries.extend(
         objects
@@ -28,5 +36,5 @@ pub(crate) fn entries(
     }));
     // Stable: the series of one folder keep their numbers' order.
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-    entries.into_iter().map(|(_, entry)| entry).collect()
+    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }

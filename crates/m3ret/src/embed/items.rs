@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
-use m3ret_imaging::archive::{Object, find_objects};
+use m3ret_imaging::archive::Object;
 use m3ret_imaging::{Code, ReadOptions, read_head};
 use m3ret_manifest::{Manifest, Table, is_manifest};
 use rayon::prelude::*;
@@ -116,7 +116,7 @@ fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
 }
 
 fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
-    let found = entries(find_objects(source, options)?, false);
+    let found = entries(source, options, false)?;
     let is_walk = source.is_dir();
     let is_result = |file: &Path| outputs.own(file) || (is_walk && is_of_earlier_run(file));
     let mut contents = Vec::with_capacity(found.len());

@@ -263,15 +263,15 @@ fn planes(
         // The middle of the slab of slices that the patch covers.
         let slice = ((2 * z + 1) * depth / (2 * n_z)).min(depth - 1);
         let cells = (0..n_y * n_x).map(|i| cell(z, i / n_x, i % n_x));
-        plane(
+        let cut = Cut {
             name,
-            input,
-            (height, width),
-            [n_y, n_x],
-            cells.collect(),
-            |y, x| (slice, y, x),
-            1.0,
-        )
+            height,
+            width,
+            grid: [n_y, n_x],
+            cells: cells.collect(),
+            aspect: 1.0,
+        };
+        cut.plane(input, |y, x| (slice, y, x))
     };
     match kind {
         Kind::Image => Ok(vec![flat("image".to_owned(), n_z / 2)?]),
@@ -292,61 +292,80 @@ fn planes(
             let shape = 1.0 / depth_over_height;
             Ok(vec![
                 flat("axial".to_owned(), n_z / 2)?,
-                plane(
-                    "coronal".to_owned(),
-                    input,
-                    (depth, width),
-                    [n_z, n_x],
-                    coronal.collect(),
-                    |row, column| (up(row), y, column),
-                    shape,
-                )?,
-                plane(
-                    "sagittal".to_owned(),
-                    input,
-                    (depth, height),
-                    [n_z, n_y],
-                    sagittal.collect(),
-                    |row, column| (up(row), column, x),
-                    shape,
-                )?,
+                Cut {
+                    name: "coronal".to_owned(),
+                    height: depth,
+                    width,
+                    grid: [n_z, n_x],
+                    cells: coronal.collect(),
+                    aspect: shape,
+                }
+                .plane(input, |row, column| (up(row), y, column))?,
+                Cut {
+                    name: "sagittal".to_owned(),
+                    height: depth,
+                    width: height,
+                    grid: [n_z, n_y],
+                    cells: sagittal.collect(),
+                    aspect: shape,
+                }
+                .plane(input, |row, column| (up(row), column, x))?,
             ])
         }
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one picture, in one place")]
-fn plane(
+/// A plane through an image that is to be drawn.
+struct Cut {
     name: String,
-    input: &Input,
-    (height, width): (usize, usize),
+    /// Rows and columns of pixels.
+    height: usize,
+    width: usize,
+    /// Rows and columns of patches, and the patch of each cell.
     grid: [usize; 2],
     cells: Vec<usize>,
-    voxel: impl Fn(usize, usize) -> (usize, usize, usize),
+    /// Width divided by height of a pixel's place, as it is to be shown.
     aspect: f64,
-) -> Result<Plane, String> {
-    let [n_channels, depth, input_height, input_width] = input.shape();
-    let values = input.values();
-    let mut rgb = Vec::with_capacity(height * width * 3);
-    let (low, high) = range(values);
-    for row in 0..height {
-        for column in 0..width {
-            let (z, y, x) = voxel(row, column);
-            for channel in 0..3 {
-                let channel = channel.min(n_channels - 1);
-                let at = ((channel * depth + z) * input_height + y) * input_width + x;
-                rgb.push(grey((values[at] - low) / (high - low).max(1e-6)));
+}
+
+impl Cut {
+    /// Draws the plane; `voxel` says which voxel (z, y, x) a row and a column show.
+    fn plane(
+        self,
+        input: &Input,
+        voxel: impl Fn(usize, usize) -> (usize, usize, usize),
+    ) -> Result<Plane, String> {
+        let Self {
+            name,
+            height,
+            width,
+            grid,
+            cells,
+            aspect,
+        } = self;
+        let [n_channels, depth, input_height, input_width] = input.shape();
+        let values = input.values();
+        let mut rgb = Vec::with_capacity(height * width * 3);
+        let (low, high) = range(values);
+        for row in 0..height {
+            for column in 0..width {
+                let (z, y, x) = voxel(row, column);
+                for channel in 0..3 {
+                    let channel = channel.min(n_channels - 1);
+                    let at = ((channel * depth + z) * input_height + y) * input_width + x;
+                    rgb.push(grey((values[at] - low) / (high - low).max(1e-6)));
+                }
             }
         }
+        let bytes = png_of(&Picture { width, height, rgb })?;
+        Ok(Plane {
+            name,
+            aspect,
+            grid,
+            cells,
+            ..picture(&bytes)
+        })
     }
-    let bytes = png_of(&Picture { width, height, rgb })?;
-    Ok(Plane {
-        name,
-        aspect,
-        grid,
-        cells,
-        ..picture(&bytes)
-    })
 }
 
 /// Longest side of a picture without patches.

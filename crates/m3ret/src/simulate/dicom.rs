@@ -237,7 +237,8 @@ impl DataSet {
         Ok(())
     }
 
-    fn tag(&mut self, (group, number): (u16, u16), kind: &str) {
+    fn tag(&mut self, tag: (u16, u16), kind: &str) {
+        let (group, number) = tag;
         self.bytes.extend(group.to_le_bytes());
         self.bytes.extend(number.to_le_bytes());
         self.bytes.extend(kind.as_bytes());
