@@ -1,4 +1,4 @@
-//! Reads every object of an archive, and counts what there is and what needs a look.
+//! Reads every object of an archive, and counts what it holds and what needs a look.
 
 pub mod report;
 pub mod tally;
@@ -24,24 +24,26 @@ use tally::Tally;
 pub struct CheckOptions {
     /// The archive: a folder, a DICOMDIR or a file.
     pub root: PathBuf,
-    /// Files that hold no image format are refused, too.
+    /// Whether files that hold no image format are refused too.
     pub is_strict: bool,
+    /// How objects are read.
     pub reading: Reading,
 }
 
 /// One image of an object, without its pixels.
 #[derive(Debug)]
 pub struct CheckedImage {
+    /// What was read of the image, or why it was refused.
     pub report: Report,
-    /// Hash of shape and values, where there are any.
+    /// Hash of shape and values; `None` if the image was refused.
     pub pixels: Option<u128>,
 }
 
-/// Reads every object of an archive and hands the reports to `sink` in the order of the paths, whatever
-/// finishes first.
+/// Reads every object of an archive and hands the reports to `sink`, in the order of the paths for any number of
+/// readers.
 ///
 /// # Errors
-/// If the archive cannot be opened; those of `sink`, which end the walk.
+/// If the archive cannot be opened; errors of `sink`, which end the walk.
 pub fn check(
     options: &CheckOptions,
     watch: &dyn Watch,
@@ -65,8 +67,8 @@ pub fn check(
 
 /// Reads every entry on `n_jobs` threads and hands the results to `sink` in order.
 ///
-/// Each thread holds one object at a time. They are no workers of the readers' thread pool: a
-/// worker that waits for its slices would start on the next object meanwhile.
+/// Each thread holds one object at a time. These threads do not belong to the readers' thread pool, because a worker
+/// of the pool that waits for its slices would start the next object.
 fn walk(
     entries: &[Entry],
     n_jobs: usize,

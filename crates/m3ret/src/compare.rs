@@ -1,4 +1,4 @@
-//! Which of two evaluated models is better, task by task.
+//! Compares two evaluated models, task by task.
 
 use std::path::PathBuf;
 
@@ -16,18 +16,20 @@ pub struct CompareOptions {
     pub a: PathBuf,
     /// The folder of the second model's evaluation.
     pub b: PathBuf,
-    /// The folder of the evaluation of `pixels`, which says which tasks thumbnails solve; `None` for the one of
-    /// `a` and `b` that has this name, if one has.
+    /// The folder of the evaluation of `pixels`, which says which tasks thumbnails solve; `None` for `a` or `b`, if
+    /// one of them is the evaluation of `pixels`.
     pub pixels: Option<PathBuf>,
-    /// The metrics that are compared; none for those of groups.
+    /// The metrics that are compared; if empty, those that means of groups have.
     pub metrics: Vec<Metric>,
+    /// Number of draws of the confidence intervals, and their seed.
     pub bootstrap: Bootstrap,
 }
 
-/// Compares two models on every task that both have.
+/// Compares two models on every task that both have, then on the means of groups.
 ///
 /// # Errors
-/// If a folder holds no complete evaluation, or the two cannot be compared: see `comparison::compare`.
+/// If a folder holds no complete evaluation or follows a newer protocol; if the evaluations follow different
+/// protocols, have no task in common, or differ in images, labels or exclusions; if one of them lacks a metric.
 pub fn compare(options: &CompareOptions) -> anyhow::Result<Comparison> {
     let [a, b] = [&options.a, &options.b].map(|folder| Run::open(folder));
     let (a, b) = (a?, b?);

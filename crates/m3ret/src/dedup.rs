@@ -1,4 +1,4 @@
-//! Images that an archive holds more than once.
+//! Finds images that an archive holds more than once.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,28 +9,34 @@ use serde::Serialize;
 
 use super::duplicates::{Candidate, Reach, Verdict, likeness, neighbours, thumbnail, verdict};
 use super::galleries::columns::{self, own_names};
-use super::galleries::{self, Archive, Refused, Updated, file_of, short};
+use super::galleries::{self, Archive, RefusedImage, UpdateSummary, file_of, short};
 use crate::watch::Watch;
 
-/// Two images that may be one.
+/// Two images of an archive that may be one.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pair {
+    /// How the two images are alike.
     pub verdict: Verdict,
+    /// Cosine of the two vectors; 1 for images without a vector that have equal values.
     pub score: f32,
-    /// Correlation of the two thumbnails, where both files are there.
+    /// Correlation of the two thumbnails, -1..=1; `None` if a file cannot be read.
     pub correlation: Option<f64>,
+    /// Ids in the gallery; of images without a vector, path and part.
     pub ids: [String; 2],
+    /// Files with their parts, relative to the current folder if they lie below it.
     pub files: [String; 2],
+    /// Whether both images are of one patient; `None` if a patient is unknown.
     pub same_patient: Option<bool>,
 }
 
 impl Archive {
-    /// Compares each image with the closest others, and reports pairs, never chains: each verdict is of two images.
+    /// Compares each image with its closest others and returns the pairs that may be one image.
     ///
-    /// `near` is the least cosine of a near duplicate. Pairs are in the order of verdict, score and ids.
+    /// Each verdict is about two images; verdicts are never chained. `near` is the smallest cosine of a near
+    /// duplicate. Pairs are sorted by verdict, then by descending score, then by ids.
     ///
     /// # Errors
-    /// `Damaged` galleries.
+    /// If the gallery is damaged or cannot be read.
     pub fn duplicates(&self, near: f32, watch: &dyn Watch) -> anyhow::Result<Vec<Pair>> {
         watch.step("comparing");
         let gallery = &self.gallery;
@@ -52,12 +58,12 @@ impl Archive {
     }
 }
 
-/// Finds pairs with a score from `near` on, and all pairs with equal values.
+/// Returns the pairs with a score of at least `near`, and pairs with equal values.
 fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
     let found = neighbours(gallery, gallery, near, Reach::Closest)?.pairs;
     let found = found.into_iter().map(|(a, b, score)| ((a, b), score));
     let mut pairs: BTreeMap<(RowId, RowId), f32> = found.collect();
-    // Of many equal images, each has more than enough neighbours: their pairs follow from the hash.
+    // A search returns too few neighbours to cover many equal images, so their pairs come from the hash.
     let mut by_pixels: HashMap<&str, Vec<RowId>> = HashMap::new();
     let column = own_names(gallery).pixels;
     for row in gallery.rows() {
@@ -67,7 +73,7 @@ fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
         }
     }
     for rows in by_pixels.values().filter(|rows| rows.len() > 1) {
-        // Each with the first: n images of one kind are n - 1 pairs.
+        // Each is paired with the first, so that n equal images give n - 1 pairs.
         for &other in &rows[1..] {
             pairs
                 .entry((rows[0].min(other), rows[0].max(other)))
@@ -80,9 +86,9 @@ fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
         .collect())
 }
 
-/// Finds images with equal values among those that have no vector, such as blank ones.
-fn without_vector(updated: &Updated) -> Vec<Pair> {
-    let mut first: HashMap<&str, &Refused> = HashMap::new();
+/// Returns pairs with equal values among the images that have no vector, such as blank ones.
+fn without_vector(updated: &UpdateSummary) -> Vec<Pair> {
+    let mut first: HashMap<&str, &RefusedImage> = HashMap::new();
     let mut pairs = Vec::new();
     for image in updated
         .refused
@@ -93,8 +99,9 @@ fn without_vector(updated: &Updated) -> Vec<Pair> {
             first.insert(&image.pixels, image);
             continue;
         };
-        let named = |image: &Refused, path: &str| galleries::with_part(path, image.part.as_deref());
-        let file = |image: &Refused| named(image, &text_of(&short(&image.file)));
+        let named =
+            |image: &RefusedImage, path: &str| galleries::with_part(path, image.part.as_deref());
+        let file = |image: &RefusedImage| named(image, &text_of(&short(&image.file)));
         pairs.push(Pair {
             verdict: Verdict::Exact,
             score: 1.0,
@@ -107,7 +114,7 @@ fn without_vector(updated: &Updated) -> Vec<Pair> {
     pairs
 }
 
-/// Says how two images are alike; `None`: not at all.
+/// Judges how two images are alike; `None` if they are not.
 fn judge(
     gallery: &Gallery,
     &(a, b, score): &Candidate,

@@ -1,4 +1,4 @@
-//! Images that are there more than once: which pairs to look at, and how alike they are.
+//! Which pairs of images may be duplicates, and how alike two images are.
 
 use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
@@ -9,18 +9,18 @@ use serde::Serialize;
 use super::galleries::{columns, file_of};
 use crate::panics;
 
-/// Neighbours of each image that are looked at.
+/// Number of neighbours that are examined for each image.
 const N_NEIGHBOURS: usize = 20;
-/// Neighbours of an image that has more; whoever has still more is one of a crowd, whose pairs hold
-/// together by others.
+/// Number of neighbours examined for an image whose first `N_NEIGHBOURS` are all near. An image with still more
+/// near neighbours belongs to a crowd whose other pairs join it.
 const MAX_NEIGHBOURS: usize = 320;
-/// Images that are looked for together.
+/// Number of images that are searched together.
 const BATCH_ROWS: usize = 2048;
-/// Above, looking at every vector takes hours.
+/// Largest gallery that is searched exactly; above, that takes hours.
 const MAX_EXACT_ROWS: usize = 1 << 18;
-/// What re-encoding at a usual quality leaves of the correlation of two thumbnails.
+/// Smallest correlation of two thumbnails of which one is the other, encoded again at a usual quality.
 const REENCODED: f64 = 0.998;
-/// Below this correlation two thumbnails are other pictures, whatever the encoder says.
+/// Smallest correlation of two thumbnails of near duplicates, for any score of the encoder.
 const NEAR: f64 = 0.9;
 
 /// How two images are alike.
@@ -29,36 +29,36 @@ const NEAR: f64 = 0.9;
 pub enum Verdict {
     /// All values are equal.
     Exact,
-    /// The same picture, compressed, scaled or stored anew.
+    /// The same picture, compressed, scaled or stored again.
     Reencoded,
     /// Nearly the same picture: cropped, annotated, or a neighbouring slice or frame.
     Near,
 }
 
 /// Two rows, and the score of their vectors.
-pub type Candidate = (RowId, RowId, f32);
+pub(crate) type Candidate = (RowId, RowId, f32);
 
-/// Which neighbours are wanted.
+/// Which neighbours are searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// The closest ones, as the gallery searches quickly.
     Closest,
     /// All, so that the answer does not depend on how the gallery is stored.
     All,
 }
 
-/// Pairs that are worth a look.
+/// Pairs of rows that may be duplicates.
 #[derive(Debug, Default)]
-pub struct Neighbours {
-    /// Each once, in order; within one gallery the smaller row first.
+pub(crate) struct Neighbours {
+    /// Each pair once, sorted; within one gallery, the smaller row comes first.
     pub pairs: Vec<Candidate>,
-    /// Rows that have more neighbours than were looked at.
+    /// Number of rows that have more near neighbours than were examined.
     pub n_cut: usize,
 }
 
-/// Finds the pairs of a row of `from` and a row of `to` with a score from `near` on; the two may be
-/// one gallery.
-pub fn neighbours(
+/// Returns the pairs of a row of `from` and a row of `to` with a score of at least `near`; the two may be one
+/// gallery.
+pub(crate) fn neighbours(
     from: &Gallery,
     to: &Gallery,
     near: f32,
@@ -122,10 +122,10 @@ fn vectors(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
     Ok(vectors)
 }
 
-/// Says how two images are alike of which one is a neighbour of the other; `None`: not at all.
+/// Judges how two neighbouring images are alike; `None` if they are not.
 ///
-/// `correlation` is that of the two thumbnails, where both are known.
-pub fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdict> {
+/// `correlation` is that of the two thumbnails; `None` if one of them is unknown.
+pub(crate) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdict> {
     match correlation {
         _ if is_exact => Some(Verdict::Exact),
         Some(correlation) if correlation >= REENCODED => Some(Verdict::Reencoded),
@@ -135,17 +135,17 @@ pub fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdict> {
 }
 
 /// The 32 x 32 picture of an image.
-pub enum Thumbnail {
-    /// Without its mean and of unit length, as the model `pixels` makes it.
+pub(crate) enum Thumbnail {
+    /// Zero mean and unit length, as the model `pixels` makes it.
     Vector(Vec<f32>),
-    /// Every pixel is alike: nothing can be correlated.
+    /// All pixels are equal, so that no correlation is defined.
     Blank,
-    /// The file is gone or cannot be read any more.
+    /// The file is gone or can no longer be read.
     Gone,
 }
 
-/// Returns how alike two thumbnails are; blank ones are like no other, and `None` says that it is not known.
-pub fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
+/// Returns the correlation of two thumbnails: 0 if one is blank, `None` if one is unknown.
+pub(crate) fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
     match (a, b) {
         (Thumbnail::Vector(a), Thumbnail::Vector(b)) => Some(correlate(a, b)),
         (Thumbnail::Gone, _) | (_, Thumbnail::Gone) => None,
@@ -154,7 +154,7 @@ pub fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
 }
 
 /// Makes the thumbnail of a row's image.
-pub fn thumbnail(
+pub(crate) fn thumbnail(
     gallery: &Gallery,
     row: RowId,
     options: &ReadOptions,
@@ -169,7 +169,7 @@ pub fn thumbnail(
     let made = panics::guard(|| {
         let volume = read_image(&file, part, options).ok()?;
         let prepared = model.prepare(&volume).ok()?;
-        // What was prepared has a vector unless it has no direction.
+        // A prepared image has a vector unless the vector has no direction.
         let vector = model
             .embed(&[&prepared])
             .ok()
@@ -179,7 +179,7 @@ pub fn thumbnail(
     Ok(made.ok().flatten().unwrap_or(Thumbnail::Gone))
 }
 
-/// The correlation of two thumbnails without their mean and of unit length.
+/// Returns the correlation of two thumbnails of zero mean and unit length.
 fn correlate(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
         .zip(b)

@@ -1,4 +1,4 @@
-//! Every object of a file, folder or manifest as a unit vector.
+//! Embeds every image of a file, folder or manifest as a unit vector.
 
 pub(super) mod ahead;
 mod arrays;
@@ -35,36 +35,43 @@ use work::{Tools, embed_all};
 pub struct EmbedOptions {
     /// A file, a folder, or a manifest.
     pub source: PathBuf,
-    /// The array or table; what is done so far lies in a folder beside it, whose name ends in `.part`.
+    /// The array or table that is written; finished work is kept in a folder beside it whose name ends in `.part`.
     pub out: OutputFile,
+    /// The model that embeds the images.
     pub model: ModelChoice,
-    /// Time between saves: what a run that is killed loses.
+    /// Time between saves: what a run that is killed may lose.
     pub save_every: Duration,
-    /// What an earlier run left is removed instead of used.
+    /// Whether the work of an earlier run is removed instead of used.
     pub is_restart: bool,
+    /// How images are read.
     pub reading: Reading,
 }
 
-/// A result whose name says how it is written.
+/// A file of vectors whose layout follows from its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFile {
+    /// The file.
     pub path: PathBuf,
+    /// How it is written.
     pub layout: VectorLayout,
 }
 
-/// How vectors lie on disk.
+/// How vectors are written to disk, as docs/embeddings.md defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VectorLayout {
+    /// One array `[rows, width]` of numpy, with a list of rows beside it.
     Npy,
+    /// One tensor `embeddings`, `[rows, width]`, with a list of rows beside it.
     Safetensors,
+    /// A table with the columns of the manifest, `refused` and `embedding`.
     Parquet,
 }
 
 impl OutputFile {
-    /// Looks at the ending of a name.
+    /// Chooses the layout by the extension of the name.
     ///
     /// # Errors
-    /// If the name ends in none of those that are known.
+    /// If the name ends in none of `.npy`, `.safetensors`, `.parquet` and `.pq`.
     pub fn new(path: PathBuf) -> Result<Self, String> {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         let layout = match extension.to_str() {
@@ -77,8 +84,8 @@ impl OutputFile {
     }
 }
 
-/// Returns the way from the folder of a table to where paths of the source begin: the folder of a manifest, or
-/// the current one. The table is a manifest again, and its paths lead to the same files.
+/// Returns the way from the folder of a table to the folder that paths of the source are relative to: that of a
+/// manifest, or the current one. Through it, the table is a manifest whose paths lead to the same files.
 fn way_to(out: &Path, source: &Path, listing: &Listing) -> anyhow::Result<PathBuf> {
     let begin = match listing.manifest {
         Some(_) => source.canonicalize(),
@@ -98,29 +105,32 @@ pub(super) struct Outputs {
     work: PathBuf,
 }
 
-/// What a reader knows of an image.
+/// What a reader states about an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    /// Which image of the path, where it holds several.
+    /// Which image of the path this is; `None` if the path holds one image.
     pub part: Option<String>,
+    /// Modality as the file states it, e.g. `CT`.
     pub modality: Option<String>,
+    /// DICOM `BodyPartExamined`, e.g. `CHEST`.
     pub body_part: Option<String>,
-    /// 2d, 3d or video.
+    /// `2d`, `3d` or `video`; `None` if the image was not read.
     pub dims: Option<String>,
-    /// What only galleries keep: nothing of it is written to shards.
+    /// What only galleries store; nothing of it is written to shards.
     #[serde(skip)]
-    pub traits: Traits,
+    pub(crate) traits: Traits,
 }
 
-/// What tells one image from another, beside its vector.
+/// What identifies an image beside its vector.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Traits {
+pub(crate) struct Traits {
+    /// Patient, study and series in the file's header.
     pub identifiers: Identifiers,
-    /// Hash of all values.
+    /// Hash of shape and values; 0 if the image was not read.
     pub pixels: u128,
-    /// Digest of the files that it was read from, where one was asked for.
+    /// Digest of the files that the image was read from; `None` unless a gallery is updated.
     pub content: Option<u128>,
-    /// A PNG for people, where one is wanted.
+    /// A small picture as PNG; empty unless one was requested.
     pub thumbnail: Vec<u8>,
 }
 
@@ -248,13 +258,14 @@ impl Outputs {
     }
 }
 
-/// Embeds what is not yet in the work folder, then writes the results from there.
+/// Embeds what is not yet in the work folder, then writes the results from there and removes the folder.
 ///
-/// Hands what became of each image to `sink`, in the order of the objects, those of an earlier run included.
+/// Hands what became of each image to `sink`, in the order of the objects, including those of an earlier run. If no
+/// image could be embedded, no file is written.
 ///
 /// # Errors
-/// If the source, the model, the work folder or the results cannot be opened or written; those of `sink`;
-/// `Stopped` if the watcher asked for that.
+/// If the source, the model, the work folder or the results cannot be opened or written; if the work folder holds
+/// work of another model or other settings; errors of `sink`; `Stopped` if the watcher stopped the work.
 pub fn embed(
     options: &EmbedOptions,
     watch: &dyn Watch,
@@ -360,7 +371,7 @@ impl<'a, S: FnMut(&EmbedRow<'_>) -> io::Result<()>> RowSink<'a, S> {
     }
 }
 
-/// Says where the work of a run lies that was stopped.
+/// Says where the work of an interrupted run is saved.
 fn farewell(work: &Path) -> String {
     format!(
         "interrupted; what is done is in {}, and the same command goes on from there",
@@ -379,7 +390,7 @@ fn settings_of(model: &Model, options: &ReadOptions) -> Settings {
     }
 }
 
-/// Fails before the model is read, where it can be known.
+/// Checks the paths before the model is read.
 fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Result<()> {
     std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
     let folder = outputs.out.parent().unwrap_or(Path::new(""));
@@ -393,7 +404,7 @@ fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Re
     Ok(())
 }
 
-/// Notes what an earlier run left, and returns how many items there are to embed.
+/// Notes what an earlier run left, and returns how many items are left to embed.
 fn note_earlier_work(
     items: &[Item],
     kept: &KeptRows,
@@ -436,7 +447,7 @@ struct ResultFiles {
     rows: Option<String>,
 }
 
-/// Writes the results; without any vector there is nothing to write.
+/// Writes the results; without any vector, no file.
 fn write_results(
     out: &OutputFile,
     outputs: &Outputs,
@@ -464,7 +475,7 @@ fn write_results(
         });
     }
     let rows = write_beside(&outputs.rows, |file| table::write_rows(file, result))?;
-    // Whatever happens in between, no list lies beside an array that it does not describe.
+    // The old list is removed first, so that no list ever lies beside an array that it does not describe.
     remove_if_there(&outputs.rows)?;
     array.put()?;
     rows.put()?;

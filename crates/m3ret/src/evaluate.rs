@@ -1,4 +1,4 @@
-//! How well models find similar images, in numbers that anyone can compute again.
+//! Measures how well models find similar images, as docs/evaluation.md defines it.
 
 mod contenders;
 mod files;
@@ -37,30 +37,32 @@ use vectors::{Trial, keep_common};
 /// Files of several models' comparison.
 const COMPARISON: &str = "comparison";
 
-/// The numbers of one model, and where its files are.
+/// The evaluation of one model.
 #[derive(Debug)]
 pub struct ModelEvaluation {
+    /// The folder of its files.
     pub folder: PathBuf,
+    /// Its numbers, as `results.json` holds them.
     pub results: Results,
 }
 
-/// What an evaluation found.
+/// The evaluations of all models, and their comparisons.
 #[derive(Debug)]
 pub struct EvaluateResult {
-    /// In the order in which they were named; `pixels` comes first where it was added.
+    /// In the order in which they were named; `pixels` comes first if it was added.
     pub models: Vec<ModelEvaluation>,
     /// Every other model against `pixels`; empty for one model, or without `pixels`.
     pub comparisons: Vec<Comparison>,
 }
 
 impl EvaluateResult {
-    /// Returns how many images have no vector, counted once for each model.
+    /// Returns how many images have no vector; an image counts once for each model.
     pub fn n_refused(&self) -> usize {
         let counts = self.models.iter().map(|model| model.results.n_refused);
         counts.sum()
     }
 
-    /// Returns whether every model has a task.
+    /// Returns whether every model has at least one task.
     pub fn has_tasks(&self) -> bool {
         self.models
             .iter()
@@ -68,12 +70,12 @@ impl EvaluateResult {
     }
 }
 
-/// Evaluates every model that is named, writes the files of each, and compares several with `pixels`.
+/// Evaluates every model, writes the files of each, and compares several models with `pixels`.
 ///
 /// # Errors
-/// If the folder holds files that no evaluation wrote; if the manifest cannot be read, has no task, or has
-/// patients that models are trained on; if a model cannot be opened or vectors are not usable; if a file cannot
-/// be written.
+/// If the folder holds files that no evaluation wrote; if the manifest cannot be read, has no task, or has patients
+/// that models are trained on; if a model cannot be opened or vectors are not usable; if a file cannot be written;
+/// `Stopped` if the watcher stopped the work.
 pub fn evaluate(options: &EvaluateOptions, watch: &dyn Watch) -> anyhow::Result<EvaluateResult> {
     if options.models.is_empty() && options.embeddings.is_empty() {
         watch.note(&model_name::taken_for_granted(DEFAULT));
@@ -121,7 +123,7 @@ fn evaluate_models(
         ));
     }
     let mut evaluated: Vec<Option<ModelEvaluation>> = trials.iter().map(|_| None).collect();
-    // What others are judged by comes first.
+    // `pixels` is measured first, because the others are judged by it.
     let mut order: Vec<usize> = (0..trials.len()).collect();
     order.sort_by_key(|&idx| !trials[idx].contender.is_pixels());
     for idx in order {
@@ -234,7 +236,7 @@ fn results_of(
         n_resamples: options.bootstrap.n_resamples,
         seed: options.bootstrap.seed,
     };
-    // Where the manifest lies decides nothing.
+    // The path of the manifest does not decide any number.
     let hashed = Config {
         manifest: String::new(),
         filter: options.filters.iter().map(whole_filter).collect(),

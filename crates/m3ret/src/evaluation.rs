@@ -1,5 +1,6 @@
-//! What evaluating, comparing and studying models share: the rules, evaluations on disk, and comparisons of two.
+//! What evaluating, comparing and studying models share: the rules, evaluations on disk, and comparisons of two
+//! evaluations.
 
 pub mod comparison;
 pub mod protocol;
-pub mod runs;
+pub(crate) mod runs;

@@ -1,13 +1,17 @@
-//! Files that appear whole or not at all, and are never written over what is not m3ret's.
+//! Writes files that appear whole or not at all, and protects files that m3ret did not write.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+pub use m3ret_files::remove_unfinished;
 use m3ret_files::{Finished, Unfinished};
-pub use m3ret_files::{refuse_irregular, remove_unfinished, way_between};
+pub(crate) use m3ret_files::{refuse_irregular, way_between};
 
-/// Writes a file beside its name and renames it once it is complete and on disk.
+/// Writes a temporary file beside `path` and renames it to `path` once it is complete and synced to disk.
+///
+/// # Errors
+/// Errors of `write`; if the file cannot be created, synced or renamed. The file at `path` is then unchanged.
 pub fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>,
@@ -15,8 +19,8 @@ pub fn write_whole(
     Ok(write_beside(path, write)?.put()?)
 }
 
-/// Writes a file beside its name: complete and on disk, but not yet in its place.
-pub fn write_beside(
+/// Writes a temporary file beside `path`: complete and synced to disk, but not yet renamed to `path`.
+pub(crate) fn write_beside(
     path: &Path,
     write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>,
 ) -> anyhow::Result<Finished> {
@@ -25,13 +29,16 @@ pub fn write_beside(
     m3ret_files::write_beside(path, write)
 }
 
-/// What the head of every page that m3ret writes holds.
+/// Text in the head of every page that m3ret writes.
 const PAGE_MARK: &str = "<title>m3ret ";
-/// Bytes of a file that are looked at for it.
+/// Number of bytes at the start of a file in which `PAGE_MARK` is searched.
 const HEAD_BYTES: u64 = 4096;
 
-/// Fails if a file lies where a page is to be written and is no page of m3ret, so that a slip in a command
-/// costs nobody a manifest or an image.
+/// Refuses to write a page over a file that is no page of m3ret, so that a slip in a command does not cost a
+/// manifest or an image. With `is_forced`, any regular file may be replaced.
+///
+/// # Errors
+/// If `path` is such a file, or no regular file; if it cannot be read.
 pub fn refuse_foreign_page(path: &Path, is_forced: bool) -> anyhow::Result<()> {
     refuse_irregular(path)?;
     let Ok(file) = std::fs::File::open(path) else {

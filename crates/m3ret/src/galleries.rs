@@ -1,4 +1,4 @@
-//! Galleries of images: what is stored of each, and how a gallery keeps up with an archive.
+//! Galleries of images: what is stored of each image, and how a gallery is kept in step with a folder or manifest.
 
 mod cache;
 mod known;
@@ -18,19 +18,21 @@ use crate::options::{ModelChoice, Reading};
 use crate::watch::Watch;
 use crate::words::printable;
 
-pub use cache::folder_of as cache_folder_of;
-pub use known::KnownVectors;
-pub use places::{Gone, Moved, move_files, prune, relabel};
-pub use rows::{
+pub(crate) use cache::folder_of as cache_folder_of;
+pub(crate) use known::KnownVectors;
+pub(crate) use places::relabel;
+pub use places::{PruneSummary, RewriteSummary, move_files, prune};
+pub(crate) use rows::{
     Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, identifies_people,
     is_same_place,
 };
-pub use update::{Refused, Updated, Wanted, tell_notes, update, with_part};
+pub use update::{RefusedImage, UpdateSummary};
+pub(crate) use update::{UpdateOptions, tell_notes, update, with_part};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {
     use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY};
-    /// Where the image lies, below `ROOT`; and hashes of identifiers.
+    /// Path below the folder `root` of `OwnNames`, and hashes of identifiers.
     pub(crate) use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
 
     /// Which image of the file.
@@ -41,7 +43,7 @@ pub(super) mod columns {
     pub(crate) const CONTENT: &str = "m3ret:content";
     /// When the state of a file was last changed (ctime, ns), as it was when its bytes were hashed.
     pub(crate) const CHANGED: &str = "m3ret:changed";
-    /// What the image itself says, where a manifest may say otherwise.
+    /// What the image itself states; a manifest may state otherwise.
     pub(crate) const OWN_MODALITY: &str = "m3ret:modality";
     pub(crate) const OWN_BODY_PART: &str = "m3ret:body_part";
     pub(crate) const OWN_DIMS: &str = "m3ret:dims";
@@ -54,7 +56,8 @@ pub(super) mod columns {
     /// Begins the names of m3ret's own columns.
     pub(crate) const OWN: &str = "m3ret:";
 
-    /// What a row shows where no manifest says otherwise, and which own columns say it; the first one counts.
+    /// Columns that a row shows, each with the own column that fills it where no manifest does; of two, the first
+    /// that is not empty counts.
     pub(crate) const SHOWN: [(&str, &str); 7] = [
         (MODALITY, OWN_MODALITY),
         (BODY_PART, OWN_BODY_PART),
@@ -65,7 +68,7 @@ pub(super) mod columns {
         (SERIES, OWN_SERIES),
     ];
 
-    /// Names of columns that galleries made before m3ret's own had a prefix have otherwise.
+    /// Names of columns that older galleries write without the prefix of `OWN`.
     #[derive(Debug, PartialEq, Eq)]
     pub(crate) struct OwnNames {
         /// The absolute folder that paths are relative to.
@@ -95,14 +98,14 @@ pub(super) mod columns {
     }
 }
 
-/// Says whether a folder is a gallery, or named as one: a damaged gallery is no folder of images.
-pub fn is_gallery(folder: &Path) -> bool {
+/// Returns whether a folder is a gallery or named as one, since a damaged gallery is no folder of images.
+pub(crate) fn is_gallery(folder: &Path) -> bool {
     let is_named_so = folder.extension().is_some_and(|end| end == "m3i");
     folder.is_dir() && (is_named_so || m3ret_search::is_gallery(folder))
 }
 
-/// Says what makes a model's vectors.
-pub fn maker_of(model: &Model) -> Maker {
+/// Describes a model as the maker of vectors.
+pub(crate) fn maker_of(model: &Model) -> Maker {
     Maker {
         fingerprint: model.fingerprint().to_owned(),
         model: model.name().to_owned(),
@@ -110,22 +113,24 @@ pub fn maker_of(model: &Model) -> Maker {
     }
 }
 
-/// An archive that is ready to be searched.
+/// An archive of images with its gallery, ready to be searched.
 pub struct Archive {
-    /// As it was given.
+    /// The folder, manifest or gallery, as it was given.
     pub place: PathBuf,
+    /// The vectors and labels of the images.
     pub gallery: Gallery,
-    /// The model that made it; `None` until an image is embedded.
-    pub model: Option<Model>,
-    /// What opening it changed.
-    pub updated: Updated,
-    pub reading: Reading,
+    /// The model that made the gallery; `None` until an image is embedded.
+    pub(crate) model: Option<Model>,
+    /// What was changed in the gallery when the archive was opened; empty for a gallery that was named itself.
+    pub updated: UpdateSummary,
+    /// How queries are read.
+    pub(crate) reading: Reading,
     choice: ModelChoice,
 }
 
 impl Archive {
-    /// Opens the model of the gallery, if that has not happened.
-    pub fn open_model(&mut self, watch: &dyn Watch) -> anyhow::Result<()> {
+    /// Opens the model of the gallery if it is not open yet.
+    pub(crate) fn open_model(&mut self, watch: &dyn Watch) -> anyhow::Result<()> {
         if self.model.is_none() {
             self.model = Some(model_of(&self.gallery, &self.choice, watch)?);
         }
@@ -133,21 +138,32 @@ impl Archive {
     }
 }
 
-/// What is to be opened, and how.
-pub struct Opening<'a> {
+/// Which archive is opened, and how.
+pub struct OpenOptions<'a> {
+    /// A folder, a manifest or a gallery.
     pub archive: &'a Path,
+    /// Folder of the galleries of folders and manifests; `None` for the cache of the user.
     pub cache: Option<&'a Path>,
+    /// The model that embeds images; of a gallery, the model that made it.
     pub model: &'a ModelChoice,
-    /// What is taken for a folder or manifest where nobody names a model.
+    /// The model that embeds a folder or manifest if `model` has no name.
     pub default_model: &'static str,
+    /// How images are read.
     pub reading: &'a Reading,
-    /// Images are going to be embedded.
+    /// Whether a gallery's model is opened at once, because images are going to be embedded.
     pub needs_model: bool,
 }
 
-/// Opens a gallery, or brings the gallery of a folder or manifest up to date.
-pub fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Archive> {
-    let Opening { archive, .. } = *opening;
+/// Opens a gallery, or brings the gallery of a folder or manifest up to date in the cache and opens it.
+///
+/// Images of a folder or manifest that are new or changed are embedded, and rows of files that are gone are removed.
+/// A gallery that was named itself stays as it is.
+///
+/// # Errors
+/// If the archive, its gallery or the model cannot be opened; if another model made the gallery; if the cache cannot
+/// be written; `Stopped` if the watcher stopped the work.
+pub fn open(opening: &OpenOptions<'_>, progress: &dyn Watch) -> anyhow::Result<Archive> {
+    let OpenOptions { archive, .. } = *opening;
     if is_gallery(archive) {
         let gallery = Gallery::open(archive)?;
         let model = if opening.needs_model {
@@ -159,7 +175,7 @@ pub fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Archi
             place: archive.to_owned(),
             gallery,
             model,
-            updated: Updated::default(),
+            updated: UpdateSummary::default(),
             reading: opening.reading.clone(),
             choice: opening.model.clone(),
         });
@@ -167,7 +183,7 @@ pub fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Archi
     std::fs::metadata(archive).with_context(|| format!("opening {}", archive.display()))?;
     let model = model_name::open_or(opening.default_model, opening.model, progress)?;
     let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options)?;
-    let wanted = Wanted {
+    let wanted = UpdateOptions {
         source: archive,
         gallery: &folder,
         reading: opening.reading,
@@ -188,8 +204,8 @@ pub fn open(opening: &Opening<'_>, progress: &dyn Watch) -> anyhow::Result<Archi
     })
 }
 
-/// Opens the model that a gallery needs: the one that is named, or the one that made it.
-pub fn model_of(
+/// Opens the model that a gallery needs: the one of `choice`, else the one that made the gallery.
+pub(crate) fn model_of(
     gallery: &Gallery,
     choice: &ModelChoice,
     progress: &dyn Watch,
@@ -220,8 +236,8 @@ pub fn model_of(
     Ok(model)
 }
 
-/// Lists refused images.
-pub fn refused_text(updated: &Updated) -> String {
+/// Returns one line for each refused image, for people.
+pub fn refused_text(updated: &UpdateSummary) -> String {
     let lines = updated.refused.iter().map(|refused| {
         let part = refused
             .part
@@ -237,8 +253,8 @@ pub fn refused_text(updated: &Updated) -> String {
     lines.collect()
 }
 
-/// Shows a path as a person in the current folder would write it.
-pub fn short(path: &Path) -> PathBuf {
+/// Returns a path as a person in the current folder would write it.
+pub(crate) fn short(path: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     match path.strip_prefix(&here) {
         Ok(below) if below != Path::new("") => below.to_owned(),

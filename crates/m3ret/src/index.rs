@@ -1,4 +1,4 @@
-//! Galleries that are made, added to and described on request.
+//! Makes, extends, changes and describes galleries on request.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,7 @@ use m3ret_search::{Batch, Calibration, Gallery, Maker, Numbers, Setup, Writer};
 use serde::Serialize;
 
 use super::galleries::columns::{self, own_names};
-pub use super::galleries::refused_text;
-use super::galleries::{self, Gone, Updated, Wanted, update};
+use super::galleries::{self, PruneSummary, UpdateOptions, UpdateSummary, update};
 use super::vectors::{self, VectorFile, Vectors};
 use crate::model_name;
 use crate::options::{ModelChoice, Reading};
@@ -24,15 +23,17 @@ use crate::watch::Watch;
 pub struct BuildOptions {
     /// The folder of the gallery.
     pub gallery: PathBuf,
-    /// A folder, file or manifest.
+    /// A folder, a file or a manifest.
     pub source: PathBuf,
-    /// Vectors of the manifest's rows that were made elsewhere.
+    /// Vectors of the rows of the manifest that were made elsewhere; `None` to embed images.
     pub vectors: Option<GivenVectors>,
-    /// How vectors of a new gallery are stored.
+    /// Number format in which a new gallery stores vectors.
     pub numbers: Numbers,
-    /// A small picture of each image is kept.
+    /// Whether a small picture of each image is stored.
     pub has_thumbnails: bool,
+    /// The model that embeds images; ignored for vectors that were made elsewhere.
     pub model: ModelChoice,
+    /// How images are read.
     pub reading: Reading,
 }
 
@@ -41,35 +42,39 @@ pub struct BuildOptions {
 pub struct GivenVectors {
     /// `.npy`, `.safetensors` or `.parquet`, [n, width].
     pub path: PathBuf,
-    /// What made them, where the file does not say.
+    /// Name of the model that made the vectors, if the file does not state it.
     pub encoder: Option<String>,
-    /// They are given unit length.
+    /// Whether vectors are scaled to unit length; without it, other lengths are an error.
     pub normalizes: bool,
-    /// Rows of NaN are left out.
+    /// Whether rows of NaN are skipped; without it, they are an error.
     pub skips_nan: bool,
 }
 
-/// How images are added to a gallery that is there.
+/// How images are added to an existing gallery.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AddOptions {
-    /// An image takes the place of another one with its id.
+    /// Whether a new image replaces another one with its id, instead of being an error.
     pub replaces: bool,
-    /// Images whose files are gone are dropped afterwards.
+    /// Whether images whose files are gone are removed afterwards.
     pub prunes: bool,
 }
 
-/// What was added, and how many images there are now.
+/// What was added to a gallery and removed from it.
 #[derive(Debug)]
 pub struct Addition {
+    /// Number of images in the gallery now.
     pub n_items: usize,
-    pub updated: Updated,
-    pub gone: Gone,
+    /// What was added.
+    pub updated: UpdateSummary,
+    /// What was removed because its files are gone; empty without `AddOptions::prunes`.
+    pub gone: PruneSummary,
 }
 
-/// Makes a gallery.
+/// Makes a gallery from a folder, a file or a manifest. A gallery without images at the same place is filled.
 ///
 /// # Errors
-/// If there is one with images already, or what it is made of cannot be opened.
+/// If there is a gallery with images already; if the source, the vectors or the model cannot be opened; if two images
+/// have one id; if the gallery cannot be written; `Stopped` if the watcher stopped the work.
 pub fn build(options: &BuildOptions, watch: &dyn Watch) -> anyhow::Result<Addition> {
     let name = options.gallery.display();
     let exists = std::fs::symlink_metadata(&options.gallery).is_ok();
@@ -89,10 +94,11 @@ pub fn build(options: &BuildOptions, watch: &dyn Watch) -> anyhow::Result<Additi
     finished(options, AddOptions::default(), updated)
 }
 
-/// Adds what is new to a gallery.
+/// Adds what is new in a folder, a file or a manifest to an existing gallery.
 ///
 /// # Errors
-/// If there is no gallery, another model made it, or what is added cannot be opened.
+/// If there is no gallery or another model made it; if the source, the vectors or the model cannot be opened; if two
+/// images have one id; if the gallery is locked or cannot be written; `Stopped` if the watcher stopped the work.
 pub fn add(
     options: &BuildOptions,
     adding: AddOptions,
@@ -117,8 +123,8 @@ pub fn add(
     finished(options, adding, updated)
 }
 
-fn wanted(options: &BuildOptions, adding: AddOptions) -> Wanted<'_> {
-    Wanted {
+fn wanted(options: &BuildOptions, adding: AddOptions) -> UpdateOptions<'_> {
+    UpdateOptions {
         source: &options.source,
         gallery: &options.gallery,
         reading: &options.reading,
@@ -129,17 +135,17 @@ fn wanted(options: &BuildOptions, adding: AddOptions) -> Wanted<'_> {
     }
 }
 
-/// Drops what is gone, if that was asked for.
+/// Removes images whose files are gone, if `adding` says so.
 fn finished(
     options: &BuildOptions,
     adding: AddOptions,
-    updated: Updated,
+    updated: UpdateSummary,
 ) -> anyhow::Result<Addition> {
     let gone = if adding.prunes {
         let is_left = |folder: &str| updated.left_folders.contains(folder);
         galleries::prune(&options.gallery, is_left)?
     } else {
-        Gone::default()
+        PruneSummary::default()
     };
     Ok(Addition {
         n_items: Gallery::open(&options.gallery)?.len(),
@@ -148,13 +154,13 @@ fn finished(
     })
 }
 
-/// Adds the rows of a manifest with vectors from elsewhere.
+/// Adds the rows of a manifest with vectors that were made elsewhere.
 fn add_vectors(
     options: &BuildOptions,
     given: &GivenVectors,
     adding: AddOptions,
     watch: &dyn Watch,
-) -> anyhow::Result<Updated> {
+) -> anyhow::Result<UpdateSummary> {
     let source = &options.source;
     let doing = || format!("opening {}", source.display());
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
@@ -194,18 +200,18 @@ fn add_vectors(
         watch.step("measuring how to search");
         writer.compact()?;
     }
-    Ok(Updated {
+    Ok(UpdateSummary {
         n_new: ids.len(),
         n_removed: replaced.len(),
-        ..Updated::default()
+        ..UpdateSummary::default()
     })
 }
 
-/// What vectors were made by where nobody says so.
+/// Name of the maker of vectors if neither the file nor the caller states one.
 const UNNAMED: &str = "external";
 
-/// Returns what made the vectors: what the file says, or the name that a person gives. Nothing tells two encoders
-/// of one width apart but their names, so vectors are added only under a name.
+/// Returns the maker of the vectors: the one that the file states, or the name that the caller gives. Two encoders of
+/// one width differ only in their names, so vectors are added to an existing gallery only under a name.
 fn maker_of(
     options: &BuildOptions,
     given: &GivenVectors,
@@ -243,7 +249,7 @@ fn maker_of(
     })
 }
 
-/// Opens the gallery that vectors of a maker go into, or makes it.
+/// Opens the gallery for vectors of a maker, or makes it.
 fn writer_for(options: &BuildOptions, maker: Maker, width: usize) -> anyhow::Result<Writer> {
     if Gallery::open(&options.gallery).is_ok() {
         let writer = Writer::open(&options.gallery)?;
@@ -258,7 +264,7 @@ fn writer_for(options: &BuildOptions, maker: Maker, width: usize) -> anyhow::Res
     Ok(Writer::create(&options.gallery, setup)?)
 }
 
-/// Gives vectors unit length and drops rows of NaN, where that was asked for; returns what is left.
+/// Scales vectors to unit length and drops rows of NaN, as `given` says; returns the rows that are kept.
 fn kept_rows(given: &GivenVectors, vectors: &mut Vectors) -> anyhow::Result<Vec<usize>> {
     let width = vectors.width;
     let n_rows = vectors.values.len() / width;
@@ -314,15 +320,18 @@ fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec
     (ids, all.take())
 }
 
-/// Writes what a manifest says now into the rows of its images, and embeds nothing.
+/// Writes the cells of a manifest into the rows of its images: by id if the manifest has that column, else by file
+/// and part.
+///
+/// Embeds, adds and removes nothing. Columns that the manifest lacks become empty.
 ///
 /// # Errors
-/// If the manifest or the gallery cannot be opened.
+/// If the manifest or the gallery cannot be opened; if the gallery is damaged or locked by another writer.
 pub fn relabel(
     gallery: &Path,
     manifest: &Path,
     watch: &dyn Watch,
-) -> anyhow::Result<galleries::Moved> {
+) -> anyhow::Result<galleries::RewriteSummary> {
     let table = Manifest::open(manifest, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(|| format!("opening {}", manifest.display()))?;
     galleries::tell_notes(&table, watch);
@@ -333,7 +342,8 @@ pub fn relabel(
 /// Removes images by id, and returns how many are left.
 ///
 /// # Errors
-/// If there is no image with one of the ids; nothing is removed then.
+/// If an id belongs to no image, in which case nothing is removed; if the gallery cannot be opened, is damaged, or is
+/// locked by another writer.
 pub fn remove(folder: &Path, ids: &[String]) -> anyhow::Result<usize> {
     let mut writer = Writer::open(folder)?;
     for id in ids {
@@ -346,18 +356,21 @@ pub fn remove(folder: &Path, ids: &[String]) -> anyhow::Result<usize> {
     Ok(writer.gallery().len())
 }
 
-/// Bytes of a gallery before and after it was written again.
+/// Size of a gallery before and after it was compacted.
 #[derive(Debug, Clone, Copy)]
 pub struct Compaction {
+    /// Number of images in the gallery.
     pub n_items: usize,
+    /// Bytes of all files of the gallery before.
     pub bytes_before: u64,
+    /// Bytes of all files of the gallery after.
     pub bytes_after: u64,
 }
 
-/// Writes a gallery again without what was removed, and measures how to search it.
+/// Writes a gallery again without removed rows, and calibrates its quick search again.
 ///
 /// # Errors
-/// `Locked`, `Damaged`, `Io`.
+/// If the gallery cannot be opened or written, is damaged, or is locked by another writer.
 pub fn compact(folder: &Path, watch: &dyn Watch) -> anyhow::Result<Compaction> {
     watch.step("writing the gallery anew");
     let mut writer = Writer::open(folder)?;
@@ -378,33 +391,49 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
     Ok(total)
 }
 
-/// What a person or a program wants to know of a gallery.
+/// Description of a gallery.
 #[derive(Debug, Serialize)]
 pub struct Stats {
+    /// Number of images.
     pub n_items: usize,
+    /// Number of values of a vector.
     pub width: usize,
+    /// Number format in which vectors are stored.
     pub numbers: Numbers,
+    /// Name of the model that made the vectors.
     pub model: String,
+    /// Fingerprint of the model: only vectors with equal fingerprints can be compared.
     pub fingerprint: String,
+    /// Precision in which the model ran: `f32`, `bf16` or `int8`; `unknown` for vectors that were made elsewhere.
     pub precision: String,
+    /// Number of changes since the gallery was made.
     pub generation: u64,
+    /// Number of segments over which the rows are spread.
     pub n_segments: usize,
+    /// Bytes of all files of the gallery.
     pub n_bytes: u64,
+    /// Names of the columns.
     pub columns: Vec<String>,
+    /// Names of what may be attached to rows, such as `thumbnail`.
     pub attachments: Vec<String>,
+    /// How the quick search was calibrated; `None` if it was not, so that searches are exact.
     pub calibration: Option<Calibration>,
-    /// Measured now, on images of the gallery.
+    /// Share of the ten exact best hits that the quick search returns, 0..=1, measured now on images of the gallery;
+    /// `None` if searches are exact.
     pub recall_at_10: Option<f64>,
+    /// The same share for searches with filters.
     pub recall_at_10_filtered: Option<f64>,
-    /// How often each value comes, the most frequent first.
+    /// Number of images by value, the most frequent first, for the columns `modality`, `body_part`, `dims` and
+    /// `source` that have values.
     pub counts: BTreeMap<&'static str, Vec<(String, usize)>>,
+    /// Whether one of two copies of a description is damaged; the other copy is used.
     pub has_damaged_copy: bool,
 }
 
-/// Describes a gallery, and measures how good its quick search is against the exact one.
+/// Describes a gallery, and measures its quick search against the exact search.
 ///
 /// # Errors
-/// If it cannot be opened or is damaged.
+/// If the gallery cannot be opened or is damaged.
 pub fn stats(folder: &Path) -> anyhow::Result<Stats> {
     let gallery = Gallery::open(folder)?;
     let recall = gallery.measure_recall()?;

@@ -1,4 +1,4 @@
-//! What files and folders hold, object by object.
+//! Reports what files and folders hold, object by object.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,35 +11,37 @@ use crate::files::write_whole;
 use crate::objects::{Entry, entries};
 use crate::options::Reading;
 
-/// Longest side of a thumbnail.
+/// Longest side of a thumbnail, in pixels.
 const THUMBNAIL_SIDE_PX: usize = 768;
 
 /// What is inspected, and which files are written beside the reports.
 #[derive(Debug, Clone)]
 pub struct InspectOptions {
-    /// Files or folders; of a folder, every object in it.
+    /// Files or folders; of a folder, every object is inspected.
     pub paths: Vec<PathBuf>,
-    /// Where the values are written, f32 [C, D, H, W]; those of several objects are numbered.
+    /// Where the values are written as an array, f32 [C, D, H, W]; `None` to write none. The files of several objects
+    /// are numbered.
     pub npy: Option<PathBuf>,
-    /// Where a picture is drawn, as PNG; those of several objects are numbered.
+    /// Where a picture is drawn as PNG; `None` to draw none. The files of several objects are numbered.
     pub thumbnail: Option<PathBuf>,
+    /// How objects are read.
     pub reading: Reading,
 }
 
-/// What was found.
+/// Counts of what was not read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InspectSummary {
-    /// Images that were refused.
+    /// Number of images and files that were refused.
     pub n_refused: usize,
-    /// Files of folders that hold no image format.
+    /// Number of files of folders that hold no image format.
     pub n_not_images: usize,
 }
 
-/// Reads the objects one after the other, and hands the report on each image to `sink` as soon as it is read
-/// and its files are written.
+/// Reads the objects one after another, and hands the report on each image to `sink` as soon as its files are
+/// written.
 ///
 /// # Errors
-/// If a file cannot be written, or would replace what is read; those of `sink`.
+/// If a file cannot be written or would replace a file that is read; if both results have one name; errors of `sink`.
 pub fn inspect(
     options: &InspectOptions,
     mut sink: impl FnMut(&Report) -> io::Result<()>,
@@ -70,7 +72,7 @@ pub fn inspect(
     Ok(summary)
 }
 
-/// Lists a path; a path without anything to read is a refusal.
+/// Lists a path; a path without anything to read is refused.
 fn found_at(path: &Path, options: &ReadOptions) -> Vec<Entry> {
     match entries(path, options, false) {
         Ok(found) if found.is_empty() => {
@@ -86,11 +88,11 @@ fn refused(path: &Path, code: Code, message: String) -> Entry {
     Entry::Skipped(Box::new(Report::refused(path, code, message)))
 }
 
-/// The files that were asked for beside the report.
+/// The files that are written beside the reports.
 struct Files<'a> {
     npy: Option<&'a Path>,
     thumbnail: Option<&'a Path>,
-    /// What is being read, with links resolved: never written to.
+    /// Files that are read, with links resolved; they are never written to.
     inputs: Vec<PathBuf>,
     is_numbered: bool,
     n_written: usize,
@@ -128,7 +130,7 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Writes what was asked for and notes the names in the report.
+    /// Writes the files and enters their names in the report.
     fn write(&mut self, report: &mut Report, volume: &Volume) -> anyhow::Result<()> {
         let number = self.is_numbered.then_some(self.n_written);
         self.n_written += 1;

@@ -1,4 +1,4 @@
-//! An archive as a map, similar images close together.
+//! Draws an archive as a map on which similar images lie close together.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use m3ret_manifest::text_of;
 use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
 use serde_json::json;
 
-use super::galleries::{self, Opening, columns, file_of, short};
+use super::galleries::{self, OpenOptions, columns, file_of, short};
 use crate::files::{refuse_foreign_page, write_whole};
 use crate::model_name;
 use crate::options::{ModelChoice, Reading};
@@ -19,46 +19,49 @@ use crate::watch::Watch;
 
 /// Neighbours of each image that shape the map: t-SNE's usual perplexity, times three.
 const PERPLEXITY: usize = 30;
-/// Images that are looked for together.
+/// Number of images that are searched together.
 const BATCH_ROWS: usize = 2048;
-/// t-SNE's usual number of steps.
+/// Number of steps of t-SNE, its usual value.
 const N_STEPS: usize = 750;
-/// Above, t-SNE takes hours and a page that holds it is of no use.
+/// Most images of a map; above, t-SNE takes hours and a page with all points is of no use.
 const MAX_POINTS: usize = 50_000;
 
-/// What is drawn, and where to.
+/// What is drawn, and where it is written.
 #[derive(Debug, Clone)]
 pub struct MapOptions {
-    /// A folder, a manifest, or a gallery.
+    /// A folder, a manifest or a gallery.
     pub archive: PathBuf,
     /// The page that is written.
     pub html: PathBuf,
-    /// A file that m3ret did not write may be replaced.
+    /// Whether a file that m3ret did not write may be replaced.
     pub is_forced: bool,
     /// The column that colours the points.
     pub colour: String,
-    /// Where folders and manifests are kept embedded; `None` for the user's cache.
+    /// Folder of the galleries of folders and manifests; `None` for the cache of the user.
     pub cache: Option<PathBuf>,
+    /// The model that embeds a folder or manifest.
     pub model: ModelChoice,
+    /// How images are read.
     pub reading: Reading,
 }
 
-/// What a map shows.
+/// Counts of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapSummary {
+    /// Number of images on the map.
     pub n_points: usize,
-    /// Images without a vector, which are not on the map.
+    /// Number of images that were refused while the archive was opened; they are not on the map.
     pub n_refused: usize,
 }
 
 /// Computes the map of an archive and writes it as a page.
 ///
 /// # Errors
-/// If a file lies there that m3ret did not write; if the archive cannot be opened, has fewer than 5 images or
-/// more than 50,000, or has no such column.
+/// If a file that m3ret did not write lies at the place of the page; if the archive cannot be opened, has fewer than
+/// 5 images or more than 50,000, or lacks the column; if the page cannot be written.
 pub fn map(options: &MapOptions, watch: &dyn Watch) -> anyhow::Result<MapSummary> {
     refuse_foreign_page(&options.html, options.is_forced)?;
-    let opening = Opening {
+    let opening = OpenOptions {
         archive: &options.archive,
         cache: options.cache.as_deref(),
         model: &options.model,
@@ -93,7 +96,7 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> anyhow::Result<MapSummary
     })
 }
 
-/// Returns all rows by id, so that a map does not depend on how a gallery is stored.
+/// Returns all rows sorted by id, so that a map does not depend on how a gallery is stored.
 fn in_order(gallery: &Gallery) -> anyhow::Result<Vec<RowId>> {
     let mut rows = Vec::with_capacity(gallery.len());
     for row in gallery.rows() {
@@ -103,7 +106,7 @@ fn in_order(gallery: &Gallery) -> anyhow::Result<Vec<RowId>> {
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-/// Returns the place of each row, [rows, 2].
+/// Returns the position of each row on the map, [rows, 2].
 fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
     let idx_of: std::collections::HashMap<RowId, usize> = rows
         .iter()
@@ -149,16 +152,16 @@ fn perplexity_of(n: usize) -> usize {
     PERPLEXITY.min(n.saturating_sub(1) / 3).max(1)
 }
 
-/// Makes an image's neighbour of its place in the list and the cosine.
+/// Returns a neighbour from its position in the list and its cosine.
 pub(super) fn neighbour(index: usize, score: f32) -> Neighbor<f32> {
     Neighbor {
         index,
-        // The chord between two unit vectors.
+        // Euclidean distance of two unit vectors.
         distance: (2.0 - 2.0 * score).max(0.0).sqrt(),
     }
 }
 
-/// Lays images out so that neighbours lie close together; `start` and the result are [images, 2].
+/// Places images so that neighbours lie close together; `start` and the result are [images, 2].
 pub(super) fn layout(neighbours: &[Vec<Neighbor<f32>>], start: Vec<f32>) -> Vec<f32> {
     let data: Vec<f32> = vec![0.0; neighbours.len()];
     let mut map = tSNE::<f32, f32, 2>::new(&data);
@@ -170,12 +173,12 @@ pub(super) fn layout(neighbours: &[Vec<Neighbor<f32>>], start: Vec<f32>) -> Vec<
     map.embedding()
 }
 
-/// Where t-SNE begins: two fixed directions of the vector, small, so that a map comes out the same
+/// Returns where an image starts in t-SNE: small projections on two fixed directions, so that a map is the same
 /// each time.
 pub(super) fn first_place(vector: &[f32]) -> [f32; 2] {
     [0_u64, 1].map(|axis| {
         let terms = (0_u64..).zip(vector).map(|(i, x)| {
-            // A number whose bits look random decides the sign.
+            // The top bit of a hash of the position decides the sign.
             let mixed = (2 * i + axis + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             if mixed >> 63 == 1 { -x } else { *x }

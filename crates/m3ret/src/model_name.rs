@@ -1,4 +1,4 @@
-//! Which model a name means, and where models are looked for.
+//! Finds the model that a name means.
 
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
@@ -9,16 +9,16 @@ use m3ret_encoder::{Model, RunOptions};
 use crate::options::ModelChoice;
 use crate::watch::Watch;
 
-/// What is taken where nobody names a model.
+/// The model used if none is named.
 pub const DEFAULT: &str = "m3ret-tiny";
 
-/// The thumbnail that finds copies, and that every model is measured against.
+/// The built-in model of 32 x 32 thumbnails, which finds copies and is the baseline of every evaluation.
 pub const PIXELS: &str = "pixels";
 
-/// Gradients by orientation, which nothing was learnt for: what a trained network must beat.
-pub const HOG: &str = "hog";
+/// The built-in model of gradients by orientation, which learns nothing: a baseline for trained networks.
+pub(crate) const HOG: &str = "hog";
 
-/// Folders above the program in which `weights` is looked for: in a checkout the program lies in
+/// Number of folders above the program in which `weights` is searched: in a checkout, the program lies in
 /// `target/release`.
 const N_ABOVE: usize = 2;
 
@@ -34,7 +34,7 @@ enum Named {
     Folder(PathBuf),
 }
 
-/// Where models are looked for, beside the name itself.
+/// Folders in which models are searched, beside the name itself.
 #[derive(Debug, Clone, Default)]
 struct Places {
     /// `$M3RET_MODELS`
@@ -43,13 +43,17 @@ struct Places {
     program: Option<PathBuf>,
 }
 
-/// Opens the model that the arguments name.
-pub fn open(choice: &ModelChoice, progress: &dyn Watch) -> anyhow::Result<Model> {
+/// Opens the model of a choice, or the default model.
+pub(crate) fn open(choice: &ModelChoice, progress: &dyn Watch) -> anyhow::Result<Model> {
     open_or(DEFAULT, choice, progress)
 }
 
-/// Opens the model that the arguments name, or another, and says that nobody named it.
-pub fn open_or(default: &str, choice: &ModelChoice, progress: &dyn Watch) -> anyhow::Result<Model> {
+/// Opens the model of a choice, or the model `default` with a note that none was named.
+pub(crate) fn open_or(
+    default: &str,
+    choice: &ModelChoice,
+    progress: &dyn Watch,
+) -> anyhow::Result<Model> {
     if let Some(name) = choice.name.as_deref() {
         return open_named(name, &choice.run);
     }
@@ -64,8 +68,8 @@ pub fn open_or(default: &str, choice: &ModelChoice, progress: &dyn Watch) -> any
     Ok(model)
 }
 
-/// Says which model is taken where nobody named one.
-pub fn taken_for_granted(default: &str) -> String {
+/// Returns the note that no model was named and `default` is used.
+pub(crate) fn taken_for_granted(default: &str) -> String {
     let what = if default == PIXELS {
         "which finds copies and knows no medicine"
     } else {
@@ -75,7 +79,7 @@ pub fn taken_for_granted(default: &str) -> String {
 }
 
 /// Opens the model that a name means.
-pub fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Model> {
+pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Model> {
     let named = find(name, &Places::of_this_machine())?;
     named.open(options).with_context(|| match &named {
         Named::Folder(folder) => format!("opening the model {name}, {}", folder.display()),
@@ -95,6 +99,10 @@ impl Named {
 }
 
 impl Places {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one of the two places that read the environment: where models lie"
+    )]
     fn of_this_machine() -> Self {
         let set = std::env::var_os("M3RET_MODELS").filter(|value| !value.is_empty());
         // A link to the program is followed: models lie beside the program itself.

@@ -1,4 +1,4 @@
-//! What a path holds: objects to read, and files known to be unreadable, in one order.
+//! What a path holds: objects to read and files known to be unreadable, sorted together.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use m3ret_imaging::archive::{Object, find_objects};
 
 use crate::check::report::Report;
 
-/// Something found at a path: to read, or known to be unreadable.
+/// Something found at a path: an object to read, or a file known to be unreadable.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Object(Object),
@@ -34,7 +34,7 @@ pub(crate) fn entries(
         let report = Report::skipped(&file.path, &file.error, is_strict);
         (file.path, Entry::Skipped(Box::new(report)))
     }));
-    // Stable: the series of one folder keep their numbers' order.
+    // The sort is stable, so that the series of one folder keep the order of their numbers.
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }

@@ -1,4 +1,4 @@
-//! How the library is to work, as plain values: what a program was told, without how it was told.
+//! Options that several functions of the library share, as plain values.
 
 use std::str::FromStr;
 
@@ -8,14 +8,14 @@ use m3ret_imaging::ReadOptions;
 /// How images are read.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// Limits, and the frames that are read of a video.
+    /// Limits on cost, and the number of frames that are read of a video.
     pub options: ReadOptions,
-    /// Objects that are read at once.
+    /// Number of objects that are read at the same time.
     pub n_readers: usize,
 }
 
 impl Default for Reading {
-    /// Reads with the usual limits, one object for each core.
+    /// Reads with the default limits, one object for each core.
     fn default() -> Self {
         Self {
             options: ReadOptions::default(),
@@ -24,24 +24,29 @@ impl Default for Reading {
     }
 }
 
-/// Returns how many threads this machine runs at once.
+/// Returns how many threads this machine runs at the same time; 1 if that is unknown.
 pub fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Which model, and how it runs.
+/// Which model is used, and how it runs.
 #[derive(Debug, Clone)]
 pub struct ModelChoice {
-    /// A folder, the name of one, or a built-in model; `None` for the default.
+    /// A model folder, its name, or a built-in model (`pixels`, `hog`, `random:PRESET`); `None` for the default of
+    /// the function.
     pub name: Option<String>,
+    /// Precision and number of threads of the model.
     pub run: RunOptions,
 }
 
-/// A column and one of its values.
+/// A condition on a column of an archive, written `COLUMN=VALUE` or `COLUMN!=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnValue {
+    /// The column, in any spelling of docs/manifest.md.
     pub column: String,
+    /// A whole cell, or one of its labels (`a|b`).
     pub value: String,
+    /// Whether the rows without the value pass, instead of those with it.
     pub is_negated: bool,
 }
 

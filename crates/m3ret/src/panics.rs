@@ -1,4 +1,4 @@
-//! The last line of defence: a fault of ours must neither end a walk nor print a file's content.
+//! Panics of readers and models: they end no walk over an archive, and print no content of a file.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -9,10 +9,15 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where the last guarded panic happened; the readers' threads panic for the one that waits.
+/// Where the last guarded panic happened. It is global because the readers' own threads panic on behalf of the
+/// guarded thread that waits for them.
 static LAST_PLACE: Mutex<String> = Mutex::new(String::new());
 
-/// Makes panics name their place in the source and nothing else: their text may hold values.
+/// Installs a panic hook that names the place in the source and nothing else, as the text of a panic may hold
+/// values of a patient.
+///
+/// The hook is global to the process. It prints nothing for threads that are guarded, whose panics become
+/// refusals.
 pub fn stay_silent_about_values() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, |at| {
@@ -30,13 +35,16 @@ pub fn stay_silent_about_values() {
     }));
 }
 
-/// Says that a panic on this thread is passed on to a guarded one.
+/// Marks the calling thread as guarded: its panics are passed on to a guarded thread, and the hook prints
+/// nothing for them.
+///
+/// A program calls it when each thread of its rayon pool starts.
 pub fn guard_this_thread() {
     IS_GUARDED.set(true);
 }
 
-/// Runs `work`; a panic becomes a sentence that names the place in the source.
-pub fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Runs `work`; turns a panic into a sentence that names the place in the source.
+pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let was_guarded = IS_GUARDED.replace(true);
     // What `work` could leave half-done is dropped with it.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
@@ -47,7 +55,7 @@ pub fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// The machine's folders are nobody's business.
+/// Returns the name of a source file without its folders, which say nothing but how the machine is set up.
 fn file_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }

@@ -1,6 +1,6 @@
-//! Pages for people: one file each, that needs no network and no other file.
+//! HTML pages for people; each is one file that needs no network and no other file.
 
 mod chart;
 mod picture;
-pub mod shell;
+pub(crate) mod shell;
 pub mod training;

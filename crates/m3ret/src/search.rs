@@ -1,4 +1,4 @@
-//! The most similar images of an archive.
+//! Searches an archive for the images most similar to a query.
 
 mod ask;
 mod page;
@@ -22,97 +22,128 @@ use super::galleries::{Archive, Pseudonyms, file_of, refused_text, short};
 use crate::options::ColumnValue;
 use crate::watch::Watch;
 
-/// What the archive says of a query or a hit.
+/// Labels of a query or a hit: from the manifest, else from the file; `None` where neither states one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Labels {
+    /// Modality, such as `CT`.
     pub modality: Option<String>,
+    /// Body part, such as `chest`.
     pub body_part: Option<String>,
+    /// What is to be seen; several labels are joined by `|`.
     pub finding: Option<String>,
+    /// `2d`, `3d` or `video`.
     pub dims: Option<String>,
+    /// Data set or site; only manifests state it.
     pub source: Option<String>,
 }
 
-/// One hit.
+/// One image of the archive in the answer to a query.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hit {
-    /// From 1.
+    /// Position among the hits of the query, from 1.
     pub rank: usize,
+    /// Id of the image in the gallery.
     pub id: String,
-    /// As the archive has it, relative to its folder.
+    /// Path as the archive stores it: relative to its folder, or as the manifest writes it.
     pub path: String,
+    /// Which image of the file this is; `None` if the file holds one image.
     pub part: Option<String>,
-    /// Where the file lies.
+    /// Where the file lies; relative to the current folder if it lies below it.
     pub file: String,
-    /// Cosine of the two vectors.
+    /// Cosine of the two vectors, -1..=1.
     pub score: f32,
+    /// Share of random pairs of images of these two modalities that score lower, 0..=100; `None` if the gallery has
+    /// too few pairs.
     pub percentile: Option<f64>,
+    /// Whether at least one in ten images of the query's modality has no better match among other patients than this
+    /// score; `None` if fewer than 20 such images are known.
     pub confident: Option<bool>,
+    /// How the image and the query belong together.
     pub relation: Relation,
+    /// Labels of the image.
     #[serde(flatten)]
     pub labels: Labels,
+    /// Row of the image in the gallery.
     #[serde(skip)]
-    pub row: RowId,
+    pub(crate) row: RowId,
 }
 
-/// How a hit and a query belong together.
+/// How a hit and its query belong together. Identifiers are compared only with those of the same origin: header with
+/// header, manifest with manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Relation {
+    /// All values are equal.
     SameImage,
+    /// One acquisition.
     SameSeries,
+    /// One visit, another series or a series that is unknown.
     SameStudy,
+    /// One patient, another study or a study that is unknown.
     SamePatient,
+    /// Two patients.
     OtherPatient,
+    /// Too little is known of one of them.
     Unknown,
 }
 
 /// The answer to one query.
 #[derive(Debug, Clone, Serialize)]
 pub struct Answer {
-    /// Number of the query, from 0.
+    /// Path or id of the query as it was given; `row N` (from 0) for a vector.
     pub query_row: usize,
     /// The path or id as it was given, or the number of the vector.
     pub query: String,
+    /// Which image of the file the query is; `None` if the file holds one image.
     pub part: Option<String>,
+    /// Labels of the query.
     #[serde(flatten)]
     pub labels: Labels,
+    /// `confident` of the first hit; `None` without hits or where it is unknown.
     pub confident: Option<bool>,
+    /// Hits with descending scores; equal scores are in ascending order of ids.
     pub hits: Vec<Hit>,
-    /// Where the query's image lies, if it is one.
+    /// Where the query's image lies; `None` for a vector.
     #[serde(skip)]
     pub file: Option<PathBuf>,
 }
 
-/// What is asked, beside the queries.
+/// How an archive is searched.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// Most hits of a query.
+    /// Largest number of hits of a query.
     pub k: usize,
-    /// Only images that fit all columns; several values of one column are alternatives.
+    /// Conditions that a hit meets in every column; several values of one column are alternatives.
     pub filters: Vec<ColumnValue>,
-    /// `same_patient`, `same_study`, `same_series`, `same_image`, or columns in which a hit must differ.
+    /// `same_patient`, `same_study`, `same_series`, `same_image`, or columns in which a hit must differ from its
+    /// query.
     pub exclude: Vec<String>,
-    /// Only the best image of each value of this column.
+    /// Column of which each value has one hit, its best image; `None` not to group.
     pub group_by: Option<String>,
-    /// Every vector is looked at.
+    /// Whether every vector is scored, instead of those that the codes select.
     pub is_exact: bool,
 }
 
-/// All answers, and the queries that have none.
+/// The answers, and the queries that have none.
 #[derive(Debug, Clone)]
 pub struct Answers {
+    /// One answer for each query that could be read, in their order.
     pub answers: Vec<Answer>,
+    /// Queries that could not be read.
     pub refused: Vec<RefusedQuery>,
 }
 
 /// A query that could not be read, and why.
 #[derive(Debug, Clone)]
 pub struct RefusedQuery {
+    /// The file or folder of the query, or the id that was not found.
     pub path: PathBuf,
+    /// Why it was refused, as a sentence.
     pub message: String,
 }
 
 impl Relation {
+    /// Returns the relation in words, such as `same patient`.
     pub fn name(self) -> &'static str {
         match self {
             Self::SameImage => "same image",
@@ -124,7 +155,7 @@ impl Relation {
         }
     }
 
-    /// Compares what is known of two images; identifiers only with those of one kind.
+    /// Compares what is known of two images; identifiers only with those of the same origin.
     fn of(asked: &ReadyQuery, people: &Pseudonyms, pixels: &str) -> Self {
         let own = &asked.people;
         if !pixels.is_empty() && asked.pixels == pixels {
@@ -162,13 +193,14 @@ impl Labels {
 }
 
 impl Archive {
-    /// Finds what is most similar to each query.
+    /// Returns the most similar images of the archive for each query.
     ///
-    /// A query that cannot be read costs its own answer only.
+    /// A query that cannot be read is refused and costs no other query its answer. The model of the archive is opened
+    /// for the first query that is an image.
     ///
     /// # Errors
-    /// If the archive holds nothing, a filter or an exclusion names what is not there, or vectors are of another
-    /// model than the archive's.
+    /// If the archive holds no image; if a filter, an exclusion or the grouping names a column or value that the
+    /// archive lacks; if vectors were made by another model; if the model cannot be opened or the gallery is damaged.
     pub fn ask(
         &mut self,
         queries: &Queries,
@@ -190,7 +222,7 @@ impl Archive {
     }
 }
 
-/// Returns the gallery's column that a user calls `name`: that of this name, or of its meaning.
+/// Returns the column of the gallery that `name` means: the one with this name, else the one with its meaning.
 fn column_of<'a>(gallery: &Gallery, name: &'a str) -> &'a str {
     if gallery.columns().contains(&name) {
         return name;
@@ -233,7 +265,7 @@ fn options(ask: &Ask, gallery: &Gallery) -> SearchOptions {
     }
 }
 
-/// Patients of a filter are given by name and stored as hashes.
+/// Replaces patients, studies and series in filters by the hashes that the gallery stores.
 fn with_hashes(gallery: &Gallery, mut options: SearchOptions) -> SearchOptions {
     for filter in &mut options.filters {
         if [columns::PATIENT, columns::STUDY, columns::SERIES].contains(&filter.column.as_str()) {
@@ -245,7 +277,7 @@ fn with_hashes(gallery: &Gallery, mut options: SearchOptions) -> SearchOptions {
     options
 }
 
-/// Returns what each query leaves out.
+/// Returns the values that exclude rows for each query.
 fn left_out(
     ask: &Ask,
     gallery: &Gallery,
@@ -304,7 +336,7 @@ fn excluded_columns<'a>(name: &'a str, gallery: &Gallery) -> Vec<&'a str> {
     }
 }
 
-/// Says where an exclusion of patients could not be applied: identifiers of different kinds are not compared.
+/// Notes where patients could not be excluded because identifiers of different origins are not compared.
 fn note_uncompared(ask: &Ask, answers: &[Answer], watch: &dyn Watch) {
     if !ask.exclude.iter().any(|name| name == "same_patient") {
         return;
@@ -366,7 +398,7 @@ fn answer(
     Ok(answers)
 }
 
-/// Returns what the archive says of a hit; its rank is left open.
+/// Builds a hit from its row; the caller sets the rank.
 fn hit_of(
     gallery: &Gallery,
     statistics: &Statistics,

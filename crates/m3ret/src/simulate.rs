@@ -1,4 +1,4 @@
-//! Radiographs of CT volumes, and a manifest that pairs them.
+//! Simulates radiographs of CT volumes, and writes a manifest that pairs them; see docs/simulate.md.
 
 mod dicom;
 mod disturb;
@@ -23,75 +23,83 @@ use super::embed::ahead::{guarded, volumes_of};
 use crate::check::report::Report;
 use crate::files::write_whole;
 use crate::watch::Watch;
-use disturb::Disturbance;
+pub use disturb::Disturbance;
 use folder::Folder;
 use picture::{Radiograph, Subject};
-pub use results::{RadiographResult, RadiographSummary};
-use results::{RefusedImage, SimulatedRadiograph};
+pub use results::{
+    DisturbedRadiograph, RadiographResult, RadiographSummary, RefusedImage, SimulatedRadiograph,
+};
 use sources::{Ct, Labels, Listing};
 
-/// Angles that are projected by default, in degrees: from the front, and from the left.
+/// The default angles, in degrees: from the front, and from the left.
 pub const ANGLES: [u16; 2] = [0, 90];
 
-/// Shares of a picture's integrals that lie below black and below white by default, in percent.
+/// Share of a picture's integrals that lie below black, and below white, by default, in percent.
 const PERCENTILES: [f64; 2] = [0.5, 99.5];
 
-/// No tissue but lung, and no image other than CT, has values below; fat is at -100 HU.
+/// Volumes with values below this are taken for CT. Of tissues only lung is below it (fat is at -100 HU), and no
+/// other modality is.
 const AIR_HU: f32 = -200.0;
 
 /// How pictures are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PictureFormat {
+    /// Grey values of 8 or 16 bits.
     #[default]
     Png,
-    /// Holds the integrals in 16 bits.
+    /// Secondary Capture that holds the integrals in 16 bits.
     Dicom,
 }
 
-/// Which volumes without a unit hold Hounsfield units.
+/// Which volumes without a unit are read as Hounsfield units.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Hounsfield {
-    /// Those of formats other than DICOM with values below -200.
+    /// Those of formats other than DICOM that have values below -200.
     #[default]
     WithAir,
+    /// All but volumes of another modality than CT.
     All,
 }
 
 /// What is projected, how it is shown, and where it is written.
 #[derive(Debug, Clone)]
 pub struct RadiographOptions {
-    /// Files, folders with series, or manifests, of which rows with modality CT and dims 3d count.
+    /// Files, folders with DICOM series, or manifests, of which rows with modality `CT` and dims `3d` are read.
     pub sources: Vec<PathBuf>,
-    /// The folder for pictures and manifest.
+    /// The folder of the pictures and the manifest.
     pub out: PathBuf,
-    /// The folder may hold files; those with the same names are replaced.
+    /// Whether the folder may hold files; those with the same names are replaced.
     pub is_forced: bool,
-    /// Whole degrees, 0..=359, around the axis from feet to head: 0 from the front, 90 from the left.
+    /// Whole degrees, 0..=359, around the axis from feet to head: 0 is the view from the front, 90 from the left.
     pub angles: Vec<u16>,
-    /// Pixels of the longer side; `None` for as fine as the CT, at most 2048.
+    /// Length of the longer side in pixels; `None` for pixels as fine as the CT, at most 2048.
     pub side_px: Option<u16>,
+    /// How pictures are written.
     pub format: PictureFormat,
-    /// A pixel of a PNG has 16 bits, not 8.
+    /// Whether a pixel of a PNG has 16 bits instead of 8.
     pub is_16_bits: bool,
-    /// Integrals that are black and white, the first below the second; `None` for 0.5 and 99.5 % of
-    /// each picture.
+    /// Integrals that are drawn black and white, the first below the second; `None` for 0.5 and 99.5 % of each
+    /// picture.
     pub window: Option<[f64; 2]>,
-    /// The seed with which pictures are disturbed; `None` to leave them as they are.
+    /// The seed by which pictures are disturbed; `None` not to disturb them.
     pub disturb: Option<u64>,
+    /// Which volumes without a unit are read as Hounsfield units.
     pub hounsfield: Hounsfield,
+    /// Limits on cost.
     pub read_options: ReadOptions,
 }
 
-/// Receives the result of each image, as soon as it is known.
-pub type ResultSink<'a> = dyn FnMut(&RadiographResult) -> anyhow::Result<()> + 'a;
+/// Receives the result of each image as soon as it is known.
+pub(crate) type ResultSink<'a> = dyn FnMut(&RadiographResult) -> anyhow::Result<()> + 'a;
 
 /// Projects CT volumes to radiographs, and writes these with a manifest that pairs them with their CTs.
 ///
-/// A refused image does not end the work. If no image could be used, nothing is written.
+/// Hands the result of each image to `sink`. A refused image does not end the work. If no image could be used,
+/// nothing is written.
 ///
 /// # Errors
-/// If pictures are to be disturbed and written as DICOM; if the folder is not empty and not forced, or
-/// lies beside what is read; if a source cannot be listed, a file not be written, or `sink` fails.
+/// If pictures are to be disturbed and written as DICOM; if the folder is not empty and not forced, or lies inside or
+/// around what is read; if a source cannot be listed or a file cannot be written; errors of `sink`.
 pub fn radiographs(
     options: &RadiographOptions,
     sink: &mut ResultSink<'_>,
@@ -123,7 +131,7 @@ pub fn radiographs(
     Ok(job.into_summary(&listing, manifest.as_deref()))
 }
 
-/// The work and what came of it so far.
+/// The state of the work.
 struct Job<'a> {
     options: &'a RadiographOptions,
     /// Each angle once, in the order in which they were asked for.
@@ -347,7 +355,7 @@ fn is_other(volume: &Volume) -> bool {
 fn is_hounsfield(volume: &Volume, choice: Hounsfield) -> bool {
     match choice {
         Hounsfield::All => true,
-        // A CT in DICOM would have said so.
+        // A CT in DICOM would state its unit.
         Hounsfield::WithAir => {
             let mut values = volume.values().iter();
             volume.modality.is_none() && values.any(|&hu| hu.is_finite() && hu < AIR_HU)

@@ -1,4 +1,4 @@
-//! A manifest into pretrain, gallery and query, by patient.
+//! Splits a manifest into pretrain, gallery and query, by patient; see docs/splits.md.
 
 pub mod check;
 mod groups;
@@ -27,12 +27,12 @@ use summary::{JoinCounts, Outline, SplitSummary};
 pub const SEED: u64 = 0;
 /// The default share of groups that become queries.
 pub const QUERY_SHARE: f64 = 0.2;
-/// The default share of groups to train on.
+/// The default share of groups that are trained on.
 pub const PRETRAIN_SHARE: f64 = 0.0;
-/// The default cosine from which on images are compared as near duplicates.
+/// The default for the smallest cosine of near duplicates.
 pub const NEAR: f32 = 0.98;
 
-/// Columns whose words are balanced by default, those that the manifest has.
+/// Columns that are balanced by default, if the manifest has them.
 const STRATIFY: [&str; 5] = [MODALITY, DIMS, SOURCE, BODY_PART, FINDING];
 /// Pairs of images that are compared together.
 const BATCH_PAIRS: usize = 4096;
@@ -40,45 +40,46 @@ const BATCH_PAIRS: usize = 4096;
 /// How a manifest is split, and where to.
 #[derive(Debug, Clone)]
 pub struct SplitOptions {
-    /// CSV or Parquet with a column `path`.
+    /// The manifest, CSV or Parquet with a column `path`.
     pub manifest: PathBuf,
-    /// The manifest with its split; its name decides between CSV and Parquet.
+    /// The manifest with its split that is written; its extension chooses CSV or Parquet.
     pub out: PathBuf,
-    /// Another seed gives another split.
+    /// Decides the order in which groups are cut.
     pub seed: u64,
-    /// The share of groups that become queries, 0..=1.
+    /// Share of groups that become queries, 0..=1.
     pub query: f64,
-    /// The share of groups to train on, 0..=1; the gallery gets what is left, which must be above 0.
+    /// Share of groups that are trained on, 0..=1; the gallery gets the rest, which must be above 0.
     pub pretrain: f64,
-    /// Columns in whose every combination of words shares are met, the most important first; `None`
-    /// for what there is of `modality`, `dims`, `source`, `body_part` and `finding`.
+    /// Columns in whose every combination of words the shares are met, the most important first; `None` for those of
+    /// `modality`, `dims`, `source`, `body_part` and `finding` that the manifest has.
     pub stratify: Option<Vec<String>>,
-    /// The column `split` of the input may hold words, which are replaced.
+    /// Whether words in a column `split` of the manifest may be replaced.
     pub is_overwriting: bool,
+    /// How images are read and compared.
     pub images: ImageOptions,
 }
 
 /// How the images of rows are read and compared.
 #[derive(Debug, Clone)]
 pub struct ImageOptions {
-    /// If false, copies are found by their paths only, and near duplicates not at all.
+    /// Whether images are read. If not, copies are found by their paths only, and near duplicates are not found.
     pub are_read: bool,
-    /// The cosine from which on images are near duplicates, where their thumbnails agree.
+    /// Smallest cosine of near duplicates, whose thumbnails must agree too.
     pub near: f32,
-    /// Where manifests are kept embedded; `None` for the user's cache.
+    /// Folder of the galleries of manifests; `None` for the cache of the user.
     pub cache: Option<PathBuf>,
-    /// Without a name, `pixels`.
+    /// The model whose vectors are compared; without a name, `pixels`.
     pub model: ModelChoice,
-    /// Its limits hold for manifests, too.
+    /// How images are read; its limits hold for manifests too.
     pub reading: Reading,
 }
 
-/// Splits a manifest and writes it with its split.
+/// Splits a manifest by patient and writes it with its split.
 ///
 /// # Errors
-/// If the shares leave nothing for the gallery; if the manifest has no rows, has a split that is not to
-/// be replaced, or lacks a column; if an image is named twice; if the result would replace the manifest
-/// or cannot be written; `Stopped` if the watcher asked for that.
+/// If the shares leave nothing for the gallery; if the manifest has no rows, has a split that may not be replaced, or
+/// lacks a column; if an image is named twice; if the result would replace the manifest or cannot be written;
+/// `Stopped` if the watcher stopped the work.
 pub fn split(options: &SplitOptions, watch: &dyn Watch) -> anyhow::Result<SplitSummary> {
     let SplitOptions { manifest, out, .. } = options;
     ensure!(
@@ -150,8 +151,8 @@ fn strata(options: &SplitOptions, table: &Table) -> anyhow::Result<Vec<String>> 
     Ok(ours)
 }
 
-/// Joins rows of one patient, of one pair, copies and near duplicates; returns the rows of each group,
-/// and what joined them.
+/// Joins rows of one patient, of one pair, copies and near duplicates; returns the rows of each group, and counts by
+/// what joined them.
 fn grouped(
     sources: &Sources,
     images: Option<&Images>,
@@ -171,7 +172,7 @@ fn grouped(
         let close = images.close(near, |_, _| true, watch)?;
         for pairs in close.chunks(BATCH_PAIRS) {
             let mut left = pairs.to_vec();
-            // Rows that are joined already need no comparison of their files.
+            // The files of rows that are joined already are not compared.
             left.retain(|pair| !groups.are_joined(pair.rows[0], pair.rows[1]));
             for (pair, verdict) in left.iter().zip(images.confirm(&left)?) {
                 let is_new = verdict.is_some() && groups.join(pair.rows[0], pair.rows[1]);
@@ -207,7 +208,7 @@ fn divide(
     assign(&groups.collect::<Vec<_>>(), shares, options.seed)
 }
 
-/// Writes all columns, with the split of each row in place of an older one or behind them.
+/// Writes all columns with the split of each row, in the older column `split` or in a new last one.
 fn write(out: &Path, sources: &Sources, splits: &[Split], watch: &dyn Watch) -> anyhow::Result<()> {
     let doing = || format!("writing {}", out.display());
     let source = &sources.0[0];

@@ -1,4 +1,5 @@
-//! A scaling study: a ladder of sizes and shares of data, trained, evaluated, and drawn.
+//! A scaling study: trains and evaluates models of several sizes on several shares of the data, and draws how
+//! retrieval grows; see docs/evaluation.md, "Scaling study".
 
 mod report;
 mod shares;
@@ -24,50 +25,50 @@ use trend::Scores;
 /// Which study is run.
 #[derive(Debug, Clone)]
 pub struct ScalingOptions {
-    /// The study's settings, TOML.
+    /// The TOML file with the settings of the study.
     pub config: PathBuf,
-    /// Changes of the settings of every run, `KEY=VALUE`.
+    /// Changes of the config of every run, `KEY=VALUE`.
     pub changes: Vec<String>,
 }
 
-/// Makes the watchers of a study's parts. Each is dropped as soon as its part ends.
+/// Makes a watcher for each part of a study; the watcher is dropped when its part ends.
 pub trait StudyWatch {
-    /// Returns who follows the training of a model of this size, on this share of the patients (above 0, at most 1).
+    /// Returns a watcher for the training of the size `size` on `fraction` of the patients (above 0, at most 1).
     ///
     /// # Errors
-    /// If the study is not to go on.
+    /// If the study must not continue; the error ends it.
     fn training(&self, size: &str, fraction: f64) -> anyhow::Result<Box<dyn Watcher>>;
 
-    /// Returns who follows the evaluation of a model.
+    /// Returns a watcher for the evaluation of a model.
     fn evaluation(&self) -> Box<dyn Watch>;
 }
 
-/// What a study found.
+/// The result of a study.
 pub struct ScalingResult {
     /// Size by size, as the settings name them, with its shares in their order.
-    pub runs: Vec<StudyRun>,
+    runs: Vec<StudyRun>,
     /// One for each group of tasks.
-    pub scores: Vec<Scores>,
+    scores: Vec<Scores>,
     /// The metric that is fitted.
-    pub metric: String,
+    metric: String,
     /// The page that was written.
     pub report: PathBuf,
 }
 
 impl ScalingResult {
-    /// Returns the table of all runs, then the trend of each group, as text.
+    /// Returns the table of all runs and the trend of each group, as text.
     pub fn text(&self) -> String {
         report::text(&self.runs, &self.scores, &self.metric)
     }
 }
 
-/// A study. Paths are relative to the file.
+/// The settings of a study. Paths are relative to the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Study {
-    /// The folder of everything that is made.
+    /// The folder of everything that the study writes.
     out: PathBuf,
-    /// The config of all runs, as m3ret pretrain takes it; its `out` and `manifests` give way.
+    /// The config of all runs, as `m3ret pretrain` reads it; its `out` and `manifests` are replaced.
     pretrain: PathBuf,
     /// Manifests with the images that are trained on [default: those of `pretrain`].
     #[serde(default)]
@@ -78,10 +79,10 @@ struct Study {
     fractions: Vec<f64>,
     /// The models.
     sizes: Vec<Size>,
-    /// What is fitted.
+    /// The metric that is fitted.
     #[serde(default = "default_metric")]
     metric: String,
-    /// Goes on although patients that are trained on are evaluated, too.
+    /// Continues although patients that are trained on are evaluated too.
     #[serde(default)]
     allow_overlap: bool,
 }
@@ -101,16 +102,16 @@ fn default_metric() -> String {
 }
 
 /// A model of a study, trained and evaluated.
-pub struct StudyRun {
-    pub training: TrainingFacts,
-    pub evaluation: Run,
+struct StudyRun {
+    training: TrainingFacts,
+    evaluation: Run,
 }
 
-/// Trains and evaluates every model of a study, as far as that is not done, and writes its reports.
+/// Trains and evaluates every model of a study that is not finished yet, and writes the reports of the study.
 ///
 /// # Errors
 /// If the settings are wrong; if patients are trained on and evaluated; if a run fails, or was made with other
-/// settings; if no task is fit for a mean of a group. `Stopped` if the watcher of a training stopped it: the same
+/// settings; if no task is fit for the mean of a group. `Stopped` if the watcher of a training stopped it; the same
 /// study then resumes there.
 pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> anyhow::Result<ScalingResult> {
     let study = Study::load(&options.config)?;
@@ -189,7 +190,7 @@ impl Study {
         Ok(())
     }
 
-    /// Fails if patients that are trained on are evaluated, too.
+    /// Fails if patients that are trained on are evaluated too.
     fn check_overlap(&self) -> anyhow::Result<()> {
         let config = Config::load(&self.pretrain, &[])?;
         let own = if self.manifests.is_empty() {
@@ -205,7 +206,7 @@ impl Study {
         Ok(())
     }
 
-    /// Trains and evaluates one model, as far as that is not yet done.
+    /// Trains and evaluates one model, unless that is done already.
     fn run(
         &self,
         rung: Rung<'_>,
@@ -257,14 +258,14 @@ impl Study {
         Ok(config)
     }
 
-    /// Evaluates a model, unless that is done.
+    /// Evaluates a model, unless that is done already.
     fn evaluate(&self, model: &str, folder: &Path, watch: &dyn StudyWatch) -> anyhow::Result<Run> {
         let marker = folder.join("complete");
         let wanted = shares::hash_of_evaluation(&self.evaluate, model)?;
         if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
             let options = EvaluateOptions::of_model(&self.evaluate, model, folder);
             evaluate(&options, &*watch.evaluation())?;
-            // Written last: whoever finds it finds everything.
+            // Written last, so that it marks a complete evaluation.
             write_whole(&marker, |out| Ok(out.write_all(wanted.as_bytes())?))?;
         }
         Run::open(folder)

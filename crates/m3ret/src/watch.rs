@@ -1,52 +1,49 @@
-//! Who follows the work: progress, notes, and whether it is to stop.
+//! How a caller follows the work: progress, notes, and whether to stop.
 
 use std::fmt;
 
-/// Follows the work of the library. Every method has a default, so that a watcher says only what it cares for.
+/// Follows the work of the library.
 ///
-/// Calls come from the thread that called the library, in order.
+/// Every method has a default that does nothing. The library calls the methods in order, from the thread that
+/// called the library.
 pub trait Watch {
-    /// A step begins that takes a while and cannot be counted.
+    /// A step begins whose length is unknown; `name` is shown to people.
     fn step(&self, _name: &str) {}
 
-    /// So many objects are going to be worked on.
+    /// Work on `n_objects` objects begins.
     fn count(&self, _n_objects: usize) {}
 
-    /// One object more is done; `n_refused` were refused so far.
+    /// Another object is done; `n_refused` were refused so far.
     fn advance(&self, _n_refused: usize) {}
 
-    /// A person should know this; it is no error.
+    /// Receives a sentence that a person should read; it is no error.
     fn note(&self, _sentence: &str) {}
 
-    /// From now on an interrupt has to wait until what is done is saved (`true`), or does not (`false`).
+    /// From now on, an interrupt waits until finished work is saved (`true`), or may end the program (`false`).
     fn defer(&self, _is_deferred: bool) {}
 
-    /// Returns whether the work is to stop. What is done is then saved, and `Stopped` is returned.
+    /// Returns whether the work is to stop. The library then saves what is done and returns `Stopped`.
     fn is_stopped(&self) -> bool {
         false
     }
 }
 
-/// Follows nothing.
+/// A watcher that ignores everything and never stops the work.
 #[derive(Debug, Clone, Copy, Default)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for programs other than the command line")
-)]
 pub struct Quiet;
 
 impl Watch for Quiet {}
 
-/// While this exists, an interrupt waits until what is done is saved.
-pub struct Deferral<'a>(&'a dyn Watch);
+/// While this value exists, an interrupt waits until finished work is saved.
+pub(crate) struct Deferral<'a>(&'a dyn Watch);
 
 impl<'a> Deferral<'a> {
-    pub fn start(watch: &'a dyn Watch) -> Self {
+    pub(crate) fn start(watch: &'a dyn Watch) -> Self {
         watch.defer(true);
         Self(watch)
     }
 
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.0.is_stopped()
     }
 }
@@ -57,10 +54,10 @@ impl Drop for Deferral<'_> {
     }
 }
 
-/// The work ended because its watcher asked for that.
+/// The error of work that ended because its watcher stopped it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
-    /// What is saved, and how to go on.
+    /// What is saved and how to resume, as a sentence for people.
     pub saved: String,
 }
 

@@ -1,15 +1,15 @@
-//! Words, numbers and columns of plain text, without colours: for messages, tables and files.
+//! Plain text without colours, for messages, tables and files.
 
 use std::ops::Range;
 
 use m3ret_imaging::Format;
 
-/// A number and its word: `1 group`, `2 groups`.
+/// Returns a count with its noun: `1 group`, `2 groups`.
 pub fn counted(n: u64, one: &str, several: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { several })
 }
 
-/// The name of a format as its makers write it.
+/// Returns the name of a format as its makers write it.
 pub fn format_name(format: Format) -> &'static str {
     match format {
         Format::Dicom => "DICOM",
@@ -22,7 +22,9 @@ pub fn format_name(format: Format) -> &'static str {
     }
 }
 
-/// Lays the cells of rows below each other, those of the columns `right` to the right.
+/// Aligns the cells of a table, and returns one line for each row.
+///
+/// The columns `right` (from 0) are aligned to the right, all others to the left.
 pub fn aligned(rows: &[Vec<String>], right: Range<usize>) -> Vec<String> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -42,7 +44,8 @@ pub fn aligned(rows: &[Vec<String>], right: Range<usize>) -> Vec<String> {
     };
     rows.iter().map(line).collect()
 }
-/// Escapes what could move the cursor: paths and headers are not ours.
+
+/// Escapes control characters, which could move the cursor of a terminal: paths and headers are untrusted.
 pub fn printable(text: &str) -> String {
     text.chars().fold(
         String::with_capacity(text.len()),
@@ -57,7 +60,8 @@ pub fn printable(text: &str) -> String {
     )
 }
 
-/// As `printable`, but keeps line breaks: for sentences of ours that hold words of others.
+/// Escapes control characters as `printable` does, but keeps line breaks: for our sentences that quote untrusted
+/// words.
 pub fn printable_lines(text: &str) -> String {
     text.split('\n')
         .map(printable)

@@ -12,7 +12,7 @@ use crate::screen::Screen;
 use crate::text::Paint;
 use m3ret::dedup::Pair;
 use m3ret::duplicates::Verdict;
-use m3ret::galleries::{self, Archive, Opening, refused_text};
+use m3ret::galleries::{self, Archive, OpenOptions, refused_text};
 use m3ret::model_name;
 use m3ret::watch::Watch as _;
 use m3ret::words::printable;
@@ -21,7 +21,7 @@ use m3ret::words::printable;
 pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<Outcome> {
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
-    let opening = Opening {
+    let opening = OpenOptions {
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
         model: &arguments.model.choice(),

@@ -17,8 +17,8 @@ use crate::cli::{
 };
 use crate::progress::Progress;
 use crate::screen::Screen;
-use m3ret::galleries::{self, Gone};
-use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats, refused_text};
+use m3ret::galleries::{self, PruneSummary, refused_text};
+use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
 use m3ret::watch::Watch as _;
 use m3ret::words::printable;
 
@@ -201,7 +201,7 @@ fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
 }
 
 /// Says what was dropped, and what was not.
-fn gone_text(gone: &Gone) -> String {
+fn gone_text(gone: &PruneSummary) -> String {
     let mut text = String::new();
     for id in gone.pruned.iter().take(MAX_LISTED) {
         text += &format!("gone: {}\n", printable(id));

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
 use m3ret::files::{refuse_foreign_page, write_whole};
-use m3ret::galleries::{self, Opening};
+use m3ret::galleries::{self, OpenOptions};
 use m3ret::model_name;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     if let Some(html) = &arguments.html {
         refuse_foreign_page(html, arguments.force)?;
     }
-    let opening = Opening {
+    let opening = OpenOptions {
         archive: &arguments.archive,
         cache: arguments.cache.as_deref(),
         model: &arguments.model.choice(),

@@ -1,4 +1,4 @@
-//! What is said about one object, as JSON and as text.
+//! The report on one object: what it is, or why it was refused.
 
 mod statistics;
 
@@ -16,13 +16,13 @@ pub use statistics::Values;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Read, and nothing is wrong.
+    /// The image was read, and nothing is unusual.
     Ok,
-    /// Read, but a person should look.
+    /// The image was read, but a person should look at it.
     Warning,
-    /// Not read.
+    /// The object was not read.
     Refused,
-    /// A file of a folder that holds no image format.
+    /// The file of a folder holds no image format.
     NotAnImage,
 }
 
@@ -31,20 +31,28 @@ pub enum Verdict {
 pub struct Report {
     /// The file, or the folder of a series.
     pub path: String,
-    /// Which object of the path, where it holds several.
+    /// Which image of the path this is; `None` if the path holds one image.
     pub part: Option<String>,
+    /// The format that was recognised; `None` if there is none.
     pub format: Option<Format>,
+    /// Number of files that the object is read from.
     pub n_files: usize,
-    /// What was read; its keys are absent where nothing was.
+    /// What was read; its keys are absent in JSON if the object was refused.
     #[serde(flatten)]
     pub image: Option<Image>,
+    /// Whether the image can be used.
     pub verdict: Verdict,
+    /// The codes of `reasons`, in the same order.
     pub reason_codes: Vec<Code>,
+    /// Everything unusual about the object, as docs/reason-codes.md defines it; empty if there is nothing.
     pub reasons: Vec<Reason>,
+    /// Why the object was refused, as a sentence; `None` if it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The array file that `inspect` wrote; `None` if it wrote none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub npy: Option<String>,
+    /// The picture that `inspect` wrote; `None` if it wrote none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thumbnail: Option<String>,
 }
@@ -52,29 +60,36 @@ pub struct Report {
 /// What was read of an object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Image {
+    /// Whether the depth axis is absent, space or time.
     pub kind: Kind,
+    /// Modality as the file states it, e.g. `CT`.
     pub modality: Option<String>,
+    /// DICOM `BodyPartExamined`, e.g. `CHEST`.
     pub body_part: Option<String>,
-    /// `[C, D, H, W]`.
+    /// Number of voxels, `[C, D, H, W]`.
     pub shape: [usize; 4],
-    /// Along D, H, W; null where unknown.
+    /// Distance of neighbouring voxels along D, H and W in mm; seconds along D of a video; null where unknown.
     pub spacing: [Option<f64>; 3],
-    /// Of the first spacing, `mm` or `s`; the others are in mm.
+    /// Unit of the first spacing, `mm` or `s`; the other two are in mm.
     pub spacing_unit: Option<&'static str>,
-    /// Where D, H and W grow to, e.g. `SPL`.
+    /// Directions in the patient in which D, H and W grow, e.g. `SPL`; null if the orientation is unknown.
     pub axis_order: Option<String>,
-    /// Maps `(w, h, d, 1)` to mm in DICOM's LPS system.
+    /// Maps `(w, h, d, 1)` to mm in the LPS system of DICOM; null if the position is unknown.
     pub affine: Option<[[f64; 4]; 3]>,
+    /// Unit of the values, e.g. `HU`; null if the file fixes none.
     pub unit: Option<&'static str>,
+    /// Whether low values are shown bright (MONOCHROME1); the values themselves are never inverted.
     pub inverted: bool,
+    /// Largest value that the storage format can hold; null for measurements, such as HU.
     pub full_scale: Option<f32>,
+    /// Statistics of the values, in `unit`.
     pub value: Values,
 }
 
-/// Reads an object and reports on each image in it: mostly one.
+/// Reads an object and reports on each image in it; most objects hold one.
 ///
-/// A fault of ours while reading becomes a refusal like any other.
-pub fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Option<Volume>)> {
+/// A panic in a reader is reported as a refusal with code `internal_error`.
+pub(crate) fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Option<Volume>)> {
     let outcome = panics::guard(|| {
         read_object(object, options).map(|volumes| {
             volumes
@@ -104,7 +119,7 @@ pub fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Option<Volum
 }
 
 impl Report {
-    /// Describes an image that was read.
+    /// Describes an image that was read, with warnings for constant and non-finite values.
     pub fn new(object: &Object, volume: &Volume) -> Self {
         let value = Values::of(volume.values());
         let mut reasons = volume.reasons.clone();
@@ -144,7 +159,7 @@ impl Report {
         }
     }
 
-    /// Describes a file of which nothing was read.
+    /// Describes a file or object of which nothing was read; `message` is shown to people.
     pub fn refused(path: &Path, code: Code, message: String) -> Self {
         Self {
             path: text_of(path),
@@ -161,9 +176,10 @@ impl Report {
         }
     }
 
-    /// Describes a file that belongs to no object: a README is no fault of an archive, a file
-    /// that is named like an image is.
-    pub fn skipped(path: &Path, error: &Error, is_strict: bool) -> Self {
+    /// Describes a file that belongs to no object.
+    ///
+    /// A README is no fault of an archive, but a file that is named like an image and holds none is.
+    pub(crate) fn skipped(path: &Path, error: &Error, is_strict: bool) -> Self {
         let report = Self::refused(path, error.code(), error.to_string());
         // A DICOM report or plan is no image, whatever its name; other formats may be promised by it.
         let is_promised = error.code() != Code::NoPixels && is_named_like_an_image(path);
@@ -219,11 +235,11 @@ fn is_named_like_an_image(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use m3ret_imaging::Affine;
 
-    pub fn object(path: &str) -> Object {
+    pub(crate) fn object(path: &str) -> Object {
         Object {
             path: path.into(),
             part: None,
@@ -233,7 +249,7 @@ pub mod tests {
     }
 
     /// A small CT with everything known.
-    pub fn ct() -> Volume {
+    pub(crate) fn ct() -> Volume {
         let values = (0_u8..24).map(|v| f32::from(v) * 100.0 - 1024.0).collect();
         let mut volume = Volume::new(values, [1, 2, 3, 4], Kind::Volume).unwrap();
         volume.spacing = [Some(2.5), Some(0.703_125), Some(0.703_125)];

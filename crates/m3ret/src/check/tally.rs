@@ -1,4 +1,4 @@
-//! What a whole archive amounts to.
+//! Totals over a whole archive.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,53 +9,64 @@ use super::CheckedImage;
 use crate::check::report::{Report, Verdict};
 use crate::words::format_name;
 
-/// Everything a walk found, without pixels.
+/// Totals of a walk over an archive, and the reports that need a look.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Images without any warning.
+    /// Number of images without a warning.
     pub n_ok: u64,
-    /// In the order of the paths, as `warned`.
+    /// Reports on what was refused, in the order of the paths.
     pub refused: Vec<Report>,
+    /// Reports on images with a warning, in the order of the paths.
     pub warned: Vec<Report>,
-    /// Files that hold no image format.
+    /// Number of files that hold no image format.
     pub n_not_images: u64,
-    /// Images of each kind.
+    /// Number of images of each kind: `image`, `video` or `volume`.
     pub kinds: BTreeMap<String, u64>,
-    /// Images of each modality; those that name none are `unknown`.
+    /// Number of images of each modality; images that state none count as `unknown`.
     pub modalities: BTreeMap<String, u64>,
-    /// Objects of each format, by the names that people write.
+    /// Number of images of each format, by the names that people write.
     pub formats: BTreeMap<&'static str, u64>,
-    /// Objects with each reason.
+    /// Number of images with each reason code.
     pub codes: BTreeMap<Code, u64>,
     same_pixels: HashMap<u128, Vec<Member>>,
 }
 
-/// One of several objects with the same pixels.
+/// One of several images with equal shape and values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Member {
+    /// The file, or the folder of a series.
     pub path: String,
+    /// Which image of the path this is; `None` if the path holds one image.
     pub part: Option<String>,
 }
 
-/// The totals of a walk.
+/// The totals of a walk, as `m3ret check --json` prints them.
 #[derive(Debug, Serialize)]
 pub struct CheckSummary<'a> {
+    /// Number of images that were read or refused: `n_ok + n_warning + n_refused`.
     pub n_objects: u64,
+    /// Number of images without a warning.
     pub n_ok: u64,
+    /// Number of images with a warning.
     pub n_warning: u64,
+    /// Number of images and files that were refused.
     pub n_refused: u64,
+    /// Number of files that hold no image format; not part of `n_objects`.
     pub n_not_images: u64,
+    /// Number of images of each kind.
     pub kinds: &'a BTreeMap<String, u64>,
+    /// Number of images of each modality; images that state none count as `unknown`.
     pub modalities: &'a BTreeMap<String, u64>,
-    /// By names in lower case.
+    /// Number of images of each format, by its name in lower case.
     pub formats: BTreeMap<String, u64>,
+    /// Number of images with each reason code.
     pub reason_codes: BTreeMap<&'static str, u64>,
-    /// Groups of objects with the same pixels, in the order of their first paths.
+    /// Groups of images with equal shape and values, in the order of their first paths.
     pub duplicate_pixels: Vec<&'a [Member]>,
 }
 
 impl Tally {
-    /// Counts an image.
+    /// Counts an image; a warned or refused one is kept with its report.
     pub fn add(&mut self, image: CheckedImage) {
         let CheckedImage { report, pixels } = image;
         if report.verdict == Verdict::NotAnImage {
@@ -91,7 +102,7 @@ impl Tally {
         }
     }
 
-    /// Sums up what was counted.
+    /// Returns the totals.
     pub fn summary(&self) -> CheckSummary<'_> {
         let (n_warning, n_refused) = (length(&self.warned), length(&self.refused));
         CheckSummary {
@@ -116,7 +127,7 @@ impl Tally {
         }
     }
 
-    /// Returns the groups of objects with the same pixels, in the order of their first paths.
+    /// Returns the groups of two or more images with equal shape and values, in the order of their first paths.
     pub fn duplicates(&self) -> Vec<&[Member]> {
         let mut groups: Vec<&[Member]> = self
             .same_pixels

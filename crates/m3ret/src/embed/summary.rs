@@ -1,4 +1,4 @@
-//! What became of each image, and of a whole run.
+//! Reports on each image and on a whole run of `embed`.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,30 @@ use super::shards::Settings;
 use super::{EmbedResult, Facts, Refusal, ResultFiles, Row};
 use crate::check::report::Report;
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug)]
 pub struct EmbedReport {
+    /// Counts and settings of the run.
     pub summary: EmbedSummary,
-    /// The refused images, as `check` describes them; those without a row last.
+    /// The refused images, as `check` describes them; those without a row are last.
     pub refused: Vec<Report>,
 }
 
-/// What became of one image.
+/// What became of one image, as `m3ret embed --json` prints it.
 #[derive(Debug, Serialize)]
 pub struct EmbedRow<'a> {
-    /// The row of the vector; null where there is none.
+    /// Row of the vector in the results, from 0; `None` if the image has no row.
     pub row: Option<usize>,
+    /// Path as reports show it; of a manifest, as it is written there.
     pub path: &'a str,
+    /// What the file states about the image.
     #[serde(flatten)]
     pub facts: &'a Facts,
     /// `embedded` or `refused`.
     pub verdict: &'static str,
+    /// The reason code of a refused image; empty for others.
     pub reason_codes: Vec<&'static str>,
+    /// Why the image was refused, as a sentence; `None` if it was embedded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a str>,
 }
@@ -52,34 +57,39 @@ impl<'a> EmbedRow<'a> {
     }
 }
 
-/// What a run amounts to.
+/// Counts and settings of a run, as `m3ret embed --json` prints them.
 #[derive(Debug, Serialize)]
 pub struct EmbedSummary {
+    /// Number of images with a vector in the results, including those of an earlier run.
     pub n_embedded: usize,
+    /// Number of images without a vector.
     pub n_refused: usize,
-    /// Objects that an earlier run had embedded.
+    /// Number of objects that an earlier run had embedded.
     pub n_kept: usize,
-    /// Files of a folder that hold no image format.
+    /// Number of files of a folder that hold no image format.
     pub n_not_images: usize,
-    /// Refused images by reason.
+    /// Number of refused images by reason code.
     pub reason_codes: BTreeMap<&'static str, usize>,
+    /// Name of the model.
     pub model: String,
+    /// Fingerprint of the model: only vectors with equal fingerprints can be compared.
     pub fingerprint: String,
+    /// Precision in which the model ran: `f32`, `bf16` or `int8`.
     pub precision: String,
-    /// Numbers of a vector.
+    /// Number of values of a vector.
     pub width: usize,
-    /// Null where nothing was embedded.
+    /// The file of vectors; `None` if no image was embedded.
     pub out: Option<String>,
-    /// The list of rows beside an array; null where the table itself says which row is which.
+    /// The list of rows beside an array; `None` for a table, which names its images itself.
     pub rows: Option<String>,
-    /// Of reading and embedding, without opening the model and writing the results.
+    /// Seconds of reading and embedding, without opening the model and writing the results.
     pub seconds: f64,
-    /// Objects embedded in a second, without those of an earlier run.
+    /// Objects embedded per second, without those of an earlier run.
     pub items_per_second: f64,
 }
 
 impl EmbedSummary {
-    /// Counts; times are for the caller to fill in.
+    /// Counts the images of a result; the caller sets the times.
     pub(super) fn new(result: &EmbedResult<'_>, settings: &Settings, files: ResultFiles) -> Self {
         let mut reason_codes = BTreeMap::new();
         for (_, refusal) in result.refused() {

@@ -1,4 +1,4 @@
-//! Means of groups, and the differences that tasks and groups can resolve.
+//! Means of groups, and the differences between models that tasks and groups can resolve.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +9,35 @@ use super::results::{Results, Settings, TaskResult, Value};
 use super::subject::Subject;
 use crate::evaluation::protocol::{GROUP_METRICS, Standing};
 
-/// The mean of the tasks of a group that say something.
+/// Mean of the tasks of a group that say something; maps are by metric of groups.
 #[derive(Debug, Serialize)]
 pub struct GroupResult {
+    /// Name of the group, such as `within`.
     pub group: String,
+    /// Names of the tasks in the mean.
     pub tasks: Vec<String>,
+    /// Number of queries of these tasks.
     pub n_queries: usize,
+    /// Number of patients of these queries; a patient in several tasks counts once.
     pub n_patients: usize,
-    /// Whether tasks that thumbnails solve could be left out.
+    /// Whether `pixels` was evaluated too, so that tasks solved by thumbnails are not in the mean.
     pub knows_pixels: bool,
+    /// Mean over the tasks of what random rankings have.
     pub chance: BTreeMap<String, f64>,
+    /// Mean over the tasks of what the better of two fixed rankings has.
     pub constant: BTreeMap<String, f64>,
+    /// Mean of the model over the tasks.
     pub metrics: BTreeMap<String, Value>,
+    /// Differences between two models that the mean can resolve.
     pub resolution: BTreeMap<String, ResolutionValue>,
 }
 
-/// The smallest difference of two models that can be told.
+/// Smallest difference between two models that can be told, in units of the metric.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ResolutionValue {
-    /// If both vary between patients as `pixels` does; `None` where it was not evaluated beside.
+    /// For two models that vary between patients as `pixels` does; `None` if `pixels` was not evaluated too.
     pub expected: Option<f64>,
-    /// Whatever the models are.
+    /// Bound for any two models.
     pub at_most: f64,
 }
 
@@ -54,10 +62,9 @@ fn share_of_maximum(task: &TaskResult) -> Option<f64> {
     (maximum > 0.0).then(|| value / maximum)
 }
 
-/// Writes resolutions into tasks, and makes the means of groups.
+/// Enters the resolutions of tasks, and computes the means of groups.
 ///
-/// `pixels` holds the model of that name, if it was evaluated beside; `is_pixels` says that `results`
-/// are its own.
+/// `pixels` holds the results of that model, if it was evaluated too; `is_pixels` says that `results` are its own.
 pub(super) fn complete(
     results: &mut Results,
     pixels: Option<&Results>,

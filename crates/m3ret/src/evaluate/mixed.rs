@@ -1,4 +1,4 @@
-//! The search of a whole archive, as results.json tells it.
+//! Searches over all modalities in one gallery, as `results.json` holds them.
 
 use m3ret_search::{Clusters, Embeddings, Measures, MixedAnswer, Strata, Stratum, mixed};
 use serde::Serialize;
@@ -6,32 +6,40 @@ use serde::Serialize;
 use super::results::{Settings, Value};
 use super::subject::Subject;
 
-/// All modalities in one gallery: which of the first five hits are right and of another modality than
-/// the query, and which are of its own.
+/// A search over all modalities in one gallery, judged by its first five hits.
 #[derive(Debug, Serialize)]
 pub struct MixedResult {
+    /// Name of the search, `mixed/` and the relevance column.
     pub task: String,
+    /// The column, or columns joined by `+`, whose equal values are relevant.
     pub relevance: String,
+    /// Columns whose value a hit must not share with its query.
     pub exclude: Vec<String>,
-    /// Queries to which an item of another modality is relevant.
+    /// Number of queries to which an image of another modality is relevant.
     pub n_queries: usize,
+    /// Number of patients of these queries.
     pub n_patients: usize,
+    /// Number of images in the gallery that have a vector and a label.
     pub n_gallery: usize,
-    /// Labelled queries to which none is.
+    /// Number of other queries, to which only images of their own modality are relevant.
     pub n_without_other_modality: usize,
+    /// Share of the first five hits that are relevant and of another modality than the query.
     pub right_of_other_modality_at_5: Share,
+    /// Share of the first five hits that are of the modality of the query.
     pub own_modality_at_5: Share,
 }
 
-/// A mean over queries, and that of random rankings.
+/// A share of hits as a mean over queries, with that of random rankings.
 #[derive(Debug, Serialize)]
 pub struct Share {
+    /// The mean of the model, 0..=1.
     #[serde(flatten)]
     pub value: Value,
+    /// The mean of random rankings, 0..=1.
     pub chance: f64,
 }
 
-/// Measures every relevance column; those without a query that counts are left out.
+/// Measures every relevance column; columns without a query that counts are skipped.
 pub(super) fn measure(
     subject: &Subject,
     embeddings: &Embeddings<'_>,

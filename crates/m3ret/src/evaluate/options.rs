@@ -1,4 +1,4 @@
-//! What is evaluated, and how.
+//! Options of an evaluation.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use m3ret_search::Bootstrap;
 
 use crate::options::{ColumnValue, Reading, n_cores};
 
-/// The column in which a hit must differ from its query, unless others are named.
+/// The column in which a hit must differ from its query by default.
 pub const DEFAULT_EXCLUDE: &str = PATIENT;
-/// Cutoffs of metrics, unless others are named.
+/// The default cutoffs of metrics, in hits.
 pub const DEFAULT_CUTOFFS: [usize; 3] = [1, 5, 10];
-/// The numbers that networks compute with: f32, so that every machine gets the same metrics.
+/// The default precision of models: f32, so that every machine computes the same metrics.
 pub const DEFAULT_PRECISION: Option<Precision> = Some(Precision::F32);
 
 /// What is evaluated, how it is judged, and where the files are written.
@@ -20,36 +20,38 @@ pub const DEFAULT_PRECISION: Option<Precision> = Some(Precision::F32);
 pub struct EvaluateOptions {
     /// The images, and what is known of them: CSV or Parquet.
     pub manifest: PathBuf,
-    /// The folder that is written. Several models have a folder each in it.
+    /// The folder that is written; each of several models has a folder in it.
     pub out: PathBuf,
-    /// Files that no evaluation wrote may be replaced.
+    /// Whether files that no evaluation wrote may be replaced.
     pub is_forced: bool,
-    /// Models that embed the images. Without any, and without `embeddings`, the default model is used.
+    /// Models that embed the images. If this and `embeddings` are empty, the default model is used.
     pub models: Vec<NamedModel>,
     /// Vectors that were made elsewhere.
     pub embeddings: Vec<NamedVectors>,
-    /// Vectors of `embeddings` get unit length.
+    /// Whether the vectors of `embeddings` are scaled to unit length; without it, other lengths are an error.
     pub normalizes: bool,
-    /// Columns whose equal values are relevant to each other; columns joined by `+` must all be equal. Empty for
+    /// Columns whose equal values are relevant to each other; columns joined by `+` must all be equal. If empty,
     /// those of `body_part` and `finding` that the manifest has.
     pub relevance: Vec<String>,
-    /// The Jaccard index, above 0 and at most 1, from which on images with several labels are relevant; `None` if
-    /// one shared label is enough.
+    /// Smallest Jaccard index, above 0 and at most 1, at which images with several labels are relevant; `None` if one
+    /// shared label is enough.
     pub least_jaccard: Option<f32>,
-    /// Columns in which a hit must differ from its query. Empty if only the query itself is excluded.
+    /// Columns in which a hit must differ from its query; if empty, only the query itself is excluded.
     pub exclude: Vec<String>,
     /// Cutoffs of metrics, in hits, in any order.
     pub cutoffs: Vec<usize>,
-    /// Only rows that pass are evaluated. Several values of one column are alternatives.
+    /// Conditions that evaluated rows meet in every column; several values of one column are alternatives.
     pub filters: Vec<ColumnValue>,
-    /// One task more for each column, over all modalities together.
+    /// Whether each relevance column has another task, over all modalities together.
     pub is_pooled: bool,
-    /// Patients of rows with split = pretrain may also be queries or in the gallery.
+    /// Whether patients of rows with `split = pretrain` may also be queries or in the gallery.
     pub allows_overlap: bool,
-    /// Draws of the confidence intervals. The seed also decides in which order equal scores are shown.
+    /// Number of draws of the confidence intervals, and their seed; the seed also decides the order in which equal
+    /// scores are shown.
     pub bootstrap: Bootstrap,
-    /// How models are run.
+    /// Precision and number of threads of the models.
     pub run: RunOptions,
+    /// How images are read.
     pub reading: Reading,
 }
 
@@ -93,18 +95,19 @@ impl EvaluateOptions {
     }
 }
 
-/// A model, and what to call it.
+/// A model and its name in the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedModel {
-    /// What results, and the folder among several, are called by.
+    /// The name in results, and of the folder among several models.
     pub name: String,
-    /// A folder, the name of one, or a built-in model.
+    /// A model folder, its name, or a built-in model.
     pub place: String,
 }
 
-/// Vectors that were made elsewhere, and what to call them.
+/// Vectors that were made elsewhere, and their name in the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedVectors {
+    /// The name in results, and of the folder among several models.
     pub name: String,
     /// `.npy`, `.safetensors` or `.parquet`, [rows, width].
     pub path: PathBuf,

@@ -1,4 +1,6 @@
-//! The numbers of one model: what results.json holds.
+//! The numbers of one model, as `results.json` holds them; docs/evaluation.md defines every one.
+//!
+//! Maps by metric have the names of docs/evaluation.md as keys, such as `map_at_r`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,117 +11,159 @@ use m3ret_search::{
 };
 use serde::Serialize;
 
-use super::groups::{GroupResult, ResolutionValue};
-use super::mixed::{self, MixedResult};
+pub use super::groups::{GroupResult, ResolutionValue};
+use super::mixed;
+pub use super::mixed::{MixedResult, Share};
 use super::subject::{Subject, is_identifier};
 use crate::evaluation::protocol::GROUP_METRICS;
 
-/// Numbers that the ladder shows.
+/// Metrics of the ladder.
 const LADDER: [Metric; 3] = [Metric::HitAt(1), Metric::PrecisionAt(5), Metric::MapAt(10)];
-/// Most classes of which a confusion matrix is kept.
+/// Most classes of a confusion matrix.
 const MAX_CLASSES: usize = 40;
 
-/// results.json.
+/// Everything that was measured of one model: the content of `results.json`.
 #[derive(Debug, Serialize)]
 pub struct Results {
-    /// The rules of docs/evaluation.md; results without it followed the first.
+    /// Number of the rules of docs/evaluation.md by which the numbers were computed.
     pub protocol: u64,
+    /// Name of the model.
     pub model: String,
-    /// Of everything that decides the numbers, but the images.
+    /// Hash of everything that decides the numbers except the images, 16 hexadecimal digits.
     pub config_hash: String,
+    /// Version of m3ret that computed the numbers.
     pub m3ret_version: &'static str,
+    /// How the model was evaluated.
     pub config: Config,
+    /// Sentences that a reader of the numbers should know.
     pub notes: Vec<String>,
+    /// Number of rows of the manifest that take part.
     pub n_rows: usize,
+    /// Number of rows whose image has no vector.
     pub n_refused: usize,
-    /// Counts of refused images by reason.
+    /// Number of refused images by reason code.
     pub refused: BTreeMap<String, usize>,
+    /// Tasks with at least one query that counts.
     pub tasks: Vec<TaskResult>,
-    /// Means of the tasks that say something.
+    /// Means of groups, over the tasks that say something.
     pub groups: Vec<GroupResult>,
-    /// All modalities in one gallery.
+    /// Searches over all modalities in one gallery.
     pub mixed: Vec<MixedResult>,
+    /// Tasks that were not measured.
     pub skipped: Vec<SkippedTask>,
-    /// Every image against all others of its kind: how often the nearest one is of the same patient.
+    /// Tasks in which every image of a kind queries all others: `hit_at_1` is how often the nearest image is of the
+    /// same patient.
     pub privacy: Vec<TaskResult>,
 }
 
-/// What was asked for.
+/// How a model was evaluated.
 #[derive(Debug, Clone, Serialize)]
 pub struct Config {
+    /// Fingerprint of the model.
     pub fingerprint: String,
+    /// Precision in which the model ran; `None` for vectors that do not state it.
     pub precision: Option<String>,
+    /// Path of the manifest, as it was given.
     pub manifest: String,
+    /// Columns whose equal values are relevant to each other.
     pub relevance: Vec<String>,
+    /// Columns in which a hit must differ from its query.
     pub exclude: Vec<String>,
+    /// Conditions on rows, `COLUMN=VALUE`; values that identify people are shown as `...`.
     pub filter: Vec<String>,
+    /// Cutoffs of metrics, in hits, ascending.
     pub k: Vec<usize>,
+    /// Smallest Jaccard index of relevant images with several labels; 0 if one shared label is enough.
     pub least_jaccard: f32,
+    /// Number of the rules of docs/evaluation.md.
     pub protocol: u64,
+    /// How equal scores count: `expected`, the mean over all their orders.
     pub ties: &'static str,
+    /// Number of draws of the confidence intervals.
     pub n_resamples: usize,
+    /// Seed of the draws and of the order in which equal scores are shown.
     pub seed: u64,
 }
 
-/// One task.
+/// The numbers of one task.
 #[derive(Debug, Serialize)]
 pub struct TaskResult {
+    /// Name of the task, such as `cross/CT-DX/body_part`.
     pub task: String,
+    /// Group of the task, such as `cross`.
     pub group: String,
+    /// Modality of all queries; `None` if there are several.
     pub query_modality: Option<String>,
+    /// Modality of the whole gallery; `None` if there are several.
     pub gallery_modality: Option<String>,
+    /// The column, or columns joined by `+`, whose equal values are relevant.
     pub relevance: String,
-    /// Whom a query cannot find: itself, and who has its value in these columns.
+    /// Columns whose value a hit must not share with its query; the query itself is always excluded.
     pub exclude: Vec<String>,
-    /// Queries that count, `n`.
+    /// Number of queries that count, `n`.
     pub n_queries: usize,
+    /// Number of patients of these queries; an unknown patient counts once for each query.
     pub n_patients: usize,
+    /// Number of images in the gallery that have a vector and a label.
     pub n_gallery: usize,
-    /// `queries`, or `query_classes` where the mean over each class's queries is taken first.
+    /// `queries`, or `query_classes` if the mean over the queries of each class is taken first.
     pub averaged_over: &'static str,
+    /// Number of classes of the queries that count.
     pub n_query_classes: usize,
+    /// Number of classes of the gallery.
     pub n_gallery_classes: usize,
+    /// Queries that do not count.
     pub left_out: LeftOutCounts,
-    /// Queries that have a metric whose cut goes through equal scores of relevant and other items.
+    /// Number of queries for which the order of equal scores decides what lies within a cutoff.
     pub n_tied: usize,
-    /// Whether all scores are equal but for rounding, so that every ranking is by chance.
+    /// Whether all scores are equal except for rounding, so that every metric is its chance.
     pub is_collapsed: bool,
+    /// Mean of random rankings, by metric.
     pub chance: BTreeMap<String, f64>,
-    /// What the best fixed ranking has that is known.
+    /// Value of the better of two fixed rankings that ignore the query, by metric; votes have none.
     pub constant: BTreeMap<String, f64>,
-    /// What a perfect ranking has.
+    /// Value of a perfect ranking, by metric; votes have none.
     pub maximum: BTreeMap<String, f64>,
-    /// The largest share of the maximum that `constant` reaches, by the metrics of groups.
+    /// Largest ratio of `constant` to `maximum` among the metrics of groups, 0..=1; from 0.8 on, the task is in no
+    /// mean.
     pub constant_share: Option<f64>,
+    /// Value of the model, by metric.
     pub metrics: BTreeMap<String, Value>,
-    /// Differences of two models that can be told.
+    /// Differences between two models that the task can resolve, by metric of groups.
     pub resolution: BTreeMap<String, ResolutionValue>,
+    /// The task again under other exclusions: none but the query itself, then the same patient, then also the same
+    /// source. Empty for pair tasks and privacy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ladder: Vec<Rung>,
+    /// How evenly the images of the gallery are found.
     pub hubness: Hubness,
-    /// Of who is asked for what: equal where two models can be compared.
+    /// Hash of images, labels and exclusions: two models can be compared if theirs are equal.
     pub ground_truth: String,
-    /// The stem of its files in the folder trec.
+    /// Name of the TREC files without extension, in the folder `trec`; `None` if none were written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trec: Option<String>,
+    /// Confusion matrix of the vote of 20; `None` if a class is a set of labels, if there are more than 40 classes,
+    /// or if the classes identify people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Confusion>,
-    /// What the files and the page are made of.
+    /// The answer to each query that counts; files and page are made of them.
     #[serde(skip)]
-    pub answers: Vec<Answer>,
+    pub(crate) answers: Vec<Answer>,
 }
 
-/// A mean over queries.
+/// A mean over queries with its 95 % interval by a patient-clustered bootstrap.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Value {
+    /// The mean.
     pub value: f64,
-    /// `None` with fewer than five patients.
+    /// Lower end of the interval; `None` with fewer than five patients.
     pub ci95_low: Option<f64>,
+    /// Upper end of the interval; `None` with fewer than five patients.
     pub ci95_high: Option<f64>,
 }
 
 impl Value {
-    pub fn new(value: f64, interval: Option<Interval>) -> Self {
+    pub(crate) fn new(value: f64, interval: Option<Interval>) -> Self {
         Self {
             value,
             ci95_low: interval.map(|interval| interval.low),
@@ -138,12 +182,16 @@ impl fmt::Display for Value {
     }
 }
 
-/// Queries that do not count.
+/// Number of queries of a task that do not count, by reason.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct LeftOutCounts {
+    /// The image has no vector.
     pub without_vector: usize,
+    /// The cell of the relevance column is empty.
     pub without_label: usize,
+    /// No candidate is relevant.
     pub without_relevant: usize,
+    /// Every candidate is relevant, so that no ranking can be wrong.
     pub only_relevant: usize,
 }
 
@@ -159,39 +207,47 @@ impl LeftOutCounts {
     }
 }
 
-/// The same task under another exclusion.
+/// A task under another rule of exclusion.
 #[derive(Debug, Serialize)]
 pub struct Rung {
+    /// Columns whose value a hit must not share with its query.
     pub exclude: Vec<String>,
+    /// Number of queries that count under this rule.
     pub n_queries: usize,
+    /// Mean of random rankings, by metric.
     pub chance: BTreeMap<String, f64>,
+    /// Value of the model, by metric: `hit_at_1`, `precision_at_5` and `map_at_10`, if they were measured.
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// How evenly the gallery is found.
+/// How evenly the images of a gallery are found.
 #[derive(Debug, Serialize)]
 pub struct Hubness {
-    /// Hits of a query that are looked at.
+    /// Number of hits of each query that are examined.
     pub k: usize,
-    /// Share of the gallery that no query has among its hits.
+    /// Share of the gallery that no query has among its hits, 0..=1.
     pub never_retrieved: f64,
-    /// The same of random rankings.
+    /// The same share of random rankings.
     pub never_retrieved_chance: f64,
-    /// Queries that have the commonest item among their hits.
+    /// Number of queries that have the most frequent image among their hits.
     pub most_retrieved: u32,
 }
 
-/// What the vote of 20 gives, by class: rows are the truth.
+/// Confusion matrix of the vote of the first 20 hits.
 #[derive(Debug, Serialize)]
 pub struct Confusion {
+    /// Names of the classes, in the order of rows and columns.
     pub classes: Vec<String>,
+    /// Number of queries by true class (row) and class of the vote (column).
     pub counts: Vec<Vec<u32>>,
 }
 
-/// A task without a query that counts.
+/// A task that was not measured, and why.
 #[derive(Debug, Serialize)]
 pub struct SkippedTask {
+    /// Name of the task.
     pub task: String,
+    /// Why it was skipped, as a sentence.
     pub reason: String,
 }
 
@@ -279,7 +335,7 @@ fn n_classes(n: usize) -> String {
     format!("{n} class{}", if n == 1 { "" } else { "es" })
 }
 
-/// Lists the rules of exclusion of a task: the one that counts, then the rungs of the ladder.
+/// Returns the rules of exclusion of a task: the one that counts, then the rungs of the ladder.
 fn rules(task: &Task, subject: &Subject) -> Vec<Vec<String>> {
     let mut rules = vec![Vec::new()];
     if !task.finds_same_patient() {
@@ -364,7 +420,7 @@ fn one(
     })
 }
 
-/// Hashes everything that decides which items are relevant to which query, whatever the order of rows.
+/// Hashes everything that decides which items are relevant to which query, in any order of rows.
 fn ground_truth(task: &Task, subject: &Subject, exclude: &[String]) -> String {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     for rows in [&task.queries, &task.gallery] {

@@ -1,4 +1,4 @@
-//! Models side by side as tables: their cells, and Markdown.
+//! Tables of models side by side: their cells, and Markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,15 +6,15 @@ use std::fmt::Write as _;
 use super::groups::{self, GroupResult, ResolutionValue};
 use super::results::{Results, TaskResult, Value};
 
-/// What tables show; the first decides.
+/// Metrics of tables; the first decides groups.
 pub const SHOWN: [&str; 3] = ["map_at_r", "precision_at_5", "hit_at_1"];
 
-/// Returns whether a fixed ranking nearly solves a task, so that it is in no mean.
+/// Returns whether a fixed ranking nearly solves a task, so that the task is in no mean.
 pub fn is_solved_by_constant(task: &TaskResult) -> bool {
     groups::standing(task, None).is_solved_by_constant()
 }
 
-/// The numbers of a task or of a group.
+/// The numbers of a task or of a group, ready to be formatted.
 pub struct Numbers<'a> {
     name: String,
     n_queries: usize,
@@ -26,6 +26,7 @@ pub struct Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
+    /// Takes the numbers of a task.
     pub fn of_task(task: &'a TaskResult) -> Self {
         Self {
             name: task.task.clone(),
@@ -38,6 +39,7 @@ impl<'a> Numbers<'a> {
         }
     }
 
+    /// Takes the numbers of a group.
     pub fn of_group(group: &'a GroupResult) -> Self {
         let n = group.tasks.len();
         let plural = if n == 1 { "" } else { "s" };
@@ -52,7 +54,8 @@ impl<'a> Numbers<'a> {
         }
     }
 
-    /// What stands before the models' values: the name, counts, and what no model decides.
+    /// Returns the cells before the values of models: name, queries, patients, chance, constant, and the difference
+    /// that can be resolved.
     pub fn start(&self, metric: &str) -> [String; 6] {
         let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.3}"));
         let resolution = self.resolution.get(metric);
@@ -70,6 +73,7 @@ impl<'a> Numbers<'a> {
         ]
     }
 
+    /// Returns the value of a metric with its interval; `-` if it was not measured.
     pub fn value(&self, metric: &str) -> String {
         let Some(value) = self.metrics.get(metric) else {
             return "-".to_owned();
@@ -78,7 +82,7 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// Writes models side by side, one table a metric.
+/// Returns models side by side as Markdown, one table for each metric.
 pub(super) fn markdown(results: &[&Results]) -> String {
     let mut text = String::new();
     for metric in SHOWN {
@@ -104,8 +108,8 @@ fn markdown_table(rows: &[Vec<String>], text: &mut String) {
     text.push('\n');
 }
 
-/// One metric of all models: a head, the tasks, the means of groups, and the tasks that a fixed ranking
-/// nearly solves.
+/// Returns the table of one metric of all models: a head, the tasks, the means of groups, and the tasks that a fixed
+/// ranking nearly solves.
 pub fn rows(results: &[&Results], metric: &str) -> Vec<Vec<String>> {
     let head = ["task", "n", "patients", "chance", "constant", "resolves"].map(str::to_owned);
     let models = results.iter().map(|results| results.model.clone());
@@ -141,7 +145,7 @@ pub fn rows(results: &[&Results], metric: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// One row: what no model decides, then each model's value; `None` where a model lacks it.
+/// Returns one row: the cells before the values, then the value of each model; `None` if a model lacks it.
 fn beside(all: Option<Vec<Numbers<'_>>>, metric: &str) -> Option<Vec<String>> {
     let all = all?;
     let start = all.first()?.start(metric);
@@ -149,7 +153,7 @@ fn beside(all: Option<Vec<Numbers<'_>>>, metric: &str) -> Option<Vec<String>> {
     Some(start.into_iter().chain(values).collect())
 }
 
-/// What searches over all modalities find, a row a column and model.
+/// Returns the table of searches over all modalities, a row for each column and model.
 fn mixed_rows(results: &[&Results]) -> Vec<Vec<String>> {
     let head = [
         "relevance",

@@ -1,13 +1,13 @@
-//! What a reader is told of equal scores.
+//! Notes on equal scores.
 
 use super::results::TaskResult;
 
-/// Share of a task's queries with a tie at a cut from which on the task is named.
+/// Smallest share of queries with a tie at a cutoff at which a task is named.
 const TOLD_SHARE: f64 = 0.1;
-/// Longest list of tasks.
+/// Most tasks that a note names.
 const MAX_NAMED: usize = 4;
 
-/// Lists what is to be said of equal scores in some tasks.
+/// Returns the notes on equal scores of some tasks.
 pub(super) fn notes(tasks: &[TaskResult]) -> Vec<String> {
     let mut notes = Vec::from_iter(collapse(tasks));
     let is_told = |task: &&TaskResult| {
@@ -31,7 +31,7 @@ pub(super) fn notes(tasks: &[TaskResult]) -> Vec<String> {
     notes
 }
 
-/// Says in which tasks the vectors are collapsed.
+/// Returns a sentence that names the tasks in which the vectors are collapsed; `None` if there are none.
 pub fn collapse(tasks: &[TaskResult]) -> Option<String> {
     let collapsed = tasks.iter().filter(|task| task.is_collapsed);
     let names: Vec<String> = collapsed.map(|task| task.task.clone()).collect();

@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::runs::Run;
 
-/// Verdicts on a task, or a mean of tasks, in which a model is collapsed: A, B, both.
+/// Verdicts on a task or a mean of tasks in which a model is collapsed: A, B, both.
 const COLLAPSED: [&str; 3] = ["first collapsed", "second collapsed", "both collapsed"];
 
-/// Every verdict, in the order of summaries.
+/// Every verdict, in the order in which summaries count them.
 pub const VERDICTS: [&str; 7] = [
     "better",
     "not distinguishable",
@@ -22,52 +22,66 @@ pub const VERDICTS: [&str; 7] = [
     COLLAPSED[2],
 ];
 
-/// One line of a comparison: a task, or the mean of a group's tasks.
+/// One line of a comparison: a task, or the mean of the tasks of a group, by one metric.
 #[derive(Debug, Clone, Serialize)]
 pub struct ComparisonRow {
-    /// A task, or a group followed by the number of its tasks.
+    /// Name of the task, or of the group with the number of its tasks.
     pub name: String,
+    /// Whether this is the mean of a group.
     pub is_group: bool,
+    /// Name of the metric.
     pub metric: String,
+    /// Number of queries that both models answered.
     pub n_queries: usize,
+    /// Number of patients of these queries.
     pub n_patients: usize,
-    /// What random rankings have; of a group, the mean over its tasks.
+    /// Mean of random rankings; of a group, the mean over its tasks.
     pub chance: Option<f64>,
-    /// What the best fixed ranking has that is facts.
+    /// Value of the better of two fixed rankings; `None` where it is unknown.
     pub constant: Option<f64>,
-    /// The difference that can be told, by the variation of `pixels`, where that was evaluated beside.
+    /// Smallest difference that can be told, by the variation of `pixels`; `None` if that was not evaluated.
     pub resolution: Option<f64>,
     /// Whether a fixed ranking nearly solves the task, so that it is in no mean.
     pub is_solved_by_constant: bool,
+    /// Value of A.
     pub a: f64,
+    /// Value of B.
     pub b: f64,
+    /// B minus A.
     pub difference: f64,
+    /// Lower end of the 95 % interval of the difference; `None` with fewer than five patients.
     pub ci95_low: Option<f64>,
+    /// Upper end of the 95 % interval of the difference; `None` with fewer than five patients.
     pub ci95_high: Option<f64>,
-    /// Of B against A.
+    /// Verdict on B against A, one of `VERDICTS`.
     pub verdict: &'static str,
 }
 
-/// Everything that two models have in common.
+/// The comparison of two models on every task that both have.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
+    /// Name of the first model.
     pub a: String,
+    /// Name of the second model.
     pub b: String,
+    /// Number of the rules of docs/evaluation.md that both evaluations follow.
     pub protocol: u64,
-    /// Whether tasks that thumbnails solve could be left out of group means.
+    /// Whether `pixels` was evaluated, so that tasks solved by thumbnails are not in means of groups.
     pub knows_pixels: bool,
+    /// Number of draws of the confidence intervals.
     pub n_resamples: usize,
+    /// For each metric the tasks, then the means of groups, then the tasks that a fixed ranking nearly solves.
     pub rows: Vec<ComparisonRow>,
-    /// Tasks that only one of them has.
+    /// Names of the tasks that only one of the models has.
     pub only_one_has: Vec<String>,
 }
 
-/// What is compared.
+/// The evaluations that are compared.
 #[derive(Debug, Clone, Copy)]
-pub struct Runs<'a> {
+pub(crate) struct Runs<'a> {
     pub a: &'a Run,
     pub b: &'a Run,
-    /// The model `pixels`, which says which tasks thumbnails solve; `None` where it is not facts.
+    /// The evaluation of `pixels`, which says which tasks thumbnails solve; `None` if it is unknown.
     pub pixels: Option<&'a Run>,
 }
 
@@ -76,7 +90,7 @@ pub struct Runs<'a> {
 /// # Errors
 /// If the evaluations follow different protocols, have no task in common, or differ in images, labels or
 /// exclusions; if one of them lacks a metric.
-pub fn compare(
+pub(crate) fn compare(
     runs: Runs<'_>,
     metrics: &[Metric],
     bootstrap: Bootstrap,
@@ -263,7 +277,7 @@ fn row_of(
     })
 }
 
-/// Says which model is better, where that can be told and neither is collapsed.
+/// Returns which model is better, if that can be told and neither is collapsed.
 fn verdict(difference: &Difference, are_collapsed: [bool; 2]) -> &'static str {
     match (are_collapsed, difference.verdict()) {
         ([true, false], _) => COLLAPSED[0],

@@ -2,44 +2,45 @@
 
 use m3ret_search::Metric;
 
-/// The rules of this program. Numbers of other rules are not compared with these.
+/// Number of the rules of this version; numbers of other rules are not compared with these.
 pub const PROTOCOL: u64 = 3;
 
-/// The metrics of groups: the first decides, the others stand beside it.
-pub const GROUP_METRICS: [Metric; 3] = [Metric::MapAtR, Metric::PrecisionAt(5), Metric::HitAt(1)];
+/// Metrics of groups: the first decides, the others stand beside it.
+pub(crate) const GROUP_METRICS: [Metric; 3] =
+    [Metric::MapAtR, Metric::PrecisionAt(5), Metric::HitAt(1)];
 
-/// A task is in its group's mean with so many queries,
+/// A task is in the mean of its group with at least this number of queries,
 const MIN_QUERIES: usize = 20;
 /// with a chance of `precision_at_5` of at most this,
 const MAX_CHANCE: f64 = 0.8;
-/// where thumbnails reach less than this share of the maximum of `precision_at_5`,
+/// if `pixels` reaches less than this share of the maximum of `precision_at_5`,
 const MAX_PIXELS: f64 = 0.98;
-/// and where no fixed ranking reaches this share of the maximum of one of `GROUP_METRICS`.
+/// Share of the maximum of a metric of groups from which on a fixed ranking solves a task, which is then in no mean.
 pub const MAX_CONSTANT: f64 = 0.8;
 
 /// What decides whether a task is in the mean of its group.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Standing {
+pub(crate) struct Standing {
     pub n_queries: usize,
-    /// Of `precision_at_5`.
+    /// Chance of `precision_at_5`.
     pub chance: f64,
-    /// The share of the maximum of `precision_at_5` that the model `pixels` reaches, where that is known.
+    /// Share of the maximum of `precision_at_5` that `pixels` reaches; `None` if it is unknown.
     pub pixels: Option<f64>,
-    /// The share of the maximum that a fixed ranking reaches, where that is known.
+    /// Share of the maximum that a fixed ranking reaches; `None` if it is unknown.
     pub constant_share: Option<f64>,
 }
 
 impl Standing {
-    /// Returns whether the task says something in a mean of its group.
-    pub fn is_in_mean(self) -> bool {
+    /// Returns whether the task counts in the mean of its group.
+    pub(crate) fn is_in_mean(self) -> bool {
         self.n_queries >= MIN_QUERIES
             && self.chance <= MAX_CHANCE
             && self.pixels.is_none_or(|pixels| pixels < MAX_PIXELS)
             && !self.is_solved_by_constant()
     }
 
-    /// Returns whether the task can be passed without a look at the query.
-    pub fn is_solved_by_constant(self) -> bool {
+    /// Returns whether a ranking that ignores the query solves the task.
+    pub(crate) fn is_solved_by_constant(self) -> bool {
         self.constant_share
             .is_some_and(|share| share >= MAX_CONSTANT)
     }

@@ -1,4 +1,4 @@
-//! An evaluation as it lies on disk: the values of every query.
+//! Reads an evaluation from disk: the values of every query.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,33 +12,33 @@ use serde_json::Value;
 use super::protocol::{PROTOCOL, Standing};
 
 /// The file of numbers.
-pub const RESULTS: &str = "results.json";
+pub(crate) const RESULTS: &str = "results.json";
 /// The file of queries.
-pub const PER_QUERY: &str = "per_query.parquet";
+pub(crate) const PER_QUERY: &str = "per_query.parquet";
 
 /// Columns of `per_query.parquet` before the metrics: texts, then whole numbers, then a score.
-pub mod columns {
-    pub const TASK: &str = "task";
-    pub const PATH: &str = "path";
-    pub const FIRST_PATH: &str = "first_path";
+pub(crate) mod columns {
+    pub(crate) const TASK: &str = "task";
+    pub(crate) const PATH: &str = "path";
+    pub(crate) const FIRST_PATH: &str = "first_path";
     /// The row of the manifest, from 0.
-    pub const ROW: &str = "row";
-    /// A number that means nothing elsewhere.
-    pub const PATIENT: &str = "patient";
+    pub(crate) const ROW: &str = "row";
+    /// A number for the patient that means nothing elsewhere.
+    pub(crate) const PATIENT: &str = "patient";
     /// The query's class, from 1, where a task's value is the mean over classes; else 0.
-    pub const QUERY_CLASS: &str = "query_class";
-    pub const N_CANDIDATES: &str = "n_candidates";
-    pub const N_RELEVANT: &str = "n_relevant";
-    pub const FIRST_SCORE: &str = "first_score";
-    /// What a random ranking has on average of `precision_at_5`.
-    pub const CHANCE: &str = "chance_precision_at_5";
+    pub(crate) const QUERY_CLASS: &str = "query_class";
+    pub(crate) const N_CANDIDATES: &str = "n_candidates";
+    pub(crate) const N_RELEVANT: &str = "n_relevant";
+    pub(crate) const FIRST_SCORE: &str = "first_score";
+    /// Mean `precision_at_5` of random rankings.
+    pub(crate) const CHANCE: &str = "chance_precision_at_5";
 }
 
 /// One model's evaluation.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     pub name: String,
-    /// The rules it followed; 1 where it does not say.
+    /// Number of the rules that it followed; 1 if the file states none.
     pub protocol: u64,
     /// The differences that the means of groups can resolve, by group and metric.
     pub resolutions: BTreeMap<String, BTreeMap<String, f64>>,
@@ -46,18 +46,18 @@ pub struct Run {
     pub tasks: BTreeMap<String, TaskRun>,
 }
 
-/// One task's queries, and what results.json says of it.
+/// The queries of one task, and what results.json states about it.
 #[derive(Debug, Default)]
-pub struct TaskRun {
+pub(crate) struct TaskRun {
     pub about: About,
     queries: Vec<Query>,
     /// For each metric the value of every query.
     values: BTreeMap<String, Vec<f64>>,
 }
 
-/// What results.json says of a task; numbers by metric.
+/// What results.json states about a task; numbers are by metric.
 #[derive(Debug, Default, Clone)]
-pub struct About {
+pub(crate) struct About {
     pub group: String,
     pub chance: BTreeMap<String, f64>,
     pub constant: BTreeMap<String, f64>,
@@ -67,7 +67,7 @@ pub struct About {
     pub resolution: BTreeMap<String, f64>,
     /// Whether all scores of the model are equal but for rounding.
     pub is_collapsed: bool,
-    /// A hash of who was asked for what.
+    /// Hash of images, labels and exclusions.
     ground_truth: String,
 }
 
@@ -79,14 +79,14 @@ struct Query {
     patient: u32,
     /// 0 where the task's value is the mean over queries.
     class: u32,
-    /// Two models must have been asked for the same.
+    /// Must be equal for two models that are compared.
     n_relevant: u32,
     n_candidates: u32,
 }
 
 impl Run {
     /// Reads a folder that `m3ret evaluate` wrote.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let mut run = about(folder).with_context(|| {
             format!(
                 "{}: a folder that m3ret evaluate wrote is wanted",
@@ -114,7 +114,7 @@ impl Run {
     }
 
     /// Returns what decides whether a task is in the mean of its group.
-    pub fn standing(&self, name: &str, pixels: Option<&Self>) -> Standing {
+    pub(crate) fn standing(&self, name: &str, pixels: Option<&Self>) -> Standing {
         let task = self.tasks.get(name);
         let chance = task.and_then(|task| task.about.chance.get("precision_at_5"));
         Standing {
@@ -126,7 +126,7 @@ impl Run {
     }
 
     /// Fails if another evaluation followed other rules.
-    pub fn check_protocol(&self, other: &Self) -> anyhow::Result<()> {
+    pub(crate) fn check_protocol(&self, other: &Self) -> anyhow::Result<()> {
         let (old, new) = if self.protocol < other.protocol {
             (self, other)
         } else {
@@ -269,11 +269,11 @@ impl Query {
 }
 
 impl TaskRun {
-    pub fn n(&self) -> usize {
+    pub(crate) fn n(&self) -> usize {
         self.queries.len()
     }
 
-    pub fn mean(&self, metric: &str) -> Option<f64> {
+    pub(crate) fn mean(&self, metric: &str) -> Option<f64> {
         let strata = self.queries.iter().map(Query::stratum);
         let strata = Strata::new(&strata.collect::<Vec<_>>());
         Some(strata.mean(self.values.get(metric)?))
@@ -289,7 +289,7 @@ impl TaskRun {
     }
 
     /// Lays the values of two models side by side, for the queries that both answered.
-    pub fn pairs(&self, other: &Self, metric: &str) -> anyhow::Result<Vec<ComparedPair>> {
+    pub(crate) fn pairs(&self, other: &Self, metric: &str) -> anyhow::Result<Vec<ComparedPair>> {
         let (Some(a), Some(b)) = (self.values.get(metric), other.values.get(metric)) else {
             let known: Vec<&str> = self.values.keys().map(String::as_str).collect();
             bail!(

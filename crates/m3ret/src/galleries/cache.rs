@@ -7,8 +7,8 @@ use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Returns the gallery of an archive and a model: in the folder that is given, or the user's cache.
-pub fn folder_of(
+/// Returns the folder of the gallery of an archive and a model, in `cache` or in the cache of the user.
+pub(crate) fn folder_of(
     archive: &Path,
     model: &Model,
     cache: Option<&Path>,
@@ -30,7 +30,7 @@ pub fn folder_of(
     let mut words = archive.as_os_str().as_encoded_bytes().to_vec();
     words.push(0);
     words.extend(model.fingerprint().as_bytes());
-    // Other frames of a video give another vector.
+    // Another number of frames of a video gives another vector.
     words.extend(format!("{:?}", options.n_frames).as_bytes());
     let name = archive.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name
@@ -41,7 +41,11 @@ pub fn folder_of(
     Ok(place.join(format!("{name}-{:016x}.m3i", xxh3_128(&words) >> 64)))
 }
 
-/// Returns the folder that the user's programs keep what they can make again.
+/// Returns the folder in which programs of the user cache what they can compute again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one of the two places that read the environment: where caches lie"
+)]
 fn user_cache() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = set("XDG_CACHE_HOME")

@@ -1,4 +1,4 @@
-//! Vectors of images that were embedded before, found by what their files hold.
+//! Vectors of images that were embedded before, found by the content of their files.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -10,15 +10,15 @@ use super::columns;
 
 /// The vectors of other galleries of one encoder, by the digest of their images' content.
 #[derive(Debug, Default)]
-pub struct KnownVectors {
+pub(crate) struct KnownVectors {
     galleries: Vec<Gallery>,
-    /// Where a vector is: the gallery, and the row there.
+    /// Position of each vector: the gallery, and the row in it.
     places: HashMap<u128, Vec<(usize, RowId)>>,
 }
 
 impl KnownVectors {
-    /// Collects the vectors of the galleries that lie beside one, in the folder of all caches. What cannot be
-    /// read there is not used.
+    /// Collects the vectors of the galleries in the same folder as `gallery`, the folder of all caches. Galleries
+    /// that cannot be read are skipped.
     pub(super) fn beside(gallery: &Path, maker: &Maker) -> Self {
         let mut known = Self::default();
         let folder = gallery.parent().unwrap_or(Path::new("."));
@@ -27,7 +27,7 @@ impl KnownVectors {
             if path.extension() == Some(OsStr::new("m3i"))
                 && path.file_name() != gallery.file_name()
                 && let Ok(other) = Gallery::open(&path)
-                // Vectors of 16 bits are not the ones that the encoder makes.
+                // Vectors of 16 bits are rounded, and differ from those of the encoder.
                 && other.maker() == maker
                 && other.numbers() == Numbers::F32
                 && other.columns().contains(&columns::CONTENT)
@@ -50,7 +50,7 @@ impl KnownVectors {
     }
 
     /// Returns the vector of an image, if one of this content and part is known.
-    pub fn vector(&self, content: u128, part: Option<&str>) -> Option<Vec<f32>> {
+    pub(crate) fn vector(&self, content: u128, part: Option<&str>) -> Option<Vec<f32>> {
         let places = self.places.get(&content)?;
         places.iter().find_map(|&(idx, row)| {
             let gallery = self.galleries.get(idx)?;

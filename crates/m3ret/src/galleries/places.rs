@@ -1,4 +1,4 @@
-//! Where the images of a gallery lie: what is gone is dropped, and rows follow files that were moved.
+//! Where the images of a gallery lie: removes rows of files that are gone, and moves rows with their files.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,21 +13,26 @@ use super::columns::{self, own_names};
 use super::rows::{Columns, cells_of_manifest, digest_of_cells, file_of};
 use super::update::THUMBNAIL;
 
-/// Numbers of all vectors that wait while rows are written again: 256 MiB.
+/// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;
 
-/// What `prune` did.
+/// What `prune` removed and kept.
 #[derive(Debug, Default, Serialize)]
-pub struct Gone {
-    /// Ids of images whose files are gone.
+pub struct PruneSummary {
+    /// Ids of the images that were removed because their files are gone.
     pub pruned: Vec<String>,
-    /// Folders of which no image is there, with their images: these stay, as a disk may be away.
+    /// Number of images by folder, for folders of which no file exists; these images stay, as a disk may be away.
     pub away: BTreeMap<String, usize>,
 }
 
-/// Removes the rows whose files are gone. Rows of a folder of which nothing is there stay, unless `is_left` says
-/// that its images are known to be elsewhere, or unwanted.
-pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<Gone> {
+/// Removes the rows of images whose files are gone.
+///
+/// Images of a folder of which no file exists stay, unless `is_left` returns true for the folder: its images are
+/// known to be elsewhere, or are to be removed.
+///
+/// # Errors
+/// If the gallery cannot be opened, is damaged, or is locked by another writer.
+pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<PruneSummary> {
     let mut writer = Writer::open(folder)?;
     let gallery = writer.gallery();
     let own = own_names(gallery);
@@ -36,7 +41,7 @@ pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<Go
     for row in gallery.rows() {
         let root = gallery.value(row, own.root)?.to_owned();
         let file = file_of(gallery, row)?;
-        // What cannot be asked for is not gone.
+        // A file that cannot be looked up may still exist.
         if file.try_exists().unwrap_or(true) {
             *n_there.entry(root).or_default() += 1;
         } else {
@@ -44,7 +49,7 @@ pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<Go
             gone.entry(root).or_default().push(id);
         }
     }
-    let mut outcome = Gone::default();
+    let mut outcome = PruneSummary::default();
     for (root, ids) in gone {
         if n_there.contains_key(&root) || is_left(&root) {
             outcome.pruned.extend(ids);
@@ -58,31 +63,35 @@ pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<Go
     Ok(outcome)
 }
 
-/// What `move` or `relabel` did.
+/// How many rows `move_files` or `relabel` wrote again.
 #[derive(Debug, Default, Serialize)]
-pub struct Moved {
-    /// Rows that were written again.
+pub struct RewriteSummary {
+    /// Number of rows that were written again.
     pub n_changed: usize,
-    /// Rows that are in step already.
+    /// Number of rows that were up to date already; only `relabel` counts them.
     pub n_kept: usize,
-    /// Of `move`: images that are not at the new place, and stay as they are. Of `relabel`: rows of the manifest
-    /// that the gallery has not.
+    /// Of `move_files`: number of images that do not exist at the new place, whose rows stay. Of `relabel`: number of
+    /// rows of the manifest without an image in the gallery.
     pub n_missing: usize,
 }
 
 /// Writes the rows of images below the folder `from` again, as lying below the folder `to`.
 ///
-/// Ids, labels and vectors stay. An image that is not at its new place stays where it was.
-pub fn move_files(folder: &Path, from: &Path, to: &Path) -> anyhow::Result<Moved> {
+/// Ids, labels and vectors stay. An image that does not exist at its new place keeps its row.
+///
+/// # Errors
+/// If `to` is no folder; if no image of the gallery lies below `from`; if the gallery cannot be opened, is damaged,
+/// or is locked by another writer.
+pub fn move_files(folder: &Path, from: &Path, to: &Path) -> anyhow::Result<RewriteSummary> {
     let mut rewriter = Rewriter::open(folder)?;
     let to = to
         .canonicalize()
         .with_context(|| format!("opening {}", to.display()))?;
     ensure!(to.is_dir(), "{} is no folder", to.display());
-    // The old folder may be gone, and cannot be asked where it lay.
+    // The old folder may be gone, and its links can then not be resolved.
     let from = std::path::absolute(from)?;
     let from = from.canonicalize().unwrap_or(from);
-    let mut moved = Moved::default();
+    let mut moved = RewriteSummary::default();
     let mut roots = HashSet::new();
     let own = own_names(rewriter.writer.gallery());
     for id in rewriter.ids()? {
@@ -139,9 +148,9 @@ fn listed(roots: &HashSet<PathBuf>) -> String {
     }
 }
 
-/// Writes what a manifest says of images into the rows that the gallery has of them: by id, where the
-/// manifest has that column, else by file and part. Nothing is embedded, added or removed.
-pub fn relabel(folder: &Path, table: &Table) -> anyhow::Result<Moved> {
+/// Writes the cells of a manifest into the rows of its images: by id if the manifest has that column, else by file
+/// and part. Embeds, adds and removes nothing.
+pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<RewriteSummary> {
     let mut rewriter = Rewriter::open(folder)?;
     let has_ids = table.column(ID).is_some();
     let mut ids_of: BTreeMap<(PathBuf, String), Vec<String>> = BTreeMap::new();
@@ -156,7 +165,7 @@ pub fn relabel(folder: &Path, table: &Table) -> anyhow::Result<Moved> {
         // Several rows of one image are in the order in which they were added.
         ids_of.values_mut().for_each(|ids| ids.reverse());
     }
-    let mut moved = Moved::default();
+    let mut moved = RewriteSummary::default();
     for row in table.rows() {
         let id = if has_ids {
             let id = row.get(ID).unwrap_or_default().to_owned();
@@ -179,7 +188,7 @@ pub fn relabel(folder: &Path, table: &Table) -> anyhow::Result<Moved> {
             continue;
         }
         let mut cells = rewriter.cells(place)?;
-        // What the older manifest said counts no more, even where this one says nothing.
+        // Cells of the older manifest are dropped, even where this one is empty.
         let own = own_names(gallery);
         let kept = [own.root, own.key, own.pixels, columns::PATH, columns::PART];
         let is_own = |name: &str| name.starts_with(columns::OWN) || kept.contains(&name);
@@ -195,7 +204,7 @@ pub fn relabel(folder: &Path, table: &Table) -> anyhow::Result<Moved> {
     Ok(moved)
 }
 
-/// Returns what a row shows where no manifest says otherwise.
+/// Returns the cells that a row shows without a manifest.
 fn shown_by_itself(gallery: &Gallery, row: RowId) -> anyhow::Result<Vec<(String, String)>> {
     let is_older = !gallery.columns().contains(&columns::CELLS);
     let mut cells = Vec::new();
@@ -209,7 +218,7 @@ fn shown_by_itself(gallery: &Gallery, row: RowId) -> anyhow::Result<Vec<(String,
     Ok(cells)
 }
 
-/// Sets a cell that there is, or adds it.
+/// Replaces the value of a cell, or adds the cell.
 fn set(cells: &mut Vec<(String, String)>, name: &str, value: String) {
     match cells.iter_mut().find(|(other, _)| other == name) {
         Some((_, cell)) => *cell = value,
@@ -217,7 +226,7 @@ fn set(cells: &mut Vec<(String, String)>, name: &str, value: String) {
     }
 }
 
-/// Writes rows of a gallery again, with other cells and the same vectors and pictures.
+/// Writes rows of a gallery again with other cells and the same vectors and pictures.
 struct Rewriter {
     writer: Writer,
     ids: Vec<String>,
@@ -237,7 +246,7 @@ impl Rewriter {
         })
     }
 
-    /// Returns the ids of all rows: a save moves rows, but not ids.
+    /// Returns the ids of all rows. A save moves rows, but keeps ids.
     fn ids(&self) -> anyhow::Result<Vec<String>> {
         let gallery = self.writer.gallery();
         let ids = gallery.rows().map(|row| Ok(gallery.id(row)?.to_owned()));
@@ -250,7 +259,7 @@ impl Rewriter {
         Ok((row, gallery))
     }
 
-    /// Returns all cells of a row that say something.
+    /// Returns all cells of a row.
     fn cells(&self, row: RowId) -> anyhow::Result<Vec<(String, String)>> {
         let gallery = self.writer.gallery();
         let names = gallery.columns().into_iter();

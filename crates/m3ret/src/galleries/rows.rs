@@ -10,24 +10,24 @@ use m3ret_search::{Gallery, RowId};
 use super::columns;
 use crate::embed::Facts;
 
-/// One identifier as hashes with the gallery's key, by where it was read. Only identifiers from one kind
-/// of place are compared: a manifest's pseudonym says nothing of a header's number.
+/// One identifier as hashes keyed with the gallery's secret, by origin. Only identifiers of one origin are
+/// compared, since the pseudonym in a manifest says nothing of the number in a header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pseudonym {
-    /// What a manifest states.
+pub(crate) struct Pseudonym {
+    /// From a manifest.
     pub stated: String,
-    /// What the header says.
+    /// From the header.
     pub header: String,
-    /// What the header says, with the issuer of the number.
+    /// From the header, together with the issuer of the number.
     pub issued: String,
 }
 
 impl Pseudonym {
     /// Returns whether both are the same, `None` where that is not known.
     ///
-    /// Equal identifiers of any one kind say yes. No is said only by the kind that counts most in both: where a
-    /// manifest joins two numbers of one person, their headers differ.
-    pub fn is(&self, other: &Self) -> Option<bool> {
+    /// Equal identifiers of any origin mean yes. Only the origin that takes precedence in both means no, because a
+    /// manifest may join two numbers of one person whose headers differ.
+    pub(crate) fn is(&self, other: &Self) -> Option<bool> {
         let pairs = [
             (&self.stated, &other.stated),
             (&self.issued, &other.issued),
@@ -40,8 +40,8 @@ impl Pseudonym {
         (!first.0.is_empty() && !first.1.is_empty()).then_some(false)
     }
 
-    /// Returns the hash by which filters and groups know the image: what a manifest states counts more.
-    pub fn shown(&self) -> &str {
+    /// Returns the hash that filters and groups use: that of the manifest takes precedence.
+    pub(crate) fn shown(&self) -> &str {
         let all = [&self.stated, &self.issued, &self.header];
         all.into_iter()
             .find(|hash| !hash.is_empty())
@@ -49,20 +49,20 @@ impl Pseudonym {
     }
 }
 
-/// Patient, study and series of an image.
+/// Patient, study and series of an image, as hashes keyed with the gallery's secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pseudonyms {
+pub(crate) struct Pseudonyms {
     pub patient: Pseudonym,
     pub study: Pseudonym,
     pub series: Pseudonym,
 }
 
-/// Between issuer and number in an identifier of a header.
+/// Separates issuer and number in an identifier of a header.
 const ISSUER_SEPARATOR: char = '\u{1f}';
 
 impl Pseudonyms {
-    /// Hashes what a file says of whom it shows.
-    pub fn of(facts: &Facts, gallery: &Gallery) -> Self {
+    /// Hashes the identifiers of a file.
+    pub(crate) fn of(facts: &Facts, gallery: &Gallery) -> Self {
         let identifiers = &facts.traits.identifiers;
         let hash = |kind: &str, identifier: &Option<m3ret_imaging::Identifier>| {
             let exposed = identifier
@@ -84,8 +84,8 @@ impl Pseudonyms {
         }
     }
 
-    /// Returns what the header alone says.
-    pub fn of_header(self) -> Self {
+    /// Returns the hashes of the header alone.
+    pub(crate) fn of_header(self) -> Self {
         let header = |pseudonym: Pseudonym| Pseudonym {
             stated: String::new(),
             ..pseudonym
@@ -97,9 +97,9 @@ impl Pseudonyms {
         }
     }
 
-    /// Reads what a row says. Older galleries do not say where an identifier is from: it then counts as
-    /// one of each place.
-    pub fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
+    /// Reads the hashes of a row. Older galleries do not store the origin of an identifier, which then counts as one
+    /// of every origin.
+    pub(crate) fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
         let is_older = !gallery.columns().contains(&columns::CELLS);
         let read = |shown: &str, header: &str, issued: &str| -> anyhow::Result<Pseudonym> {
             let value = |column: &str| gallery.value(row, column).map(str::to_owned);
@@ -132,17 +132,17 @@ impl Pseudonyms {
     }
 }
 
-/// Rows on their way into a gallery, column by column.
+/// Cells of rows that go into a gallery, column by column.
 #[derive(Debug, Default)]
-pub struct Columns {
+pub(crate) struct Columns {
     names: Vec<String>,
     values: Vec<Vec<String>>,
     n_rows: usize,
 }
 
 impl Columns {
-    /// Appends a row; columns that it does not name are empty in it.
-    pub fn push(&mut self, cells: Vec<(String, String)>) {
+    /// Appends a row; its cells in columns that it does not name are empty.
+    pub(crate) fn push(&mut self, cells: Vec<(String, String)>) {
         for (name, value) in cells {
             let place = self.names.iter().position(|other| *other == name);
             let place = place.unwrap_or_else(|| {
@@ -162,7 +162,7 @@ impl Columns {
     }
 
     /// Takes all rows out.
-    pub fn take(&mut self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn take(&mut self) -> Vec<(String, Vec<String>)> {
         self.n_rows = 0;
         let values = std::mem::take(&mut self.values);
         std::mem::take(&mut self.names)
@@ -172,9 +172,9 @@ impl Columns {
     }
 }
 
-/// Returns the cells that a manifest's row gives to a gallery: everything but names of people, and
-/// identifiers as hashes.
-pub fn cells_of_manifest(
+/// Returns the cells of a row of a manifest as a gallery stores them: without names of people, and with identifiers
+/// as hashes.
+pub(crate) fn cells_of_manifest(
     table: &Table,
     row_idx: usize,
     gallery: &Gallery,
@@ -197,9 +197,9 @@ pub fn cells_of_manifest(
     cells
 }
 
-/// Returns a keyed hash of everything that a manifest's row says, so that a change of any cell is seen.
-pub fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
-    // Not empty where nothing is said, so that rows of older galleries are told apart.
+/// Returns a keyed hash of all cells of a row of a manifest, which detects a change of any cell.
+pub(crate) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
+    // Not empty even without cells, which distinguishes it from rows of older galleries.
     let mut text = "=".to_owned();
     for (name, value) in row.iter().flat_map(Row::named_cells) {
         if name != PATH && name != PART && !value.is_empty() {
@@ -210,7 +210,7 @@ pub fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
 }
 
 /// Returns whether a column of a manifest identifies or names people, studies or series.
-pub fn identifies_people(column: &str) -> bool {
+pub(crate) fn identifies_people(column: &str) -> bool {
     is_identifier(column) || names_people(column)
 }
 
@@ -221,13 +221,13 @@ pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
 }
 
 /// Returns the file or folder of a row.
-pub fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
+pub(crate) fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
     let root = gallery.value(row, columns::own_names(gallery).root)?;
     Ok(path_of(root).join(path_of(gallery.value(row, PATH)?)))
 }
 
-/// Says whether two paths are one place.
-pub fn is_same_place(one: &Path, other: &Path) -> bool {
+/// Returns whether two paths lead to the same file or folder.
+pub(crate) fn is_same_place(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
         _ => false,

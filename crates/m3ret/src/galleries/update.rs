@@ -1,4 +1,4 @@
-//! Brings a gallery up to date with an archive: what is new is embedded, what is gone is removed.
+//! Brings a gallery up to date with an archive: embeds what is new, and removes what is gone.
 
 use m3ret_manifest::{path_of, text_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,56 +27,66 @@ use crate::embed::{Facts, Outputs};
 use crate::options::Reading;
 use crate::watch::{Deferral, Stopped, Watch};
 
-/// What is to be in a gallery.
-pub struct Wanted<'a> {
+/// What goes into a gallery, and how.
+pub(crate) struct UpdateOptions<'a> {
     /// A folder, file or manifest.
     pub source: &'a Path,
     pub gallery: &'a Path,
     pub reading: &'a Reading,
-    /// The gallery is to hold nothing else.
+    /// Whether the gallery holds the source and nothing else: rows of files that are gone are removed.
     pub is_mirror: bool,
-    /// An image takes the place of another one with its id.
+    /// Whether a new image replaces another one with its id, instead of being an error.
     pub replaces: bool,
+    /// Whether a small picture of each image is stored.
     pub has_thumbnails: bool,
     /// How vectors of a new gallery are stored.
     pub numbers: Numbers,
 }
 
-/// What was done.
+/// What an update changed in a gallery.
 #[derive(Debug, Default, Serialize)]
-pub struct Updated {
+pub struct UpdateSummary {
+    /// Number of images that were added with a new row.
     pub n_new: usize,
+    /// Number of images whose rows were up to date already.
     pub n_kept: usize,
-    /// Rows that were kept, of which the manifest says other things than before.
+    /// Number of kept rows that were written again because the manifest states something else.
     pub n_relabelled: usize,
-    /// Images that were not embedded, as the gallery had a vector of the same bytes: files that were moved,
-    /// copied or touched.
+    /// Number of images that were not embedded because the gallery had a vector of the same bytes: files that were
+    /// moved, copied or touched.
     pub n_reused: usize,
+    /// Number of rows that were removed: their files are gone or changed, or a new image replaced theirs. Of a folder
+    /// or manifest, rows of files that were moved are counted too.
     pub n_removed: usize,
     /// Folders whose images were found at another place.
     #[serde(skip)]
-    pub left_folders: HashSet<String>,
-    /// Files that hold no image format.
+    pub(crate) left_folders: HashSet<String>,
+    /// Number of files that hold no image format.
     pub n_not_images: usize,
-    pub refused: Vec<Refused>,
+    /// Images that have no vector.
+    pub refused: Vec<RefusedImage>,
 }
 
-/// An image that has no vector.
+/// An image that has no vector, and why.
 #[derive(Debug, Serialize)]
-pub struct Refused {
+pub struct RefusedImage {
+    /// The path as the gallery would store it.
     pub path: String,
+    /// Which image of the file this is; `None` if the file holds one image.
     pub part: Option<String>,
+    /// The reason code, as docs/reason-codes.md lists it.
     pub reason: String,
+    /// Why it was refused, as a sentence.
     pub message: String,
-    /// Hash of all values, where they could be read; empty where not.
+    /// Hash of all values; empty if they could not be read.
     #[serde(skip)]
-    pub pixels: String,
+    pub(crate) pixels: String,
     /// Where the image lies.
     #[serde(skip)]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
-/// What a row keeps of what its image says itself.
+/// What a row stores of what its image states itself.
 struct Stored {
     part: String,
     pixels: String,
@@ -104,15 +114,19 @@ impl Stored {
 
 /// The attachment that holds a small picture.
 pub(super) const THUMBNAIL: &str = "thumbnail";
-/// How long work may be lost by a power cut.
+/// Time between saves: what a power cut may lose.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
-/// Numbers of all vectors that wait while rows are written again with other cells: 256 MiB.
+/// Most numbers of vectors that wait while rows are written again with other cells: 256 MiB.
 const MAX_RELABELLED_NUMBERS: usize = 1 << 26;
-/// Rows that are added together at most.
+/// Most rows that are added together.
 const MAX_ROWS: usize = 4096;
 
-/// Embeds what is new and changed, and adds it; an interrupted update goes on where it was.
-pub fn update(wanted: &Wanted<'_>, model: &Model, progress: &dyn Watch) -> anyhow::Result<Updated> {
+/// Embeds what is new or changed and adds it to the gallery; an interrupted update resumes where it stopped.
+pub(crate) fn update(
+    wanted: &UpdateOptions<'_>,
+    model: &Model,
+    progress: &dyn Watch,
+) -> anyhow::Result<UpdateSummary> {
     let source = wanted
         .source
         .canonicalize()
@@ -157,7 +171,7 @@ pub fn update(wanted: &Wanted<'_>, model: &Model, progress: &dyn Watch) -> anyho
         }
         update.save_if_due()
     })?;
-    // Rows of what is gone stay until here, so that their vectors are there for files that were moved.
+    // Rows of files that are gone stay until here, so that files that were moved can use their vectors.
     update.removed.extend(update.gone.drain());
     update.save()?;
     drop(deferral);
@@ -168,8 +182,8 @@ pub fn update(wanted: &Wanted<'_>, model: &Model, progress: &dyn Watch) -> anyho
     Ok(update.updated)
 }
 
-/// Tells what a user should know of a manifest that goes into a gallery.
-pub fn tell_notes(table: &Table, progress: &dyn Watch) {
+/// Notes what a person should know of a manifest that goes into a gallery.
+pub(crate) fn tell_notes(table: &Table, progress: &dyn Watch) {
     for note in table.notes() {
         progress.note(&note);
     }
@@ -183,7 +197,7 @@ pub fn tell_notes(table: &Table, progress: &dyn Watch) {
 }
 
 /// Returns the counts if the gallery already matches the listing, so no writer lock is taken.
-fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
+fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<UpdateSummary> {
     let gallery = Gallery::open(gallery).ok()?;
     let own = own_names(&gallery);
     let wanted = listing.idx_by_key();
@@ -197,15 +211,15 @@ fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<Updated> {
         }
         there.insert(key);
     }
-    (there.len() == wanted.len()).then(|| Updated {
+    (there.len() == wanted.len()).then(|| UpdateSummary {
         n_kept: listing.items.len(),
         n_not_images: listing.n_foreign,
-        ..Updated::default()
+        ..UpdateSummary::default()
     })
 }
 
-/// Says whether a file was changed since the row was written, though its size and time are as they were. Rows
-/// of older galleries do not tell.
+/// Returns whether the ctime of a file has changed since the row was written; its size and time have not. Rows of
+/// older galleries store no ctime and count as unchanged.
 fn is_changed(gallery: &Gallery, row: RowId, item: &Item) -> m3ret_search::Result<bool> {
     let stored = gallery.value(row, columns::CHANGED)?;
     Ok(!stored.is_empty() && stored != item.changed_ns.to_string())
@@ -227,17 +241,17 @@ impl Listing {
         self.manifest.as_ref()?.row(idx)
     }
 
-    /// Hashes what the manifest says of an item.
+    /// Hashes the cells of the manifest for an item.
     fn digest(&self, idx: usize, gallery: &Gallery) -> String {
         digest_of_cells(self.row(idx), gallery)
     }
 }
 
-/// How long to wait between two attempts to become the writer.
+/// Time between two attempts to lock the gallery for writing.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 fn open_or_create(
-    wanted: &Wanted<'_>,
+    wanted: &UpdateOptions<'_>,
     model: &Model,
     progress: &dyn Watch,
 ) -> anyhow::Result<Writer> {
@@ -263,7 +277,7 @@ fn open_or_create(
     }
 }
 
-fn open_once(wanted: &Wanted<'_>, model: &Model) -> m3ret_search::Result<Writer> {
+fn open_once(wanted: &UpdateOptions<'_>, model: &Model) -> m3ret_search::Result<Writer> {
     let has_catalog = match Gallery::open(wanted.gallery) {
         Ok(_) => true,
         // A folder without a catalog, or none: to be made.
@@ -283,16 +297,16 @@ fn open_once(wanted: &Wanted<'_>, model: &Model) -> m3ret_search::Result<Writer>
     Writer::create(wanted.gallery, setup)
 }
 
-/// Rows whose vectors an item gets.
+/// Rows whose vectors an item uses.
 struct ReusedRows {
     ids: Vec<String>,
-    /// They become the item's, as nothing else has them.
+    /// Whether the rows become those of the item, because no other file has them.
     is_free: bool,
-    /// The folder that they lay in.
+    /// The folder in which their files lay.
     root: String,
 }
 
-/// An update at work.
+/// The state of an update.
 struct Update<'a> {
     writer: Writer,
     listing: &'a Listing,
@@ -302,13 +316,13 @@ struct Update<'a> {
     idx_of: HashMap<u128, usize>,
     /// Keys of the images that are in the gallery.
     known: HashSet<u128>,
-    /// Rows of older states of files, by path: they go when the new state is added.
+    /// Ids of rows of older states of files, by path: they are removed when the new state is added.
     older: HashMap<String, Vec<String>>,
     /// Ids of rows by the digest of what they were read from.
     contents: HashMap<u128, Vec<String>>,
     /// Ids of the images that are in the gallery as the listing has them.
     current: HashSet<String>,
-    /// Ids of images that the archive no longer has: they are removed at the end.
+    /// Ids of images that the archive no longer has; they are removed at the end.
     gone: HashSet<String>,
     /// Ids that are removed with the next save.
     removed: HashSet<String>,
@@ -320,7 +334,7 @@ struct Update<'a> {
     cells: Columns,
     thumbnails: Vec<Vec<u8>>,
     saved: Instant,
-    updated: Updated,
+    updated: UpdateSummary,
 }
 
 impl<'a> Update<'a> {
@@ -328,7 +342,7 @@ impl<'a> Update<'a> {
         writer: Writer,
         source: &Path,
         listing: &'a Listing,
-        wanted: &Wanted<'_>,
+        wanted: &UpdateOptions<'_>,
     ) -> anyhow::Result<Self> {
         let is_folder = source.is_dir();
         let root = match source.parent() {
@@ -352,7 +366,7 @@ impl<'a> Update<'a> {
             cells: Columns::default(),
             thumbnails: Vec::new(),
             saved: Instant::now(),
-            updated: Updated::default(),
+            updated: UpdateSummary::default(),
             writer,
         };
         let rows: Vec<RowId> = update.writer.gallery().rows().collect();
@@ -365,7 +379,7 @@ impl<'a> Update<'a> {
         Ok(update)
     }
 
-    /// Notes what a row of the gallery is to the listing: current, with other cells, of an older file, or gone.
+    /// Sorts a row of the gallery by what the listing has: current, current with other cells, an older file, or gone.
     fn sort_in(
         &mut self,
         row: RowId,
@@ -400,8 +414,8 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Gives rows to items whose bytes the gallery has under another path or time, and returns the items that
-    /// are left to embed.
+    /// Writes rows for items whose bytes the gallery has under another path or time, and returns the items that are
+    /// left to embed.
     fn reuse(
         &mut self,
         options: &ReadOptions,
@@ -431,7 +445,7 @@ impl<'a> Update<'a> {
         Ok(left)
     }
 
-    /// Writes the rows of the same content again for an item, if there are any. The older ones go if their
+    /// Writes the rows of the same content again for an item, if there are any. The older rows are removed if their
     /// file is gone or is the item's own, and stay if it is another copy.
     fn follow(&mut self, item: &Item, digest: Option<u128>) -> anyhow::Result<bool> {
         let (Some(digest), Some(&idx)) = (digest, self.idx_of.get(&item.key)) else {
@@ -459,8 +473,8 @@ impl<'a> Update<'a> {
         Ok(true)
     }
 
-    /// Finds rows of a content: one for each image. Those that are free to be moved come first: rows of the
-    /// same file, or of one that is gone.
+    /// Returns the rows of a content, one for each image. Rows that may be moved come first: those of the same file,
+    /// or of a file that is gone.
     fn source_of(&self, digest: u128, own_file: &Path) -> anyhow::Result<Option<ReusedRows>> {
         let gallery = self.writer.gallery();
         // Files of this content, each with its rows by the part that they are.
@@ -508,7 +522,7 @@ impl<'a> Update<'a> {
         }))
     }
 
-    /// Writes rows again of which other things are said than before: ids, and where the listing has them.
+    /// Writes rows again whose cells of the manifest have changed. `outdated` holds ids and positions in the listing.
     fn relabel_all(&mut self, outdated: &[(String, usize)]) -> anyhow::Result<()> {
         // Saves may move rows, so these are known by their ids; they are saved together, so that ids may
         // be exchanged between them.
@@ -525,8 +539,7 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Writes a row again with where its image lies and what is said of it now, and with the vector that is
-    /// stored.
+    /// Writes a row again with the current path and cells of its image and the stored vector.
     fn write_again(&mut self, id: &str, idx: usize) -> anyhow::Result<()> {
         let item = &self.listing.items[idx];
         let gallery = self.writer.gallery();
@@ -568,7 +581,7 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Takes what became of one item.
+    /// Adds what became of one item.
     fn take(&mut self, item: &Item, images: Vec<Embedded>) -> anyhow::Result<()> {
         let path = self.path_of(item);
         if let Some(older) = self.older.remove(&path) {
@@ -586,7 +599,7 @@ impl<'a> Update<'a> {
                     self.thumbnails.push(facts.traits.thumbnail);
                     self.updated.n_new += 1;
                 }
-                Err(refusal) => self.updated.refused.push(Refused {
+                Err(refusal) => self.updated.refused.push(RefusedImage {
                     path: path.clone(),
                     part: facts.part,
                     reason: refusal.code.to_string(),
@@ -657,7 +670,7 @@ impl<'a> Update<'a> {
         Ok(id)
     }
 
-    /// Adds a row of one image; its vector and its thumbnail come beside.
+    /// Adds the cells of one image; the caller adds its vector and thumbnail.
     fn push(&mut self, item: &Item, path: &str, id: String, stored: &Stored) {
         let gallery = self.writer.gallery();
         let own = own_names(gallery);
@@ -681,7 +694,7 @@ impl<'a> Update<'a> {
             cell(columns::OWN_STUDY, &stored.people.study.header),
             cell(columns::OWN_SERIES, &stored.people.series.header),
         ];
-        // What the manifest says counts more than what the file says.
+        // Cells of the manifest take precedence over what the file states.
         if let (Some(table), Some(idx)) = (&self.listing.manifest, idx) {
             let stated = cells_of_manifest(table, idx, gallery).into_iter();
             cells.extend(stated.filter(|(_, value)| !value.is_empty()));
@@ -706,7 +719,7 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Adds what came since the last save, and removes what it stands for.
+    /// Writes the rows since the last save, and removes those that they replace.
     fn save(&mut self) -> anyhow::Result<()> {
         let cells = self.cells.take();
         let thumbnails = std::mem::take(&mut self.thumbnails);
@@ -729,7 +742,7 @@ impl<'a> Update<'a> {
 }
 
 /// Joins a path and the name of an image in it.
-pub fn with_part(path: &str, part: Option<&str>) -> String {
+pub(crate) fn with_part(path: &str, part: Option<&str>) -> String {
     match part {
         None | Some("") => path.to_owned(),
         Some(part) => format!("{path}#{part}"),

@@ -9,17 +9,17 @@ const BASE: &str = include_str!("web/base.css");
 
 /// One page, which needs no other file and no network.
 #[derive(Debug, Clone, Copy)]
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     /// What the window shows; it begins with `m3ret`, by which a page of ours is known.
-    pub title: &'a str,
+    pub(crate) title: &'a str,
     /// Rules beside those of every page.
-    pub style: &'a str,
+    pub(crate) style: &'a str,
     /// HTML: the element `main`, and what stands beside it.
-    pub body: &'a str,
+    pub(crate) body: &'a str,
     /// What draws the page from its data; empty for a page that is drawn already.
-    pub script: &'a str,
+    pub(crate) script: &'a str,
     /// What the script finds in the element `data`.
-    pub data: Option<&'a Value>,
+    pub(crate) data: Option<&'a Value>,
 }
 
 impl Page<'_> {
@@ -27,7 +27,7 @@ impl Page<'_> {
     ///
     /// The page may load nothing: its policy allows its own style, its own script, and pictures that stand in it.
     #[must_use]
-    pub fn html(&self) -> String {
+    pub(crate) fn html(&self) -> String {
         let script = if self.script.is_empty() {
             ""
         } else {
@@ -75,14 +75,14 @@ fn escape(text: &str) -> String {
 }
 
 /// Keeps JSON from ending the element that it stands in.
-pub fn harmless(json: &str) -> String {
+pub(crate) fn harmless(json: &str) -> String {
     json.replace('<', "\\u003c")
         .replace('>', "\\u003e")
         .replace('&', "\\u0026")
 }
 
 /// Returns a PNG as an address that needs no other file.
-pub fn data_url(png: &[u8]) -> String {
+pub(crate) fn data_url(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", base64(png))
 }
 

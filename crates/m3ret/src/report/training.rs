@@ -17,10 +17,11 @@ use super::picture::figure;
 use super::shell::Page;
 use crate::files::write_whole;
 
-/// Writes the page.
+/// Writes the report of a training run as one HTML page.
 ///
 /// # Errors
-/// `Io` if the file cannot be written, and what `page` says.
+/// If the file cannot be written; if the settings cannot be written as TOML; if a picture has another shape than
+/// `[3, D, H, W]`.
 pub fn write(path: &Path, summary: &Summary<'_>) -> anyhow::Result<()> {
     let page = page(summary)?;
     write_whole(path, |out| Ok(out.write_all(page.as_bytes())?))
@@ -30,7 +31,7 @@ pub fn write(path: &Path, summary: &Summary<'_>) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// `Toml` if the settings cannot be written, `Run` if a picture has another shape than `[3, D, H, W]`.
-pub fn page(summary: &Summary<'_>) -> anyhow::Result<String> {
+pub(crate) fn page(summary: &Summary<'_>) -> anyhow::Result<String> {
     let body = [
         head(summary),
         numbers(summary),
@@ -165,7 +166,7 @@ fn numbers(summary: &Summary<'_>) -> String {
         let Some(series) = summary.history.series(key) else {
             continue;
         };
-        // MAE and SALT train one network, and nobody asks which.
+        // MAE and SALT train one network, which needs no name.
         let name = match summary.config.method {
             Method::Mae | Method::Salt => name.trim_end_matches(", student"),
             Method::SimDino => name,

@@ -1,4 +1,4 @@
-//! Queries: files, series, ids of the gallery, or vectors.
+//! Prepares queries: files, series, ids of the gallery, or vectors.
 
 use m3ret_manifest::{path_of, text_of};
 use std::path::{Path, PathBuf};
@@ -19,26 +19,26 @@ use crate::galleries::{Archive, Pseudonyms, cells_of_manifest, file_of, is_same_
 use crate::vectors::{self, VectorFile};
 use crate::watch::Watch;
 
-/// One query.
+/// A query with its vector and what is known of its image.
 #[derive(Debug, Default)]
 pub(super) struct ReadyQuery {
-    /// The path or id as it was given, or the number of the vector.
+    /// Path or id as it was given, or the number of the vector.
     pub(super) name: String,
     pub(super) part: Option<String>,
-    /// Where the image lies, if it is one.
+    /// Where the image lies; `None` for a vector.
     pub(super) file: Option<PathBuf>,
     pub(super) vector: Vec<f32>,
-    /// The row of the gallery that it is.
+    /// The row of the gallery that holds the same image.
     pub(super) own: Option<RowId>,
     pub(super) labels: Labels,
     pub(super) people: Pseudonyms,
     pub(super) pixels: String,
-    /// What a manifest says of the query, by our names of columns.
+    /// Cells of the manifest that the query came from, by our names of columns.
     stated: Vec<(String, String)>,
 }
 
 impl ReadyQuery {
-    /// Takes over what a manifest says of the query: it counts more than what the file says.
+    /// Adds what a manifest says of the query; it takes precedence over what the file says.
     fn learn(&mut self, table: &Table, row_idx: usize, gallery: &Gallery) {
         self.stated = cells_of_manifest(table, row_idx, gallery);
         self.stated.retain(|(_, value)| !value.is_empty());
@@ -93,23 +93,23 @@ impl ReadyQuery {
     }
 }
 
-/// What is looked for.
+/// The queries of a search.
 #[derive(Debug, Clone)]
 pub enum Queries {
-    /// Files, folders of which every image is a query, and ids of images of the gallery where nothing lies.
+    /// Files, folders in which every image is a query, and ids of images of the gallery where no file lies.
     Images(Vec<PathBuf>),
-    /// Vectors, as the archive's model makes them.
+    /// Vectors that the model of the archive made.
     Vectors(VectorQueries),
 }
 
-/// A file of vectors.
+/// A file of vectors that are queries.
 #[derive(Debug, Clone)]
 pub struct VectorQueries {
-    /// `.npy`, `.safetensors` or `.parquet`, [n, width].
+    /// `.npy`, `.safetensors` or `.parquet`, [queries, width].
     pub path: PathBuf,
-    /// What made them, where the file does not say.
+    /// Name of the model that made the vectors, if the file does not state it.
     pub encoder: Option<String>,
-    /// They are given unit length.
+    /// Whether vectors are scaled to unit length; without it, other lengths are an error.
     pub normalizes: bool,
 }
 
@@ -225,7 +225,7 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> 
     }))
 }
 
-/// Queries on their way in.
+/// Queries while they are read.
 #[derive(Default)]
 struct QueryReader {
     ready: Vec<ReadyQuery>,
@@ -250,7 +250,7 @@ impl QueryReader {
         let options = &archive.reading.options;
         let listing = match list(input, &Outputs::default(), options) {
             Ok(listing) => listing,
-            // One query that cannot be read costs one answer.
+            // A query that cannot be read is refused and ends no other query.
             Err(error) => {
                 self.refuse(input, format!("{error:#}"));
                 return Ok(());
@@ -325,7 +325,7 @@ fn of_image(
         stated: Vec::new(),
     };
     if let Some(row) = own {
-        // The archive may know more than the file.
+        // The archive may hold labels of a manifest that the file lacks.
         labels = Labels::of_row(gallery, row)?;
         asked.people = Pseudonyms::of_row(gallery, row)?;
     }
@@ -334,8 +334,8 @@ fn of_image(
 
 /// Finds the row that stands for an image of a file.
 ///
-/// The archive is asked for what it may call the file: its path below each folder (`roots`) that the archive's
-/// paths are relative to. No row is looked at that has another path.
+/// Searches the dictionary of paths for every name that the archive may use for the file: its path below each folder
+/// of `roots`, to which the archive's paths are relative. No row with another path is read.
 fn row_of(
     path: &Path,
     part: Option<&str>,
@@ -363,8 +363,8 @@ fn row_of(
     Ok(None)
 }
 
-/// Returns how paths that are relative to a folder may name a file: below it, by the way up and down, or as a
-/// whole. A manifest may do any of these.
+/// Returns the names that paths relative to a folder may use for a file: its path below the folder, the way up and
+/// down, or the absolute path. A manifest may use any of these.
 fn names_below(root: &Path, file: &Path) -> Vec<PathBuf> {
     let mut names = vec![file.to_owned()];
     if let Ok(below) = file.strip_prefix(root) {

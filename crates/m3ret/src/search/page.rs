@@ -23,13 +23,13 @@ struct Card<'a> {
     why: Option<Why>,
 }
 
-/// Draws the report of a search: the pictures of each query and its hits, and why they match.
+/// Returns the report of a search as one HTML page: pictures of each query and its hits, and why they match.
 ///
-/// Returns one page that needs nothing from elsewhere. Every image is read again, and embedded where the model has
-/// patches; one that cannot be read costs its own picture.
+/// The page needs no network and no other file. Every image is read again, and embedded if the model has patches;
+/// an image that cannot be read has no picture.
 ///
 /// # Errors
-/// `Damaged` galleries.
+/// If the gallery is damaged or cannot be read.
 pub fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> anyhow::Result<String> {
     let mut queries = Vec::with_capacity(answers.len());
     for answer in answers {
@@ -111,7 +111,7 @@ fn card<'a>(
     }
 }
 
-/// Splits what was seen into pictures, or the reason why there are none.
+/// Returns the pictures of an image, or the reason why it has none.
 fn shown(seen: Result<ImageTokens, String>) -> (Vec<Plane>, Option<String>) {
     match seen {
         Ok(seen) => (seen.planes, None),

@@ -1,4 +1,4 @@
-//! Disturbed radiographs: a picture as another visit, another device and another reader would show it.
+//! Disturbs radiographs: a picture as another visit or another device might show it.
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +10,7 @@ const MAX_ROTATION_DEG: f64 = 12.0;
 const MAX_SCALE: f64 = 0.2;
 /// Largest shift to either side, as a share of the picture's side.
 const MAX_SHIFT: f64 = 0.075;
-/// Most that is cut off each edge, as a share of the picture's side.
+/// Largest crop of each edge, as a share of the picture's side.
 const MAX_CROP: f64 = 0.08;
 /// Exponents of the grey values, uniform in their logarithm.
 const GAMMA: [f64; 2] = [0.45, 2.2];
@@ -28,22 +28,22 @@ pub(super) struct Grey {
     pub(super) width: usize,
 }
 
-/// How one picture is disturbed.
+/// How one picture is disturbed, in the order of the fields; docs/simulate.md lists the ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Disturbance {
-    /// Clockwise.
+    /// Rotation about the middle, clockwise, in degrees.
     pub rotation_deg: f64,
-    /// Above 1 makes what is shown larger.
+    /// Scale; above 1, what is shown becomes larger.
     pub scale: f64,
-    /// To the right and down, as shares of the sides.
+    /// Shift to the right and down, as shares of width and height.
     pub shift: [f64; 2],
-    /// What is cut off top, right, bottom and left, as shares of the sides.
+    /// Crop of the top, right, bottom and left edge, as shares of the sides.
     pub crop: [f64; 4],
-    /// The exponent of the grey values, which are shares of white.
+    /// Exponent of the grey values, which are 0..=1.
     pub gamma: f64,
-    /// The factor of the distance from middle grey.
+    /// Factor of the distance from middle grey.
     pub contrast: f64,
-    /// Standard deviation, as a share of white.
+    /// Standard deviation of the noise, as a share of white.
     pub noise: f64,
     #[serde(skip)]
     noise_seed: u64,
@@ -96,8 +96,7 @@ impl Disturbance {
         out
     }
 
-    /// Samples the picture, linearly, where each pixel that is left after the crop comes from; beyond
-    /// its edges it is black.
+    /// Samples the picture linearly at the origin of each pixel that the crop leaves; beyond the edges, it is black.
     fn moved(&self, picture: &Grey) -> Grey {
         let [top, right, bottom, left] = self.crop;
         let rows = kept(picture.height, top, bottom);

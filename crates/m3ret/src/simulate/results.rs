@@ -1,4 +1,4 @@
-//! What came of each image, and of all.
+//! Results of each image, and totals.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::disturb::Disturbance;
 use crate::check::report::Report;
 
-/// What came of one image; the names of fields are those of the JSON.
+/// The result of one image, as `m3ret simulate --json` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum RadiographResult {
@@ -16,7 +16,7 @@ pub enum RadiographResult {
     Simulated(SimulatedRadiograph),
     /// A radiograph of a manifest was disturbed and written.
     Disturbed(DisturbedRadiograph),
-    /// Nothing was written of an image.
+    /// An image was refused, and nothing was written of it.
     Refused(RefusedImage),
 }
 
@@ -27,20 +27,25 @@ pub struct SimulatedRadiograph {
     pub path: String,
     /// The file of the CT, or the folder of its series.
     pub ct: String,
-    /// Which image of the file, where it holds several.
+    /// Which image of the file the CT is; `None` if the file holds one image.
     pub ct_part: Option<String>,
-    /// Shared by the CT and its radiographs.
+    /// The `pair_id` that the CT and its radiographs share.
     pub pair_id: String,
-    /// `drr-` and the view.
+    /// `drr-ap` (0 degrees), `drr-lat` (90) or `drr-NNN`.
     pub finding: String,
+    /// Angle of the view, 0..=359 degrees: 0 is from the front, 90 from the left.
     pub angle_deg: u16,
-    /// Pixels, of the picture as it was written.
+    /// Height of the written picture in pixels.
     pub height: usize,
+    /// Width of the written picture in pixels.
     pub width: usize,
+    /// Side of a pixel of the projection, in mm.
     pub pixel_mm: f64,
-    /// Integrals that are black and white.
+    /// Integrals that are drawn black and white.
     pub window: [f64; 2],
+    /// Largest integral of the picture: attenuation times length, without unit.
     pub max_integral: f64,
+    /// How the picture was disturbed; `None` if it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disturbance: Option<Disturbance>,
 }
@@ -50,48 +55,55 @@ pub struct SimulatedRadiograph {
 pub struct DisturbedRadiograph {
     /// The file that was written.
     pub path: String,
-    /// The file that was read.
+    /// The file that was read, as the manifest writes it.
     pub radiograph: String,
-    /// Empty where the manifest says none.
+    /// The `pair_id` of the manifest; empty if it states none.
     pub pair_id: String,
+    /// The finding of the manifest; empty if it states none.
     pub finding: String,
-    /// Pixels, of the picture as it was written.
+    /// Height of the written picture in pixels.
     pub height: usize,
+    /// Width of the written picture in pixels.
     pub width: usize,
+    /// How the picture was disturbed.
     pub disturbance: Disturbance,
 }
 
 /// An image of which nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RefusedImage {
+    /// The file, or the folder of a series.
     pub path: String,
-    /// Which image of the file, where it holds several.
+    /// Which image of the file this is; `None` if the file holds one image.
     pub part: Option<String>,
+    /// Reason codes, as docs/reason-codes.md defines them.
     pub reason_codes: Vec<Code>,
+    /// Why it was refused, as a sentence.
     pub error: Option<String>,
 }
 
-/// What all images amount to; the names of fields are those of the JSON.
+/// Totals over all images, as `m3ret simulate --json` prints them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RadiographSummary {
-    /// CT volumes that were projected.
+    /// Number of CT volumes that were projected.
     pub n_cts: usize,
-    /// Radiographs that were projected from them.
+    /// Number of radiographs that were projected from them.
     pub n_radiographs: usize,
-    /// Radiographs of manifests that were disturbed.
+    /// Number of radiographs of manifests that were disturbed.
     pub n_disturbed: usize,
+    /// Number of images that were refused.
     pub n_refused: usize,
-    /// Rows and images that are no CT volumes.
+    /// Number of rows and images that are no CT volumes.
     pub n_others: usize,
-    /// Radiographs of manifests that had been disturbed before, and are not again.
+    /// Number of radiographs of manifests that were disturbed already and are skipped.
     pub n_disturbed_before: usize,
-    /// Files that hold no image format.
+    /// Number of files of folders that hold no image format.
     pub n_not_images: usize,
-    /// How many images were refused for each reason.
+    /// Number of refused images by reason code.
     pub reason_codes: BTreeMap<&'static str, usize>,
-    /// The manifest that was written; `None` where nothing was.
+    /// The manifest that was written; `None` if nothing was written.
     pub manifest: Option<String>,
-    /// The refused images.
+    /// The refused images, as `check` describes them.
     #[serde(skip)]
     pub refused: Vec<Report>,
 }

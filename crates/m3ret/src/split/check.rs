@@ -1,4 +1,4 @@
-//! What pretrain and evaluation rows of manifests have in common.
+//! Finds what pretrain and evaluation rows of manifests have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,59 +16,64 @@ use crate::watch::Watch;
 /// Which manifests are compared, and how.
 #[derive(Debug, Clone)]
 pub struct CheckSplitOptions {
-    /// CSV or Parquet with the columns `path` and `split`, each named once.
+    /// CSV or Parquet with the columns `path` and `split`; no manifest may be named twice.
     pub manifests: Vec<PathBuf>,
+    /// How images are read and compared.
     pub images: ImageOptions,
 }
 
-/// Rows of pretrain and evaluation that have something in common, by what that is.
+/// Pretrain and evaluation rows that have something in common, by what that is.
 #[derive(Debug, Default)]
 pub struct Overlaps {
+    /// Rows with the same `patient_id`.
     pub patients: Vec<Overlap>,
+    /// Rows with the same `pair_id`.
     pub pairs: Vec<Overlap>,
-    /// Rows with the same image.
+    /// Rows with the same file and part, or equal values.
     pub exact: Vec<Overlap>,
-    /// Two rows each, the most alike first.
+    /// Near duplicates, two rows each, the most similar first.
     pub near: Vec<Overlap>,
 }
 
-/// What pretrain and evaluation rows have in common.
+/// What pretrain and evaluation rows have in common, and how many rows were compared.
 #[derive(Debug)]
 pub struct SplitCheck {
     sources: Sources,
-    /// Rows to train on.
+    /// Number of rows that are trained on.
     pub n_pretrain: usize,
-    /// Rows of gallery and query.
+    /// Number of rows of gallery and query.
     pub n_evaluation: usize,
-    /// Rows of neither, which are compared with nothing.
+    /// Number of rows of neither, which are compared with nothing.
     pub n_others: usize,
-    /// Evaluation rows that have something in common with pretrain rows.
+    /// Number of evaluation rows that have something in common with pretrain rows.
     pub n_evaluation_overlapping: usize,
-    /// Patients of pretrain who are in evaluation if ids are read as numbers, but not as text.
+    /// Number of patients of pretrain who are in evaluation if ids are read as numbers (`0001` and `1`), but not as
+    /// text.
     pub n_alike_as_numbers: usize,
+    /// The rows that have something in common.
     pub overlaps: Overlaps,
-    /// `None` where no image was read.
+    /// How images were read; `None` if none were.
     pub images: Option<ImageSummary>,
 }
 
-/// Where a row is found.
+/// Where a row of a manifest is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPlace<'a> {
-    /// As it was named in the options.
+    /// The manifest, as the options name it.
     pub manifest: &'a Path,
-    /// From 1 in its manifest.
+    /// Number of the row in its manifest, from 1, without the header.
     pub number: usize,
-    /// The file and its part, as a person in the current folder would write it.
+    /// The file and its part; relative to the current folder if it lies below it.
     pub file: String,
-    /// As in the manifest.
+    /// The word in its column `split`.
     pub split: &'a str,
 }
 
-/// Compares the rows of one manifest or several.
+/// Compares pretrain rows with evaluation rows, in one manifest or across several.
 ///
 /// # Errors
-/// If a manifest cannot be read or is named twice; if no row is to train on, or none to evaluate; if a
-/// manifest names an image twice.
+/// If a manifest cannot be read or is named twice; if no row is trained on, or none evaluated; if a manifest names an
+/// image twice; `Stopped` if the watcher stopped the work.
 pub fn check_split(options: &CheckSplitOptions, watch: &dyn Watch) -> anyhow::Result<SplitCheck> {
     let limits = &options.images.reading.options.limits;
     let names = options.manifests.iter().map(PathBuf::as_path);
@@ -116,12 +121,12 @@ impl SplitCheck {
 }
 
 impl Overlaps {
-    /// Returns whether nothing is in common.
+    /// Returns whether no rows have anything in common.
     pub fn is_empty(&self) -> bool {
         self.all().into_iter().all(<[Overlap]>::is_empty)
     }
 
-    /// Counts the evaluation rows of all overlaps, each once.
+    /// Counts the evaluation rows of all overlaps; each counts once.
     fn n_evaluation_rows(&self) -> usize {
         let overlaps = self.all().into_iter().flatten();
         let rows: BTreeSet<usize> = overlaps
@@ -191,7 +196,7 @@ fn overlaps(
     })
 }
 
-/// Counts the patients of one side who are on the other under another spelling of the same number.
+/// Counts the patients of pretrain who are in evaluation under another spelling of the same number.
 fn n_alike_as_numbers(patients: &[&str], sides: &[Option<Side>]) -> usize {
     let of = |side: Side| -> BTreeMap<String, BTreeSet<&str>> {
         let mut by_number = BTreeMap::<String, BTreeSet<&str>>::new();

@@ -1,13 +1,13 @@
-//! Which rows belong together: union-find, without any input or output.
+//! Joins rows to groups by union-find, without any input or output.
 
 use std::collections::HashMap;
 
-/// Rows that are joined, directly or over others.
+/// Rows that are joined, directly or through others.
 ///
-/// What is joined does not depend on the order of the joins.
+/// The groups do not depend on the order of the joins.
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
-    /// The row above each row; a row that is its own stands for its group.
+    /// The parent of each row; a row that is its own parent represents its group.
     above: Vec<usize>,
 }
 
@@ -19,7 +19,7 @@ impl Groups {
         }
     }
 
-    /// Returns the row that stands for a row's group.
+    /// Returns the row that represents the group of a row.
     fn top(&mut self, mut row: usize) -> usize {
         while self.above[row] != row {
             // Halving the path keeps trees flat.
@@ -34,16 +34,16 @@ impl Groups {
         self.top(a) == self.top(b)
     }
 
-    /// Joins the groups of two rows; false if they were one.
+    /// Joins the groups of two rows; returns false if they were one group already.
     pub(super) fn join(&mut self, a: usize, b: usize) -> bool {
         let (a, b) = (self.top(a), self.top(b));
-        // The smaller number stands for both: groups are then numbered by their first row.
+        // The smaller number represents both, so that groups are numbered by their first row.
         self.above[a.max(b)] = a.min(b);
         a != b
     }
 
-    /// Joins all rows that have the same word, and returns how many groups went into others; rows
-    /// with an empty word have none.
+    /// Joins all rows that have the same word, and returns how many groups went into others; empty words join
+    /// nothing.
     pub(super) fn join_equal<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) -> usize {
         let mut first: HashMap<&str, usize> = HashMap::new();
         let mut n_joined = 0;

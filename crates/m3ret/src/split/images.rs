@@ -12,7 +12,7 @@ use super::rows::{Source, Sources, plain};
 use super::summary::ImageSummary;
 use crate::duplicates::{Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict};
 use crate::galleries::columns::{self, own_names};
-use crate::galleries::{self, Opening, Updated, file_of};
+use crate::galleries::{self, OpenOptions, UpdateSummary, file_of};
 use crate::model_name;
 use crate::watch::Watch;
 
@@ -25,7 +25,7 @@ pub(super) struct Images {
     /// Hash of all values of each row's image; empty where it could not be read.
     pub(super) pixels: Vec<String>,
     model: String,
-    updated: Vec<Updated>,
+    updated: Vec<UpdateSummary>,
     options: ReadOptions,
 }
 
@@ -51,7 +51,7 @@ impl Images {
         }
         sources.refuse_repeated()?;
         let mut model = options.model.clone();
-        // Copies need no medicine.
+        // The model of thumbnails is enough to find copies.
         let name = model
             .name
             .get_or_insert_with(|| model_name::PIXELS.to_owned());
@@ -65,7 +65,7 @@ impl Images {
             options: options.reading.options.clone(),
         };
         for source in &sources.0 {
-            let opening = Opening {
+            let opening = OpenOptions {
                 archive: &source.path,
                 cache: options.cache.as_deref(),
                 model: &model,

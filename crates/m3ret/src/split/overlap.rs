@@ -1,4 +1,4 @@
-//! What rows on two sides have in common, without any input or output.
+//! Finds what rows on two sides have in common, without any input or output.
 
 use std::collections::HashMap;
 
@@ -25,10 +25,11 @@ pub(super) fn side_of(split: &str) -> Option<Side> {
 /// Rows of both sides that have something in common.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overlap {
-    /// The cosine of the two vectors, where only these are alike.
+    /// Cosine of the two vectors of near duplicates; `None` for other overlaps.
     pub score: Option<f32>,
-    /// Numbers of rows, counted from 0 through all manifests.
+    /// Pretrain rows, numbered from 0 through all manifests.
     pub pretrain: Vec<usize>,
+    /// Evaluation rows, numbered from 0 through all manifests.
     pub evaluation: Vec<usize>,
 }
 
@@ -41,8 +42,7 @@ impl Overlap {
     }
 }
 
-/// Finds the words that rows of both sides have, in the order of their first rows; an empty word is
-/// none.
+/// Returns the words that rows of both sides have, in the order of their first rows; empty words are ignored.
 pub(super) fn shared<'a>(
     words: impl IntoIterator<Item = &'a str>,
     sides: &[Option<Side>],

@@ -1,4 +1,4 @@
-//! The rows of one manifest or several, numbered through.
+//! The rows of one or several manifests, numbered from 0 through all of them.
 
 use m3ret_manifest::text_of;
 use std::collections::HashMap;
@@ -17,14 +17,14 @@ use crate::watch::Watch;
 pub(super) struct Source {
     /// As the user wrote it.
     pub(super) name: PathBuf,
-    /// Without links, as galleries know it.
+    /// Absolute and without links, as galleries store it.
     pub(super) path: PathBuf,
     pub(super) table: Table,
     /// The number of its first row among those of all manifests.
     pub(super) start: usize,
 }
 
-/// Manifests whose rows are numbered through, in the order in which they are named.
+/// Manifests whose rows are numbered from 0 through all of them, in the order in which they are named.
 #[derive(Debug)]
 pub(super) struct Sources(pub(super) Vec<Source>);
 
@@ -87,12 +87,12 @@ impl Sources {
         })
     }
 
-    /// Returns the patient of each row, empty where unknown. Never to be shown.
+    /// Returns the patient of each row, empty if unknown; must not be shown.
     pub(super) fn patients(&self) -> Vec<&str> {
         self.words(PATIENT)
     }
 
-    /// Returns the words of a column, empty where there is none.
+    /// Returns the cell of each row in a column; empty if there is none.
     pub(super) fn words(&self, column: &str) -> Vec<&str> {
         let mut words = Vec::with_capacity(self.n_rows());
         for source in &self.0 {
@@ -107,13 +107,13 @@ impl Sources {
         words
     }
 
-    /// Returns what each row is called in its manifest: path and part.
+    /// Returns the name of each row in its manifest: path and part.
     pub(super) fn names(&self) -> Vec<String> {
         let name = |row: Row<'_>| with_part(row.path(), row.part());
         self.rows().map(name).collect()
     }
 
-    /// Returns the file of each row and its part, as one word.
+    /// Returns the file and part of each row as one word.
     pub(super) fn files(&self) -> Vec<String> {
         let file = |row: Row<'_>| with_part(&text_of(&plain(&row.file())), row.part());
         self.rows().map(file).collect()

@@ -1,32 +1,34 @@
-//! Which group goes to which split, without any input or output.
+//! Assigns groups to splits, without any input or output.
 //!
-//! Groups of one stratum cell are put into an order by a keyed hash of their smallest member, and
-//! cut in three: query, gallery, pretrain. What a group becomes depends on the seed, its own
-//! members and how many groups its cell has, and on nothing else; a group more moves a cut by one
-//! place at most.
+//! Groups of one stratum cell are sorted by a keyed hash of their smallest member, and cut in three: query,
+//! gallery, pretrain. The split of a group depends on the seed, its own members and the groups of its cell, and on
+//! nothing else. Another group moves a cut by at most one place.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// Cells with fewer groups cannot be cut in three.
+/// Smallest number of groups of a cell that is cut in three.
 pub const MIN_GROUPS: usize = 3;
 
-/// A word of the column `split`.
+/// What a group of images is used for: a word of the column `split`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
+    /// Its images query the gallery.
     Query,
+    /// Its images are searched.
     Gallery,
+    /// Its images are trained on.
     Pretrain,
 }
 
 impl Split {
-    /// All splits, in the order in which they are reported.
+    /// All splits, in the order of reports.
     pub const ALL: [Self; 3] = [Self::Query, Self::Gallery, Self::Pretrain];
 
-    /// Returns the word as it stands in manifests.
+    /// Returns the word in manifests: `query`, `gallery` or `pretrain`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Query => "query",
@@ -36,7 +38,7 @@ impl Split {
     }
 }
 
-/// How many of a cell's groups are wanted where; the gallery gets what is left.
+/// Shares of the groups of a cell; the gallery gets the rest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shares {
     /// In 0..=1, and no more than 1 together with `pretrain`.
@@ -44,7 +46,7 @@ pub(super) struct Shares {
     pub(super) pretrain: f64,
 }
 
-/// A group as far as its place depends on it.
+/// What decides the split of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group<'a> {
     /// The smallest name of a member; no two groups have the same.
@@ -53,7 +55,7 @@ pub(super) struct Group<'a> {
     pub(super) cell: Vec<&'a str>,
 }
 
-/// Where groups go.
+/// The splits of all groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Assignment {
     /// Of each group, in their order.
@@ -61,17 +63,19 @@ pub(super) struct Assignment {
     pub(super) cells: CellCounts,
 }
 
-/// How many cells there are, and how groups of small cells were pooled.
+/// Number of cells, and how groups of small cells were pooled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CellCounts {
+    /// Number of combinations of words in the balanced columns.
     pub n_cells: usize,
-    /// Cells with fewer than `MIN_GROUPS` groups, and the groups in them.
+    /// Number of cells with fewer than `MIN_GROUPS` groups.
     pub n_small_cells: usize,
+    /// Number of groups in small cells.
     pub n_small_groups: usize,
-    /// Groups of small cells, by the number of leading columns whose words they share with the
-    /// groups that they were put together with.
+    /// Number of groups of small cells, by the number of leading columns whose words they share with the groups that
+    /// they were pooled with.
     pub n_pooled: BTreeMap<usize, usize>,
-    /// Groups that were too few even so: none of them became a query.
+    /// Number of groups that were too few even when pooled; none of them became a query.
     pub n_left: usize,
 }
 
@@ -82,7 +86,7 @@ struct Cell<'a> {
     groups: Vec<usize>,
 }
 
-/// Returns the cell of a group: that of most of its rows, of equal ones the smallest.
+/// Returns the cell of a group: that of most of its rows, and the smallest of several.
 pub(super) fn commonest<'a>(cells: impl IntoIterator<Item = Vec<&'a str>>) -> Vec<&'a str> {
     let mut counts: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
     for cell in cells {
@@ -133,9 +137,9 @@ pub(super) fn assign(groups: &[Group<'_>], shares: Shares, seed: u64) -> Assignm
     Assignment { splits, cells }
 }
 
-/// Puts small cells together with others that share all words but the last, and so on.
+/// Pools small cells with others that share all words but the last, then all but the last two, and so on.
 ///
-/// Every cell that comes back has `MIN_GROUPS` groups or more, except one without words.
+/// Every returned cell has at least `MIN_GROUPS` groups, except one without words.
 fn pooled<'a>(mut cells: BTreeMap<&'a [&'a str], Vec<usize>>) -> Vec<Cell<'a>> {
     let mut done = Vec::new();
     while !cells.is_empty() {
@@ -155,8 +159,8 @@ fn pooled<'a>(mut cells: BTreeMap<&'a [&'a str], Vec<usize>>) -> Vec<Cell<'a>> {
 
 /// Returns where the gallery begins and ends among the groups of a cell.
 ///
-/// Shares of small cells are no whole numbers; each cell rounds by a number of its own, so that
-/// shares are right over many cells, and within one group in each.
+/// Shares of small cells are no whole numbers. Each cell rounds by its own pseudo-random number, so that shares are
+/// right over many cells and within one group in each.
 fn cuts(cell: &Cell<'_>, shares: Shares, seed: u64) -> [usize; 2] {
     let mut words = b"cell".to_vec();
     for word in cell.words {
@@ -177,13 +181,13 @@ fn cuts(cell: &Cell<'_>, shares: Shares, seed: u64) -> [usize; 2] {
     })
 }
 
-/// A number in 0..1 whose 53 bits are those of a hash.
+/// Returns a number in 0..1 from 53 bits of a hash.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
 fn unit(hash: u128) -> f64 {
     (hash >> 75) as f64 / (1_u64 << 53) as f64
 }
 
-/// Puts groups into the order of their keyed hashes.
+/// Sorts groups by their keyed hashes.
 fn in_order(
     groups: &[Group<'_>],
     mut members: Vec<usize>,

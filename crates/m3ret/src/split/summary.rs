@@ -1,4 +1,4 @@
-//! What a split amounts to.
+//! Counts of a split.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,73 +8,83 @@ use serde::Serialize;
 
 use super::rows::Sources;
 use super::shares::{Assignment, CellCounts, Split};
-use crate::galleries::Updated;
+use crate::galleries::UpdateSummary;
 
-/// How many groups went into others, by what joined them first.
+/// Number of groups that went into others, by what joined them first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct JoinCounts {
+    /// The same `patient_id`.
     pub patient: usize,
+    /// The same `pair_id`.
     pub pair: usize,
+    /// The same file and part, or equal values.
     pub exact: usize,
+    /// Near duplicates.
     pub near: usize,
 }
 
-/// How much there is in one split.
+/// Number of images and groups in one split.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SplitCount {
+    /// Number of images.
     pub n_items: usize,
-    /// Groups with one or more of the items.
+    /// Number of groups with at least one of the images.
     pub n_groups: usize,
 }
 
-/// How much there is in each split.
+/// Number of images and groups in each split.
 pub type SplitCounts = BTreeMap<Split, SplitCount>;
 
-/// How much there is of one modality and dims in each split; a split without any is absent.
+/// Number of images and groups of one modality and dims in each split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindCounts {
-    /// As in the manifest; empty where it says none.
+    /// The modality, as the manifest writes it; empty if it states none.
     pub modality: String,
+    /// The dims, as the manifest writes them; empty if it states none.
     pub dims: String,
+    /// Counts by split; a split without such images is absent.
     pub splits: SplitCounts,
 }
 
-/// What the images of the rows amount to.
+/// How the images of the rows were read.
 #[derive(Debug)]
 pub struct ImageSummary {
     /// The model whose vectors were compared.
     pub model: String,
-    /// Rows whose image could not be read.
+    /// Number of rows whose image could not be read; they are compared with nothing.
     pub n_refused: usize,
-    /// What was read for the gallery of each manifest, in their order.
-    pub updated: Vec<Updated>,
+    /// What was read for the gallery of each manifest, in the order of the manifests.
+    pub updated: Vec<UpdateSummary>,
 }
 
-/// What a split amounts to.
+/// Counts of a split, and how it was made.
 #[derive(Debug)]
 pub struct SplitSummary {
-    /// Rows of the manifest.
+    /// Number of rows of the manifest.
     pub n_items: usize,
+    /// Number of groups, each of which is in one split.
     pub n_groups: usize,
-    /// Rows of the largest group.
+    /// Number of rows of the largest group.
     pub n_largest: usize,
-    /// Rows without a `patient_id`.
+    /// Number of rows without a `patient_id`.
     pub n_without_patient: usize,
-    /// Rows of pretrain whose modality `m3ret pretrain` skips by default.
+    /// Number of rows of pretrain whose modality `m3ret pretrain` skips by default.
     pub n_unseen_in_pretrain: usize,
+    /// What joined rows to groups.
     pub joins: JoinCounts,
-    /// All splits, those without rows, too.
+    /// Counts of every split, including those without rows.
     pub splits: SplitCounts,
-    /// By modality, then dims.
+    /// Counts by modality, then dims.
     pub kinds: Vec<KindCounts>,
     /// The columns that were balanced, the most important first.
     pub stratify: Vec<String>,
+    /// The cells in which shares were met.
     pub cells: CellCounts,
-    /// `None` where no image was read.
+    /// How images were read; `None` if none were.
     pub images: Option<ImageSummary>,
 }
 
-/// What a summary is made of.
+/// What a summary is computed from.
 pub(super) struct Outline<'a> {
     pub(super) sources: &'a Sources,
     /// The rows of each group.
@@ -110,7 +120,7 @@ impl Outline<'_> {
         }
     }
 
-    /// Counts what there is in each split.
+    /// Counts images and groups of each split.
     fn counts(&self) -> SplitCounts {
         let mut all: SplitCounts = Split::ALL
             .map(|split| (split, SplitCount::default()))
@@ -123,7 +133,7 @@ impl Outline<'_> {
         all
     }
 
-    /// Counts what there is in each split, for each modality and dims.
+    /// Counts images and groups of each split, for each modality and dims.
     fn counts_by_kind(&self) -> Vec<KindCounts> {
         let modalities = self.sources.words(MODALITY);
         let dims = self.sources.words(DIMS);

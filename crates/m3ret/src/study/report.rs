@@ -15,7 +15,7 @@ const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 260.0;
 /// Room for the axes.
 const MARGIN: f64 = 46.0;
-/// Okabe and Ito's colours, which colour-blind people tell apart.
+/// Okabe and Ito's colours, which colour-blind people can distinguish.
 const COLOURS: [&str; 6] = [
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9",
 ];

@@ -24,9 +24,8 @@ pub(super) struct Share {
 
 /// Writes each manifest again with a share of its patients, and returns the paths of these.
 ///
-/// In each modality and dims, patients are put into the order of a hash, and the first ones are taken: so
-/// a smaller share is part of a larger one, and every kind keeps its share. Rows without a patient count
-/// as one each.
+/// In each modality and dims, patients are sorted by a hash and the first ones are kept. So a smaller share is part
+/// of a larger one, and every kind keeps its share. Rows without a patient count as one patient each.
 pub(super) fn write_shares(
     manifests: &[PathBuf],
     share: Share,
@@ -58,7 +57,7 @@ pub(super) fn hash_of(config: &Config) -> anyhow::Result<String> {
 /// Hashes the manifest of an evaluation, and the config and weights of a model's folder.
 pub(super) fn hash_of_evaluation(manifest: &Path, model: &str) -> anyhow::Result<String> {
     let mut hash = Xxh3::new();
-    // Evaluations by other rules are made again.
+    // Evaluations by other rules are computed again.
     hash.update(&PROTOCOL.to_le_bytes());
     hash.update(&read(manifest)?);
     hash.update(model.as_bytes());
@@ -75,7 +74,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Counts the patients of rows that are trained on who are queries or in the gallery, too.
+/// Counts the patients of rows that are trained on who are also queries or in the gallery.
 pub(super) fn n_common_patients(
     manifests: &[PathBuf],
     split: &str,
@@ -104,7 +103,7 @@ pub(super) fn n_common_patients(
     Ok(both.len())
 }
 
-/// Says of each row whether it is in the share.
+/// Returns for each row whether it is in the share.
 fn chosen(table: &Table, share: Share) -> Vec<bool> {
     let Share { fraction, seed } = share;
     let hash = |row: &Row<'_>| {

@@ -1,4 +1,4 @@
-//! One training of a study, as far as that is not done, and what is kept of it.
+//! One training of a study, and the facts that are kept of it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,17 +11,18 @@ use serde::{Deserialize, Serialize};
 use super::{Rung, StudyWatch};
 use crate::watch::Stopped;
 
-/// What is known of a finished run.
+/// What is kept of a finished run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TrainingFacts {
-    /// Of the settings and of the rows that were trained on.
+pub(super) struct TrainingFacts {
+    /// Hash of the settings and of the rows that were trained on.
     pub settings: String,
     pub size: String,
     pub fraction: f64,
-    /// Of the encoder.
+    /// Number of parameters of the encoder.
     pub n_parameters: u64,
-    /// Images that were trained on, and of these different ones at most.
+    /// Number of images that were trained on, repeated ones included.
     pub n_seen: u64,
+    /// Number of different images that were trained on, at most.
     pub n_images: u64,
 }
 
@@ -63,7 +64,7 @@ pub(super) fn train(
     })
 }
 
-/// Passes every call on, and keeps how many items are trained on.
+/// Passes every call on, and stores how many items are trained on.
 struct ItemCounter<'a> {
     watcher: &'a mut dyn Watcher,
     n_items: usize,

@@ -1,4 +1,4 @@
-//! How retrieval grows with the size of the model and with the data.
+//! Fits how retrieval grows with the size of the model and the amount of data.
 
 use anyhow::{Context as _, ensure};
 use m3ret_search::{
@@ -11,7 +11,7 @@ use crate::evaluation::runs::Run;
 
 /// The means of one group of tasks.
 #[derive(Debug, Serialize)]
-pub struct Scores {
+pub(super) struct Scores {
     pub group: String,
     pub n_tasks: u32,
     pub n_queries: usize,
@@ -28,18 +28,18 @@ pub struct Scores {
 
 /// A plane: value = a + b log2(parameters) + c log2(images).
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Trend {
-    /// `b`: what twice the parameters give.
+pub(super) struct Trend {
+    /// `b`: gain from twice the parameters.
     pub per_doubling_of_size: Slope,
-    /// `c`: what twice the images give.
+    /// `c`: gain from twice the images.
     pub per_doubling_of_data: Slope,
-    /// Root mean square of what the plane leaves over.
+    /// Root mean square of the residuals of the plane.
     pub residual: f64,
 }
 
 /// A slope and its 95 % interval over draws of patients.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Slope {
+pub(super) struct Slope {
     pub value: f64,
     pub ci95_low: f64,
     pub ci95_high: f64,
@@ -190,9 +190,9 @@ fn trend(places: &[[f64; 3]], values: &[f64], draws: &[Vec<f64>]) -> Option<Tren
     })
 }
 
-/// Least squares by the normal equations; `None` where sizes or shares do not differ.
+/// Fits a plane by least squares with the normal equations; `None` if sizes or shares do not differ.
 fn plane(places: &[[f64; 3]], values: &[f64]) -> Option<[f64; 3]> {
-    // Around the means, so that two unknowns are left.
+    // Centred on the means, which leaves two unknowns.
     let n = places.len() as f64;
     let mean = |of: &dyn Fn(usize) -> f64| (0..places.len()).map(of).sum::<f64>() / n;
     let [x, y] = [1, 2].map(|axis| mean(&|i| places[i][axis]));

@@ -1,15 +1,20 @@
-//! Statistics of the values of one object.
+//! Statistics of the values of one image.
 
 use serde::Serialize;
 
-/// What the finite values of an object are; null where there is none.
+/// Statistics of the finite values of an image, in the unit of the values; `None` (null in JSON) if no value is
+/// finite.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Values {
+    /// Smallest finite value.
     pub min: Option<f32>,
+    /// Largest finite value.
     pub max: Option<f32>,
+    /// Mean of the finite values.
     pub mean: Option<f64>,
-    /// Of the whole population: divided by n.
+    /// Standard deviation of the finite values as a whole population: the variance is divided by n.
     pub std: Option<f64>,
+    /// Number of values that are NaN or infinite.
     pub n_non_finite: u64,
 }
 
@@ -17,7 +22,7 @@ pub struct Values {
 const N_LANES: usize = 16;
 
 impl Values {
-    /// Two passes in f64: the mean, then the deviations from it.
+    /// Computes the statistics in two passes in f64: the mean, then the deviations from it.
     pub fn of(values: &[f32]) -> Self {
         let (mut min, mut max) = ([f32::INFINITY; N_LANES], [f32::NEG_INFINITY; N_LANES]);
         let (mut sum, mut n_finite) = ([0.0_f64; N_LANES], 0_u64);
@@ -72,7 +77,7 @@ impl Values {
     }
 
     /// Whether all values are finite and the same.
-    pub fn is_constant(&self) -> bool {
+    pub(crate) fn is_constant(&self) -> bool {
         self.n_non_finite == 0 && self.min == self.max
     }
 }

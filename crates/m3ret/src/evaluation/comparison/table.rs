@@ -1,4 +1,4 @@
-//! Comparisons as tables: their cells, and files in Markdown and LaTeX.
+//! Tables of comparisons: their cells, and files in Markdown and LaTeX.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,19 +13,23 @@ use crate::files::write_whole;
 /// How a table is written to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
+    /// A Markdown table.
     Markdown,
+    /// A LaTeX `tabular` with the rules of `booktabs`.
     Latex,
 }
 
 /// A file that a comparison is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableFile {
+    /// The file.
     pub path: PathBuf,
+    /// How the table is written.
     pub layout: Layout,
 }
 
 impl TableFile {
-    /// Chooses the layout by the name of the file.
+    /// Chooses the layout by the extension of the name.
     ///
     /// # Errors
     /// If the name ends neither in `.md` nor in `.tex`.
@@ -54,16 +58,19 @@ impl TableFile {
     }
 }
 
-/// The cells of a comparison, and the rules that are written below them.
+/// The cells of a comparison, and the notes below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComparisonTable {
+    /// Titles of the columns.
     pub head: [String; 10],
+    /// Cells of each row, in the order of `Comparison::rows`.
     pub rows: Vec<[String; 10]>,
-    /// Whole lines, each with its line break.
+    /// Rules by which the table is read: whole lines, each with its line break.
     pub notes: String,
 }
 
 impl ComparisonTable {
+    /// Formats a comparison.
     pub fn of(comparison: &Comparison) -> Self {
         let head = [
             "task",
@@ -86,7 +93,7 @@ impl ComparisonTable {
 }
 
 /// Returns a comparison as a table for a file, with the rules below it.
-pub fn render(comparison: &Comparison, layout: Layout) -> String {
+pub(crate) fn render(comparison: &Comparison, layout: Layout) -> String {
     let table = ComparisonTable::of(comparison);
     match layout {
         Layout::Markdown => markdown(&table.head, &table.rows) + "\n" + &table.notes,
