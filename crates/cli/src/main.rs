@@ -56,7 +56,10 @@ fn main() -> ExitCode {
         // Whoever reads our output (`| head`) has seen enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if let Some(stopped) = error.downcast_ref::<Stopped>() {
+            let stopped = error
+                .chain()
+                .find_map(|cause| cause.downcast_ref::<Stopped>());
+            if let Some(stopped) = stopped {
                 screen::end_interrupted(&stopped.saved);
             }
             // Nothing can be done if standard error is gone too.

@@ -48,7 +48,7 @@ pub fn check(
     options: &CheckOptions,
     watch: &dyn Watch,
     mut sink: impl FnMut(&Report) -> io::Result<()>,
-) -> anyhow::Result<Tally> {
+) -> crate::Result<Tally> {
     let (root, reading) = (&options.root, &options.reading);
     let entries = entries(root, &reading.options, options.is_strict)
         .with_context(|| format!("opening {}", root.display()))?;

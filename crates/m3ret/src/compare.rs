@@ -30,7 +30,7 @@ pub struct CompareOptions {
 /// # Errors
 /// If a folder holds no complete evaluation or follows a newer protocol; if the evaluations follow different
 /// protocols, have no task in common, or differ in images, labels or exclusions; if one of them lacks a metric.
-pub fn compare(options: &CompareOptions) -> anyhow::Result<Comparison> {
+pub fn compare(options: &CompareOptions) -> crate::Result<Comparison> {
     let [a, b] = [&options.a, &options.b].map(|folder| Run::open(folder));
     let (a, b) = (a?, b?);
     let pixels = match &options.pixels {
@@ -50,5 +50,5 @@ pub fn compare(options: &CompareOptions) -> anyhow::Result<Comparison> {
         b: &b,
         pixels,
     };
-    comparison::compare(runs, metrics, options.bootstrap)
+    Ok(comparison::compare(runs, metrics, options.bootstrap)?)
 }

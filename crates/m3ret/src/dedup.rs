@@ -37,7 +37,7 @@ impl Archive {
     ///
     /// # Errors
     /// If the gallery is damaged or cannot be read.
-    pub fn duplicates(&self, near: f32, watch: &dyn Watch) -> anyhow::Result<Vec<Pair>> {
+    pub fn duplicates(&self, near: f32, watch: &dyn Watch) -> crate::Result<Vec<Pair>> {
         watch.step("comparing");
         let gallery = &self.gallery;
         let candidates = candidates(gallery, near)?;

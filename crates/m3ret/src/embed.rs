@@ -270,7 +270,7 @@ pub fn embed(
     options: &EmbedOptions,
     watch: &dyn Watch,
     sink: impl FnMut(&EmbedRow<'_>) -> io::Result<()>,
-) -> anyhow::Result<EmbedReport> {
+) -> crate::Result<EmbedReport> {
     let read_options = &options.reading.options;
     let outputs = Outputs::of(&options.out.path);
     check_paths(&options.source, &options.out, &outputs)?;
@@ -395,7 +395,7 @@ fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Re
     std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
     let folder = outputs.out.parent().unwrap_or(Path::new(""));
     if folder != Path::new("") && !folder.is_dir() {
-        anyhow::bail!("no such folder: {}; make it first", folder.display());
+        crate::error::bail!("no such folder: {}; make it first", folder.display());
     }
     let rows = (out.layout != VectorLayout::Parquet).then_some(&outputs.rows);
     for path in [&outputs.out].into_iter().chain(rows) {

@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn errors_are_sorted_by_who_must_act_and_keep_their_words() {
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let in_context = Err::<(), _>(missing()).context("reading a.png").unwrap_err();
+        let in_context = Err::<(), _>(missing())
+            .context("reading a.png")
+            .unwrap_err();
         let io = Error::from(in_context);
         assert!(matches!(io, Error::Io(_)));
         assert_eq!(io.to_string(), "reading a.png");

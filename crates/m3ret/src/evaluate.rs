@@ -76,7 +76,7 @@ impl EvaluateResult {
 /// If the folder holds files that no evaluation wrote; if the manifest cannot be read, has no task, or has patients
 /// that models are trained on; if a model cannot be opened or vectors are not usable; if a file cannot be written;
 /// `Stopped` if the watcher stopped the work.
-pub fn evaluate(options: &EvaluateOptions, watch: &dyn Watch) -> anyhow::Result<EvaluateResult> {
+pub fn evaluate(options: &EvaluateOptions, watch: &dyn Watch) -> crate::Result<EvaluateResult> {
     if options.models.is_empty() && options.embeddings.is_empty() {
         watch.note(&model_name::taken_for_granted(DEFAULT));
     }

@@ -15,7 +15,7 @@ pub(crate) use m3ret_files::{refuse_irregular, way_between};
 pub fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+) -> crate::Result<()> {
     Ok(write_beside(path, write)?.put()?)
 }
 
@@ -39,7 +39,7 @@ const HEAD_BYTES: u64 = 4096;
 ///
 /// # Errors
 /// If `path` is such a file, or no regular file; if it cannot be read.
-pub fn refuse_foreign_page(path: &Path, is_forced: bool) -> anyhow::Result<()> {
+pub fn refuse_foreign_page(path: &Path, is_forced: bool) -> crate::Result<()> {
     refuse_irregular(path)?;
     let Ok(file) = std::fs::File::open(path) else {
         return Ok(());
@@ -51,7 +51,7 @@ pub fn refuse_foreign_page(path: &Path, is_forced: bool) -> anyhow::Result<()> {
     let is_ours = head
         .windows(PAGE_MARK.len())
         .any(|part| part == PAGE_MARK.as_bytes());
-    anyhow::ensure!(
+    crate::error::ensure!(
         is_ours || is_forced,
         "{} is there and is no page that m3ret wrote; give another name, or replace it with --force",
         path.display()

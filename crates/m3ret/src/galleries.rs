@@ -130,7 +130,10 @@ pub struct Archive {
 
 impl Archive {
     /// Opens the model of the gallery if it is not open yet.
-    pub(crate) fn open_model(&mut self, watch: &dyn Watch) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// `Model` if it cannot be opened, or is not the one that made the gallery.
+    pub fn open_model(&mut self, watch: &dyn Watch) -> crate::Result<()> {
         if self.model.is_none() {
             self.model = Some(model_of(&self.gallery, &self.choice, watch)?);
         }
@@ -138,70 +141,72 @@ impl Archive {
     }
 }
 
-/// Which archive is opened, and how.
-pub struct OpenOptions<'a> {
-    /// A folder, a manifest or a gallery.
-    pub archive: &'a Path,
+/// How an archive is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
     /// Folder of the galleries of folders and manifests; `None` for the cache of the user.
-    pub cache: Option<&'a Path>,
-    /// The model that embeds images; of a gallery, the model that made it.
-    pub model: &'a ModelChoice,
+    pub cache: Option<PathBuf>,
+    /// The model that embeds images; without a name, that of the gallery, or `default_model`.
+    pub model: ModelChoice,
     /// The model that embeds a folder or manifest if `model` has no name.
     pub default_model: &'static str,
     /// How images are read.
-    pub reading: &'a Reading,
-    /// Whether a gallery's model is opened at once, because images are going to be embedded.
-    pub needs_model: bool,
+    pub reading: Reading,
 }
 
-/// Opens a gallery, or brings the gallery of a folder or manifest up to date in the cache and opens it.
-///
-/// Images of a folder or manifest that are new or changed are embedded, and rows of files that are gone are removed.
-/// A gallery that was named itself stays as it is.
-///
-/// # Errors
-/// If the archive, its gallery or the model cannot be opened; if another model made the gallery; if the cache cannot
-/// be written; `Stopped` if the watcher stopped the work.
-pub fn open(opening: &OpenOptions<'_>, progress: &dyn Watch) -> anyhow::Result<Archive> {
-    let OpenOptions { archive, .. } = *opening;
-    if is_gallery(archive) {
-        let gallery = Gallery::open(archive)?;
-        let model = if opening.needs_model {
-            Some(model_of(&gallery, opening.model, progress)?)
-        } else {
-            None
-        };
-        return Ok(Archive {
-            place: archive.to_owned(),
+impl Default for OpenOptions {
+    /// Uses the user's cache and the default model.
+    fn default() -> Self {
+        Self {
+            cache: None,
+            model: ModelChoice::default(),
+            default_model: model_name::DEFAULT,
+            reading: Reading::default(),
+        }
+    }
+}
+
+impl Archive {
+    /// Opens a gallery, or brings the gallery of a folder or manifest up to date in the cache and opens it.
+    ///
+    /// Images of a folder or manifest that are new or changed are embedded, and rows of files that are gone are
+    /// removed. A gallery that was named itself stays as it is.
+    ///
+    /// # Errors
+    /// `Io`, `Gallery` or `Model` if the archive, its gallery or the model cannot be opened, or another model made the
+    /// gallery; `Stopped` if the watcher stopped the work.
+    pub fn open(place: &Path, options: &OpenOptions, watch: &dyn Watch) -> crate::Result<Self> {
+        let opened = |gallery, model, updated| Self {
+            place: place.to_owned(),
             gallery,
             model,
-            updated: UpdateSummary::default(),
-            reading: opening.reading.clone(),
-            choice: opening.model.clone(),
-        });
+            updated,
+            reading: options.reading.clone(),
+            choice: options.model.clone(),
+        };
+        if is_gallery(place) {
+            return Ok(opened(
+                Gallery::open(place)?,
+                None,
+                UpdateSummary::default(),
+            ));
+        }
+        std::fs::metadata(place).with_context(|| format!("opening {}", place.display()))?;
+        let model = model_name::open_or(options.default_model, &options.model, watch)?;
+        let cache = options.cache.as_deref();
+        let folder = cache_folder_of(place, &model, cache, &options.reading.options)?;
+        let wanted = UpdateOptions {
+            source: place,
+            gallery: &folder,
+            reading: &options.reading,
+            is_mirror: true,
+            replaces: false,
+            has_thumbnails: false,
+            numbers: m3ret_search::Numbers::F32,
+        };
+        let updated = update(&wanted, &model, watch)?;
+        Ok(opened(Gallery::open(&folder)?, Some(model), updated))
     }
-    std::fs::metadata(archive).with_context(|| format!("opening {}", archive.display()))?;
-    let model = model_name::open_or(opening.default_model, opening.model, progress)?;
-    let folder = cache_folder_of(archive, &model, opening.cache, &opening.reading.options)?;
-    let wanted = UpdateOptions {
-        source: archive,
-        gallery: &folder,
-        reading: opening.reading,
-        is_mirror: true,
-        replaces: false,
-        has_thumbnails: false,
-        numbers: m3ret_search::Numbers::F32,
-    };
-    let updated = update(&wanted, &model, progress)?;
-    let gallery = Gallery::open(&folder)?;
-    Ok(Archive {
-        place: archive.to_owned(),
-        gallery,
-        model: Some(model),
-        updated,
-        reading: opening.reading.clone(),
-        choice: opening.model.clone(),
-    })
 }
 
 /// Opens the model that a gallery needs: the one of `choice`, else the one that made the gallery.
@@ -212,7 +217,7 @@ pub(crate) fn model_of(
 ) -> anyhow::Result<Model> {
     let maker = gallery.maker();
     if maker.fingerprint.starts_with("external:") {
-        anyhow::bail!(
+        crate::error::bail!(
             "the gallery holds vectors that were made elsewhere ({}); look for vectors with \
              --embeddings, or for an id of the gallery with -i",
             maker.model

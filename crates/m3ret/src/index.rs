@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use crate::error::{bail, ensure};
+use anyhow::Context as _;
 use m3ret_imaging::Limits;
 use m3ret_manifest::columns::ID;
 use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, SOURCE};
@@ -75,7 +76,7 @@ pub struct Addition {
 /// # Errors
 /// If there is a gallery with images already; if the source, the vectors or the model cannot be opened; if two images
 /// have one id; if the gallery cannot be written; `Stopped` if the watcher stopped the work.
-pub fn build(options: &BuildOptions, watch: &dyn Watch) -> anyhow::Result<Addition> {
+pub fn build(options: &BuildOptions, watch: &dyn Watch) -> crate::Result<Addition> {
     let name = options.gallery.display();
     let exists = std::fs::symlink_metadata(&options.gallery).is_ok();
     let has_images = Gallery::open(&options.gallery).is_ok_and(|gallery| !gallery.is_empty());
@@ -91,7 +92,7 @@ pub fn build(options: &BuildOptions, watch: &dyn Watch) -> anyhow::Result<Additi
             update(&wanted, &model, watch)?
         }
     };
-    finished(options, AddOptions::default(), updated)
+    Ok(finished(options, AddOptions::default(), updated)?)
 }
 
 /// Adds what is new in a folder, a file or a manifest to an existing gallery.
@@ -103,7 +104,7 @@ pub fn add(
     options: &BuildOptions,
     adding: AddOptions,
     watch: &dyn Watch,
-) -> anyhow::Result<Addition> {
+) -> crate::Result<Addition> {
     ensure!(
         std::fs::symlink_metadata(&options.gallery).is_ok(),
         "{} is not there; `m3ret index build` makes it",
@@ -120,7 +121,7 @@ pub fn add(
         drop(gallery);
         update(&wanted(options, adding), &model, watch)?
     };
-    finished(options, adding, updated)
+    Ok(finished(options, adding, updated)?)
 }
 
 fn wanted(options: &BuildOptions, adding: AddOptions) -> UpdateOptions<'_> {
@@ -331,12 +332,12 @@ pub fn relabel(
     gallery: &Path,
     manifest: &Path,
     watch: &dyn Watch,
-) -> anyhow::Result<galleries::RewriteSummary> {
+) -> crate::Result<galleries::RewriteSummary> {
     let table = Manifest::open(manifest, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(|| format!("opening {}", manifest.display()))?;
     galleries::tell_notes(&table, watch);
     watch.step("writing");
-    galleries::relabel(gallery, &table)
+    Ok(galleries::relabel(gallery, &table)?)
 }
 
 /// Removes images by id, and returns how many are left.
@@ -344,7 +345,7 @@ pub fn relabel(
 /// # Errors
 /// If an id belongs to no image, in which case nothing is removed; if the gallery cannot be opened, is damaged, or is
 /// locked by another writer.
-pub fn remove(folder: &Path, ids: &[String]) -> anyhow::Result<usize> {
+pub fn remove(folder: &Path, ids: &[String]) -> crate::Result<usize> {
     let mut writer = Writer::open(folder)?;
     for id in ids {
         ensure!(
@@ -371,7 +372,7 @@ pub struct Compaction {
 ///
 /// # Errors
 /// If the gallery cannot be opened or written, is damaged, or is locked by another writer.
-pub fn compact(folder: &Path, watch: &dyn Watch) -> anyhow::Result<Compaction> {
+pub fn compact(folder: &Path, watch: &dyn Watch) -> crate::Result<Compaction> {
     watch.step("writing the gallery anew");
     let mut writer = Writer::open(folder)?;
     let bytes_before = folder_bytes(folder)?;
@@ -434,7 +435,7 @@ pub struct Stats {
 ///
 /// # Errors
 /// If the gallery cannot be opened or is damaged.
-pub fn stats(folder: &Path) -> anyhow::Result<Stats> {
+pub fn stats(folder: &Path) -> crate::Result<Stats> {
     let gallery = Gallery::open(folder)?;
     let recall = gallery.measure_recall()?;
     let maker = gallery.maker().clone();

@@ -45,7 +45,7 @@ pub struct InspectSummary {
 pub fn inspect(
     options: &InspectOptions,
     mut sink: impl FnMut(&Report) -> io::Result<()>,
-) -> anyhow::Result<InspectSummary> {
+) -> crate::Result<InspectSummary> {
     let reading = &options.reading.options;
     let paths = options.paths.iter();
     let entries: Vec<Entry> = paths.flat_map(|path| found_at(path, reading)).collect();
@@ -116,13 +116,13 @@ impl<'a> Files<'a> {
     /// Refuses to write over what is read, or over the other result.
     fn check(&self, path: &Path) -> anyhow::Result<()> {
         if self.npy.is_some() && self.npy == self.thumbnail {
-            anyhow::bail!("--npy and --thumbnail name the same file; give each its own");
+            crate::error::bail!("--npy and --thumbnail name the same file; give each its own");
         }
         let is_input = path
             .canonicalize()
             .is_ok_and(|path| self.inputs.contains(&path));
         if is_input {
-            anyhow::bail!(
+            crate::error::bail!(
                 "{} is being read; give the result another name",
                 path.display()
             );

@@ -3,16 +3,16 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use crate::error::ensure;
+use anyhow::Context as _;
 use bhtsne::{Neighbor, tSNE};
 use m3ret_manifest::columns::{BODY_PART, FINDING, MODALITY};
 use m3ret_manifest::text_of;
 use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
 use serde_json::json;
 
-use super::galleries::{self, OpenOptions, columns, file_of, short};
+use super::galleries::{self, Archive, OpenOptions, columns, file_of, short};
 use crate::files::{refuse_foreign_page, write_whole};
-use crate::model_name;
 use crate::options::{ModelChoice, Reading};
 use crate::report::shell::Page;
 use crate::watch::Watch;
@@ -59,17 +59,15 @@ pub struct MapSummary {
 /// # Errors
 /// If a file that m3ret did not write lies at the place of the page; if the archive cannot be opened, has fewer than
 /// 5 images or more than 50,000, or lacks the column; if the page cannot be written.
-pub fn map(options: &MapOptions, watch: &dyn Watch) -> anyhow::Result<MapSummary> {
+pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary> {
     refuse_foreign_page(&options.html, options.is_forced)?;
     let opening = OpenOptions {
-        archive: &options.archive,
-        cache: options.cache.as_deref(),
-        model: &options.model,
-        default_model: model_name::DEFAULT,
-        reading: &options.reading,
-        needs_model: false,
+        cache: options.cache.clone(),
+        model: options.model.clone(),
+        reading: options.reading.clone(),
+        ..OpenOptions::default()
     };
-    let opened = galleries::open(&opening, watch)?;
+    let opened = Archive::open(&options.archive, &opening, watch)?;
     let gallery = &opened.gallery;
     let n_points = gallery.len();
     ensure!(

@@ -30,13 +30,24 @@ pub fn n_cores() -> usize {
 }
 
 /// Which model is used, and how it runs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ModelChoice {
     /// A model folder, its name, or a built-in model (`pixels`, `hog`, `random:PRESET`); `None` for the default of
     /// the function.
     pub name: Option<String>,
     /// Precision and number of threads of the model.
     pub run: RunOptions,
+}
+
+impl ModelChoice {
+    /// Chooses a model by its name, run as this machine runs it fastest.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 /// A condition on a column of an archive, written `COLUMN=VALUE` or `COLUMN!=VALUE`.

@@ -4,9 +4,9 @@ mod ask;
 mod page;
 mod why;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use crate::error::{bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
 use m3ret_manifest::text_of;
 use m3ret_search::{
@@ -17,6 +17,8 @@ use serde::Serialize;
 use self::ask::ReadyQuery;
 pub use self::ask::{Queries, VectorQueries};
 pub use self::page::page;
+use self::why::ImageTokens;
+pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
 use super::galleries::{Archive, Pseudonyms, file_of, refused_text, short};
 use crate::options::ColumnValue;
@@ -124,6 +126,19 @@ pub struct Ask {
     pub is_exact: bool,
 }
 
+impl Default for Ask {
+    /// Asks for ten hits among all images.
+    fn default() -> Self {
+        Self {
+            k: 10,
+            filters: Vec::new(),
+            exclude: Vec::new(),
+            group_by: None,
+            is_exact: false,
+        }
+    }
+}
+
 /// The answers, and the queries that have none.
 #[derive(Debug, Clone)]
 pub struct Answers {
@@ -206,7 +221,7 @@ impl Archive {
         queries: &Queries,
         ask: &Ask,
         watch: &dyn Watch,
-    ) -> anyhow::Result<Answers> {
+    ) -> crate::Result<Answers> {
         ensure!(
             !self.gallery.is_empty(),
             "{} holds no image that can be searched\n{}",
@@ -223,6 +238,33 @@ impl Archive {
 }
 
 /// Returns the column of the gallery that `name` means: the one with this name, else the one with its meaning.
+impl Archive {
+    /// Says why a hit matches its query: which patches look alike to the encoder, and what the score is without them.
+    ///
+    /// Reads and embeds both images again. Returns `None` for a model without patches, and for a query that is a vector.
+    ///
+    /// # Errors
+    /// `Image` or `Caller` if one of the two cannot be read, or the answer has no such hit.
+    pub fn explain(&self, answer: &Answer, hit_idx: usize) -> crate::Result<Option<Why>> {
+        let Some(hit) = answer.hits.get(hit_idx) else {
+            bail!(
+                "hit {hit_idx} (from 0) was asked for, and the answer has {}",
+                answer.hits.len()
+            );
+        };
+        let (Some(model), Some(file)) = (&self.model, &answer.file) else {
+            return Ok(None);
+        };
+        let see = |file: &Path, part: Option<&str>| {
+            let seen = ImageTokens::read(file, part, model, &self.reading.options);
+            seen.map_err(|message| anyhow::anyhow!("{}: {message}", file.display()))
+        };
+        let own = see(file, answer.part.as_deref())?;
+        let other = see(&file_of(&self.gallery, hit.row)?, hit.part.as_deref())?;
+        Ok(own.why(&other, model))
+    }
+}
+
 fn column_of<'a>(gallery: &Gallery, name: &'a str) -> &'a str {
     if gallery.columns().contains(&name) {
         return name;

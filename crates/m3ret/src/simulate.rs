@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use crate::error::ensure;
 use m3ret_imaging::projection::{Projection, Projector};
 use m3ret_imaging::{Code, Kind, ReadOptions, Volume};
 use m3ret_manifest::text_of;
@@ -104,7 +104,7 @@ pub fn radiographs(
     options: &RadiographOptions,
     sink: &mut ResultSink<'_>,
     watch: &dyn Watch,
-) -> anyhow::Result<RadiographSummary> {
+) -> crate::Result<RadiographSummary> {
     ensure!(
         options.disturb.is_none() || options.format == PictureFormat::Png,
         "--disturb changes grey values, which DICOM holds as integrals; leave --format dicom out"

@@ -10,7 +10,8 @@ pub mod summary;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use crate::error::ensure;
+use anyhow::Context as _;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SOURCE, SPLIT};
 use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
 
@@ -80,7 +81,7 @@ pub struct ImageOptions {
 /// If the shares leave nothing for the gallery; if the manifest has no rows, has a split that may not be replaced, or
 /// lacks a column; if an image is named twice; if the result would replace the manifest or cannot be written;
 /// `Stopped` if the watcher stopped the work.
-pub fn split(options: &SplitOptions, watch: &dyn Watch) -> anyhow::Result<SplitSummary> {
+pub fn split(options: &SplitOptions, watch: &dyn Watch) -> crate::Result<SplitSummary> {
     let SplitOptions { manifest, out, .. } = options;
     ensure!(
         options.query + options.pretrain < 1.0,
@@ -240,7 +241,7 @@ fn write(out: &Path, sources: &Sources, splits: &[Split], watch: &dyn Watch) -> 
     }
     if deferral.is_stopped() {
         let saved = "interrupted; nothing was written".to_owned();
-        anyhow::bail!(Stopped { saved });
+        crate::error::bail!(Stopped { saved });
     }
     writer.finish().with_context(doing)?;
     if n_changed > 0 {

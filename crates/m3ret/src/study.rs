@@ -9,7 +9,8 @@ mod trend;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use crate::error::ensure;
+use anyhow::Context as _;
 use m3ret_pretrain::{Config, Watcher};
 use m3ret_search::{Bootstrap, Metric};
 use serde::Deserialize;
@@ -113,7 +114,7 @@ struct StudyRun {
 /// If the settings are wrong; if patients are trained on and evaluated; if a run fails, or was made with other
 /// settings; if no task is fit for the mean of a group. `Stopped` if the watcher of a training stopped it; the same
 /// study then resumes there.
-pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> anyhow::Result<ScalingResult> {
+pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> crate::Result<ScalingResult> {
     let study = Study::load(&options.config)?;
     let metric: Metric = study.metric.parse().map_err(anyhow::Error::msg)?;
     study.check_overlap()?;

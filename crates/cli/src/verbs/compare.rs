@@ -17,7 +17,7 @@ use m3ret::words::aligned;
 /// Compares, prints, writes.
 pub(crate) fn run(arguments: &CompareArguments, _: Screen) -> anyhow::Result<Outcome> {
     let files = arguments.out.iter().map(|path| TableFile::of(path));
-    let files: Vec<TableFile> = files.collect::<anyhow::Result<_>>()?;
+    let files: Vec<TableFile> = files.collect::<m3ret::Result<_>>()?;
     let options = CompareOptions {
         a: arguments.a.clone(),
         b: arguments.b.clone(),

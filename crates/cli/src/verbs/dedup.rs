@@ -12,7 +12,7 @@ use crate::screen::Screen;
 use crate::text::Paint;
 use m3ret::dedup::Pair;
 use m3ret::duplicates::Verdict;
-use m3ret::galleries::{self, Archive, OpenOptions, refused_text};
+use m3ret::galleries::{Archive, OpenOptions, refused_text};
 use m3ret::model_name;
 use m3ret::watch::Watch as _;
 use m3ret::words::printable;
@@ -22,14 +22,12 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
     let opening = OpenOptions {
-        archive: &arguments.archive,
-        cache: arguments.cache.as_deref(),
-        model: &arguments.model.choice(),
+        cache: arguments.cache.clone(),
+        model: arguments.model.choice(),
         default_model: model_name::PIXELS,
-        reading: &arguments.reading.reading(),
-        needs_model: false,
+        reading: arguments.reading.reading(),
     };
-    let archive = galleries::open(&opening, &progress)?;
+    let archive = Archive::open(&arguments.archive, &opening, &progress)?;
     let pairs = archive.duplicates(arguments.near, &progress)?;
     progress.clear();
     let n_refused = archive.updated.refused.len();

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
 use m3ret::files::{refuse_foreign_page, write_whole};
-use m3ret::galleries::{self, OpenOptions};
+use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
@@ -25,20 +25,22 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         refuse_foreign_page(html, arguments.force)?;
     }
     let opening = OpenOptions {
-        archive: &arguments.archive,
-        cache: arguments.cache.as_deref(),
-        model: &arguments.model.choice(),
+        cache: arguments.cache.clone(),
+        model: arguments.model.choice(),
         default_model: model_name::DEFAULT,
-        reading: &arguments.reading.reading(),
-        needs_model: arguments.html.is_some() && arguments.embeddings.is_none(),
+        reading: arguments.reading.reading(),
     };
-    let mut archive = galleries::open(&opening, &progress)?;
+    let mut archive = Archive::open(&arguments.archive, &opening, &progress)?;
     if !archive.updated.refused.is_empty() {
         let n_refused = archive.updated.refused.len();
         progress.note(&format!(
             "{n_refused} images of the archive could not be read and are not searched; `m3ret \
              check` lists them"
         ));
+    }
+    if arguments.html.is_some() && arguments.embeddings.is_none() {
+        // Pictures are explained by the model, also where every query is an id.
+        archive.open_model(&progress)?;
     }
     let ask = ask_of(arguments);
     let found = archive.ask(&queries_of(arguments), &ask, &progress)?;

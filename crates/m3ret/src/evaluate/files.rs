@@ -89,10 +89,10 @@ pub(super) fn begin(folder: &Path) -> anyhow::Result<()> {
 
 /// Writes results.json.
 pub(super) fn write_results(folder: &Path, results: &Results) -> anyhow::Result<()> {
-    write_whole(&folder.join(RESULTS), |out| {
+    Ok(write_whole(&folder.join(RESULTS), |out| {
         serde_json::to_writer_pretty(&mut *out, results)?;
         Ok(out.write_all(b"\n")?)
-    })
+    })?)
 }
 
 /// Writes one row for each query of each task; a task is a row group.
@@ -108,7 +108,7 @@ pub(super) fn write_per_query(
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .build();
-    write_whole(&folder.join(PER_QUERY), |out| {
+    Ok(write_whole(&folder.join(PER_QUERY), |out| {
         let mut file = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?;
         for task in tasks {
             let mut group = file.next_row_group()?;
@@ -117,7 +117,7 @@ pub(super) fn write_per_query(
         }
         file.close()?;
         Ok(())
-    })
+    })?)
 }
 
 fn fields(metrics: &[Metric]) -> anyhow::Result<Vec<TypePtr>> {

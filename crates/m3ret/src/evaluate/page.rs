@@ -63,9 +63,9 @@ pub(super) fn write(
         data: Some(&data),
     };
     let page = page.html();
-    write_whole(&folder.join("report.html"), |out| {
+    Ok(write_whole(&folder.join("report.html"), |out| {
         Ok(out.write_all(page.as_bytes())?)
-    })
+    })?)
 }
 
 /// Chooses queries of a task: evenly spaced ones, then the worst.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use crate::error::ensure;
+use anyhow::Context as _;
 use m3ret_manifest::columns::ID;
 use m3ret_manifest::{Table, path_of, text_of};
 use m3ret_search::{Batch, Gallery, Numbers, RowId, Writer};
@@ -32,7 +33,7 @@ pub struct PruneSummary {
 ///
 /// # Errors
 /// If the gallery cannot be opened, is damaged, or is locked by another writer.
-pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> anyhow::Result<PruneSummary> {
+pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> crate::Result<PruneSummary> {
     let mut writer = Writer::open(folder)?;
     let gallery = writer.gallery();
     let own = own_names(gallery);
@@ -82,7 +83,7 @@ pub struct RewriteSummary {
 /// # Errors
 /// If `to` is no folder; if no image of the gallery lies below `from`; if the gallery cannot be opened, is damaged,
 /// or is locked by another writer.
-pub fn move_files(folder: &Path, from: &Path, to: &Path) -> anyhow::Result<RewriteSummary> {
+pub fn move_files(folder: &Path, from: &Path, to: &Path) -> crate::Result<RewriteSummary> {
     let mut rewriter = Rewriter::open(folder)?;
     let to = to
         .canonicalize()

@@ -22,7 +22,7 @@ use crate::files::write_whole;
 /// # Errors
 /// If the file cannot be written; if the settings cannot be written as TOML; if a picture has another shape than
 /// `[3, D, H, W]`.
-pub fn write(path: &Path, summary: &Summary<'_>) -> anyhow::Result<()> {
+pub fn write(path: &Path, summary: &Summary<'_>) -> crate::Result<()> {
     let page = page(summary)?;
     write_whole(path, |out| Ok(out.write_all(page.as_bytes())?))
 }

@@ -102,6 +102,13 @@ pub enum Queries {
     Vectors(VectorQueries),
 }
 
+impl Queries {
+    /// Asks with the images of files and folders, and with ids of images of the gallery.
+    pub fn images<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
+        Self::Images(paths.into_iter().map(Into::into).collect())
+    }
+}
+
 /// A file of vectors that are queries.
 #[derive(Debug, Clone)]
 pub struct VectorQueries {

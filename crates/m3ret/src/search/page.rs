@@ -30,7 +30,7 @@ struct Card<'a> {
 ///
 /// # Errors
 /// If the gallery is damaged or cannot be read.
-pub fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> anyhow::Result<String> {
+pub fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> crate::Result<String> {
     let mut queries = Vec::with_capacity(answers.len());
     for answer in answers {
         queries.push(query(archive, answer)?);

@@ -47,15 +47,20 @@ struct Tokens {
 
 /// Why a query and a hit match.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Why {
-    /// Patch of the query, patch of the hit, similarity; the most similar first.
-    pub(super) matches: Vec<(usize, usize, f32)>,
-    pub(super) score: f32,
-    /// The score when the matching patches of the hit are not seen.
-    pub(super) score_without: f32,
-    pub(super) n_left_out: usize,
-    pub(super) n_patches: usize,
-    pub(super) note: Option<&'static str>,
+pub struct Why {
+    /// Patch of the query, patch of the hit, cosine; the most similar first. Patches are numbered from 0, along width,
+    /// then height, then depth.
+    pub matches: Vec<(usize, usize, f32)>,
+    /// Cosine of the two vectors.
+    pub score: f32,
+    /// Cosine if the network does not see the matching patches of the hit.
+    pub score_without: f32,
+    /// Number of patches of the hit that were left out for that.
+    pub n_left_out: usize,
+    /// Number of patches of the hit that show more than one grey.
+    pub n_patches: usize,
+    /// What limits the comparison, as a sentence.
+    pub note: Option<&'static str>,
 }
 
 /// Largest share of a hit's patches that are taken for a match.

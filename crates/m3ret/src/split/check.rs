@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use crate::error::ensure;
 use m3ret_manifest::columns::{PAIR, SPLIT};
 
 use super::images::Images;
@@ -74,7 +74,7 @@ pub struct RowPlace<'a> {
 /// # Errors
 /// If a manifest cannot be read or is named twice; if no row is trained on, or none evaluated; if a manifest names an
 /// image twice; `Stopped` if the watcher stopped the work.
-pub fn check_split(options: &CheckSplitOptions, watch: &dyn Watch) -> anyhow::Result<SplitCheck> {
+pub fn check_split(options: &CheckSplitOptions, watch: &dyn Watch) -> crate::Result<SplitCheck> {
     let limits = &options.images.reading.options.limits;
     let names = options.manifests.iter().map(PathBuf::as_path);
     let sources = Sources::open(names, limits, watch)?;

@@ -12,7 +12,7 @@ use super::rows::{Source, Sources, plain};
 use super::summary::ImageSummary;
 use crate::duplicates::{Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict};
 use crate::galleries::columns::{self, own_names};
-use crate::galleries::{self, OpenOptions, UpdateSummary, file_of};
+use crate::galleries::{Archive, OpenOptions, UpdateSummary, file_of};
 use crate::model_name;
 use crate::watch::Watch;
 
@@ -66,14 +66,12 @@ impl Images {
         };
         for source in &sources.0 {
             let opening = OpenOptions {
-                archive: &source.path,
-                cache: options.cache.as_deref(),
-                model: &model,
+                cache: options.cache.clone(),
+                model: model.clone(),
                 default_model: model_name::PIXELS,
-                reading: &options.reading,
-                needs_model: false,
+                reading: options.reading.clone(),
             };
-            let opened = galleries::open(&opening, watch)?;
+            let opened = Archive::open(&source.path, &opening, watch)?;
             let numbers = images.number(source, &opened.gallery)?;
             images.numbers.push(numbers);
             images.galleries.push(opened.gallery);

@@ -66,9 +66,9 @@ pub(super) fn write(
         data: None,
     };
     let page = page.html();
-    write_whole(&folder.join("report.html"), |out| {
+    Ok(write_whole(&folder.join("report.html"), |out| {
         Ok(out.write_all(page.as_bytes())?)
-    })
+    })?)
 }
 
 fn escaped(text: &str) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use crate::error::bail;
 
 use super::{COLLAPSED, Comparison, ComparisonRow};
 use crate::evaluation::protocol::PROTOCOL;
@@ -33,7 +33,7 @@ impl TableFile {
     ///
     /// # Errors
     /// If the name ends neither in `.md` nor in `.tex`.
-    pub fn of(path: &Path) -> anyhow::Result<Self> {
+    pub fn of(path: &Path) -> crate::Result<Self> {
         let layout = match path.extension().and_then(|extension| extension.to_str()) {
             Some("md") => Layout::Markdown,
             Some("tex") => Layout::Latex,
@@ -52,7 +52,7 @@ impl TableFile {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn write(&self, comparison: &Comparison) -> anyhow::Result<()> {
+    pub fn write(&self, comparison: &Comparison) -> crate::Result<()> {
         let text = render(comparison, self.layout);
         write_whole(&self.path, |out| Ok(out.write_all(text.as_bytes())?))
     }
