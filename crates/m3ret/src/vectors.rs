@@ -1,5 +1,5 @@
-//! Vectors that were made elsewhere, or by `m3ret embed`: `.npy`, `.safetensors` and `.parquet`, and how they are
-//! joined with the rows of a manifest.
+//! Reads vectors that were made elsewhere or by `m3ret embed` (`.npy`, `.safetensors`, `.parquet`), and joins them
+//! with the rows of a manifest.
 
 mod npy;
 mod table;
@@ -31,15 +31,15 @@ impl Vectors {
 #[derive(Debug)]
 pub(super) struct VectorFile {
     pub(super) vectors: Vectors,
-    /// What made them, where the file says so, as files of `m3ret embed` do.
+    /// What made the vectors, if the file states it as files of `m3ret embed` do.
     pub(super) maker: Option<Maker>,
     names: Names,
 }
 
-/// An image: what its path is called, and its part.
+/// The name of an image: its path and part.
 type Name = (String, String);
 
-/// How a file says which vector is whose.
+/// How a file assigns vectors to images.
 #[derive(Debug)]
 enum Names {
     None,
@@ -60,7 +60,7 @@ pub(super) enum Join {
 }
 
 impl Join {
-    /// Says how, for people.
+    /// Describes the join in a sentence for people.
     pub(super) fn told(&self, vectors: &Path) -> String {
         let name = vectors.display();
         match self {
@@ -75,7 +75,7 @@ impl Join {
     }
 }
 
-/// Reads a file of vectors, as its name ends.
+/// Reads a file of vectors in the format of its extension.
 pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     let end = path.extension().unwrap_or_default().to_ascii_lowercase();
     let read = match end.to_str() {
@@ -105,10 +105,10 @@ fn list_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The column of a list that says which vector a row has.
+/// The column of a list with the number of the vector of each row.
 const VECTOR: &str = "row";
 
-/// Returns the vectors of a list's rows: those without one were refused.
+/// Returns the vector and name of each row of a list; rows without a vector were refused.
 fn listed(table: &Table, n_vectors: usize) -> anyhow::Result<Vec<(usize, Name)>> {
     let mut names = Vec::with_capacity(table.len());
     for row in table.rows() {
@@ -143,8 +143,8 @@ impl VectorFile {
 
     /// Returns the vectors of a manifest's rows, one for each, and how they were joined.
     ///
-    /// Where the file, or the list beside it, names its images, these are looked up: the manifest may be sorted
-    /// otherwise, leave images out, or lie elsewhere.
+    /// If the file, or the list beside it, names its images, they are looked up by name: the manifest may be sorted
+    /// otherwise, lack images, or lie elsewhere.
     pub(super) fn rows_of(self, path: &Path, table: &Table) -> anyhow::Result<(Vectors, Join)> {
         let (names, named_by) = match self.names {
             Names::None => {
@@ -180,7 +180,7 @@ enum NamedBy {
 }
 
 impl NamedBy {
-    /// Returns the name of a row's image, but for its part.
+    /// Returns the name of a row's image without its part.
     fn name(self, row: Row<'_>) -> String {
         match self {
             Self::Words => row.path().to_owned(),
@@ -189,7 +189,7 @@ impl NamedBy {
     }
 }
 
-/// Returns where a file lies: without links where it is there, else without `..` by the words alone.
+/// Returns where a file lies: without links if it exists, else with `..` removed from the path.
 fn place_of(path: &Path) -> PathBuf {
     let lexical = || {
         let mut place = PathBuf::new();
@@ -232,7 +232,7 @@ fn joined(
     Ok(Vectors { values, width })
 }
 
-/// Returns what made vectors, from the words that `m3ret embed` writes beside them.
+/// Returns what made the vectors, from the metadata that `m3ret embed` writes.
 fn maker_of(word: impl Fn(&str) -> Option<String>) -> Option<Maker> {
     Some(Maker {
         fingerprint: word("fingerprint").filter(|word| !word.is_empty())?,

@@ -16,7 +16,7 @@ pub use statistics::Values;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The image was read, and nothing is unusual.
+    /// The image was read without a warning; it may have notes.
     Ok,
     /// The image was read, but a person should look at it.
     Warning,

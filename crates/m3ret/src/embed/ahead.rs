@@ -1,8 +1,8 @@
-//! Reads and prepares objects ahead of the network, a bounded amount of them.
+//! Reads and prepares a bounded number of objects ahead of the network.
 //!
-//! Readers take items in order and hand over images one by one; they come out in the order of the
-//! items. What waits is bounded: a reader takes no new item, and hands over no further image, while
-//! `MAX_WAITING_BYTES` of model input wait, except for the item whose turn it is.
+//! Readers claim items in order and hand over images one by one; the images come out in the order of the items.
+//! Waiting input is bounded: while `MAX_WAITING_BYTES` of it wait, a reader claims no new item and hands over no
+//! further image, except for the item whose turn it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,17 +21,17 @@ use crate::panics;
 /// Prepared input that may wait for the network; each reader may hold one image more.
 const MAX_WAITING_BYTES: usize = 128 << 20;
 
-/// Items that readers may be ahead, however small they are.
+/// Most items that readers may be ahead of the network, for any size of item.
 const MAX_ITEMS_AHEAD: usize = 1024;
 
-/// How long the one who listens waits before looking at the clock and the keyboard.
+/// Longest wait for the next piece, after which the sink may save or stop the work.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What comes of an item, in order: its images, readable or not, then its end.
+/// What an item gives, in order: its images, readable or not, then its end.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Image(Facts, Prepared),
-    /// An image whose vector is there already.
+    /// An image whose vector is known already.
     Known(Facts, Vec<f32>),
     Refused(Facts, Refusal),
     End,
@@ -46,13 +46,13 @@ impl Piece {
     }
 }
 
-/// Returns how many numbers the network gets of an object.
+/// Returns how many input values an image has for the network.
 pub(crate) fn n_values(prepared: &Prepared) -> usize {
     let inputs = prepared.inputs().iter();
     inputs.map(|input| input.values().len()).sum()
 }
 
-/// Pieces that wait, in the order of the items: what all readers share.
+/// Waiting pieces in the order of the items, shared by all readers.
 struct PieceQueue<'a> {
     items: &'a [&'a Item],
     state: Mutex<State>,
@@ -62,7 +62,7 @@ struct PieceQueue<'a> {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The item that the next free reader takes.
+    /// The item that the next free reader claims.
     next: usize,
     /// The item whose pieces come out now.
     head: usize,
@@ -79,7 +79,7 @@ impl State {
     }
 }
 
-/// Ends the readers, whatever becomes of the one who listens.
+/// Stops the readers when the listener ends, also by an error or a panic.
 struct Listener<'a>(&'a PieceQueue<'a>);
 
 impl Drop for Listener<'_> {
@@ -96,7 +96,7 @@ pub(crate) struct AheadOptions<'a> {
     pub n_readers: usize,
     /// Each image comes with a small picture for people.
     pub has_thumbnails: bool,
-    /// Vectors of earlier images. Where they are given, each image comes with the digest of its content.
+    /// Vectors of images that were embedded earlier; if given, each image comes with the digest of its content.
     pub known: Option<&'a KnownVectors>,
 }
 
@@ -144,11 +144,11 @@ impl PieceQueue<'_> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is one statement or two that cannot panic.
+        // No change of the state can panic halfway, so that a poisoned state is still valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `is_ready`; `None` once nobody listens any more.
+    /// Waits until `is_ready`; returns `None` once the listener has ended.
     fn wait(&self, is_ready: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
         let must_wait = |state: &mut State| !state.is_over && !is_ready(state);
         let waited = self.changed.wait_while(self.lock(), must_wait);
@@ -169,7 +169,7 @@ impl PieceQueue<'_> {
         Some((idx, item))
     }
 
-    /// Hands over a piece; false once nobody wants it.
+    /// Hands over a piece; returns false once the listener has ended.
     fn push(&self, idx: usize, piece: Piece) -> bool {
         let has_room = |state: &State| {
             state.n_bytes < self.max_bytes || (idx == state.head && !state.has_of_head())
@@ -185,7 +185,7 @@ impl PieceQueue<'_> {
         true
     }
 
-    /// Takes the next piece, if it comes soon; `None` after the end of the last item.
+    /// Returns the next piece, or `Some(None)` if none comes soon; `None` after the end of the last item.
     fn take(&self) -> Option<Option<(usize, Piece)>> {
         let must_wait = |state: &mut State| state.head < self.items.len() && !state.has_of_head();
         let waited = self
@@ -208,7 +208,7 @@ impl PieceQueue<'_> {
     }
 }
 
-/// Reads every image of an item, each with the part that it is of its file or folder.
+/// Reads every image of an item, each with the name of its part.
 pub(crate) fn volumes_of(
     item: &Item,
     options: &ReadOptions,
@@ -231,7 +231,7 @@ pub(crate) fn volumes_of(
     }
 }
 
-/// Reads and prepares the images of one item; stops when `push` says so.
+/// Reads and prepares the images of one item; stops when `push` returns false.
 fn read(
     item: &Item,
     model: &Model,
@@ -281,7 +281,7 @@ fn read(
 /// Longest side of a picture, in pixels.
 const PICTURE_PX: usize = 256;
 
-/// Draws what a person would look at, as PNG; nothing where that fails.
+/// Draws a picture of an image as PNG; empty if that fails.
 fn picture(volume: &Volume) -> Vec<u8> {
     let drawn = panics::guard(|| thumbnail(volume, PICTURE_PX).png());
     drawn.ok().and_then(Result::ok).unwrap_or_default()

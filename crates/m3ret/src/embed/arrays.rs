@@ -1,4 +1,4 @@
-//! Vectors as one array: numpy's `.npy` and safetensors.
+//! Writes vectors as one array: numpy's `.npy` and safetensors.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::EmbedResult;
 
-/// Longest header that readers of safetensors take.
+/// Longest header that readers of safetensors accept.
 const MAX_HEADER_BYTES: usize = 100_000_000;
 
 /// Writes f32 [n, width]; a row without a vector is NaN.
@@ -28,7 +28,7 @@ pub(super) fn write_npy(
     write_vectors(out, width, vectors)
 }
 
-/// Writes the tensor `embeddings`, f32 [n, width], and says in the metadata what it is.
+/// Writes the tensor `embeddings`, f32 [n, width], with metadata.
 ///
 /// Metadata: `model`, `fingerprint`, `precision`, and `rows`, a JSON list of `{"path", "part"}` and,
 /// where there is no vector, `"refused"`; `rows` is left out if the header would be too long for

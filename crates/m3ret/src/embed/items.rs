@@ -1,4 +1,4 @@
-//! What there is to embed: the objects of a file or folder, or the rows of a manifest.
+//! Lists what is to be embedded: the objects of a file or folder, or the rows of a manifest.
 
 use m3ret_manifest::{path_of, text_of};
 use std::collections::HashMap;
@@ -26,15 +26,15 @@ const MAX_DEPTH: usize = 16;
 /// One thing to embed.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
-    /// The path as reports show it; of a manifest, as it is written there.
+    /// Path as reports show it; of a manifest, as it is written there.
     pub path: String,
     pub content: Content,
-    /// Changes when the path, or the size or time of a file, does.
+    /// Hash of the path, and of the size and time of every file.
     pub key: u128,
-    /// When the state of a file was last changed, in nanoseconds (ctime): nothing that copies or sets times
-    /// sets this one. 0 where the system does not say.
+    /// Newest ctime of the files, in nanoseconds: programs that copy files or set their times cannot set it. 0 if the
+    /// system has none.
     pub changed_ns: u128,
-    /// How many rows before it name the same image.
+    /// Number of earlier rows that name the same image.
     pub again: u64,
 }
 
@@ -53,17 +53,17 @@ pub(crate) enum Content {
     },
 }
 
-/// Everything that SRC holds.
+/// Everything that a source holds.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub items: Vec<Item>,
     /// Files of a folder that hold no image format.
     pub n_foreign: usize,
-    /// The rows, where SRC is a manifest: row `i` is item `i`.
+    /// The table, if the source is a manifest: row `i` is item `i`.
     pub manifest: Option<Table>,
 }
 
-/// Lists what SRC holds, but for our own results.
+/// Lists what a source holds, without our own results.
 pub(crate) fn list(
     source: &Path,
     outputs: &Outputs,
@@ -83,7 +83,7 @@ pub(crate) fn list(
     Ok(listing)
 }
 
-/// Opens SRC as a manifest if it is one.
+/// Opens a source as a manifest if it is one.
 fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<Table>> {
     if !source.is_file() {
         return Ok(None);
@@ -148,8 +148,8 @@ fn unreadable(report: Report) -> (String, Content) {
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {
-    // Asking the disk is slow; a link under another name is told where it matters, by renaming:
-    // the file that is read stays as it is.
+    // Resolving every path is slow, so only files of one name are compared. A link of another name is harmless:
+    // results are renamed into place, and the file that is read stays unchanged.
     one.file_name() == other.file_name()
         && match (one.canonicalize(), other.canonicalize()) {
             (Ok(one), Ok(other)) => one == other,
@@ -157,7 +157,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
         }
 }
 
-/// Says whether a file of the walk is a result of any run, or its unfinished work.
+/// Returns whether a file of the walk is a result of any run, or its unfinished work.
 fn is_of_earlier_run(file: &Path) -> bool {
     let (Some(name), Some(folder)) = (file.file_name(), file.parent()) else {
         return false;
@@ -176,7 +176,7 @@ fn is_of_earlier_run(file: &Path) -> bool {
 }
 
 impl Outputs {
-    /// Says whether a file of the walk is one of our own results.
+    /// Returns whether a file of the walk is one of our own results.
     fn own(&self, file: &Path) -> bool {
         let is_in = |folder: &Path| match (file.canonicalize(), folder.canonicalize()) {
             (Ok(file), Ok(folder)) => file.starts_with(folder),
@@ -202,7 +202,7 @@ fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
         }
     });
     let mut items: Vec<Item> = items.collect();
-    // One image in several rows, as lists with a row a finding have it, is one item a row.
+    // An image in several rows, as in a list with one row for each finding, is one item for each row.
     let mut n_seen: HashMap<u128, u64> = HashMap::new();
     for item in &mut items {
         let n_before = n_seen.entry(item.key).or_default();
@@ -232,10 +232,10 @@ impl Content {
 }
 
 impl Item {
-    /// Hashes what the images of this item follow from: the bytes of all files, which image of them a row
-    /// names, and the frames that are read of a video. Neither names nor times of files count.
+    /// Hashes what decides the images of this item: the bytes of all files, the part that a row names, and the number
+    /// of frames that are read of a video. Names and times of files are not hashed.
     ///
-    /// `None` where a file cannot be read.
+    /// `None` if a file cannot be read.
     pub(crate) fn digest(&self, options: &ReadOptions) -> Option<u128> {
         let files = self.content.files().into_iter();
         let digests = files.map(|file| digest_of(&file).ok());
@@ -258,14 +258,14 @@ impl Item {
     }
 }
 
-/// Bytes of a file that are hashed at once.
+/// Number of bytes of a file that are hashed at a time.
 const CHUNK_BYTES: usize = 1 << 18;
 
 /// Hashes the bytes of a file.
 fn digest_of(path: &Path) -> io::Result<u128> {
     let mut file = File::open(path)?;
     if !file.metadata()?.is_file() {
-        // A pipe never ends, and has other bytes each time.
+        // A pipe may never end, and gives other bytes each time.
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut hasher = Xxh3::new();

@@ -1,4 +1,4 @@
-//! Vectors of a manifest's rows, for whoever measures them.
+//! Embeds the rows of a manifest for an evaluation.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Refusal, farewell, note_earlier_work, settings_of};
 use crate::options::Reading;
 use crate::watch::Watch;
 
-/// Seconds between saves: what a run that is killed loses.
+/// Time between saves: what a run that is killed may lose.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 /// One vector for each row of a manifest.
@@ -21,7 +21,7 @@ pub(crate) struct RowVectors {
     /// [rows, width]; NaN where there is no vector.
     pub values: Vec<f32>,
     pub width: usize,
-    /// Rows whose image has none, and why.
+    /// Rows whose image has no vector, and why.
     pub refused: Vec<(usize, Refusal)>,
 }
 
@@ -29,14 +29,14 @@ pub(crate) struct RowVectors {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WantedRows<'a> {
     pub listing: &'a Listing,
-    /// One for each row of the manifest.
+    /// Whether each row of the manifest gets a vector.
     pub is_wanted: &'a [bool],
 }
 
 /// Embeds rows of a manifest.
 ///
-/// What is done is kept in the folder `work`, so that the next run of the same model only embeds what
-/// is new or changed.
+/// Finished work is kept in the folder `work`, so that the next run of the same model embeds only what is new or
+/// changed.
 pub(crate) fn embed_rows(
     wanted: WantedRows<'_>,
     model: &Model,

@@ -1,9 +1,9 @@
-//! The work folder: what is done so far, in shards that are whole or not there.
+//! The work folder: finished work in shards that appear whole or not at all.
 //!
 //! `F.part/` holds `settings.json`, `lock`, and `shard-000000.m3s` and so on. A shard is the magic,
 //! a JSON header with its length before it, the vectors as f32, and a checksum of all of that;
-//! integers and floats are little-endian. A shard never changes: what is not current any more
-//! (another key, other settings) is left out when the results are put together.
+//! integers and floats are little-endian. A shard never changes: rows that are no longer current
+//! (another key) are skipped when the results are written.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -22,17 +22,17 @@ use crate::files::write_whole;
 
 const MAGIC: &[u8; 8] = b"m3shard1";
 
-/// Says what made the shards, and that the folder is ours.
+/// The file with the settings of the shards, which marks the folder as ours.
 const SETTINGS: &str = "settings.json";
 
-/// Items of one shard; with `--save-every`, whichever comes first.
+/// Most items of one shard; it is written earlier when the time between saves has passed.
 const MAX_ITEMS: usize = 1024;
 
-/// What decides about every vector; work of other settings is refused, not mixed.
+/// Everything that decides the vectors; work of other settings is refused, not mixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub(super) format: u32,
-    /// Of m3ret: another one may prepare images in another way.
+    /// Version of m3ret: another version may prepare images in another way.
     #[serde(default)]
     pub(super) version: String,
     pub(super) fingerprint: String,
@@ -50,7 +50,7 @@ pub(super) enum EarlierWork {
     Items {
         n_damaged: usize,
     },
-    /// It was removed, as asked for.
+    /// The earlier work was removed on request.
     Removed,
 }
 
@@ -74,7 +74,7 @@ struct Header {
 /// One item of a shard.
 #[derive(Debug, Serialize, Deserialize)]
 struct ShardItem {
-    /// None where an image of the item was refused: the next run tries again.
+    /// None if an image of the item was refused: the next run retries it.
     key: Option<String>,
     /// What is known of each image that has a vector.
     rows: Vec<Facts>,
@@ -84,7 +84,7 @@ struct ShardItem {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ShardOptions {
     pub(super) save_every: Duration,
-    /// Earlier work is removed instead of gone on with.
+    /// Whether earlier work is removed instead of resumed.
     pub(super) is_restart: bool,
 }
 
@@ -98,14 +98,14 @@ pub(super) struct Shards {
     header: Header,
     vectors: Vec<f32>,
     last_save: Instant,
-    /// The shard that was read last: rows mostly come in order.
+    /// The shard that was read last, kept because rows are mostly read in order.
     open: Option<(usize, File, u64)>,
     /// Held while the folder is in use.
     _lock: FolderLock,
 }
 
 impl Shards {
-    /// Opens or makes the folder, and reads what is there.
+    /// Opens or makes the folder, and reads its shards.
     pub(super) fn open(
         folder: &Path,
         settings: &Settings,
@@ -243,7 +243,7 @@ impl Shards {
         places
     }
 
-    /// Writes what is not yet on disk, if it is much or old.
+    /// Writes what is not yet on disk, if it is large or old enough.
     pub(super) fn save_if_due(&mut self) -> anyhow::Result<()> {
         let is_due = self.last_save.elapsed() >= self.save_every;
         if is_due || self.header.items.len() >= MAX_ITEMS {
@@ -296,7 +296,7 @@ impl Shards {
             .collect())
     }
 
-    /// Removes the folder, once the results are on disk; files that are not ours stay.
+    /// Removes the folder once the results are on disk; files that are not ours stay.
     pub(super) fn remove(self) -> anyhow::Result<()> {
         let doing = || format!("removing the work folder {}", self.folder.display());
         for number in self.numbers().with_context(doing)? {
@@ -338,7 +338,7 @@ impl Settings {
     }
 }
 
-/// Leaves out the words that two lists have at the same place.
+/// Returns the words in which two lists differ, place by place.
 fn differing_words(one: &str, other: &str) -> (String, String) {
     let (ones, others): (Vec<&str>, Vec<&str>) =
         (one.split(", ").collect(), other.split(", ").collect());
@@ -369,7 +369,7 @@ fn add(kept: &mut KeptRows, shard: usize, header: Header) {
     }
 }
 
-/// Says whether a folder is one of ours, whatever it holds the work of.
+/// Returns whether a folder is a work folder of any run.
 pub(super) fn is_work_folder(folder: &Path) -> bool {
     settings_in(folder).is_some()
 }
@@ -390,7 +390,7 @@ fn number_of(name: &str) -> Option<usize> {
     (number < usize::MAX && shard_name(number) == name).then_some(number)
 }
 
-/// Refuses a folder that somebody else made: nothing in it may be lost.
+/// Refuses a folder that m3ret did not make, so that nothing in it is lost.
 fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -411,7 +411,7 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Says whether a run leaves such a file that is killed before it has written its settings.
+/// Returns whether a run that is killed before it writes its settings may leave this file.
 fn is_of_first_moment(folder: &Path, name: &OsString) -> bool {
     let name = name.to_string_lossy();
     let is_empty = || std::fs::metadata(folder.join("lock")).is_ok_and(|lock| lock.len() == 0);
@@ -424,7 +424,7 @@ fn lock(folder: &Path) -> anyhow::Result<FolderLock> {
             "another m3ret is working in {}; wait for it, or give the result another name",
             folder.display()
         ),
-        // Some network disks know no locks.
+        // Some network file systems have no locks.
         Locking::Locked(lock) | Locking::Unsupported(lock) => Ok(lock),
     }
 }

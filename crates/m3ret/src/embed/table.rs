@@ -1,4 +1,4 @@
-//! Vectors as a table: Parquet with what is known of each row, and the list of rows beside an array.
+//! Writes vectors as a Parquet table with the labels of each row, and the list of rows beside an array.
 
 use m3ret_manifest::{path_of, text_of};
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ use super::{EmbedResult, PlacedRow};
 /// The column of vectors.
 const EMBEDDING: &str = "embedding";
 
-/// The column that says why a row has no vector.
+/// The column with the reason why a row has no vector.
 const REFUSED: &str = "refused";
 
 /// Rows of one row group; their vectors are in memory until it is written.
@@ -123,7 +123,7 @@ impl Column {
         self.name == PATH
     }
 
-    /// Returns the cell of a row; paths lead there by `way`.
+    /// Returns the cell of a row; `way` is put before paths.
     fn cell<'a>(
         &self,
         row: &'a PlacedRow<'_>,

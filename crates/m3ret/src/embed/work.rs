@@ -1,4 +1,4 @@
-//! The work itself: reading ahead, batches for the network, shards, in the order of the items.
+//! Embeds items in order: reads ahead, batches input for the network, and saves shards.
 
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::{Code, ReadOptions};
@@ -13,7 +13,7 @@ use crate::watch::{Deferral, Stopped, Watch};
 /// Inputs of one batch.
 const BATCH_INPUTS: usize = 8;
 
-/// Numbers of one batch, unless one image has more: 2,048 patches of 3 x 16 x 16.
+/// Most input values of one batch, unless one image has more: 2,048 patches of 3 x 16 x 16.
 const BATCH_VALUES: usize = 2048 * 768;
 
 /// What is needed to embed.
@@ -21,14 +21,14 @@ pub(super) struct Tools<'a> {
     pub(super) model: &'a Model,
     pub(super) options: &'a ReadOptions,
     pub(super) n_readers: usize,
-    /// What to say when the work is stopped.
+    /// The sentence of `Stopped` if the work is stopped.
     pub(super) farewell: &'a str,
     pub(super) watch: &'a dyn Watch,
 }
 
 /// Embeds every item that is not in `kept`, and hands the rows of all items to `sink`, in order.
 ///
-/// Says with the rows whether they are new. Everything is on disk when this returns.
+/// The second argument of `sink` says whether the rows are new. All vectors are on disk when this returns.
 pub(super) fn embed_all(
     items: &[Item],
     kept: &KeptRows,
@@ -85,8 +85,7 @@ pub(super) fn embed_all(
     shards.save()
 }
 
-/// Embeds items and hands over what became of each, in order; `None` from time to time while
-/// nothing is ready.
+/// Embeds items and hands what became of each to `sink`, in order; `None` from time to time while nothing is ready.
 pub(crate) fn embed_each(
     items: &[&Item],
     model: &Model,
@@ -115,7 +114,7 @@ pub(crate) fn embed_each(
 /// An image with its vector, or the reason why there is none.
 pub(crate) type Embedded = (Facts, Result<Vec<f32>, Refusal>);
 
-/// Keeps what was embedded of an item, and returns its rows.
+/// Saves the vectors of an item, and returns its rows.
 fn keep(item: &Item, images: Vec<Embedded>, shards: &mut Shards) -> Vec<Row> {
     let is_whole = images.iter().all(|(_, outcome)| outcome.is_ok());
     let mut vectors = Vec::with_capacity(images.len());
@@ -148,7 +147,7 @@ struct Batch {
     pieces: Vec<(usize, Piece)>,
     n_inputs: usize,
     n_values: usize,
-    /// Images of the item whose end has not come.
+    /// Images of the item whose end has not been reached.
     images: Vec<Embedded>,
 }
 
@@ -161,13 +160,13 @@ impl Batch {
         self.pieces.push((idx, piece));
     }
 
-    /// Waits for the end of an item where that costs little: a shard holds whole items.
+    /// Waits for the end of an item unless the batch has doubled, because a shard holds whole items.
     fn is_full(&self) -> bool {
         let is_at_end = matches!(self.pieces.last(), Some((_, Piece::End)));
         let has = |n_batches: usize| {
             self.n_inputs >= n_batches * BATCH_INPUTS || self.n_values >= n_batches * BATCH_VALUES
         };
-        // A batch without images has nothing to wait for.
+        // A batch without images need not wait.
         has(2) || (is_at_end && (has(1) || self.n_inputs == 0))
     }
 
@@ -196,7 +195,7 @@ impl Batch {
     }
 }
 
-/// Embeds images together; if one of them has no vector, one by one.
+/// Embeds images together, or one by one if that fails, so that only images without a vector are refused.
 fn embed(model: &Model, images: &[&Prepared]) -> Vec<Result<Vec<f32>, Refusal>> {
     if images.is_empty() {
         return Vec::new();
@@ -212,7 +211,8 @@ fn embed(model: &Model, images: &[&Prepared]) -> Vec<Result<Vec<f32>, Refusal>> 
     }
 }
 
-/// What was prepared by a model fits it, so that only the vector itself can be wrong.
+/// Describes why a prepared image has no vector. Prepared input fits the model, so a mismatch means a vector without
+/// direction.
 fn without_vector(error: &m3ret_encoder::Error) -> Refusal {
     let refusal = Refusal::by_model(error);
     let code = match refusal.code {

@@ -45,7 +45,7 @@ impl Contender {
 
 /// Lists what is evaluated, in the order in which it was named.
 ///
-/// Beside others, `pixels` comes first where it was not named and the images are there.
+/// If there are several, `pixels` is added as the first unless it is named, provided the images exist.
 pub(super) fn contenders(
     options: &EvaluateOptions,
     has_images: bool,

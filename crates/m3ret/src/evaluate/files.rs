@@ -1,4 +1,4 @@
-//! What an evaluation leaves for other programs: `results.json`, `per_query.parquet`, TREC runs and qrels.
+//! Writes an evaluation for other programs: `results.json`, `per_query.parquet`, TREC runs and qrels.
 
 use std::io::Write;
 use std::path::Path;
@@ -61,13 +61,13 @@ fn stems_of_earlier(folder: &Path) -> Option<Vec<String>> {
         .into_iter()
         .flatten()
         .filter_map(|task| task.get("trec")?.as_str());
-    // A stem is a file's name and nothing else, whoever wrote it.
+    // A stem must be the name of a file and no path, since the file is untrusted.
     let stems = stems.filter(|stem| !stem.contains(['/', '\\']));
     Some(stems.map(str::to_owned).collect())
 }
 
-/// Takes away what an earlier evaluation left, and nothing else. Until `write_results`, what lies there says
-/// that it is not finished.
+/// Removes the files of an earlier evaluation, and nothing else. Until `write_results`, the folder is marked as
+/// unfinished.
 pub(super) fn begin(folder: &Path) -> anyhow::Result<()> {
     let stems = stems_of_earlier(folder).unwrap_or_default();
     let tasks: Vec<Value> = stems.iter().map(|stem| json!({"trec": stem})).collect();
@@ -203,7 +203,7 @@ fn write_group(
     Ok(())
 }
 
-/// What a random ranking has on average of `precision_at_5`, whatever metrics were asked for.
+/// Returns the mean `precision_at_5` of random rankings, for any selection of metrics.
 fn chance(answer: &Answer) -> f64 {
     let n_seen = answer.n_candidates.min(5) as f64 / 5.0;
     n_seen * answer.n_relevant as f64 / answer.n_candidates.max(1) as f64
@@ -277,7 +277,7 @@ pub(super) fn write_trec(
     Ok(too_large)
 }
 
-/// Names the files of a task; a name that could be another task's too gets a hash.
+/// Returns the stem of the files of a task; a hash makes it unique where another task could have the same.
 fn stem(task: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+/".contains(c);
     if task.chars().all(is_plain) && task.matches('/').count() <= 2 && task.len() <= MAX_STEM {
@@ -289,7 +289,7 @@ fn stem(task: &str) -> String {
     format!("{}.{hash:016x}", plain.replace('/', "."))
 }
 
-/// Gives equal scores the next smaller numbers, so that every reader ranks as we do.
+/// Lowers equal scores to the next smaller numbers, so that every reader ranks as we do.
 fn falling(hits: &[RankedItem]) -> impl Iterator<Item = (&RankedItem, f32)> {
     let mut before = f32::INFINITY;
     hits.iter().map(move |hit| {

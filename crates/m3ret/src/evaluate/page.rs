@@ -24,7 +24,7 @@ use crate::report::shell::{Page, data_url};
 const N_SHOWN: usize = 3;
 /// Hits beside each query.
 const N_HITS: usize = 6;
-/// A page with more pictures is slow to open.
+/// Most pictures of a page; with more, it is slow to open.
 const MAX_PICTURES: usize = 700;
 /// Longest side of a picture, in pixels.
 const PICTURE_PX: usize = 96;
@@ -47,7 +47,7 @@ pub(super) fn write(
         tasks.push(value);
     }
     let mut about = serde_json::to_value(results)?;
-    // They come once, with their pictures.
+    // Each image is stored once, with its picture.
     about["tasks"] = Value::Null;
     let data = json!({
         "results": about,
@@ -139,7 +139,7 @@ fn card(task: &TaskResult, answer: &Answer, subject: &Subject, is_worst: bool) -
     })
 }
 
-/// Draws images, by their row; one that cannot be drawn is left out.
+/// Draws images by their row; skips those that cannot be drawn.
 fn draw(rows: &BTreeSet<u32>, subject: &Subject, options: &ReadOptions) -> Map<String, Value> {
     let rows: Vec<u32> = rows.iter().copied().collect();
     let drawn = rows.par_iter().filter_map(|&row| {
@@ -157,7 +157,7 @@ fn draw(rows: &BTreeSet<u32>, subject: &Subject, options: &ReadOptions) -> Map<S
     drawn.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Lays the images of all tasks out, similar ones close together.
+/// Places the images of all tasks on a map, similar ones close together.
 fn map(subject: &Subject, embeddings: &Embeddings<'_>) -> Value {
     let wanted = subject.wanted();
     let takes_part =

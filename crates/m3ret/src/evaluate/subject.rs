@@ -1,4 +1,4 @@
-//! What is evaluated: the rows of a manifest, their columns, and the tasks that follow from them.
+//! The rows of a manifest that are evaluated, their columns, and the tasks that follow from them.
 
 use std::collections::HashSet;
 
@@ -13,11 +13,11 @@ use crate::embed::items::{Content, Listing, list};
 use crate::galleries::{identifies_people, with_part};
 use crate::options::ColumnValue;
 
-/// Relevance where nobody names a column.
+/// Columns of relevance if none are named.
 const DEFAULT_RELEVANCE: [&str; 2] = [BODY_PART, FINDING];
-/// The column of ours that tells images apart, where one comes in several rows.
+/// Our column that identifies images, if one is in several rows.
 const IMAGE: &str = "m3ret:image";
-/// What to know where there is such a column.
+/// The note if there is such a column.
 const SEVERAL_ROWS: &str =
     "some images come in several rows: no image finds itself, in whichever row it is";
 
@@ -37,7 +37,7 @@ pub(super) struct Subject {
     pub(super) relevance: Vec<String>,
     /// Columns in which hits must differ from their query.
     pub(super) exclude: Vec<String>,
-    /// The column that keeps an image from finding itself in another row, where one has several.
+    /// The column that keeps an image with several rows from finding itself.
     pub(super) image_column: Option<&'static str>,
     /// What a reader of the numbers should know.
     pub(super) notes: Vec<String>,
@@ -168,7 +168,7 @@ fn patients(columns: &Columns, path_order: &[u32]) -> Vec<u32> {
     path_order.iter().enumerate().map(number).collect()
 }
 
-/// Fails if patients that a model may have been trained on are asked for.
+/// Fails if patients that a model may have been trained on are evaluated.
 fn check_overlap(table: &Table, is_allowed: bool) -> anyhow::Result<()> {
     let split = |row: usize| {
         table
@@ -205,7 +205,7 @@ fn our_names(table: &Table, asked: &str) -> String {
     asked.split('+').map(ours).collect::<Vec<_>>().join("+")
 }
 
-/// Lists the rows that the filters leave.
+/// Returns the rows that pass the filters.
 fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
     let mut named = Vec::with_capacity(filters.len());
     for filter in filters {
@@ -221,7 +221,7 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
         })?;
         named.push((filter, column));
     }
-    // A filter holds for a cell, or for one of its labels.
+    // A filter matches a whole cell, or one of its labels.
     let holds = |filter: &ColumnValue, column: &m3ret_manifest::Column, row: usize| {
         let cell = column.get(row).unwrap_or_default();
         let value = filter.value.trim();
@@ -258,7 +258,7 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
 
 fn columns(table: &Table, rows: &[usize]) -> anyhow::Result<Columns> {
     let mut columns = Columns::new(rows.len());
-    // A path is a name, no property.
+    // A path is a name and no property, so it is no column.
     for name in table.columns().iter().filter(|name| *name != PATH) {
         let column = table.column(name).context("a column that is listed")?;
         let cells = rows.iter().map(|&row| column.get(row).unwrap_or_default());
@@ -267,7 +267,7 @@ fn columns(table: &Table, rows: &[usize]) -> anyhow::Result<Columns> {
     Ok(columns)
 }
 
-/// Adds the column `IMAGE` if an image comes in several rows, and returns its name.
+/// Adds the column `IMAGE` if an image is in several rows, and returns its name.
 fn tell_images_apart(
     table: &Table,
     rows: &[usize],
@@ -312,7 +312,7 @@ fn exclusions(
     Ok(asked.to_vec())
 }
 
-/// Returns the relevance columns: those asked for, or the usual ones that are there.
+/// Returns the relevance columns: those that are named, or the default ones that the manifest has.
 fn relevance(
     asked: &[String],
     columns: &Columns,

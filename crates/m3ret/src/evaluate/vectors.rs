@@ -1,4 +1,4 @@
-//! The vectors of everything that is evaluated: embedded by a model, or read from a file.
+//! Vectors of what is evaluated: embedded by a model, or read from a file.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::watch::Watch;
 pub(super) struct ContenderVectors {
     pub(super) rows: RowVectors,
     pub(super) fingerprint: String,
-    /// `None` for vectors that do not say it.
+    /// `None` for vectors that do not state it.
     pub(super) precision: Option<String>,
 }
 
@@ -102,7 +102,7 @@ fn of_file(
             m3ret_search::normalize(vector).with_context(|| path.display().to_string())?;
         }
     }
-    // Here rows still have the numbers that they have in the file.
+    // Rows still have the numbers of the file here.
     Embeddings::new(&values, width).with_context(|| path.display().to_string())?;
     let rows = RowVectors {
         values,
@@ -116,8 +116,8 @@ fn of_file(
     })
 }
 
-/// Removes the vectors of images that one of several contenders has none of, so that all are asked for the
-/// same; returns how many images that are.
+/// Removes the vectors of images that one of several contenders lacks, so that all rank the same images; returns the
+/// number of these images.
 pub(super) fn keep_common(trials: &mut [Trial<'_>], subject: &Subject) -> usize {
     let wanted = subject.wanted();
     let lacks = |trial: &Trial<'_>, row: usize| {

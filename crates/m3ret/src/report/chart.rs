@@ -12,11 +12,11 @@ use m3ret_pretrain::report::{Bin, Series};
 const SIDE: f64 = 1000.0;
 /// Curves of fewer points show each of them.
 const MAX_DOTS: usize = 48;
-/// What is larger is drawn as this: sums of two stay finite.
+/// Larger values are drawn as this one, so that sums of two stay finite.
 const LARGEST: f64 = 1e30;
 /// Shares below this are drawn as small.
 const SMALL_SHARE: f64 = 0.05;
-/// From this ratio of the highest to the middle value on, an axis may be logarithmic.
+/// Smallest ratio of the highest to the middle value at which an axis may be logarithmic.
 const LOG_RATIO: f64 = 20.0;
 
 /// A figure.
@@ -160,7 +160,7 @@ impl Chart<'_> {
         )
     }
 
-    /// Says the figure in words, for those who do not see it.
+    /// Describes the figure in words, for screen readers.
     fn spoken(&self, drawn: &[(&Line<'_>, &Series)]) -> String {
         let lines: Vec<String> = drawn
             .iter()

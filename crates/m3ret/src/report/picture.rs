@@ -1,4 +1,4 @@
-//! Pictures of what the network saw and made, inside the page.
+//! Pictures of input and output of the network, inside the page.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,4 @@
-//! Why two images match: which patches look alike to the encoder, and what the score is without
-//! them.
+//! Explains why two images match: which patches are similar to the encoder, and what the score is without them.
 
 use std::path::Path;
 
@@ -25,11 +24,11 @@ pub(super) struct Plane {
     pub(super) cells: Vec<usize>,
 }
 
-/// An image as the encoder sees it.
+/// An image with its pictures and the tokens of its patches.
 pub(super) struct ImageTokens {
     pub(super) planes: Vec<Plane>,
     input: Input,
-    /// The model sees slices or frames one by one, and this is the middle one.
+    /// Whether the model embeds slices or frames one by one, of which this is the middle one.
     is_sliced: bool,
     /// `None` for a model without patches.
     tokens: Option<Tokens>,
@@ -38,8 +37,7 @@ pub(super) struct ImageTokens {
 struct Tokens {
     /// [patches, E]
     patches: Vec<f32>,
-    /// Patches of one value, such as those of the frame around a picture: that they look alike says
-    /// nothing.
+    /// Whether each patch has nearly one value, as in the frame around a picture; such patches match nothing.
     is_plain: Vec<bool>,
     embed_dim: usize,
     vector: Vec<f32>,
@@ -63,16 +61,16 @@ pub struct Why {
     pub note: Option<&'static str>,
 }
 
-/// Largest share of a hit's patches that are taken for a match.
+/// At most one in this number of the patches of a hit match.
 const MAX_SHARE: usize = 4;
 /// Frames of a video that are shown.
 const MAX_FRAMES: usize = 6;
-/// What to say where the encoder sees only slices.
+/// The note for encoders that embed slices one by one.
 const SLICE_NOTE: &str =
     "this encoder sees single slices or frames: only the middle ones are compared here";
 
 impl ImageTokens {
-    /// Reads an image and lets the model look at it.
+    /// Reads an image, and computes the tokens of its patches.
     pub(super) fn read(
         file: &Path,
         part: Option<&str>,
@@ -93,7 +91,7 @@ impl ImageTokens {
         };
         let seen = model.look(&[view]).ok().and_then(|mut seen| seen.pop());
         let Some((tokens, vector)) = seen else {
-            // A model without patches: what a person would look at.
+            // A model without patches has a plain picture.
             return Ok(Self {
                 planes: vec![picture(&png_of(&thumbnail(&volume, PICTURE_PX))?)],
                 input,
@@ -150,7 +148,7 @@ fn dot(one: &[f32], other: &[f32]) -> f32 {
     one.iter().zip(other).map(|(x, y)| x * y).sum()
 }
 
-/// Returns patches without what all patches of both images have in common, of unit length.
+/// Returns the tokens of both images minus their common mean, scaled to unit length.
 fn centred(own: &Tokens, other: &Tokens) -> [Vec<f32>; 2] {
     let width = own.embed_dim;
     let all = || {
@@ -170,14 +168,14 @@ fn centred(own: &Tokens, other: &Tokens) -> [Vec<f32>; 2] {
         let mut patches = tokens.patches.clone();
         for patch in patches.chunks_exact_mut(width) {
             patch.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
-            // A patch like the mean has no direction, and matches nothing.
+            // A token equal to the mean has no direction, and matches nothing.
             let _ = m3ret_search::normalize(patch);
         }
         patches
     })
 }
 
-/// Says of each patch whether all its values are nearly equal.
+/// Returns for each patch whether all its values are nearly equal.
 fn plain_patches(input: &Input, [n_z, n_y, n_x]: [usize; 3]) -> Vec<bool> {
     let [n_channels, depth, height, width] = input.shape();
     let values = input.values();
@@ -206,7 +204,7 @@ fn plain_patches(input: &Input, [n_z, n_y, n_x]: [usize; 3]) -> Vec<bool> {
 /// Share of the range of all values below which a patch is plain.
 const PLAIN_BELOW: f32 = 0.02;
 
-/// Finds pairs of patches that are each other's nearest, the most similar first.
+/// Returns the pairs of patches that are each other's nearest, the most similar first.
 fn mutual(own: &Tokens, other: &Tokens) -> Vec<(usize, usize, f32)> {
     let width = own.embed_dim;
     let [queries, hits] = centred(own, other);
@@ -391,7 +389,7 @@ pub(super) fn picture(png: &[u8]) -> Plane {
     }
 }
 
-/// Models want their input in other ranges than 0 to 1.
+/// Returns the range of the values, since the input of models is not 0..=1.
 fn range(values: &[f32]) -> (f32, f32) {
     values
         .iter()

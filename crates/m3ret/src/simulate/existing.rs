@@ -74,7 +74,7 @@ impl Job<'_> {
     }
 }
 
-/// Takes a picture's grey values from its least, black, to its largest, white; colours are averaged.
+/// Scales the grey values of a picture from its least (black) to its largest (white); colours are averaged.
 fn grey_of(volumes: &[Volume]) -> Result<Grey, Refusal> {
     let mismatch = |found: String| Refusal {
         code: Code::Mismatch,
@@ -99,7 +99,7 @@ fn grey_of(volumes: &[Volume]) -> Result<Grey, Refusal> {
     let low = finite().fold(f32::INFINITY, f32::min);
     let high = finite().fold(f32::NEG_INFINITY, f32::max);
     let share = |value: f32| {
-        // One grey value alone is black.
+        // A picture of one grey value is black.
         let share = (value - low) / (high - low);
         if share.is_finite() { share } else { 0.0 }
     };

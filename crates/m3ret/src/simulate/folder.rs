@@ -15,7 +15,7 @@ pub(super) type Row = [String; COLUMNS.len() + 2];
 
 const MANIFEST: &str = "manifest.csv";
 
-/// Where results go; nothing is made before there is one.
+/// The folder of the results; it is made with the first result.
 #[derive(Debug)]
 pub(super) struct Folder {
     /// As it was given.
@@ -25,7 +25,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Takes a folder that is new or empty; with `is_forced`, any folder.
+    /// Accepts a folder that is new or empty; with `is_forced`, any folder.
     pub(super) fn choose(path: &Path, is_forced: bool) -> anyhow::Result<Self> {
         let doing = || format!("opening {}", path.display());
         let is_used = match std::fs::read_dir(path) {
@@ -46,7 +46,7 @@ impl Folder {
 
     /// Fails if an input lies in this folder, or this folder in it.
     pub(super) fn keep_apart(&self, input: &Path) -> anyhow::Result<()> {
-        // What is not there will be refused when it is read.
+        // An input that does not exist is refused when it is read.
         let Ok(input_place) = input.canonicalize() else {
             return Ok(());
         };
@@ -66,7 +66,7 @@ impl Folder {
         std::fs::create_dir_all(&self.path).with_context(doing)?;
         let manifest = self.path.join(MANIFEST);
         refuse_irregular(&manifest)?;
-        // Whatever happens, no manifest lies beside pictures that it does not describe.
+        // The old manifest is removed first, so that no manifest lies beside pictures that it does not describe.
         match std::fs::remove_file(&manifest) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("removing {}", manifest.display()));

@@ -1,4 +1,4 @@
-//! Which CT volumes there are, and what manifests say of them.
+//! Lists CT volumes, and what manifests state about them.
 
 use m3ret_manifest::path_of;
 use std::collections::HashSet;
@@ -16,10 +16,10 @@ use crate::embed::Outputs;
 use crate::embed::items::{self, Content, Item};
 use crate::words::counted;
 
-/// Sources of simulated radiographs start so.
+/// Prefix of the sources of simulated radiographs.
 const SIMULATED: &str = "drr-";
 
-/// What is read.
+/// Everything that is read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) cts: Vec<Ct>,
@@ -41,7 +41,7 @@ pub(super) struct Ct {
     pub(super) item: Item,
     /// The file, or the folder of the series.
     pub(super) file: PathBuf,
-    /// Named by itself, or called a CT volume by a manifest: anything else is refused.
+    /// Whether it was named itself, or a manifest calls it a CT volume; it is then refused if it is none.
     pub(super) is_certain: bool,
     pub(super) labels: Labels,
 }
@@ -93,11 +93,11 @@ impl Ct {
     }
 }
 
-/// What is known of a CT and holds for its radiographs; empty where nothing is.
+/// Labels of a CT that hold for its radiographs; empty where unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Labels {
     pub(super) body_part: String,
-    /// Not that of the radiographs that are made.
+    /// The finding of the CT, which its radiographs do not share.
     pub(super) finding: String,
     pub(super) patient_id: String,
     pub(super) source: String,

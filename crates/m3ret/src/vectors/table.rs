@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     })
 }
 
-/// Vectors on their way out of a column, row by row.
+/// Vectors that are read from a column, row by row.
 struct Rows {
     /// Definition level of a number that is there.
     max_def: i16,

@@ -1,4 +1,4 @@
-//! `.safetensors`: one tensor [n, width], with what `m3ret embed` says of it in the metadata.
+//! `.safetensors`: one tensor [n, width], with the metadata of `m3ret embed`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{NamedBy, Names, VectorFile, Vectors, maker_of, npy};
 
-/// The tensor of vectors; another name counts where there is one tensor only.
+/// The name of the tensor of vectors; any name is accepted if there is only one tensor.
 const EMBEDDINGS: &str = "embeddings";
 
 /// One image of the metadata `rows`.
