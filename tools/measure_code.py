@@ -27,7 +27,7 @@ def sources(root):
         name = path.relative_to(root).as_posix()
         if LEFT_OUT.search(name):
             continue
-        text = path.read_text().split("#[cfg(test)]\nmod tests")[0]
+        text = re.split(r"#\[cfg\(test\)\]\n(?:pub(?:\(crate\))? )?mod tests", path.read_text())[0]
         files[name] = "\n".join(line for line in text.splitlines() if not line.strip().startswith("//"))
     return files
 

@@ -17,6 +17,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
+use m3ret_manifest::columns::MODALITY;
 
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 use m3ret::embed::OutputFile;
@@ -525,7 +526,7 @@ pub(crate) struct MapArguments {
     pub(crate) force: bool,
 
     /// The column that colours the points
-    #[arg(long, value_name = "COLUMN", default_value = "modality")]
+    #[arg(long, value_name = "COLUMN", default_value = MODALITY)]
     pub(crate) color: String,
 
     /// Where folders and manifests are kept embedded [default: the user's cache folder]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use m3ret_encoder::{ModelConfig, Pooling, Stem, VitConfig};
 use m3ret_imaging::InputConfig;
+use m3ret_manifest::columns::BODY_PART;
 use serde::{Deserialize, Serialize};
 
 /// A run. Absent fields take the values of `default`; unknown ones are refused.
@@ -516,7 +517,7 @@ impl Default for MonitorSettings {
         Self {
             log_every: 1,
             knn_every: 500,
-            knn_relevance: "body_part".to_owned(),
+            knn_relevance: BODY_PART.to_owned(),
             knn_items: 1000,
             collapse_share: 0.5,
         }

@@ -13,6 +13,7 @@ use crate::report::Picture;
 use crate::step::Plan;
 use crate::validation::prepared;
 use crate::vit::{Patches, Running};
+use m3ret_manifest::columns::DIMS;
 
 /// Grey of hidden patches.
 const HIDDEN: f32 = 0.5;
@@ -34,7 +35,7 @@ pub(crate) fn pictures<B: VitBackend>(
     let mut pictures = Vec::new();
     let mut wanted = vec![("2d", "An image"), ("3d", "A volume"), ("video", "A clip")];
     for item in items.validation().chain(items.train()).take(TRIED) {
-        let told = items.cell(item, "dims");
+        let told = items.cell(item, DIMS);
         if wanted.is_empty() || !told.is_empty() && !wanted.iter().any(|(dims, _)| *dims == told) {
             continue;
         }

@@ -24,6 +24,7 @@ mod gallery;
 mod golden;
 mod kernels;
 mod metrics;
+pub mod names;
 mod partition;
 mod quantise;
 mod resolution;

@@ -10,6 +10,7 @@ use crate::embedding::normalize;
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 use crate::kernels::dot;
+use crate::names::{MODALITY, PATIENT};
 use crate::scan::{BELONGING, Calibration, Filter, LeftOut, Queries, SearchOptions};
 
 /// Scores between a query of one modality and gallery rows of one modality.
@@ -57,18 +58,18 @@ impl Statistics {
             all.push(row);
         }
         let mut has_metadata = false;
-        if columns.contains(&"modality") {
+        if columns.contains(&MODALITY) {
             for &row in &all {
-                let modality = gallery.value(row, "modality")?;
+                let modality = gallery.value(row, MODALITY)?;
                 if !modality.is_empty() {
                     has_metadata = true;
                     rows.entry(modality).or_default().push(row);
                 }
             }
         }
-        if columns.contains(&"patient_id") && !has_metadata {
+        if columns.contains(&PATIENT) && !has_metadata {
             for &row in &all {
-                has_metadata = has_metadata || !gallery.value(row, "patient_id")?.is_empty();
+                has_metadata = has_metadata || !gallery.value(row, PATIENT)?.is_empty();
             }
         }
         if !has_metadata {
@@ -210,7 +211,7 @@ fn best(
         left_out: &left_out,
     };
     let filters = modality.map(|modality| Filter {
-        column: "modality".to_owned(),
+        column: MODALITY.to_owned(),
         values: vec![modality.to_owned()],
         is_negated: false,
     });

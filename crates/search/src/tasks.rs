@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::columns::Columns;
 use crate::error::{Error, Result};
+use crate::names::{DIMS, DISTURBED, MODALITY, PAIR, PATIENT, SOURCE, SPLIT};
 
 /// Sources of simulated radiographs start so; they enter only pair tasks.
 const SIMULATED: &str = "drr-";
 /// The column that marks disturbed radiographs; empty where a picture is as it was made.
-const DISTURBED: &str = "disturbed";
 
 /// Who is asked for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
     tasks.extend(rows.cross(scope));
     tasks.extend(rows.pairs());
     tasks.extend(rows.unseen(scope));
-    if scope.is_pooled || columns.get("modality").is_none() {
+    if scope.is_pooled || columns.get(MODALITY).is_none() {
         tasks.extend(rows.pooled(scope));
     }
     Ok(Tasks {
@@ -131,11 +131,11 @@ struct Split {
 impl Split {
     fn new(columns: &Columns) -> Result<Self> {
         let rows = || 0..columns.n_rows();
-        let values: BTreeSet<&str> = rows().map(|row| columns.text("split", row)).collect();
+        let values: BTreeSet<&str> = rows().map(|row| columns.text(SPLIT, row)).collect();
         let is_leave_one_out = values.iter().all(|value| value.is_empty());
         let has = |value: &str| -> Vec<bool> {
             rows()
-                .map(|row| is_leave_one_out || columns.text("split", row) == value)
+                .map(|row| is_leave_one_out || columns.text(SPLIT, row) == value)
                 .collect()
         };
         let split = Self {
@@ -194,11 +194,11 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn modality(&self, row: u32) -> &str {
-        self.columns.text("modality", row as usize)
+        self.columns.text(MODALITY, row as usize)
     }
 
     fn dims(&self, row: u32) -> &str {
-        self.columns.text("dims", row as usize)
+        self.columns.text(DIMS, row as usize)
     }
 
     fn all(&self) -> impl Iterator<Item = u32> + '_ {
@@ -209,7 +209,7 @@ impl Rows<'_> {
     fn real(&self) -> impl Iterator<Item = u32> + '_ {
         let text = |name: &str, row: u32| self.columns.text(name, row as usize);
         self.all().filter(move |&row| {
-            !text("source", row).starts_with(SIMULATED) && text(DISTURBED, row).is_empty()
+            !text(SOURCE, row).starts_with(SIMULATED) && text(DISTURBED, row).is_empty()
         })
     }
 
@@ -299,7 +299,7 @@ impl Rows<'_> {
     fn within_source(&self, scope: &Scope) -> Vec<Task> {
         let rows: Vec<u32> = self.seen().collect();
         let source = |row: u32| {
-            let source = self.columns.text("source", row as usize);
+            let source = self.columns.text(SOURCE, row as usize);
             match (source, self.dims(row)) {
                 ("", _) => None,
                 (source, "") => Some(source.to_owned()),
@@ -341,7 +341,7 @@ impl Rows<'_> {
     /// their own, in which they take the place of the others of their modality.
     fn pairs(&self) -> Vec<Task> {
         let text = |name: &str, row: u32| self.columns.text(name, row as usize);
-        let has_pair = |&row: &u32| !text("pair_id", row).is_empty();
+        let has_pair = |&row: &u32| !text(PAIR, row).is_empty();
         let is_disturbed = |row: &u32| !text(DISTURBED, *row).is_empty();
         let (disturbed, clean): (Vec<u32>, Vec<u32>) =
             self.all().filter(has_pair).partition(is_disturbed);
@@ -351,7 +351,7 @@ impl Rows<'_> {
         for (from, queries) in &clean {
             for (to, gallery) in &clean {
                 let name = format!("pair/{from}-{to}");
-                tasks.push(self.task(&name, "pair_id", TaskRows { queries, gallery }));
+                tasks.push(self.task(&name, PAIR, TaskRows { queries, gallery }));
             }
         }
         let is_in = |name: &String| disturbed.iter().any(|(other, _)| other == name);
@@ -361,7 +361,7 @@ impl Rows<'_> {
         for (from, queries) in &kinds {
             for (to, gallery) in kinds.iter().filter(|(to, _)| is_in(from) || is_in(to)) {
                 let name = format!("pair-disturbed/{from}-{to}");
-                tasks.push(self.task(&name, "pair_id", TaskRows { queries, gallery }));
+                tasks.push(self.task(&name, PAIR, TaskRows { queries, gallery }));
             }
         }
         tasks
@@ -384,7 +384,7 @@ impl Rows<'_> {
     }
 
     fn privacy(&self) -> Vec<Task> {
-        let Some(patients) = self.columns.get("patient_id") else {
+        let Some(patients) = self.columns.get(PATIENT) else {
             return Vec::new();
         };
         let is_known = |&row: &u32| patients.code(row as usize) != 0;
@@ -394,7 +394,7 @@ impl Rows<'_> {
             .into_iter()
             .map(|(kind, rows)| {
                 let name = format!("privacy/{kind}");
-                self.task(&name, "patient_id", TaskRows::both(&rows))
+                self.task(&name, PATIENT, TaskRows::both(&rows))
             })
             .collect()
     }

@@ -7,12 +7,13 @@ use crate::error::ensure;
 use anyhow::Context as _;
 use m3ret_manifest::columns::ID;
 use m3ret_manifest::{Table, path_of, text_of};
-use m3ret_search::{Batch, Gallery, Numbers, RowId, Writer};
+use m3ret_search::{Gallery, RowId, Writer};
 use serde::Serialize;
 
 use super::columns::{self, own_names};
-use super::rows::{Columns, cells_of_manifest, digest_of_cells, file_of};
-use super::update::THUMBNAIL;
+use super::rows::{
+    PendingRows, cells_of_manifest, digest_of_cells, file_of, stored_parts,
+};
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;
@@ -230,20 +231,14 @@ fn set(cells: &mut Vec<(String, String)>, name: &str, value: String) {
 /// Writes rows of a gallery again with other cells and the same vectors and pictures.
 struct Rewriter {
     writer: Writer,
-    ids: Vec<String>,
-    vectors: Vec<f32>,
-    cells: Columns,
-    thumbnails: Vec<Vec<u8>>,
+    pending: PendingRows,
 }
 
 impl Rewriter {
     fn open(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             writer: Writer::open(folder)?,
-            ids: Vec::new(),
-            vectors: Vec::new(),
-            cells: Columns::default(),
-            thumbnails: Vec::new(),
+            pending: PendingRows::default(),
         })
     }
 
@@ -269,40 +264,21 @@ impl Rewriter {
     }
 
     fn push(&mut self, row: RowId, id: String, cells: Vec<(String, String)>) -> anyhow::Result<()> {
-        let gallery = self.writer.gallery();
-        let mut vector = gallery.vector(row)?;
-        if gallery.numbers() == Numbers::F16 {
-            m3ret_search::normalize(&mut vector)?;
-        }
-        self.thumbnails
-            .push(gallery.attachment(row, THUMBNAIL)?.to_vec());
-        self.vectors.extend(vector);
-        self.cells.push(cells);
-        self.ids.push(id);
-        if self.vectors.len() >= MAX_WAITING_NUMBERS {
+        let (vector, thumbnail) = stored_parts(self.writer.gallery(), row)?;
+        self.pending.push(id, &vector, cells, thumbnail);
+        if self.pending.n_numbers() >= MAX_WAITING_NUMBERS {
             self.save()?;
         }
         Ok(())
     }
 
     fn save(&mut self) -> anyhow::Result<()> {
-        if self.ids.is_empty() {
+        if self.pending.len() == 0 {
             return Ok(());
         }
-        let cells = self.cells.take();
-        let thumbnails = std::mem::take(&mut self.thumbnails);
-        let has_any = thumbnails.iter().any(|thumbnail| !thumbnail.is_empty());
-        let attachments = [(THUMBNAIL.to_owned(), thumbnails)];
-        let batch = Batch {
-            vectors: &self.vectors,
-            ids: &self.ids,
-            columns: &cells,
-            attachments: if has_any { &attachments } else { &[] },
-        };
-        self.writer.replace(batch, &self.ids)?;
-        self.ids.clear();
-        self.vectors.clear();
-        Ok(())
+        // Each row takes the place of the one with its id.
+        let replaced = self.pending.ids().to_vec();
+        self.pending.save(&mut self.writer, &replaced)
     }
 }
 

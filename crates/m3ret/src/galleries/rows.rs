@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use m3ret_manifest::columns::{ID, PART, PATH, is_identifier, meaning, names_people};
 use m3ret_manifest::{Row, Table};
-use m3ret_search::{Gallery, RowId};
+use m3ret_search::{Batch, Gallery, Numbers, RowId, Writer};
 
 use super::columns;
 use crate::embed::Facts;
@@ -170,6 +170,76 @@ impl Columns {
             .zip(values)
             .collect()
     }
+}
+
+/// The attachment that holds a small picture.
+const THUMBNAIL: &str = "thumbnail";
+
+/// Rows on their way into a gallery, with their vectors and pictures.
+#[derive(Debug, Default)]
+pub(crate) struct PendingRows {
+    ids: Vec<String>,
+    /// [rows, width]
+    vectors: Vec<f32>,
+    cells: Columns,
+    thumbnails: Vec<Vec<u8>>,
+}
+
+impl PendingRows {
+    /// Appends a row; no thumbnail is an empty one.
+    pub(crate) fn push(
+        &mut self,
+        id: String,
+        vector: &[f32],
+        cells: Vec<(String, String)>,
+        thumbnail: Vec<u8>,
+    ) {
+        self.ids.push(id);
+        self.vectors.extend(vector);
+        self.cells.push(cells);
+        self.thumbnails.push(thumbnail);
+    }
+
+    pub(crate) fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Returns how many numbers all vectors have.
+    pub(crate) fn n_numbers(&self) -> usize {
+        self.vectors.len()
+    }
+
+    /// Adds the rows to a gallery, and removes others in the same change.
+    pub(crate) fn save(&mut self, writer: &mut Writer, removed: &[String]) -> anyhow::Result<()> {
+        let cells = self.cells.take();
+        let thumbnails = std::mem::take(&mut self.thumbnails);
+        let has_any = thumbnails.iter().any(|thumbnail| !thumbnail.is_empty());
+        let attachments = [(THUMBNAIL.to_owned(), thumbnails)];
+        let batch = Batch {
+            vectors: &self.vectors,
+            ids: &self.ids,
+            columns: &cells,
+            attachments: if has_any { &attachments } else { &[] },
+        };
+        writer.replace(batch, removed)?;
+        self.ids.clear();
+        self.vectors.clear();
+        Ok(())
+    }
+}
+
+/// Returns a row's vector at unit length and its small picture, to write the row again.
+pub(crate) fn stored_parts(gallery: &Gallery, row: RowId) -> anyhow::Result<(Vec<f32>, Vec<u8>)> {
+    let mut vector = gallery.vector(row)?;
+    if gallery.numbers() == Numbers::F16 {
+        // 16 bits keep no unit length, which the writer asks for.
+        m3ret_search::normalize(&mut vector)?;
+    }
+    Ok((vector, gallery.attachment(row, THUMBNAIL)?.to_vec()))
 }
 
 /// Returns the cells of a row of a manifest as a gallery stores them: without names of people, and with identifiers

@@ -10,13 +10,13 @@ use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
 use m3ret_manifest::columns::{BODY_PART, DIMS, ID, MODALITY};
 use m3ret_manifest::{Row, Table};
-use m3ret_search::{Batch, Gallery, Numbers, RowId, Setup, Writer};
+use m3ret_search::{Gallery, Numbers, RowId, Setup, Writer};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::columns::{self, own_names};
 use super::rows::{
-    Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, is_same_place,
+    PendingRows, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, is_same_place, stored_parts,
     left_out_columns,
 };
 use super::{KnownVectors, maker_of};
@@ -112,8 +112,6 @@ impl Stored {
     }
 }
 
-/// The attachment that holds a small picture.
-pub(super) const THUMBNAIL: &str = "thumbnail";
 /// Time between saves: what a power cut may lose.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Most numbers of vectors that wait while rows are written again with other cells: 256 MiB.
@@ -164,10 +162,12 @@ pub(crate) fn update(
         }
         if deferral.is_stopped() {
             update.save()?;
-            let saved = "interrupted; what is done is in the gallery, and the same command goes on";
-            anyhow::bail!(Stopped {
-                saved: saved.to_owned()
-            });
+            let resumed_by = match wanted.is_mirror {
+                true => "the same command resumes",
+                false => "`m3ret index add` resumes",
+            };
+            let saved = format!("interrupted; what is done is in the gallery, and {resumed_by}");
+            anyhow::bail!(Stopped { saved });
         }
         update.save_if_due()
     })?;
@@ -327,12 +327,9 @@ struct Update<'a> {
     /// Ids that are removed with the next save.
     removed: HashSet<String>,
     replaces: bool,
-    ids: Vec<String>,
     /// The ids that wait to be added.
     waiting: HashSet<String>,
-    vectors: Vec<f32>,
-    cells: Columns,
-    thumbnails: Vec<Vec<u8>>,
+    pending: PendingRows,
     saved: Instant,
     updated: UpdateSummary,
 }
@@ -360,11 +357,8 @@ impl<'a> Update<'a> {
             gone: HashSet::new(),
             removed: HashSet::new(),
             replaces: wanted.replaces,
-            ids: Vec::new(),
             waiting: HashSet::new(),
-            vectors: Vec::new(),
-            cells: Columns::default(),
-            thumbnails: Vec::new(),
+            pending: PendingRows::default(),
             saved: Instant::now(),
             updated: UpdateSummary::default(),
             writer,
@@ -437,7 +431,7 @@ impl<'a> Update<'a> {
             if !self.follow(item, digest)? {
                 left.push(item);
             }
-            if self.ids.len() > n_together {
+            if self.pending.len() > n_together {
                 self.save()?;
             }
         }
@@ -457,7 +451,10 @@ impl<'a> Update<'a> {
         };
         if source.is_free {
             for id in &source.ids {
-                self.gone.remove(id);
+                if self.gone.remove(id) {
+                    // It moved, and is not removed.
+                    self.updated.n_removed -= 1;
+                }
                 self.removed.insert(id.clone());
             }
             self.updated.left_folders.insert(source.root);
@@ -564,20 +561,16 @@ impl<'a> Update<'a> {
                 _ => Pseudonyms::of_row(gallery, row)?.of_header(),
             },
         };
-        let mut vector = gallery.vector(row)?;
-        if gallery.numbers() == Numbers::F16 {
-            m3ret_search::normalize(&mut vector)?;
-        }
-        let thumbnail = gallery.attachment(row, THUMBNAIL)?.to_vec();
+        let (vector, thumbnail) = stored_parts(gallery, row)?;
         let path = self.path_of(item);
         let facts = Facts {
             part: Some(stored.part.clone()).filter(|part| !part.is_empty()),
             ..Facts::default()
         };
         let id = self.id_of(item, &path, &facts, &mut HashSet::new())?;
-        self.push(item, &path, id, &stored);
-        self.vectors.extend(vector);
-        self.thumbnails.push(thumbnail);
+        let cells = self.cells_of(item, &path, &stored);
+        self.waiting.insert(id.clone());
+        self.pending.push(id, &vector, cells, thumbnail);
         Ok(())
     }
 
@@ -594,9 +587,10 @@ impl<'a> Update<'a> {
                 Ok(vector) => {
                     let id = self.id_of(item, &path, &facts, &mut taken)?;
                     let stored = Stored::of(&facts, self.writer.gallery());
-                    self.push(item, &path, id, &stored);
-                    self.vectors.extend(vector);
-                    self.thumbnails.push(facts.traits.thumbnail);
+                    let cells = self.cells_of(item, &path, &stored);
+                    self.waiting.insert(id.clone());
+                    let thumbnail = facts.traits.thumbnail;
+                    self.pending.push(id, &vector, cells, thumbnail);
                     self.updated.n_new += 1;
                 }
                 Err(refusal) => self.updated.refused.push(RefusedImage {
@@ -670,8 +664,8 @@ impl<'a> Update<'a> {
         Ok(id)
     }
 
-    /// Adds the cells of one image; the caller adds its vector and thumbnail.
-    fn push(&mut self, item: &Item, path: &str, id: String, stored: &Stored) {
+    /// Returns the cells of one image.
+    fn cells_of(&self, item: &Item, path: &str, stored: &Stored) -> Vec<(String, String)> {
         let gallery = self.writer.gallery();
         let own = own_names(gallery);
         let idx = self.idx_of.get(&item.key).copied();
@@ -707,13 +701,11 @@ impl<'a> Update<'a> {
             cell(columns::STUDY, stored.people.study.shown()),
             cell(columns::SERIES, stored.people.series.shown()),
         ]);
-        self.waiting.insert(id.clone());
-        self.ids.push(id);
-        self.cells.push(cells);
+        cells
     }
 
     fn save_if_due(&mut self) -> anyhow::Result<()> {
-        if self.ids.len() >= MAX_ROWS || self.saved.elapsed() >= SAVE_EVERY {
+        if self.pending.len() >= MAX_ROWS || self.saved.elapsed() >= SAVE_EVERY {
             self.save()?;
         }
         Ok(())
@@ -721,21 +713,9 @@ impl<'a> Update<'a> {
 
     /// Writes the rows since the last save, and removes those that they replace.
     fn save(&mut self) -> anyhow::Result<()> {
-        let cells = self.cells.take();
-        let thumbnails = std::mem::take(&mut self.thumbnails);
-        let has_any = thumbnails.iter().any(|thumbnail| !thumbnail.is_empty());
-        let attachments = [(THUMBNAIL.to_owned(), thumbnails)];
-        let batch = Batch {
-            vectors: &self.vectors,
-            ids: &self.ids,
-            columns: &cells,
-            attachments: if has_any { &attachments } else { &[] },
-        };
         let removed: Vec<String> = self.removed.drain().collect();
-        self.writer.replace(batch, &removed)?;
-        self.ids.clear();
+        self.pending.save(&mut self.writer, &removed)?;
         self.waiting.clear();
-        self.vectors.clear();
         self.saved = Instant::now();
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The folder of the results: kept apart from every input, and described by a manifest.
 
+use m3ret_manifest::columns::{DISTURBED, PART};
 use m3ret_manifest::text_of;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -99,7 +100,7 @@ impl Folder {
     pub(super) fn write_manifest(&self, rows: &[Row]) -> anyhow::Result<PathBuf> {
         let path = self.path.join(MANIFEST);
         let doing = || format!("writing {}", path.display());
-        let columns: Vec<&str> = COLUMNS.into_iter().chain(["part", "disturbed"]).collect();
+        let columns: Vec<&str> = COLUMNS.into_iter().chain([PART, DISTURBED]).collect();
         let mut writer = Writer::create(&path, Layout::Csv, &columns).with_context(doing)?;
         for row in rows {
             let cells = row.iter().map(String::as_str);

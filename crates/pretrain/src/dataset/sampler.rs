@@ -6,6 +6,7 @@ use super::items::Items;
 use super::permutation::Permutation;
 use crate::config::{Composition, Config, WeightBy};
 use crate::error::{Error, Result};
+use m3ret_manifest::columns::{MODALITY, SOURCE};
 
 /// Draws items.
 ///
@@ -276,12 +277,12 @@ fn cells_of(
     composition: Composition,
 ) -> BTreeMap<[String; 2], Vec<u32>> {
     let group = match weight_by {
-        WeightBy::Modality => "modality",
-        WeightBy::Source => "source",
+        WeightBy::Modality => MODALITY,
+        WeightBy::Source => SOURCE,
     };
     let list = match composition {
         Composition::Mixed => None,
-        Composition::SingleModality => Some("modality"),
+        Composition::SingleModality => Some(MODALITY),
     };
     let columns = [list.unwrap_or(group), group];
     // By number first: comparing words for each of a million items would take longer.

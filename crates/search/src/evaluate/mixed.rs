@@ -6,6 +6,7 @@ use super::{Answer, Embeddings, Gallery, Measures, Rule, evaluate, require};
 use crate::columns::{Column, Columns, Relevance};
 use crate::error::Result;
 use crate::metrics::{Metric, as_f64};
+use crate::names::MODALITY;
 use crate::tasks::Task;
 
 /// Hits of a query that are looked at.
@@ -64,7 +65,7 @@ pub fn mixed(
     let gallery = Gallery::new(task, column, embeddings, &measures);
     let counter = Counter {
         rule: Rule::new(exclude, columns, &gallery)?,
-        modality: require(columns, "modality")?,
+        modality: require(columns, MODALITY)?,
         relevance: Relevance::new(column),
         column,
         gallery,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Hit, LeftOut, Method, Queries, SearchOptions};
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
+use crate::names::{PAIR, PATIENT, STUDY};
 
 /// How many rows each quantised pass looks at, and how many it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +153,7 @@ impl Sample {
 }
 
 /// Columns whose equal values mean that two rows belong together.
-pub(crate) const BELONGING: [&str; 3] = ["patient_id", "study_id", "pair_id"];
+pub(crate) const BELONGING: [&str; 3] = [PATIENT, STUDY, PAIR];
 
 /// Returns the columns by which rows belong to each of `rows`, with the values of each: rows that share one
 /// are no hits for it.

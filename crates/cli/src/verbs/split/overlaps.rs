@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use m3ret_manifest::columns::SPLIT;
 use serde_json::{Value, json};
 
 use super::write_json_line;
@@ -68,7 +69,7 @@ pub(super) fn write_json(out: &mut impl Write, check: &SplitCheck) -> io::Result
         let row = |&row: &usize| {
             let row = check.row(row);
             json!({"manifest": row.manifest, "row": row.number, "file": row.file,
-                "split": row.split})
+                (SPLIT): row.split})
         };
         rows.iter().map(row).collect()
     };

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use m3ret_manifest::columns::{DIMS, MODALITY};
 use m3ret_manifest::text_of;
 use serde_json::{Value, json};
 
@@ -110,7 +111,7 @@ pub(super) fn as_json(options: &SplitOptions, summary: &SplitSummary) -> Value {
     let kinds = summary
         .kinds
         .iter()
-        .map(|kind| json!({"modality": kind.modality, "dims": kind.dims, "splits": kind.splits}));
+        .map(|kind| json!({(MODALITY): kind.modality, (DIMS): kind.dims, "splits": kind.splits}));
     let images = summary.images.as_ref();
     let refused = images.map(|images| {
         let refused = images.updated.iter().flat_map(|updated| &updated.refused);

@@ -1,0 +1,18 @@
+//! Names of the columns that this crate knows: those by which galleries group images, and tasks follow.
+
+/// The kind of image: CT, DX, US and others.
+pub const MODALITY: &str = "modality";
+/// 2d, 3d or video.
+pub const DIMS: &str = "dims";
+/// Whose image it is.
+pub const PATIENT: &str = "patient_id";
+/// One visit.
+pub const STUDY: &str = "study_id";
+/// Where the image is from.
+pub const SOURCE: &str = "source";
+/// `query`, `gallery` or another part of a split.
+pub const SPLIT: &str = "split";
+/// Images of one object, such as a CT and its radiographs.
+pub const PAIR: &str = "pair_id";
+/// The seed of a disturbed radiograph; empty for any other image.
+pub const DISTURBED: &str = "disturbed";
