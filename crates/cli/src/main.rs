@@ -15,6 +15,7 @@ mod cli;
 mod progress;
 mod screen;
 mod text;
+mod training;
 mod verbs;
 
 use std::io::{self, Write as _};

@@ -25,7 +25,7 @@ struct LastLine<'a, S> {
 }
 
 /// Writes a value as one line of JSON.
-fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
+pub(crate) fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
 }

@@ -10,7 +10,7 @@ use crate::Outcome;
 use crate::cli::{StudyAction, StudyArguments, n_cores};
 use crate::progress::Progress;
 use crate::screen::Screen;
-use crate::verbs::pretrain::Teller;
+use crate::training::TerminalWatch;
 use m3ret::study::{ScalingOptions, StudyWatch, scaling};
 use m3ret::watch::Watch;
 
@@ -43,7 +43,7 @@ impl StudyWatch for Terminal {
     fn training(&self, size: &str, fraction: f64) -> anyhow::Result<Box<dyn Watcher>> {
         writeln!(io::stdout(), "Training {size} on {fraction} of the data")
             .context("writing to standard output")?;
-        Ok(Box::new(Teller::new(false, self.screen)))
+        Ok(Box::new(TerminalWatch::new(false, self.screen)))
     }
 
     fn evaluation(&self) -> Box<dyn Watch> {

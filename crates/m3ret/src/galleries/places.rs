@@ -11,9 +11,7 @@ use m3ret_search::{Gallery, RowId, Writer};
 use serde::Serialize;
 
 use super::columns::{self, own_names};
-use super::rows::{
-    PendingRows, cells_of_manifest, digest_of_cells, file_of, stored_parts,
-};
+use super::rows::{PendingRows, cells_of_manifest, digest_of_cells, file_of, stored_parts};
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;

@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use super::columns::{self, own_names};
 use super::rows::{
-    PendingRows, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, is_same_place, stored_parts,
-    left_out_columns,
+    PendingRows, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, is_same_place,
+    left_out_columns, stored_parts,
 };
 use super::{KnownVectors, maker_of};
 use crate::embed::ahead::AheadOptions;
