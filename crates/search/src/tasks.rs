@@ -8,8 +8,6 @@ use crate::names::{DIMS, DISTURBED, MODALITY, PAIR, PATIENT, SOURCE, SPLIT};
 
 /// Sources of simulated radiographs start so; they enter only pair tasks.
 const SIMULATED: &str = "drr-";
-/// The column that marks disturbed radiographs; empty where a picture is as it was made.
-
 /// Who is asked for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
