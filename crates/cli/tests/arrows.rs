@@ -145,7 +145,9 @@ fn the_library_prints_nothing_and_ends_no_program() {
             n_files += 1;
             let text = std::fs::read_to_string(&path).unwrap();
             // An example in a comment may print.
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
             let text: String = code.collect();
             for banned in ["println!", "process::exit", "build_global", "stdout()"] {
                 assert!(!text.contains(banned), "{}: {banned}", path.display());

@@ -146,7 +146,8 @@ macro_rules! bail {
 /// Returns an error of this text unless something holds.
 macro_rules! ensure {
     ($holds:expr, $($text:tt)*) => {
-        if !$holds {
+        let holds: bool = $holds;
+        if !holds {
             return Err(anyhow::anyhow!($($text)*).into());
         }
     };
