@@ -417,7 +417,7 @@ fn work_of_another_model_is_not_lost_without_asking() {
     assert_eq!(code, 0);
     assert_eq!(
         stderr,
-        "m3ret: removed what was in x.npy.part: starting anew\n"
+        "m3ret: removed what was in x.npy.part: starting again\n"
     );
     assert!(
         stdout.starts_with("48 vectors of 1024 numbers: x.npy\n"),
@@ -444,7 +444,7 @@ fn an_interrupted_run_saves_what_it_has_and_says_how_to_go_on() {
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
     assert_eq!(status.code(), Some(130));
     let expected = "m3ret: interrupted; what is done is in v.npy.part, \
-        and the same command goes on from there\n";
+        and the same command resumes it\n";
     assert_eq!(String::from_utf8(stderr).unwrap(), expected);
     assert_eq!(names_in(folder.path()), ["in", "v.npy.part"]);
     let shards = names_in(&folder.path().join("v.npy.part"));
@@ -575,7 +575,7 @@ fn without_a_model_the_shipped_one_is_taken_and_it_is_said() {
     let (code, stdout, stderr) = embed(folder.path(), &["in/a.npy", "-o", "v.parquet"]);
     assert_eq!(code, 0);
     assert!(
-        stderr.starts_with("m3ret: no --model given: taking m3ret-tiny, for research use only"),
+        stderr.starts_with("m3ret: no --model given; using m3ret-tiny, for research use only"),
         "{stderr}"
     );
     assert!(

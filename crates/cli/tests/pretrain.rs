@@ -166,7 +166,7 @@ fn an_interrupted_run_saves_what_it_has() {
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{errors}");
-    assert!(errors.contains("--resume goes on from there"), "{errors}");
+    assert!(errors.contains("--resume resumes it"), "{errors}");
     let n_done = log(root, "whole")
         .iter()
         .filter(|(_, loss, _)| !loss.is_null())
@@ -241,4 +241,46 @@ fn wrong_settings_are_told_before_anything_is_written() {
         assert!(errors.contains(part), "{errors}");
         assert!(!root.join("whole").exists(), "{words:?}");
     }
+}
+
+/// Copies a folder with everything in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let place = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &place);
+        } else {
+            std::fs::copy(entry.path(), place).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_written_before_resumes_to_the_losses_it_would_have_had() {
+    let kept = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../testdata/runs/version1"
+    ));
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    copy(kept, root);
+    // Settings hold absolute paths.
+    let config = root.join("run/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("ROOT", root.to_str().unwrap());
+    std::fs::write(&config, text).unwrap();
+    let wanted = log(kept, "run");
+    let (status, _, told) = run(root, &["pretrain", "run/config.toml", "--resume"]);
+    assert_eq!(status, 0, "{told}");
+    let found = log(root, "run");
+    assert_eq!(found.len(), wanted.len());
+    for ((step, loss, _), (_, expected, _)) in found.iter().zip(&wanted) {
+        let (loss, expected) = (loss.as_f64().unwrap(), expected.as_f64().unwrap());
+        // Another kind of CPU adds in another order.
+        assert!((loss - expected).abs() < 1e-4, "step {step}: {loss} {expected}");
+    }
+    assert!(root.join("run/model/model.safetensors").exists());
+    assert!(root.join("run/report.html").exists());
 }

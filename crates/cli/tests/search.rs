@@ -150,7 +150,7 @@ fn a_folder_is_searched_with_one_command_and_says_how_images_belong_together() {
     let (status, answers, told) = search(root, &["-i", "in/two/c.dcm", "-k", "9"]);
     assert_eq!(status, 0, "{told}");
     assert!(
-        told.contains("taking m3ret-tiny") && told.contains("1 images of the archive"),
+        told.contains("using m3ret-tiny") && told.contains("1 images of the archive"),
         "{told}"
     );
     let found = hits(&answers[0]);

@@ -374,7 +374,7 @@ impl<'a, S: FnMut(&EmbedRow<'_>) -> io::Result<()>> RowSink<'a, S> {
 /// Says where the work of an interrupted run is saved.
 fn farewell(work: &Path) -> String {
     format!(
-        "interrupted; what is done is in {}, and the same command goes on from there",
+        "interrupted; what is done is in {}, and the same command resumes it",
         work.display()
     )
 }
@@ -435,7 +435,7 @@ fn note_earlier_work(
                 ));
             }
         }
-        EarlierWork::Removed => watch.note(&format!("removed what was in {work}: starting anew")),
+        EarlierWork::Removed => watch.note(&format!("removed what was in {work}: starting again")),
     }
     n_new
 }

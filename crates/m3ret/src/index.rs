@@ -373,7 +373,7 @@ pub struct Compaction {
 /// # Errors
 /// If the gallery cannot be opened or written, is damaged, or is locked by another writer.
 pub fn compact(folder: &Path, watch: &dyn Watch) -> crate::Result<Compaction> {
-    watch.step("writing the gallery anew");
+    watch.step("rewriting the gallery");
     let mut writer = Writer::open(folder)?;
     let bytes_before = folder_bytes(folder)?;
     writer.compact()?;

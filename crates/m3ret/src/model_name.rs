@@ -75,7 +75,7 @@ pub(crate) fn taken_for_granted(default: &str) -> String {
     } else {
         "for research use only"
     };
-    format!("no --model given: taking {default}, {what}")
+    format!("no --model given; using {default}, {what}")
 }
 
 /// Opens the model that a name means.

@@ -31,14 +31,14 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     if let Some(error) = teller.broken.take() {
         // Not as a closed pipe, which other verbs take as the end: the run has not ended.
         anyhow::bail!(
-            "standard output cannot be written ({error}); stopped after {} steps, --resume goes on",
+            "standard output cannot be written ({error}); stopped after {} steps; --resume resumes it",
             outcome.next_step
         );
     }
     let Some(model) = outcome.model else {
         let next = outcome.next_step;
         screen::end_interrupted(&format!(
-            "stopped after {next} steps; --resume goes on from there"
+            "stopped after {next} steps; --resume resumes it"
         ));
     };
     if !arguments.json {

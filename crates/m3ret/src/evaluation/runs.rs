@@ -152,7 +152,7 @@ fn about(folder: &Path) -> anyhow::Result<Run> {
     let results: Value = serde_json::from_str(&text)?;
     ensure!(
         results.get("is_unfinished").is_none(),
-        "the evaluation was interrupted; the same command goes on with it"
+        "the evaluation was interrupted; the same command resumes it"
     );
     let list = |key: &str| results.get(key).and_then(Value::as_array);
     let tasks = list("tasks").with_context(|| format!("found no tasks in {RESULTS}"))?;

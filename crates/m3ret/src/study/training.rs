@@ -48,7 +48,7 @@ pub(super) fn train(
     let Some(model) = outcome.model else {
         return Err(Stopped {
             saved: format!(
-                "stopped after {} steps; the same command goes on from there",
+                "stopped after {} steps; the same command resumes it",
                 outcome.next_step
             ),
         }
