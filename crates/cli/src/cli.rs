@@ -72,7 +72,6 @@ pub(crate) struct InspectArguments {
     /// Write the values as a numpy array, f32 [C, D, H, W]
     ///
     /// Several objects are numbered in the order of the report: OUT.0.npy, OUT.1.npy, ...
-    /// An older file of that name is replaced once the new one is complete.
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) npy: Option<PathBuf>,
 
@@ -81,6 +80,10 @@ pub(crate) struct InspectArguments {
     /// Several objects are numbered as with --npy.
     #[arg(long, value_name = "OUT.png")]
     pub(crate) thumbnail: Option<PathBuf>,
+
+    /// Write even where a file lies; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
@@ -132,8 +135,8 @@ pub(crate) struct EmbedArguments {
 
     /// Where to write: .npy (f32 [rows, width]), .safetensors or .parquet
     ///
-    /// Beside .npy and .safetensors, F.rows.csv says which row is which object. Older files of
-    /// these names are replaced once the new ones are complete.
+    /// Beside .npy and .safetensors, F.rows.csv says which row is which object. Results of an
+    /// earlier run are replaced once the new ones are complete.
     #[arg(short, long, value_name = "F", value_parser = PathBufValueParser::new().try_map(OutputFile::new))]
     pub(crate) out: OutputFile,
 
@@ -151,6 +154,10 @@ pub(crate) struct EmbedArguments {
     /// Remove what an earlier run left in F.part, instead of going on from there
     #[arg(long)]
     pub(crate) restart: bool,
+
+    /// Write even where a file lies that m3ret embed did not write; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
@@ -298,23 +305,23 @@ pub(crate) enum IndexAction {
     Add(AddArguments),
     /// Writes what a manifest says now into the rows of its images; embeds nothing
     ///
-    /// Rows are found by the column id, where the manifest has one, else by file and part. Columns that
-    /// the manifest does not have are emptied.
+    /// Rows are found by the column id, where the manifest's row states one, else by file and part. Columns
+    /// that the manifest does not have are emptied.
     Relabel(RelabelArguments),
     /// Follows an archive that was moved: images below the folder OLD are now below NEW
     ///
-    /// Ids, labels and vectors stay. Images that are not at their new place are counted, and stay as
-    /// they were.
+    /// Ids, labels and vectors stay. Images that are not at their new place, or that the gallery has there
+    /// already, are counted and stay as they were.
     Move(MoveArguments),
     /// Drops images whose files are gone; `compact` then takes their data off the disk
     ///
-    /// A folder of which no file is there may be on a disk that is away: its images stay, unless --force.
+    /// A folder that is missing or empty may be on a disk that is away: its images stay, unless --force.
     Prune(PruneArguments),
     /// Removes images by id; `compact` then takes their data off the disk
     Remove(RemoveArguments),
     /// Reads every byte and proves that vectors, ids, rows and checksums agree
     Verify(VerifyArguments),
-    /// Writes the gallery anew without what was removed, and measures how to search it
+    /// Rewrites the gallery without what was removed, and measures how to search it
     Compact(GalleryArguments),
     /// Shows what a gallery holds, and how good its quick search is against the exact one
     Stats(GalleryArguments),
@@ -422,7 +429,7 @@ pub(crate) struct PruneArguments {
     #[arg(value_name = "NAME.m3i")]
     pub(crate) gallery: PathBuf,
 
-    /// Drop images of folders of which nothing is there, too
+    /// Drop images of folders that are missing or empty, too
     #[arg(long)]
     pub(crate) force: bool,
 

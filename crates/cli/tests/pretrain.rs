@@ -279,7 +279,10 @@ fn a_run_that_was_written_before_resumes_to_the_losses_it_would_have_had() {
     for ((step, loss, _), (_, expected, _)) in found.iter().zip(&wanted) {
         let (loss, expected) = (loss.as_f64().unwrap(), expected.as_f64().unwrap());
         // Another kind of CPU adds in another order.
-        assert!((loss - expected).abs() < 1e-4, "step {step}: {loss} {expected}");
+        assert!(
+            (loss - expected).abs() < 1e-4,
+            "step {step}: {loss} {expected}"
+        );
     }
     assert!(root.join("run/model/model.safetensors").exists());
     assert!(root.join("run/report.html").exists());

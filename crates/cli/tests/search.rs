@@ -1,21 +1,19 @@
 //! Runs `m3ret search`, `index`, `dedup` and `map` as a person would.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::too_many_lines,
-    reason = "small numbers, and stories told from start to end"
-)]
+#![allow(clippy::too_many_lines, reason = "stories told from start to end")]
 
 #[path = "person/binary.rs"]
 mod binary;
+#[path = "person/dicom.rs"]
+mod dicom;
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use binary::{json_lines, names_in, npy, run};
+use dicom::dicom;
 
 /// A picture of 24 x 32: a blob at a place that the seed gives, on a slope.
 fn picture(seed: usize) -> Vec<f32> {
@@ -28,52 +26,6 @@ fn picture(seed: usize) -> Vec<f32> {
     (0..768).map(value).collect()
 }
 
-/// A DICOM file of one slice or image, explicit VR little endian.
-fn dicom(words: [(u16, u16, &str, &str); 5], values: &[f32]) -> Vec<u8> {
-    let mut bytes = vec![0; 128];
-    bytes.extend(b"DICM");
-    let mut element = |group: u16, number: u16, kind: &str, value: &[u8]| {
-        let mut value = value.to_vec();
-        if value.len() % 2 == 1 {
-            value.push(b' ');
-        }
-        bytes.extend(group.to_le_bytes());
-        bytes.extend(number.to_le_bytes());
-        bytes.extend(kind.as_bytes());
-        if kind == "OW" {
-            bytes.extend([0, 0]);
-            bytes.extend((value.len() as u32).to_le_bytes());
-        } else {
-            bytes.extend((value.len() as u16).to_le_bytes());
-        }
-        bytes.extend(value);
-    };
-    element(2, 0x10, "UI", b"1.2.840.10008.1.2.1\0");
-    for (group, number, kind, value) in words {
-        element(group, number, kind, value.as_bytes());
-    }
-    for (number, value) in [
-        (2, 1_u16),
-        (0x10, 24),
-        (0x11, 32),
-        (0x100, 16),
-        (0x101, 16),
-        (0x102, 15),
-        (0x103, 0),
-    ] {
-        if number == 0x10 {
-            element(0x28, 4, "CS", b"MONOCHROME2");
-        }
-        element(0x28, number, "US", &value.to_le_bytes());
-    }
-    let pixels: Vec<u8> = values
-        .iter()
-        .flat_map(|&x| (x as u16).to_le_bytes())
-        .collect();
-    element(0x7fe0, 0x10, "OW", &pixels);
-    bytes
-}
-
 fn image_of(patient: &str, study: &str, modality: &str, seed: usize) -> Vec<u8> {
     let words = [
         (8, 0x60, "CS", modality),
@@ -82,7 +34,7 @@ fn image_of(patient: &str, study: &str, modality: &str, seed: usize) -> Vec<u8> 
         (0x20, 0x0d, "UI", study),
         (0x20, 0x0e, "UI", study),
     ];
-    dicom(words, &picture(seed))
+    dicom(&words, &picture(seed))
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {
@@ -150,7 +102,7 @@ fn a_folder_is_searched_with_one_command_and_says_how_images_belong_together() {
     let (status, answers, told) = search(root, &["-i", "in/two/c.dcm", "-k", "9"]);
     assert_eq!(status, 0, "{told}");
     assert!(
-        told.contains("using m3ret-tiny") && told.contains("1 images of the archive"),
+        told.contains("using m3ret-tiny") && told.contains("1 image of the archive"),
         "{told}"
     );
     let found = hits(&answers[0]);
@@ -341,7 +293,7 @@ fn people_bring_their_own_vectors() {
         &["index", "build", "g.m3i", "m.csv", "--embeddings", "f.npy"],
     );
     assert_eq!(
-        (status, out.contains("12 images, 12 of them new")),
+        (status, out.contains("12 images, 12 new")),
         (0, true),
         "{out}{told}"
     );
@@ -485,7 +437,7 @@ fn a_gallery_is_kept_verified_and_repaired() {
     write(root, "in/f.npy", &npy(&[24, 32], &picture(6)));
     let (status, out, _) = m3ret(&["index", "add", "g.m3i", "in"]);
     assert_eq!(
-        (status, out.contains("7 images, 1 of them new")),
+        (status, out.contains("7 images, 1 new")),
         (0, true),
         "{out}"
     );

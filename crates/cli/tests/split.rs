@@ -112,7 +112,14 @@ fn what_belongs_together_goes_to_one_split() {
     );
     let mut seen = BTreeSet::new();
     for seed in ["0", "1", "2", "3", "4", "5"] {
-        let words = ["in/m.csv", "--out", "in/out.csv", "--near", "0.96"];
+        let words = [
+            "in/m.csv",
+            "--out",
+            "in/out.csv",
+            "--near",
+            "0.96",
+            "--force",
+        ];
         let words = [&words[..], &["--pretrain", "0.4", "--seed", seed]].concat();
         let (status, lines, told) = split(root, &words);
         assert_eq!(status, 0, "{told}");
@@ -222,7 +229,7 @@ fn without_images_copies_are_not_found_and_that_is_said() {
     );
     assert!(!root.join("cache").exists());
     // For a person: a table, and no colour or cursor outside a terminal.
-    let (_, out, _) = run(root, &[&["split"], &words[..]].concat());
+    let (_, out, _) = run(root, &[&["split"], &words[..], &["--force"]].concat());
     assert!(
         out.contains("67 images in 36 groups") && out.contains("DX 2d"),
         "{out}"

@@ -270,7 +270,7 @@ fn blank_images_are_copies_of_their_equals_alone_and_images_of_no_number_have_no
         lines[0]["ids"],
         serde_json::json!(["again.npy", "black.npy"])
     );
-    assert!(told.contains("3 images have no vector"), "{told}");
+    assert!(told.contains("3 images without a vector"), "{told}");
     let (_, out, _) = run(
         root,
         &[
@@ -344,5 +344,64 @@ fn a_table_of_vectors_is_a_manifest_wherever_it_lies() {
         ];
         let (status, _, told) = run(root, &words);
         assert_eq!(status, 0, "{told}");
+    }
+}
+
+#[test]
+fn a_file_that_m3ret_did_not_write_is_kept_unless_forced() {
+    let folder = pictures(3);
+    let root = folder.path();
+    put(
+        root,
+        "m.csv",
+        "path,patient_id\n0.npy,a\n1.npy,b\n2.npy,c\n",
+    );
+    let split = [
+        "split",
+        "m.csv",
+        "--no-duplicates",
+        "--query",
+        "0.3",
+        "--pretrain",
+        "0.3",
+        "--out",
+        "mine.csv",
+    ];
+    let commands: [(&[&str], &str); 5] = [
+        (
+            &["embed", "m.csv", "--model", "pixels", "--out", "mine.npy"],
+            "mine.npy",
+        ),
+        (
+            &[
+                "embed",
+                "m.csv",
+                "--model",
+                "pixels",
+                "--out",
+                "mine.parquet",
+            ],
+            "mine.parquet",
+        ),
+        (&["inspect", "0.npy", "--npy", "mine.npy"], "mine.npy"),
+        (&["inspect", "0.npy", "--thumbnail", "mine.png"], "mine.png"),
+        (&split, "mine.csv"),
+    ];
+    for (words, name) in commands {
+        put(root, name, "my work");
+        let (status, _, told) = run(root, words);
+        assert!(
+            status == 1 && told.contains(name) && told.contains("--force"),
+            "{words:?}: {told}"
+        );
+        assert_eq!(std::fs::read(root.join(name)).unwrap(), b"my work");
+        let (status, _, told) = run(root, &[words, &["--force"]].concat());
+        assert_eq!(status, 0, "{words:?}: {told}");
+        assert_ne!(std::fs::read(root.join(name)).unwrap(), b"my work");
+        // What m3ret embed wrote, it replaces.
+        let (status, _, told) = run(root, words);
+        assert_eq!(status, i32::from(words[0] != "embed"), "{words:?}: {told}");
+        std::fs::remove_file(root.join(name)).unwrap();
+        _ = std::fs::remove_file(root.join(format!("{name}.rows.csv")));
     }
 }

@@ -102,7 +102,8 @@ impl Object {
     }
 
     /// Returns whether one of its images may have this name.
-    fn may_hold(&self, part: &str) -> bool {
+    #[must_use]
+    pub fn may_hold(&self, part: &str) -> bool {
         self.part.as_deref().is_none_or(|series| {
             let rest = part.strip_prefix(series);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(','))

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{refuse_irregular, way_between, write_beside};
 use crate::model_name;
 use crate::options::{ModelChoice, Reading};
+use crate::vectors;
 use crate::watch::Watch;
 use items::{Item, Listing, list};
 use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
@@ -43,6 +44,8 @@ pub struct EmbedOptions {
     pub save_every: Duration,
     /// Whether the work of an earlier run is removed instead of used.
     pub is_restart: bool,
+    /// Whether files that `m3ret embed` did not write may be replaced.
+    pub is_forced: bool,
     /// How images are read.
     pub reading: Reading,
 }
@@ -276,6 +279,11 @@ pub fn embed(
     check_paths(&options.source, &options.out, &outputs)?;
     let model = model_name::open(&options.model, watch)?;
     let listing = list(&options.source, &outputs, read_options)?;
+    crate::error::ensure!(
+        options.is_forced || !outputs.out.exists() || vectors::is_of_embed(&outputs.out),
+        "{} is there, and `m3ret embed` did not write it; give another name, or replace it with --force",
+        outputs.out.display()
+    );
     let settings = settings_of(&model, read_options);
     let opening = ShardOptions {
         save_every: options.save_every,

@@ -29,6 +29,20 @@ pub(crate) fn write_beside(
     m3ret_files::write_beside(path, write)
 }
 
+/// Refuses to replace a file; with `is_forced`, any regular file may be replaced.
+///
+/// # Errors
+/// If `path` exists and is not to be replaced, or is no regular file.
+pub(crate) fn refuse_existing(path: &Path, is_forced: bool) -> anyhow::Result<()> {
+    refuse_irregular(path)?;
+    crate::error::ensure!(
+        is_forced || std::fs::symlink_metadata(path).is_err(),
+        "{} is there; give another name, or replace it with --force",
+        path.display()
+    );
+    Ok(())
+}
+
 /// Text in the head of every page that m3ret writes.
 const PAGE_MARK: &str = "<title>m3ret ";
 /// Number of bytes at the start of a file in which `PAGE_MARK` is searched.

@@ -20,8 +20,8 @@ use crate::words::printable;
 
 pub(crate) use cache::folder_of as cache_folder_of;
 pub(crate) use known::KnownVectors;
-pub(crate) use places::relabel;
 pub use places::{PruneSummary, RewriteSummary, move_files, prune};
+pub(crate) use places::{prune_left, relabel};
 pub(crate) use rows::{
     Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, identifies_people,
     is_same_place,

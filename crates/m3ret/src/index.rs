@@ -143,8 +143,9 @@ fn finished(
     updated: UpdateSummary,
 ) -> anyhow::Result<Addition> {
     let gone = if adding.prunes {
-        let is_left = |folder: &str| updated.left_folders.contains(folder);
-        galleries::prune(&options.gallery, is_left)?
+        // A folder was left if most of its images were found elsewhere.
+        let n_found = |folder: &Path| updated.left_folders.get(folder).copied().unwrap_or(0);
+        galleries::prune_left(&options.gallery, |folder, n_gone| n_found(folder) >= n_gone)?
     } else {
         PruneSummary::default()
     };

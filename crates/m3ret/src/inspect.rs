@@ -7,7 +7,7 @@ use m3ret_imaging::{Code, Pixels, ReadOptions, Volume, encode_png, thumbnail, wr
 use m3ret_manifest::text_of;
 
 use crate::check::report::{self, Report, Verdict};
-use crate::files::write_whole;
+use crate::files::{refuse_existing, write_whole};
 use crate::objects::{Entry, entries};
 use crate::options::Reading;
 
@@ -24,6 +24,8 @@ pub struct InspectOptions {
     pub npy: Option<PathBuf>,
     /// Where a picture is drawn as PNG; `None` to draw none. The files of several objects are numbered.
     pub thumbnail: Option<PathBuf>,
+    /// Whether files that are there may be replaced.
+    pub is_forced: bool,
     /// How objects are read.
     pub reading: Reading,
 }
@@ -94,6 +96,7 @@ struct Files<'a> {
     thumbnail: Option<&'a Path>,
     /// Files that are read, with links resolved; they are never written to.
     inputs: Vec<PathBuf>,
+    is_forced: bool,
     is_numbered: bool,
     n_written: usize,
 }
@@ -108,12 +111,13 @@ impl<'a> Files<'a> {
             npy: options.npy.as_deref(),
             thumbnail: options.thumbnail.as_deref(),
             inputs: inputs(options, entries),
+            is_forced: options.is_forced,
             is_numbered: n_objects > 1,
             n_written: 0,
         }
     }
 
-    /// Refuses to write over what is read, or over the other result.
+    /// Refuses to write over what is read, over the other result, or over what is there.
     fn check(&self, path: &Path) -> anyhow::Result<()> {
         if self.npy.is_some() && self.npy == self.thumbnail {
             crate::error::bail!("--npy and --thumbnail name the same file; give each its own");
@@ -127,7 +131,7 @@ impl<'a> Files<'a> {
                 path.display()
             );
         }
-        Ok(())
+        refuse_existing(path, self.is_forced)
     }
 
     /// Writes the files and enters their names in the report.

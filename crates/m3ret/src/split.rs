@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SOURCE, SPLIT};
 use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
 
-use crate::files::{refuse_irregular, way_between};
+use crate::files::{refuse_existing, way_between};
 use crate::options::{ModelChoice, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
 use groups::Groups;
@@ -56,6 +56,8 @@ pub struct SplitOptions {
     pub stratify: Option<Vec<String>>,
     /// Whether words in a column `split` of the manifest may be replaced.
     pub is_overwriting: bool,
+    /// Whether the result may replace a file that is there.
+    pub is_forced: bool,
     /// How images are read and compared.
     pub images: ImageOptions,
 }
@@ -91,12 +93,12 @@ pub fn split(options: &SplitOptions, watch: &dyn Watch) -> crate::Result<SplitSu
     let sources = Sources::open([manifest.as_path()], limits, watch)?;
     let source = &sources.0[0];
     ensure!(!source.table.is_empty(), "the manifest has no rows");
-    refuse_irregular(out)?;
     ensure!(
         !out.canonicalize().is_ok_and(|out| out == source.path),
         "{} is being read; give the result another name",
         out.display()
     );
+    refuse_existing(out, options.is_forced)?;
     refuse_older_split(options, &source.table)?;
     let columns = strata(options, &source.table)?;
     let images = Images::open(&sources, &options.images, watch)?;

@@ -98,6 +98,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     Ok(file)
 }
 
+/// Returns whether a file of vectors was written by `m3ret embed`: beside an array lies its list, and a table says what
+/// made its vectors.
+pub(super) fn is_of_embed(path: &Path) -> bool {
+    list_of(path).is_file() || table::maker(path).is_some()
+}
+
 /// Returns where the list of rows lies beside an array, as `m3ret embed` writes it.
 fn list_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

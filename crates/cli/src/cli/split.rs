@@ -68,12 +68,16 @@ pub(crate) struct SplitArguments {
     #[arg(long)]
     pub(crate) overwrite: bool,
 
+    /// Write even where a file lies already; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
     /// Say what pretrain and evaluation rows have in common, of MANIFEST and of others
     #[arg(
         long,
         value_name = "OTHER_MANIFEST",
         num_args = 0..,
-        conflicts_with_all = ["out", "overwrite", "stratify"]
+        conflicts_with_all = ["out", "overwrite", "force", "stratify"]
     )]
     pub(crate) check: Option<Vec<PathBuf>>,
 

@@ -15,7 +15,7 @@ use m3ret::duplicates::Verdict;
 use m3ret::galleries::{Archive, OpenOptions, refused_text};
 use m3ret::model_name;
 use m3ret::watch::Watch as _;
-use m3ret::words::printable;
+use m3ret::words::{counted, printable};
 
 /// Opens the archive, compares its images, and prints the pairs.
 pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -33,7 +33,8 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
     let n_refused = archive.updated.refused.len();
     if n_refused > 0 {
         progress.note(&format!(
-            "{n_refused} images have no vector; they are compared by their values alone\n{}",
+            "{} without a vector, compared by values alone\n{}",
+            counted(n_refused as u64, "image", "images"),
             refused_text(&archive.updated).trim_end()
         ));
     }
@@ -83,8 +84,8 @@ fn print(
     }
     writeln!(
         out,
-        "{} images: {} exact, {} re-encoded, {} near pairs",
-        n_items + n_refused,
+        "{}: {} exact, {} re-encoded, {} near pairs",
+        counted((n_items + n_refused) as u64, "image", "images"),
         counts[0],
         counts[1],
         counts[2]

@@ -26,6 +26,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
         model: arguments.model.choice(),
         save_every: Duration::from_secs(arguments.save_every),
         is_restart: arguments.restart,
+        is_forced: arguments.force,
         reading: arguments.reading.reading(),
     };
     let progress = Progress::start(screen);

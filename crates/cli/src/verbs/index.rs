@@ -20,7 +20,7 @@ use crate::screen::Screen;
 use m3ret::galleries::{self, PruneSummary, refused_text};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
 use m3ret::watch::Watch as _;
-use m3ret::words::printable;
+use m3ret::words::{counted, printable};
 
 /// Runs one action.
 pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -117,20 +117,21 @@ fn print_addition(arguments: &BuildArguments, addition: &Addition, seconds: f64)
     print(arguments.json, &summary, || {
         let mut text = refused_text(updated);
         text += &format!(
-            "{}: {n_items} images, {} of them new ({seconds:.1} s)\n",
+            "{}: {}, {} new ({seconds:.1} s)\n",
             arguments.gallery.display(),
+            images(*n_items),
             updated.n_new,
         );
         if updated.n_relabelled > 0 {
             text += &format!(
-                "{} of them have other labels than before\n",
-                updated.n_relabelled
+                "{} other labels than before\n",
+                counted(updated.n_relabelled as u64, "image has", "images have")
             );
         }
         if updated.n_reused > 0 {
             text += &format!(
-                "{} of them were not embedded: the gallery had their bytes under another path or time\n",
-                updated.n_reused
+                "{} not embedded: the gallery had the bytes under another path or time\n",
+                counted(updated.n_reused as u64, "image was", "images were")
             );
         }
         text + &gone_text(gone)
@@ -143,13 +144,18 @@ fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outco
     progress.clear();
     print(arguments.json, &moved, || {
         let mut text = format!(
-            "{} images have other labels than before, {} have the same\n",
-            moved.n_changed, moved.n_kept
+            "{} relabelled, {} unchanged\n",
+            images(moved.n_changed),
+            moved.n_kept
         );
         if moved.n_missing > 0 {
             text += &format!(
-                "{} rows of the manifest name no image of the gallery; `m3ret index add` adds them\n",
-                moved.n_missing
+                "{} no image of the gallery; `m3ret index add` adds it\n",
+                counted(
+                    moved.n_missing as u64,
+                    "row of the manifest names",
+                    "rows of the manifest name"
+                )
             );
         }
         text
@@ -161,14 +167,21 @@ fn move_files(arguments: &MoveArguments) -> anyhow::Result<Outcome> {
     let moved = galleries::move_files(&arguments.gallery, &arguments.from, &arguments.to)?;
     print(arguments.json, &moved, || {
         let mut text = format!(
-            "{} images now lie below {}\n",
-            moved.n_changed,
+            "{} moved to {}\n",
+            images(moved.n_changed),
             printable(&text_of(&arguments.to))
         );
+        if moved.n_kept > 0 {
+            text += &format!(
+                "{} not moved: the gallery has the file at the new place already; `m3ret index prune` drops what is \
+                 gone\n",
+                images(moved.n_kept)
+            );
+        }
         if moved.n_missing > 0 {
             text += &format!(
-                "{} are not there, and stay as they were; `m3ret index prune` drops what is gone\n",
-                moved.n_missing
+                "{} not moved: no file is at the new place; `m3ret index prune` drops what is gone\n",
+                images(moved.n_missing)
             );
         }
         text
@@ -181,7 +194,7 @@ fn move_files(arguments: &MoveArguments) -> anyhow::Result<Outcome> {
 }
 
 fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
-    let gone = galleries::prune(&arguments.gallery, |_| arguments.force)?;
+    let gone = galleries::prune(&arguments.gallery, arguments.force)?;
     let n_items = Gallery::open(&arguments.gallery)?.len();
     let summary = json!({
         "n_items": n_items,
@@ -191,7 +204,7 @@ fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
     });
     print(arguments.json, &summary, || {
         let text = gone_text(&gone);
-        format!("{text}{n_items} images are left\n")
+        format!("{text}{} left\n", images(n_items))
     })?;
     Ok(if gone.away.is_empty() {
         Outcome::AllGood
@@ -211,8 +224,9 @@ fn gone_text(gone: &PruneSummary) -> String {
     }
     for (root, n_images) in &gone.away {
         text += &format!(
-            "kept: {n_images} images of {}, where none is there now; if they were moved, `m3ret index move` \
-             follows, and `m3ret index prune --force` drops them\n",
+            "kept: {} of {}, where no file is now; after a move, `m3ret index move` follows; \
+             `m3ret index prune --force` drops what is gone\n",
+            images(*n_images),
             printable(root)
         );
     }
@@ -260,7 +274,8 @@ fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outco
         &json!({"n_items": n_items, "bytes_before": before, "bytes_after": after}),
         || {
             format!(
-                "{n_items} images; {} before, {} now\n",
+                "{}; {} before, {} now\n",
+                images(n_items),
                 bytes(before),
                 bytes(after)
             )
@@ -328,8 +343,8 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
     }
     if report.is_good() {
         text += &format!(
-            "good: {} images, {} read, and everything agrees\n",
-            report.n_rows,
+            "good: {}, {} read, and everything agrees\n",
+            images(report.n_rows),
             bytes(report.n_bytes)
         );
     } else if repaired.is_none() {
@@ -339,8 +354,8 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
         return text;
     };
     text += &format!(
-        "repaired; {} images could not be proved and are gone\n",
-        repair.n_lost
+        "repaired; {} could not be proved, and the rows were removed\n",
+        images(repair.n_lost)
     );
     for id in repair.lost.iter().take(MAX_LISTED) {
         text += &format!("lost: {id}\n");
@@ -352,6 +367,10 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
         text += &format!("moved to quarantine: {}\n", repair.quarantined.join(", "));
     }
     text
+}
+
+fn images(n: usize) -> String {
+    counted(n as u64, "image", "images")
 }
 
 fn bytes(n: u64) -> String {
@@ -366,11 +385,11 @@ fn stats(arguments: &GalleryArguments) -> anyhow::Result<Outcome> {
 
 fn stats_text(stats: &Stats) -> String {
     let mut text = format!(
-        "{} images, vectors of {} numbers, {} in {} segments\n",
-        stats.n_items,
+        "{}, vectors of {} numbers, {} in {}\n",
+        images(stats.n_items),
         stats.width,
         bytes(stats.n_bytes),
-        stats.n_segments
+        counted(stats.n_segments as u64, "segment", "segments")
     );
     text += &format!(
         "{:<9} {} in {} ({})\n",

@@ -18,6 +18,7 @@ pub(crate) fn run(arguments: &InspectArguments, screen: Screen) -> anyhow::Resul
         paths: arguments.paths.clone(),
         npy: arguments.npy.clone(),
         thumbnail: arguments.thumbnail.clone(),
+        is_forced: arguments.force,
         reading: arguments.reading.reading(),
     };
     let mut out = BufWriter::new(io::stdout().lock());

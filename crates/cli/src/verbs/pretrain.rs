@@ -37,9 +37,7 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     }
     let Some(model) = outcome.model else {
         let next = outcome.next_step;
-        screen::end_interrupted(&format!(
-            "stopped after {next} steps; --resume resumes it"
-        ));
+        screen::end_interrupted(&format!("stopped after {next} steps; --resume resumes it"));
     };
     if !arguments.json {
         // Without the detours of a path that is relative to the config.

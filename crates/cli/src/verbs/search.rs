@@ -15,7 +15,7 @@ use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
-use m3ret::words::printable;
+use m3ret::words::{counted, printable};
 
 /// Opens the archive, looks for every query, and prints what was found.
 pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -34,8 +34,13 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     if !archive.updated.refused.is_empty() {
         let n_refused = archive.updated.refused.len();
         progress.note(&format!(
-            "{n_refused} images of the archive could not be read and are not searched; `m3ret \
-             check` lists them"
+            "{} not be read and {} not searched; `m3ret check` says why",
+            counted(
+                n_refused as u64,
+                "image of the archive could",
+                "images of the archive could"
+            ),
+            if n_refused == 1 { "is" } else { "are" }
         ));
     }
     if arguments.html.is_some() && arguments.embeddings.is_none() {

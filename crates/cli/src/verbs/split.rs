@@ -39,6 +39,7 @@ fn run_split(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<Outco
         pretrain: arguments.pretrain,
         stratify: arguments.stratify.clone(),
         is_overwriting: arguments.overwrite,
+        is_forced: arguments.force,
         images: image_options(arguments),
     };
     let progress = Progress::start(screen);

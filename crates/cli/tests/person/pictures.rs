@@ -1,5 +1,10 @@
 //! Small pictures and vectors, and searches of them; shared by the tests of manifests and vectors.
 
+#![allow(
+    dead_code,
+    reason = "not every test that shares this file uses all of it"
+)]
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -66,10 +71,6 @@ pub(crate) fn search(root: &Path, archive: &str, words: &[&str]) -> (Vec<Value>,
     (answers[0]["hits"].as_array().unwrap().clone(), told)
 }
 
-#[allow(
-    dead_code,
-    reason = "not every test that shares this file looks at labels"
-)]
 pub(crate) fn texts<'a>(hits: &'a [Value], key: &str) -> Vec<&'a str> {
     let mut texts: Vec<&str> = hits.iter().filter_map(|hit| hit[key].as_str()).collect();
     texts.sort_unstable();

@@ -254,15 +254,15 @@ fn read(
             return;
         }
     };
-    let content = reading.known.and_then(|_| item.digest(reading.options));
+    let digest = reading.known.and_then(|_| item.digest(reading.options));
     for (part, volume) in volumes {
         let mut facts = facts(part, &volume);
-        facts.traits.content = content;
+        facts.traits.content = digest.map(|digest| digest.of(item.named_part()));
         if reading.has_thumbnails {
             facts.traits.thumbnail = picture(&volume);
         }
-        let known = reading.known.zip(content);
-        let known = known.and_then(|(known, content)| known.vector(content, facts.part.as_deref()));
+        let known = reading.known.zip(digest);
+        let known = known.and_then(|(known, digest)| known.vector(digest, facts.part.as_deref()));
         let piece = if let Some(vector) = known {
             Piece::Known(facts, vector)
         } else {

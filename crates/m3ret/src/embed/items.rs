@@ -231,12 +231,33 @@ impl Content {
     }
 }
 
+/// Digest of what decides the images of an item: the bytes of all files, and the number of frames that are read of a
+/// video. Names and times of files are not hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digest(u128);
+
+impl Digest {
+    /// Returns the digest of files of which every image is listed.
+    pub(crate) fn whole(self) -> u128 {
+        self.0
+    }
+
+    /// Returns the digest of one image, if a row of a manifest names it as a part of its file.
+    pub(crate) fn of(self, part: Option<&str>) -> u128 {
+        match part {
+            None | Some("") => self.0,
+            Some(part) => {
+                let mut words = self.0.to_le_bytes().to_vec();
+                words.extend(part.as_bytes());
+                xxh3_128(&words)
+            }
+        }
+    }
+}
+
 impl Item {
-    /// Hashes what decides the images of this item: the bytes of all files, the part that a row names, and the number
-    /// of frames that are read of a video. Names and times of files are not hashed.
-    ///
-    /// `None` if a file cannot be read.
-    pub(crate) fn digest(&self, options: &ReadOptions) -> Option<u128> {
+    /// Hashes what the images are read from. `None` if a file cannot be read.
+    pub(crate) fn digest(&self, options: &ReadOptions) -> Option<Digest> {
         let files = self.content.files().into_iter();
         let digests = files.map(|file| digest_of(&file).ok());
         let mut digests = digests.collect::<Option<Vec<u128>>>()?;
@@ -244,17 +265,33 @@ impl Item {
             return None;
         }
         digests.sort_unstable();
-        let part = match &self.content {
-            Content::Row { part, .. } => part.as_deref().unwrap_or_default(),
-            Content::Object(_) | Content::Unreadable { .. } => "",
-        };
         let mut hasher = Xxh3::new();
         hasher.update(&(options.n_frames.unwrap_or(0) as u64).to_le_bytes());
         for digest in digests {
             hasher.update(&digest.to_le_bytes());
         }
-        hasher.update(part.as_bytes());
-        Some(hasher.digest128())
+        Some(Digest(hasher.digest128()))
+    }
+
+    /// Returns the part of the file that a row of a manifest names.
+    pub(crate) fn named_part(&self) -> Option<&str> {
+        match &self.content {
+            Content::Row { part, .. } => part.as_deref(),
+            Content::Object(_) | Content::Unreadable { .. } => None,
+        }
+    }
+
+    /// Returns whether one of its images may have this name of a part.
+    pub(crate) fn may_hold(&self, part: &str) -> bool {
+        match &self.content {
+            // A folder with one series does not name it.
+            Content::Object(object) => {
+                let has_series = object.part.is_some() || !part.starts_with("series=");
+                has_series && object.may_hold(part)
+            }
+            Content::Row { part: named, .. } => named.as_ref().is_none_or(|named| named == part),
+            Content::Unreadable { .. } => false,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use m3ret_search::{Gallery, Maker, Numbers, RowId};
 
 use super::columns;
+use crate::embed::items::Digest;
 
 /// The vectors of other galleries of one encoder, by the digest of their images' content.
 #[derive(Debug, Default)]
@@ -50,11 +51,16 @@ impl KnownVectors {
     }
 
     /// Returns the vector of an image, if one of this content and part is known.
-    pub(crate) fn vector(&self, content: u128, part: Option<&str>) -> Option<Vec<f32>> {
-        let places = self.places.get(&content)?;
+    pub(crate) fn vector(&self, digest: Digest, part: Option<&str>) -> Option<Vec<f32>> {
+        let places = [digest.of(part), digest.whole()];
+        let mut places = places.iter().filter_map(|content| self.places.get(content));
+        places.find_map(|places| self.vector_of(places, part.unwrap_or_default()))
+    }
+
+    fn vector_of(&self, places: &[(usize, RowId)], part: &str) -> Option<Vec<f32>> {
         places.iter().find_map(|&(idx, row)| {
             let gallery = self.galleries.get(idx)?;
-            let is_it = gallery.value(row, columns::PART).ok()? == part.unwrap_or_default();
+            let is_it = gallery.value(row, columns::PART).ok()? == part;
             is_it.then(|| gallery.vector(row).ok())?
         })
     }

@@ -1,17 +1,20 @@
 //! Where the images of a gallery lie: removes rows of files that are gone, and moves rows with their files.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::ensure;
 use anyhow::Context as _;
+use m3ret_files::plain_path;
 use m3ret_manifest::columns::ID;
-use m3ret_manifest::{Table, path_of, text_of};
+use m3ret_manifest::{Row, Table, path_of, text_of};
 use m3ret_search::{Gallery, RowId, Writer};
 use serde::Serialize;
 
 use super::columns::{self, own_names};
-use super::rows::{PendingRows, cells_of_manifest, digest_of_cells, file_of, stored_parts};
+use super::rows::{
+    PendingRows, cells_of_manifest, cells_of_row, digest_of_cells, file_of, set_cell, stored_parts,
+};
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;
@@ -21,40 +24,62 @@ const MAX_WAITING_NUMBERS: usize = 1 << 26;
 pub struct PruneSummary {
     /// Ids of the images that were removed because their files are gone.
     pub pruned: Vec<String>,
-    /// Number of images by folder, for folders of which no file exists; these images stay, as a disk may be away.
+    /// Number of images by folder, for folders that are not there or are empty; these images stay, as a disk may be
+    /// away.
     pub away: BTreeMap<String, usize>,
 }
 
 /// Removes the rows of images whose files are gone.
 ///
-/// Images of a folder of which no file exists stay, unless `is_left` returns true for the folder: its images are
-/// known to be elsewhere, or are to be removed.
+/// A file is gone if its folder is there and holds other files. If the folder is missing or empty, or if no file of
+/// the archive is there, a disk may be away: these images stay unless `is_forced`.
 ///
 /// # Errors
 /// If the gallery cannot be opened, is damaged, or is locked by another writer.
-pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> crate::Result<PruneSummary> {
+pub fn prune(folder: &Path, is_forced: bool) -> crate::Result<PruneSummary> {
+    Ok(prune_left(folder, |_, _| is_forced)?)
+}
+
+/// As `prune`; images of a folder that is away are removed if `is_left` returns true for the folder and their number:
+/// the folder was left, and its other images are elsewhere.
+pub(crate) fn prune_left(
+    folder: &Path,
+    is_left: impl Fn(&Path, usize) -> bool,
+) -> anyhow::Result<PruneSummary> {
     let mut writer = Writer::open(folder)?;
     let gallery = writer.gallery();
     let own = own_names(gallery);
-    let mut n_there: BTreeMap<String, usize> = BTreeMap::new();
-    let mut gone: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut full_roots: HashSet<&str> = HashSet::new();
+    // Ids of missing files by root, and by the folder that is away.
+    let mut missing: BTreeMap<(&str, Option<PathBuf>), Vec<String>> = BTreeMap::new();
+    let mut left_folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
     for row in gallery.rows() {
-        let root = gallery.value(row, own.root)?.to_owned();
+        let root = gallery.value(row, own.root)?;
         let file = file_of(gallery, row)?;
         // A file that cannot be looked up may still exist.
         if file.try_exists().unwrap_or(true) {
-            *n_there.entry(root).or_default() += 1;
-        } else {
-            let id = gallery.id(row)?.to_owned();
-            gone.entry(root).or_default().push(id);
+            full_roots.insert(root);
+            continue;
         }
+        let parent = file.parent().unwrap_or(&file).to_owned();
+        let left = left_folders
+            .entry(parent)
+            .or_insert_with(|| left_folder(&file));
+        let id = gallery.id(row)?.to_owned();
+        missing.entry((root, left.clone())).or_default().push(id);
     }
     let mut outcome = PruneSummary::default();
-    for (root, ids) in gone {
-        if n_there.contains_key(&root) || is_left(&root) {
-            outcome.pruned.extend(ids);
-        } else {
-            outcome.away.insert(root, ids.len());
+    for ((root, left), ids) in missing {
+        let away = match left {
+            None if full_roots.contains(root) => None,
+            None => Some(path_of(root)),
+            Some(folder) => Some(folder),
+        };
+        match away {
+            Some(away) if !is_left(&away, ids.len()) => {
+                *outcome.away.entry(text_of(&away)).or_default() += ids.len();
+            }
+            _ => outcome.pruned.extend(ids),
         }
     }
     if !outcome.pruned.is_empty() {
@@ -63,12 +88,26 @@ pub fn prune(folder: &Path, is_left: impl Fn(&str) -> bool) -> crate::Result<Pru
     Ok(outcome)
 }
 
+/// Returns the folder that is away if a file is missing: the topmost one above it that is not there, or its own if
+/// that is empty, as the place of a disk is that was taken out. `None` if the folder holds other files.
+pub(super) fn left_folder(file: &Path) -> Option<PathBuf> {
+    let exists = |folder: &&Path| folder.try_exists().unwrap_or(true);
+    let folder = file.parent()?;
+    if !exists(&folder) {
+        let missing = folder.ancestors().take_while(|folder| !exists(folder));
+        return missing.last().map(Path::to_owned);
+    }
+    let is_empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    is_empty.then(|| folder.to_owned())
+}
+
 /// How many rows `move_files` or `relabel` wrote again.
 #[derive(Debug, Default, Serialize)]
 pub struct RewriteSummary {
     /// Number of rows that were written again.
     pub n_changed: usize,
-    /// Number of rows that were up to date already; only `relabel` counts them.
+    /// Number of rows that were up to date already. Of `move_files`: of images that the gallery has at the new place
+    /// as well, whose rows stay.
     pub n_kept: usize,
     /// Of `move_files`: number of images that do not exist at the new place, whose rows stay. Of `relabel`: number of
     /// rows of the manifest without an image in the gallery.
@@ -77,7 +116,8 @@ pub struct RewriteSummary {
 
 /// Writes the rows of images below the folder `from` again, as lying below the folder `to`.
 ///
-/// Ids, labels and vectors stay. An image that does not exist at its new place keeps its row.
+/// Ids, labels and vectors stay. An image that does not exist at its new place keeps its row, and so does one that
+/// the gallery already has there.
 ///
 /// # Errors
 /// If `to` is no folder; if no image of the gallery lies below `from`; if the gallery cannot be opened, is damaged,
@@ -88,50 +128,65 @@ pub fn move_files(folder: &Path, from: &Path, to: &Path) -> crate::Result<Rewrit
         .canonicalize()
         .with_context(|| format!("opening {}", to.display()))?;
     ensure!(to.is_dir(), "{} is no folder", to.display());
-    // The old folder may be gone, and its links can then not be resolved.
-    let from = std::path::absolute(from)?;
-    let from = from.canonicalize().unwrap_or(from);
+    // Rows may name the folder itself, or links that lead to it.
+    let from = [real_path(from), plain_path(from)];
     let mut moved = RewriteSummary::default();
+    let mut places = HashSet::new();
+    let mut leaving = Vec::new();
     let mut roots = HashSet::new();
-    let own = own_names(rewriter.writer.gallery());
     for id in rewriter.ids()? {
         let (row, gallery) = rewriter.row(&id)?;
-        let file = file_of(gallery, row)?;
-        let root = path_of(gallery.value(row, own.root)?);
-        let Ok(below) = file.strip_prefix(&from) else {
-            roots.insert(root);
-            continue;
-        };
-        let place = to.join(below);
-        if !place.exists() {
-            moved.n_missing += 1;
-            continue;
+        let file = plain_path(&file_of(gallery, row)?);
+        let part = gallery.value(row, columns::PART)?;
+        let below = from
+            .iter()
+            .find_map(|from| Some((from, file.strip_prefix(from).ok()?)));
+        if let Some((from, below)) = below {
+            leaving.push((id, from, below.to_owned()));
+        } else {
+            places.insert((file, part.to_owned()));
+            roots.insert(path_of(gallery.value(row, own_names(gallery).root)?));
         }
-        let (root, path) = match root.strip_prefix(&from) {
-            Ok(rest) => (
-                to.join(rest),
-                PathBuf::from(gallery.value(row, columns::PATH)?),
-            ),
-            Err(_) => (to.clone(), below.to_owned()),
-        };
-        let path = match root == to && path.is_absolute() {
-            true => below.to_owned(),
-            false => path,
-        };
-        let mut cells = rewriter.cells(row)?;
-        set(&mut cells, own.root, text_of(&root));
-        set(&mut cells, columns::PATH, text_of(&path));
-        rewriter.push(row, id, cells)?;
-        moved.n_changed += 1;
     }
     ensure!(
-        moved.n_changed + moved.n_missing > 0,
+        !leaving.is_empty(),
         "no image of the gallery lies below {}; its images lie below {}",
-        from.display(),
+        from[0].display(),
         listed(&roots)
     );
+    for (id, from, below) in leaving {
+        let (row, gallery) = rewriter.row(&id)?;
+        let place = joined(&to, &below);
+        let part = gallery.value(row, columns::PART)?.to_owned();
+        if !place.exists() {
+            moved.n_missing += 1;
+        } else if places.contains(&(place, part)) {
+            moved.n_kept += 1;
+        } else {
+            rewriter.move_row(id, from, &to, &below)?;
+            moved.n_changed += 1;
+        }
+    }
     rewriter.save()?;
     Ok(moved)
+}
+
+/// Returns a path through no links, as far as its folders exist.
+fn real_path(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = path.ancestors().find_map(|folder| {
+        let rest = path.strip_prefix(folder).ok()?;
+        Some(joined(&folder.canonicalize().ok()?, rest))
+    });
+    plain_path(&real.unwrap_or(path))
+}
+
+/// Joins a folder and the way below it, which may be empty.
+fn joined(folder: &Path, below: &Path) -> PathBuf {
+    match below == Path::new("") {
+        true => folder.to_owned(),
+        false => folder.join(below),
+    }
 }
 
 /// Most folders that an error lists.
@@ -148,35 +203,12 @@ fn listed(roots: &HashSet<PathBuf>) -> String {
     }
 }
 
-/// Writes the cells of a manifest into the rows of its images: by id if the manifest has that column, else by file
-/// and part. Embeds, adds and removes nothing.
+/// Writes the cells of a manifest into the rows of its images: by id where the manifest states one, else by file and
+/// part. Embeds, adds and removes nothing.
 pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<RewriteSummary> {
     let mut rewriter = Rewriter::open(folder)?;
-    let has_ids = table.column(ID).is_some();
-    let mut ids_of: BTreeMap<(PathBuf, String), Vec<String>> = BTreeMap::new();
-    if !has_ids {
-        for id in rewriter.ids()? {
-            let (row, gallery) = rewriter.row(&id)?;
-            let part = gallery.value(row, columns::PART)?.to_owned();
-            let file = file_of(gallery, row)?;
-            let file = file.canonicalize().unwrap_or(file);
-            ids_of.entry((file, part)).or_default().push(id);
-        }
-        // Several rows of one image are in the order in which they were added.
-        ids_of.values_mut().for_each(|ids| ids.reverse());
-    }
     let mut moved = RewriteSummary::default();
-    for row in table.rows() {
-        let id = if has_ids {
-            let id = row.get(ID).unwrap_or_default().to_owned();
-            let is_there = rewriter.writer.gallery().find(&id)?.is_some();
-            is_there.then_some(id)
-        } else {
-            let file = row.file();
-            let file = file.canonicalize().unwrap_or(file);
-            let key = (file, row.part().unwrap_or_default().to_owned());
-            ids_of.get_mut(&key).and_then(Vec::pop)
-        };
+    for (row, id) in table.rows().zip(rewriter.ids_of(table)?) {
         let Some(id) = id else {
             moved.n_missing += 1;
             continue;
@@ -187,13 +219,13 @@ pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<RewriteSum
             moved.n_kept += 1;
             continue;
         }
-        let mut cells = rewriter.cells(place)?;
+        let mut cells = cells_of_row(gallery, place)?;
         // Cells of the older manifest are dropped, even where this one is empty.
         let own = own_names(gallery);
         let kept = [own.root, own.key, own.pixels, columns::PATH, columns::PART];
         let is_own = |name: &str| name.starts_with(columns::OWN) || kept.contains(&name);
         cells.retain(|(name, _)| is_own(name));
-        set(&mut cells, columns::CELLS, digest);
+        set_cell(&mut cells, columns::CELLS, digest);
         let stated = cells_of_manifest(table, row.idx(), gallery);
         let stated = stated.into_iter().filter(|(_, value)| !value.is_empty());
         cells.extend(stated.chain(shown_by_itself(gallery, place)?));
@@ -216,14 +248,6 @@ fn shown_by_itself(gallery: &Gallery, row: RowId) -> anyhow::Result<Vec<(String,
         }
     }
     Ok(cells)
-}
-
-/// Replaces the value of a cell, or adds the cell.
-fn set(cells: &mut Vec<(String, String)>, name: &str, value: String) {
-    match cells.iter_mut().find(|(other, _)| other == name) {
-        Some((_, cell)) => *cell = value,
-        None => cells.push((name.to_owned(), value)),
-    }
 }
 
 /// Writes rows of a gallery again with other cells and the same vectors and pictures.
@@ -253,12 +277,78 @@ impl Rewriter {
         Ok((row, gallery))
     }
 
-    /// Returns all cells of a row.
-    fn cells(&self, row: RowId) -> anyhow::Result<Vec<(String, String)>> {
+    /// Returns the id of each row of a manifest: the one that it states, or that of its file and part.
+    fn ids_of(&self, table: &Table) -> anyhow::Result<Vec<Option<String>>> {
+        let stated = |row: &Row<'_>| row.get(ID).filter(|id| !id.is_empty()).map(str::to_owned);
+        let mut found: Vec<Option<String>> = table.rows().map(|row| stated(&row)).collect();
         let gallery = self.writer.gallery();
-        let names = gallery.columns().into_iter();
-        let cells = names.map(|name| Ok((name.to_owned(), gallery.value(row, name)?.to_owned())));
-        cells.collect()
+        // Rows of the manifest without an id, by what they name.
+        let mut unnamed: HashMap<(PathBuf, String), Vec<Row<'_>>> = HashMap::new();
+        for row in table.rows() {
+            match &mut found[row.idx()] {
+                Some(id) if gallery.find(id)?.is_none() => found[row.idx()] = None,
+                Some(_) => {}
+                None => {
+                    let part = row.part().unwrap_or_default().to_owned();
+                    let key = (real_path(&row.file()), part);
+                    unnamed.entry(key).or_default().push(row);
+                }
+            }
+        }
+        if unnamed.is_empty() {
+            return Ok(found);
+        }
+        let mut ids: HashMap<(PathBuf, String), Vec<String>> = HashMap::new();
+        for id in self.ids()? {
+            let (row, gallery) = self.row(&id)?;
+            let part = gallery.value(row, columns::PART)?.to_owned();
+            let key = (real_path(&file_of(gallery, row)?), part);
+            if unnamed.contains_key(&key) {
+                ids.entry(key).or_default().push(id);
+            }
+        }
+        for (key, rows) in unnamed {
+            let mut ids = ids.remove(&key).unwrap_or_default();
+            // Shorter first: `#row=2` comes before `#row=10`.
+            ids.sort_unstable_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+            // Of several rows of one image, as a list with a row for each finding has them, those that have not
+            // changed keep their places, whatever their order.
+            let mut left = Vec::new();
+            for row in rows {
+                let digest = digest_of_cells(Some(row), gallery);
+                let mut there = ids.iter();
+                match there.position(|id| self.has_cells(id, &digest)) {
+                    Some(place) => found[row.idx()] = Some(ids.remove(place)),
+                    None => left.push(row),
+                }
+            }
+            for (row, id) in left.into_iter().zip(ids) {
+                found[row.idx()] = Some(id);
+            }
+        }
+        Ok(found)
+    }
+
+    fn has_cells(&self, id: &str, digest: &str) -> bool {
+        let found = self.row(id).ok();
+        found.is_some_and(|(row, gallery)| gallery.value(row, columns::CELLS).ok() == Some(digest))
+    }
+
+    /// Writes a row whose file is `below` the folder `from` as one whose file is below `to`.
+    fn move_row(&mut self, id: String, from: &Path, to: &Path, below: &Path) -> anyhow::Result<()> {
+        let (row, gallery) = self.row(&id)?;
+        let own = own_names(gallery);
+        let root = plain_path(&path_of(gallery.value(row, own.root)?));
+        let path = path_of(gallery.value(row, columns::PATH)?);
+        let (root, path) = match root.strip_prefix(from) {
+            Ok(rest) if !path.is_absolute() => (joined(to, rest), path),
+            // A list elsewhere names the file: it is now known by the new folder.
+            _ => (to.to_owned(), below.to_owned()),
+        };
+        let mut cells = cells_of_row(gallery, row)?;
+        set_cell(&mut cells, own.root, text_of(&root));
+        set_cell(&mut cells, columns::PATH, text_of(&path));
+        self.push(row, id, cells)
     }
 
     fn push(&mut self, row: RowId, id: String, cells: Vec<(String, String)>) -> anyhow::Result<()> {
@@ -285,11 +375,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_is_set_once() {
-        let mut cells = vec![("a".to_owned(), "1".to_owned())];
-        set(&mut cells, "a", "2".to_owned());
-        set(&mut cells, "b", "3".to_owned());
-        let wanted = [("a", "2"), ("b", "3")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-        assert_eq!(cells, wanted);
+    fn a_folder_that_is_missing_or_empty_is_away() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        std::fs::create_dir_all(root.join("full/empty")).unwrap();
+        std::fs::write(root.join("full/1"), "one").unwrap();
+        for (file, wanted) in [
+            ("full/2", None),
+            ("full/empty/2", Some("full/empty")),
+            ("full/gone/deep/2", Some("full/gone")),
+        ] {
+            let left = left_folder(&root.join(file));
+            assert_eq!(left, wanted.map(|wanted| root.join(wanted)), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_real_path_has_no_links_as_far_as_it_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("there")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(root.join("there"), root.join("link")).unwrap();
+        #[cfg(unix)]
+        assert_eq!(
+            real_path(&root.join("link/gone/1")),
+            root.join("there/gone/1")
+        );
+        assert_eq!(real_path(&root.join("there/../gone")), root.join("gone"));
+        assert_eq!(real_path(&root.join("there")), root.join("there"));
     }
 }

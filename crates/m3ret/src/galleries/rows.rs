@@ -242,6 +242,21 @@ pub(crate) fn stored_parts(gallery: &Gallery, row: RowId) -> anyhow::Result<(Vec
     Ok((vector, gallery.attachment(row, THUMBNAIL)?.to_vec()))
 }
 
+/// Returns all cells of a row, to write it again.
+pub(super) fn cells_of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Vec<(String, String)>> {
+    let names = gallery.columns().into_iter();
+    let cells = names.map(|name| Ok((name.to_owned(), gallery.value(row, name)?.to_owned())));
+    cells.collect()
+}
+
+/// Replaces the value of a cell, or adds the cell.
+pub(super) fn set_cell(cells: &mut Vec<(String, String)>, name: &str, value: String) {
+    match cells.iter_mut().find(|(other, _)| other == name) {
+        Some((_, cell)) => *cell = value,
+        None => cells.push((name.to_owned(), value)),
+    }
+}
+
 /// Returns the cells of a row of a manifest as a gallery stores them: without names of people, and with identifiers
 /// as hashes.
 pub(crate) fn cells_of_manifest(
@@ -307,6 +322,15 @@ pub(crate) fn is_same_place(one: &Path, other: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_is_set_once() {
+        let mut cells = vec![("a".to_owned(), "1".to_owned())];
+        set_cell(&mut cells, "a", "2".to_owned());
+        set_cell(&mut cells, "b", "3".to_owned());
+        let wanted = [("a", "2"), ("b", "3")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(cells, wanted);
+    }
 
     #[test]
     fn columns_may_come_with_any_row() {

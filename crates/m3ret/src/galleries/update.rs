@@ -1,24 +1,22 @@
 //! Brings a gallery up to date with an archive: embeds what is new, and removes what is gone.
 
+mod reuse;
+mod sorted;
+
 use m3ret_manifest::{path_of, text_of};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
-use m3ret_imaging::ReadOptions;
 use m3ret_manifest::columns::{BODY_PART, DIMS, ID, MODALITY};
 use m3ret_manifest::{Row, Table};
 use m3ret_search::{Gallery, Numbers, RowId, Setup, Writer};
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::columns::{self, own_names};
-use super::rows::{
-    PendingRows, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, is_same_place,
-    left_out_columns, stored_parts,
-};
+use super::rows::{PendingRows, Pseudonyms, cells_of_manifest, digest_of_cells, left_out_columns};
 use super::{KnownVectors, maker_of};
 use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, Listing, list};
@@ -26,6 +24,8 @@ use crate::embed::work::{Embedded, embed_each};
 use crate::embed::{Facts, Outputs};
 use crate::options::Reading;
 use crate::watch::{Deferral, Stopped, Watch};
+use reuse::Followed;
+use sorted::SortedRows;
 
 /// What goes into a gallery, and how.
 pub(crate) struct UpdateOptions<'a> {
@@ -55,12 +55,12 @@ pub struct UpdateSummary {
     /// Number of images that were not embedded because the gallery had a vector of the same bytes: files that were
     /// moved, copied or touched.
     pub n_reused: usize,
-    /// Number of rows that were removed: their files are gone or changed, or a new image replaced theirs. Of a folder
-    /// or manifest, rows of files that were moved are counted too.
+    /// Number of rows that were removed: their files are gone or changed, or a new image replaced theirs. Rows of files
+    /// that were moved are not counted.
     pub n_removed: usize,
-    /// Folders whose images were found at another place.
+    /// Number of images that were found at another place, by the folder that they left (see `left_folder`).
     #[serde(skip)]
-    pub(crate) left_folders: HashSet<String>,
+    pub(crate) left_folders: HashMap<PathBuf, usize>,
     /// Number of files that hold no image format.
     pub n_not_images: usize,
     /// Images that have no vector.
@@ -142,7 +142,7 @@ pub(crate) fn update(
     let writer = open_or_create(wanted, model, progress)?;
     let mut update = Update::new(writer, &source, &listing, wanted)?;
     let deferral = Deferral::start(progress);
-    let left = update.reuse(options, progress)?;
+    let left = update.reuse(options, progress, &deferral)?;
     update.updated.n_not_images = listing.n_foreign;
     progress.count(left.len());
     let known = match wanted.is_mirror {
@@ -160,19 +160,11 @@ pub(crate) fn update(
             update.take(left[idx], images)?;
             progress.advance(update.updated.refused.len());
         }
-        if deferral.is_stopped() {
-            update.save()?;
-            let resumed_by = match wanted.is_mirror {
-                true => "the same command resumes",
-                false => "`m3ret index add` resumes",
-            };
-            let saved = format!("interrupted; what is done is in the gallery, and {resumed_by}");
-            anyhow::bail!(Stopped { saved });
-        }
+        update.save_if_stopped(&deferral)?;
         update.save_if_due()
     })?;
     // Rows of files that are gone stay until here, so that files that were moved can use their vectors.
-    update.removed.extend(update.gone.drain());
+    update.remove_gone();
     update.save()?;
     drop(deferral);
     if update.writer.is_calibration_old() {
@@ -272,6 +264,13 @@ fn open_or_create(
                 let advice = format!("{cache} can be made again: remove it and repeat the search");
                 return Err(anyhow::Error::new(error).context(advice));
             }
+            // Of another model: a build that was interrupted before its first image was saved.
+            Err(error) if Gallery::open(wanted.gallery).is_ok_and(|there| there.is_empty()) => {
+                let name = wanted.gallery.display();
+                let advice =
+                    format!("{name} holds no image; remove it to build it with this model");
+                return Err(anyhow::Error::new(error).context(advice));
+            }
             outcome => return Ok(outcome?),
         }
     }
@@ -297,38 +296,27 @@ fn open_once(wanted: &UpdateOptions<'_>, model: &Model) -> m3ret_search::Result<
     Writer::create(wanted.gallery, setup)
 }
 
-/// Rows whose vectors an item uses.
-struct ReusedRows {
-    ids: Vec<String>,
-    /// Whether the rows become those of the item, because no other file has them.
-    is_free: bool,
-    /// The folder in which their files lay.
-    root: String,
-}
-
 /// The state of an update.
 struct Update<'a> {
     writer: Writer,
     listing: &'a Listing,
+    is_mirror: bool,
+    replaces: bool,
     /// The folder that paths are relative to.
     root: PathBuf,
     /// Where the listing has an item, by its key.
     idx_of: HashMap<u128, usize>,
-    /// Keys of the images that are in the gallery.
-    known: HashSet<u128>,
-    /// Ids of rows of older states of files, by path: they are removed when the new state is added.
-    older: HashMap<String, Vec<String>>,
-    /// Ids of rows by the digest of what they were read from.
-    contents: HashMap<u128, Vec<String>>,
-    /// Ids of the images that are in the gallery as the listing has them.
-    current: HashSet<String>,
-    /// Ids of images that the archive no longer has; they are removed at the end.
-    gone: HashSet<String>,
+    sorted: SortedRows,
+    /// Ids of rows that this update is going to remove; images that come before may take them.
+    leaving: HashSet<String>,
     /// Ids that are removed with the next save.
     removed: HashSet<String>,
-    replaces: bool,
+    /// Those of them whose rows are added again as those of other images.
+    moved: HashSet<String>,
     /// The ids that wait to be added.
     waiting: HashSet<String>,
+    /// Digests and ids of rows that wait to be added with vectors that are there already.
+    followed: Vec<Followed>,
     pending: PendingRows,
     saved: Instant,
     updated: UpdateSummary,
@@ -346,249 +334,77 @@ impl<'a> Update<'a> {
             Some(parent) if !is_folder => parent.to_owned(),
             _ => source.to_owned(),
         };
+        let idx_of = listing.idx_by_key();
+        let sorted = SortedRows::of(writer.gallery(), listing, &idx_of, &root)?;
         let mut update = Self {
             listing,
-            root,
-            idx_of: listing.idx_by_key(),
-            known: HashSet::new(),
-            older: HashMap::new(),
-            contents: HashMap::new(),
-            current: HashSet::new(),
-            gone: HashSet::new(),
-            removed: HashSet::new(),
+            is_mirror: wanted.is_mirror,
             replaces: wanted.replaces,
+            root,
+            idx_of,
+            sorted,
+            leaving: HashSet::new(),
+            removed: HashSet::new(),
+            moved: HashSet::new(),
             waiting: HashSet::new(),
+            followed: Vec::new(),
             pending: PendingRows::default(),
             saved: Instant::now(),
             updated: UpdateSummary::default(),
             writer,
         };
-        let rows: Vec<RowId> = update.writer.gallery().rows().collect();
-        let mut outdated = Vec::new();
-        for row in rows {
-            update.sort_in(row, wanted.is_mirror, &mut outdated)?;
-        }
-        update.updated.n_removed = update.gone.len();
-        update.relabel_all(&outdated)?;
+        update.list_leaving();
+        update.relabel_all()?;
         Ok(update)
     }
 
-    /// Sorts a row of the gallery by what the listing has: current, current with other cells, an older file, or gone.
-    fn sort_in(
-        &mut self,
-        row: RowId,
-        is_mirror: bool,
-        outdated: &mut Vec<(String, usize)>,
-    ) -> anyhow::Result<()> {
-        let gallery = self.writer.gallery();
-        let own = own_names(gallery);
-        let key = u128::from_str_radix(gallery.value(row, own.key)?, 16).ok();
-        let id = gallery.id(row)?.to_owned();
-        let content = u128::from_str_radix(gallery.value(row, columns::CONTENT)?, 16).ok();
-        if let Some(content) = content {
-            self.contents.entry(content).or_default().push(id.clone());
+    /// Lists the ids that are going to be free.
+    fn list_leaving(&mut self) {
+        let (new, root) = (self.new_items(), &self.root);
+        let mut leaving = self.sorted.stale_of(new, self.listing, root);
+        if self.is_mirror {
+            leaving.extend(self.sorted.not_listed());
         }
-        let found = key.and_then(|key| Some((key, *self.idx_of.get(&key)?)));
-        let path = gallery.value(row, columns::PATH)?;
-        match found {
-            Some((key, idx)) if !is_changed(gallery, row, &self.listing.items[idx])? => {
-                if gallery.value(row, columns::CELLS)? != self.listing.digest(idx, gallery) {
-                    outdated.push((id.clone(), idx));
-                }
-                self.known.insert(key);
-                self.current.insert(id);
-            }
-            Some(_) => self.older.entry(path.to_owned()).or_default().push(id),
-            None if is_mirror => _ = self.gone.insert(id),
-            None if gallery.value(row, own.root)? == text_of(&self.root) => {
-                self.older.entry(path.to_owned()).or_default().push(id);
-            }
-            None => {}
-        }
-        Ok(())
+        self.leaving = leaving;
     }
 
-    /// Writes rows for items whose bytes the gallery has under another path or time, and returns the items that are
-    /// left to embed.
-    fn reuse(
-        &mut self,
-        options: &ReadOptions,
-        progress: &dyn Watch,
-    ) -> anyhow::Result<Vec<&'a Item>> {
+    /// Returns the items of the listing that have no row that is up to date.
+    fn new_items(&self) -> impl Iterator<Item = &'a Item> + '_ {
         let items = self.listing.items.iter();
-        let new: Vec<&Item> = items
-            .filter(|item| !self.known.contains(&item.key))
-            .collect();
-        self.updated.n_kept = self.listing.items.len() - new.len();
-        if self.contents.is_empty() || new.is_empty() {
-            return Ok(new);
-        }
-        progress.step("comparing files with those of the gallery");
-        let digests: Vec<Option<u128>> = new.par_iter().map(|item| item.digest(options)).collect();
-        let n_together = MAX_RELABELLED_NUMBERS / self.writer.gallery().width().max(1);
-        let mut left = Vec::new();
-        for (item, digest) in new.into_iter().zip(digests) {
-            if !self.follow(item, digest)? {
-                left.push(item);
-            }
-            if self.pending.len() > n_together {
-                self.save()?;
-            }
-        }
-        self.save()?;
-        Ok(left)
+        items.filter(|item| !self.sorted.known.contains(&item.key))
     }
 
-    /// Writes the rows of the same content again for an item, if there are any. The older rows are removed if their
-    /// file is gone or is the item's own, and stay if it is another copy.
-    fn follow(&mut self, item: &Item, digest: Option<u128>) -> anyhow::Result<bool> {
-        let (Some(digest), Some(&idx)) = (digest, self.idx_of.get(&item.key)) else {
-            return Ok(false);
-        };
-        let path = self.path_of(item);
-        let Some(source) = self.source_of(digest, &self.root.join(path_of(&path)))? else {
-            return Ok(false);
-        };
-        if source.is_free {
-            for id in &source.ids {
-                if self.gone.remove(id) {
-                    // It moved, and is not removed.
-                    self.updated.n_removed -= 1;
-                }
-                self.removed.insert(id.clone());
-            }
-            self.updated.left_folders.insert(source.root);
+    /// Removes a row whose image is gone or was replaced. Its id may be that of another image by now, which stays.
+    fn remove(&mut self, id: &str) {
+        if self.leaving.remove(id) {
+            self.removed.insert(id.to_owned());
+            self.updated.n_removed += 1;
         }
-        for id in &source.ids {
-            self.write_again(id, idx)?;
-            self.updated.n_reused += 1;
-        }
-        if let Some(older) = self.older.remove(&path) {
-            let older = older.into_iter().filter(|id| !source.ids.contains(id));
-            self.removed.extend(older);
-        }
-        Ok(true)
     }
 
-    /// Returns the rows of a content, one for each image. Rows that may be moved come first: those of the same file,
-    /// or of a file that is gone.
-    fn source_of(&self, digest: u128, own_file: &Path) -> anyhow::Result<Option<ReusedRows>> {
-        let gallery = self.writer.gallery();
-        // Files of this content, each with its rows by the part that they are.
-        let mut files: Vec<(PathBuf, BTreeMap<String, String>)> = Vec::new();
-        let mut free_files = files.clone();
-        for id in self.contents.get(&digest).into_iter().flatten() {
-            let Some(row) = gallery.find(id)?.filter(|_| !self.removed.contains(id)) else {
-                continue;
-            };
-            let file = file_of(gallery, row)?;
-            let part = gallery.value(row, columns::PART)?.to_owned();
-            let all = match self.current.contains(id) {
-                true => &mut files,
-                false => &mut free_files,
-            };
-            // Of several rows of one image, as lists with a row a finding have them, one is enough.
-            match all.iter_mut().find(|(other, _)| *other == file) {
-                Some((_, ids)) => _ = ids.entry(part).or_insert_with(|| id.clone()),
-                None => all.push((file, BTreeMap::from([(part, id.clone())]))),
-            }
+    /// Removes what a mirror no longer lists.
+    fn remove_gone(&mut self) {
+        if self.is_mirror {
+            self.updated.n_removed += self.leaving.len();
+            self.removed.extend(self.leaving.drain());
         }
-        let is_free = |file: &Path| {
-            is_same_place(file, own_file) || file.try_exists().is_ok_and(|is_there| !is_there)
-        };
-        let free = free_files.iter().find(|(file, _)| is_free(file));
-        let is_some_free = free.is_some();
-        let found = free.or(free_files.first()).or(files.first());
-        let Some((_, ids)) = found else {
-            return Ok(None);
-        };
-        let ids: Vec<String> = ids.values().cloned().collect();
-        let first = ids
-            .first()
-            .map(|id| gallery.find(id))
-            .transpose()?
-            .flatten();
-        let root = match first {
-            Some(row) => gallery.value(row, own_names(gallery).root)?.to_owned(),
-            None => String::new(),
-        };
-        Ok(Some(ReusedRows {
-            ids,
-            is_free: is_some_free,
-            root,
-        }))
-    }
-
-    /// Writes rows again whose cells of the manifest have changed. `outdated` holds ids and positions in the listing.
-    fn relabel_all(&mut self, outdated: &[(String, usize)]) -> anyhow::Result<()> {
-        // Saves may move rows, so these are known by their ids; they are saved together, so that ids may
-        // be exchanged between them.
-        let n_together = (MAX_RELABELLED_NUMBERS / self.writer.gallery().width().max(1)).max(1);
-        for outdated in outdated.chunks(n_together) {
-            self.removed
-                .extend(outdated.iter().map(|(id, _)| id.clone()));
-            for (id, idx) in outdated {
-                self.write_again(id, *idx)?;
-                self.updated.n_relabelled += 1;
-            }
-            self.save()?;
-        }
-        Ok(())
-    }
-
-    /// Writes a row again with the current path and cells of its image and the stored vector.
-    fn write_again(&mut self, id: &str, idx: usize) -> anyhow::Result<()> {
-        let item = &self.listing.items[idx];
-        let gallery = self.writer.gallery();
-        let row = gallery.find(id)?.context("a row that was listed")?;
-        let own = own_names(gallery);
-        let value = |column: &str| gallery.value(row, column).map(str::to_owned);
-        let is_older = value(columns::CELLS)?.is_empty();
-        let said = |column: &str, shown: &str| {
-            // An older gallery keeps only what is shown, which a manifest may have said.
-            let is_own = !is_older || self.listing.manifest.is_none();
-            value(if is_older && is_own { shown } else { column })
-        };
-        let stored = Stored {
-            part: value(columns::PART)?,
-            pixels: value(own.pixels)?,
-            content: value(columns::CONTENT)?,
-            modality: said(columns::OWN_MODALITY, MODALITY)?,
-            body_part: said(columns::OWN_BODY_PART, BODY_PART)?,
-            dims: said(columns::OWN_DIMS, DIMS)?,
-            people: match (is_older, &self.listing.manifest) {
-                (true, Some(_)) => Pseudonyms::default(),
-                _ => Pseudonyms::of_row(gallery, row)?.of_header(),
-            },
-        };
-        let (vector, thumbnail) = stored_parts(gallery, row)?;
-        let path = self.path_of(item);
-        let facts = Facts {
-            part: Some(stored.part.clone()).filter(|part| !part.is_empty()),
-            ..Facts::default()
-        };
-        let id = self.id_of(item, &path, &facts, &mut HashSet::new())?;
-        let cells = self.cells_of(item, &path, &stored);
-        self.waiting.insert(id.clone());
-        self.pending.push(id, &vector, cells, thumbnail);
-        Ok(())
     }
 
     /// Adds what became of one item.
     fn take(&mut self, item: &Item, images: Vec<Embedded>) -> anyhow::Result<()> {
         let path = self.path_of(item);
-        if let Some(older) = self.older.remove(&path) {
-            self.updated.n_removed += older.len();
-            self.removed.extend(older);
-        }
-        let mut taken = HashSet::new();
+        let mut stale = self.sorted.take_stale(item, self.listing, &self.root);
         for (facts, outcome) in images {
             match outcome {
                 Ok(vector) => {
-                    let id = self.id_of(item, &path, &facts, &mut taken)?;
                     let stored = Stored::of(&facts, self.writer.gallery());
+                    if self.keep_stale(item, &stored, &mut stale)? {
+                        continue;
+                    }
+                    // Their ids may be those of the new images.
+                    stale.drain(..).for_each(|row| self.remove(&row.id));
+                    let id = self.new_id(item, &path, facts.part.as_deref())?;
                     let cells = self.cells_of(item, &path, &stored);
-                    self.waiting.insert(id.clone());
                     let thumbnail = facts.traits.thumbnail;
                     self.pending.push(id, &vector, cells, thumbnail);
                     self.updated.n_new += 1;
@@ -606,6 +422,7 @@ impl<'a> Update<'a> {
                 }),
             }
         }
+        stale.iter().for_each(|row| self.remove(&row.id));
         Ok(())
     }
 
@@ -619,49 +436,45 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Returns the id of an image: the manifest's, or its path and part.
-    fn id_of(
-        &mut self,
-        item: &Item,
-        path: &str,
-        facts: &Facts,
-        taken: &mut HashSet<String>,
-    ) -> anyhow::Result<String> {
+    /// Returns the id of a new image: the manifest's, or its path and part. The id is then taken, and a row that has it
+    /// is replaced.
+    fn new_id(&mut self, item: &Item, path: &str, part: Option<&str>) -> anyhow::Result<String> {
         let row = self
             .idx_of
             .get(&item.key)
             .and_then(|&idx| self.listing.row(idx));
         let named = row.and_then(|row| row.get(ID)).filter(|id| !id.is_empty());
-        let mut id = named.map_or_else(|| with_part(path, facts.part.as_deref()), str::to_owned);
-        if named.is_none() && item.again > 0 {
-            id += &format!("#row={}", item.again + 1);
-        }
-        let gallery = self.writer.gallery();
-        let is_waiting = |id: &str| taken.contains(id) || self.waiting.contains(id);
-        let is_there = |id: &str| -> anyhow::Result<bool> {
-            let is_leaving = self.removed.contains(id) || self.gone.contains(id);
-            Ok(!is_leaving && gallery.find(id)?.is_some())
+        let again = match item.again {
+            0 => String::new(),
+            n => format!("#row={}", n + 1),
         };
-        if named.is_none() && (is_waiting(&id) || is_there(&id)?) {
+        let mut id = named.map_or_else(|| with_part(path, part) + &again, str::to_owned);
+        if named.is_none() && (self.waiting.contains(&id) || self.is_in_use(&id)?) {
             // Another folder has a file of the same name.
-            id = with_part(
-                &text_of(&self.root.join(path_of(path))),
-                facts.part.as_deref(),
-            );
+            let whole = text_of(&self.root.join(path_of(path)));
+            id = with_part(&whole, part) + &again;
         }
-        let is_replaced = is_there(&id)?;
-        if is_waiting(&id) || (is_replaced && !self.replaces) {
+        let is_there = self.is_in_use(&id)?;
+        // A row that the listing has as well is not an older state of this image.
+        let may_replace = self.replaces && !self.sorted.current.contains(&id);
+        if self.waiting.contains(&id) || (is_there && !may_replace) {
             anyhow::bail!(
                 "duplicate id {id}: add a column id that distinguishes the images, or replace the older one \
                  with --replace"
             );
         }
-        if is_replaced || self.gone.remove(&id) {
-            self.removed.insert(id.clone());
-            self.updated.n_removed += usize::from(is_replaced);
+        if is_there {
+            self.leaving.insert(id.clone());
         }
-        taken.insert(id.clone());
+        self.remove(&id);
+        self.waiting.insert(id.clone());
         Ok(id)
+    }
+
+    /// Returns whether the gallery has a row of this id that stays.
+    fn is_in_use(&self, id: &str) -> anyhow::Result<bool> {
+        let is_leaving = self.removed.contains(id) || self.leaving.contains(id);
+        Ok(!is_leaving && self.writer.gallery().find(id)?.is_some())
     }
 
     /// Returns the cells of one image.
@@ -711,11 +524,30 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
+    /// Saves and ends the update if its watcher stopped it.
+    fn save_if_stopped(&mut self, deferral: &Deferral<'_>) -> anyhow::Result<()> {
+        if deferral.is_stopped() {
+            self.save()?;
+            let resumed_by = match self.is_mirror {
+                true => "the same command resumes",
+                false => "`m3ret index add` resumes",
+            };
+            let saved = format!("interrupted; what is done is in the gallery, and {resumed_by}");
+            anyhow::bail!(Stopped { saved });
+        }
+        Ok(())
+    }
+
     /// Writes the rows since the last save, and removes those that they replace.
     fn save(&mut self) -> anyhow::Result<()> {
         let removed: Vec<String> = self.removed.drain().collect();
         self.pending.save(&mut self.writer, &removed)?;
         self.waiting.clear();
+        self.moved.clear();
+        for Followed { digest, id } in self.followed.drain(..) {
+            self.sorted.add(digest, id.clone());
+            self.sorted.current.insert(id);
+        }
         self.saved = Instant::now();
         Ok(())
     }

@@ -134,7 +134,7 @@ pub(super) fn all(
                 ask.exclude.is_empty(),
                 "--exclude needs to know whose image a query is, and vectors do not say so"
             );
-            return Ok((of_vectors(file, &archive.gallery, watch)?, Vec::new()));
+            return of_vectors(file, &archive.gallery, watch);
         }
     };
     let roots = archive.gallery.values(own_names(&archive.gallery).root)?;
@@ -142,8 +142,12 @@ pub(super) fn all(
         roots: roots.into_iter().map(path_of).collect(),
         ..QueryReader::default()
     };
+    // Files cannot be asked with where the vectors were made elsewhere, so that a name is an id.
+    let has_ids_first = archive.gallery.maker().fingerprint.starts_with("external:");
     for input in inputs {
-        if std::fs::symlink_metadata(input).is_ok() {
+        if has_ids_first && let Some(query) = of_id(input, &archive.gallery)? {
+            reader.ready.push(query);
+        } else if std::fs::symlink_metadata(input).is_ok() {
             archive.open_model(watch)?;
             reader.images(input, archive)?;
         } else {
@@ -163,7 +167,7 @@ fn of_vectors(
     file: &VectorQueries,
     gallery: &Gallery,
     watch: &dyn Watch,
-) -> anyhow::Result<Vec<ReadyQuery>> {
+) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
     let path = &file.path;
     let VectorFile {
         vectors: mut read,
@@ -194,27 +198,46 @@ fn of_vectors(
             gallery.maker().model
         ));
     }
-    if file.normalizes {
-        for (row, vector) in read.values.chunks_exact_mut(read.width).enumerate() {
+    let (mut ready, mut refused) = (Vec::new(), Vec::new());
+    for (row, vector) in read.values.chunks_exact_mut(read.width).enumerate() {
+        if vector.iter().any(|x| !x.is_finite()) {
+            // As `embed` writes it for an image that it could not read.
+            refused.push(RefusedQuery {
+                path: PathBuf::from(format!("row {row}")),
+                message: "the vector holds numbers that are not finite".to_owned(),
+            });
+            continue;
+        }
+        if file.normalizes {
             m3ret_search::normalize(vector).with_context(|| format!("row {row} (from 0)"))?;
         }
+        ensure!(
+            m3ret_search::check_unit(vector, read.width).is_ok(),
+            "{}: the vector of row {row} (from 0) does not have length 1; --normalize scales it",
+            path.display()
+        );
+        ready.push(ReadyQuery {
+            name: format!("row {row}"),
+            vector: vector.to_vec(),
+            ..ReadyQuery::default()
+        });
     }
-    m3ret_search::check_unit(&read.values, read.width)
-        .with_context(|| format!("{}; --normalize gives vectors unit length", path.display()))?;
-    let rows = read.values.chunks_exact(read.width).enumerate();
-    let ready = rows.map(|(row, vector)| ReadyQuery {
-        name: format!("row {row}"),
-        vector: vector.to_vec(),
-        ..ReadyQuery::default()
-    });
-    Ok(ready.collect())
+    Ok((ready, refused))
 }
 
 /// Builds a query from a row's stored vector; `None` if no row has this id.
 fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> {
-    let id = text_of(input);
-    let Some(row) = gallery.find(&id)? else {
-        return Ok(None);
+    // An id is given as it is shown, whose escapes must not be escaped again.
+    let shown = input.to_str().unwrap_or_default();
+    let (id, row) = match gallery.find(shown)? {
+        Some(row) => (shown.to_owned(), row),
+        None => {
+            let id = text_of(input);
+            match gallery.find(&id)? {
+                Some(row) => (id, row),
+                None => return Ok(None),
+            }
+        }
     };
     let mut vector = gallery.vector(row)?;
     m3ret_search::normalize(&mut vector)?;

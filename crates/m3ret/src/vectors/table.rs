@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_manifest::Manifest;
 use m3ret_manifest::columns::PATH;
+use m3ret_search::Maker;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
@@ -18,6 +19,20 @@ pub(super) const EMBEDDING: &str = "embedding";
 
 /// Numbers that are read at once.
 const CHUNK: usize = 1 << 20;
+
+/// Returns what made the vectors of a table, if it is one and says so.
+pub(super) fn maker(path: &Path) -> Option<Maker> {
+    let reader = SerializedFileReader::new(File::open(path).ok()?).ok()?;
+    maker_of_table(&reader)
+}
+
+fn maker_of_table(reader: &SerializedFileReader<File>) -> Option<Maker> {
+    let words = reader.metadata().file_metadata().key_value_metadata();
+    maker_of(|name| {
+        let word = words?.iter().find(|word| word.key == name);
+        word?.value.clone()
+    })
+}
 
 pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     let reader = SerializedFileReader::new(File::open(path)?)?;
@@ -48,12 +63,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
         }
     }
     let vectors = rows.finish()?;
-    let words = reader.metadata().file_metadata().key_value_metadata();
-    let word = |name: &str| {
-        let word = words?.iter().find(|word| word.key == name);
-        word?.value.clone()
-    };
-    let maker = maker_of(word);
+    let maker = maker_of_table(&reader);
     let names = if has_path {
         let table = Manifest::open(path, &Limits::default()).and_then(Manifest::load)?;
         let names = table.rows().map(|row| name_of(row, NamedBy::File));
