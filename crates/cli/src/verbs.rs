@@ -15,7 +15,9 @@ pub(crate) mod split;
 pub(crate) mod study;
 
 use std::io::Write;
+use std::path::Path;
 
+use m3ret_manifest::{path_of, text_of};
 use serde::Serialize;
 
 /// The last line of JSON; its key distinguishes the summary from the objects before it.
@@ -28,4 +30,13 @@ struct LastLine<'a, S> {
 pub(crate) fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
+}
+
+/// Returns a path, as the library writes it, as a person in the current folder would write it.
+pub(crate) fn short(path: &str) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    match path_of(path).strip_prefix(&here) {
+        Ok(below) if below != Path::new("") => text_of(below),
+        _ => path.to_owned(),
+    }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use m3ret_manifest::text_of;
-use m3ret_search::{Gallery, RowId};
+use m3ret_search::{Collection, RowId};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::duplicates::{Candidate, Reach, Verdict, likeness, neighbours, thumbnail, verdict};
 use super::galleries::columns::{self, own_names};
-use super::galleries::{self, Archive, RefusedImage, UpdateSummary, file_of, short};
+use super::galleries::{self, Archive, RefusedImage, RowCells, UpdateSummary};
 use crate::watch::Watch;
 
 /// Two images of an archive that may be one.
@@ -39,7 +39,7 @@ impl Archive {
     /// If the gallery is damaged or cannot be read.
     pub fn duplicates(&self, near: f32, watch: &dyn Watch) -> crate::Result<Vec<Pair>> {
         watch.step("comparing");
-        let gallery = &self.gallery;
+        let gallery = self.gallery.as_ref();
         let candidates = candidates(gallery, near)?;
         let pairs = candidates
             .par_iter()
@@ -59,15 +59,16 @@ impl Archive {
 }
 
 /// Returns the pairs with a score of at least `near`, and pairs with equal values.
-fn candidates(gallery: &Gallery, near: f32) -> anyhow::Result<Vec<Candidate>> {
+fn candidates(gallery: &dyn Collection, near: f32) -> anyhow::Result<Vec<Candidate>> {
     let found = neighbours(gallery, gallery, near, Reach::Closest)?.pairs;
     let found = found.into_iter().map(|(a, b, score)| ((a, b), score));
     let mut pairs: BTreeMap<(RowId, RowId), f32> = found.collect();
     // A search returns too few neighbours to cover many equal images, so their pairs come from the hash.
-    let mut by_pixels: HashMap<&str, Vec<RowId>> = HashMap::new();
+    let mut by_pixels: HashMap<String, Vec<RowId>> = HashMap::new();
     let column = own_names(gallery).pixels;
-    for row in gallery.rows() {
-        let pixels = gallery.value(row, column)?;
+    let rows: Vec<RowId> = gallery.scan().collect();
+    for (&row, mut cells) in rows.iter().zip(gallery.rows(&rows, &[column])?) {
+        let pixels = cells.remove(0).into_owned();
         if !pixels.is_empty() {
             by_pixels.entry(pixels).or_default().push(row);
         }
@@ -101,7 +102,7 @@ fn without_vector(updated: &UpdateSummary) -> Vec<Pair> {
         };
         let named =
             |image: &RefusedImage, path: &str| galleries::with_part(path, image.part.as_deref());
-        let file = |image: &RefusedImage| named(image, &text_of(&short(&image.file)));
+        let file = |image: &RefusedImage| named(image, &text_of(&image.file));
         pairs.push(Pair {
             verdict: Verdict::Exact,
             score: 1.0,
@@ -116,12 +117,13 @@ fn without_vector(updated: &UpdateSummary) -> Vec<Pair> {
 
 /// Judges how two images are alike; `None` if they are not.
 fn judge(
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     &(a, b, score): &Candidate,
     options: &m3ret_imaging::ReadOptions,
 ) -> anyhow::Result<Option<Pair>> {
-    let pixels = |row| gallery.value(row, own_names(gallery).pixels);
-    let is_exact = !pixels(a)?.is_empty() && pixels(a)? == pixels(b)?;
+    let cells = [RowCells::of_row(gallery, a)?, RowCells::of_row(gallery, b)?];
+    let pixels = cells.each_ref().map(RowCells::pixels);
+    let is_exact = !pixels[0].is_empty() && pixels[0] == pixels[1];
     let correlation = match is_exact {
         true => Some(1.0),
         false => likeness(
@@ -132,23 +134,16 @@ fn judge(
     let Some(verdict) = verdict(is_exact, correlation) else {
         return Ok(None);
     };
-    let id = |row| gallery.id(row).map(str::to_owned);
-    let file = |row| -> anyhow::Result<String> {
-        let part = gallery.value(row, columns::PART)?;
-        let file = text_of(&short(&file_of(gallery, row)?));
-        Ok(galleries::with_part(&file, Some(part)))
-    };
-    let patients = [
-        gallery.value(a, columns::PATIENT)?,
-        gallery.value(b, columns::PATIENT)?,
-    ];
+    let id = |row| gallery.id(row).map(std::borrow::Cow::into_owned);
+    let file = |cells: &RowCells<'_>| galleries::with_part(&text_of(&cells.file()), cells.part());
+    let patients = cells.each_ref().map(|cells| cells.get(columns::PATIENT));
     let known = patients.iter().all(|patient| !patient.is_empty());
     Ok(Some(Pair {
         verdict,
         score,
         correlation,
         ids: [id(a)?, id(b)?],
-        files: [file(a)?, file(b)?],
+        files: cells.each_ref().map(file),
         same_patient: known.then(|| patients[0] == patients[1]),
     }))
 }

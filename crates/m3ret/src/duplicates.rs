@@ -3,10 +3,10 @@
 use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
 use m3ret_imaging::archive::read_image;
-use m3ret_search::{Gallery, Method, Queries, RowId, SearchOptions};
+use m3ret_search::{Collection, Method, Queries, RowId, SearchOptions};
 use serde::Serialize;
 
-use super::galleries::{columns, file_of};
+use super::galleries::RowCells;
 use crate::panics;
 
 /// Number of neighbours that are examined for each image.
@@ -59,12 +59,12 @@ pub(crate) struct Neighbours {
 /// Returns the pairs of a row of `from` and a row of `to` with a score of at least `near`; the two may be one
 /// gallery.
 pub(crate) fn neighbours(
-    from: &Gallery,
-    to: &Gallery,
+    from: &dyn Collection,
+    to: &dyn Collection,
     near: f32,
     reach: Reach,
 ) -> anyhow::Result<Neighbours> {
-    let is_one = std::ptr::eq(from, to);
+    let is_one = std::ptr::addr_eq(from, to);
     let is_exact = reach == Reach::All && to.len() <= MAX_EXACT_ROWS;
     let mut options = SearchOptions {
         k: N_NEIGHBOURS,
@@ -76,7 +76,7 @@ pub(crate) fn neighbours(
         ..SearchOptions::default()
     };
     let mut found = Neighbours::default();
-    let mut left: Vec<RowId> = from.rows().collect();
+    let mut left: Vec<RowId> = from.scan().collect();
     loop {
         let mut cut = Vec::new();
         for rows in left.chunks(BATCH_ROWS) {
@@ -112,12 +112,10 @@ pub(crate) fn neighbours(
 }
 
 /// Returns the unit vectors of rows, [rows, width].
-fn vectors(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
-    let mut vectors = Vec::with_capacity(rows.len() * gallery.width());
-    for &row in rows {
-        let mut vector = gallery.vector(row)?;
-        m3ret_search::normalize(&mut vector)?;
-        vectors.extend(vector);
+pub(crate) fn vectors(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
+    let mut vectors = gallery.vectors(rows)?;
+    for vector in vectors.chunks_exact_mut(gallery.width()) {
+        m3ret_search::normalize(vector)?;
     }
     Ok(vectors)
 }
@@ -155,7 +153,7 @@ pub(crate) fn likeness(a: &Thumbnail, b: &Thumbnail) -> Option<f64> {
 
 /// Makes the thumbnail of a row's image.
 pub(crate) fn thumbnail(
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     row: RowId,
     options: &ReadOptions,
 ) -> anyhow::Result<Thumbnail> {
@@ -163,11 +161,9 @@ pub(crate) fn thumbnail(
     if gallery.maker().fingerprint == model.fingerprint() {
         return Ok(Thumbnail::Vector(vectors(gallery, &[row])?));
     }
-    let part = gallery.value(row, columns::PART)?;
-    let part = (!part.is_empty()).then_some(part);
-    let file = file_of(gallery, row)?;
+    let cells = RowCells::of_row(gallery, row)?;
     let made = panics::guard(|| {
-        let volume = read_image(&file, part, options).ok()?;
+        let volume = read_image(&cells.file(), cells.part(), options).ok()?;
         let prepared = model.prepare(&volume).ok()?;
         // A prepared image has a vector unless the vector has no direction.
         let vector = model

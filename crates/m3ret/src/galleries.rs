@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
-use m3ret_search::{Gallery, Maker};
+use m3ret_search::{Collection, Gallery, Maker};
 
 use super::embed::precision_name;
 use crate::model_name;
@@ -23,7 +23,7 @@ pub(crate) use known::KnownVectors;
 pub use places::{PruneSummary, RewriteSummary, move_files, prune};
 pub(crate) use places::{prune_left, relabel};
 pub(crate) use rows::{
-    Columns, Pseudonyms, cells_of_manifest, digest_of_cells, file_of, identifies_people,
+    Columns, Pseudonyms, RowCells, cells_of_manifest, digest_of_cells, file_of, identifies_people,
     is_same_place,
 };
 pub use update::{RefusedImage, UpdateSummary};
@@ -91,7 +91,7 @@ pub(super) mod columns {
     };
 
     /// Returns the names that a gallery uses; rows that are added to an older one follow it.
-    pub(crate) fn own_names(gallery: &m3ret_search::Gallery) -> &'static OwnNames {
+    pub(crate) fn own_names(gallery: &dyn m3ret_search::Collection) -> &'static OwnNames {
         let columns = gallery.columns();
         let is_older = columns.contains(&OLD.root) && !columns.contains(&NEW.root);
         if is_older { &OLD } else { &NEW }
@@ -118,7 +118,7 @@ pub struct Archive {
     /// The folder, manifest or gallery, as it was given.
     pub place: PathBuf,
     /// The vectors and labels of the images.
-    pub gallery: Gallery,
+    pub gallery: Box<dyn Collection>,
     /// The model that made the gallery; `None` until an image is embedded.
     pub(crate) model: Option<Model>,
     /// What was changed in the gallery when the archive was opened; empty for a gallery that was named itself.
@@ -135,7 +135,7 @@ impl Archive {
     /// `Model` if it cannot be opened, or is not the one that made the gallery.
     pub fn open_model(&mut self, watch: &dyn Watch) -> crate::Result<()> {
         if self.model.is_none() {
-            self.model = Some(model_of(&self.gallery, &self.choice, watch)?);
+            self.model = Some(model_of(self.gallery.as_ref(), &self.choice, watch)?);
         }
         Ok(())
     }
@@ -176,20 +176,9 @@ impl Archive {
     /// `Io`, `Gallery` or `Model` if the archive, its gallery or the model cannot be opened, or another model made the
     /// gallery; `Stopped` if the watcher stopped the work.
     pub fn open(place: &Path, options: &OpenOptions, watch: &dyn Watch) -> crate::Result<Self> {
-        let opened = |gallery, model, updated| Self {
-            place: place.to_owned(),
-            gallery,
-            model,
-            updated,
-            reading: options.reading.clone(),
-            choice: options.model.clone(),
-        };
         if is_gallery(place) {
-            return Ok(opened(
-                Gallery::open(place)?,
-                None,
-                UpdateSummary::default(),
-            ));
+            let gallery = Box::new(Gallery::open(place)?);
+            return Ok(Self::over(place, gallery, options));
         }
         std::fs::metadata(place).with_context(|| format!("opening {}", place.display()))?;
         let model = model_name::open_or(options.default_model, &options.model, watch)?;
@@ -205,13 +194,33 @@ impl Archive {
             numbers: m3ret_search::Numbers::F32,
         };
         let updated = update(&wanted, &model, watch)?;
-        Ok(opened(Gallery::open(&folder)?, Some(model), updated))
+        let gallery = Box::new(Gallery::open(&folder)?);
+        Ok(Self {
+            model: Some(model),
+            updated,
+            ..Self::over(place, gallery, options)
+        })
+    }
+}
+
+impl Archive {
+    /// Makes an archive of a collection that is kept elsewhere; `place` is what people call it. The collection has the
+    /// columns of a gallery (docs/gallery-format.md), and stays as it is.
+    pub fn over(place: &Path, gallery: Box<dyn Collection>, options: &OpenOptions) -> Self {
+        Self {
+            place: place.to_owned(),
+            gallery,
+            model: None,
+            updated: UpdateSummary::default(),
+            reading: options.reading.clone(),
+            choice: options.model.clone(),
+        }
     }
 }
 
 /// Opens the model that a gallery needs: the one of `choice`, else the one that made the gallery.
 pub(crate) fn model_of(
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     choice: &ModelChoice,
     progress: &dyn Watch,
 ) -> anyhow::Result<Model> {
@@ -256,13 +265,4 @@ pub fn refused_text(updated: &UpdateSummary) -> String {
         )
     });
     lines.collect()
-}
-
-/// Returns a path as a person in the current folder would write it.
-pub(crate) fn short(path: &Path) -> PathBuf {
-    let here = std::env::current_dir().unwrap_or_default();
-    match path.strip_prefix(&here) {
-        Ok(below) if below != Path::new("") => below.to_owned(),
-        _ => path.to_owned(),
-    }
 }

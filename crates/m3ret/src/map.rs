@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use bhtsne::{Neighbor, tSNE};
 use m3ret_manifest::columns::{BODY_PART, FINDING, MODALITY};
 use m3ret_manifest::text_of;
-use m3ret_search::{Gallery, Queries, RowId, SearchOptions};
+use m3ret_search::{Collection, Queries, RowId, SearchOptions};
 use serde_json::json;
 
-use super::galleries::{self, Archive, OpenOptions, columns, file_of, short};
+use super::duplicates::vectors as unit_vectors;
+use super::galleries::{self, Archive, OpenOptions, RowCells};
 use crate::files::{refuse_foreign_page, write_whole};
 use crate::options::{ModelChoice, Reading};
 use crate::report::shell::Page;
@@ -35,6 +36,8 @@ pub struct MapOptions {
     pub html: PathBuf,
     /// Whether a file that m3ret did not write may be replaced.
     pub is_forced: bool,
+    /// The folder that files are shown relative to; `None` to show whole paths.
+    pub shown_from: Option<PathBuf>,
     /// The column that colours the points.
     pub colour: String,
     /// Folder of the galleries of folders and manifests; `None` for the cache of the user.
@@ -68,7 +71,7 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
         ..OpenOptions::default()
     };
     let opened = Archive::open(&options.archive, &opening, watch)?;
-    let gallery = &opened.gallery;
+    let gallery = opened.gallery.as_ref();
     let n_points = gallery.len();
     ensure!(
         n_points >= 5,
@@ -95,17 +98,16 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
 }
 
 /// Returns all rows sorted by id, so that a map does not depend on how a gallery is stored.
-fn in_order(gallery: &Gallery) -> anyhow::Result<Vec<RowId>> {
-    let mut rows = Vec::with_capacity(gallery.len());
-    for row in gallery.rows() {
-        rows.push((gallery.id(row)?, row));
-    }
+fn in_order(gallery: &dyn Collection) -> anyhow::Result<Vec<RowId>> {
+    let rows: Vec<RowId> = gallery.scan().collect();
+    let ids = gallery.ids(&rows)?;
+    let mut rows: Vec<_> = ids.into_iter().zip(rows).collect();
     rows.sort_unstable();
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 /// Returns the position of each row on the map, [rows, 2].
-fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
+fn places(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
     let idx_of: std::collections::HashMap<RowId, usize> = rows
         .iter()
         .enumerate()
@@ -118,13 +120,9 @@ fn places(gallery: &Gallery, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
     let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
     let mut start = Vec::with_capacity(2 * rows.len());
     for rows in rows.chunks(BATCH_ROWS) {
-        let mut vectors = Vec::with_capacity(rows.len() * gallery.width());
-        for &row in rows {
-            let mut vector = gallery.vector(row)?;
-            m3ret_search::normalize(&mut vector)?;
-            start.extend(first_place(&vector));
-            vectors.extend(vector);
-        }
+        let vectors = unit_vectors(gallery, rows)?;
+        let places = vectors.chunks_exact(gallery.width()).map(first_place);
+        start.extend(places.flatten());
         let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
         let queries = Queries {
             vectors: &vectors,
@@ -187,18 +185,20 @@ pub(super) fn first_place(vector: &[f32]) -> [f32; 2] {
 
 fn write(
     options: &MapOptions,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     rows: &[RowId],
     places: &[f32],
 ) -> anyhow::Result<()> {
     let mut points = Vec::with_capacity(rows.len());
-    for (&row, place) in rows.iter().zip(places.chunks_exact(2)) {
-        let part = gallery.value(row, columns::PART)?;
-        let file = text_of(&short(&file_of(gallery, row)?));
-        let label = |column: &str| gallery.value(row, column).map(str::to_owned);
-        let labels = [label(MODALITY)?, label(BODY_PART)?, label(FINDING)?];
-        let colour = label(&options.colour)?;
-        let name = galleries::with_part(&file, Some(part));
+    let colours = gallery.rows(rows, &[&options.colour])?;
+    let cells = RowCells::of_rows(gallery, rows)?;
+    for ((cells, colour), place) in cells.iter().zip(&colours).zip(places.chunks_exact(2)) {
+        let file = cells.file();
+        let shown = options.shown_from.as_ref();
+        let shown = shown.and_then(|folder| file.strip_prefix(folder).ok());
+        let name = galleries::with_part(&text_of(shown.unwrap_or(&file)), cells.part());
+        let labels = [MODALITY, BODY_PART, FINDING].map(|column| cells.get(column));
+        let colour = colour.first();
         points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
     }
     let map = json!({

@@ -10,7 +10,7 @@ use crate::error::{bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
 use m3ret_manifest::text_of;
 use m3ret_search::{
-    Filter, Gallery, Hit as RowHit, LeftOut, Method, RowId, SearchOptions, Statistics,
+    Collection, Filter, Hit as RowHit, LeftOut, Method, RowId, SearchOptions, Statistics,
 };
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub use self::page::page;
 use self::why::ImageTokens;
 pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
-use super::galleries::{Archive, Pseudonyms, file_of, refused_text, short};
+use super::galleries::{Archive, Pseudonyms, RowCells, file_of, refused_text};
 use crate::options::ColumnValue;
 use crate::watch::Watch;
 
@@ -48,9 +48,12 @@ pub struct Hit {
     pub id: String,
     /// Path as the archive stores it: relative to its folder, or as the manifest writes it.
     pub path: String,
+    /// The folder that the path is relative to.
+    #[serde(skip)]
+    pub root: String,
     /// Which image of the file this is; `None` if the file holds one image.
     pub part: Option<String>,
-    /// Where the file lies; relative to the current folder if it lies below it.
+    /// Where the file lies: root and path. The command line shows it relative to the current folder.
     pub file: String,
     /// Cosine of the two vectors, -1..=1.
     pub score: f32,
@@ -191,19 +194,17 @@ impl Relation {
 }
 
 impl Labels {
-    /// Reads the labels of a row.
-    fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
-        let value = |column: &str| -> anyhow::Result<Option<String>> {
-            let value = gallery.value(row, column)?;
-            Ok((!value.is_empty()).then(|| value.to_owned()))
-        };
-        Ok(Self {
-            modality: value(MODALITY)?,
-            body_part: value(BODY_PART)?,
-            finding: value(FINDING)?,
-            dims: value(DIMS)?,
-            source: value(SOURCE)?,
-        })
+    /// Returns the labels of a row.
+    fn of(cells: &RowCells<'_>) -> Self {
+        let value = |column: &str| Some(cells.get(column)).filter(|value| !value.is_empty());
+        let value = |column: &str| value(column).map(str::to_owned);
+        Self {
+            modality: value(MODALITY),
+            body_part: value(BODY_PART),
+            finding: value(FINDING),
+            dims: value(DIMS),
+            source: value(SOURCE),
+        }
     }
 }
 
@@ -231,7 +232,7 @@ impl Archive {
         watch.step("reading queries");
         let (ready, refused) = ask::all(queries, ask, self, watch)?;
         watch.step("searching");
-        let answers = answer(ask, &self.gallery, ready, watch)?;
+        let answers = answer(ask, self.gallery.as_ref(), ready, watch)?;
         note_uncompared(ask, &answers, watch);
         Ok(Answers { answers, refused })
     }
@@ -260,19 +261,22 @@ impl Archive {
             seen.map_err(|message| anyhow::anyhow!("{}: {message}", file.display()))
         };
         let own = see(file, answer.part.as_deref())?;
-        let other = see(&file_of(&self.gallery, hit.row)?, hit.part.as_deref())?;
+        let other = see(
+            &file_of(self.gallery.as_ref(), hit.row)?,
+            hit.part.as_deref(),
+        )?;
         Ok(own.why(&other, model))
     }
 }
 
-fn column_of<'a>(gallery: &Gallery, name: &'a str) -> &'a str {
+fn column_of<'a>(gallery: &dyn Collection, name: &'a str) -> &'a str {
     if gallery.columns().contains(&name) {
         return name;
     }
     meaning(name).unwrap_or(name)
 }
 
-fn options(ask: &Ask, gallery: &Gallery) -> SearchOptions {
+fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
     let mut filters: Vec<Filter> = Vec::new();
     for ColumnValue {
         column,
@@ -308,7 +312,7 @@ fn options(ask: &Ask, gallery: &Gallery) -> SearchOptions {
 }
 
 /// Replaces patients, studies and series in filters by the hashes that the gallery stores.
-fn with_hashes(gallery: &Gallery, mut options: SearchOptions) -> SearchOptions {
+fn with_hashes(gallery: &dyn Collection, mut options: SearchOptions) -> SearchOptions {
     for filter in &mut options.filters {
         if [columns::PATIENT, columns::STUDY, columns::SERIES].contains(&filter.column.as_str()) {
             for value in &mut filter.values {
@@ -322,7 +326,7 @@ fn with_hashes(gallery: &Gallery, mut options: SearchOptions) -> SearchOptions {
 /// Returns the values that exclude rows for each query.
 fn left_out(
     ask: &Ask,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     asked: &[ReadyQuery],
     watch: &dyn Watch,
 ) -> anyhow::Result<Vec<LeftOut>> {
@@ -364,7 +368,7 @@ fn left_out(
 }
 
 /// Returns the columns in which a hit must differ from its query.
-fn excluded_columns<'a>(name: &'a str, gallery: &Gallery) -> Vec<&'a str> {
+fn excluded_columns<'a>(name: &'a str, gallery: &dyn Collection) -> Vec<&'a str> {
     match name {
         "same_patient" => vec![
             columns::PATIENT,
@@ -399,7 +403,7 @@ fn note_uncompared(ask: &Ask, answers: &[Answer], watch: &dyn Watch) {
 
 fn answer(
     ask: &Ask,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     asked: Vec<ReadyQuery>,
     watch: &dyn Watch,
 ) -> anyhow::Result<Vec<Answer>> {
@@ -418,15 +422,19 @@ fn answer(
     let found = gallery.search(queries, &options)?;
     let none = Statistics::default();
     let statistics = gallery.statistics()?.unwrap_or(&none);
+    // The cells of all hits are read together, as each reading may cost a way to another machine.
+    let rows: Vec<RowId> = found.iter().flatten().map(|hit| hit.row).collect();
+    let mut cells = RowCells::of_rows(gallery, &rows)?.into_iter();
+    let mut ids = gallery.ids(&rows)?.into_iter();
     let mut answers = Vec::with_capacity(asked.len());
-    for (query_row, (query, row_hits)) in asked.into_iter().zip(found).enumerate() {
-        let mut hits = Vec::with_capacity(row_hits.len());
-        for (idx, row_hit) in row_hits.iter().enumerate() {
-            hits.push(Hit {
-                rank: idx + 1,
-                ..hit_of(gallery, statistics, &query, row_hit)?
-            });
-        }
+    for (query_row, (query, row_hits)) in asked.into_iter().zip(&found).enumerate() {
+        let told = row_hits.iter().zip(cells.by_ref()).zip(ids.by_ref());
+        let hits = told.enumerate().map(|(idx, ((row_hit, cells), id))| Hit {
+            rank: idx + 1,
+            id: id.into_owned(),
+            ..hit_of(statistics, &query, row_hit, &cells)
+        });
+        let hits: Vec<Hit> = hits.collect();
         answers.push(Answer {
             query_row,
             confident: hits.first().and_then(|hit| hit.confident),
@@ -440,34 +448,23 @@ fn answer(
     Ok(answers)
 }
 
-/// Builds a hit from its row; the caller sets the rank.
-fn hit_of(
-    gallery: &Gallery,
-    statistics: &Statistics,
-    query: &ReadyQuery,
-    hit: &RowHit,
-) -> anyhow::Result<Hit> {
-    let row = hit.row;
-    let labels = Labels::of_row(gallery, row)?;
+/// Builds a hit from the cells of its row; the caller sets rank and id.
+fn hit_of(statistics: &Statistics, query: &ReadyQuery, hit: &RowHit, cells: &RowCells<'_>) -> Hit {
+    let labels = Labels::of(cells);
     let modality = |labels: &Labels| labels.modality.clone().unwrap_or_default();
     let (from, to) = (modality(&query.labels), modality(&labels));
-    let people = Pseudonyms::of_row(gallery, row)?;
-    let part = gallery.value(row, columns::PART)?;
-    Ok(Hit {
+    Hit {
         rank: 0,
-        id: gallery.id(row)?.to_owned(),
-        path: gallery.value(row, columns::PATH)?.to_owned(),
-        part: (!part.is_empty()).then(|| part.to_owned()),
-        file: text_of(&short(&file_of(gallery, row)?)),
+        id: String::new(),
+        root: cells.root().to_owned(),
+        path: cells.get(columns::PATH).to_owned(),
+        part: cells.part().map(str::to_owned),
+        file: text_of(&cells.file()),
         score: hit.score,
         percentile: statistics.percentile(hit.score, &from, &to),
         confident: statistics.is_confident(hit.score, &from, &to),
-        relation: Relation::of(
-            query,
-            &people,
-            gallery.value(row, own_names(gallery).pixels)?,
-        ),
+        relation: Relation::of(query, &Pseudonyms::of(cells), cells.pixels()),
         labels,
-        row,
-    })
+        row: hit.row,
+    }
 }

@@ -13,6 +13,7 @@
 )]
 
 mod bootstrap;
+mod collection;
 mod columns;
 mod compare;
 mod disk;
@@ -36,6 +37,7 @@ mod tasks;
 mod testing;
 
 pub use bootstrap::{Bootstrap, Clusters, Interval, MIN_PATIENTS, percentiles};
+pub use collection::Collection;
 pub use columns::{Column, Columns, LABEL_SEPARATOR};
 pub use compare::{Difference, Pair as ComparedPair, Verdict};
 pub use disk::{Disk, DiskFile, RealDisk};

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write as _};
 
 use serde_json::json;
 
-use super::write_json_line;
+use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::DedupArguments;
 use crate::progress::Progress;
@@ -28,7 +28,10 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
         reading: arguments.reading.reading(),
     };
     let archive = Archive::open(&arguments.archive, &opening, &progress)?;
-    let pairs = archive.duplicates(arguments.near, &progress)?;
+    let mut pairs = archive.duplicates(arguments.near, &progress)?;
+    for pair in &mut pairs {
+        pair.files.iter_mut().for_each(|file| *file = short(file));
+    }
     progress.clear();
     let n_refused = archive.updated.refused.len();
     if n_refused > 0 {

@@ -18,6 +18,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         archive: arguments.archive.clone(),
         html: arguments.html.clone(),
         is_forced: arguments.force,
+        shown_from: std::env::current_dir().ok(),
         colour: arguments.color.clone(),
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),

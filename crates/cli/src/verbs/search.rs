@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write as _};
 
 use anyhow::Context as _;
 
-use super::write_json_line;
+use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::SearchArguments;
 use crate::progress::Progress;
@@ -48,7 +48,13 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         archive.open_model(&progress)?;
     }
     let ask = ask_of(arguments);
-    let found = archive.ask(&queries_of(arguments), &ask, &progress)?;
+    let mut found = archive.ask(&queries_of(arguments), &ask, &progress)?;
+    for answer in &mut found.answers {
+        answer
+            .hits
+            .iter_mut()
+            .for_each(|hit| hit.file = short(&hit.file));
+    }
     if let Some(html) = &arguments.html {
         progress.step("drawing the report");
         let page = page(&archive, &ask, &found.answers)?;

@@ -1,11 +1,16 @@
 //! What a gallery stores of an image.
 
-use m3ret_manifest::path_of;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use m3ret_manifest::columns::{ID, PART, PATH, is_identifier, meaning, names_people};
+use anyhow::Context as _;
+use m3ret_manifest::columns::{
+    BODY_PART, DIMS, FINDING, ID, MODALITY, PART, PATH, SOURCE, is_identifier, meaning,
+    names_people,
+};
+use m3ret_manifest::path_of;
 use m3ret_manifest::{Row, Table};
-use m3ret_search::{Batch, Gallery, Numbers, RowId, Writer};
+use m3ret_search::{Batch, Collection, Gallery, Numbers, RowId, Writer};
 
 use super::columns;
 use crate::embed::Facts;
@@ -62,7 +67,7 @@ const ISSUER_SEPARATOR: char = '\u{1f}';
 
 impl Pseudonyms {
     /// Hashes the identifiers of a file.
-    pub(crate) fn of(facts: &Facts, gallery: &Gallery) -> Self {
+    pub(crate) fn of_facts(facts: &Facts, gallery: &dyn Collection) -> Self {
         let identifiers = &facts.traits.identifiers;
         let hash = |kind: &str, identifier: &Option<m3ret_imaging::Identifier>| {
             let exposed = identifier
@@ -97,38 +102,107 @@ impl Pseudonyms {
         }
     }
 
-    /// Reads the hashes of a row. Older galleries do not store the origin of an identifier, which then counts as one
+    /// Returns the hashes of a row. Older galleries do not store the origin of an identifier, which then counts as one
     /// of every origin.
-    pub(crate) fn of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Self> {
-        let is_older = !gallery.columns().contains(&columns::CELLS);
-        let read = |shown: &str, header: &str, issued: &str| -> anyhow::Result<Pseudonym> {
-            let value = |column: &str| gallery.value(row, column).map(str::to_owned);
-            let (shown, header, issued) = (value(shown)?, value(header)?, value(issued)?);
-            if is_older {
-                let (stated, header, issued) = (shown.clone(), shown.clone(), shown);
-                return Ok(Pseudonym {
-                    stated,
-                    header,
-                    issued,
-                });
+    pub(crate) fn of(cells: &RowCells<'_>) -> Self {
+        let read = |shown: &str, header: &str, issued: &str| {
+            let value = |column: &str| cells.get(column).to_owned();
+            let (shown, header, issued) = (value(shown), value(header), value(issued));
+            if cells.is_older {
+                return Pseudonym {
+                    stated: shown.clone(),
+                    header: shown.clone(),
+                    issued: shown,
+                };
             }
             let is_of_header = shown == header || shown == issued;
-            let stated = if is_of_header { String::new() } else { shown };
-            Ok(Pseudonym {
-                stated,
+            Pseudonym {
+                stated: if is_of_header { String::new() } else { shown },
                 header,
                 issued,
-            })
+            }
         };
-        Ok(Self {
+        Self {
             patient: read(
                 columns::PATIENT,
                 columns::OWN_PATIENT,
                 columns::OWN_ISSUED_PATIENT,
-            )?,
-            study: read(columns::STUDY, columns::OWN_STUDY, "")?,
-            series: read(columns::SERIES, columns::OWN_SERIES, "")?,
-        })
+            ),
+            study: read(columns::STUDY, columns::OWN_STUDY, ""),
+            series: read(columns::SERIES, columns::OWN_SERIES, ""),
+        }
+    }
+}
+
+/// The columns that say where an image lies, what it is and whose, in the order of the cells of `RowCells`.
+const TELLING: [&str; 14] = [
+    PATH,
+    columns::PART,
+    MODALITY,
+    BODY_PART,
+    FINDING,
+    DIMS,
+    SOURCE,
+    columns::PATIENT,
+    columns::STUDY,
+    columns::SERIES,
+    columns::OWN_PATIENT,
+    columns::OWN_ISSUED_PATIENT,
+    columns::OWN_STUDY,
+    columns::OWN_SERIES,
+];
+
+/// The cells of one row that say where its image lies, what it is and whose.
+pub(crate) struct RowCells<'a> {
+    /// One for each column of `TELLING`, then root and pixels.
+    cells: Vec<Cow<'a, str>>,
+    /// Whether the gallery does not store who stated an identifier.
+    is_older: bool,
+}
+
+impl<'a> RowCells<'a> {
+    /// Reads the cells of rows together.
+    pub(crate) fn of_rows(
+        gallery: &'a dyn Collection,
+        rows: &[RowId],
+    ) -> anyhow::Result<Vec<Self>> {
+        let own = columns::own_names(gallery);
+        let is_older = !gallery.columns().contains(&columns::CELLS);
+        let names = [&TELLING[..], &[own.root, own.pixels]].concat();
+        let rows = gallery.rows(rows, &names)?.into_iter();
+        Ok(rows.map(|cells| Self { cells, is_older }).collect())
+    }
+
+    /// Reads the cells of one row.
+    pub(crate) fn of_row(gallery: &'a dyn Collection, row: RowId) -> anyhow::Result<Self> {
+        let mut rows = Self::of_rows(gallery, &[row])?;
+        rows.pop().context("a row that was found")
+    }
+
+    /// Returns a cell of one of the columns that are read; empty for another column.
+    pub(crate) fn get(&self, column: &str) -> &str {
+        let place = TELLING.iter().position(|name| *name == column);
+        place.map_or("", |place| self.cells[place].as_ref())
+    }
+
+    /// Returns the folder that the path is relative to.
+    pub(crate) fn root(&self) -> &str {
+        self.cells[TELLING.len()].as_ref()
+    }
+
+    /// Returns the hash of all values; empty if it is not known.
+    pub(crate) fn pixels(&self) -> &str {
+        self.cells[TELLING.len() + 1].as_ref()
+    }
+
+    /// Returns which image of the file this is; `None` if the file holds one image.
+    pub(crate) fn part(&self) -> Option<&str> {
+        Some(self.get(columns::PART)).filter(|part| !part.is_empty())
+    }
+
+    /// Returns the file or folder of the image.
+    pub(crate) fn file(&self) -> PathBuf {
+        path_of(self.root()).join(path_of(self.get(PATH)))
     }
 }
 
@@ -262,7 +336,7 @@ pub(super) fn set_cell(cells: &mut Vec<(String, String)>, name: &str, value: Str
 pub(crate) fn cells_of_manifest(
     table: &Table,
     row_idx: usize,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
 ) -> Vec<(String, String)> {
     let Some(row) = table.row(row_idx) else {
         return Vec::new();
@@ -283,7 +357,7 @@ pub(crate) fn cells_of_manifest(
 }
 
 /// Returns a keyed hash of all cells of a row of a manifest, which detects a change of any cell.
-pub(crate) fn digest_of_cells(row: Option<Row<'_>>, gallery: &Gallery) -> String {
+pub(crate) fn digest_of_cells(row: Option<Row<'_>>, gallery: &dyn Collection) -> String {
     // Not empty even without cells, which distinguishes it from rows of older galleries.
     let mut text = "=".to_owned();
     for (name, value) in row.iter().flat_map(Row::named_cells) {
@@ -306,9 +380,9 @@ pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
 }
 
 /// Returns the file or folder of a row.
-pub(crate) fn file_of(gallery: &Gallery, row: RowId) -> anyhow::Result<PathBuf> {
+pub(crate) fn file_of(gallery: &dyn Collection, row: RowId) -> anyhow::Result<PathBuf> {
     let root = gallery.value(row, columns::own_names(gallery).root)?;
-    Ok(path_of(root).join(path_of(gallery.value(row, PATH)?)))
+    Ok(path_of(&root).join(path_of(&gallery.value(row, PATH)?)))
 }
 
 /// Returns whether two paths lead to the same file or folder.

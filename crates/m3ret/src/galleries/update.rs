@@ -107,7 +107,7 @@ impl Stored {
             modality: facts.modality.clone().unwrap_or_default(),
             body_part: body_part.to_ascii_lowercase().replace(' ', "-"),
             dims: facts.dims.clone().unwrap_or_default(),
-            people: Pseudonyms::of(facts, gallery),
+            people: Pseudonyms::of_facts(facts, gallery),
         }
     }
 }

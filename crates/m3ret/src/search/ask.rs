@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use m3ret_manifest::Table;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE};
-use m3ret_search::{Gallery, RowId};
+use m3ret_search::{Collection, RowId};
 
 use super::{Ask, Labels, RefusedQuery};
 use crate::embed::ahead::AheadOptions;
@@ -15,7 +15,7 @@ use crate::embed::work::embed_each;
 use crate::embed::{Facts, Outputs};
 use crate::files::way_between;
 use crate::galleries::columns::{self, own_names};
-use crate::galleries::{Archive, Pseudonyms, cells_of_manifest, file_of, is_same_place, maker_of};
+use crate::galleries::{Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of};
 use crate::vectors::{self, VectorFile};
 use crate::watch::Watch;
 
@@ -39,7 +39,7 @@ pub(super) struct ReadyQuery {
 
 impl ReadyQuery {
     /// Adds what a manifest says of the query; it takes precedence over what the file says.
-    fn learn(&mut self, table: &Table, row_idx: usize, gallery: &Gallery) {
+    fn learn(&mut self, table: &Table, row_idx: usize, gallery: &dyn Collection) {
         self.stated = cells_of_manifest(table, row_idx, gallery);
         self.stated.retain(|(_, value)| !value.is_empty());
         for (name, value) in &self.stated {
@@ -68,12 +68,12 @@ impl ReadyQuery {
     }
 
     /// Returns the query's value in a column of the gallery; empty where it is not known.
-    pub(super) fn value(&self, gallery: &Gallery, column: &str) -> anyhow::Result<String> {
+    pub(super) fn value(&self, gallery: &dyn Collection, column: &str) -> anyhow::Result<String> {
         if let Some((_, value)) = self.stated.iter().find(|(name, _)| name == column) {
             return Ok(value.clone());
         }
         if let Some(row) = self.own {
-            return Ok(gallery.value(row, column)?.to_owned());
+            return Ok(gallery.value(row, column)?.into_owned());
         }
         let label = |label: &Option<String>| label.clone().unwrap_or_default();
         Ok(match column {
@@ -134,24 +134,25 @@ pub(super) fn all(
                 ask.exclude.is_empty(),
                 "--exclude needs to know whose image a query is, and vectors do not say so"
             );
-            return of_vectors(file, &archive.gallery, watch);
+            return of_vectors(file, archive.gallery.as_ref(), watch);
         }
     };
-    let roots = archive.gallery.values(own_names(&archive.gallery).root)?;
+    let gallery = archive.gallery.as_ref();
+    let roots = gallery.values(own_names(gallery).root)?;
     let mut reader = QueryReader {
-        roots: roots.into_iter().map(path_of).collect(),
+        roots: roots.iter().map(|root| path_of(root)).collect(),
         ..QueryReader::default()
     };
     // Files cannot be asked with where the vectors were made elsewhere, so that a name is an id.
     let has_ids_first = archive.gallery.maker().fingerprint.starts_with("external:");
     for input in inputs {
-        if has_ids_first && let Some(query) = of_id(input, &archive.gallery)? {
+        if has_ids_first && let Some(query) = of_id(input, archive.gallery.as_ref())? {
             reader.ready.push(query);
         } else if std::fs::symlink_metadata(input).is_ok() {
             archive.open_model(watch)?;
             reader.images(input, archive)?;
         } else {
-            match of_id(input, &archive.gallery)? {
+            match of_id(input, archive.gallery.as_ref())? {
                 Some(query) => reader.ready.push(query),
                 None => reader.refuse(
                     input,
@@ -165,7 +166,7 @@ pub(super) fn all(
 
 fn of_vectors(
     file: &VectorQueries,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     watch: &dyn Watch,
 ) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
     let path = &file.path;
@@ -226,7 +227,7 @@ fn of_vectors(
 }
 
 /// Builds a query from a row's stored vector; `None` if no row has this id.
-fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> {
+fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQuery>> {
     // An id is given as it is shown, whose escapes must not be escaped again.
     let shown = input.to_str().unwrap_or_default();
     let (id, row) = match gallery.find(shown)? {
@@ -239,18 +240,18 @@ fn of_id(input: &Path, gallery: &Gallery) -> anyhow::Result<Option<ReadyQuery>> 
             }
         }
     };
-    let mut vector = gallery.vector(row)?;
+    let mut vector = gallery.vectors(&[row])?;
     m3ret_search::normalize(&mut vector)?;
-    let part = gallery.value(row, columns::PART)?;
+    let cells = RowCells::of_row(gallery, row)?;
     Ok(Some(ReadyQuery {
         name: id,
-        part: (!part.is_empty()).then(|| part.to_owned()),
-        file: Some(file_of(gallery, row)?),
+        part: cells.part().map(str::to_owned),
+        file: Some(cells.file()),
         vector,
         own: Some(row),
-        labels: Labels::of_row(gallery, row)?,
-        people: Pseudonyms::of_row(gallery, row)?,
-        pixels: gallery.value(row, own_names(gallery).pixels)?.to_owned(),
+        labels: Labels::of(&cells),
+        people: Pseudonyms::of(&cells),
+        pixels: cells.pixels().to_owned(),
         stated: Vec::new(),
     }))
 }
@@ -276,7 +277,8 @@ impl QueryReader {
             .model
             .as_ref()
             .context("a model is needed to embed queries")?;
-        archive.gallery.check_maker(&maker_of(model))?;
+        let gallery = archive.gallery.as_ref();
+        gallery.check_maker(&maker_of(model))?;
         let options = &archive.reading.options;
         let listing = match list(input, &Outputs::default(), options) {
             Ok(listing) => listing,
@@ -306,11 +308,10 @@ impl QueryReader {
             for (facts, outcome) in images {
                 match outcome {
                     Ok(vector) => {
-                        let own =
-                            row_of(&path, facts.part.as_deref(), &archive.gallery, &self.roots)?;
-                        let mut query = of_image(&path, facts, vector, &archive.gallery, own)?;
+                        let own = row_of(&path, facts.part.as_deref(), gallery, &self.roots)?;
+                        let mut query = of_image(&path, facts, vector, gallery, own)?;
                         if let Some(table) = &listing.manifest {
-                            query.learn(table, idx, &archive.gallery);
+                            query.learn(table, idx, gallery);
                         }
                         self.ready.push(query);
                     }
@@ -330,10 +331,10 @@ fn of_image(
     path: &Path,
     facts: Facts,
     vector: Vec<f32>,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     own: Option<RowId>,
 ) -> anyhow::Result<ReadyQuery> {
-    let people = Pseudonyms::of(&facts, gallery);
+    let people = Pseudonyms::of_facts(&facts, gallery);
     let pixels = format!("{:032x}", facts.traits.pixels);
     let mut labels = Labels {
         modality: facts.modality,
@@ -356,8 +357,9 @@ fn of_image(
     };
     if let Some(row) = own {
         // The archive may hold labels of a manifest that the file lacks.
-        labels = Labels::of_row(gallery, row)?;
-        asked.people = Pseudonyms::of_row(gallery, row)?;
+        let cells = RowCells::of_row(gallery, row)?;
+        labels = Labels::of(&cells);
+        asked.people = Pseudonyms::of(&cells);
     }
     Ok(ReadyQuery { labels, ..asked })
 }
@@ -369,7 +371,7 @@ fn of_image(
 fn row_of(
     path: &Path,
     part: Option<&str>,
-    gallery: &Gallery,
+    gallery: &dyn Collection,
     roots: &[PathBuf],
 ) -> anyhow::Result<Option<RowId>> {
     let Ok(place) = path.canonicalize() else {
@@ -382,10 +384,10 @@ fn row_of(
             .into_iter()
             .chain(names_below(root, &named))
         {
-            for row in gallery.find_rows(columns::PATH, &text_of(&name))? {
-                let is_part = gallery.value(row, columns::PART)? == part.unwrap_or_default();
-                if is_part && is_same_place(&file_of(gallery, row)?, &place) {
-                    return Ok(Some(row));
+            let rows = gallery.find_rows(columns::PATH, &text_of(&name))?;
+            for (row, cells) in rows.iter().zip(RowCells::of_rows(gallery, &rows)?) {
+                if cells.part() == part && is_same_place(&cells.file(), &place) {
+                    return Ok(Some(*row));
                 }
             }
         }

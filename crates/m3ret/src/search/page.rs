@@ -62,7 +62,7 @@ pub fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> crate::Result<S
 }
 
 fn query(archive: &Archive, answer: &Answer) -> anyhow::Result<serde_json::Value> {
-    let gallery = &archive.gallery;
+    let gallery = archive.gallery.as_ref();
     let see = |file: &Path, part: Option<&str>| match &archive.model {
         Some(model) => ImageTokens::read(file, part, model, &archive.reading.options),
         None => Err("vectors have no pictures".to_owned()),
@@ -79,7 +79,7 @@ fn query(archive: &Archive, answer: &Answer) -> anyhow::Result<serde_json::Value
             _ => None,
         };
         let stored = gallery.attachment(hit.row, "thumbnail")?;
-        cards.push(card(hit, seen, why, stored));
+        cards.push(card(hit, seen, why, &stored));
     }
     let (planes, missing) = shown(own);
     Ok(json!({

@@ -63,7 +63,7 @@ pub struct RowPlace<'a> {
     pub manifest: &'a Path,
     /// Number of the row in its manifest, from 1, without the header.
     pub number: usize,
-    /// The file and its part; relative to the current folder if it lies below it.
+    /// The file and its part.
     pub file: String,
     /// The word in its column `split`.
     pub split: &'a str,

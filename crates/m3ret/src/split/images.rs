@@ -4,22 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use m3ret_imaging::ReadOptions;
-use m3ret_search::{Gallery, RowId};
+use m3ret_search::{Collection, RowId};
 use rayon::prelude::*;
 
 use super::ImageOptions;
 use super::rows::{Source, Sources, plain};
 use super::summary::ImageSummary;
 use crate::duplicates::{Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict};
-use crate::galleries::columns::{self, own_names};
-use crate::galleries::{Archive, OpenOptions, UpdateSummary, file_of};
+use crate::galleries::{Archive, OpenOptions, RowCells, UpdateSummary};
 use crate::model_name;
 use crate::watch::Watch;
 
 /// Images of the rows of some manifests.
 pub(super) struct Images {
     /// One a manifest, all of one model.
-    galleries: Vec<Gallery>,
+    galleries: Vec<Box<dyn Collection>>,
     /// The number of the row of each image of a gallery.
     numbers: Vec<HashMap<RowId, usize>>,
     /// Hash of all values of each row's image; empty where it could not be read.
@@ -72,7 +71,7 @@ impl Images {
                 reading: options.reading.clone(),
             };
             let opened = Archive::open(&source.path, &opening, watch)?;
-            let numbers = images.number(source, &opened.gallery)?;
+            let numbers = images.number(source, opened.gallery.as_ref())?;
             images.numbers.push(numbers);
             images.galleries.push(opened.gallery);
             images.updated.push(opened.updated);
@@ -84,7 +83,7 @@ impl Images {
     fn number(
         &mut self,
         source: &Source,
-        gallery: &Gallery,
+        gallery: &dyn Collection,
     ) -> anyhow::Result<HashMap<RowId, usize>> {
         let mut rows: HashMap<(PathBuf, &str), Vec<usize>> = HashMap::new();
         for row in source.table.rows() {
@@ -93,15 +92,14 @@ impl Images {
             same.push(source.start + row.idx());
         }
         let mut numbers = HashMap::with_capacity(gallery.len());
-        for image in gallery.rows() {
-            let part = gallery.value(image, columns::PART)?;
-            let Some(rows) = rows.get(&(plain(&file_of(gallery, image)?), part)) else {
+        let images: Vec<RowId> = gallery.scan().collect();
+        for (&image, cells) in images.iter().zip(RowCells::of_rows(gallery, &images)?) {
+            let part = cells.part().unwrap_or_default();
+            let Some(rows) = rows.get(&(plain(&cells.file()), part)) else {
                 continue;
             };
             for &row in rows {
-                gallery
-                    .value(image, own_names(gallery).pixels)?
-                    .clone_into(&mut self.pixels[row]);
+                cells.pixels().clone_into(&mut self.pixels[row]);
             }
             numbers.insert(image, rows[0]);
         }
@@ -140,7 +138,7 @@ impl Images {
                 if !wants(from, to) {
                     continue;
                 }
-                let found = neighbours(gallery, other, near, Reach::All)?;
+                let found = neighbours(gallery.as_ref(), other.as_ref(), near, Reach::All)?;
                 n_cut += found.n_cut;
                 for (a, b, score) in found.pairs {
                     if let (Some(&one), Some(&two)) =
@@ -174,7 +172,7 @@ impl Images {
         thumbnails
             .par_iter_mut()
             .try_for_each(|(&(gallery, row), made)| {
-                *made = thumbnail(&self.galleries[gallery], row, &self.options)?;
+                *made = thumbnail(self.galleries[gallery].as_ref(), row, &self.options)?;
                 anyhow::Ok(())
             })?;
         let verdicts = pairs.iter().map(|pair| {

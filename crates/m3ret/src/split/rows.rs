@@ -9,7 +9,7 @@ use m3ret_imaging::Limits;
 use m3ret_manifest::columns::PATIENT;
 use m3ret_manifest::{Manifest, Row, Table};
 
-use crate::galleries::{short, with_part};
+use crate::galleries::with_part;
 use crate::watch::Watch;
 
 /// A manifest.
@@ -77,13 +77,12 @@ impl Sources {
         (source, row - source.start)
     }
 
-    /// Returns the file of a row as a person in the current folder would write it.
+    /// Returns the file of a row and its part.
     pub(super) fn shown(&self, row: usize) -> String {
         let (source, idx) = self.place(row);
         let row = source.table.row(idx);
         row.map_or_else(String::new, |row| {
-            let file = short(&plain(&row.file()));
-            with_part(&text_of(&file), row.part())
+            with_part(&text_of(&plain(&row.file())), row.part())
         })
     }
 

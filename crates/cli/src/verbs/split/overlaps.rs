@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use m3ret_manifest::columns::SPLIT;
 use serde_json::{Value, json};
 
+use super::super::short;
 use super::write_json_line;
 use crate::text::Paint;
 use m3ret::galleries::refused_text;
@@ -68,7 +69,7 @@ pub(super) fn write_json(out: &mut impl Write, check: &SplitCheck) -> io::Result
     let rows = |rows: &[usize]| -> Vec<Value> {
         let row = |&row: &usize| {
             let row = check.row(row);
-            json!({"manifest": row.manifest, "row": row.number, "file": row.file,
+            json!({"manifest": row.manifest, "row": row.number, "file": short(&row.file),
                 (SPLIT): row.split})
         };
         rows.iter().map(row).collect()
@@ -158,7 +159,12 @@ fn write_rows(
     for &row in rows.iter().take(MAX_ROWS) {
         let row = check.row(row);
         let place = format!("{:<8}  row {:<6}", printable(row.split), row.number);
-        writeln!(out, "  {}  {}", paint.dim(&place), printable(&row.file))?;
+        writeln!(
+            out,
+            "  {}  {}",
+            paint.dim(&place),
+            printable(&short(&row.file))
+        )?;
     }
     let n_more = rows.len().saturating_sub(MAX_ROWS);
     if n_more > 0 {

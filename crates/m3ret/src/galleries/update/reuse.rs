@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::super::columns::{self, own_names};
 use super::super::places::left_folder;
 use super::super::rows::{
-    Pseudonyms, cells_of_row, file_of, is_same_place, set_cell, stored_parts,
+    Pseudonyms, RowCells, cells_of_row, file_of, is_same_place, set_cell, stored_parts,
 };
 use super::sorted::{StaleRow, file_of_item, hash_of, place_of};
 use super::{MAX_RELABELLED_NUMBERS, Stored, Update, hexadecimal, with_part};
@@ -317,7 +317,7 @@ impl<'a> Update<'a> {
             dims: said(columns::OWN_DIMS, DIMS)?,
             people: match (is_older, &self.listing.manifest) {
                 (true, Some(_)) => Pseudonyms::default(),
-                _ => Pseudonyms::of_row(gallery, row)?.of_header(),
+                _ => Pseudonyms::of(&RowCells::of_row(gallery, row)?).of_header(),
             },
         };
         let (vector, thumbnail) = stored_parts(gallery, row)?;
