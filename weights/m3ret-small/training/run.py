@@ -27,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 TICK = 20
@@ -71,6 +72,9 @@ def command_of(folder, program, name):
         return None
     sets = {"out": str(run), "manifests": json.dumps([str(folder / "train.csv")]), "seed": seed,
             "images.cache": str(folder / "cache")}
+    teachers = tomllib.loads(path.read_text()).get("salt", {}).get("teachers", [])
+    if teachers:
+        sets["salt.teachers"] = json.dumps([str(folder / teacher) for teacher in teachers])
     command = [str(program_of(folder, program, name)), "pretrain", str(path)]
     snapshot = newest(folder / "snapshots" / name, "step-*")
     if (run / "config.toml").exists():
