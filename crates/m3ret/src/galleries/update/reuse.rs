@@ -103,7 +103,9 @@ impl<'a> Update<'a> {
             }
             if self.pending.len() > n_together {
                 self.save()?;
-                self.save_if_stopped(deferral)?;
+            }
+            if deferral.is_stopped() {
+                break;
             }
         }
         // The other rows of their files leave only now, so that files that exchanged their bytes find theirs.
@@ -113,6 +115,7 @@ impl<'a> Update<'a> {
             }
         }
         self.save()?;
+        self.save_if_stopped(deferral)?;
         Ok(left)
     }
 
