@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use m3ret_search::{Bootstrap, Metric};
+use m3ret_search::evaluation::{Bootstrap, Metric};
 
 use super::evaluation::comparison::{self, Comparison, Runs};
 use super::evaluation::protocol::GROUP_METRICS;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use m3ret_manifest::text_of;
-use m3ret_search::{Embeddings, Metric};
+use m3ret_search::evaluation::{Embeddings, Metric};
 
 use super::evaluation::comparison::table::{Layout, render};
 use super::evaluation::comparison::{Comparison, Runs, compare};

@@ -10,7 +10,7 @@ use crate::error::{bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
 use m3ret_manifest::text_of;
 use m3ret_search::{
-    Collection, Filter, Hit as RowHit, LeftOut, Method, RowId, SearchOptions, Statistics,
+    Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics,
 };
 use serde::Serialize;
 

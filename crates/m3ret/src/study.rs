@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::error::ensure;
 use anyhow::Context as _;
 use m3ret_pretrain::{Config, Watcher};
-use m3ret_search::{Bootstrap, Metric};
+use m3ret_search::evaluation::{Bootstrap, Metric};
 use serde::Deserialize;
 
 use super::evaluate::evaluate;

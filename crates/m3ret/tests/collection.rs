@@ -14,7 +14,7 @@ use m3ret::search::{Ask, Queries};
 use m3ret::watch::Quiet;
 use m3ret_imaging::{Pixels, encode_png};
 use m3ret_search::{
-    Collection, Gallery, Hit, Maker, Numbers, Queries as RowQueries, Result, RowId, SearchOptions,
+    Collection, Gallery, Maker, Numbers, Queries as RowQueries, Result, RowHit, RowId, SearchOptions,
     Statistics,
 };
 
@@ -79,7 +79,7 @@ impl Collection for Far {
     fn attachment(&self, row: RowId, name: &str) -> Result<Cow<'_, [u8]>> {
         self.there().attachment(row, name)
     }
-    fn search(&self, queries: RowQueries<'_>, options: &SearchOptions) -> Result<Vec<Vec<Hit>>> {
+    fn search(&self, queries: RowQueries<'_>, options: &SearchOptions) -> Result<Vec<Vec<RowHit>>> {
         self.there().search(queries, options)
     }
     fn statistics(&self) -> Result<Option<&Statistics>> {

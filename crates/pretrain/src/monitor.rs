@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use m3ret_encoder::Pooling;
 use m3ret_imaging::Input;
-use m3ret_search::{Block, Metric, Ranking};
+use m3ret_search::evaluation::{Block, Metric, Ranking};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 

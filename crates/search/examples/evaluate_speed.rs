@@ -9,10 +9,10 @@
 
 use std::time::Instant;
 
-use m3ret_search::{
+use m3ret_search::evaluation::{
     Bootstrap, Clusters, Column, Columns, Embeddings, Interval, Measures, Metric, Task, evaluate,
-    normalize,
 };
+use m3ret_search::normalize;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 

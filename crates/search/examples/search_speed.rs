@@ -14,7 +14,7 @@
 
 use std::time::Instant;
 
-use m3ret_search::{Filter, Gallery, Hit, Method, Plan, Queries, SearchOptions};
+use m3ret_search::{Filter, Gallery, Method, Plan, Queries, RowHit, SearchOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The hits of each query.
-type Answers = Vec<Vec<Hit>>;
+type Answers = Vec<Vec<RowHit>>;
 
 /// What one round took.
 struct Cost {
@@ -106,7 +106,7 @@ fn run_all(
 fn write_hits(
     out: &str,
     gallery: &Gallery,
-    hits: &[Vec<Hit>],
+    hits: &[Vec<RowHit>],
     k: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut bytes = Vec::new();

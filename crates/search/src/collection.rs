@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::gallery::{Gallery, Maker, Numbers, RowId};
-use crate::scan::{Hit, Queries, SearchOptions};
+use crate::scan::{Queries, RowHit, SearchOptions};
 use crate::statistics::Statistics;
 
 /// A set of unit vectors of one width, each with an id, cells in named columns and attachments, as one state that does
@@ -104,7 +104,7 @@ pub trait Collection: Send + Sync {
     /// # Errors
     /// `Mismatch` if a vector does not have the width or is no unit vector, or a filter names a column or value that
     /// no row has; `Damaged`.
-    fn search(&self, queries: Queries<'_>, options: &SearchOptions) -> Result<Vec<Vec<Hit>>>;
+    fn search(&self, queries: Queries<'_>, options: &SearchOptions) -> Result<Vec<Vec<RowHit>>>;
 
     /// Returns the samples of scores that say how rare a score is; `None` where there are too few rows for them.
     ///
@@ -196,7 +196,7 @@ impl Collection for Gallery {
         Self::attachment(self, row, name).map(Cow::Borrowed)
     }
 
-    fn search(&self, queries: Queries<'_>, options: &SearchOptions) -> Result<Vec<Vec<Hit>>> {
+    fn search(&self, queries: Queries<'_>, options: &SearchOptions) -> Result<Vec<Vec<RowHit>>> {
         Self::search(self, queries, options)
     }
 

@@ -65,7 +65,7 @@ pub struct Queries<'a> {
 
 /// One row that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hit {
+pub struct RowHit {
     /// Where it lies.
     pub row: RowId,
     /// Dot product with the query: the cosine of their angle.
@@ -86,7 +86,11 @@ impl Gallery {
     /// # Errors
     /// `Mismatch` if a vector does not have the gallery's width or is no unit vector, or a filter
     /// names a column or value that no row has; `Damaged`.
-    pub fn search(&self, queries: Queries<'_>, options: &SearchOptions) -> Result<Vec<Vec<Hit>>> {
+    pub fn search(
+        &self,
+        queries: Queries<'_>,
+        options: &SearchOptions,
+    ) -> Result<Vec<Vec<RowHit>>> {
         let width = self.width();
         let n_queries = queries.vectors.len() / width;
         let fits = queries.vectors.len() == n_queries * width
@@ -116,7 +120,7 @@ impl Gallery {
         rules: &Rules<'_>,
         k: usize,
         method: Method,
-    ) -> Result<Vec<Vec<Hit>>> {
+    ) -> Result<Vec<Vec<RowHit>>> {
         let k = k.min(self.len());
         if k == 0 || vectors.is_empty() {
             return Ok(vec![Vec::new(); vectors.len() / self.width()]);
@@ -156,8 +160,8 @@ impl Gallery {
         rules: &Rules<'_>,
         k: usize,
         plan: Plan,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let mut found: Vec<Vec<Hit>> = vec![Vec::new(); chunk.len()];
+    ) -> Result<Vec<Vec<RowHit>>> {
+        let mut found: Vec<Vec<RowHit>> = vec![Vec::new(); chunk.len()];
         for (idx, segment) in self.segments().iter().enumerate() {
             let segment_idx = u32::try_from(idx).unwrap_or(u32::MAX);
             let rules = rules.of(idx);
@@ -175,7 +179,7 @@ impl Gallery {
                 rows[query] = exact.into_iter().next().unwrap_or_default();
             }
             for (found, rows) in found.iter_mut().zip(rows) {
-                found.extend(rows.into_iter().map(|Candidate { score, row, .. }| Hit {
+                found.extend(rows.into_iter().map(|Candidate { score, row, .. }| RowHit {
                     row: RowId {
                         segment: segment_idx,
                         row,
@@ -194,7 +198,7 @@ impl Gallery {
     }
 
     /// Sorts hits of several segments: best first, then by id.
-    fn sort(&self, hits: &mut [Hit]) -> Result<()> {
+    fn sort(&self, hits: &mut [RowHit]) -> Result<()> {
         let mut fault = None;
         hits.sort_by(|a, b| {
             b.score.total_cmp(&a.score).then_with(|| {
@@ -218,12 +222,12 @@ impl Gallery {
         rules: &Rules<'_>,
         options: &SearchOptions,
         column: &str,
-    ) -> Result<Vec<Vec<Hit>>> {
+    ) -> Result<Vec<Vec<RowHit>>> {
         if !self.columns().contains(&column) {
             return Err(rules::no_column(self, column));
         }
         let n_queries = vectors.len() / self.width();
-        let mut done: Vec<Vec<Hit>> = Vec::with_capacity(n_queries);
+        let mut done: Vec<Vec<RowHit>> = Vec::with_capacity(n_queries);
         for (idx, vector) in vectors.chunks_exact(self.width()).enumerate() {
             let rules = rules.only(idx);
             let mut depth = options.k.saturating_mul(4).max(1);
@@ -242,7 +246,7 @@ impl Gallery {
         Ok(done)
     }
 
-    fn best_of_groups(&self, hits: Vec<Hit>, column: &str, k: usize) -> Result<Vec<Hit>> {
+    fn best_of_groups(&self, hits: Vec<RowHit>, column: &str, k: usize) -> Result<Vec<RowHit>> {
         let mut seen = std::collections::HashSet::new();
         let mut kept = Vec::with_capacity(k);
         for hit in hits {

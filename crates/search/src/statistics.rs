@@ -16,7 +16,7 @@ use crate::scan::{BELONGING, Calibration, Filter, LeftOut, Queries, SearchOption
 /// Scores between a query of one modality and gallery rows of one modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pair {
+pub struct ScoreSample {
     /// Modality of the query; `None`: any.
     pub query: Option<String>,
     /// Modality of the gallery rows; `None`: any.
@@ -32,7 +32,7 @@ pub struct Pair {
 #[serde(deny_unknown_fields)]
 pub struct Statistics {
     /// Pooled over all modalities first.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<ScoreSample>,
 }
 
 /// Pairs that are drawn for each two modalities.
@@ -113,9 +113,14 @@ impl Statistics {
     }
 
     /// Finds the samples of two modalities, or the pooled ones where those say too little.
-    fn find(&self, query: &str, gallery: &str, of: impl Fn(&Pair) -> &Vec<f32>) -> Option<&Pair> {
-        let says = |pair: &&Pair| of(pair).len() >= MIN_SAMPLE;
-        let is_meant = |pair: &&Pair| {
+    fn find(
+        &self,
+        query: &str,
+        gallery: &str,
+        of: impl Fn(&ScoreSample) -> &Vec<f32>,
+    ) -> Option<&ScoreSample> {
+        let says = |pair: &&ScoreSample| of(pair).len() >= MIN_SAMPLE;
+        let is_meant = |pair: &&ScoreSample| {
             pair.query.as_deref() == Some(query) && pair.gallery.as_deref() == Some(gallery)
         };
         let own = self.pairs.iter().filter(says).find(is_meant);
@@ -143,7 +148,7 @@ fn pair(
     from: PairSide<'_>,
     to: PairSide<'_>,
     random: &mut ChaCha8Rng,
-) -> Result<Pair> {
+) -> Result<ScoreSample> {
     let mut scores = Vec::with_capacity(N_RANDOM);
     if !from.rows.is_empty() && !to.rows.is_empty() {
         // Some draws are of one patient; where most are, few pairs do not belong together.
@@ -158,7 +163,7 @@ fn pair(
         }
     }
     scores.sort_by(f32::total_cmp);
-    Ok(Pair {
+    Ok(ScoreSample {
         query: from.modality.map(str::to_owned),
         gallery: to.modality.map(str::to_owned),
         random: scores,
@@ -231,7 +236,7 @@ mod tests {
     use super::*;
 
     fn statistics(best: Vec<f32>) -> Statistics {
-        let pair = |query: Option<&str>, random: Vec<f32>, best: Vec<f32>| Pair {
+        let pair = |query: Option<&str>, random: Vec<f32>, best: Vec<f32>| ScoreSample {
             query: query.map(str::to_owned),
             gallery: query.map(str::to_owned),
             random,

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use clap::Args;
 use m3ret_encoder::Precision;
-use m3ret_search::Bootstrap;
+use m3ret_search::evaluation::Bootstrap;
 
 use super::{PrecisionChoice, ReadArguments, thread_count};
 use m3ret::evaluate::options::{DEFAULT_CUTOFFS, DEFAULT_EXCLUDE, DEFAULT_PRECISION};
@@ -178,7 +178,7 @@ pub(crate) struct CompareArguments {
 
     /// The metrics to compare [default: map_at_r,precision_at_5,hit_at_1]; the first decides
     #[arg(long, value_name = "METRIC,...", value_delimiter = ',')]
-    pub(crate) metric: Vec<m3ret_search::Metric>,
+    pub(crate) metric: Vec<m3ret_search::evaluation::Metric>,
 
     /// The folder of the model pixels, which says which tasks are too easy to count in group means
     #[arg(long, value_name = "DIR")]

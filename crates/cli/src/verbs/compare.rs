@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
-use m3ret_search::Bootstrap;
+use m3ret_search::evaluation::Bootstrap;
 
 use super::write_json_line;
 use crate::Outcome;

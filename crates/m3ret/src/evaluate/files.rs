@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use m3ret_search::{Answer, Embeddings, Metric, RankedItem, RelevanceRule, relevant_items};
+use m3ret_search::evaluation::{
+    Answer, Embeddings, Metric, RankedItem, RelevanceRule, relevant_items,
+};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type};
 use parquet::file::properties::WriterProperties;

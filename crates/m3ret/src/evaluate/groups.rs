@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use m3ret_search::{Clusters, Metric, Strata, Stratum};
+use m3ret_search::evaluation::{Clusters, Metric, Strata, Stratum};
 use serde::Serialize;
 
 use super::results::{Results, Settings, TaskResult, Value};
@@ -178,7 +178,7 @@ impl<'a> Pool<'a> {
             .draws(&self.strata, &slices, settings.bootstrap);
         let interval = |column: usize| {
             let draws = draws.as_ref()?;
-            m3ret_search::percentiles(draws.iter().map(|means| means[column]).collect())
+            m3ret_search::evaluation::percentiles(draws.iter().map(|means| means[column]).collect())
         };
         let named = places.iter().zip(&columns).enumerate();
         let named = named.map(|(column, ((metric, _), values))| {

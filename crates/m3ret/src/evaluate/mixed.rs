@@ -1,6 +1,8 @@
 //! Searches over all modalities in one gallery, as `results.json` holds them.
 
-use m3ret_search::{Clusters, Embeddings, Measures, MixedAnswer, Strata, Stratum, mixed};
+use m3ret_search::evaluation::{
+    Clusters, Embeddings, Measures, MixedAnswer, Strata, Stratum, mixed,
+};
 use serde::Serialize;
 
 use super::results::{Settings, Value};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use m3ret_encoder::{Precision, RunOptions};
 use m3ret_manifest::columns::PATIENT;
-use m3ret_search::Bootstrap;
+use m3ret_search::evaluation::Bootstrap;
 
 use crate::options::{ColumnValue, Reading, n_cores};
 

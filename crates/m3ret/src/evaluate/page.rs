@@ -7,7 +7,7 @@ use std::path::Path;
 use m3ret_imaging::archive::read_image;
 use m3ret_imaging::{ReadOptions, thumbnail};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY};
-use m3ret_search::{Answer, Embeddings};
+use m3ret_search::evaluation::{Answer, Embeddings};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 

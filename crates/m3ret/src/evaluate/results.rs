@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use m3ret_manifest::columns::{PATIENT, SOURCE};
-use m3ret_search::{
+use m3ret_search::evaluation::{
     Answer, Bootstrap, Clusters, Embeddings, Evaluation, Interval, Measures, Metric, Task, evaluate,
 };
 use serde::Serialize;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Context as _, bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, FINDING, PAIR, PATH, PATIENT, SPLIT};
 use m3ret_manifest::{LABEL_SEPARATOR, Table, is_unseen};
-use m3ret_search::{Column, Columns, Scope, Task, Tasks, derive};
+use m3ret_search::evaluation::{Column, Columns, Scope, Task, Tasks, derive};
 
 use super::options::{DEFAULT_EXCLUDE, EvaluateOptions};
 use crate::embed::Outputs;

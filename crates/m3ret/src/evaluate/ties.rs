@@ -51,7 +51,7 @@ pub fn collapse(tasks: &[TaskResult]) -> Option<String> {
     Some(format!(
         "the vectors are collapsed {place}: all cosines are equal within {:.1e}, so the metrics are those of chance, \
          and compare calls the model neither better nor worse",
-        m3ret_search::COLLAPSED_RANGE
+        m3ret_search::evaluation::COLLAPSED_RANGE
     ))
 }
 

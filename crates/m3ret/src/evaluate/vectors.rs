@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use m3ret_search::Embeddings;
+use m3ret_search::evaluation::Embeddings;
 
 use super::contenders::{Contender, Source};
 use super::options::EvaluateOptions;

@@ -3,7 +3,7 @@
 pub mod table;
 
 use anyhow::{Context as _, ensure};
-use m3ret_search::{Bootstrap, ComparedPair, Difference, Metric, Stratum, Verdict};
+use m3ret_search::evaluation::{Bootstrap, Difference, Metric, QueryPair, Stratum, Verdict};
 use serde::Serialize;
 
 use super::runs::Run;
@@ -130,7 +130,7 @@ pub(crate) fn compare(
 struct Group {
     name: String,
     n_tasks: u32,
-    pairs: Vec<ComparedPair>,
+    pairs: Vec<QueryPair>,
     /// Whether A, and whether B, is collapsed in one of its tasks.
     are_collapsed: [bool; 2],
     /// Sums over its tasks; `None` where a task has none.
@@ -148,14 +148,14 @@ impl Group {
         }
     }
 
-    fn add(&mut self, pairs: &[ComparedPair], facts: &RowFacts) {
+    fn add(&mut self, pairs: &[QueryPair], facts: &RowFacts) {
         let task = self.n_tasks;
         let numbered = pairs.iter().map(|pair| {
             let stratum = Stratum {
                 task,
                 ..pair.stratum
             };
-            ComparedPair { stratum, ..*pair }
+            QueryPair { stratum, ..*pair }
         });
         self.pairs.extend(numbered);
         for (is_any, is_collapsed) in self.are_collapsed.iter_mut().zip(facts.are_collapsed) {
@@ -252,7 +252,7 @@ fn rows_of(
 
 fn row_of(
     name: &str,
-    pairs: &[ComparedPair],
+    pairs: &[QueryPair],
     facts: &RowFacts,
     metric: &str,
     bootstrap: Bootstrap,

@@ -1,6 +1,6 @@
 //! The rules by which evaluations are judged: docs/evaluation.md, "Means of groups".
 
-use m3ret_search::Metric;
+use m3ret_search::evaluation::Metric;
 
 /// Number of the rules of this version; numbers of other rules are not compared with these.
 pub const PROTOCOL: u64 = 3;

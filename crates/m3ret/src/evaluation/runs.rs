@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_manifest::{Manifest, Table};
-use m3ret_search::{ComparedPair, Strata, Stratum};
+use m3ret_search::evaluation::{QueryPair, Strata, Stratum};
 use serde_json::Value;
 
 use super::protocol::{PROTOCOL, Standing};
@@ -208,7 +208,7 @@ fn resolution(value: &Value) -> BTreeMap<String, f64> {
 }
 
 fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
-    let is_metric = |name: &&String| name.parse::<m3ret_search::Metric>().is_ok();
+    let is_metric = |name: &&String| name.parse::<m3ret_search::evaluation::Metric>().is_ok();
     let metrics: Vec<&String> = table.columns().iter().filter(is_metric).collect();
     let mut tasks = BTreeMap::<String, TaskRun>::new();
     let mut seen = HashMap::<(String, String), u32>::new();
@@ -289,7 +289,7 @@ impl TaskRun {
     }
 
     /// Lays the values of two models side by side, for the queries that both answered.
-    pub(crate) fn pairs(&self, other: &Self, metric: &str) -> anyhow::Result<Vec<ComparedPair>> {
+    pub(crate) fn pairs(&self, other: &Self, metric: &str) -> anyhow::Result<Vec<QueryPair>> {
         let (Some(a), Some(b)) = (self.values.get(metric), other.values.get(metric)) else {
             let known: Vec<&str> = self.values.keys().map(String::as_str).collect();
             bail!(
@@ -330,7 +330,7 @@ impl TaskRun {
             if a.is_nan() || b[place].is_nan() {
                 continue;
             }
-            pairs.push(ComparedPair {
+            pairs.push(QueryPair {
                 stratum: query.stratum(),
                 patient: query.patient,
                 a,

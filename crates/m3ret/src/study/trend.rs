@@ -1,8 +1,8 @@
 //! Fits how retrieval grows with the size of the model and the amount of data.
 
 use anyhow::{Context as _, ensure};
-use m3ret_search::{
-    Bootstrap, Clusters, ComparedPair, Interval, Metric, Strata, Stratum, percentiles,
+use m3ret_search::evaluation::{
+    Bootstrap, Clusters, Interval, Metric, QueryPair, Strata, Stratum, percentiles,
 };
 use serde::Serialize;
 
@@ -112,7 +112,7 @@ impl Group {
         }
     }
 
-    fn add(&mut self, chance: f64, of_runs: &[Vec<ComparedPair>]) {
+    fn add(&mut self, chance: f64, of_runs: &[Vec<QueryPair>]) {
         let first = of_runs.first().map_or(&[][..], Vec::as_slice);
         let task = self.n_tasks;
         let strata = first.iter().map(|pair| Stratum {

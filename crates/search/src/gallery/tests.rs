@@ -248,7 +248,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads everything that a search or a lookup may read.
-fn read_all(path: &Path) -> Result<(Contents, Vec<Vec<crate::scan::Hit>>, bool, usize)> {
+fn read_all(path: &Path) -> Result<(Contents, Vec<Vec<crate::scan::RowHit>>, bool, usize)> {
     let gallery = Gallery::open(path)?;
     let mut n_found = 0;
     for column in ["patient_id", "rare"] {

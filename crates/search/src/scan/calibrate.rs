@@ -8,7 +8,7 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Hit, LeftOut, Method, Queries, SearchOptions};
+use super::{LeftOut, Method, Queries, RowHit, SearchOptions};
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 use crate::names::{PAIR, PATIENT, STUDY};
@@ -99,7 +99,7 @@ struct Sample {
     /// rows of the same patient are no hits here.
     left_out: Vec<LeftOut>,
     /// The exact hits of each query, best first.
-    exact: Vec<Vec<Hit>>,
+    exact: Vec<Vec<RowHit>>,
 }
 
 impl Sample {
@@ -131,7 +131,7 @@ impl Sample {
     }
 
     /// Searches for the best `k` hits of every query.
-    fn search(&self, gallery: &Gallery, k: usize, method: Method) -> Result<Vec<Vec<Hit>>> {
+    fn search(&self, gallery: &Gallery, k: usize, method: Method) -> Result<Vec<Vec<RowHit>>> {
         let queries = Queries {
             vectors: &self.vectors,
             own: &self.own,
@@ -174,7 +174,7 @@ fn belonging(gallery: &Gallery, rows: &[Option<RowId>]) -> Result<Vec<LeftOut>> 
 /// Returns the share of the exact `k` best scores that were found; another row with the same score
 /// is as good.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub(crate) fn recall(exact: &[Vec<Hit>], found: &[Vec<Hit>], k: usize) -> f64 {
+pub(crate) fn recall(exact: &[Vec<RowHit>], found: &[Vec<RowHit>], k: usize) -> f64 {
     let (mut n_found, mut n_all) = (0, 0);
     for (exact, found) in exact.iter().zip(found) {
         // The score of the last exact hit divides good from bad. Counting scores instead of ids forgives a pass

@@ -36,7 +36,7 @@ fn found(
     options: &SearchOptions,
 ) -> Vec<Vec<(String, f32)>> {
     let hits = gallery.search(queries, options).unwrap();
-    let named = |hit: &Hit| (gallery.id(hit.row).unwrap().to_owned(), hit.score);
+    let named = |hit: &RowHit| (gallery.id(hit.row).unwrap().to_owned(), hit.score);
     hits.iter()
         .map(|hits| hits.iter().map(named).collect())
         .collect()
@@ -333,7 +333,7 @@ fn queries_that_do_not_fit_are_errors() {
     assert!(gallery.search(too_many, &options).is_err());
     assert_eq!(
         gallery.search(of(&[]), &options).unwrap(),
-        Vec::<Vec<Hit>>::new()
+        Vec::<Vec<RowHit>>::new()
     );
 }
 

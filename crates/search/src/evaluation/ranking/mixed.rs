@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::{Answer, Embeddings, Gallery, Measures, Rule, evaluate, require};
-use crate::columns::{Column, Columns, Relevance};
+use super::exclusion::ExclusionRule;
+use super::{Answer, Embeddings, Measures, TaskGallery, evaluate, require};
 use crate::error::Result;
-use crate::metrics::{Metric, as_f64};
+use crate::evaluation::columns::{Column, Columns, Relevance};
+use crate::evaluation::metrics::{Metric, as_f64};
+use crate::evaluation::tasks::Task;
 use crate::names::MODALITY;
-use crate::tasks::Task;
 
 /// Hits of a query that are looked at.
 pub const MIXED_K: usize = 5;
@@ -62,9 +63,9 @@ pub fn mixed(
     let evaluation = evaluate(task, columns, embeddings, &measures, &rules)?;
     let evaluation = evaluation.into_iter().next().unwrap_or_default();
     let column = require(columns, &task.relevance)?;
-    let gallery = Gallery::new(task, column, embeddings, &measures);
+    let gallery = TaskGallery::new(task, column, embeddings, &measures);
     let counter = Counter {
-        rule: Rule::new(exclude, columns, &gallery)?,
+        rule: ExclusionRule::new(exclude, columns, &gallery.rows)?,
         modality: require(columns, MODALITY)?,
         relevance: Relevance::new(column),
         column,
@@ -89,11 +90,11 @@ pub fn mixed(
 
 /// Counts a query's candidates by modality.
 struct Counter<'a> {
-    rule: Rule<'a>,
+    rule: ExclusionRule<'a>,
     modality: &'a Column,
     column: &'a Column,
     relevance: Relevance<'a>,
-    gallery: Gallery,
+    gallery: TaskGallery,
     embeddings: &'a Embeddings<'a>,
     /// The score of all pairs, where the vectors are collapsed.
     common_score: Option<f32>,
@@ -168,8 +169,7 @@ impl Counter<'_> {
         let excluded = self.rule.of_query(answer.query);
         let mut counts = Counts::default();
         for (idx, &row) in self.gallery.rows.iter().enumerate() {
-            let is_excluded = excluded.iter().any(|&(code, codes)| codes[idx] == code);
-            if row == answer.query || is_excluded || !is_counted(idx) {
+            if excluded.has(idx, row) || !is_counted(idx) {
                 continue;
             }
             let grade = grades[self.gallery.codes[idx] as usize];

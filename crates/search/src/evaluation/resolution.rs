@@ -1,8 +1,8 @@
 //! Which difference between two models a set of queries can tell, before a model is looked at.
 
-use crate::bootstrap::{Clusters, MIN_PATIENTS};
-use crate::metrics::as_f64;
-use crate::strata::Strata;
+use super::bootstrap::{Clusters, MIN_PATIENTS};
+use super::metrics::as_f64;
+use super::strata::Strata;
 
 /// The correlation of two models' errors, patient by patient, that resolutions assume.
 pub const CORRELATION: f64 = 0.5;
@@ -74,8 +74,8 @@ impl Clusters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bootstrap::Bootstrap;
-    use crate::strata::Stratum;
+    use crate::evaluation::bootstrap::Bootstrap;
+    use crate::evaluation::strata::Stratum;
 
     fn every(n: u32, class: impl Fn(u32) -> u32) -> Strata {
         let strata = (0..n).map(|i| Stratum {

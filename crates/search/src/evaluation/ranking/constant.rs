@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{Answer, Evaluation, GROUP_QUERIES, Ranker, Rule};
-use crate::metrics::{Block, Metric, Ranking, as_f64};
+use super::exclusion::ExclusionRule;
+use super::{Answer, Evaluation, GROUP_QUERIES, Ranker};
+use crate::evaluation::metrics::{Block, Metric, Ranking, as_f64};
 
 /// Returns for each metric what the better of two fixed rankings has; NaN for votes.
 ///
@@ -13,7 +14,11 @@ use crate::metrics::{Block, Metric, Ranking, as_f64};
 /// From either, each query's own exclusions are taken out. Without exclusions no fixed ranking has more
 /// `precision_at_k` or `hit_at_1` than the first, nor more `recall_at_k` than the second; for other
 /// metrics the better one is a lower bound of the best.
-pub(super) fn values(ranker: &Ranker<'_>, rule: &Rule<'_>, evaluation: &Evaluation) -> Vec<f64> {
+pub(super) fn values(
+    ranker: &Ranker<'_>,
+    rule: &ExclusionRule<'_>,
+    evaluation: &Evaluation,
+) -> Vec<f64> {
     let metrics = ranker.measures.metrics;
     let mut best = vec![f64::NAN; metrics.len()];
     if evaluation.answers.is_empty() {
@@ -90,7 +95,7 @@ fn falling(a: f64, b: f64) -> std::cmp::Ordering {
 struct FixedRanking<'a> {
     ranker: &'a Ranker<'a>,
     /// Which candidates are taken out for each query.
-    rule: &'a Rule<'a>,
+    rule: &'a ExclusionRule<'a>,
     /// The gallery's items, best first.
     order: &'a [u32],
 }
@@ -141,11 +146,8 @@ impl FixedRanking<'_> {
         } else {
             usize::MAX
         };
-        let own = self.rule.of_query(answer.query);
-        let is_candidate = |item: usize| {
-            ranker.gallery.rows[item] != answer.query
-                && !own.iter().any(|&(code, codes)| codes[item] == code)
-        };
+        let excluded = self.rule.of_query(answer.query);
+        let is_candidate = |item: usize| !excluded.has(item, ranker.gallery.rows[item]);
         taken.clear();
         let items = self.order.iter().map(|&item| item as usize);
         let items = items.filter(|&item| is_candidate(item)).take(depth);

@@ -1,11 +1,11 @@
 //! Two models on the same queries: is one better, or can it not be told?
 
-use crate::bootstrap::{Bootstrap, Clusters, Interval};
-use crate::strata::{Strata, Stratum};
+use super::bootstrap::{Bootstrap, Clusters, Interval};
+use super::strata::{Strata, Stratum};
 
 /// One query that both models answered.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pair {
+pub struct QueryPair {
     /// Its task, and its class where the task's value is a mean over classes.
     pub stratum: Stratum,
     /// Its patient; queries with equal numbers are drawn together. Not 0.
@@ -50,7 +50,7 @@ impl Difference {
     ///
     /// `None` without any query.
     #[must_use]
-    pub fn new(pairs: &[Pair], bootstrap: Bootstrap) -> Option<Self> {
+    pub fn new(pairs: &[QueryPair], bootstrap: Bootstrap) -> Option<Self> {
         if pairs.is_empty() {
             return None;
         }
@@ -58,7 +58,7 @@ impl Difference {
         let clusters = Clusters::new(&patients);
         let strata: Vec<Stratum> = pairs.iter().map(|pair| pair.stratum).collect();
         let strata = Strata::new(&strata);
-        let values = |of: fn(&Pair) -> f64| -> Vec<f64> { pairs.iter().map(of).collect() };
+        let values = |of: fn(&QueryPair) -> f64| -> Vec<f64> { pairs.iter().map(of).collect() };
         let differences: Vec<[f64; 1]> = pairs.iter().map(|pair| [pair.b - pair.a]).collect();
         let intervals = clusters.intervals(&differences, 1, &strata, bootstrap);
         Some(Self {
@@ -92,8 +92,8 @@ impl Difference {
 mod tests {
     use super::*;
 
-    fn pairs(n: u32, a: impl Fn(u32) -> f64, b: impl Fn(u32) -> f64) -> Vec<Pair> {
-        let pair = |i| Pair {
+    fn pairs(n: u32, a: impl Fn(u32) -> f64, b: impl Fn(u32) -> f64) -> Vec<QueryPair> {
+        let pair = |i| QueryPair {
             stratum: Stratum {
                 task: i % 2,
                 class: 0,
@@ -105,7 +105,7 @@ mod tests {
         (0..n).map(pair).collect()
     }
 
-    fn verdict(pairs: &[Pair]) -> Verdict {
+    fn verdict(pairs: &[QueryPair]) -> Verdict {
         let difference = Difference::new(pairs, Bootstrap::default()).unwrap();
         difference.verdict()
     }
@@ -116,9 +116,9 @@ mod tests {
         let noise = every(4);
         let steady = pairs(200, noise, |i| noise(i) + 0.01);
         assert_eq!(verdict(&steady), Verdict::Better);
-        let worse: Vec<Pair> = steady
+        let worse: Vec<QueryPair> = steady
             .iter()
-            .map(|p| Pair {
+            .map(|p| QueryPair {
                 a: p.b,
                 b: p.a,
                 ..*p
@@ -146,9 +146,9 @@ mod tests {
     fn every_task_weighs_the_same() {
         let mut all = pairs(20, |_| 0.0, |_| 1.0);
         all.retain(|pair| pair.stratum.task == 0 || pair.patient == 1);
-        let all: Vec<Pair> = all
+        let all: Vec<QueryPair> = all
             .iter()
-            .map(|p| Pair {
+            .map(|p| QueryPair {
                 b: f64::from(p.stratum.task),
                 ..*p
             })

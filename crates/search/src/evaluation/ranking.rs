@@ -4,18 +4,20 @@ use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use crate::columns::{Column, Columns, Relevance};
+use super::columns::{Column, Columns, Relevance};
+use super::metrics::Metric;
+use super::strata::{Strata, Stratum};
+use super::tasks::Task;
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, LANES};
-use crate::metrics::Metric;
-use crate::strata::{Strata, Stratum};
-use crate::tasks::Task;
-use rank::Room;
+use exclusion::ExclusionRule;
+use query::Room;
 
 mod collapse;
 mod constant;
+mod exclusion;
 mod mixed;
-mod rank;
+mod query;
 
 pub use collapse::COLLAPSED_RANGE;
 pub use mixed::{MIXED_K, Mixed, MixedAnswer, mixed};
@@ -229,10 +231,10 @@ pub fn evaluate(
         ));
     }
     let column = require(columns, &task.relevance)?;
-    let gallery = Gallery::new(task, column, embeddings, measures);
-    let rules: Vec<Rule<'_>> = rules
+    let gallery = TaskGallery::new(task, column, embeddings, measures);
+    let exclusions: Vec<ExclusionRule<'_>> = rules
         .iter()
-        .map(|names| Rule::new(names, columns, &gallery))
+        .map(|names| ExclusionRule::new(names, columns, &gallery.rows))
         .collect::<Result<_>>()?;
     let mut ranker = Ranker {
         relevance: Relevance::new(column),
@@ -245,8 +247,8 @@ pub fn evaluate(
     };
     let mut evaluations: Vec<Evaluation> = rules
         .iter()
-        .map(|rule| Evaluation {
-            exclude: rule.names.to_vec(),
+        .map(|names| Evaluation {
+            exclude: names.clone(),
             n_gallery: ranker.gallery.rows.len(),
             ..Evaluation::default()
         })
@@ -255,7 +257,7 @@ pub fn evaluate(
     ranker.common_score = collapse::common_score(&ranker, &queries, embeddings);
     let groups: Vec<Vec<Vec<Outcome>>> = queries
         .par_chunks(GROUP_QUERIES)
-        .map(|queries| ranker.rank(queries, embeddings, &rules))
+        .map(|queries| ranker.rank(queries, embeddings, &exclusions))
         .collect();
     for outcomes in groups.into_iter().flatten() {
         for (evaluation, outcome) in evaluations.iter_mut().zip(outcomes) {
@@ -271,7 +273,7 @@ pub fn evaluate(
         evaluation.n_retrieved = ranker.gallery.count_hits(&evaluation.answers);
         ranker.number_classes(task, evaluation);
     }
-    if let (Some(first), Some(rule)) = (evaluations.first_mut(), rules.first()) {
+    if let (Some(first), Some(rule)) = (evaluations.first_mut(), exclusions.first()) {
         first.constant = constant::values(&ranker, rule, first);
     }
     Ok(evaluations)
@@ -300,23 +302,13 @@ pub fn relevant_items(
     let column = require(columns, &task.relevance)?;
     let mut grades = Vec::new();
     Relevance::new(column).grade(column.code(query as usize), &mut grades);
-    let excluded: Vec<&Column> = rule
-        .exclude
-        .iter()
-        .map(|name| require(columns, name))
-        .collect::<Result<_>>()?;
-    let is_excluded = |row: u32| {
-        let same = |column: &&Column| {
-            let code = column.code(query as usize);
-            code != 0 && column.code(row as usize) == code
-        };
-        row == query || excluded.iter().any(same)
-    };
-    let is_relevant = |&row: &u32| {
-        let grade = grades[column.code(row as usize) as usize];
-        grade >= rule.least_grade && embeddings.has(row as usize) && !is_excluded(row)
-    };
-    let mut rows: Vec<u32> = task.gallery.iter().copied().filter(is_relevant).collect();
+    let mut rows = rows_that_take_part(task, column, embeddings);
+    rows.retain(|&row| grades[column.code(row as usize) as usize] >= rule.least_grade);
+    let exclusion = ExclusionRule::new(rule.exclude, columns, &rows)?;
+    let excluded = exclusion.of_query(query);
+    let items = rows.into_iter().enumerate();
+    let allowed = items.filter(|&(item, row)| !excluded.has(item, row));
+    let mut rows: Vec<u32> = allowed.map(|(_, row)| row).collect();
     rows.sort_unstable();
     Ok(rows)
 }
@@ -327,8 +319,14 @@ fn require<'a>(columns: &'a Columns, name: &str) -> Result<&'a Column> {
         .ok_or_else(|| Error::mismatch("column", name, "a table without it"))
 }
 
+/// Lists the gallery's rows that have a vector and a label.
+fn rows_that_take_part(task: &Task, column: &Column, embeddings: &Embeddings<'_>) -> Vec<u32> {
+    let takes_part = |&row: &u32| column.code(row as usize) != 0 && embeddings.has(row as usize);
+    task.gallery.iter().copied().filter(takes_part).collect()
+}
+
 /// The items that are ranked, in `tie_order`.
-struct Gallery {
+struct TaskGallery {
     rows: Vec<u32>,
     /// The word of each item in the relevance column.
     codes: Vec<u32>,
@@ -336,16 +334,14 @@ struct Gallery {
     vectors: Vec<f32>,
 }
 
-impl Gallery {
+impl TaskGallery {
     fn new(
         task: &Task,
         column: &Column,
         embeddings: &Embeddings<'_>,
         measures: &Measures<'_>,
     ) -> Self {
-        let takes_part =
-            |&row: &u32| column.code(row as usize) != 0 && embeddings.has(row as usize);
-        let mut rows: Vec<u32> = task.gallery.iter().copied().filter(takes_part).collect();
+        let mut rows = rows_that_take_part(task, column, embeddings);
         rows.sort_by_key(|&row| (measures.tie_order[row as usize], row));
         let codes = rows.iter().map(|&row| column.code(row as usize));
         let vectors = rows
@@ -383,36 +379,6 @@ impl Gallery {
     }
 }
 
-/// Which candidates a query must not see.
-struct Rule<'a> {
-    names: &'a [String],
-    /// For each name the column, and its word for each gallery item.
-    columns: Vec<(&'a Column, Vec<u32>)>,
-}
-
-impl<'a> Rule<'a> {
-    fn new(names: &'a [String], columns: &'a Columns, gallery: &Gallery) -> Result<Self> {
-        let columns = names.iter().map(|name| {
-            let column = require(columns, name)?;
-            let codes = gallery.rows.iter().map(|&row| column.code(row as usize));
-            Ok((column, codes.collect()))
-        });
-        Ok(Self {
-            names,
-            columns: columns.collect::<Result<_>>()?,
-        })
-    }
-
-    /// Returns the query's own words; 0, the unknown, excludes nothing.
-    fn of_query(&self, query: u32) -> Vec<(u32, &[u32])> {
-        let own = self.columns.iter().map(|(column, codes)| {
-            let code = column.code(query as usize);
-            (code, codes.as_slice())
-        });
-        own.filter(|&(code, _)| code != 0).collect()
-    }
-}
-
 enum Outcome {
     Counted(Answer),
     WithoutRelevant,
@@ -432,7 +398,7 @@ impl Outcome {
 }
 
 struct Ranker<'a> {
-    gallery: Gallery,
+    gallery: TaskGallery,
     column: &'a Column,
     relevance: Relevance<'a>,
     is_votable: bool,
@@ -502,7 +468,7 @@ impl Ranker<'_> {
         &self,
         queries: &[u32],
         embeddings: &Embeddings<'_>,
-        rules: &[Rule<'_>],
+        rules: &[ExclusionRule<'_>],
     ) -> Vec<Vec<Outcome>> {
         let scores = self.scores(queries, embeddings);
         let mut room = Room::default();

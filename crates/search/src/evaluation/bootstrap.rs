@@ -4,8 +4,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::metrics::as_f64;
-use crate::strata::Strata;
+use super::metrics::as_f64;
+use super::strata::Strata;
 
 /// Below so many patients no interval is given: the percentiles would say nothing.
 pub const MIN_PATIENTS: usize = 5;
@@ -247,7 +247,7 @@ pub fn percentiles(mut values: Vec<f64>) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strata::Stratum;
+    use crate::evaluation::strata::Stratum;
     use proptest::prelude::*;
 
     fn one<T>(values: &[T]) -> Strata {

@@ -1,7 +1,8 @@
 //! One query's ranking: candidates, the best of them, equal scores, and what that is worth.
 
-use super::{Answer, Outcome, RankedItem, Ranker, Rule};
-use crate::metrics::{Block, KNN_K, Metric, Ranking, Vote};
+use super::exclusion::ExclusionRule;
+use super::{Answer, Outcome, RankedItem, Ranker};
+use crate::evaluation::metrics::{Block, KNN_K, Metric, Ranking, Vote};
 
 /// What is reused from query to query.
 #[derive(Default)]
@@ -64,7 +65,7 @@ impl Ranker<'_> {
         &self,
         query: u32,
         scores: &[f32],
-        rule: &Rule<'_>,
+        rule: &ExclusionRule<'_>,
         room: &mut Room,
     ) -> Outcome {
         let candidates = self.candidates(query, scores, rule, room);
@@ -90,10 +91,10 @@ impl Ranker<'_> {
         &self,
         query: u32,
         scores: &[f32],
-        rule: &Rule<'_>,
+        rule: &ExclusionRule<'_>,
         room: &mut Room,
     ) -> Candidates {
-        let own = rule.of_query(query);
+        let excluded = rule.of_query(query);
         let mut candidates = Candidates {
             n: 0,
             n_relevant: 0,
@@ -102,7 +103,7 @@ impl Ranker<'_> {
         };
         room.keys.clear();
         for (idx, (&row, &score)) in self.gallery.rows.iter().zip(scores).enumerate() {
-            if row == query || own.iter().any(|&(code, codes)| codes[idx] == code) {
+            if excluded.has(idx, row) {
                 continue;
             }
             let grade = room.grades[self.gallery.codes[idx] as usize];

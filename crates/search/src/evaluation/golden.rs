@@ -9,11 +9,11 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::columns::{Column, Columns};
-use crate::evaluate::{Answer, Embeddings, Measures, evaluate};
-use crate::metrics::{Block, Metric, Ranking, Vote};
-use crate::tasks::Task;
-use crate::{Bootstrap, Clusters, Strata, Stratum};
+use super::columns::{Column, Columns};
+use super::metrics::{Block, Metric, Ranking, Vote};
+use super::ranking::{Answer, Embeddings, Measures, RankedItem, evaluate};
+use super::tasks::Task;
+use super::{Bootstrap, Clusters, Strata, Stratum};
 
 struct Case {
     bytes: Vec<u8>,
@@ -401,7 +401,7 @@ fn a_ranking_that_is_cut_has_the_values_of_the_whole() {
     let answer = &answers[0];
     let [scores, grades]: [Vec<f32>; 2] = [0, 1].map(|which| {
         let hits = answer.hits.iter();
-        let number = |hit: &crate::RankedItem| [hit.score, hit.grade][which];
+        let number = |hit: &RankedItem| [hit.score, hit.grade][which];
         hits.map(number).collect()
     });
     let ideal = vec![1.0; answer.n_relevant];

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::columns::Columns;
+use super::columns::Columns;
 use crate::error::{Error, Result};
 use crate::names::{DIMS, DISTURBED, MODALITY, PAIR, PATIENT, SOURCE, SPLIT};
 
 /// Sources of simulated radiographs start so; they enter only pair tasks.
 const SIMULATED: &str = "drr-";
+
 /// Who is asked for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::columns::Column;
+use crate::evaluation::columns::Column;
 
 /// Columns in a fixed order; one row a line.
 fn table(rows: &[[&str; 6]]) -> Columns {

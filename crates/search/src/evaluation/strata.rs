@@ -1,6 +1,6 @@
 //! Which queries are averaged together: queries in classes, classes in tasks, tasks in a group.
 
-use crate::metrics::as_f64;
+use super::metrics::as_f64;
 
 /// Where the value of a query counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

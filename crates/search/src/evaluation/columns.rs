@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::metrics::as_f64;
 use crate::error::{Error, Result};
 
 /// Between the labels of an item that has several.
@@ -260,7 +261,7 @@ fn jaccard(a: &[&str], b: &[&str]) -> f32 {
     if n_all == 0 {
         return 0.0;
     }
-    let share = crate::metrics::as_f64(n_common) / crate::metrics::as_f64(n_all);
+    let share = as_f64(n_common) / as_f64(n_all);
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a share is well within f32"
