@@ -2,8 +2,8 @@
 
     python3 tools/measure_code.py [FOLDER ...]
 
-Each FOLDER is a checkout, by default this one; a column of the table for each. Standard library only. Tests, examples,
-benches and fuzz targets are left out, and so is everything from `#[cfg(test)]` on in a file.
+Each FOLDER is a checkout, by default this one; a column of the table for each. Standard library only. Tests and
+their crate, examples, benches and fuzz targets are left out, and so is everything from `#[cfg(test)]` on in a file.
 """
 
 import collections
@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-LEFT_OUT = re.compile(r"(^|/)(target|tests|benches|examples|fuzz|golden)(/|$)|(^|/)(tests|golden|testing)\.rs$")
+LEFT_OUT = re.compile(r"(^|/)(target|tests|benches|examples|fuzz|golden|testing)(/|$)|(^|/)(tests|golden|testing)\.rs$")
 COLUMNS = ["modality", "body_part", "finding", "patient_id", "study_id", "series_id", "source", "split", "dims",
            "license", "pair_id", "disturbed"]
 TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|union) (\w+)", re.M)
@@ -36,6 +36,8 @@ def crates(root):
     """Each crate with the crates of the workspace that it needs."""
     arrows = {}
     for manifest in sorted((root / "crates").glob("*/Cargo.toml")):
+        if LEFT_OUT.search(manifest.relative_to(root).as_posix()):
+            continue
         text = manifest.read_text().split("[dev-dependencies]")[0]
         name = re.search(r'^name = "([^"]+)"', text, re.M)[1]
         arrows[name] = set(re.findall(r"^(m3ret[\w-]*)\.workspace = true", text, re.M)) - {name}

@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("m3ret-files", &[]),
     ("m3ret-imaging", &[]),
     ("m3ret-search", &[]),
+    ("m3ret-testing", &[]),
     ("m3ret-manifest", &["m3ret-files", "m3ret-imaging"]),
     ("m3ret-encoder", &["m3ret-imaging"]),
     (
@@ -48,6 +49,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Each crate whose tests name a further crate of the workspace, with those crates.
+const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[
+    ("m3ret-encoder", &["m3ret-testing"]),
+    ("m3ret-pretrain", &["m3ret-testing"]),
+    ("m3ret-search", &["m3ret-testing"]),
+];
+
 /// Crates of the terminal, which only the command line may name.
 const OF_THE_TERMINAL: &[&str] = &["clap", "indicatif", "ctrlc"];
 
@@ -58,8 +66,15 @@ const FENCED: &[(&str, &[&str])] = &[
     ("blake3", &["m3ret-search"]),
 ];
 
-/// Returns what each crate of the workspace needs, tests aside.
-fn needs() -> BTreeMap<String, BTreeSet<String>> {
+/// Who needs a crate: the product, or its tests alone.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Product,
+    Tests,
+}
+
+/// Returns what each crate of the workspace needs for one kind of use.
+fn needs(kind: Kind) -> BTreeMap<String, BTreeSet<String>> {
     let words = [
         "metadata",
         "--no-deps",
@@ -75,8 +90,8 @@ fn needs() -> BTreeMap<String, BTreeSet<String>> {
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let of = |package: &Value| {
         let named = package["dependencies"].as_array().unwrap().iter();
-        // Kind is null for what is always needed; "dev" is for tests.
-        let named = named.filter(|named| named["kind"].is_null());
+        // Kind is "dev" for what tests need, and null or "build" for all others.
+        let named = named.filter(|named| (named["kind"] == "dev") == (kind == Kind::Tests));
         let names = named.map(|named| named["name"].as_str().unwrap().to_owned());
         (
             package["name"].as_str().unwrap().to_owned(),
@@ -93,7 +108,7 @@ fn needs() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn crates_name_only_those_below_them() {
-    let needs = needs();
+    let needs = needs(Kind::Product);
     let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
     let found: BTreeSet<&str> = needs.keys().map(String::as_str).collect();
     assert_eq!(
@@ -110,8 +125,20 @@ fn crates_name_only_those_below_them() {
 }
 
 #[test]
+fn tests_name_further_crates_only_where_it_is_said() {
+    let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    for (name, needed) in needs(Kind::Tests) {
+        let allowed = ARROWS_OF_TESTS.iter().find(|(of, _)| *of == name);
+        let allowed = allowed.map_or(&[][..], |(_, allowed)| allowed);
+        let own = needed.iter().map(String::as_str);
+        let own: Vec<&str> = own.filter(|needed| known.contains(needed)).collect();
+        assert_eq!(own, allowed, "tests of {name}");
+    }
+}
+
+#[test]
 fn only_the_command_line_knows_the_terminal_and_families_stay_fenced() {
-    for (name, needed) in needs() {
+    for (name, needed) in needs(Kind::Product) {
         for of_terminal in OF_THE_TERMINAL {
             assert!(
                 name == "m3ret-cli" || !needed.contains(*of_terminal),

@@ -8,7 +8,9 @@ mod stem;
 
 use serde::Deserialize;
 
-use self::case::{Case, F32, Tolerance, close, folder, folder_with};
+use m3ret_testing::{Tolerance, close, folder, folder_with};
+
+use self::case::{Case, F32};
 use crate::config::{ModelConfig, Pooling, VitConfig};
 use crate::family;
 use crate::hog::patch_targets;
@@ -126,12 +128,12 @@ fn golden_c02_positions() {
         let found = sin_cos(row.grid, row.ref_grid, row.embed_dim);
         close(
             &found,
-            &case.get(&format!("{i}.pos")),
+            &case.floats(&format!("{i}.pos")),
             sizes.tolerance,
             "pos",
         );
         let with_cls = [vec![0.0; row.embed_dim], found].concat();
-        let wanted = case.get(&format!("{i}.pos_with_cls"));
+        let wanted = case.floats(&format!("{i}.pos_with_cls"));
         close(&with_cls, &wanted, sizes.tolerance, "pos_with_cls");
     }
     for (width, parts) in sizes.width_split_table_zyx {
@@ -247,17 +249,17 @@ fn unplaced(embedded: &[f32], sizes: &VitConfig, grid: [usize; 3]) -> Vec<f32> {
 fn golden_c03_encoder_units() {
     let case = Case::open(&folder(), "c03_encoder");
     let sizes: Encoder = read_json(&folder().join("c03_encoder.json")).unwrap();
-    let (weight, bias) = (case.get("unit.ln_weight"), case.get("unit.ln_bias"));
-    let mut rows = case.get("unit.ln_input");
+    let (weight, bias) = (case.floats("unit.ln_weight"), case.floats("unit.ln_bias"));
+    let mut rows = case.floats("unit.ln_input");
     for row in rows.chunks_exact_mut(weight.len()) {
         layer_norm::<true>(row, &weight, &bias, sizes.layer_norm_eps);
     }
-    close(&rows, &case.get("unit.ln_output"), sizes.tolerance, "ln");
-    let mut values = case.get("unit.gelu_input");
+    close(&rows, &case.floats("unit.ln_output"), sizes.tolerance, "ln");
+    let mut values = case.floats("unit.gelu_input");
     Activation::Gelu.apply::<true>(&mut values);
     close(
         &values,
-        &case.get("unit.gelu_output"),
+        &case.floats("unit.gelu_output"),
         sizes.tolerance,
         "gelu",
     );
@@ -319,10 +321,7 @@ fn golden_c04_encoder_of_the_patches_left_to_see() {
         pooling,
         Kernels::detect(),
     );
-    let tolerance = Tolerance {
-        atol: 1e-5,
-        rtol: 1e-5,
-    };
+    let tolerance = Tolerance::new(1e-5, 1e-5);
     for kind in ["three_d", "two_d"] {
         let case = Case::open(&folder(), &format!("c04_mae.{kind}"));
         let shape: [usize; 5] = case.shape("input").try_into().unwrap();
@@ -382,7 +381,7 @@ fn golden_c11_hog() {
         let input = case.image(&format!("descriptor.{i}.image"));
         assert_eq!(input.shape(), row.shape);
         let found = model.embed(&[&Prepared::new(vec![input])]).unwrap();
-        let wanted = case.get(&format!("descriptor.{i}.wanted"));
+        let wanted = case.floats(&format!("descriptor.{i}.wanted"));
         let what = format!("descriptor {i}");
         close(&found[0], &wanted, sizes.tolerance.descriptor, &what);
     }
@@ -390,7 +389,7 @@ fn golden_c11_hog() {
         let image = case.image(&format!("target.{i}.image"));
         assert_eq!(image.shape(), row.shape);
         let found = patch_targets(&image, row.patch).unwrap();
-        let wanted = case.get(&format!("target.{i}.wanted"));
+        let wanted = case.floats(&format!("target.{i}.wanted"));
         close(
             &found,
             &wanted,

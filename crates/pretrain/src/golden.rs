@@ -4,15 +4,17 @@
 
 mod hog;
 mod salt;
+mod stem;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Tensor, TensorData};
 use m3ret_encoder::VitConfig;
 use m3ret_imaging::Input;
-use safetensors::{Dtype, SafeTensors};
+use m3ret_testing::{Tolerance, close, folder_with};
+use safetensors::Dtype;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::config::{MaeSettings, MaeTarget, SimDinoSettings};
@@ -38,50 +40,14 @@ struct Case {
     sizes: Value,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Tolerance {
-    atol: f64,
-    rtol: f64,
-    /// Relative to the tensor's largest entry.
-    of_largest: bool,
-}
-
-mod stem;
-
-pub(crate) fn folder() -> PathBuf {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test may be told where other cases of the same layout lie"
-    )]
-    let chosen = std::env::var_os("M3RET_GOLDEN");
-    chosen.map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden"),
-        PathBuf::from,
-    )
-}
-
-/// Returns the folder of a case: that of this repository where `M3RET_GOLDEN` names an older set
-/// without it.
-fn folder_with(name: &str) -> PathBuf {
-    let chosen = folder();
-    if chosen.join(format!("{name}.json")).is_file() {
-        return chosen;
-    }
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden")
-}
-
 fn json(name: &str) -> Value {
-    let path = folder_with(name).join(format!("{name}.json"));
-    let text = std::fs::read_to_string(path).unwrap();
-    serde_json::from_str(&text).unwrap()
+    m3ret_testing::sizes(&folder_with(name), name)
 }
 
 impl Case {
     fn open(name: &str) -> Self {
-        let path = folder_with(name).join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(path).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = file.tensors().into_iter().map(|(name, view)| {
+        let file = m3ret_testing::Case::open(&folder_with(name), name);
+        let tensors = file.tensors().tensors().into_iter().map(|(name, view)| {
             let bytes = view.data();
             let values = match view.dtype() {
                 Dtype::F32 => f64s(bytes, |b: [u8; 4]| f32::from_le_bytes(b).into()),
@@ -133,11 +99,7 @@ impl Case {
         } else {
             &tolerance[name]
         };
-        Tolerance {
-            atol: tolerance["atol"].as_f64().unwrap(),
-            rtol: tolerance["rtol"].as_f64().unwrap(),
-            of_largest: tolerance["relative_to"] == "tensor_max",
-        }
+        Tolerance::deserialize(tolerance).unwrap()
     }
 
     fn number(&self, name: &str) -> f64 {
@@ -157,25 +119,6 @@ fn f64s<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<f64
 #[allow(clippy::cast_possible_truncation, reason = "written as f32")]
 fn f32s(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
-}
-
-fn close(found: &[f64], wanted: &[f64], tolerance: Tolerance, what: &str) {
-    assert_eq!(found.len(), wanted.len(), "{what}: number of values");
-    let largest = wanted
-        .iter()
-        .fold(0.0_f64, |most, value| most.max(value.abs()));
-    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        let size = if tolerance.of_largest {
-            largest
-        } else {
-            wanted.abs()
-        };
-        let allowed = tolerance.atol + tolerance.rtol * size;
-        assert!(
-            (found - wanted).abs() <= allowed,
-            "{what}: value {i} is {found}, wanted {wanted} within {allowed}"
-        );
-    }
 }
 
 fn wide(values: Vec<f32>) -> Vec<f64> {
@@ -695,11 +638,7 @@ fn golden_c06_adamw() {
 fn golden_c07_schedules() {
     let sizes = json("c07_schedules");
     let number = |value: &Value| value.as_f64().unwrap();
-    let tolerance = Tolerance {
-        atol: number(&sizes["tolerance"]["atol"]),
-        rtol: number(&sizes["tolerance"]["rtol"]),
-        of_largest: false,
-    };
+    let tolerance = Tolerance::deserialize(&sizes["tolerance"]).unwrap();
     let simdino = &sizes["simdino"];
     let curve = |name: &str| Cosine {
         start: simdino[name]["start"].as_f64().unwrap_or(0.0),

@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::golden::case::{Case, F32};
-use crate::golden::external::{model_folder, names};
+use crate::golden::external::names;
 use crate::kernels::{Kernels, Linear};
 use crate::vit::{CpuVit, View};
+use m3ret_testing::model_folder;
 
 fn opened(folder: &Path) -> Result<ModelParts<Linear>> {
     open(folder, F32)

@@ -1,80 +1,41 @@
-//! Reading one case, and comparing with it.
+//! What the tests of this crate make of a case: inputs, layers, and files with changes.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 
 use m3ret_imaging::Input;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use crate::family::tensors::{Bias, KernelAxes, PatchKernel, Tensors};
 use crate::kernels::{CpuPack, Linear, Precision};
 use crate::pack::PatchLayers;
 use crate::weights::Weights;
 
-/// `|found - wanted| <= atol + rtol * |wanted|`.
-#[derive(Debug, Clone, Copy, serde::Deserialize)]
-pub(crate) struct Tolerance {
-    pub(crate) atol: f32,
-    pub(crate) rtol: f32,
-}
-
 /// The packing that reference numbers are compared in.
 pub(crate) const F32: CpuPack = CpuPack {
     precision: Precision::F32,
 };
 
-/// The tensors of one case.
-pub(crate) struct Case {
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
+/// The tensors of one case, read and written as the tests of this crate need them.
+pub(crate) struct Case(m3ret_testing::Case);
 
-pub(crate) fn folder() -> PathBuf {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test may be told where other cases of the same layout lie"
-    )]
-    let chosen = std::env::var_os("M3RET_GOLDEN");
-    chosen.map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden"),
-        PathBuf::from,
-    )
-}
+impl Deref for Case {
+    type Target = m3ret_testing::Case;
 
-/// Returns `folder`, or that of this repository where `folder` is an older set without the case.
-pub(crate) fn folder_with(name: &str) -> PathBuf {
-    let chosen = folder();
-    if chosen.join(format!("{name}.json")).is_file() {
-        return chosen;
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden")
 }
 
 impl Case {
     pub(crate) fn open(folder: &Path, name: &str) -> Self {
-        let path = folder.join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Self { path, bytes }
-    }
-
-    fn tensors(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).unwrap()
+        Self(m3ret_testing::Case::open(folder, name))
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors().tensor(name).is_ok()
-    }
-
-    /// Returns a whole tensor.
-    pub(crate) fn get(&self, name: &str) -> Vec<f32> {
-        let tensors = self.tensors();
-        let tensor = tensors
-            .tensor(name)
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
-        let floats = tensor.data().as_chunks().0.iter();
-        floats.map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
     /// Returns an image of bytes `[C, D, H, W]` as an input, 255 being 1.
@@ -86,22 +47,9 @@ impl Case {
         Input::new(values.collect(), self.shape(name).try_into().unwrap()).unwrap()
     }
 
-    /// Returns a whole tensor of integers.
-    pub(crate) fn integers(&self, name: &str) -> Vec<i64> {
-        let tensors = self.tensors();
-        let tensor = tensors.tensor(name).unwrap();
-        assert_eq!(tensor.dtype(), Dtype::I64, "{name}");
-        let numbers = tensor.data().as_chunks().0.iter();
-        numbers.map(|&bytes| i64::from_le_bytes(bytes)).collect()
-    }
-
-    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
-        self.tensors().tensor(name).unwrap().shape().to_vec()
-    }
-
     /// Returns a tensor cut along its first axis.
     pub(crate) fn items(&self, name: &str) -> Vec<Vec<f32>> {
-        let values = self.get(name);
+        let values = self.floats(name);
         let n = values.len() / self.shape(name)[0];
         values.chunks_exact(n).map(<[f32]>::to_vec).collect()
     }
@@ -123,7 +71,7 @@ impl Case {
         patch: [usize; 3],
     ) -> PatchLayers<Linear> {
         let mut tensors = Tensors {
-            weights: Weights::open(&self.path).unwrap(),
+            weights: Weights::open(self.path()).unwrap(),
             pack: F32,
         };
         let kernel = PatchKernel {
@@ -166,7 +114,7 @@ impl Case {
         let names = self.names();
         let bytes: Vec<Vec<u8>> = names
             .iter()
-            .map(|name| self.get(name).into_iter().flat_map(halved).collect())
+            .map(|name| self.floats(name).into_iter().flat_map(halved).collect())
             .collect();
         let dtype = if is_bf16 { Dtype::BF16 } else { Dtype::F16 };
         let all: HashMap<_, _> = names
@@ -197,18 +145,5 @@ impl Case {
             .filter_map(|(name, view)| Some((rename(&name)?, view)))
             .collect();
         safetensors::serialize_to_file(kept, None, path).unwrap();
-    }
-}
-
-/// Fails at the value that is worst beside its tolerance.
-pub(crate) fn close(found: &[f32], wanted: &[f32], tolerance: Tolerance, what: &str) {
-    assert_eq!(found.len(), wanted.len(), "{what}: number of values");
-    let pairs = found.iter().zip(wanted).enumerate();
-    for (i, (found, wanted)) in pairs {
-        let allowed = tolerance.atol + tolerance.rtol * wanted.abs();
-        assert!(
-            (found - wanted).abs() <= allowed,
-            "{what}: value {i} is {found}, wanted {wanted} within {allowed}"
-        );
     }
 }

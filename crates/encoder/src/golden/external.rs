@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use m3ret_testing::{Tolerance, close, folder, model_folder};
+use serde_json::Value;
 
-use super::case::{Case, F32, Tolerance, close, folder};
+use super::case::{Case, F32};
 use crate::family;
 use crate::kernels::{Kernels, Precision};
 use crate::model::{Model, Prepared, RunOptions};
@@ -28,24 +29,6 @@ const KNOWN: [&str; 11] = [
 
 pub(crate) fn root() -> PathBuf {
     folder().join("c08_external")
-}
-
-/// Returns the folder to open: that of the case or, where the case states what the model's config
-/// cannot, a copy of it with `m3ret.json`.
-pub(crate) fn model_folder(name: &str) -> (PathBuf, Option<tempfile::TempDir>) {
-    let folder = root().join(name);
-    let io: Value = read_json(&folder.join("io.json")).unwrap();
-    let Some(trunk) = io.get("trunk_config") else {
-        return (folder, None);
-    };
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-    }
-    let text = json!({ "trunk_config": trunk }).to_string();
-    std::fs::write(copy.path().join("m3ret.json"), text).unwrap();
-    (copy.path().to_owned(), Some(copy))
 }
 
 fn tolerance(name: &str) -> Tolerance {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use m3ret_testing::{Tolerance, close, folder_with};
 use serde::Deserialize;
 
-use super::case::{Case, Tolerance, close, folder_with};
+use super::case::Case;
 use super::saved_as_ours;
 use crate::config::{Pooling, VitConfig};
 use crate::kernels::Kernels;

@@ -4,18 +4,16 @@ use safetensors::tensor::TensorView;
 
 use super::*;
 use crate::config::ModelConfig;
-use crate::golden::case::{Case, F32, Tolerance, close, folder};
-use crate::golden::external::{model_folder, names, root};
+use crate::golden::case::{Case, F32};
+use crate::golden::external::{names, root};
 use crate::kernels::{Kernels, Linear};
 use crate::position::sin_cos;
 use crate::vit::{CpuVit, View};
 use crate::weights::read_json;
+use m3ret_testing::{Tolerance, close, folder, model_folder};
 
 /// Of the goldens' own: numbers of both sides differ by a few roundings.
-const TOLERANCE: Tolerance = Tolerance {
-    atol: 2e-5,
-    rtol: 2e-5,
-};
+const TOLERANCE: Tolerance = Tolerance::new(2e-5, 2e-5);
 
 /// Saves plain weights as a model of our own, and opens it.
 fn saved(plain: &PlainWeights) -> CpuVit {
@@ -116,9 +114,9 @@ fn convolved(name: &str, input: &Input) -> Vec<f32> {
     let kernel = names.iter().find(|name| case.shape(name).len() == 4);
     let kernel = kernel.unwrap();
     let [width, n_chans, ph, pw]: [usize; 4] = case.shape(kernel).try_into().unwrap();
-    let weight = case.get(kernel);
+    let weight = case.floats(kernel);
     let bias = kernel.replace(".weight", ".bias");
-    let bias = case.has(&bias).then(|| case.get(&bias));
+    let bias = case.has(&bias).then(|| case.floats(&bias));
     let [_, _, n_rows, n_columns] = input.shape();
     let mut tokens = Vec::new();
     for (y, x) in (0..n_rows / ph).flat_map(|y| (0..n_columns / pw).map(move |x| (y, x))) {
@@ -295,7 +293,7 @@ fn golden_c03_our_own_weights_come_bit_for_bit() {
     for (name, tensor) in &plain.tensors {
         assert_eq!(tensor.shape, case.shape(name), "{name}");
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&tensor.values), bits(&case.get(name)), "{name}");
+        assert_eq!(bits(&tensor.values), bits(&case.floats(name)), "{name}");
     }
     assert_eq!(plain.ref_grid, Some(config.ref_grid));
     assert_eq!(

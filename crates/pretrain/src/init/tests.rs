@@ -1,15 +1,14 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::backend::Flex;
 use m3ret_encoder::{Model, ModelConfig, Precision, RunOptions, Stem, View};
 use m3ret_imaging::Input;
+use m3ret_testing::{Tolerance, close, model_folder};
 use safetensors::SafeTensors;
-use serde_json::{Value, json};
 
 use super::*;
 use crate::checkpoint::save_model;
 use crate::config::TrainPrecision;
-use crate::golden::folder;
 use crate::parameters::{self, numbers};
 use crate::random::{Initial, generator, uniform};
 use crate::vit::{Patches, Running, Vit};
@@ -32,30 +31,15 @@ const CLIP: [[f32; 3]; 2] = [
     [0.268_629_54, 0.261_302_6, 0.275_777_1],
 ];
 
+/// That of the cases: two networks differ by a few roundings.
+const TOLERANCE: Tolerance = Tolerance::new(2e-5, 2e-5);
+
 fn config(init: &Path, model: &str) -> Config {
     let text = format!(
         "out = 'run'\nmanifests = ['m.csv']\nmethod = 'mae'\ninit = '{}'\n[model]\n{model}",
         init.display()
     );
     toml::from_str(&text).unwrap()
-}
-
-/// Returns the folder of a golden model; where its config cannot say all, a copy with `m3ret.json`.
-fn model_folder(name: &str) -> (PathBuf, Option<tempfile::TempDir>) {
-    let folder = folder().join("c08_external").join(name);
-    let io = std::fs::read(folder.join("io.json")).unwrap();
-    let io: Value = serde_json::from_slice(&io).unwrap();
-    let Some(trunk) = io.get("trunk_config") else {
-        return (folder, None);
-    };
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-    }
-    let text = json!({ "trunk_config": trunk }).to_string();
-    std::fs::write(copy.path().join("m3ret.json"), text).unwrap();
-    (copy.path().to_owned(), Some(copy))
 }
 
 /// One tensor of a file: shape and values.
@@ -134,18 +118,6 @@ fn convolved(kernel: &Plain, bias: Option<&[f32]>, pixels: &[f32], width: usize)
     tokens
 }
 
-fn close(found: &[f32], wanted: &[f32], what: &str) {
-    assert_eq!(found.len(), wanted.len(), "{what}: number of values");
-    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        // Of the goldens' own: the two sides differ by a few roundings.
-        let allowed = 2e-5 + 2e-5 * wanted.abs();
-        assert!(
-            (found - wanted).abs() <= allowed,
-            "{what}: value {i} is {found}, wanted {wanted}"
-        );
-    }
-}
-
 fn network(vit: &VitConfig, weights: Weights) -> Vit<Flex> {
     let device = burn::tensor::Device::<Flex>::default();
     let fresh = Vit::<Flex>::new(vit, &mut Initial::new(0, &device));
@@ -180,7 +152,8 @@ fn golden_c08_an_image_gives_the_patch_tokens_of_the_public_model() {
                     let image = Input::new(image, shape).unwrap();
                     let patches = Patches::cut(&[&image], &vit, None).unwrap();
                     let found = numbers(network.embed(&patches, TrainPrecision::F32));
-                    close(&found, &public.tokens[i], &format!("{name} at {shape:?}"));
+                    let what = format!("{name} at {shape:?}");
+                    close(&found, &public.tokens[i], TOLERANCE, &what);
                 }
             }
         }
@@ -356,7 +329,7 @@ fn encoder_and_training_load_each_other_and_give_the_same_tokens() {
             };
             let by_encoder = model.tokens(&[view]).unwrap();
             let by_training = tokens_of(&network, &vit, &image);
-            close(&by_training, by_encoder[0].values(), "tokens");
+            close(&by_training, by_encoder[0].values(), TOLERANCE, "tokens");
         }
     }
 }
@@ -383,7 +356,7 @@ fn our_own_kernel_of_one_plane_is_inflated_only_when_asked() {
         let network = network(&vit, start.unwrap().weights);
         all.push(tokens_of(&network, &vit, &image));
     }
-    close(&all[1], &all[0], "deeper");
+    close(&all[1], &all[0], TOLERANCE, "deeper");
     let deep = config(folder.path(), "patch = [1, 4, 4]");
     assert!(open(&deep).unwrap_err().to_string().contains("model.patch"));
 }
@@ -410,7 +383,7 @@ fn a_convolutional_stem_serves_every_depth_of_patches_and_is_named_as_configs_do
         let network = network(&vit, start.unwrap().weights);
         all.push(tokens_of(&network, &vit, &image));
     }
-    close(&all[1], &all[0], "another depth");
+    close(&all[1], &all[0], TOLERANCE, "another depth");
     for (settings, has, asked) in [
         ("stem = 'patch'", "expected conv, as", "found patch"),
         ("patch = [4, 4, 4]", "[any depth, 8, 8]", "[4, 4, 4]"),

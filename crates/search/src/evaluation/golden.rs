@@ -2,11 +2,10 @@
 //!
 //! The folder is `M3RET_GOLDEN` where it is set, else `testdata/golden`; sizes are read from it.
 
-use std::path::{Path, PathBuf};
-
+use m3ret_testing::{Tolerance, close, folder, sizes};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use safetensors::SafeTensors;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::columns::{Column, Columns};
@@ -15,77 +14,38 @@ use super::ranking::{Answer, Embeddings, Measures, RankedItem, evaluate};
 use super::tasks::Task;
 use super::{Bootstrap, Clusters, Strata, Stratum};
 
+/// One case: its tensors, and what its JSON says.
 struct Case {
-    bytes: Vec<u8>,
+    tensors: m3ret_testing::Case,
     json: Value,
 }
 
 impl Case {
     fn open(name: &str) -> Self {
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "a test may be told where other cases of the same layout lie"
-        )]
-        let chosen = std::env::var_os("M3RET_GOLDEN");
-        let folder = chosen.map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden"),
-            PathBuf::from,
-        );
-        let read = |end: &str| {
-            let path = folder.join(format!("{name}.{end}"));
-            std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-        };
+        let folder = folder();
         Self {
-            bytes: read("safetensors"),
-            json: serde_json::from_slice(&read("json")).unwrap(),
+            tensors: m3ret_testing::Case::open(&folder, name),
+            json: sizes(&folder, name),
         }
     }
 
-    fn numbers<const N: usize, T>(&self, name: &str, from: fn([u8; N]) -> T) -> Vec<T> {
-        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
-        let tensor = tensors
-            .tensor(name)
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(tensor.dtype().bitsize(), 8 * N, "{name}");
-        tensor
-            .data()
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&bytes| from(bytes))
-            .collect()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.numbers(name, f32::from_le_bytes)
-    }
-
-    fn doubles(&self, name: &str) -> Vec<f64> {
-        self.numbers(name, f64::from_le_bytes)
-    }
-
-    fn integers(&self, name: &str) -> Vec<i64> {
-        self.numbers(name, i64::from_le_bytes)
-    }
-
     fn number(&self, path: &str) -> f64 {
-        self.json
-            .pointer(path)
-            .and_then(Value::as_f64)
-            .unwrap_or_else(|| panic!("{path}"))
+        let number = self.json.pointer(path).and_then(Value::as_f64);
+        number.unwrap_or_else(|| panic!("{path}"))
+    }
+
+    fn tolerance(&self, path: &str) -> Tolerance {
+        let tolerance = self.json.pointer(path).unwrap_or_else(|| panic!("{path}"));
+        Tolerance::deserialize(tolerance).unwrap()
     }
 
     /// Every second column of the table: queries first, then the gallery.
     fn column(&self, of_queries: &str, of_gallery: &str) -> Column {
-        let all = [self.integers(of_queries), self.integers(of_gallery)].concat();
+        let integers = |name: &str| self.tensors.integers(name);
+        let all = [integers(of_queries), integers(of_gallery)].concat();
         let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
         Column::new(texts.iter().map(String::as_str))
     }
-}
-
-fn is_close(found: f64, wanted: f64, case: &Case) -> bool {
-    let tolerance = |name: &str| case.number(&format!("/tolerance/{name}"));
-    (found - wanted).abs() <= tolerance("atol") + tolerance("rtol") * wanted.abs()
 }
 
 struct Retrieval {
@@ -99,7 +59,7 @@ struct Retrieval {
 impl Retrieval {
     /// Lists the gallery's rows in the case's order for a query, which has ties by ascending id.
     fn order(&self, answer: &Answer) -> Vec<usize> {
-        let ids = self.case.integers("ranking_ids");
+        let ids = self.case.tensors.integers("ranking_ids");
         let ids = ids.chunks(self.gallery_ids.len());
         let ids = ids.into_iter().nth(answer.query as usize).unwrap();
         let known = ids.iter().filter(|&&id| id >= 0);
@@ -109,8 +69,8 @@ impl Retrieval {
 
     /// Measures the case's own order, as if there were no ties.
     fn of_order(&self, answer: &Answer) -> Vec<f64> {
-        let label = self.case.integers("query_label")[answer.query as usize];
-        let labels = self.case.integers("gallery_label");
+        let label = self.case.tensors.integers("query_label")[answer.query as usize];
+        let labels = self.case.tensors.integers("gallery_label");
         let order = self.order(answer).into_iter();
         let grades: Vec<f32> = order
             .map(|row| f32::from(u8::from(labels[row] == label)))
@@ -138,8 +98,8 @@ fn retrieval() -> Retrieval {
         .map(|k| usize::try_from(k.as_u64().unwrap()).unwrap())
         .collect();
     let metrics = Metric::all(&ks);
-    let gallery_ids = case.integers("gallery_id");
-    let n_queries = case.integers("query_label").len();
+    let gallery_ids = case.tensors.integers("gallery_id");
+    let n_queries = case.tensors.integers("query_label").len();
     let n_rows = n_queries + gallery_ids.len();
     let mut columns = Columns::new(n_rows);
     columns
@@ -166,7 +126,7 @@ fn retrieval() -> Retrieval {
         query_order: &order,
         tie_order: &order,
     };
-    let vectors = [case.floats("query"), case.floats("gallery")].concat();
+    let vectors = [case.tensors.floats("query"), case.tensors.floats("gallery")].concat();
     let embeddings = Embeddings::new(&vectors, vectors.len() / n_rows).unwrap();
     let rules = [vec!["patient".to_owned()]];
     let evaluation = evaluate(&task, &columns, &embeddings, &measures, &rules)
@@ -194,8 +154,8 @@ fn golden_c09_rankings() {
         gallery_ids,
         ..
     } = &retrieval;
-    let n_relevant = case.integers("num_relevant");
-    let scores = case.floats("scores");
+    let n_relevant = case.tensors.integers("num_relevant");
+    let scores = case.tensors.floats("scores");
     for answer in answers {
         let query = answer.query as usize;
         let score = |row: usize| scores[query * gallery_ids.len() + row];
@@ -226,29 +186,24 @@ fn golden_c09_metrics() {
         ..
     } = &retrieval;
     let values: Vec<Vec<f64>> = answers.iter().map(|a| retrieval.of_order(a)).collect();
+    let tolerance = case.tolerance("/tolerance");
     let ranked = metrics.iter().enumerate();
     for (idx, metric) in ranked.filter(|(_, metric)| !metric.is_vote()) {
-        let wanted = case.doubles(&format!("per_query.{metric}"));
+        let wanted = case.tensors.doubles(&format!("per_query.{metric}"));
         let mut sum = 0.0;
         for (answer, values) in answers.iter().zip(&values) {
             let (found, wanted) = (values[idx], wanted[answer.query as usize]);
-            assert!(
-                is_close(found, wanted, case),
-                "{metric} of {}: {found} {wanted}",
-                answer.query
-            );
+            let what = format!("{metric} of {}", answer.query);
+            close(&[found], &[wanted], tolerance, &what);
             sum += found;
         }
         let mean = sum / answers.len() as f64;
-        assert!(
-            is_close(mean, case.number(&format!("/mean/{metric}")), case),
-            "{metric}"
-        );
+        let wanted = case.number(&format!("/mean/{metric}"));
+        close(&[mean], &[wanted], tolerance, &format!("mean {metric}"));
         let with_empty = case.number(&format!("/mean_counting_empty_as_zero/{metric}"));
-        assert!(
-            is_close(sum / *n_queries as f64, with_empty, case),
-            "{metric}"
-        );
+        let found = sum / *n_queries as f64;
+        let what = format!("mean {metric} of all queries");
+        close(&[found], &[with_empty], tolerance, &what);
     }
 }
 
@@ -258,10 +213,10 @@ fn golden_c09_ties_have_the_mean_over_random_orders() {
     let retrieval = retrieval();
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let n_draws = 400;
-    let labels = retrieval.case.integers("gallery_label");
+    let labels = retrieval.case.tensors.integers("gallery_label");
     let mut n_tied = 0;
     for answer in retrieval.answers.iter().take(6) {
-        let label = retrieval.case.integers("query_label")[answer.query as usize];
+        let label = retrieval.case.tensors.integers("query_label")[answer.query as usize];
         let mut sums = vec![0.0; retrieval.metrics.len()];
         let mut hits = answer.hits.clone();
         for _ in 0..n_draws {
@@ -307,7 +262,7 @@ fn golden_c09_bootstrap() {
         answers,
         ..
     } = &retrieval;
-    let patients = case.integers("query_patient");
+    let patients = case.tensors.integers("query_patient");
     let patients: Vec<u32> = answers
         .iter()
         .map(|answer| u32::try_from(patients[answer.query as usize] + 1).unwrap())
@@ -344,7 +299,7 @@ fn golden_c10_knn() {
     let n_classes = usize::try_from(case.json["classes"].as_u64().unwrap()).unwrap();
     let width = usize::try_from(case.json["d"].as_u64().unwrap()).unwrap();
     let unit = |name: &str| -> Vec<Vec<f32>> {
-        let values = case.floats(name);
+        let values = case.tensors.floats(name);
         let rows = values.chunks_exact(width).map(|row| {
             let mut row = row.to_vec();
             crate::normalize(&mut row).unwrap();
@@ -354,13 +309,17 @@ fn golden_c10_knn() {
     };
     let (train, test) = (unit("train"), unit("test"));
     let labels: Vec<u32> = case
+        .tensors
         .integers("train_label")
         .iter()
         .map(|&label| u32::try_from(label).unwrap())
         .collect();
-    let tolerance = |name: &str| case.number(&format!("/tolerance/class_scores/{name}"));
-    let (wanted, prediction) = (case.doubles("class_scores"), case.integers("prediction"));
-    let truth = case.integers("test_label");
+    let tolerance = case.tolerance("/tolerance/class_scores");
+    let (wanted, prediction) = (
+        case.tensors.doubles("class_scores"),
+        case.tensors.integers("prediction"),
+    );
+    let truth = case.tensors.integers("test_label");
     let mut n_right = 0;
     for (idx, query) in test.iter().enumerate() {
         let mut nearest: Vec<(f32, u32)> = train
@@ -378,10 +337,8 @@ fn golden_c10_knn() {
         let temperature = Some(case.number("/T"));
         for (class, found) in vote.class_scores(k, temperature) {
             let wanted = wanted[idx * n_classes + class as usize];
-            assert!(
-                (found - wanted).abs() <= tolerance("atol") + tolerance("rtol") * wanted.abs(),
-                "{found} {wanted}"
-            );
+            let what = format!("query {idx}, class {class}");
+            close(&[found], &[wanted], tolerance, &what);
         }
         let winner = i64::from(vote.winner(k, temperature).unwrap());
         assert_eq!(winner, prediction[idx]);
