@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
 use m3ret_manifest::text_of;
-use m3ret_search::{
-    Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics,
-};
+use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics};
 use serde::Serialize;
 
 use self::ask::ReadyQuery;

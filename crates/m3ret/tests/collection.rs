@@ -14,8 +14,8 @@ use m3ret::search::{Ask, Queries};
 use m3ret::watch::Quiet;
 use m3ret_imaging::{Pixels, encode_png};
 use m3ret_search::{
-    Collection, Gallery, Maker, Numbers, Queries as RowQueries, Result, RowHit, RowId, SearchOptions,
-    Statistics,
+    Collection, Gallery, Maker, Numbers, Queries as RowQueries, Result, RowHit, RowId,
+    SearchOptions, Statistics,
 };
 
 /// A gallery of which nothing can be borrowed, and which counts the ways to it.
