@@ -302,8 +302,12 @@ pub fn relevant_items(
     let column = require(columns, &task.relevance)?;
     let mut grades = Vec::new();
     Relevance::new(column).grade(column.code(query as usize), &mut grades);
-    let mut rows = rows_that_take_part(task, column, embeddings);
-    rows.retain(|&row| grades[column.code(row as usize) as usize] >= rule.least_grade);
+    // Grades first: they leave few rows whose vectors are looked at.
+    let is_relevant = |&row: &u32| {
+        let grade = grades[column.code(row as usize) as usize];
+        grade >= rule.least_grade && takes_part(row, column, embeddings)
+    };
+    let rows: Vec<u32> = task.gallery.iter().copied().filter(is_relevant).collect();
     let exclusion = ExclusionRule::new(rule.exclude, columns, &rows)?;
     let excluded = exclusion.of_query(query);
     let items = rows.into_iter().enumerate();
@@ -319,10 +323,9 @@ fn require<'a>(columns: &'a Columns, name: &str) -> Result<&'a Column> {
         .ok_or_else(|| Error::mismatch("column", name, "a table without it"))
 }
 
-/// Lists the gallery's rows that have a vector and a label.
-fn rows_that_take_part(task: &Task, column: &Column, embeddings: &Embeddings<'_>) -> Vec<u32> {
-    let takes_part = |&row: &u32| column.code(row as usize) != 0 && embeddings.has(row as usize);
-    task.gallery.iter().copied().filter(takes_part).collect()
+/// Returns whether a row of the gallery has a label and a vector.
+fn takes_part(row: u32, column: &Column, embeddings: &Embeddings<'_>) -> bool {
+    column.code(row as usize) != 0 && embeddings.has(row as usize)
 }
 
 /// The items that are ranked, in `tie_order`.
@@ -341,7 +344,10 @@ impl TaskGallery {
         embeddings: &Embeddings<'_>,
         measures: &Measures<'_>,
     ) -> Self {
-        let mut rows = rows_that_take_part(task, column, embeddings);
+        let rows = task.gallery.iter().copied();
+        let mut rows: Vec<u32> = rows
+            .filter(|&row| takes_part(row, column, embeddings))
+            .collect();
         rows.sort_by_key(|&row| (measures.tie_order[row as usize], row));
         let codes = rows.iter().map(|&row| column.code(row as usize));
         let vectors = rows
