@@ -8,10 +8,9 @@ use rayon::prelude::*;
 use super::catalog::{self, Catalog, Entry};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
-use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen, Segment};
 use super::source::Source as _;
-use super::writer::{lock, needed_files, put_catalog};
+use super::writer::{lock, needed_files, put_catalog, put_segment};
 use super::{Gallery, KEY, Key, dead, open_segment, version};
 use crate::disk::{Disk as _, RealDisk};
 use crate::embedding::fault;
@@ -555,7 +554,11 @@ fn repair_segment(
     }
     let rebuilt = match provable.len() {
         0 => None,
-        _ => Some(rebuild(folder, catalog, &entry, &segment, provable)?),
+        _ => {
+            let source = Chosen::lenient(&segment, provable);
+            let replaces = vec![entry.id];
+            Some(put_segment(&RealDisk, folder, catalog, &source, replaces)?)
+        }
     };
     quarantine(folder, &path, repair)?;
     if let Some(reference) = &entry.dead {
@@ -574,40 +577,4 @@ fn prove(segment: &Segment, row: u32) -> Result<&str> {
         segment.value(column, row)?;
     }
     segment.id(row)
-}
-
-/// Writes `rows` of a segment as a new one that replaces that of `entry`.
-fn rebuild(
-    folder: &Path,
-    catalog: &mut Catalog,
-    entry: &Entry,
-    segment: &Segment,
-    rows: Vec<u32>,
-) -> Result<Entry> {
-    let id = catalog.next_segment;
-    let path = segment::path_of(folder, id);
-    let temporary = path.with_extension("part");
-    let heading = Heading {
-        id,
-        width: catalog.width,
-        numbers: catalog.numbers,
-        replaces: vec![entry.id],
-        maker: catalog.maker.clone(),
-    };
-    let source = Chosen::lenient(segment, rows);
-    let file = RealDisk
-        .create(&temporary)
-        .map_err(Error::io("making", &temporary))?;
-    let (digest, _) = write(file, &temporary, &source, &heading)?;
-    RealDisk
-        .rename(&temporary, &path)
-        .map_err(Error::io("renaming", &temporary))?;
-    catalog.next_segment += 1;
-    catalog.version = version::NEWEST;
-    Ok(Entry {
-        id,
-        n_rows: source.n_rows() as u64,
-        digest: format!("{digest:032x}"),
-        dead: None,
-    })
 }

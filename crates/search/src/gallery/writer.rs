@@ -190,7 +190,10 @@ impl<D: Disk> Writer<D> {
             let replaces = all.map(|idx| catalog.segments[idx].id).collect();
             let entry = match joined.n_rows() {
                 0 => None,
-                _ => Some(self.write_segment(&mut catalog, &joined, replaces)?),
+                _ => {
+                    let (disk, folder) = (&self.disk, &self.gallery.folder);
+                    Some(put_segment(disk, folder, &mut catalog, &joined, replaces)?)
+                }
             };
             catalog.segments = entry.into_iter().collect();
             catalog.calibration = None;
@@ -321,51 +324,11 @@ impl<D: Disk> Writer<D> {
         let live: Vec<Chosen<'_>> = live.collect();
         let mut parts: Vec<&dyn Source> = live.iter().map(|part| part as &dyn Source).collect();
         parts.push(rows);
-        let entry = self.write_segment(catalog, &Joined::new(parts), ids)?;
+        let (disk, folder) = (&self.disk, &self.gallery.folder);
+        let entry = put_segment(disk, folder, catalog, &Joined::new(parts), ids)?;
         catalog.segments.truncate(first);
         catalog.segments.push(entry);
         Ok(())
-    }
-
-    fn write_segment(
-        &self,
-        catalog: &mut Catalog,
-        source: &dyn Source,
-        replaces: Vec<u64>,
-    ) -> Result<Entry> {
-        let id = catalog.next_segment;
-        let path = segment::path_of(&self.gallery.folder, id);
-        let temporary = path.with_extension("part");
-        let heading = Heading {
-            id,
-            width: catalog.width,
-            numbers: catalog.numbers,
-            replaces,
-            maker: catalog.maker.clone(),
-        };
-        let file = self
-            .disk
-            .create(&temporary)
-            .map_err(Error::io("making", &temporary))?;
-        let written = write(file, &temporary, source, &heading);
-        let renamed = written.and_then(|digest| {
-            let renamed = self.disk.rename(&temporary, &path);
-            renamed
-                .map(|()| digest)
-                .map_err(Error::io("renaming", &temporary))
-        });
-        let (digest, _) = renamed.inspect_err(|_| {
-            // What cannot be removed now is removed by the next writer.
-            let _ = self.disk.remove(&temporary);
-        })?;
-        catalog.next_segment += 1;
-        catalog.version = version::NEWEST;
-        Ok(Entry {
-            id,
-            n_rows: source.n_rows() as u64,
-            digest: format!("{digest:032x}"),
-            dead: None,
-        })
     }
 
     /// Writes the lists of removed rows that changed.
@@ -448,6 +411,48 @@ pub(super) fn needed_files(catalog: &Catalog) -> HashSet<String> {
     );
     needed.insert(name(catalog::path_of(Path::new(""), catalog.generation)));
     needed
+}
+
+/// Writes rows as a new segment of a catalog, which stands for the segments `replaces`; returns its entry.
+pub(super) fn put_segment<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    catalog: &mut Catalog,
+    source: &dyn Source,
+    replaces: Vec<u64>,
+) -> Result<Entry> {
+    let id = catalog.next_segment;
+    let path = segment::path_of(folder, id);
+    let temporary = path.with_extension("part");
+    let heading = Heading {
+        id,
+        width: catalog.width,
+        numbers: catalog.numbers,
+        replaces,
+        maker: catalog.maker.clone(),
+    };
+    let file = disk
+        .create(&temporary)
+        .map_err(Error::io("making", &temporary))?;
+    let written = write(file, &temporary, source, &heading);
+    let renamed = written.and_then(|digest| {
+        let renamed = disk.rename(&temporary, &path);
+        renamed
+            .map(|()| digest)
+            .map_err(Error::io("renaming", &temporary))
+    });
+    let (digest, _) = renamed.inspect_err(|_| {
+        // What cannot be removed now is removed by the next writer.
+        let _ = disk.remove(&temporary);
+    })?;
+    catalog.next_segment += 1;
+    catalog.version = version::NEWEST;
+    Ok(Entry {
+        id,
+        n_rows: source.n_rows() as u64,
+        digest: format!("{digest:032x}"),
+        dead: None,
+    })
 }
 
 pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -> Result<()> {
