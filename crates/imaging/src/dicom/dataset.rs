@@ -69,13 +69,7 @@ impl<'a> DataSet<'a> {
     ) -> Result<Self> {
         let encoding = confirmed_encoding(bytes, encoding);
         let max_depth = limits.max_depth;
-        let mut cursor = Cursor {
-            bytes,
-            position: 0,
-            encoding,
-            depth: 0,
-            max_depth,
-        };
+        let mut cursor = Cursor::new(bytes, encoding, 0, max_depth);
         let mut elements = Vec::new();
         while !cursor.is_at_end() {
             if elements.len() >= MAX_ELEMENTS {
@@ -108,13 +102,7 @@ impl<'a> DataSet<'a> {
         depth: u64,
         max_depth: u64,
     ) -> Result<Self> {
-        let mut cursor = Cursor {
-            bytes,
-            position: 0,
-            encoding,
-            depth,
-            max_depth,
-        };
+        let mut cursor = Cursor::new(bytes, encoding, depth, max_depth);
         let mut elements = Vec::new();
         while !cursor.is_at_end() {
             if elements.len() >= MAX_ELEMENTS {
@@ -247,13 +235,7 @@ impl<'a> DataSet<'a> {
         if depth > self.max_depth {
             return Err(too_deep(self.max_depth));
         }
-        let mut cursor = Cursor {
-            bytes: element.value,
-            position: 0,
-            encoding: element.encoding,
-            depth,
-            max_depth: self.max_depth,
-        };
+        let mut cursor = Cursor::new(element.value, element.encoding, depth, self.max_depth);
         let mut items = Vec::new();
         while let Some(item) = cursor.item()? {
             if items.len() >= MAX_ELEMENTS {
@@ -277,13 +259,7 @@ impl<'a> DataSet<'a> {
 pub(crate) fn fragments<'a>(value: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>> {
     // Encapsulated pixels are always little endian (PS3.5 section A.4).
     let encoding = Encoding::EXPLICIT;
-    let mut cursor = Cursor {
-        bytes: value,
-        position: 0,
-        encoding,
-        depth: 0,
-        max_depth: 0,
-    };
+    let mut cursor = Cursor::new(value, encoding, 0, 0);
     let mut fragments = Vec::new();
     while let Some(fragment) = cursor.item()? {
         limits.parts(fragments.len() as u64)?;
@@ -319,13 +295,7 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
 /// Returns where the leading elements of `group` end, written as explicit little endian.
 pub(crate) fn end_of_group(bytes: &[u8], group: u16, limits: &Limits) -> Result<usize> {
     let (encoding, max_depth) = (Encoding::EXPLICIT, limits.max_depth);
-    let mut cursor = Cursor {
-        bytes,
-        position: 0,
-        encoding,
-        depth: 0,
-        max_depth,
-    };
+    let mut cursor = Cursor::new(bytes, encoding, 0, max_depth);
     while !cursor.is_at_end() && { cursor }.tag()?.0 == group {
         cursor.element()?;
     }

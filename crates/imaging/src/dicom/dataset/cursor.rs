@@ -66,6 +66,17 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Returns the start of some bytes; `depth` is the number of sequences around them.
+    pub(super) fn new(bytes: &'a [u8], encoding: Encoding, depth: u64, max_depth: u64) -> Self {
+        Self {
+            bytes,
+            position: 0,
+            encoding,
+            depth,
+            max_depth,
+        }
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         // Fewer bytes than a tag and a length are padding.
         self.bytes.len().saturating_sub(self.position) < 8
