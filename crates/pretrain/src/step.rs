@@ -21,7 +21,8 @@ use m3ret_imaging::Input;
 use crate::config::{Config, MaeSettings, Method, SimDinoSettings, TrainPrecision};
 use crate::dataset::Sample;
 use crate::error::Result;
-use crate::parameters::Flat;
+use crate::mae::MaeRunning;
+use crate::parameters::{self, Flat};
 use crate::random::{generator, uniform};
 use crate::vit::Running;
 
@@ -59,6 +60,20 @@ impl Plan {
             precision: self.precision,
             recompute: self.recompute,
             drop_path: None,
+        }
+    }
+
+    /// Returns how a student with a decoder runs, which predicts only what is hidden from it.
+    fn student_with_decoder(&self, step: u64, places: &[Place]) -> MaeRunning {
+        let encoder = self.student(step, places);
+        MaeRunning {
+            decoder: Running {
+                n_heads: self.mae.decoder_heads,
+                drop_path: None,
+                ..encoder.clone()
+            },
+            encoder,
+            predicts_all: false,
         }
     }
 
@@ -224,10 +239,41 @@ fn deal<J: Sync, T: Send>(
     Ok(())
 }
 
+/// Runs jobs on the workers, and adds up the losses and gradients that `slope` gives, in the order of the jobs.
+///
+/// The sum lies on `device`; without one, gradients stay where they are.
+fn add_up<B: Backend>(
+    jobs: &[Job],
+    n_workers: usize,
+    device: Option<&B::Device>,
+    slope: impl Fn(usize, &Job) -> Result<(f64, Flat<B>)> + Sync,
+) -> Result<(f64, Flat<B>)> {
+    let (mut total, mut sum) = (0.0, Flat::new());
+    deal(jobs, n_workers, slope, |(part, gradients)| {
+        total += part;
+        add_gathered(&mut sum, gradients, device);
+    })?;
+    Ok((total, sum))
+}
+
+/// Adds gradients to a sum that lies on `device`; without one, gradients stay where they are.
+fn add_gathered<B: Backend>(sum: &mut Flat<B>, gradients: Flat<B>, device: Option<&B::Device>) {
+    let gradients = match device {
+        Some(device) => gathered(gradients, device),
+        None => gradients,
+    };
+    parameters::add(sum, gradients);
+}
+
 /// Brings gradients to the first worker's device.
 fn gathered<B: Backend>(gradients: Flat<B>, device: &B::Device) -> Flat<B> {
     gradients
         .into_iter()
         .map(|(name, gradient)| (name, gradient.to_device(device)))
         .collect()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "batches are small")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
 }

@@ -3,10 +3,10 @@
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 
-use super::{Job, Plan, StepJob, deal, gathered};
+use super::{Job, Plan, StepJob, add_up, ratio};
 use crate::dataset::Sample;
 use crate::error::Result;
-use crate::mae::{Mae, MaeRunning, Mask, loss, target, target_len};
+use crate::mae::{Mae, Mask, loss, target, target_len};
 use crate::ops::VitBackend;
 use crate::parameters::{self, Flat, numbers};
 use crate::vit::Patches;
@@ -26,29 +26,15 @@ pub(crate) fn mae_step<B: VitBackend>(
         plan.micro_tokens,
     )?;
     let device = models.iter().flat_map(burn::module::Module::devices).next();
-    let (mut total, mut sum) = (0.0, Flat::new());
-    deal(
-        &jobs,
-        models.len(),
-        |worker, job| {
-            let part = StepJob {
-                job,
-                samples,
-                plan,
-                step,
-            };
-            part.mae_slope(&models[worker], &mask)
-        },
-        |(part, gradients)| {
-            total += part;
-            let gradients = match &device {
-                Some(device) => gathered(gradients, device),
-                None => gradients,
-            };
-            parameters::add(&mut sum, gradients);
-        },
-    )?;
-    Ok((total, sum))
+    add_up(&jobs, models.len(), device.as_ref(), |worker, job| {
+        let part = StepJob {
+            job,
+            samples,
+            plan,
+            step,
+        };
+        part.mae_slope(&models[worker], &mask)
+    })
 }
 
 impl StepJob<'_> {
@@ -80,16 +66,7 @@ impl StepJob<'_> {
                 wanted.extend_from_slice(&target[cell * n_values..(cell + 1) * n_values]);
             }
         }
-        let encoder = plan.student(self.step, &self.job.places);
-        let running = MaeRunning {
-            decoder: crate::vit::Running {
-                n_heads: plan.mae.decoder_heads,
-                drop_path: None,
-                ..encoder.clone()
-            },
-            encoder,
-            predicts_all: false,
-        };
+        let running = plan.student_with_decoder(self.step, &self.job.places);
         let model = parameters::tracked::<Autodiff<B>, _>(model);
         let predicted = model.predict(&patches, &masks, &plan.vit, &running);
         let share = ratio(images.len(), self.samples.len());
@@ -98,9 +75,4 @@ impl StepJob<'_> {
         let gradients = parameters::gradients(&model, loss.backward());
         Ok((f64::from(value), gradients))
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "batches are small")]
-fn ratio(part: usize, whole: usize) -> f64 {
-    part as f64 / whole as f64
 }

@@ -8,10 +8,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 use m3ret_encoder::grid_of;
 use m3ret_imaging::Input;
 
-use super::{Job, Place, Plan, StepJob, deal, gathered};
+use super::{Job, Place, Plan, StepJob, add_up, ratio};
 use crate::dataset::Sample;
 use crate::error::Result;
-use crate::mae::{Mae, MaeRunning, Mask};
+use crate::mae::{Mae, Mask};
 use crate::ops::VitBackend;
 use crate::parameters::{self, Flat, numbers};
 use crate::salt::{Teacher, loss, normalised, transfer};
@@ -43,29 +43,15 @@ pub(crate) fn salt_step<B: VitBackend>(
     let first = workers.first().map(|worker| &worker.student);
     let device = first.into_iter().flat_map(burn::module::Module::devices);
     let device = device.into_iter().next();
-    let (mut total, mut sum) = (0.0, Flat::new());
-    deal(
-        &jobs,
-        workers.len(),
-        |worker, job| {
-            let part = StepJob {
-                job,
-                samples,
-                plan,
-                step,
-            };
-            part.salt_slope(&workers[worker], &mask)
-        },
-        |(part, gradients)| {
-            total += part;
-            let gradients = match &device {
-                Some(device) => gathered(gradients, device),
-                None => gradients,
-            };
-            parameters::add(&mut sum, gradients);
-        },
-    )?;
-    Ok((total, sum))
+    add_up(&jobs, workers.len(), device.as_ref(), |worker, job| {
+        let part = StepJob {
+            job,
+            samples,
+            plan,
+            step,
+        };
+        part.salt_slope(&workers[worker], &mask)
+    })
 }
 
 /// Inputs of a teacher that have one shape, each with its image's place in the job.
@@ -94,16 +80,7 @@ impl StepJob<'_> {
             .iter()
             .map(|teacher| Ok(Tensor::from_inner(self.target(teacher, grid, &masks)?)))
             .collect::<Result<Vec<Tensor<Autodiff<B>, 2>>>>()?;
-        let encoder = plan.student(self.step, &self.job.places);
-        let running = MaeRunning {
-            decoder: Running {
-                n_heads: plan.mae.decoder_heads,
-                drop_path: None,
-                ..encoder.clone()
-            },
-            encoder,
-            predicts_all: false,
-        };
+        let running = plan.student_with_decoder(self.step, &self.job.places);
         let student = parameters::tracked::<Autodiff<B>, _>(&worker.student);
         let predicted = student.predict(&patches, &masks, &plan.vit, &running);
         let share = ratio(images.len(), self.samples.len());
@@ -195,9 +172,4 @@ impl StepJob<'_> {
         let weights = TensorData::new(weights, [n_images, n_hidden, n_cells]);
         Ok(Tensor::<B, 3>::from_data(weights, &tokens.device()).matmul(tokens))
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "batches are small")]
-fn ratio(part: usize, whole: usize) -> f64 {
-    part as f64 / whole as f64
 }

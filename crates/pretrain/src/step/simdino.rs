@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rand::Rng as _;
 
-use super::{Job, Place, Plan, deal, gathered};
+use super::{Job, Place, Plan, add_gathered, deal};
 use crate::dataset::Sample;
 use crate::error::Result;
 use crate::ops::VitBackend;
@@ -322,11 +322,7 @@ impl<B: VitBackend> Pass<'_, B> {
             |(aligned, gradients)| {
                 // Parts are added in the order of the jobs, so the sum does not depend on the workers.
                 *patch_alignment += aligned;
-                let gradients = match &device {
-                    Some(device) => gathered(gradients, device),
-                    None => gradients,
-                };
-                parameters::add(sum, gradients);
+                add_gathered(sum, gradients, device.as_ref());
             },
         )?;
         Ok(learned)
