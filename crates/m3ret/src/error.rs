@@ -37,30 +37,35 @@ impl fmt::Debug for Cause {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Error {
+    /// Returns the cause, or the stop where there is none.
+    fn cause(&self) -> std::result::Result<&Cause, &Stopped> {
         match self {
             Self::Image(cause)
             | Self::Model(cause)
             | Self::Gallery(cause)
             | Self::Training(cause)
             | Self::Io(cause)
-            | Self::Caller(cause) => fmt::Display::fmt(&cause.0, formatter),
-            Self::Stopped(stopped) => fmt::Display::fmt(stopped, formatter),
+            | Self::Caller(cause) => Ok(cause),
+            Self::Stopped(stopped) => Err(stopped),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause() {
+            Ok(cause) => fmt::Display::fmt(&cause.0, formatter),
+            Err(stopped) => fmt::Display::fmt(stopped, formatter),
         }
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Image(cause)
-            | Self::Model(cause)
-            | Self::Gallery(cause)
-            | Self::Training(cause)
-            | Self::Io(cause)
-            | Self::Caller(cause) => Some(cause.0.as_ref()),
-            Self::Stopped(stopped) => Some(stopped),
+        match self.cause() {
+            Ok(cause) => Some(cause.0.as_ref()),
+            Err(stopped) => Some(stopped),
         }
     }
 }

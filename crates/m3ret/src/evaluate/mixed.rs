@@ -1,8 +1,6 @@
 //! Searches over all modalities in one gallery, as `results.json` holds them.
 
-use m3ret_search::evaluation::{
-    Clusters, Embeddings, Measures, MixedAnswer, Strata, Stratum, mixed,
-};
+use m3ret_search::evaluation::{Clusters, Embeddings, MixedAnswer, Strata, Stratum, mixed};
 use serde::Serialize;
 
 use super::results::{Settings, Value};
@@ -47,13 +45,7 @@ pub(super) fn measure(
     embeddings: &Embeddings<'_>,
     settings: &Settings<'_>,
 ) -> anyhow::Result<Vec<MixedResult>> {
-    let measures = Measures {
-        metrics: settings.metrics,
-        least_grade: settings.least_grade,
-        n_hits: settings.n_hits,
-        query_order: &subject.path_order,
-        tie_order: &subject.tie_order,
-    };
+    let measures = settings.measures(subject);
     let mut results = Vec::new();
     for task in &subject.tasks.mixed {
         let found = mixed(

@@ -259,6 +259,19 @@ pub(super) struct Settings<'a> {
     pub(super) bootstrap: Bootstrap,
 }
 
+impl<'a> Settings<'a> {
+    /// Returns what is measured of the queries of a subject.
+    pub(super) fn measures(&self, subject: &'a Subject) -> Measures<'a> {
+        Measures {
+            metrics: self.metrics,
+            least_grade: self.least_grade,
+            n_hits: self.n_hits,
+            query_order: &subject.path_order,
+            tie_order: &subject.tie_order,
+        }
+    }
+}
+
 /// The results of all tasks.
 pub(super) struct Measurements {
     pub(super) tasks: Vec<TaskResult>,
@@ -360,13 +373,7 @@ fn one(
     embeddings: &Embeddings<'_>,
     settings: &Settings<'_>,
 ) -> anyhow::Result<TaskResult> {
-    let measures = Measures {
-        metrics: settings.metrics,
-        least_grade: settings.least_grade,
-        n_hits: settings.n_hits,
-        query_order: &subject.path_order,
-        tie_order: &subject.tie_order,
-    };
+    let measures = settings.measures(subject);
     let rules = rules(task, subject);
     let mut evaluations =
         evaluate(task, &subject.columns, embeddings, &measures, &rules)?.into_iter();
