@@ -7,7 +7,7 @@ use m3ret_search::{Collection, RowId};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::duplicates::{Candidate, Reach, Verdict, likeness, neighbours, thumbnail, verdict};
+use super::duplicates::{Candidate, CopyVerdict, Reach, likeness, neighbours, thumbnail, verdict};
 use super::galleries::columns::{self, own_names};
 use super::galleries::{self, Archive, RefusedImage, RowCells, UpdateSummary};
 use crate::watch::Watch;
@@ -16,7 +16,7 @@ use crate::watch::Watch;
 #[derive(Debug, Clone, Serialize)]
 pub struct Pair {
     /// How the two images are alike.
-    pub verdict: Verdict,
+    pub verdict: CopyVerdict,
     /// Cosine of the two vectors; 1 for images without a vector that have equal values.
     pub score: f32,
     /// Correlation of the two thumbnails, -1..=1; `None` if a file cannot be read.
@@ -104,7 +104,7 @@ fn without_vector(updated: &UpdateSummary) -> Vec<Pair> {
             |image: &RefusedImage, path: &str| galleries::with_part(path, image.part.as_deref());
         let file = |image: &RefusedImage| named(image, &text_of(&image.file));
         pairs.push(Pair {
-            verdict: Verdict::Exact,
+            verdict: CopyVerdict::Exact,
             score: 1.0,
             correlation: None,
             ids: [earlier, image].map(|image| named(image, &image.path)),

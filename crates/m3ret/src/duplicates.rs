@@ -26,7 +26,7 @@ const NEAR: f64 = 0.9;
 /// How two images are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum CopyVerdict {
     /// All values are equal.
     Exact,
     /// The same picture, compressed, scaled or stored again.
@@ -123,12 +123,12 @@ pub(crate) fn vectors(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Resul
 /// Judges how two neighbouring images are alike; `None` if they are not.
 ///
 /// `correlation` is that of the two thumbnails; `None` if one of them is unknown.
-pub(crate) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<Verdict> {
+pub(crate) fn verdict(is_exact: bool, correlation: Option<f64>) -> Option<CopyVerdict> {
     match correlation {
-        _ if is_exact => Some(Verdict::Exact),
-        Some(correlation) if correlation >= REENCODED => Some(Verdict::Reencoded),
+        _ if is_exact => Some(CopyVerdict::Exact),
+        Some(correlation) if correlation >= REENCODED => Some(CopyVerdict::Reencoded),
         Some(correlation) if correlation < NEAR => None,
-        _ => Some(Verdict::Near),
+        _ => Some(CopyVerdict::Near),
     }
 }
 
@@ -190,11 +190,11 @@ mod tests {
     #[test]
     fn thumbnails_confirm_or_refuse_what_vectors_say() {
         for (is_exact, correlation, expected) in [
-            (true, Some(0.1), Some(Verdict::Exact)),
-            (false, Some(0.999), Some(Verdict::Reencoded)),
-            (false, Some(0.95), Some(Verdict::Near)),
+            (true, Some(0.1), Some(CopyVerdict::Exact)),
+            (false, Some(0.999), Some(CopyVerdict::Reencoded)),
+            (false, Some(0.95), Some(CopyVerdict::Near)),
             (false, Some(0.89), None),
-            (false, None, Some(Verdict::Near)),
+            (false, None, Some(CopyVerdict::Near)),
         ] {
             assert_eq!(verdict(is_exact, correlation), expected, "{correlation:?}");
         }

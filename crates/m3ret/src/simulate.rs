@@ -27,7 +27,7 @@ pub use disturb::Disturbance;
 use folder::Folder;
 use picture::{Radiograph, Subject};
 pub use results::{
-    DisturbedRadiograph, RadiographResult, RadiographSummary, RefusedImage, SimulatedRadiograph,
+    DisturbedRadiograph, RadiographResult, RadiographSummary, RefusedSource, SimulatedRadiograph,
 };
 use sources::{Ct, Labels, Listing};
 
@@ -298,7 +298,7 @@ impl<'a> Job<'a> {
             part: part.map(str::to_owned),
             ..report
         };
-        (self.sink)(&RadiographResult::Refused(RefusedImage {
+        (self.sink)(&RadiographResult::Refused(RefusedSource {
             path: report.path.clone(),
             part: report.part.clone(),
             reason_codes: report.reason_codes.clone(),

@@ -88,7 +88,7 @@ struct Study {
     allow_overlap: bool,
 }
 
-/// One rung of the ladder.
+/// One size of model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Size {
@@ -121,8 +121,8 @@ pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> crate::Resul
     let mut runs = Vec::new();
     for size in &study.sizes {
         for &fraction in &study.fractions {
-            let rung = Rung { size, fraction };
-            runs.push(study.run(rung, &options.changes, watch)?);
+            let point = StudyPoint { size, fraction };
+            runs.push(study.run(point, &options.changes, watch)?);
         }
     }
     let pixels = study.evaluate("pixels", &study.out.join("evaluations/pixels"), watch)?;
@@ -138,13 +138,13 @@ pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> crate::Resul
 
 /// One size of model on one share of the data.
 #[derive(Clone, Copy)]
-struct Rung<'a> {
+struct StudyPoint<'a> {
     size: &'a Size,
     /// Of the patients: above 0, at most 1.
     fraction: f64,
 }
 
-impl Rung<'_> {
+impl StudyPoint<'_> {
     /// The word for tables, files and folders.
     fn name(self) -> String {
         format!("{}-{}", self.size.name, self.fraction)
@@ -210,17 +210,17 @@ impl Study {
     /// Trains and evaluates one model, unless that is done already.
     fn run(
         &self,
-        rung: Rung<'_>,
+        point: StudyPoint<'_>,
         changes: &[String],
         watch: &dyn StudyWatch,
     ) -> anyhow::Result<StudyRun> {
-        let name = rung.name();
+        let name = point.name();
         let doing = || format!("run {name}");
         let path = self.out.join("runs").join(format!("{name}.json"));
-        let config = self.config(rung, changes).with_context(doing)?;
+        let config = self.config(point, changes).with_context(doing)?;
         let settings = shares::hash_of(&config).with_context(doing)?;
         if !path.is_file() {
-            let facts = training::train(rung, &config, &settings, watch).with_context(doing)?;
+            let facts = training::train(point, &config, &settings, watch).with_context(doing)?;
             write_whole(&path, |out| Ok(serde_json::to_writer_pretty(out, &facts)?))?;
         }
         let facts = std::fs::read(&path).with_context(doing)?;
@@ -243,19 +243,19 @@ impl Study {
     }
 
     /// Returns the config of a run, and writes the manifests that it trains on.
-    fn config(&self, rung: Rung<'_>, changes: &[String]) -> anyhow::Result<Config> {
-        let all = [rung.size.set.as_slice(), changes].concat();
+    fn config(&self, point: StudyPoint<'_>, changes: &[String]) -> anyhow::Result<Config> {
+        let all = [point.size.set.as_slice(), changes].concat();
         let mut config = Config::load(&self.pretrain, &all)?;
         if !self.manifests.is_empty() {
             config.manifests.clone_from(&self.manifests);
         }
         let share = shares::Share {
-            fraction: rung.fraction,
+            fraction: point.fraction,
             seed: config.seed,
         };
-        let folder = self.out.join("data").join(rung.fraction.to_string());
+        let folder = self.out.join("data").join(point.fraction.to_string());
         config.manifests = shares::write_shares(&config.manifests, share, &folder)?;
-        config.out = self.out.join("runs").join(rung.name());
+        config.out = self.out.join("runs").join(point.name());
         Ok(config)
     }
 

@@ -18,7 +18,7 @@ mod tasks;
 
 pub use bootstrap::{Bootstrap, Clusters, Interval, MIN_PATIENTS, percentiles};
 pub use columns::{Column, Columns, LABEL_SEPARATOR};
-pub use compare::{Difference, QueryPair, Verdict};
+pub use compare::{Difference, DifferenceVerdict, QueryPair};
 pub use metrics::{Block, KNN_K, KNN_TEMPERATURE, MAX_TIED_VOTE_K, Metric, Ranking, Vote};
 pub use ranking::{
     Answer, COLLAPSED_RANGE, Embeddings, Evaluation, LeftOutQueries, MIXED_K, Measures, Mixed,

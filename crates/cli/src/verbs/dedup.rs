@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
 use m3ret::dedup::Pair;
-use m3ret::duplicates::Verdict;
+use m3ret::duplicates::CopyVerdict;
 use m3ret::galleries::{Archive, OpenOptions, refused_text};
 use m3ret::model_name;
 use m3ret::watch::Watch as _;
@@ -56,7 +56,12 @@ fn print(
     let (n_items, n_refused) = (archive.gallery.len(), archive.updated.refused.len());
     let mut out = BufWriter::new(io::stdout().lock());
     let count = |verdict| pairs.iter().filter(|pair| pair.verdict == verdict).count();
-    let counts = [Verdict::Exact, Verdict::Reencoded, Verdict::Near].map(count);
+    let counts = [
+        CopyVerdict::Exact,
+        CopyVerdict::Reencoded,
+        CopyVerdict::Near,
+    ]
+    .map(count);
     if arguments.json {
         for pair in pairs {
             write_json_line(&mut out, pair)?;
@@ -71,9 +76,9 @@ fn print(
     };
     for pair in pairs {
         let verdict = match pair.verdict {
-            Verdict::Exact => "exact",
-            Verdict::Reencoded => "re-encoded",
-            Verdict::Near => "near",
+            CopyVerdict::Exact => "exact",
+            CopyVerdict::Reencoded => "re-encoded",
+            CopyVerdict::Near => "near",
         };
         let patient = match pair.same_patient {
             Some(false) => ", other patients",

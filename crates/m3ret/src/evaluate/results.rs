@@ -391,7 +391,7 @@ fn one(
     let values: Vec<&[f64]> = values.collect();
     let n_metrics = settings.metrics.len();
     let intervals = clusters.intervals(&values, n_metrics, &main.strata, settings.bootstrap);
-    let numbers = Numbers::new(&main, settings.metrics, &intervals);
+    let numbers = TaskNumbers::new(&main, settings.metrics, &intervals);
     Ok(TaskResult {
         task: task.name.clone(),
         group: task.group().to_owned(),
@@ -466,14 +466,14 @@ fn rung(evaluation: &Evaluation, settings: &Settings<'_>) -> Rung {
 
 /// The numbers of one task by the metrics' names, without what is not defined.
 #[derive(Default)]
-struct Numbers {
+struct TaskNumbers {
     chance: BTreeMap<String, f64>,
     constant: BTreeMap<String, f64>,
     maximum: BTreeMap<String, f64>,
     metrics: BTreeMap<String, Value>,
 }
 
-impl Numbers {
+impl TaskNumbers {
     fn new(evaluation: &Evaluation, metrics: &[Metric], intervals: &[Option<Interval>]) -> Self {
         let mut numbers = Self::default();
         if evaluation.answers.is_empty() {

@@ -3,7 +3,9 @@
 pub mod table;
 
 use anyhow::{Context as _, ensure};
-use m3ret_search::evaluation::{Bootstrap, Difference, Metric, QueryPair, Stratum, Verdict};
+use m3ret_search::evaluation::{
+    Bootstrap, Difference, DifferenceVerdict, Metric, QueryPair, Stratum,
+};
 use serde::Serialize;
 
 use super::runs::Run;
@@ -283,9 +285,9 @@ fn verdict(difference: &Difference, are_collapsed: [bool; 2]) -> &'static str {
         ([true, false], _) => COLLAPSED[0],
         ([false, true], _) => COLLAPSED[1],
         ([true, true], _) => COLLAPSED[2],
-        (_, Verdict::Better) => "better",
-        (_, Verdict::Worse) => "worse",
-        (_, Verdict::NotDistinguishable) => "not distinguishable",
-        (_, Verdict::TooFewPatients) => "too few patients",
+        (_, DifferenceVerdict::Better) => "better",
+        (_, DifferenceVerdict::Worse) => "worse",
+        (_, DifferenceVerdict::NotDistinguishable) => "not distinguishable",
+        (_, DifferenceVerdict::TooFewPatients) => "too few patients",
     }
 }

@@ -17,7 +17,7 @@ pub enum RadiographResult {
     /// A radiograph of a manifest was disturbed and written.
     Disturbed(DisturbedRadiograph),
     /// An image was refused, and nothing was written of it.
-    Refused(RefusedImage),
+    Refused(RefusedSource),
 }
 
 /// A radiograph that was projected from a CT.
@@ -71,7 +71,7 @@ pub struct DisturbedRadiograph {
 
 /// An image of which nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RefusedImage {
+pub struct RefusedSource {
     /// The file, or the folder of a series.
     pub path: String,
     /// Which image of the file this is; `None` if the file holds one image.
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_verdict_is_the_first_key() {
-        let refused = RadiographResult::Refused(RefusedImage {
+        let refused = RadiographResult::Refused(RefusedSource {
             path: "a.nii".into(),
             part: None,
             reason_codes: vec![Code::NotHounsfield],

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::ImageOptions;
 use super::rows::{Source, Sources, plain};
 use super::summary::ImageSummary;
-use crate::duplicates::{Reach, Thumbnail, Verdict, likeness, neighbours, thumbnail, verdict};
+use crate::duplicates::{CopyVerdict, Reach, Thumbnail, likeness, neighbours, thumbnail, verdict};
 use crate::galleries::{Archive, OpenOptions, RowCells, UpdateSummary};
 use crate::model_name;
 use crate::watch::Watch;
@@ -164,7 +164,7 @@ impl Images {
     }
 
     /// Compares the thumbnails of pairs; `None` for a pair that is not alike.
-    pub(super) fn confirm(&self, pairs: &[ClosePair]) -> anyhow::Result<Vec<Option<Verdict>>> {
+    pub(super) fn confirm(&self, pairs: &[ClosePair]) -> anyhow::Result<Vec<Option<CopyVerdict>>> {
         let mut thumbnails: BTreeMap<(usize, RowId), Thumbnail> = BTreeMap::new();
         for pair in pairs {
             thumbnails.extend(pair.places.map(|place| (place, Thumbnail::Gone)));

@@ -8,7 +8,7 @@ use m3ret_pretrain::report::Entry;
 use m3ret_pretrain::{Begin, Config, RunFacts, Watcher, train as pretrain};
 use serde::{Deserialize, Serialize};
 
-use super::{Rung, StudyWatch};
+use super::{StudyPoint, StudyWatch};
 use crate::watch::Stopped;
 
 /// What is kept of a finished run.
@@ -28,12 +28,12 @@ pub(super) struct TrainingFacts {
 
 /// Trains a model; a run that was stopped resumes at its newest checkpoint.
 pub(super) fn train(
-    rung: Rung<'_>,
+    point: StudyPoint<'_>,
     config: &Config,
     settings: &str,
     watch: &dyn StudyWatch,
 ) -> anyhow::Result<TrainingFacts> {
-    let mut watcher = watch.training(&rung.size.name, rung.fraction)?;
+    let mut watcher = watch.training(&point.size.name, point.fraction)?;
     let begin = if config.out.join("config.toml").is_file() {
         Begin::Resume
     } else {
@@ -56,8 +56,8 @@ pub(super) fn train(
     };
     Ok(TrainingFacts {
         settings: settings.to_owned(),
-        size: rung.size.name.clone(),
-        fraction: rung.fraction,
+        size: point.size.name.clone(),
+        fraction: point.fraction,
         n_parameters: n_parameters(&model)?,
         n_seen: outcome.next_step * config.train.batch as u64,
         n_images: n_items as u64,

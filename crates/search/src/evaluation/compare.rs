@@ -33,7 +33,7 @@ pub struct Difference {
 
 /// What may be said of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DifferenceVerdict {
     /// The interval lies above 0.
     Better,
     /// The interval lies below 0.
@@ -78,12 +78,12 @@ impl Difference {
 
     /// Says which model is better, where that can be told.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> DifferenceVerdict {
         match self.interval {
-            None => Verdict::TooFewPatients,
-            Some(interval) if interval.low > 0.0 => Verdict::Better,
-            Some(interval) if interval.high < 0.0 => Verdict::Worse,
-            Some(_) => Verdict::NotDistinguishable,
+            None => DifferenceVerdict::TooFewPatients,
+            Some(interval) if interval.low > 0.0 => DifferenceVerdict::Better,
+            Some(interval) if interval.high < 0.0 => DifferenceVerdict::Worse,
+            Some(_) => DifferenceVerdict::NotDistinguishable,
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
         (0..n).map(pair).collect()
     }
 
-    fn verdict(pairs: &[QueryPair]) -> Verdict {
+    fn verdict(pairs: &[QueryPair]) -> DifferenceVerdict {
         let difference = Difference::new(pairs, Bootstrap::default()).unwrap();
         difference.verdict()
     }
@@ -115,7 +115,7 @@ mod tests {
         let every = |n: u32| move |i: u32| f64::from(u8::from(i.is_multiple_of(n)));
         let noise = every(4);
         let steady = pairs(200, noise, |i| noise(i) + 0.01);
-        assert_eq!(verdict(&steady), Verdict::Better);
+        assert_eq!(verdict(&steady), DifferenceVerdict::Better);
         let worse: Vec<QueryPair> = steady
             .iter()
             .map(|p| QueryPair {
@@ -124,9 +124,9 @@ mod tests {
                 ..*p
             })
             .collect();
-        assert_eq!(verdict(&worse), Verdict::Worse);
+        assert_eq!(verdict(&worse), DifferenceVerdict::Worse);
         let noisy = pairs(20, noise, every(3));
-        assert_eq!(verdict(&noisy), Verdict::NotDistinguishable);
+        assert_eq!(verdict(&noisy), DifferenceVerdict::NotDistinguishable);
     }
 
     #[test]
@@ -137,8 +137,8 @@ mod tests {
             (difference.mean(), difference.n, difference.n_patients),
             (0.0, 100, 50)
         );
-        assert_eq!(difference.verdict(), Verdict::NotDistinguishable);
-        assert_eq!(verdict(&same[..8]), Verdict::TooFewPatients);
+        assert_eq!(difference.verdict(), DifferenceVerdict::NotDistinguishable);
+        assert_eq!(verdict(&same[..8]), DifferenceVerdict::TooFewPatients);
         assert!(Difference::new(&[], Bootstrap::default()).is_none());
     }
 

@@ -95,8 +95,8 @@ pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
         columns.require(name)?;
     }
     let columns = &*columns;
-    let split = Split::new(columns)?;
-    let rows = Rows {
+    let split = SplitRows::new(columns)?;
+    let rows = TableRows {
         columns,
         split,
         is_unseen: scope.is_unseen,
@@ -120,14 +120,14 @@ pub fn derive(columns: &mut Columns, scope: &Scope) -> Result<Tasks> {
 }
 
 /// Which rows ask, and which are found.
-struct Split {
+struct SplitRows {
     is_query: Vec<bool>,
     is_gallery: Vec<bool>,
     is_leave_one_out: bool,
     n_other: usize,
 }
 
-impl Split {
+impl SplitRows {
     fn new(columns: &Columns) -> Result<Self> {
         let rows = || 0..columns.n_rows();
         let values: BTreeSet<&str> = rows().map(|row| columns.text(SPLIT, row)).collect();
@@ -185,13 +185,13 @@ impl<'a> TaskRows<'a> {
     }
 }
 
-struct Rows<'a> {
+struct TableRows<'a> {
     columns: &'a Columns,
-    split: Split,
+    split: SplitRows,
     is_unseen: fn(&str) -> bool,
 }
 
-impl Rows<'_> {
+impl TableRows<'_> {
     fn modality(&self, row: u32) -> &str {
         self.columns.text(MODALITY, row as usize)
     }

@@ -38,7 +38,7 @@ impl Block {
     /// If there are fewer grades than scores.
     #[must_use]
     pub fn of_scores(scores: &[f32], grades: &[f32], least_grade: f32) -> Vec<Self> {
-        let mut blocks = Blocks::new(least_grade);
+        let mut blocks = BlockBuilder::new(least_grade);
         let mut start = 0;
         // -0 becomes 0: the two are one score.
         for ties in scores.chunk_by(|a, b| (a + 0.0).to_bits() == (b + 0.0).to_bits()) {
@@ -51,7 +51,7 @@ impl Block {
     /// Lists the blocks of a ranking without ties.
     #[must_use]
     pub fn of_order(grades: &[f32], least_grade: f32) -> Vec<Self> {
-        let mut blocks = Blocks::new(least_grade);
+        let mut blocks = BlockBuilder::new(least_grade);
         for grade in grades.chunks(1) {
             blocks.push(grade);
         }
@@ -127,14 +127,14 @@ impl Block {
 }
 
 /// Blocks in the making.
-struct Blocks {
+struct BlockBuilder {
     all: Vec<Block>,
     least_grade: f32,
     /// The grade of all items of the last block, where they have the same.
     last_grade: Option<f32>,
 }
 
-impl Blocks {
+impl BlockBuilder {
     fn new(least_grade: f32) -> Self {
         Self {
             all: Vec::new(),
