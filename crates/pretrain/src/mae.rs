@@ -11,7 +11,7 @@ use m3ret_imaging::Input;
 pub(crate) use self::target::{loss, target, target_len};
 use crate::config::MaeSettings;
 use crate::error::Result;
-use crate::ops::VitBackend;
+use crate::ops::{VitBackend, concatenated};
 use crate::random::{Initial, generator, uniform};
 use crate::vit::{Block, LayerNorm, Linear, Patches, Running, Vit, run_blocks};
 
@@ -220,7 +220,7 @@ impl<B: VitBackend> Mae<B> {
         } else {
             let cls = latent.clone().slice([0..n_images, 0..1]);
             let patches = latent.slice([0..n_images, n_prefix..n_tokens]);
-            Tensor::cat(vec![cls, patches], 1)
+            concatenated(vec![cls, patches], 1)
         };
         let precision = running.decoder.precision;
         let latent = latent.reshape([n_images * (1 + n_shown), width]);
@@ -232,7 +232,7 @@ impl<B: VitBackend> Mae<B> {
         let n_cells = n_rows_each - 1;
         let order = restored(masks, n_shown, n_rows);
         let order = Tensor::<B, 1, Int>::from_data(TensorData::from(order.as_slice()), &device);
-        let rows = Tensor::cat(vec![embedded, token], 0).select(0, order);
+        let rows = concatenated(vec![embedded, token], 0).select(0, order);
         let tokens = rows.reshape([n_images, 1 + n_cells, width]) + positions;
         let rows = run_blocks(&self.decoder_blocks, tokens, &running.decoder);
         let wanted: Vec<i32> = masks

@@ -109,6 +109,21 @@ pub(crate) fn product<B: Backend, const D: usize>(
     }
 }
 
+/// Joins tensors along an axis.
+///
+/// Takes the place of `Tensor::cat`, which lets go of its parts before it registers its result. In between, the end of
+/// another thread's backward pass takes a part's graph for abandoned and frees it (Burn 0.21), and the part's gradient
+/// is lost without an error. Here the parts live until the result is registered.
+#[allow(clippy::disallowed_methods, reason = "the one place that may call it")]
+pub(crate) fn concatenated<B: Backend, const D: usize>(
+    parts: Vec<Tensor<B, D>>,
+    axis: usize,
+) -> Tensor<B, D> {
+    let result = Tensor::cat(parts.clone(), axis);
+    drop(parts);
+    result
+}
+
 /// What a Vision Transformer asks of a backend. Rows are tokens of all images, one after another.
 pub(crate) trait VitBackend: Backend {
     /// Normalises each row to mean 0 and variance 1 (biased, eps 1e-6 inside the root), scales, shifts.

@@ -11,7 +11,7 @@ use m3ret_encoder::{Stem, VitConfig, sin_cos};
 use crate::config::TrainPrecision;
 use crate::ops::block::{BlockOptions, BlockWeights};
 use crate::ops::stem::{StageOptions, StageWeights};
-use crate::ops::{Affine, Dense, VitBackend};
+use crate::ops::{Affine, Dense, VitBackend, concatenated};
 use crate::random::Initial;
 
 /// A linear layer, weight `[out, in]`.
@@ -392,7 +392,7 @@ impl<B: VitBackend> Vit<B> {
             parts.push(registers.expand([n_images, n, width]));
         }
         parts.push(tokens);
-        let rows = run_blocks(&self.blocks, Tensor::cat(parts, 1), running);
+        let rows = run_blocks(&self.blocks, concatenated(parts, 1), running);
         let rows = B::vit_layer_norm(rows, self.norm.affine());
         rows.reshape([n_images, self.n_prefix() + n_patches, width])
     }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use m3ret_encoder::VitConfig;
 
-use super::{Affine, Dense, Heads, product, scale_of};
+use super::{Affine, Dense, Heads, concatenated, product, scale_of};
 use crate::config::TrainPrecision;
 
 pub(crate) fn layer_norm<B: Backend>(x: Tensor<B, 2>, affine: Affine<B>) -> Tensor<B, 2> {
@@ -83,7 +83,7 @@ pub(crate) fn attention_backward<B: Backend>(
     let for_queries = product(for_scores.clone(), keys, precision);
     let for_keys = product(for_scores.swap_dims(2, 3), queries, precision);
     let parts = [for_queries, for_keys, for_values].map(Heads::join);
-    Tensor::cat(parts.to_vec(), 1)
+    concatenated(parts.to_vec(), 1)
 }
 
 /// Returns the rows with mean 0 and variance 1, and what they were divided by, `[rows, 1]`.

@@ -13,7 +13,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use m3ret_encoder::VitConfig;
 use m3ret_encoder::stem::{Around, STEM_GROUPS, TAPS};
 
-use super::{Affine, VitBackend, product};
+use super::{Affine, VitBackend, concatenated, product};
 use crate::config::TrainPrecision;
 
 /// What a stage learns, or its gradients.
@@ -149,7 +149,7 @@ fn gather<B: Backend>(x: Tensor<B, 2>, options: &StageOptions) -> Tensor<B, 2> {
     let zeros = Tensor::zeros([1, n_channels], &device);
     let taps = row_of_each_tap(options, &device);
     let [_, n_results] = options.n_rows();
-    Tensor::cat(vec![x, zeros], 0)
+    concatenated(vec![x, zeros], 0)
         .select(0, taps)
         .reshape([options.n_images * n_results, TAPS * n_channels])
 }

@@ -1,5 +1,7 @@
 //! The CPU's loops against compositions of Burn's operators, and whole blocks against Burn's autodiff.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{Distribution, Tensor};
@@ -7,7 +9,7 @@ use m3ret_encoder::stem::{Around, TAPS};
 
 use super::block::{BlockOptions, BlockWeights};
 use super::stem::StageOptions;
-use super::{Affine, Dense, Heads, VitBackend, plain, stem};
+use super::{Affine, Dense, Heads, VitBackend, concatenated, plain, stem};
 use crate::config::TrainPrecision;
 use crate::parameters::numbers;
 
@@ -343,4 +345,41 @@ fn a_linear_layer_has_the_gradients_of_burns_autodiff() {
     }
     let [found, wanted] = [&found, &wanted].map(|all| layer.bias.grad(all).unwrap());
     close(found, wanted, "bias of a linear layer");
+}
+
+#[test]
+fn parts_keep_their_gradients_while_another_thread_goes_backward() {
+    let (n_layers, n_jobs) = (6, 5);
+    let n_rounds = 2000;
+    let is_done = AtomicBool::new(false);
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                leaf([1, 1]).sum().backward();
+            }
+        });
+        let wrong = (0..n_rounds).filter_map(|round| {
+            let (token, weight) = (leaf([1, 4]), leaf([4, 4]));
+            let layers: Vec<Tensor<Tracked, 2>> = (0..n_layers).map(|_| leaf([1, 4])).collect();
+            // Every leaf begins a graph, which is merged with that of all leaves before it.
+            let job = || {
+                let rows = Tensor::ones([3, 4], &Default::default());
+                let tokens = token.clone().expand([2, 4]);
+                let patches = rows.matmul(weight.clone().transpose());
+                let all = concatenated(vec![tokens, patches], 0);
+                let all = layers.iter().fold(all, |all, layer| all + layer.clone());
+                all.sum()
+            };
+            let jobs = (0..n_jobs).map(|_| job());
+            let gradients = jobs.reduce(|sum, part| sum + part).unwrap().backward();
+            // Each value is added up once a row that it is in.
+            let found = [&token, &weight].map(|leaf| leaf.grad(&gradients).map(numbers));
+            let wanted = [vec![2.0 * 5.0; 4], vec![3.0 * 5.0; 16]].map(Some);
+            (found != wanted).then(|| format!("round {round}: {found:?}, wanted {wanted:?}"))
+        });
+        let wrong = wrong.collect();
+        is_done.store(true, Ordering::Relaxed);
+        wrong
+    });
+    assert_eq!(failures, [""; 0]);
 }

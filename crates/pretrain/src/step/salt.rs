@@ -12,7 +12,7 @@ use super::{Job, Place, Plan, StepJob, add_up, ratio};
 use crate::dataset::Sample;
 use crate::error::Result;
 use crate::mae::{Mae, Mask};
-use crate::ops::VitBackend;
+use crate::ops::{VitBackend, concatenated};
 use crate::parameters::{self, Flat, numbers};
 use crate::salt::{Teacher, loss, normalised, transfer};
 use crate::vit::{Patches, Running};
@@ -140,7 +140,7 @@ impl StepJob<'_> {
                 rows.push(self.tokens(teacher, &images, weights, n_cells)?);
             }
         }
-        let rows = Tensor::cat(rows, 0);
+        let rows = concatenated(rows, 0);
         let device = rows.device();
         let order = Tensor::<B, 1, Int>::from_data(TensorData::from(order.as_slice()), &device);
         let rows = rows.select(0, order);
