@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::duplicates::{Candidate, CopyVerdict, Reach, likeness, neighbours, thumbnail, verdict};
-use super::galleries::columns::{self, own_names};
-use super::galleries::{self, Archive, RefusedImage, RowCells, UpdateSummary};
+use super::galleries::columns::own_names;
+use super::galleries::{self, Archive, Pseudonyms, RefusedImage, RowCells, UpdateSummary};
 use crate::watch::Watch;
 
 /// Two images of an archive that may be one.
@@ -25,7 +25,8 @@ pub struct Pair {
     pub ids: [String; 2],
     /// Files with their parts, relative to the current folder if they lie below it.
     pub files: [String; 2],
-    /// Whether both images are of one patient; `None` if a patient is unknown.
+    /// Whether both images are of one patient; `None` where that is not known, as between the number in a header and
+    /// the pseudonym in a manifest.
     pub same_patient: Option<bool>,
 }
 
@@ -122,6 +123,10 @@ fn judge(
     options: &m3ret_imaging::ReadOptions,
 ) -> anyhow::Result<Option<Pair>> {
     let cells = [RowCells::of_row(gallery, a)?, RowCells::of_row(gallery, b)?];
+    if cells[0].file() == cells[1].file() && cells[0].part() == cells[1].part() {
+        // A manifest lists the image twice.
+        return Ok(None);
+    }
     let pixels = cells.each_ref().map(RowCells::pixels);
     let is_exact = !pixels[0].is_empty() && pixels[0] == pixels[1];
     let correlation = match is_exact {
@@ -136,14 +141,13 @@ fn judge(
     };
     let id = |row| gallery.id(row).map(std::borrow::Cow::into_owned);
     let file = |cells: &RowCells<'_>| galleries::with_part(&text_of(&cells.file()), cells.part());
-    let patients = cells.each_ref().map(|cells| cells.get(columns::PATIENT));
-    let known = patients.iter().all(|patient| !patient.is_empty());
+    let people = cells.each_ref().map(Pseudonyms::of);
     Ok(Some(Pair {
         verdict,
         score,
         correlation,
         ids: [id(a)?, id(b)?],
         files: cells.each_ref().map(file),
-        same_patient: known.then(|| patients[0] == patients[1]),
+        same_patient: people[0].patient.is(&people[1].patient),
     }))
 }

@@ -81,7 +81,7 @@ pub(crate) fn neighbours(
         let mut cut = Vec::new();
         for rows in left.chunks(BATCH_ROWS) {
             let vectors = vectors(from, rows)?;
-            let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
+            let own: Vec<Vec<RowId>> = rows.iter().copied().map(|row| vec![row]).collect();
             let queries = Queries {
                 vectors: &vectors,
                 own: if is_one { &own } else { &[] },

@@ -47,6 +47,8 @@ pub(super) mod columns {
     pub(crate) const OWN_MODALITY: &str = "m3ret:modality";
     pub(crate) const OWN_BODY_PART: &str = "m3ret:body_part";
     pub(crate) const OWN_DIMS: &str = "m3ret:dims";
+    /// Which identifiers the manifest states: those of `PATIENT`, `STUDY` and `SERIES` as words.
+    pub(crate) const STATED: &str = "m3ret:stated";
     /// Hashes of the header's identifiers: of a patient without, and with its issuer.
     pub(crate) const OWN_PATIENT: &str = "m3ret:patient_id";
     pub(crate) const OWN_ISSUED_PATIENT: &str = "m3ret:issued_patient_id";

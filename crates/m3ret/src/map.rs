@@ -123,7 +123,7 @@ fn places(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> 
         let vectors = unit_vectors(gallery, rows)?;
         let places = vectors.chunks_exact(gallery.width()).map(first_place);
         start.extend(places.flatten());
-        let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
+        let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
         let queries = Queries {
             vectors: &vectors,
             own: &own,

@@ -409,7 +409,7 @@ fn answer(
         .iter()
         .flat_map(|query| query.vector.iter().copied())
         .collect();
-    let own: Vec<Option<RowId>> = asked.iter().map(|query| query.own).collect();
+    let own: Vec<Vec<RowId>> = asked.iter().map(|query| query.own.clone()).collect();
     let left_out = left_out(ask, gallery, &asked, watch)?;
     let queries = m3ret_search::Queries {
         vectors: &vectors,

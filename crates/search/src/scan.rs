@@ -57,8 +57,8 @@ pub struct SearchOptions {
 pub struct Queries<'a> {
     /// Unit vectors, [n, width].
     pub vectors: &'a [f32],
-    /// The row that each query is, which is no hit; empty if none of them is one.
-    pub own: &'a [Option<RowId>],
+    /// The rows of each query's own image, which are no hits of it; empty if no query is an image of the gallery.
+    pub own: &'a [Vec<RowId>],
     /// Rows that have a query's value in a column are no hits for it.
     pub left_out: &'a [LeftOut],
 }

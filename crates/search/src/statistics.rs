@@ -209,7 +209,7 @@ fn best(
             values.push(gallery.value(row, column)?.to_owned());
         }
     }
-    let own: Vec<Option<RowId>> = chosen.iter().copied().map(Some).collect();
+    let own: Vec<Vec<RowId>> = chosen.iter().map(|&row| vec![row]).collect();
     let queries = Queries {
         vectors: &vectors,
         own: &own,

@@ -158,6 +158,17 @@ fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outco
                 )
             );
         }
+        if moved.n_surplus > 0 {
+            text += &format!(
+                "{} not in the manifest, which has the same image in another row: `m3ret index add` removes {}\n",
+                counted(
+                    moved.n_surplus as u64,
+                    "row of the gallery is",
+                    "rows of the gallery are"
+                ),
+                if moved.n_surplus == 1 { "it" } else { "them" },
+            );
+        }
         text
     })?;
     Ok(Outcome::of(moved.n_changed + moved.n_kept > 0))

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::columns::{self, own_names};
 use super::rows::{
-    PendingRows, cells_of_manifest, cells_of_row, digest_of_cells, file_of, set_cell, stored_parts,
+    PendingRows, cell_of_stated, cells_of_manifest, cells_of_row, digest_of_cells, file_of,
+    set_cell, stored_parts,
 };
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
@@ -112,6 +113,8 @@ pub struct RewriteSummary {
     /// Of `move_files`: number of images that do not exist at the new place, whose rows stay. Of `relabel`: number of
     /// rows of the manifest without an image in the gallery.
     pub n_missing: usize,
+    /// Of `relabel`: number of rows of images that the manifest lists fewer times than the gallery. They keep their cells.
+    pub n_surplus: usize,
 }
 
 /// Writes the rows of images below the folder `from` again, as lying below the folder `to`.
@@ -208,7 +211,9 @@ fn listed(roots: &HashSet<PathBuf>) -> String {
 pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<RewriteSummary> {
     let mut rewriter = Rewriter::open(folder)?;
     let mut moved = RewriteSummary::default();
-    for (row, id) in table.rows().zip(rewriter.ids_of(table)?) {
+    let named = rewriter.named_rows(table)?;
+    moved.n_surplus = named.n_surplus;
+    for (row, id) in table.rows().zip(named.ids) {
         let Some(id) = id else {
             moved.n_missing += 1;
             continue;
@@ -227,6 +232,8 @@ pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<RewriteSum
         cells.retain(|(name, _)| is_own(name));
         set_cell(&mut cells, columns::CELLS, digest);
         let stated = cells_of_manifest(table, row.idx(), gallery);
+        let (name, value) = cell_of_stated(&stated);
+        set_cell(&mut cells, &name, value);
         let stated = stated.into_iter().filter(|(_, value)| !value.is_empty());
         cells.extend(stated.chain(shown_by_itself(gallery, place)?));
         rewriter.push(place, id, cells)?;
@@ -248,6 +255,14 @@ fn shown_by_itself(gallery: &Gallery, row: RowId) -> anyhow::Result<Vec<(String,
         }
     }
     Ok(cells)
+}
+
+/// The rows of a gallery that a manifest names.
+struct NamedRows {
+    /// The id of each row of the manifest, if the gallery has its image.
+    ids: Vec<Option<String>>,
+    /// Number of other rows of the same images.
+    n_surplus: usize,
 }
 
 /// Writes rows of a gallery again with other cells and the same vectors and pictures.
@@ -277,8 +292,8 @@ impl Rewriter {
         Ok((row, gallery))
     }
 
-    /// Returns the id of each row of a manifest: the one that it states, or that of its file and part.
-    fn ids_of(&self, table: &Table) -> anyhow::Result<Vec<Option<String>>> {
+    /// Finds the row of the gallery that each row of a manifest names: by the id that it states, else by file and part.
+    fn named_rows(&self, table: &Table) -> anyhow::Result<NamedRows> {
         let stated = |row: &Row<'_>| row.get(ID).filter(|id| !id.is_empty()).map(str::to_owned);
         let mut found: Vec<Option<String>> = table.rows().map(|row| stated(&row)).collect();
         let gallery = self.writer.gallery();
@@ -295,8 +310,12 @@ impl Rewriter {
                 }
             }
         }
+        let mut n_surplus = 0;
         if unnamed.is_empty() {
-            return Ok(found);
+            return Ok(NamedRows {
+                ids: found,
+                n_surplus,
+            });
         }
         let mut ids: HashMap<(PathBuf, String), Vec<String>> = HashMap::new();
         for id in self.ids()? {
@@ -322,11 +341,15 @@ impl Rewriter {
                     None => left.push(row),
                 }
             }
+            n_surplus += ids.len().saturating_sub(left.len());
             for (row, id) in left.into_iter().zip(ids) {
                 found[row.idx()] = Some(id);
             }
         }
-        Ok(found)
+        Ok(NamedRows {
+            ids: found,
+            n_surplus,
+        })
     }
 
     fn has_cells(&self, id: &str, digest: &str) -> bool {

@@ -106,6 +106,10 @@ impl Pseudonyms {
     /// of every origin.
     pub(crate) fn of(cells: &RowCells<'_>) -> Self {
         let read = |shown: &str, header: &str, issued: &str| {
+            let is_stated = cells
+                .get(columns::STATED)
+                .split(' ')
+                .any(|name| name == shown);
             let value = |column: &str| cells.get(column).to_owned();
             let (shown, header, issued) = (value(shown), value(header), value(issued));
             if cells.is_older {
@@ -115,9 +119,10 @@ impl Pseudonyms {
                     issued: shown,
                 };
             }
-            let is_of_header = shown == header || shown == issued;
+            // Galleries without the column tell a manifest's identifier by its difference from the header's.
+            let is_stated = is_stated || (shown != header && shown != issued);
             Pseudonym {
-                stated: if is_of_header { String::new() } else { shown },
+                stated: if is_stated { shown } else { String::new() },
                 header,
                 issued,
             }
@@ -135,7 +140,7 @@ impl Pseudonyms {
 }
 
 /// The columns that say where an image lies, what it is and whose, in the order of the cells of `RowCells`.
-const TELLING: [&str; 14] = [
+const TELLING: [&str; 15] = [
     PATH,
     columns::PART,
     MODALITY,
@@ -146,6 +151,7 @@ const TELLING: [&str; 14] = [
     columns::PATIENT,
     columns::STUDY,
     columns::SERIES,
+    columns::STATED,
     columns::OWN_PATIENT,
     columns::OWN_ISSUED_PATIENT,
     columns::OWN_STUDY,
@@ -354,6 +360,17 @@ pub(crate) fn cells_of_manifest(
         cells.push((name.clone(), value));
     }
     cells
+}
+
+/// Returns the cell that says which identifiers a manifest states, given the cells that it states.
+pub(super) fn cell_of_stated(stated: &[(String, String)]) -> (String, String) {
+    let identifiers = [columns::PATIENT, columns::STUDY, columns::SERIES];
+    let is_stated = |kind: &&str| {
+        let mut cells = stated.iter();
+        cells.any(|(name, value)| name == kind && !value.is_empty())
+    };
+    let names: Vec<&str> = identifiers.into_iter().filter(is_stated).collect();
+    (columns::STATED.to_owned(), names.join(" "))
 }
 
 /// Returns a keyed hash of all cells of a row of a manifest, which detects a change of any cell.

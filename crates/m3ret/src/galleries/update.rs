@@ -16,7 +16,9 @@ use m3ret_search::{Gallery, Numbers, RowId, Setup, Writer};
 use serde::Serialize;
 
 use super::columns::{self, own_names};
-use super::rows::{PendingRows, Pseudonyms, cells_of_manifest, digest_of_cells, left_out_columns};
+use super::rows::{
+    PendingRows, Pseudonyms, cell_of_stated, cells_of_manifest, digest_of_cells, left_out_columns,
+};
 use super::{KnownVectors, maker_of};
 use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, Listing, list};
@@ -110,6 +112,13 @@ impl Stored {
             people: Pseudonyms::of_facts(facts, gallery),
         }
     }
+}
+
+/// An image that needs a new row, with its vector at unit length.
+struct NewImage {
+    facts: Facts,
+    stored: Stored,
+    vector: Vec<f32>,
 }
 
 /// Time between saves: what a power cut may lose.
@@ -365,6 +374,9 @@ impl<'a> Update<'a> {
         if self.is_mirror {
             leaving.extend(self.sorted.not_listed());
         }
+        if self.listing.manifest.is_some() {
+            leaving.extend(self.sorted.surplus(self.listing));
+        }
         self.leaving = leaving;
     }
 
@@ -382,8 +394,13 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Removes what a mirror no longer lists.
+    /// Removes what a mirror no longer lists, and rows of images that a manifest lists fewer times than before.
     fn remove_gone(&mut self) {
+        if self.listing.manifest.is_some() {
+            for id in self.sorted.surplus(self.listing) {
+                self.remove(&id);
+            }
+        }
         if self.is_mirror {
             self.updated.n_removed += self.leaving.len();
             self.removed.extend(self.leaving.drain());
@@ -394,20 +411,18 @@ impl<'a> Update<'a> {
     fn take(&mut self, item: &Item, images: Vec<Embedded>) -> anyhow::Result<()> {
         let path = self.path_of(item);
         let mut stale = self.sorted.take_stale(item, self.listing, &self.root);
+        let mut new = Vec::new();
         for (facts, outcome) in images {
             match outcome {
                 Ok(vector) => {
                     let stored = Stored::of(&facts, self.writer.gallery());
-                    if self.keep_stale(item, &stored, &mut stale)? {
-                        continue;
+                    if !self.keep_stale(item, &stored, &mut stale)? {
+                        new.push(NewImage {
+                            facts,
+                            stored,
+                            vector,
+                        });
                     }
-                    // Their ids may be those of the new images.
-                    stale.drain(..).for_each(|row| self.remove(&row.id));
-                    let id = self.new_id(item, &path, facts.part.as_deref())?;
-                    let cells = self.cells_of(item, &path, &stored);
-                    let thumbnail = facts.traits.thumbnail;
-                    self.pending.push(id, &vector, cells, thumbnail);
-                    self.updated.n_new += 1;
                 }
                 Err(refusal) => self.updated.refused.push(RefusedImage {
                     path: path.clone(),
@@ -422,7 +437,20 @@ impl<'a> Update<'a> {
                 }),
             }
         }
+        // These leave before the new images come, whose ids may be the same, and after every image that stays was found.
         stale.iter().for_each(|row| self.remove(&row.id));
+        for NewImage {
+            facts,
+            stored,
+            vector,
+        } in new
+        {
+            let id = self.new_id(item, &path, facts.part.as_deref())?;
+            let cells = self.cells_of(item, &path, &stored);
+            self.pending
+                .push(id, &vector, cells, facts.traits.thumbnail);
+            self.updated.n_new += 1;
+        }
         Ok(())
     }
 
@@ -506,6 +534,7 @@ impl<'a> Update<'a> {
             let stated = cells_of_manifest(table, idx, gallery).into_iter();
             cells.extend(stated.filter(|(_, value)| !value.is_empty()));
         }
+        cells.push(cell_of_stated(&cells));
         cells.extend([
             cell(MODALITY, &stored.modality),
             cell(BODY_PART, &stored.body_part),

@@ -28,8 +28,8 @@ pub(super) struct ReadyQuery {
     /// Where the image lies; `None` for a vector.
     pub(super) file: Option<PathBuf>,
     pub(super) vector: Vec<f32>,
-    /// The row of the gallery that holds the same image.
-    pub(super) own: Option<RowId>,
+    /// The rows of the gallery that hold the same image: more than one where a manifest lists it more than once.
+    pub(super) own: Vec<RowId>,
     pub(super) labels: Labels,
     pub(super) people: Pseudonyms,
     pub(super) pixels: String,
@@ -72,7 +72,7 @@ impl ReadyQuery {
         if let Some((_, value)) = self.stated.iter().find(|(name, _)| name == column) {
             return Ok(value.clone());
         }
-        if let Some(row) = self.own {
+        if let Some(&row) = self.own.first() {
             return Ok(gallery.value(row, column)?.into_owned());
         }
         let label = |label: &Option<String>| label.clone().unwrap_or_default();
@@ -243,12 +243,13 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
     let mut vector = gallery.vectors(&[row])?;
     m3ret_search::normalize(&mut vector)?;
     let cells = RowCells::of_row(gallery, row)?;
+    let own = rows_at(&cells, gallery)?;
     Ok(Some(ReadyQuery {
         name: id,
         part: cells.part().map(str::to_owned),
         file: Some(cells.file()),
         vector,
-        own: Some(row),
+        own,
         labels: Labels::of(&cells),
         people: Pseudonyms::of(&cells),
         pixels: cells.pixels().to_owned(),
@@ -308,7 +309,7 @@ impl QueryReader {
             for (facts, outcome) in images {
                 match outcome {
                     Ok(vector) => {
-                        let own = row_of(&path, facts.part.as_deref(), gallery, &self.roots)?;
+                        let own = rows_of(&path, facts.part.as_deref(), gallery, &self.roots)?;
                         let mut query = of_image(&path, facts, vector, gallery, own)?;
                         if let Some(table) = &listing.manifest {
                             query.learn(table, idx, gallery);
@@ -332,7 +333,7 @@ fn of_image(
     facts: Facts,
     vector: Vec<f32>,
     gallery: &dyn Collection,
-    own: Option<RowId>,
+    own: Vec<RowId>,
 ) -> anyhow::Result<ReadyQuery> {
     let people = Pseudonyms::of_facts(&facts, gallery);
     let pixels = format!("{:032x}", facts.traits.pixels);
@@ -355,7 +356,7 @@ fn of_image(
         labels: Labels::default(),
         stated: Vec::new(),
     };
-    if let Some(row) = own {
+    if let Some(&row) = asked.own.first() {
         // The archive may hold labels of a manifest that the file lacks.
         let cells = RowCells::of_row(gallery, row)?;
         labels = Labels::of(&cells);
@@ -364,18 +365,19 @@ fn of_image(
     Ok(ReadyQuery { labels, ..asked })
 }
 
-/// Finds the row that stands for an image of a file.
+/// Finds the rows that stand for an image of a file.
 ///
 /// Searches the dictionary of paths for every name that the archive may use for the file: its path below each folder
 /// of `roots`, to which the archive's paths are relative. No row with another path is read.
-fn row_of(
+fn rows_of(
     path: &Path,
     part: Option<&str>,
     gallery: &dyn Collection,
     roots: &[PathBuf],
-) -> anyhow::Result<Option<RowId>> {
+) -> anyhow::Result<Vec<RowId>> {
+    let mut own = Vec::new();
     let Ok(place) = path.canonicalize() else {
-        return Ok(None);
+        return Ok(own);
     };
     // An archive knows a link in it by the link's own name.
     let named = std::path::absolute(path).unwrap_or_else(|_| place.clone());
@@ -386,13 +388,24 @@ fn row_of(
         {
             let rows = gallery.find_rows(columns::PATH, &text_of(&name))?;
             for (row, cells) in rows.iter().zip(RowCells::of_rows(gallery, &rows)?) {
-                if cells.part() == part && is_same_place(&cells.file(), &place) {
-                    return Ok(Some(*row));
+                let is_own = cells.part() == part && is_same_place(&cells.file(), &place);
+                if is_own && !own.contains(row) {
+                    own.push(*row);
                 }
             }
         }
     }
-    Ok(None)
+    Ok(own)
+}
+
+/// Finds the rows of the image that a row stands for.
+fn rows_at(image: &RowCells<'_>, gallery: &dyn Collection) -> anyhow::Result<Vec<RowId>> {
+    let rows = gallery.find_rows(columns::PATH, image.get(columns::PATH))?;
+    let cells = RowCells::of_rows(gallery, &rows)?;
+    let is_own =
+        |cells: &RowCells<'_>| cells.root() == image.root() && cells.part() == image.part();
+    let own = rows.iter().zip(&cells).filter(|(_, cells)| is_own(cells));
+    Ok(own.map(|(&row, _)| row).collect())
 }
 
 /// Returns the names that paths relative to a folder may use for a file: its path below the folder, the way up and

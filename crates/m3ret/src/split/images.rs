@@ -48,7 +48,6 @@ impl Images {
         if !options.are_read {
             return Ok(None);
         }
-        sources.refuse_repeated()?;
         let mut model = options.model.clone();
         // The model of thumbnails is enough to find copies.
         let name = model

@@ -1,7 +1,6 @@
 //! The rows of one or several manifests, numbered from 0 through all of them.
 
 use m3ret_manifest::text_of;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -116,26 +115,6 @@ impl Sources {
     pub(super) fn files(&self) -> Vec<String> {
         let file = |row: Row<'_>| with_part(&text_of(&plain(&row.file())), row.part());
         self.rows().map(file).collect()
-    }
-
-    /// Fails if two rows of one manifest name the same image: a gallery holds it once.
-    pub(super) fn refuse_repeated(&self) -> anyhow::Result<()> {
-        for source in &self.0 {
-            let mut seen = HashMap::new();
-            for row in source.table.rows() {
-                let name = with_part(row.path(), row.part());
-                if let Some(first) = seen.insert(name, row.idx()) {
-                    anyhow::bail!(
-                        "rows {} and {} of {} name the same image; remove one of them, or do \
-                         without reading images with --no-duplicates",
-                        first + 1,
-                        row.idx() + 1,
-                        source.name.display()
-                    );
-                }
-            }
-        }
-        Ok(())
     }
 }
 

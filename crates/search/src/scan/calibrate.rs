@@ -93,8 +93,8 @@ impl Calibration {
 struct Sample {
     /// [queries, width]
     vectors: Vec<f32>,
-    /// The row that each query is.
-    own: Vec<Option<RowId>>,
+    /// The row that each query is, alone.
+    own: Vec<Vec<RowId>>,
     /// Patient, study and pair of each query. Real queries are of patients that the gallery does not hold, so
     /// rows of the same patient are no hits here.
     left_out: Vec<LeftOut>,
@@ -109,9 +109,9 @@ impl Sample {
         let rows: Vec<RowId> = gallery.rows().collect();
         // Both halves are drawn at once, so that the second measures with rows that no plan was chosen by.
         let chosen = sample(&mut random, rows.len(), rows.len().min(2 * N_QUERIES));
-        let chosen = chosen.into_iter().map(|idx| Some(rows[idx]));
+        let chosen = chosen.into_iter().map(|idx| vec![rows[idx]]);
         let n_before = if is_second { N_QUERIES } else { 0 };
-        let own: Vec<Option<RowId>> = chosen.skip(n_before).take(N_QUERIES).collect();
+        let own: Vec<Vec<RowId>> = chosen.skip(n_before).take(N_QUERIES).collect();
         let mut vectors = Vec::with_capacity(own.len() * gallery.width());
         for row in own.iter().flatten() {
             vectors.extend(gallery.vector(*row)?);
@@ -157,7 +157,7 @@ pub(crate) const BELONGING: [&str; 3] = [PATIENT, STUDY, PAIR];
 
 /// Returns the columns by which rows belong to each of `rows`, with the values of each: rows that share one
 /// are no hits for it.
-fn belonging(gallery: &Gallery, rows: &[Option<RowId>]) -> Result<Vec<LeftOut>> {
+fn belonging(gallery: &Gallery, rows: &[Vec<RowId>]) -> Result<Vec<LeftOut>> {
     let columns = gallery.columns();
     let known = BELONGING.iter().filter(|column| columns.contains(column));
     let left_out = known.map(|column| {

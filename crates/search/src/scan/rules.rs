@@ -55,7 +55,7 @@ const NO_CODE: u32 = u32::MAX;
 pub(super) struct Rules<'a> {
     segments: Vec<SegmentRules<'a>>,
     allowed: Arc<AllowedRows>,
-    own: Vec<Option<RowId>>,
+    own: Vec<Vec<RowId>>,
     has_filters: bool,
 }
 
@@ -74,7 +74,7 @@ pub(crate) type AllowedRows = Vec<Option<Vec<u64>>>;
 pub(super) struct Allowed<'a> {
     pub(super) allowed: Option<&'a [u64]>,
     left_out: &'a [(&'a [u32], Vec<u32>)],
-    own: &'a [Option<RowId>],
+    own: &'a [Vec<RowId>],
     segment: u32,
 }
 
@@ -131,11 +131,7 @@ impl<'a> Rules<'a> {
         Self {
             segments: segments.collect(),
             allowed: Arc::clone(&self.allowed),
-            own: self
-                .own
-                .get(query)
-                .map(|&own| vec![own])
-                .unwrap_or_default(),
+            own: self.own.get(query).cloned().into_iter().collect(),
             has_filters: self.has_filters,
         }
     }
@@ -216,11 +212,11 @@ impl Allowed<'_> {
     /// Says whether a row may be a hit for a query.
     #[inline]
     pub(super) fn allows(&self, query: usize, row: u32) -> bool {
-        let own = RowId {
+        let place = RowId {
             segment: self.segment,
             row,
         };
-        self.own.get(query).is_none_or(|&other| other != Some(own)) && self.may_be_hit(query, row)
+        self.own.get(query).is_none_or(|own| !own.contains(&place)) && self.may_be_hit(query, row)
     }
 }
 

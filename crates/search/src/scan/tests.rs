@@ -108,7 +108,7 @@ fn filters_and_exclusions_are_exact() {
         .iter()
         .flat_map(|&row| gallery.vector(row).unwrap())
         .collect();
-    let own: Vec<Option<RowId>> = rows.iter().copied().map(Some).collect();
+    let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
     let value = |row: RowId, column: &str| gallery.value(row, column).unwrap().to_owned();
     let left_out = [LeftOut {
         column: "patient_id".to_owned(),
@@ -325,7 +325,7 @@ fn queries_that_do_not_fit_are_errors() {
     assert!(gallery.search(of(&query[..WIDTH - 1]), &options).is_err());
     assert!(gallery.search(of(&[0.0; WIDTH]), &options).is_err());
     assert!(gallery.search(of(&[f32::NAN; WIDTH]), &options).is_err());
-    let own = [None, None];
+    let own = [vec![], vec![]];
     let too_many = Queries {
         own: &own,
         ..of(&query)

@@ -167,6 +167,19 @@ impl SortedRows {
         item.named_part().is_none() && !is_of_other()
     }
 
+    /// Returns the ids of rows of images that the listing has fewer times than the gallery, once every item that is
+    /// not up to date has taken its older states.
+    pub(super) fn surplus(&self, listing: &Listing) -> Vec<String> {
+        let mut ids = Vec::new();
+        for (place, rows) in &self.stale {
+            let at = self.items_at.get(place).into_iter().flatten();
+            let items: Vec<&Item> = at.map(|&idx| &listing.items[idx]).collect();
+            let is_listed = |row: &&StaleRow| items.iter().any(|item| item.may_hold(&row.part));
+            ids.extend(rows.iter().filter(is_listed).map(|row| row.id.clone()));
+        }
+        ids
+    }
+
     /// Returns the ids of rows whose images the listing does not have, or no longer has so.
     pub(super) fn not_listed(&self) -> impl Iterator<Item = String> {
         let stale = self.stale.values().flatten().map(|row| &row.id);

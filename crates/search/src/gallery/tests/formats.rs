@@ -468,7 +468,7 @@ fn search(gallery: &Gallery, id: &str, filter: Option<(&str, &[&str])>) -> Vec<(
     }];
     let queries = Queries {
         vectors: &vector,
-        own: &[Some(row)],
+        own: &[vec![row]],
         left_out: &left_out,
     };
     let filters = filter.map(|(column, values)| Filter {
