@@ -2,7 +2,8 @@
 
     python3 judge.py FOLDER PROGRAM MODEL [MODEL ...]
 
-FOLDER is that of run.py; a MODEL is the name of a finished run, or a model that the program knows. Two evaluations are
+FOLDER is that of run.py; a MODEL is the name of a finished run, a model that the program knows, or several finished
+runs joined by +, whose vectors are set side by side, each at the same length (needs numpy). Two evaluations are
 made below FOLDER/judged (held-out images, and held-out radiographs disturbed with seed 0); each runs again only for
 models that it lacks. Printed is a Markdown table: map_at_r of each group, the value of the rule, and beside it
 precision_at_5, hit_at_1 and the tasks between CT and radiographs by body part.
@@ -25,14 +26,35 @@ def command(words):
         sys.exit(f"{' '.join(map(str, words))} ended with {code}")
 
 
+def joined(folder, program, manifest, runs, out):
+    """Vectors of several runs side by side, a row for each row of the manifest; rows that have none are NaN."""
+    import numpy
+
+    arrays = out.parent / f"{out.name}-vectors"
+    arrays.mkdir(parents=True, exist_ok=True)
+    vectors = []
+    for run in runs:
+        path = arrays / f"{run}.npy"
+        if not path.exists():
+            command([program, "embed", manifest, "--model", folder / "runs" / run / "model", "--out", path, "--threads", "1"])
+        found = numpy.load(path)
+        vectors.append(found / numpy.linalg.norm(found, axis=1, keepdims=True))
+    path = arrays / "joined.npy"
+    numpy.save(path, (numpy.concatenate(vectors, axis=1) / len(vectors) ** 0.5).astype("float32"))
+    return path
+
+
 def results_of(folder, program, manifest, model, out):
     """Evaluates one model beside `pixels`, which says which tasks are too easy to count, or reads what an earlier run
     left."""
     path = out / ("pixels" if model == "pixels" else "candidate") / "results.json"
     if not path.exists():
         finished = folder / "runs" / model / "model"
-        named = ["pixels"] if model == "pixels" else ["pixels", f"candidate={finished if finished.exists() else model}"]
-        command([program, "evaluate", manifest, "--models", ",".join(map(str, named)), "--out", out, "--threads", "1"])
+        named = ["pixels"] if model == "pixels" or "+" in model else ["pixels", f"candidate={finished if finished.exists() else model}"]
+        words = [program, "evaluate", manifest, "--models", ",".join(map(str, named)), "--out", out, "--threads", "1"]
+        if "+" in model:
+            words += ["--embeddings", f"candidate={joined(folder, program, manifest, model.split('+'), out)}"]
+        command(words)
         if model == "pixels" and not path.exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text((out / "results.json").read_text())
@@ -63,7 +85,7 @@ def main(folder, program, *models):
     print("| model | " + " | ".join(f"{group}, map_at_r" for group in RULE) + " | **rule** | precision_at_5 | hit_at_1 | CT - X-ray by body part |")
     print("|---|" + "---:|" * (len(RULE) + 4))
     for model in models:
-        name = model.replace(":", "-").replace("/", "-")
+        name = model.replace(":", "-").replace("/", "-").replace("+", "-and-")
         results = {
             "plain": results_of(folder, program, folder / "validation.csv", model, judged / f"{name}-plain"),
             "disturbed": results_of(folder, program, disturbed, model, judged / f"{name}-disturbed"),
