@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Context as _;
+use m3ret::words::printable_lines;
 
 /// What the two output streams can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(crate) fn end_interrupted(farewell: &str) -> ! {
         // The progress bar stays as it was.
         let _ = writeln!(io::stderr());
     }
-    let _ = writeln!(io::stderr(), "m3ret: {farewell}");
+    let _ = writeln!(io::stderr(), "m3ret: {}", printable_lines(farewell));
     std::process::exit(EXIT_INTERRUPTED)
 }
 

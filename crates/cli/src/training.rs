@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use m3ret::report::training;
+use m3ret::words::printable_lines;
 use m3ret_pretrain::report::{Entry, Knn, Summary};
 use m3ret_pretrain::{RunFacts, Watcher};
 
@@ -134,7 +135,7 @@ impl Watcher for TerminalWatch {
     fn note(&mut self, sentence: &str) {
         self.bar.suspend(|| {
             // A run does not end because nobody can be told.
-            let _ = writeln!(io::stderr(), "m3ret: {sentence}");
+            let _ = writeln!(io::stderr(), "m3ret: {}", printable_lines(sentence));
         });
     }
 

@@ -12,7 +12,7 @@ use crate::screen::Screen;
 use m3ret::compare::{CompareOptions, compare};
 use m3ret::evaluation::comparison::Comparison;
 use m3ret::evaluation::comparison::table::{ComparisonTable, TableFile};
-use m3ret::words::aligned;
+use m3ret::words::{aligned, printable_lines};
 
 /// Compares, prints, writes.
 pub(crate) fn run(arguments: &CompareArguments, _: Screen) -> anyhow::Result<Outcome> {
@@ -47,7 +47,7 @@ fn text(comparison: &Comparison) -> String {
     let table = ComparisonTable::of(comparison);
     let all = std::iter::once(&table.head).chain(&table.rows);
     let all: Vec<Vec<String>> = all.map(|row| row.to_vec()).collect();
-    aligned(&all, 2..9).join("\n") + "\n\n" + &table.notes
+    aligned(&all, 2..9).join("\n") + "\n\n" + &printable_lines(&table.notes)
 }
 
 #[cfg(test)]

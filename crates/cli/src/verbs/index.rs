@@ -4,7 +4,6 @@ use std::io::{self, Write as _};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use m3ret_manifest::text_of;
 use m3ret_search::{Gallery, Numbers, Repair, Report, repair, verify};
 use serde::Serialize;
 use serde_json::json;
@@ -20,7 +19,7 @@ use crate::screen::Screen;
 use m3ret::galleries::{self, PruneSummary, refused_text};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
 use m3ret::watch::Watch as _;
-use m3ret::words::{counted, printable};
+use m3ret::words::{counted, printable, printable_path};
 
 /// Runs one action.
 pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -118,7 +117,7 @@ fn print_addition(arguments: &BuildArguments, addition: &Addition, seconds: f64)
         let mut text = refused_text(updated);
         text += &format!(
             "{}: {}, {} new ({seconds:.1} s)\n",
-            arguments.gallery.display(),
+            printable_path(&arguments.gallery),
             images(*n_items),
             updated.n_new,
         );
@@ -180,7 +179,7 @@ fn move_files(arguments: &MoveArguments) -> anyhow::Result<Outcome> {
         let mut text = format!(
             "{} moved to {}\n",
             images(moved.n_changed),
-            printable(&text_of(&arguments.to))
+            printable_path(&arguments.to)
         );
         if moved.n_kept > 0 {
             text += &format!(
@@ -350,7 +349,11 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
         } else {
             ""
         };
-        text += &format!("damaged: {}: {}{harm}\n", finding.file, finding.what);
+        text += &format!(
+            "damaged: {}: {}{harm}\n",
+            printable(&finding.file),
+            printable(&finding.what)
+        );
     }
     if report.is_good() {
         text += &format!(
@@ -369,13 +372,14 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
         images(repair.n_lost)
     );
     for id in repair.lost.iter().take(MAX_LISTED) {
-        text += &format!("lost: {id}\n");
+        text += &format!("lost: {}\n", printable(id));
     }
     for note in &repair.notes {
-        text += &format!("note: {note}\n");
+        text += &format!("note: {}\n", printable(note));
     }
     if !repair.quarantined.is_empty() {
-        text += &format!("moved to quarantine: {}\n", repair.quarantined.join(", "));
+        let files = printable(&repair.quarantined.join(", "));
+        text += &format!("moved to quarantine: {files}\n");
     }
     text
 }
@@ -404,7 +408,10 @@ fn stats_text(stats: &Stats) -> String {
     );
     text += &format!(
         "{:<9} {} in {} ({})\n",
-        "model", stats.model, stats.precision, stats.fingerprint
+        "model",
+        printable(&stats.model),
+        printable(&stats.precision),
+        printable(&stats.fingerprint)
     );
     for (column, counted) in &stats.counts {
         let listed = counted.iter().take(8);

@@ -9,6 +9,7 @@ use crate::cli::MapArguments;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::map::{MapOptions, map};
+use m3ret::words::{counted, printable_path};
 
 /// Writes the map, and says how many images it shows.
 pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -28,9 +29,9 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
     progress.clear();
     let told = writeln!(
         io::stdout(),
-        "{} images on {}",
-        summary.n_points,
-        options.html.display()
+        "{} on {}",
+        counted(summary.n_points as u64, "image", "images"),
+        printable_path(&options.html)
     );
     told.context("writing to standard output")?;
     Ok(Outcome::of(summary.n_refused == 0))

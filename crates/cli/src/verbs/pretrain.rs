@@ -9,6 +9,7 @@ use crate::Outcome;
 use crate::cli::{PretrainArguments, n_cores};
 use crate::screen::{self, Screen};
 use crate::training::{TerminalWatch, told};
+use m3ret::words::printable_path;
 
 /// Trains, and says how it goes.
 ///
@@ -51,12 +52,13 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
         if let Some(knn) = teller.knn {
             writeln!(screen, "  retrieval  {}", told(&knn))?;
         }
-        writeln!(screen, "  model      {}", model.display())?;
-        writeln!(screen, "  report     {}", out.join("report.html").display())?;
+        writeln!(screen, "  model      {}", printable_path(&model))?;
+        let report = printable_path(&out.join("report.html"));
+        writeln!(screen, "  report     {report}")?;
         writeln!(
             screen,
             "  use it     m3ret embed SRC --model {} --out vectors.npy",
-            model.display()
+            printable_path(&model)
         )?;
     }
     Ok(Outcome::AllGood)

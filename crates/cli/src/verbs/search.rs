@@ -15,7 +15,7 @@ use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
-use m3ret::words::{counted, printable};
+use m3ret::words::{counted, printable, printable_path};
 
 /// Opens the archive, looks for every query, and prints what was found.
 pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -62,7 +62,11 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     }
     progress.clear();
     for query in &found.refused {
-        eprintln!("m3ret: {}: {}", query.path.display(), query.message);
+        eprintln!(
+            "m3ret: {}: {}",
+            printable_path(&query.path),
+            printable(&query.message)
+        );
     }
     print(arguments, &found.answers, screen)?;
     Ok(Outcome::of(
@@ -104,7 +108,7 @@ fn print(arguments: &SearchArguments, answers: &[Answer], screen: Screen) -> any
         }
     }
     if let (Some(html), false) = (&arguments.html, arguments.json) {
-        writeln!(out, "report    {}", html.display())?;
+        writeln!(out, "report    {}", printable_path(html))?;
     }
     out.flush().context("writing to standard output")
 }

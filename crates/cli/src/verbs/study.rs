@@ -13,6 +13,7 @@ use crate::screen::Screen;
 use crate::training::TerminalWatch;
 use m3ret::study::{ScalingOptions, StudyWatch, scaling};
 use m3ret::watch::Watch;
+use m3ret::words::{printable, printable_lines, printable_path};
 
 /// Runs the study that was asked for.
 pub(crate) fn run(arguments: &StudyArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -28,8 +29,8 @@ pub(crate) fn run(arguments: &StudyArguments, screen: Screen) -> anyhow::Result<
     };
     let result = scaling(&options, &Terminal { screen })?;
     let mut out = io::stdout().lock();
-    out.write_all(result.text().as_bytes())
-        .and_then(|()| writeln!(out, "\n{}", result.report.display()))
+    out.write_all(printable_lines(&result.text()).as_bytes())
+        .and_then(|()| writeln!(out, "\n{}", printable_path(&result.report)))
         .context("writing to standard output")?;
     Ok(Outcome::AllGood)
 }
@@ -41,8 +42,12 @@ struct Terminal {
 
 impl StudyWatch for Terminal {
     fn training(&self, size: &str, fraction: f64) -> anyhow::Result<Box<dyn Watcher>> {
-        writeln!(io::stdout(), "Training {size} on {fraction} of the data")
-            .context("writing to standard output")?;
+        writeln!(
+            io::stdout(),
+            "Training {} on {fraction} of the data",
+            printable(size)
+        )
+        .context("writing to standard output")?;
         Ok(Box::new(TerminalWatch::new(false, self.screen)))
     }
 

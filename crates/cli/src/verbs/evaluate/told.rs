@@ -11,7 +11,7 @@ use m3ret::evaluate::tables::{Numbers, SHOWN, is_solved_by_constant, rows};
 use m3ret::evaluate::ties;
 use m3ret::evaluation::comparison::{Comparison, ComparisonRow, VERDICTS};
 use m3ret::evaluation::protocol::MAX_CONSTANT;
-use m3ret::words::aligned;
+use m3ret::words::{aligned, counted, printable, printable_path};
 
 /// Longest list of skipped tasks on a terminal.
 const MAX_SKIPPED: usize = 8;
@@ -22,21 +22,21 @@ pub(crate) fn text(model: &ModelEvaluation, screen: Screen, is_whole: bool) -> S
     let paint = Paint {
         is_on: screen.has_colour,
     };
-    let mut text = format!("{}\n", paint.bold(&results.model));
+    let mut text = format!("{}\n", paint.bold(&printable(&results.model)));
     if is_whole {
         text.push_str(&table(results, paint));
         text.push_str(&mixed(results));
         text.push_str(&privacy(results));
         text.push_str(&skipped(results));
         for note in &results.notes {
-            let _ = writeln!(text, "  note     {note}");
+            let _ = writeln!(text, "  note     {}", printable(note));
         }
     } else if let Some(note) = ties::collapse(&results.tasks) {
-        let _ = writeln!(text, "  note     {note}");
+        let _ = writeln!(text, "  note     {}", printable(&note));
     }
     text.push_str(&refused(results));
     let report = model.folder.join("report.html");
-    let _ = writeln!(text, "  report   {}", report.display());
+    let _ = writeln!(text, "  report   {}", printable_path(&report));
     text
 }
 
@@ -95,7 +95,7 @@ fn mixed(results: &Results) -> String {
             text,
             "  mixed    {}: of the first 5 hits over all modalities {:.1} % are right and of another modality \
              (chance {:.1} %), {:.1} % of the query's own (chance {:.1} %); n {}",
-            mixed.relevance,
+            printable(&mixed.relevance),
             percent(right.value.value),
             percent(right.chance),
             percent(own.value.value),
@@ -115,9 +115,9 @@ fn privacy(results: &Results) -> String {
         {
             let _ = writeln!(
                 text,
-                "  privacy  {kind}: the nearest image is of the same patient for {:.0} % of {} images (chance {:.1} %)",
+                "  privacy  {kind}: the nearest image is of the same patient for {:.0} % of {} (chance {:.1} %)",
                 100.0 * value.value,
-                task.n_queries,
+                counted(task.n_queries as u64, "image", "images"),
                 100.0 * chance
             );
         }
@@ -128,7 +128,8 @@ fn privacy(results: &Results) -> String {
 fn skipped(results: &Results) -> String {
     let mut text = String::new();
     for skipped in results.skipped.iter().take(MAX_SKIPPED) {
-        let _ = writeln!(text, "  skipped  {}: {}", skipped.task, skipped.reason);
+        let (task, reason) = (printable(&skipped.task), printable(&skipped.reason));
+        let _ = writeln!(text, "  skipped  {task}: {reason}");
     }
     let n_more = results.skipped.len().saturating_sub(MAX_SKIPPED);
     if n_more > 0 {
@@ -147,8 +148,8 @@ fn refused(results: &Results) -> String {
         .map(|(code, n)| format!("{code} {n}"));
     let reasons: Vec<String> = reasons.collect();
     format!(
-        "  refused  {} images have no vector ({})\n",
-        results.n_refused,
+        "  refused  {} no vector ({})\n",
+        counted(results.n_refused as u64, "image has", "images have"),
         reasons.join(", ")
     )
 }
@@ -178,7 +179,7 @@ pub(crate) fn side_by_side(
     }
     for results in results {
         if !results.mixed.is_empty() {
-            let _ = write!(text, "\n{}\n{}", results.model, mixed(results));
+            let _ = write!(text, "\n{}\n{}", printable(&results.model), mixed(results));
         }
     }
     for comparison in comparisons {
@@ -188,13 +189,13 @@ pub(crate) fn side_by_side(
     if let Some(first) = results.first() {
         let _ = write!(text, "\n{}", skipped(first));
         for note in &first.notes {
-            let _ = writeln!(text, "  note     {note}");
+            let _ = writeln!(text, "  note     {}", printable(note));
         }
     }
     let _ = writeln!(
         text,
         "\nAll intervals and differences: {}",
-        folder.join("comparison.md").display()
+        printable_path(&folder.join("comparison.md"))
     );
     text
 }
@@ -206,13 +207,14 @@ fn verdicts(comparison: &Comparison) -> String {
         let groups = comparison.rows.iter().filter(is_group);
         let names = groups.filter(|row| row.verdict == verdict);
         names
-            .map(|row| row.name.as_str())
+            .map(|row| printable(&row.name))
             .collect::<Vec<_>>()
             .join(", ")
     };
     let mut text = format!(
         "\n{} against {}, means of groups:\n",
-        comparison.b, comparison.a
+        printable(&comparison.b),
+        printable(&comparison.a)
     );
     for verdict in VERDICTS {
         let names = of(verdict);
