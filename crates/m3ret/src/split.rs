@@ -18,6 +18,7 @@ use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
 use crate::files::{refuse_existing, way_between};
 use crate::options::{ModelChoice, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
+use crate::words::counted;
 use groups::Groups;
 use images::Images;
 use rows::Sources;
@@ -229,7 +230,7 @@ fn write(out: &Path, sources: &Sources, splits: &[Split], watch: &dyn Watch) -> 
     let mut writer = Writer::create(out, Layout::for_path(out), &columns).with_context(doing)?;
     let mut n_changed = 0;
     for (row, split) in source.table.rows().zip(splits) {
-        let mut cells: Vec<&str> = row.cells().collect();
+        let mut cells: Vec<&str> = row.written_cells().collect();
         cells.resize(columns.len(), "");
         cells[split_idx] = split.word();
         let changed = text_of(&way.join(path_of(row.path())));
@@ -246,9 +247,18 @@ fn write(out: &Path, sources: &Sources, splits: &[Split], watch: &dyn Watch) -> 
         crate::error::bail!(Stopped { saved });
     }
     writer.finish().with_context(doing)?;
+    let unwritten = source.table.unread_columns();
+    if !unwritten.is_empty() {
+        watch.note(&format!(
+            "{} has no column {}: columns of a nested or binary type are not written",
+            out.display(),
+            unwritten.join(", ")
+        ));
+    }
     if n_changed > 0 {
         watch.note(&format!(
-            "{n_changed} paths were changed, because {} lies in another folder",
+            "{} changed, because {} lies in another folder",
+            counted(n_changed, "path was", "paths were"),
             out.display()
         ));
     }

@@ -38,6 +38,8 @@ pub const LICENSE: &str = "license";
 pub const PAIR: &str = "pair_id";
 /// Not empty for a simulated radiograph that was disturbed.
 pub const DISTURBED: &str = "disturbed";
+/// The vectors of images, in tables that `m3ret embed` writes: lists of numbers.
+pub const EMBEDDING: &str = "embedding";
 
 /// The columns that `m3ret` writes into its own manifests, in that order.
 pub const COLUMNS: [&str; 10] = [

@@ -73,7 +73,7 @@ struct Shared {
     folder: PathBuf,
     header: Header,
     /// Columns that cannot be read as text.
-    ignored: Vec<String>,
+    unread: Vec<String>,
 }
 
 /// Tells a manifest from an image by its first bytes: Parquet, or no image but a text whose first line
@@ -144,13 +144,13 @@ impl Manifest {
         let Opened {
             source,
             names,
-            ignored,
+            unread,
         } = opened;
-        refuse_unreadable(&ignored)?;
+        refuse_unreadable(&unread)?;
         let shared = Arc::new(Shared {
             folder: folder.to_path_buf(),
             header: Header::new(names)?,
-            ignored,
+            unread,
         });
         Ok(Self {
             source,
@@ -211,11 +211,11 @@ impl Iterator for Manifest {
     }
 }
 
-/// A source with the names of its usable and its ignored columns.
+/// A source with the names of its usable and its unread columns.
 struct Opened {
     source: Source,
     names: Vec<String>,
-    ignored: Vec<String>,
+    unread: Vec<String>,
 }
 
 impl Source {
@@ -224,16 +224,16 @@ impl Source {
         Ok(Opened {
             source: Self::Csv(Box::new(rows)),
             names,
-            ignored: Vec::new(),
+            unread: Vec::new(),
         })
     }
 
     fn parquet(bytes: impl ChunkReader + 'static) -> Result<Opened> {
-        let (rows, names, ignored) = ParquetRows::open(bytes)?;
+        let (rows, names, unread) = ParquetRows::open(bytes)?;
         Ok(Opened {
             source: Self::Parquet(Box::new(rows)),
             names,
-            ignored,
+            unread,
         })
     }
 }
@@ -256,8 +256,8 @@ fn told_by(head: &[u8]) -> Result<Layout> {
 
 /// Refuses columns that have a meaning and cannot be read: as if they were not there, patients would be
 /// strangers and splits would hold everything.
-fn refuse_unreadable(ignored: &[String]) -> Result<()> {
-    let Some(name) = ignored.iter().find(|name| columns::meaning(name).is_some()) else {
+fn refuse_unreadable(unread: &[String]) -> Result<()> {
+    let Some(name) = unread.iter().find(|name| columns::meaning(name).is_some()) else {
         return Ok(());
     };
     Err(Error::unsupported(

@@ -1,6 +1,6 @@
 //! What a user should know of a table that was read.
 
-use super::columns::{self, BODY_PART, FINDING, MODALITY};
+use super::columns::{self, BODY_PART, EMBEDDING, FINDING, MODALITY};
 use super::table::Table;
 use super::words::is_doubtful;
 
@@ -8,10 +8,13 @@ use super::words::is_doubtful;
 pub(super) fn of(table: &Table) -> Vec<String> {
     let shared = table.shared();
     let mut notes = shared.header.notes();
-    if !shared.ignored.is_empty() {
+    // Vectors are no cells, and are looked for where vectors are.
+    let mut unread = shared.unread.iter().map(String::as_str);
+    let unread: Vec<&str> = unread.by_ref().filter(|name| *name != EMBEDDING).collect();
+    if !unread.is_empty() {
         notes.push(format!(
             "columns of a nested or binary type are not read: {}",
-            shared.ignored.join(", ")
+            unread.join(", ")
         ));
     }
     for (idx, name) in table.columns().iter().enumerate() {

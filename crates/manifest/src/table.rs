@@ -69,6 +69,12 @@ impl Table {
             .get(names.iter().position(|candidate| candidate == name)?)
     }
 
+    /// Returns the names of the columns whose type cannot be read as text; rows have no cells of them.
+    #[must_use]
+    pub fn unread_columns(&self) -> &[String] {
+        &self.shared.unread
+    }
+
     /// Returns what a user should know of the table: columns with other names than ours, columns that
     /// are not read, and words in cells that stand for no value. None names a cell's own text.
     #[must_use]
@@ -183,6 +189,14 @@ impl<'a> Row<'a> {
             .iter()
             .map(move |column| column.get(idx).unwrap_or_default())
     }
+
+    /// Iterates over the cells as they stand in the file, in the order of the columns: with the space around them,
+    /// and with words that stand for no value.
+    pub fn written_cells(&self) -> impl ExactSizeIterator<Item = &'a str> {
+        let (table, idx) = (self.table, self.idx);
+        let columns = table.columns.iter().map(Column::as_written);
+        columns.map(move |column| column.get(idx).unwrap_or_default())
+    }
 }
 
 /// One column of a `Table`: numbered words, and the number of each row's word.
@@ -194,6 +208,8 @@ pub struct Column {
     ids: Ids,
     /// Cells with a word that stands for no value.
     n_emptied: usize,
+    /// The cells as they stand in the file; `None` if all are what they are read as.
+    written: Option<Box<Column>>,
 }
 
 impl Column {
@@ -212,6 +228,24 @@ impl Column {
             Ids::Medium(ids) => ids.get(row_idx).map(|&id| usize::from(id)),
             Ids::Wide(ids) => ids.get(row_idx).and_then(|&id| usize::try_from(id).ok()),
         }
+    }
+
+    /// Returns the column as it stands in the file.
+    pub(super) fn as_written(&self) -> &Self {
+        self.written.as_deref().unwrap_or(self)
+    }
+
+    /// Returns about how much memory the column takes.
+    fn n_bytes(&self) -> u64 {
+        let n_bytes = match &self.ids {
+            Ids::Same => 0,
+            Ids::Narrow(ids) => ids.len(),
+            Ids::Medium(ids) => 2 * ids.len(),
+            Ids::Wide(ids) => 4 * ids.len(),
+        };
+        let n_bytes = u64::try_from(n_bytes + self.words.text.len()).unwrap_or(u64::MAX);
+        let n_words = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
+        n_bytes.saturating_add(n_words.saturating_mul(CELL_BYTES))
     }
 
     pub(super) fn n_emptied(&self) -> usize {
@@ -295,6 +329,8 @@ struct Growing {
     column: Column,
     index: HashTable<u32>,
     last: u32,
+    /// The column as it stands in the file, from the first cell on that is read otherwise.
+    written: Option<Box<Growing>>,
 }
 
 /// What a cell may cost at most beside its text: its number, its word's end, its place in the
@@ -309,6 +345,7 @@ impl Builder {
                 column: Column::default(),
                 index: HashTable::new(),
                 last: 0,
+                written: None,
             };
             if idx != shared.header.path_idx {
                 growing.column.ids = Ids::Narrow(Vec::new());
@@ -340,13 +377,10 @@ impl Builder {
         let Some(growing) = self.columns.get_mut(column_idx) else {
             return Ok(());
         };
-        let read = growing.kind.read(cell);
-        growing.column.n_emptied += usize::from(read.is_empty() && !cell.trim().is_empty());
-        let cell = read;
         let n_new = if is_path {
             growing.column.words.push_counted(cell)
         } else {
-            growing.push(cell)?
+            growing.push_both(cell)?
         };
         self.n_bytes = self.n_bytes.saturating_add(n_new);
         if self.n_bytes > self.max_bytes {
@@ -361,11 +395,7 @@ impl Builder {
 
     pub(super) fn finish(self) -> Table {
         let n_rows = self.n_rows();
-        let columns = self
-            .columns
-            .into_iter()
-            .map(|growing| growing.column)
-            .collect();
+        let columns = self.columns.into_iter().map(Growing::finish).collect();
         Table {
             shared: self.shared,
             columns,
@@ -375,6 +405,36 @@ impl Builder {
 }
 
 impl Growing {
+    fn finish(self) -> Column {
+        let written = self.written.map(|written| Box::new(written.column));
+        Column {
+            written,
+            ..self.column
+        }
+    }
+
+    /// Appends a cell, as it is read and as it stands in the file, and returns what it costs in memory.
+    fn push_both(&mut self, cell: &str) -> Result<u64> {
+        let read = self.kind.read(cell);
+        self.column.n_emptied += usize::from(read.is_empty() && !cell.trim().is_empty());
+        let mut n_bytes = 0;
+        if read != cell && self.written.is_none() {
+            // So far, all cells were read as they stand there.
+            self.written = Some(Box::new(Self {
+                kind: self.kind,
+                column: self.column.clone(),
+                index: self.index.clone(),
+                last: self.last,
+                written: None,
+            }));
+            n_bytes = self.column.n_bytes();
+        }
+        if let Some(written) = &mut self.written {
+            n_bytes += written.push(cell)?;
+        }
+        Ok(n_bytes + self.push(read)?)
+    }
+
     /// Appends a cell and returns what it costs in memory.
     fn push(&mut self, cell: &str) -> Result<u64> {
         let Self {
@@ -382,6 +442,7 @@ impl Growing {
             index,
             last,
             kind: _,
+            written: _,
         } = self;
         // Neighbouring rows mostly agree, which saves the search.
         if usize::try_from(*last).ok().and_then(|id| words.get(id)) == Some(cell) {

@@ -403,6 +403,46 @@ fn a_writer_refuses_rows_and_columns_that_could_not_be_read_back() {
 }
 
 #[test]
+fn cells_are_kept_as_they_stand_beside_what_they_say() {
+    let text = "path,id,patient_id,finding\na, x ,Unknown,mass\nb,y,7, n/a\nc,z,,mass\n";
+    let table = load(text.as_bytes()).unwrap();
+    assert_eq!(
+        cells(&table),
+        [
+            ["a", "x", "", "mass"],
+            ["b", "y", "7", ""],
+            ["c", "z", "", "mass"]
+        ]
+    );
+    let written: Vec<Vec<&str>> = table
+        .rows()
+        .map(|row| row.written_cells().collect())
+        .collect();
+    let expected = [
+        ["a", " x ", "Unknown", "mass"],
+        ["b", "y", "7", " n/a"],
+        ["c", "z", "", "mass"],
+    ];
+    assert_eq!(written, expected);
+    let folder = tempfile::tempdir().unwrap();
+    for layout in [Layout::Csv, Layout::Parquet] {
+        let path = folder.path().join("again");
+        let mut writer = Writer::create(&path, layout, &["path", "id", "patient_id", "finding"]);
+        for row in table.rows() {
+            writer.as_mut().unwrap().push(row.written_cells()).unwrap();
+        }
+        writer.unwrap().finish().unwrap();
+        let again = Manifest::open(&path, &Limits::default()).unwrap();
+        let again = again.load().unwrap();
+        let cells: Vec<Vec<&str>> = again
+            .rows()
+            .map(|row| row.written_cells().collect())
+            .collect();
+        assert_eq!(cells, expected, "{layout:?}");
+    }
+}
+
+#[test]
 fn an_empty_manifest_survives_both_layouts() {
     let folder = tempfile::tempdir().unwrap();
     for layout in [Layout::Csv, Layout::Parquet] {

@@ -123,7 +123,9 @@ fn is_one_of(cell: &str, words: &[&str]) -> bool {
 /// How the cells of a column are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A path or a name of the user's: as it is written.
+    /// A path: as it is written.
+    Path,
+    /// A name of the user's, whatever word it is.
     Name,
     /// Words for nobody are no identifier.
     Identifier,
@@ -134,7 +136,8 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn of(column: &str) -> Self {
         match meaning(column) {
-            Some(PATH | ID) => Self::Name,
+            Some(PATH) => Self::Path,
+            Some(ID) => Self::Name,
             _ if is_identifier(column) => Self::Identifier,
             _ => Self::Label,
         }
@@ -145,10 +148,10 @@ impl Kind {
         let trimmed =
             cell.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c == '\0');
         match self {
-            Self::Name => cell,
+            Self::Path => cell,
             Self::Identifier if is_nobody(trimmed) => "",
             Self::Label if is_missing(trimmed) => "",
-            Self::Identifier | Self::Label => trimmed,
+            Self::Name | Self::Identifier | Self::Label => trimmed,
         }
     }
 }
@@ -210,6 +213,8 @@ mod tests {
             assert_eq!(read("patient_id", cell), cell);
         }
         assert_eq!(read("path", " a "), " a ");
+        assert_eq!(read("id", " lung 7\u{a0}"), "lung 7");
+        assert_eq!(read("ID", "none"), "none", "a name may be any word");
         assert_eq!(read("source", " A\t"), "A");
     }
 }

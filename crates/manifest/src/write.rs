@@ -78,7 +78,7 @@ impl Writer {
         let shared = Arc::new(Shared {
             folder: folder_of(path).to_path_buf(),
             header,
-            ignored: Vec::new(),
+            unread: Vec::new(),
         });
         let rows = match layout {
             Layout::Csv => {
@@ -208,6 +208,7 @@ fn write_columns<W: Write + Send>(
         let (Some(mut writer), Some(column)) = (group.next_column()?, rows.column(name)) else {
             continue;
         };
+        let column = column.as_written();
         // One shared buffer a word; a null of an optional column is level 0 and no value.
         let words: Vec<ByteArray> = column.words().map(ByteArray::from).collect();
         let word = |row| words.get(column.id(row)?);

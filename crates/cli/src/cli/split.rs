@@ -28,7 +28,8 @@ pub(crate) struct SplitArguments {
 
     /// Where to write the manifest with its split: .csv or .parquet
     ///
-    /// Has all columns of the input. Relative paths are changed where OUT lies in another folder.
+    /// Has all columns of the input, their cells unchanged, but for Parquet columns of a type that is
+    /// not read, such as lists of floats. Relative paths are changed where OUT lies in another folder.
     /// An older file of that name is replaced once the new one is complete.
     #[arg(
         short,

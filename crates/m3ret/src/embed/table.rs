@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use m3ret_manifest::Table;
-use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, PART, PATH};
+use m3ret_manifest::columns::{BODY_PART, DIMS, EMBEDDING, MODALITY, PART, PATH};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
 use parquet::file::metadata::KeyValue;
@@ -17,9 +17,6 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
 
 use super::{EmbedResult, PlacedRow};
-
-/// The column of vectors.
-const EMBEDDING: &str = "embedding";
 
 /// The column with the reason why a row has no vector.
 const REFUSED: &str = "refused";

@@ -6,16 +6,13 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_manifest::Manifest;
-use m3ret_manifest::columns::PATH;
+use m3ret_manifest::columns::{EMBEDDING, PATH};
 use m3ret_search::Maker;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
 use super::{NamedBy, Names, VectorFile, Vectors, maker_of, name_of};
-
-/// The column of vectors.
-pub(super) const EMBEDDING: &str = "embedding";
 
 /// Numbers that are read at once.
 const CHUNK: usize = 1 << 20;
