@@ -23,7 +23,7 @@ pub struct Pair {
     pub correlation: Option<f64>,
     /// Ids in the gallery; of images without a vector, path and part.
     pub ids: [String; 2],
-    /// Files with their parts, relative to the current folder if they lie below it.
+    /// Where the files lie, with their parts. The command line shows them relative to the current folder.
     pub files: [String; 2],
     /// Whether both images are of one patient; `None` where that is not known, as between the number in a header and
     /// the pseudonym in a manifest.

@@ -101,26 +101,6 @@ impl Table {
         (0..self.n_rows).map(|idx| Row { table: self, idx })
     }
 
-    /// Returns `(first, again)` for every row whose path a row before it has too.
-    ///
-    /// Paths are compared as written: `a/b` and `a/./b` are not the same.
-    #[must_use]
-    pub fn duplicate_paths(&self) -> Vec<(usize, usize)> {
-        let mut seen = HashTable::with_capacity(self.n_rows);
-        let path = |idx: usize| self.cell(self.shared.header.path_idx, idx);
-        let mut pairs = Vec::new();
-        for again in 0..self.n_rows {
-            let hash = hash(path(again));
-            match seen.find(hash, |&first| path(first) == path(again)) {
-                Some(&first) => pairs.push((first, again)),
-                None => {
-                    seen.insert_unique(hash, again, |&idx| self::hash(path(idx)));
-                }
-            }
-        }
-        pairs
-    }
-
     fn cell(&self, column_idx: usize, row_idx: usize) -> &str {
         self.columns
             .get(column_idx)

@@ -263,12 +263,6 @@ fn word_numbers_widen_without_changing_a_row() {
 }
 
 #[test]
-fn repeated_paths_are_found_with_their_first_row() {
-    let table = load(b"path\na\nb\na\nc\nb\na\n").unwrap();
-    assert_eq!(table.duplicate_paths(), [(0, 2), (1, 4), (0, 5)]);
-}
-
-#[test]
 fn batches_together_are_the_table() {
     let folder = tempfile::tempdir().unwrap();
     for layout in [Layout::Csv, Layout::Parquet] {

@@ -37,14 +37,6 @@ pub struct Interval {
     pub high: f64,
 }
 
-impl Interval {
-    /// Returns whether the interval lies on one side of 0.
-    #[must_use]
-    pub fn excludes_0(&self) -> bool {
-        self.low > 0.0 || self.high < 0.0
-    }
-}
-
 /// Which query belongs to which patient; each patient is drawn as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clusters {
