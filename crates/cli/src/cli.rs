@@ -222,7 +222,9 @@ pub(crate) struct SearchArguments {
     #[arg(long, value_name = "Q", group = "queries")]
     pub(crate) embeddings: Option<PathBuf>,
 
-    /// What made the vectors of --embeddings: refused if the gallery's were made by another
+    /// What made the vectors of --embeddings, needed where the file does not say so, as .npy never does
+    ///
+    /// Refused if the gallery's vectors were made by another.
     #[arg(long, value_name = "NAME", requires = "embeddings")]
     pub(crate) encoder: Option<String>,
 
@@ -344,7 +346,9 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "F")]
     pub(crate) embeddings: Option<PathBuf>,
 
-    /// What made the vectors; adding and searching ask for the same name
+    /// What made the vectors, needed where the file does not say so, as .npy never does
+    ///
+    /// Adding and searching ask for the same name.
     #[arg(long, value_name = "NAME", requires = "embeddings")]
     pub(crate) encoder: Option<String>,
 

@@ -224,7 +224,7 @@ fn columns_are_known_in_any_spelling_and_cells_without_the_space_around_them() {
         ],
     );
     assert!(
-        status == 1 && told.contains("1 patients have rows with split = pretrain"),
+        status == 1 && told.contains("1 patient has rows with split = pretrain"),
         "{told}"
     );
 }
@@ -285,7 +285,7 @@ fn what_cannot_be_read_or_is_not_there_is_an_error_and_never_absent() {
     let (status, out, told) = run(root, &["pretrain", "run.toml"]);
     assert_eq!(status, 0, "{told}");
     assert!(
-        (out + &told).contains("1 rows of modality MR or PET are left out"),
+        (out + &told).contains("1 row of modality MR or PET is left out"),
         "{told}"
     );
 }
@@ -301,7 +301,16 @@ fn a_users_columns_are_never_taken_for_those_of_m3ret() {
     put(root, "m.csv", format!("path,pixels,root,file_key\n{rows}"));
     let built = run(
         root,
-        &["index", "build", "g.m3i", "m.csv", "--embeddings", "v.npy"],
+        &[
+            "index",
+            "build",
+            "g.m3i",
+            "m.csv",
+            "--embeddings",
+            "v.npy",
+            "--encoder",
+            "e",
+        ],
     );
     assert_eq!(built.0, 0, "{}", built.2);
     let (_, out, _) = run(root, &["dedup", "g.m3i", "--json"]);

@@ -290,7 +290,16 @@ fn people_bring_their_own_vectors() {
     with_vectors(root);
     let (status, out, told) = run(
         root,
-        &["index", "build", "g.m3i", "m.csv", "--embeddings", "f.npy"],
+        &[
+            "index",
+            "build",
+            "g.m3i",
+            "m.csv",
+            "--embeddings",
+            "f.npy",
+            "--encoder",
+            "external",
+        ],
     );
     assert_eq!(
         (status, out.contains("12 images, 12 new")),
@@ -303,7 +312,8 @@ fn people_bring_their_own_vectors() {
     );
     let ask = |words: &[&str]| {
         let all = [
-            &["search", "-d", "g.m3i", "--embeddings", "q.npy", "--json"],
+            &["search", "-d", "g.m3i", "--embeddings", "q.npy", "--json"][..],
+            &["--encoder", "external"],
             words,
         ]
         .concat();
@@ -368,7 +378,8 @@ fn vectors_that_do_not_fit_are_refused() {
         run(
             root,
             &[
-                &["index", "build", "g.m3i", "m.csv", "--embeddings", file],
+                &["index", "build", "g.m3i", "m.csv", "--embeddings", file][..],
+                &["--encoder", "external"],
                 words,
             ]
             .concat(),
@@ -622,7 +633,7 @@ fn identifiers_of_headers_and_of_manifests_are_not_compared() {
     let (found, told) = ask(&["-i", "q.dcm", "--exclude", "same_patient"]);
     assert_eq!(found, [("b.dcm".to_owned(), "unknown".to_owned())]);
     assert!(
-        told.contains("could not be applied to 1 of 1 hits of q.dcm"),
+        told.contains("could not be applied to 1 of 1 hit of q.dcm"),
         "{told}"
     );
     // A query whose manifest uses the archive's names is compared by them.

@@ -65,6 +65,8 @@ fn vectors_are_joined_by_name_and_only_with_those_of_their_encoder() {
             "more.csv",
             "--embeddings",
             "v.npy",
+            "--encoder",
+            "e",
         ],
     );
     assert!(
@@ -85,16 +87,12 @@ fn vectors_are_joined_by_name_and_only_with_those_of_their_encoder() {
         ],
     );
     assert!(!told.contains("by position"), "{told}");
-    // Without a list, position counts, and that is said; another encoder's vectors are not mixed in.
+    // Without a list, position counts, and that is said.
     std::fs::remove_file(root.join("v.npy.rows.csv")).unwrap();
-    let (status, _, told) = run(
-        root,
-        &["index", "build", "i.m3i", "m.csv", "--embeddings", "v.npy"],
-    );
-    assert!(
-        status == 0 && told.contains("by position") && told.contains("--encoder is not given"),
-        "{told}"
-    );
+    let build = ["index", "build", "i.m3i", "m.csv", "--embeddings", "v.npy"];
+    let (status, _, told) = run(root, &[&build[..], &["--encoder", "e"]].concat());
+    assert!(status == 0 && told.contains("by position"), "{told}");
+    // An array never says what made it, so every verb that needs to know asks; vectors are not mixed.
     put(
         root,
         "other.csv",
@@ -113,6 +111,19 @@ fn vectors_are_joined_by_name_and_only_with_those_of_their_encoder() {
         status == 1 && told.contains("--encoder is missing"),
         "{told}"
     );
+    for words in [
+        &["index", "build", "j.m3i", "m.csv", "--embeddings", "v.npy"][..],
+        &["search", "-d", "i.m3i", "--embeddings", "v.npy"],
+    ] {
+        let (status, _, told) = run(root, words);
+        assert!(
+            status == 1 && told.contains("--encoder is missing"),
+            "{told}"
+        );
+    }
+    assert!(!root.join("j.m3i").exists(), "nothing is left behind");
+    let (status, _, told) = run(root, &[&add[..], &["--encoder", "e"]].concat());
+    assert_eq!(status, 0, "what was built under a name is added to: {told}");
     let asked = [
         "search",
         "-d",
@@ -240,8 +251,12 @@ fn numbers_that_are_written_otherwise_are_told() {
             root,
             &["split", "plain.csv", "--check", name, "--no-duplicates"],
         );
-        let wanted = n_alike
-            .map(|n| format!("{n} patients of one side are those of the other if their ids"));
+        let wanted = n_alike.map(|n| {
+            format!(
+                "{n} patient{} on both sides if ids",
+                if n == 1 { " is" } else { "s are" }
+            )
+        });
         assert_eq!(
             told.contains("read as numbers"),
             wanted.is_some(),

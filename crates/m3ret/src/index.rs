@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{bail, ensure};
+use crate::error::ensure;
 use anyhow::Context as _;
 use m3ret_imaging::Limits;
 use m3ret_manifest::columns::ID;
@@ -43,7 +43,7 @@ pub struct BuildOptions {
 pub struct GivenVectors {
     /// `.npy`, `.safetensors` or `.parquet`, [n, width].
     pub path: PathBuf,
-    /// Name of the model that made the vectors, if the file does not state it.
+    /// Name of the model that made the vectors; needed if the file does not state it.
     pub encoder: Option<String>,
     /// Whether vectors are scaled to unit length; without it, other lengths are an error.
     pub normalizes: bool,
@@ -168,7 +168,7 @@ fn add_vectors(
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(doing)?;
     let file = vectors::read(&given.path)?;
-    let maker = maker_of(options, given, &file, watch)?;
+    let maker = maker_of(options, given, &file)?;
     let (mut vectors, join) = file.rows_of(&given.path, &table)?;
     let width = vectors.width;
     watch.note(&join.told(&given.path));
@@ -209,16 +209,12 @@ fn add_vectors(
     })
 }
 
-/// Name of the maker of vectors if neither the file nor the caller states one.
-const UNNAMED: &str = "external";
-
 /// Returns the maker of the vectors: the one that the file states, or the name that the caller gives. Two encoders of
-/// one width differ only in their names, so vectors are added to an existing gallery only under a name.
+/// one width differ only in their names, so vectors without a name are refused.
 fn maker_of(
     options: &BuildOptions,
     given: &GivenVectors,
     file: &VectorFile,
-    watch: &dyn Watch,
 ) -> anyhow::Result<Maker> {
     if let Some(maker) = &file.maker {
         if let Some(encoder) = &given.encoder {
@@ -230,19 +226,13 @@ fn maker_of(
         }
         return Ok(maker.clone());
     }
-    let there = Gallery::open(&options.gallery).ok();
-    let encoder = match (&given.encoder, there.filter(|there| !there.is_empty())) {
-        (Some(name), _) => name.clone(),
-        (None, Some(gallery)) => bail!(
-            "--encoder is missing: say what made these vectors; those of the gallery were made by {}",
-            gallery.maker().model
-        ),
-        (None, None) => {
-            watch.note(
-                "--encoder is not given: whether later vectors are of the same encoder cannot be checked",
-            );
-            UNNAMED.to_owned()
-        }
+    let Some(encoder) = given.encoder.clone() else {
+        let there = Gallery::open(&options.gallery).ok();
+        let there = there.filter(|there| !there.is_empty());
+        return Err(vectors::unnamed(
+            &given.path,
+            there.as_ref().map(|there| there.maker()),
+        ));
     };
     Ok(Maker {
         fingerprint: format!("external:{encoder}:{}", file.vectors.width),

@@ -13,6 +13,8 @@ use m3ret_imaging::Limits;
 use m3ret_manifest::{Manifest, Row, Table, text_of};
 use m3ret_search::Maker;
 
+use crate::words::counted;
+
 /// Vectors, one after another.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Vectors {
@@ -104,6 +106,18 @@ pub(super) fn is_of_embed(path: &Path) -> bool {
     list_of(path).is_file() || table::maker(path).is_some()
 }
 
+/// Returns the error for vectors of which neither the file nor the caller says what made them; `maker` is that of the
+/// gallery they are for.
+pub(super) fn unnamed(path: &Path, maker: Option<&Maker>) -> anyhow::Error {
+    let of_gallery = maker.map_or_else(String::new, |maker| {
+        format!("; those of the gallery were made by {}", maker.model)
+    });
+    anyhow::anyhow!(
+        "--encoder is missing: {} does not say what made its vectors{of_gallery}",
+        path.display()
+    )
+}
+
 /// Returns where the list of rows lies beside an array, as `m3ret embed` writes it.
 fn list_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -157,10 +171,10 @@ impl VectorFile {
                 let n_vectors = self.vectors.len();
                 ensure!(
                     n_vectors == table.len(),
-                    "{}: found {n_vectors} vectors, and the manifest has {} rows; one for each row, in its \
-                     order, is wanted",
+                    "{}: found {}, and the manifest has {}; one for each row, in its order, is wanted",
                     path.display(),
-                    table.len()
+                    counted(n_vectors as u64, "vector", "vectors"),
+                    counted(table.len() as u64, "row", "rows")
                 );
                 return Ok((self.vectors, Join::Position));
             }

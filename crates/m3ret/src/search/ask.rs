@@ -114,7 +114,7 @@ impl Queries {
 pub struct VectorQueries {
     /// `.npy`, `.safetensors` or `.parquet`, [queries, width].
     pub path: PathBuf,
-    /// Name of the model that made the vectors, if the file does not state it.
+    /// Name of the model that made the vectors; needed if the file does not state it.
     pub encoder: Option<String>,
     /// Whether vectors are scaled to unit length; without it, other lengths are an error.
     pub normalizes: bool,
@@ -134,7 +134,7 @@ pub(super) fn all(
                 ask.exclude.is_empty(),
                 "--exclude needs to know whose image a query is, and vectors do not say so"
             );
-            return of_vectors(file, archive.gallery.as_ref(), watch);
+            return of_vectors(file, archive.gallery.as_ref());
         }
     };
     let gallery = archive.gallery.as_ref();
@@ -167,7 +167,6 @@ pub(super) fn all(
 fn of_vectors(
     file: &VectorQueries,
     gallery: &dyn Collection,
-    watch: &dyn Watch,
 ) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
     let path = &file.path;
     let VectorFile {
@@ -186,18 +185,15 @@ fn of_vectors(
         gallery
             .check_maker(maker)
             .with_context(|| path.display().to_string())?;
-    } else if let Some(encoder) = &file.encoder {
+    } else {
+        let maker = gallery.maker();
+        let encoder = file.encoder.as_ref();
+        let encoder = encoder.ok_or_else(|| vectors::unnamed(path, Some(maker)))?;
         ensure!(
-            *encoder == gallery.maker().model,
+            *encoder == maker.model,
             "--encoder {encoder}: the gallery's vectors were made by {}",
-            gallery.maker().model
+            maker.model
         );
-    } else if !gallery.maker().fingerprint.starts_with("external:") {
-        watch.note(&format!(
-            "whether {} was made by the gallery's model {} cannot be checked",
-            path.display(),
-            gallery.maker().model
-        ));
     }
     let (mut ready, mut refused) = (Vec::new(), Vec::new());
     for (row, vector) in read.values.chunks_exact_mut(read.width).enumerate() {
