@@ -500,7 +500,13 @@ pub(crate) struct DedupArguments {
     pub(crate) archive: PathBuf,
 
     /// Report pairs from this score on as near duplicates
-    #[arg(long, value_name = "COSINE", default_value_t = 0.98)]
+    #[arg(
+        long,
+        value_name = "COSINE",
+        default_value_t = m3ret::split::NEAR,
+        allow_negative_numbers = true,
+        value_parser = split::cosine
+    )]
     pub(crate) near: f32,
 
     /// Print one JSON object a line for each pair, then {"summary": {...}}

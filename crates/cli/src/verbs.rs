@@ -32,6 +32,12 @@ pub(crate) fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> s
     out.write_all(b"\n")
 }
 
+/// Returns a number of 32 bits as the one of 64 bits that is printed alike: `json!` would print the binary digits of
+/// 0.98 as 0.9800000190734863.
+pub(crate) fn as_printed(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::NAN)
+}
+
 /// Returns a path, as the library writes it, as a person in the current folder would write it.
 pub(crate) fn short(path: &str) -> String {
     let here = std::env::current_dir().unwrap_or_default();

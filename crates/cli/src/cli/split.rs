@@ -58,7 +58,13 @@ pub(crate) struct SplitArguments {
     pub(crate) stratify: Option<Vec<String>>,
 
     /// Keep images together from this score on, where their thumbnails agree
-    #[arg(long, value_name = "COSINE", default_value_t = NEAR)]
+    #[arg(
+        long,
+        value_name = "COSINE",
+        default_value_t = NEAR,
+        allow_negative_numbers = true,
+        value_parser = cosine
+    )]
     pub(crate) near: f32,
 
     /// Read no image: copies and near duplicates may then lie in several splits
@@ -128,8 +134,17 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a number from 0 to 1 is wanted".to_owned())
 }
 
+/// A score of two images.
+pub(super) fn cosine(text: &str) -> Result<f32, String> {
+    let cosine = text.parse().ok();
+    let cosine = cosine.filter(|cosine| (-1.0..=1.0).contains(cosine));
+    cosine.ok_or_else(|| "a number from -1 to 1 is wanted".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -150,6 +165,24 @@ mod tests {
             ("b.npy", false),
         ] {
             assert_eq!(named_as_table(name.into()).is_ok(), is_good, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cosine_is_a_number_from_minus_1_to_1() {
+        for (text, wanted) in [("0.98", 0.98), ("-1", -1.0), ("1", 1.0), ("0", 0.0)] {
+            assert_eq!(cosine(text), Ok(wanted));
+        }
+        for wrong in ["nan", "2", "-1.01", "inf", "", "98%"] {
+            assert!(cosine(wrong).is_err(), "{wrong}");
+        }
+        for verb in [&["dedup", "a"][..], &["split", "a", "--check"]] {
+            let parse = |near: &str| {
+                let words = [&["m3ret"][..], verb, &["--near", near]].concat();
+                Cli::try_parse_from(words)
+            };
+            assert!(parse("-0.5").is_ok());
+            assert!(parse("nan").is_err() && parse("2").is_err());
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::short;
 use super::write_json_line;
 use crate::text::Paint;
+use crate::verbs::as_printed;
 use m3ret::galleries::refused_text;
 use m3ret::split::check::SplitCheck;
 use m3ret::split::overlap::Overlap;
@@ -47,9 +48,8 @@ pub(super) fn remarks(check: &SplitCheck) -> Vec<String> {
     let mut remarks = Vec::new();
     if check.n_alike_as_numbers > 0 {
         remarks.push(format!(
-            "{} patients of one side are those of the other if their ids are read as numbers (1, 1.0 and \
-             0001), but not as text: write them alike, or these patients stay on both sides",
-            check.n_alike_as_numbers
+            "{} on both sides if ids are read as numbers (1, 1.0 and 0001), but not as text: write ids alike",
+            counted(check.n_alike_as_numbers as u64, "patient is", "patients are")
         ));
     }
     if check.images.is_none() {
@@ -76,7 +76,7 @@ pub(super) fn write_json(out: &mut impl Write, check: &SplitCheck) -> io::Result
     };
     for Kind { word, overlaps, .. } in kinds(check) {
         for overlap in overlaps {
-            let line = json!({"overlap": word, "score": overlap.score,
+            let line = json!({"overlap": word, "score": overlap.score.map(as_printed),
                 "pretrain": rows(&overlap.pretrain), "evaluation": rows(&overlap.evaluation)});
             write_json_line(out, &line)?;
         }

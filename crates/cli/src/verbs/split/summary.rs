@@ -7,6 +7,7 @@ use m3ret_manifest::text_of;
 use serde_json::{Value, json};
 
 use crate::text::Paint;
+use crate::verbs::as_printed;
 use m3ret::galleries::refused_text;
 use m3ret::split::SplitOptions;
 use m3ret::split::shares::{CellCounts, MIN_GROUPS, Split};
@@ -64,9 +65,9 @@ fn crowd(summary: &SplitSummary) -> Option<String> {
     let is_crowd = summary.joins.near > 0 && n_largest >= CROWD && n_largest > n_items / 5;
     is_crowd.then(|| {
         format!(
-            "one group holds {n_largest} of {n_items} images, {} groups were joined by near \
-             duplicates: a higher --near, or another --model, tells more apart",
-            summary.joins.near
+            "one group holds {n_largest} of {n_items} images, {} joined by near duplicates: a higher \
+             --near, or another --model, tells more apart",
+            counted(summary.joins.near as u64, "group was", "groups were")
         )
     })
 }
@@ -132,7 +133,7 @@ pub(super) fn as_json(options: &SplitOptions, summary: &SplitSummary) -> Value {
         "stratify": summary.stratify,
         "cells": summary.cells,
         "model": images.map(|images| &images.model),
-        "near": images.map(|_| options.images.near),
+        "near": images.map(|_| as_printed(options.images.near)),
         "refused": refused,
     })
 }
