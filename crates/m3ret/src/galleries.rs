@@ -20,11 +20,11 @@ use crate::words::printable;
 
 pub(crate) use cache::folder_of as cache_folder_of;
 pub(crate) use known::KnownVectors;
-pub use places::{PruneSummary, RewriteSummary, move_files, prune};
+pub use places::{PruneSummary, PrunedImage, RewriteSummary, move_files, prune};
 pub(crate) use places::{prune_left, relabel};
 pub(crate) use rows::{
-    Columns, Pseudonyms, RowCells, cells_of_manifest, digest_of_cells, file_of, identifies_people,
-    is_same_place,
+    Columns, Pseudonym, Pseudonyms, RowCells, cells_of_manifest, digest_of_cells, file_of,
+    identifies_people, is_same_place,
 };
 pub use update::{RefusedImage, UpdateSummary};
 pub(crate) use update::{UpdateOptions, tell_notes, update, with_part};

@@ -8,7 +8,7 @@ use m3ret_search::{Gallery, Numbers, Repair, Report, repair, verify};
 use serde::Serialize;
 use serde_json::json;
 
-use super::write_json_line;
+use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::{
     AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
@@ -16,7 +16,7 @@ use crate::cli::{
 };
 use crate::progress::Progress;
 use crate::screen::Screen;
-use m3ret::galleries::{self, PruneSummary, refused_text};
+use m3ret::galleries::{self, PruneSummary, PrunedImage, UpdateSummary, refused_text};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
@@ -116,10 +116,10 @@ fn print_addition(arguments: &BuildArguments, addition: &Addition, seconds: f64)
     print(arguments.json, &summary, || {
         let mut text = refused_text(updated);
         text += &format!(
-            "{}: {}, {} new ({seconds:.1} s)\n",
+            "{}: {}, {} ({seconds:.1} s)\n",
             printable_path(&arguments.gallery),
             images(*n_items),
-            updated.n_new,
+            changes(updated),
         );
         if updated.n_relabelled > 0 {
             text += &format!(
@@ -135,6 +135,24 @@ fn print_addition(arguments: &BuildArguments, addition: &Addition, seconds: f64)
         }
         text + &gone_text(gone)
     })
+}
+
+/// Says how many images came, went and stayed.
+fn changes(updated: &UpdateSummary) -> String {
+    let mut text = format!("{} new", updated.n_new);
+    for (n, what) in [
+        (updated.n_removed, "replaced or removed"),
+        (updated.n_kept, "unchanged"),
+    ] {
+        if n > 0 {
+            text += &format!(", {n} {what}");
+        }
+    }
+    if updated.n_not_images > 0 {
+        let files = counted(updated.n_not_images as u64, "file holds", "files hold");
+        text += &format!("; {files} no image format");
+    }
+    text
 }
 
 fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -209,7 +227,8 @@ fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
     let summary = json!({
         "n_items": n_items,
         "n_pruned": gone.pruned.len(),
-        "pruned_ids": gone.pruned,
+        "pruned_ids": gone.pruned.iter().map(|image| &image.id).collect::<Vec<_>>(),
+        "pruned_files": gone.pruned.iter().map(|image| short(&image.file)).collect::<Vec<_>>(),
         "away": gone.away,
     });
     print(arguments.json, &summary, || {
@@ -226,8 +245,12 @@ fn prune(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
 /// Says what was dropped, and what was not.
 fn gone_text(gone: &PruneSummary) -> String {
     let mut text = String::new();
-    for id in gone.pruned.iter().take(MAX_LISTED) {
-        text += &format!("gone: {}\n", printable(id));
+    for PrunedImage { id, path, file } in gone.pruned.iter().take(MAX_LISTED) {
+        let file = printable(&short(file));
+        text += &match id == path {
+            true => format!("gone: {file}\n"),
+            false => format!("gone: {file} (id {})\n", printable(id)),
+        };
     }
     if gone.pruned.len() > MAX_LISTED {
         text += &format!("gone: {} more\n", gone.pruned.len() - MAX_LISTED);

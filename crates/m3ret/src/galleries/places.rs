@@ -16,6 +16,7 @@ use super::rows::{
     PendingRows, cell_of_stated, cells_of_manifest, cells_of_row, digest_of_cells, file_of,
     set_cell, stored_parts,
 };
+use super::with_part;
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;
@@ -23,11 +24,22 @@ const MAX_WAITING_NUMBERS: usize = 1 << 26;
 /// What `prune` removed and kept.
 #[derive(Debug, Default, Serialize)]
 pub struct PruneSummary {
-    /// Ids of the images that were removed because their files are gone.
-    pub pruned: Vec<String>,
+    /// The images that were removed because their files are gone.
+    pub pruned: Vec<PrunedImage>,
     /// Number of images by folder, for folders that are not there or are empty; these images stay, as a disk may be
     /// away.
     pub away: BTreeMap<String, usize>,
+}
+
+/// An image that was removed because its file is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrunedImage {
+    /// The id of its row.
+    pub id: String,
+    /// Path and part as the archive stores them; the id of a row without an id of the user's.
+    pub path: String,
+    /// Where the file lay, with the part.
+    pub file: String,
 }
 
 /// Removes the rows of images whose files are gone.
@@ -52,7 +64,7 @@ pub(crate) fn prune_left(
     let own = own_names(gallery);
     let mut full_roots: HashSet<&str> = HashSet::new();
     // Ids of missing files by root, and by the folder that is away.
-    let mut missing: BTreeMap<(&str, Option<PathBuf>), Vec<String>> = BTreeMap::new();
+    let mut missing: BTreeMap<(&str, Option<PathBuf>), Vec<PrunedImage>> = BTreeMap::new();
     let mut left_folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
     for row in gallery.rows() {
         let root = gallery.value(row, own.root)?;
@@ -66,25 +78,31 @@ pub(crate) fn prune_left(
         let left = left_folders
             .entry(parent)
             .or_insert_with(|| left_folder(&file));
-        let id = gallery.id(row)?.to_owned();
-        missing.entry((root, left.clone())).or_default().push(id);
+        let part = Some(gallery.value(row, columns::PART)?).filter(|part| !part.is_empty());
+        let image = PrunedImage {
+            id: gallery.id(row)?.to_owned(),
+            path: with_part(gallery.value(row, columns::PATH)?, part),
+            file: with_part(&text_of(&file), part),
+        };
+        missing.entry((root, left.clone())).or_default().push(image);
     }
     let mut outcome = PruneSummary::default();
-    for ((root, left), ids) in missing {
+    for ((root, left), images) in missing {
         let away = match left {
             None if full_roots.contains(root) => None,
             None => Some(path_of(root)),
             Some(folder) => Some(folder),
         };
         match away {
-            Some(away) if !is_left(&away, ids.len()) => {
-                *outcome.away.entry(text_of(&away)).or_default() += ids.len();
+            Some(away) if !is_left(&away, images.len()) => {
+                *outcome.away.entry(text_of(&away)).or_default() += images.len();
             }
-            _ => outcome.pruned.extend(ids),
+            _ => outcome.pruned.extend(images),
         }
     }
     if !outcome.pruned.is_empty() {
-        writer.remove(&outcome.pruned)?;
+        let ids = outcome.pruned.iter().map(|image| image.id.clone());
+        writer.remove(&ids.collect::<Vec<_>>())?;
     }
     Ok(outcome)
 }
