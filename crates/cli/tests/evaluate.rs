@@ -300,7 +300,7 @@ fn what_cannot_be_measured_is_told() {
     refused(
         root,
         &evaluate("manifest.csv", &["--relevance", "organ"]),
-        "one of body_part",
+        "--relevance organ: the manifest has no such column; it has path, modality",
     );
     refused(
         root,
@@ -310,7 +310,7 @@ fn what_cannot_be_measured_is_told() {
     refused(
         root,
         &evaluate("manifest.csv", &["--filter", "modality=XX"]),
-        "no rows that pass",
+        "--filter modality=XX: no image has this value; there are CT, DX",
     );
     refused(
         root,

@@ -155,3 +155,166 @@ fn space_around_an_id_is_no_part_of_it() {
     let (status, _, told) = run(root, &words);
     assert_eq!(status, 1, "{told}");
 }
+
+/// A gallery of a manifest with labels and patients.
+fn labelled() -> tempfile::TempDir {
+    let folder = pictures(6);
+    let root = folder.path();
+    let rows =
+        "0.npy,,p1\n1.npy,mass,p2\n2.npy,mass|cyst,p3\n3.npy,normal,p4\n4.npy,cyst,p5\n5.npy,,\n";
+    put(root, "m.csv", format!("path,finding,patient_id\n{rows}"));
+    let words = ["index", "build", "g.m3i", "m.csv", "--model", "pixels"];
+    assert_eq!(run(root, &words).0, 0);
+    folder
+}
+
+#[test]
+fn a_choice_that_is_not_there_is_answered_with_those_that_are() {
+    let folder = labelled();
+    let root = folder.path();
+    let search = ["search", "-d", "g.m3i", "-i", "1.npy"];
+    let map = ["map", "g.m3i", "--html", "map.html"];
+    let evaluate = [
+        "evaluate",
+        "m.csv",
+        "--model",
+        "pixels",
+        "-o",
+        "out",
+        "--relevance",
+        "finding",
+    ];
+    let values = "no image has this value; there are cyst, mass, normal";
+    let of_gallery = "the gallery has no such column; it has ";
+    let of_manifest = "the manifest has no such column; it has path, finding, patient_id";
+    for (verb, option, wanted) in [
+        (&search[..], ["--filter", "finding=nix"], values),
+        (&evaluate, ["--filter", "Finding=nix"], values),
+        (&search, ["--filter", "nix=1"], of_gallery),
+        (&search, ["--group-by", "nix"], of_gallery),
+        (&search, ["--exclude", "nix"], of_gallery),
+        (&map, ["--color", "nix"], of_gallery),
+        (&evaluate, ["--filter", "nix=1"], of_manifest),
+        (&evaluate, ["--exclude", "nix"], of_manifest),
+        (&evaluate, ["--relevance", "nix"], of_manifest),
+        (
+            &search,
+            ["--filter", "patient_id=P9"],
+            "--filter patient_id=P9: no image has this value\n",
+        ),
+        (
+            &evaluate,
+            ["--filter", "patient_id=P9"],
+            "--filter patient_id=P9: no image has this value\n",
+        ),
+    ] {
+        let words = match option[0] {
+            "--relevance" => [&evaluate[..6], &option].concat(),
+            _ => [verb, &option].concat(),
+        };
+        let (status, _, told) = run(root, &words);
+        assert_eq!(status, 1, "{told}");
+        let named = format!("{} {}", option[0], option[1]);
+        assert!(told.contains(&named) && told.contains(wanted), "{told}");
+        for hidden in ["m3ret:key", "m3ret:cells", "m3ret:root", "p1", "p4"] {
+            assert!(!told.contains(hidden), "{hidden} in {told}");
+        }
+    }
+    // What is there is found, patients by the name that a person knows.
+    let hits = pictures::search(root, "g.m3i", &["-i", "0.npy", "--filter", "patient_id=p3"]).0;
+    assert_eq!(texts(&hits, "id"), ["2.npy"]);
+    let both = ["--filter", "finding=cyst", "--filter", "patient_id=p2"];
+    let (status, _, told) = run(root, &[&evaluate[..], &both].concat());
+    assert!(
+        status == 1 && told.contains("found no rows that pass every --filter"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_score_to_compare_with_is_a_cosine_and_printed_as_it_was_given() {
+    let folder = labelled();
+    let root = folder.path();
+    for words in [
+        &["dedup", "g.m3i", "--near", "nan"][..],
+        &["dedup", "g.m3i", "--near", "-1.5"],
+        &["split", "m.csv", "-o", "s.csv", "--near", "2"],
+    ] {
+        let (status, _, told) = run(root, words);
+        assert!(
+            status == 2 && told.contains("a number from -1 to 1 is wanted"),
+            "{told}"
+        );
+    }
+    let words = [
+        "split", "m.csv", "-o", "s.csv", "--json", "--cache", "cache",
+    ];
+    let (status, out, told) = run(root, &words);
+    assert_eq!(status, 0, "{told}");
+    assert!(out.contains("\"near\":0.98,"), "{out}");
+}
+
+#[test]
+fn what_came_and_went_is_said_by_file() {
+    let folder = pictures(5);
+    let root = folder.path();
+    std::fs::create_dir(root.join("in")).unwrap();
+    for seed in 0..4 {
+        std::fs::rename(
+            root.join(format!("{seed}.npy")),
+            root.join(format!("in/{seed}.npy")),
+        )
+        .unwrap();
+    }
+    put(root, "in/notes.txt", "no image");
+    let words = ["index", "build", "g.m3i", "in", "--model", "pixels"];
+    let (_, out, _) = run(root, &words);
+    assert!(
+        out.contains("4 images, 4 new") && out.contains("1 file holds no image format"),
+        "{out}"
+    );
+    std::fs::copy(root.join("4.npy"), root.join("in/2.npy")).unwrap();
+    let (_, out, _) = run(root, &["index", "add", "g.m3i", "in"]);
+    assert!(
+        out.contains("4 images, 1 new, 1 replaced or removed, 3 unchanged; 1 file holds"),
+        "{out}"
+    );
+    std::fs::remove_file(root.join("in/1.npy")).unwrap();
+    let (_, out, _) = run(root, &["index", "prune", "g.m3i"]);
+    assert_eq!(out, "gone: in/1.npy\n3 images left\n");
+    // An id of the user's stands beside the file.
+    put(
+        root,
+        "m.csv",
+        "path,id\nin/0.npy,left knee\nin/2.npy,b\nin/3.npy,c\n",
+    );
+    let words = ["index", "build", "h.m3i", "m.csv", "--model", "pixels"];
+    assert_eq!(run(root, &words).0, 0);
+    std::fs::remove_file(root.join("in/0.npy")).unwrap();
+    let (_, out, _) = run(root, &["index", "prune", "h.m3i", "--json"]);
+    let summary = &json_lines(&out)[0];
+    assert_eq!(summary["pruned_ids"], serde_json::json!(["left knee"]));
+    assert_eq!(summary["pruned_files"], serde_json::json!(["in/0.npy"]));
+}
+
+#[test]
+fn what_cannot_be_left_out_is_said_once() {
+    let folder = labelled();
+    let root = folder.path();
+    let words = [
+        "search",
+        "-d",
+        "g.m3i",
+        "-i",
+        "5.npy",
+        "--exclude",
+        "same_patient",
+    ];
+    let (status, _, told) = run(root, &words);
+    assert_eq!(status, 0, "{told}");
+    let n_notes = told
+        .lines()
+        .filter(|line| line.contains("--exclude"))
+        .count();
+    assert_eq!(n_notes, 1, "{told}");
+}

@@ -37,6 +37,7 @@
 //! ```
 
 pub mod check;
+mod choices;
 pub mod compare;
 pub mod dedup;
 pub mod duplicates;

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use crate::choices::{columns_of, no_column};
 use crate::error::ensure;
 use anyhow::Context as _;
 use bhtsne::{Neighbor, tSNE};
@@ -17,6 +18,7 @@ use crate::files::{refuse_foreign_page, write_whole};
 use crate::options::{ModelChoice, Reading};
 use crate::report::shell::Page;
 use crate::watch::Watch;
+use crate::words::counted;
 
 /// Neighbours of each image that shape the map: t-SNE's usual perplexity, times three.
 const PERPLEXITY: usize = 30;
@@ -75,18 +77,17 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
     let n_points = gallery.len();
     ensure!(
         n_points >= 5,
-        "found {n_points} images; a map needs 5 or more"
+        "found {}; a map needs 5 or more",
+        counted(n_points as u64, "image", "images")
     );
     ensure!(
         n_points <= MAX_POINTS,
         "found {n_points} images; a map holds at most {MAX_POINTS}: make a gallery of a part"
     );
-    ensure!(
-        gallery.columns().contains(&options.colour.as_str()),
-        "--color {}: the gallery has no such column; it has {}",
-        options.colour,
-        gallery.columns().join(", ")
-    );
+    if !gallery.columns().contains(&options.colour.as_str()) {
+        let option = format!("--color {}", options.colour);
+        return Err(no_column(&option, "the gallery", columns_of(gallery)).into());
+    }
     watch.step("drawing the map");
     let rows = in_order(gallery)?;
     let places = places(gallery, &rows)?;

@@ -1,5 +1,6 @@
 //! Options that several functions of the library share, as plain values.
 
+use std::fmt;
 use std::str::FromStr;
 
 use m3ret_encoder::RunOptions;
@@ -59,6 +60,13 @@ pub struct ColumnValue {
     pub value: String,
     /// Whether the rows without the value pass, instead of those with it.
     pub is_negated: bool,
+}
+
+impl fmt::Display for ColumnValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.is_negated { "!=" } else { "=" };
+        write!(formatter, "{}{sign}{}", self.column, self.value)
+    }
 }
 
 impl FromStr for ColumnValue {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
-use m3ret_manifest::text_of;
+use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics};
 use serde::Serialize;
 
@@ -18,9 +18,11 @@ pub use self::page::page;
 use self::why::ImageTokens;
 pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
-use super::galleries::{Archive, Pseudonyms, RowCells, file_of, refused_text};
+use super::galleries::{Archive, Pseudonym, Pseudonyms, RowCells, file_of, refused_text};
+use crate::choices::{columns_of, no_column, no_value};
 use crate::options::ColumnValue;
 use crate::watch::Watch;
+use crate::words::counted;
 
 /// Labels of a query or a hit: from the manifest, else from the file; `None` where neither states one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -109,6 +111,9 @@ pub struct Answer {
     /// Where the query's image lies; `None` for a vector.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// Whether the query's patient is known.
+    #[serde(skip)]
+    has_patient: bool,
 }
 
 /// How an archive is searched.
@@ -227,6 +232,7 @@ impl Archive {
             self.place.display(),
             refused_text(&self.updated)
         );
+        check_columns(&options(ask, self.gallery.as_ref()), self.gallery.as_ref())?;
         watch.step("reading queries");
         let (ready, refused) = ask::all(queries, ask, self, watch)?;
         watch.step("searching");
@@ -309,6 +315,61 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
     }
 }
 
+/// Refuses filters and a grouping by columns that the gallery does not have.
+fn check_columns(options: &SearchOptions, gallery: &dyn Collection) -> anyhow::Result<()> {
+    let filters = options.filters.iter();
+    let mut asked: Vec<(String, &str)> = filters
+        .map(|filter| (option_of(filter), filter.column.as_str()))
+        .collect();
+    if let Some(column) = &options.group_by {
+        asked.push((format!("--group-by {column}"), column));
+    }
+    for (option, column) in asked {
+        if !gallery.columns().contains(&column) {
+            return Err(no_column(&option, "the gallery", columns_of(gallery)));
+        }
+    }
+    Ok(())
+}
+
+/// Returns a filter as it is asked for on the command line.
+fn option_of(filter: &Filter) -> String {
+    let sign = if filter.is_negated { "!=" } else { "=" };
+    let Filter { column, values, .. } = filter;
+    format!("--filter {column}{sign}{}", values.join(" or "))
+}
+
+/// Returns the error of a search, or that of a filter whose values no row has.
+///
+/// `asked` has the values as they were asked for, `hashed` as the gallery stores them.
+fn explain(
+    error: m3ret_search::Error,
+    gallery: &dyn Collection,
+    asked: &SearchOptions,
+    hashed: &SearchOptions,
+) -> anyhow::Error {
+    if !matches!(error, m3ret_search::Error::Mismatch { .. }) {
+        return error.into();
+    }
+    for (asked, hashed) in asked.filters.iter().zip(&hashed.filters) {
+        let Ok(cells) = gallery.values(&asked.column) else {
+            continue;
+        };
+        let is_wanted = |label: &str| hashed.values.iter().any(|value| value == label);
+        let has_any = cells.iter().any(|cell| {
+            is_wanted(cell)
+                || cell
+                    .split(LABEL_SEPARATOR)
+                    .any(|label| is_wanted(label.trim()))
+        });
+        if !has_any {
+            let cells = cells.iter().map(AsRef::as_ref);
+            return no_value(&option_of(asked), &asked.column, cells);
+        }
+    }
+    error.into()
+}
+
 /// Replaces patients, studies and series in filters by the hashes that the gallery stores.
 fn with_hashes(gallery: &dyn Collection, mut options: SearchOptions) -> SearchOptions {
     for filter in &mut options.filters {
@@ -334,11 +395,10 @@ fn left_out(
             .into_iter()
             .filter(|column| gallery.columns().contains(column))
             .collect();
-        ensure!(
-            !there.is_empty(),
-            "--exclude {name}: the gallery has no such column; it has {}",
-            gallery.columns().join(", ")
-        );
+        if there.is_empty() {
+            let option = format!("--exclude {name}");
+            return Err(no_column(&option, "the gallery", columns_of(gallery)));
+        }
         let n_before = all.len();
         for column in there {
             let values: Vec<String> = asked
@@ -380,19 +440,20 @@ fn excluded_columns<'a>(name: &'a str, gallery: &dyn Collection) -> Vec<&'a str>
     }
 }
 
-/// Notes where patients could not be excluded because identifiers of different origins are not compared.
+/// Notes where patients could not be excluded because identifiers of different origins are not compared. A query whose
+/// patient is not known has its note already.
 fn note_uncompared(ask: &Ask, answers: &[Answer], watch: &dyn Watch) {
     if !ask.exclude.iter().any(|name| name == "same_patient") {
         return;
     }
-    for answer in answers {
+    for answer in answers.iter().filter(|answer| answer.has_patient) {
         let is_unknown = |hit: &&Hit| hit.relation == Relation::Unknown;
         let n_unknown = answer.hits.iter().filter(is_unknown).count();
         if n_unknown > 0 {
             watch.note(&format!(
-                "--exclude same_patient could not be applied to {n_unknown} of {} hits of {}: whether they are of \
-                 the same patient is not known (identifiers of headers and of manifests are not compared)",
-                answer.hits.len(),
+                "--exclude same_patient could not be applied to {n_unknown} of {} of {}: whether it is the same \
+                 patient is not known (identifiers of headers and of manifests are not compared)",
+                counted(answer.hits.len() as u64, "hit", "hits"),
                 answer.query
             ));
         }
@@ -416,8 +477,10 @@ fn answer(
         own: &own,
         left_out: &left_out,
     };
-    let options = with_hashes(gallery, options(ask, gallery));
-    let found = gallery.search(queries, &options)?;
+    let asked_options = options(ask, gallery);
+    let options = with_hashes(gallery, asked_options.clone());
+    let found = gallery.search(queries, &options);
+    let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
     let none = Statistics::default();
     let statistics = gallery.statistics()?.unwrap_or(&none);
     // The cells of all hits are read together, as each reading may cost a way to another machine.
@@ -437,6 +500,7 @@ fn answer(
             query_row,
             confident: hits.first().and_then(|hit| hit.confident),
             hits,
+            has_patient: query.people.patient != Pseudonym::default(),
             query: query.name,
             part: query.part,
             labels: query.labels,

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SOURCE, SPLIT};
 use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
 
+use crate::choices::no_column;
 use crate::files::{refuse_existing, way_between};
 use crate::options::{ModelChoice, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
@@ -144,11 +145,11 @@ fn strata(options: &SplitOptions, table: &Table) -> anyhow::Result<Vec<String>> 
     let mut ours = Vec::with_capacity(named.len());
     for name in named {
         let name = table.name_of(name).unwrap_or(name);
-        ensure!(
-            has(name),
-            "--stratify {name}: the manifest has no such column; it has {}",
-            table.columns().join(", ")
-        );
+        if !has(name) {
+            let columns = table.columns().iter().map(String::as_str);
+            let option = format!("--stratify {name}");
+            return Err(no_column(&option, "the manifest", columns));
+        }
         ensure!(name != SPLIT, "--stratify {name}: this column is written");
         ours.push(name.to_owned());
     }

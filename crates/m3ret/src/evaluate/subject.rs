@@ -8,10 +8,12 @@ use m3ret_manifest::{LABEL_SEPARATOR, Table, is_unseen};
 use m3ret_search::evaluation::{Column, Columns, Scope, Task, Tasks, derive};
 
 use super::options::{DEFAULT_EXCLUDE, EvaluateOptions};
+use crate::choices::{no_column, no_value};
 use crate::embed::Outputs;
 use crate::embed::items::{Content, Listing, list};
 use crate::galleries::{identifies_people, with_part};
 use crate::options::ColumnValue;
+use crate::words::counted;
 
 /// Columns of relevance if none are named.
 const DEFAULT_RELEVANCE: [&str; 2] = [BODY_PART, FINDING];
@@ -61,6 +63,7 @@ impl Subject {
         let asked = |names: &[String]| -> Vec<String> {
             names.iter().map(|name| our_names(table, name)).collect()
         };
+        check_asked(options, table)?;
         let exclude = exclusions(&asked(&options.exclude), &mut columns, &mut notes)?;
         let relevance = relevance(&asked(&options.relevance), &columns, &mut notes)?;
         let scope = Scope {
@@ -77,17 +80,7 @@ impl Subject {
             path.display(),
             relevance.join(", ")
         );
-        if tasks.is_leave_one_out {
-            notes.push(
-                "no split: every row is query and gallery in turn (leave-one-out)".to_owned(),
-            );
-        }
-        if tasks.n_other_split > 0 {
-            notes.push(format!(
-                "{} rows whose split is neither query nor gallery take part in pair tasks only",
-                tasks.n_other_split
-            ));
-        }
+        notes.extend(told_of(&tasks));
         let paths = row_paths(table, &rows);
         let path_order = places(&paths);
         Ok(Self {
@@ -168,6 +161,25 @@ fn patients(columns: &Columns, path_order: &[u32]) -> Vec<u32> {
     path_order.iter().enumerate().map(number).collect()
 }
 
+/// Returns what a reader should know of the rows that take part.
+fn told_of(tasks: &Tasks) -> Vec<String> {
+    let mut notes = Vec::new();
+    if tasks.is_leave_one_out {
+        notes.push("no split: every row is query and gallery in turn (leave-one-out)".to_owned());
+    }
+    if tasks.n_other_split > 0 {
+        let rows = counted(
+            tasks.n_other_split as u64,
+            "row has a split that is",
+            "rows have a split that is",
+        );
+        notes.push(format!(
+            "{rows} neither query nor gallery: in pair tasks only"
+        ));
+    }
+    notes
+}
+
 /// Fails if patients that a model may have been trained on are evaluated.
 fn check_overlap(table: &Table, is_allowed: bool) -> anyhow::Result<()> {
     let split = |row: usize| {
@@ -191,8 +203,9 @@ fn check_overlap(table: &Table, is_allowed: bool) -> anyhow::Result<()> {
         .count();
     if n_both > 0 && !is_allowed {
         bail!(
-            "{n_both} patients have rows with split = pretrain and rows that are evaluated; \
-             split the manifest anew (m3ret split), or say --allow-overlap"
+            "{} rows with split = pretrain and rows that are evaluated; \
+             split the manifest anew (m3ret split), or say --allow-overlap",
+            counted(n_both as u64, "patient has", "patients have")
         );
     }
     Ok(())
@@ -212,24 +225,9 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
         let column = table
             .name_of(&filter.column)
             .and_then(|name| table.column(name));
-        let column = column.with_context(|| {
-            format!(
-                "--filter {}: the manifest has no such column; it has {}",
-                filter.column,
-                table.columns().join(", ")
-            )
-        })?;
+        let column = column.ok_or_else(|| missing("--filter", &filter.to_string(), table))?;
         named.push((filter, column));
     }
-    // A filter matches a whole cell, or one of its labels.
-    let holds = |filter: &ColumnValue, column: &m3ret_manifest::Column, row: usize| {
-        let cell = column.get(row).unwrap_or_default();
-        let value = filter.value.trim();
-        cell == value
-            || cell
-                .split(LABEL_SEPARATOR)
-                .any(|label| label.trim() == value)
-    };
     // Several values of one column are alternatives, as in `search`.
     let passes = |row: usize| {
         named.iter().all(|&(filter, column)| {
@@ -244,16 +242,56 @@ fn rows(table: &Table, filters: &[ColumnValue]) -> anyhow::Result<Vec<usize>> {
         })
     };
     let rows: Vec<usize> = (0..table.len()).filter(|&row| passes(row)).collect();
-    ensure!(
-        !rows.is_empty(),
-        "found no rows{}",
-        if filters.is_empty() {
-            ""
-        } else {
-            " that pass --filter"
+    if !rows.is_empty() {
+        return Ok(rows);
+    }
+    let unknown = named.iter().find(|&&(filter, column)| {
+        !filter.is_negated && !(0..table.len()).any(|row| holds(filter, column, row))
+    });
+    if let Some((filter, cells)) = unknown {
+        let name = table.name_of(&filter.column).unwrap_or(&filter.column);
+        let option = format!("--filter {filter}");
+        return Err(no_value(&option, name, cells.words()));
+    }
+    match filters.is_empty() {
+        true => bail!("found no rows"),
+        false => bail!("found no rows that pass every --filter"),
+    }
+}
+
+/// Returns whether a filter matches a cell: the whole of it, or one of its labels.
+fn holds(filter: &ColumnValue, column: &m3ret_manifest::Column, row: usize) -> bool {
+    let cell = column.get(row).unwrap_or_default();
+    let value = filter.value.trim();
+    cell == value
+        || cell
+            .split(LABEL_SEPARATOR)
+            .any(|label| label.trim() == value)
+}
+
+/// Returns the error for a column that the manifest does not have.
+fn missing(option: &str, name: &str, table: &Table) -> anyhow::Error {
+    let columns = table.columns().iter().map(String::as_str);
+    no_column(&format!("{option} {name}"), "the manifest", columns)
+}
+
+/// Fails if the manifest lacks a column that is asked for by name.
+fn check_asked(options: &EvaluateOptions, table: &Table) -> anyhow::Result<()> {
+    if options.exclude != [DEFAULT_EXCLUDE] {
+        check_columns("--exclude", &options.exclude, table)?;
+    }
+    check_columns("--relevance", &options.relevance, table)
+}
+
+/// Fails if the manifest lacks a column, or one of several that are joined by `+`.
+fn check_columns(option: &str, names: &[String], table: &Table) -> anyhow::Result<()> {
+    for name in names {
+        let mut parts = name.split('+');
+        if !parts.all(|part| table.name_of(part).is_some()) {
+            return Err(missing(option, name, table));
         }
-    );
-    Ok(rows)
+    }
+    Ok(())
 }
 
 fn columns(table: &Table, rows: &[usize]) -> anyhow::Result<Columns> {
