@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use m3ret::report::training;
-use m3ret::words::printable_lines;
+use m3ret::words::{counted, printable_lines};
 use m3ret_pretrain::report::{Entry, Knn, Summary};
 use m3ret_pretrain::{RunFacts, Watcher};
 
@@ -102,8 +102,11 @@ impl Watcher for TerminalWatch {
             first => format!(", from step {first}"),
         };
         self.says(&format!(
-            "{} items, {} more kept for validation; {} parameters; {} steps{from}",
-            facts.n_items, facts.n_validation, facts.n_parameters, facts.n_steps
+            "{}, {} more kept for validation; {} parameters; {}{from}",
+            counted(facts.n_items as u64, "item", "items"),
+            facts.n_validation,
+            facts.n_parameters,
+            counted(facts.n_steps, "step", "steps")
         ));
     }
 
@@ -171,7 +174,14 @@ fn style() -> ProgressStyle {
 
 pub(crate) fn told(knn: &Knn) -> String {
     format!(
-        "hit@1 {:.3} (chance {:.3}), precision@5 {:.3}, {} validation queries",
-        knn.hit_at_1, knn.chance_hit_at_1, knn.precision_at_5, knn.n_queries
+        "hit@1 {:.3} (chance {:.3}), precision@5 {:.3}, {}",
+        knn.hit_at_1,
+        knn.chance_hit_at_1,
+        knn.precision_at_5,
+        counted(
+            knn.n_queries as u64,
+            "validation query",
+            "validation queries"
+        )
     )
 }

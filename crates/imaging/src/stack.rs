@@ -200,7 +200,10 @@ fn check_gaps(gaps: &[f64]) -> Result<()> {
     let same = same_position_mm(gaps);
     let n_same = gaps.iter().filter(|&&gap| gap < same).count();
     if n_same > 0 {
-        let found = format!("{n_same} pairs of slices at the same position");
+        let found = format!(
+            "{n_same} pair{} of slices at the same position",
+            if n_same == 1 { "" } else { "s" }
+        );
         return Err(refused(
             Code::DuplicatePosition,
             found,
@@ -220,8 +223,10 @@ fn check_gaps(gaps: &[f64]) -> Result<()> {
     if unusual.iter().all(|&gap| is_multiple(gap)) {
         let n_missing: f64 = unusual.iter().map(|gap| (gap / usual).round() - 1.0).sum();
         let found = format!(
-            "{n_missing} slices missing in {} gaps of a {usual:.3} mm grid",
-            unusual.len()
+            "{n_missing} slice{} missing in {} gap{} of a {usual:.3} mm grid",
+            if n_missing > 1.0 { "s" } else { "" },
+            unusual.len(),
+            if unusual.len() == 1 { "" } else { "s" }
         );
         return Err(refused(Code::MissingSlices, found, "every slice"));
     }

@@ -26,6 +26,7 @@ use crate::model_name;
 use crate::options::{ModelChoice, Reading};
 use crate::vectors;
 use crate::watch::Watch;
+use crate::words::counted;
 use items::{Item, Listing, list};
 use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
 use summary::{EmbedReport, EmbedRow, EmbedSummary, refused_reports};
@@ -432,14 +433,16 @@ fn note_earlier_work(
             watch.note(&format!("going on: {n_kept} of {n_all} are done in {work}"));
             if n_damaged > 0 {
                 watch.note(&format!(
-                    "{n_damaged} damaged shards in {work} are left out"
+                    "{} left out in {work}",
+                    counted(n_damaged as u64, "damaged shard is", "damaged shards are")
                 ));
             }
             let keys: HashSet<u128> = items.iter().map(|item| item.key).collect();
             let n_gone = kept.keys().filter(|key| !keys.contains(key)).count();
             if n_gone > 0 {
                 watch.note(&format!(
-                    "{n_gone} objects in {work} have changed or are gone; their vectors are left out"
+                    "{} in {work} changed or gone; vectors of these are left out",
+                    counted(n_gone as u64, "object is", "objects are")
                 ));
             }
         }

@@ -28,6 +28,7 @@ use crate::files::write_whole;
 use crate::model_name::{self, DEFAULT, PIXELS};
 use crate::options::ColumnValue;
 use crate::watch::Watch;
+use crate::words::counted;
 use contenders::{contenders, folder_name};
 use options::EvaluateOptions;
 use results::{Config, Measurements, Results, Settings, measure};
@@ -119,7 +120,8 @@ fn evaluate_models(
     let n_left_out = keep_common(&mut trials, &subject);
     if n_left_out > 0 {
         subject.notes.push(format!(
-            "{n_left_out} images take no part, as one of the models has no vector of them"
+            "{} no part, as one of the models has no vector there",
+            counted(n_left_out as u64, "image takes", "images take")
         ));
     }
     let mut evaluated: Vec<Option<ModelEvaluation>> = trials.iter().map(|_| None).collect();

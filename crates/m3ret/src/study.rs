@@ -20,6 +20,7 @@ use super::evaluate::options::EvaluateOptions;
 use super::evaluation::runs::Run;
 use crate::files::write_whole;
 use crate::watch::Watch;
+use crate::words::counted;
 use training::TrainingFacts;
 use trend::Scores;
 
@@ -202,7 +203,8 @@ impl Study {
         let n_both = shares::n_common_patients(own, &config.images.split, &self.evaluate)?;
         ensure!(
             n_both == 0 || self.allow_overlap,
-            "{n_both} patients are trained on and evaluated; split anew (m3ret split), or set allow_overlap = true"
+            "{} trained on and evaluated; split anew (m3ret split), or set allow_overlap = true",
+            counted(n_both as u64, "patient is", "patients are")
         );
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::pictures::pictures;
 use crate::report::card::{self, Card};
 use crate::report::events::Events;
 use crate::report::log::Log;
+use crate::report::words::counted;
 use crate::report::{Entry, Summary, last_part};
 use crate::run_folder::{Best, Checkpoint, RunFolder, State};
 use crate::validation::{CHUNK, Validation, read_all};
@@ -172,14 +173,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
             go_on(&mut learner, &mut state, checkpoint, &config)?;
         }
         let log = Log::open(&folder.path("log.jsonl"), state.next_step)?;
-        let complaints = match log.n_unreadable() {
-            0 => newest.complaints,
-            n => [
-                newest.complaints,
-                vec![format!("{n} lines of the log hold no entry")],
-            ]
-            .concat(),
-        };
+        let complaints = [newest.complaints, unreadable(&log)].concat();
         let seconds = watcher.now().as_secs_f64();
         let events = Events::begin(&folder.path("events"), seconds, state.next_step)?;
         let facts = RunFacts {
@@ -221,15 +215,19 @@ impl<'a, B: VitBackend> Run<'a, B> {
             self.note(note);
         }
         if facts.n_mr_left_out > 0 {
-            let n = facts.n_mr_left_out;
+            let rows = counted(
+                facts.n_mr_left_out,
+                "row of modality MR or PET is",
+                "rows of modality MR or PET are",
+            );
             self.note(format!(
-                "{n} rows of modality MR or PET are left out; images.allow_mr = true trains on them"
+                "{rows} left out; images.allow_mr = true trains on such rows"
             ));
         }
         if facts.n_unknown_modality > 0 && !self.config.images.allow_mr {
-            let n = facts.n_unknown_modality;
+            let items = counted(facts.n_unknown_modality, "item names", "items name");
             self.note(format!(
-                "{n} items name no known modality: that MR and PET are left out cannot be verified"
+                "{items} no known modality: that MR and PET are left out cannot be verified"
             ));
         }
         if self.config.monitor.knn_every > 0 && !self.validation.has_queries() {
@@ -413,10 +411,12 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let (student, teacher) = (look.student, look.teacher);
         if look.n_unreadable > 0 && !self.told_unreadable {
             self.told_unreadable = true;
-            let n = look.n_unreadable;
-            self.note(format!(
-                "{n} items of the validation part cannot be read, or are MR, and are left out of kNN"
-            ));
+            let items = counted(
+                look.n_unreadable,
+                "item of the validation part, which cannot be read or is MR, is",
+                "items of the validation part, which cannot be read or are MR, are",
+            );
+            self.note(format!("{items} left out of kNN"));
         }
         entry.knn_student = student;
         entry.knn_teacher = teacher;
@@ -472,7 +472,8 @@ impl<'a, B: VitBackend> Run<'a, B> {
         let code = self.state.refused.keys().next().map_or("", String::as_str);
         Err(Error::Images {
             what: format!(
-                "no image could be read in {n_waited} steps ({})",
+                "no image could be read in {n_waited} step{} ({})",
+                if n_waited == 1 { "" } else { "s" },
                 counts.join(", ")
             ),
             advice: advice(code).to_owned(),
@@ -605,6 +606,15 @@ fn go_on<B: VitBackend>(
         .map_err(|message| Error::run(&config.out, message))?;
     *state = found;
     Ok(())
+}
+
+/// Returns a sentence if lines of the log cannot be read.
+fn unreadable(log: &Log) -> Vec<String> {
+    let lines = |n| counted(n, "line of the log holds", "lines of the log hold");
+    match log.n_unreadable() {
+        0 => Vec::new(),
+        n => vec![format!("{} no entry", lines(n))],
+    }
 }
 
 fn lengths(config: &Config, sampler: &Sampler) -> Lengths {

@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::cli::{PretrainArguments, n_cores};
 use crate::screen::{self, Screen};
 use crate::training::{TerminalWatch, told};
-use m3ret::words::printable_path;
+use m3ret::words::{counted, printable_path};
 
 /// Trains, and says how it goes.
 ///
@@ -32,13 +32,13 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
     if let Some(error) = teller.broken.take() {
         // Not as a closed pipe, which other verbs take as the end: the run has not ended.
         anyhow::bail!(
-            "standard output cannot be written ({error}); stopped after {} steps; --resume resumes it",
-            outcome.next_step
+            "standard output cannot be written ({error}); stopped after {}; --resume resumes it",
+            counted(outcome.next_step, "step", "steps")
         );
     }
     let Some(model) = outcome.model else {
-        let next = outcome.next_step;
-        screen::end_interrupted(&format!("stopped after {next} steps; --resume resumes it"));
+        let next = counted(outcome.next_step, "step", "steps");
+        screen::end_interrupted(&format!("stopped after {next}; --resume resumes it"));
     };
     if !arguments.json {
         // Without the detours of a path that is relative to the config.
@@ -48,7 +48,8 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
             .unwrap_or_else(|_| config.out.clone());
         let model = out.join(model.file_name().unwrap_or_default());
         let mut screen = io::stdout().lock();
-        writeln!(screen, "Trained for {} steps", outcome.next_step)?;
+        let steps = counted(outcome.next_step, "step", "steps");
+        writeln!(screen, "Trained for {steps}")?;
         if let Some(knn) = teller.knn {
             writeln!(screen, "  retrieval  {}", told(&knn))?;
         }

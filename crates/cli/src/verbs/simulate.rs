@@ -94,7 +94,11 @@ fn text(summary: &RadiographSummary, paint: Paint) -> String {
         }
     };
     if summary.n_cts > 0 {
-        line(summary.n_disturbed, "radiographs of the manifest disturbed");
+        let what = match summary.n_disturbed {
+            1 => "radiograph of the manifest disturbed",
+            _ => "radiographs of the manifest disturbed",
+        };
+        line(summary.n_disturbed, what);
     }
     line(summary.n_refused, "refused");
     line(summary.n_others, "left out: no CT volumes");

@@ -16,6 +16,7 @@ use super::mixed;
 pub use super::mixed::{MixedResult, Share};
 use super::subject::{Subject, is_identifier};
 use crate::evaluation::protocol::GROUP_METRICS;
+use crate::words::counted;
 
 /// Metrics of the ladder.
 const LADDER: [Metric; 3] = [Metric::HitAt(1), Metric::PrecisionAt(5), Metric::MapAt(10)];
@@ -316,9 +317,8 @@ fn why_skipped(task: &Task, result: &TaskResult) -> Option<String> {
         let has_classes = result.n_query_classes > 1 && result.n_gallery_classes > 1;
         return (task.is_mean_of_classes() && !has_classes).then(|| {
             format!(
-                "the {} queries that count have {} and the gallery {}; two on both sides are wanted, \
-                 as one fixed ranking answers one class",
-                result.n_queries,
+                "the {} {} and the gallery {}; two on both sides are wanted, as one fixed ranking answers one class",
+                counted(result.n_queries as u64, "query that counts has", "queries that count have"),
                 n_classes(result.n_query_classes),
                 n_classes(result.n_gallery_classes)
             )
@@ -326,20 +326,14 @@ fn why_skipped(task: &Task, result: &TaskResult) -> Option<String> {
     }
     let left_out = &result.left_out;
     let reasons = [
-        (left_out.without_label, "have no label"),
-        (left_out.without_vector, "have no vector"),
-        (
-            left_out.without_relevant,
-            "have no relevant item in the gallery",
-        ),
-        (
-            left_out.only_relevant,
-            "have only relevant items in the gallery",
-        ),
+        (left_out.without_label, "no label"),
+        (left_out.without_vector, "no vector"),
+        (left_out.without_relevant, "no relevant item in the gallery"),
+        (left_out.only_relevant, "only relevant items in the gallery"),
     ];
     let reasons = reasons.iter().filter(|(n, _)| *n > 0);
     let reasons: Vec<String> = reasons
-        .map(|(n, why)| format!("{n} queries {why}"))
+        .map(|(n, why)| format!("{} {why}", counted(*n as u64, "query has", "queries have")))
         .collect();
     Some(reasons.join(", "))
 }

@@ -14,6 +14,7 @@ use crate::duplicates::{CopyVerdict, Reach, Thumbnail, likeness, neighbours, thu
 use crate::galleries::{Archive, OpenOptions, RowCells, UpdateSummary};
 use crate::model_name;
 use crate::watch::Watch;
+use crate::words::counted;
 
 /// Images of the rows of some manifests.
 pub(super) struct Images {
@@ -154,8 +155,9 @@ impl Images {
         }
         if n_cut > 0 {
             watch.note(&format!(
-                "{n_cut} images have hundreds of others above --near {near}: only the closest \
-                 were compared; a higher --near, or another --model, tells more apart"
+                "{} hundreds of others above --near {near}: only the closest were compared; a higher --near, or \
+                 another --model, tells more apart",
+                counted(n_cut as u64, "image has", "images have")
             ));
         }
         close.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.rows.cmp(&b.rows)));

@@ -8,7 +8,7 @@ use super::StudyRun;
 use super::trend::{Scores, Slope};
 use crate::files::write_whole;
 use crate::report::shell::Page;
-use crate::words::aligned;
+use crate::words::{aligned, counted};
 
 /// Sides of a chart, in pixels.
 const WIDTH: f64 = 420.0;
@@ -123,8 +123,10 @@ fn slope(slope: Slope) -> String {
 
 fn trend(scores: &Scores) -> String {
     let about = format!(
-        "{} tasks, {} queries of {} patients",
-        scores.n_tasks, scores.n_queries, scores.n_patients
+        "{}, {} of {}",
+        counted(scores.n_tasks as u64, "task", "tasks"),
+        counted(scores.n_queries as u64, "query", "queries"),
+        counted(scores.n_patients as u64, "patient", "patients")
     );
     match &scores.trend {
         Some(trend) => format!(

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StudyPoint, StudyWatch};
 use crate::watch::Stopped;
+use crate::words::counted;
 
 /// What is kept of a finished run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,8 +49,8 @@ pub(super) fn train(
     let Some(model) = outcome.model else {
         return Err(Stopped {
             saved: format!(
-                "stopped after {} steps; the same command resumes it",
-                outcome.next_step
+                "stopped after {}; the same command resumes it",
+                counted(outcome.next_step, "step", "steps")
             ),
         }
         .into());
