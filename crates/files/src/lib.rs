@@ -1,8 +1,10 @@
-//! Files that appear whole or not at all, locks on folders, and paths without detours.
+//! Files that appear whole or not at all, locks on folders, outputs that replace
+//! nothing of the user's, and paths without detours.
 //!
 //! A file is written beside its name, synced, and renamed. Unfinished files are listed while they exist, so
 //! that a program that is interrupted can remove them.
 
+mod outputs;
 mod paths;
 
 use std::fmt;
@@ -11,7 +13,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use paths::{folder_of, plain_path, way_between};
+pub use outputs::{Force, Inputs, Output, Refusal, Replaces};
+pub use paths::{folder_of, place_of, plain_path, way_between};
 
 /// An operation on a file that failed.
 #[derive(Debug)]
@@ -212,6 +215,34 @@ pub fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Resu
     let folder = folder_of(&finished.path).to_owned();
     finished.put()?;
     sync_folder(&folder).map_err(writing(&folder))
+}
+
+/// Makes a folder and those above it, unless they are there.
+///
+/// # Errors
+/// If a file is in the way, or the machine refuses.
+pub fn make_folder(path: &Path) -> Result<()> {
+    let made = match file_in_the_way(path) {
+        Some(file) => Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!(
+                "{} is a file, and a folder is wanted there; choose another name",
+                file.display()
+            ),
+        )),
+        None => std::fs::create_dir_all(path),
+    };
+    made.map_err(|source| Error {
+        doing: "making",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Returns what is no folder at a path, or above it.
+fn file_in_the_way(path: &Path) -> Option<&Path> {
+    let there = path.ancestors().find(|path| path.exists());
+    there.filter(|there| !there.is_dir())
 }
 
 /// Fails if something is there that no file may replace: renaming onto a device or a pipe would put a file in

@@ -31,6 +31,21 @@ pub fn plain_path(path: &Path) -> PathBuf {
     plain
 }
 
+/// Returns the absolute path without links, of a file or folder that may not exist yet.
+///
+/// # Errors
+/// If the current folder is unknown.
+pub fn place_of(path: &Path) -> io::Result<PathBuf> {
+    let whole = std::path::absolute(path)?;
+    for ancestor in whole.ancestors() {
+        if let Ok(place) = ancestor.canonicalize() {
+            let rest = whole.strip_prefix(ancestor).unwrap_or(Path::new(""));
+            return Ok(place.join(rest));
+        }
+    }
+    Ok(whole)
+}
+
 /// Returns the way from the folder of a new file to that of another, empty if they are one.
 ///
 /// # Errors
