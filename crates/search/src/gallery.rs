@@ -29,7 +29,7 @@ pub use catalog::is_gallery;
 pub use footer::Numbers;
 pub use source::Batch;
 pub use verify::{Finding, Repair, Report, repair, verify};
-pub use writer::{Setup, Writer};
+pub use writer::{Setup, Writer, is_begun};
 
 use crate::error::{Error, Result};
 use crate::scan::{AllowedRows, Calibration, Filter};

@@ -70,15 +70,16 @@ impl<D: Disk> Writer<D> {
                 setup.width.to_string(),
             ));
         }
-        let made = std::fs::create_dir(folder);
-        if made.is_err() && !is_unfinished(folder) {
-            return made
-                .map_err(Error::io("making", folder))
-                .and(Err(Error::mismatch(
+        match std::fs::create_dir(folder) {
+            Err(_) if is_begun(folder) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::mismatch(
                     folder.display().to_string(),
-                    "no file or folder of that name",
-                    "one that holds something",
-                )));
+                    "a name that is free, or an empty folder",
+                    "a file, or a folder that holds something",
+                ));
+            }
+            made => made.map_err(Error::io("making", folder))?,
         }
         let lock = lock(folder)?;
         let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
@@ -461,16 +462,20 @@ pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -
     catalog::put(disk, &path, &bytes)
 }
 
-/// Says whether a folder holds at most what `create` leaves when it is killed.
-fn is_unfinished(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else {
+/// Says whether a folder holds at most what `Writer::create` leaves when it is killed.
+#[must_use]
+pub fn is_begun(folder: &Path) -> bool {
+    let Ok(mut entries) = std::fs::read_dir(folder) else {
         return false;
     };
-    let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));
-    names.all(|name| {
-        name.is_ok_and(|name| {
-            let name = name.to_string_lossy();
-            [KEY, LOCK].contains(&&*name) || name.ends_with(".part")
+    entries.all(|entry| {
+        let entry = entry.and_then(|entry| Ok((entry.file_name(), entry.metadata()?.len())));
+        entry.is_ok_and(|(name, n_bytes)| match name.to_str() {
+            Some(KEY) => n_bytes == size_of::<Key>() as u64,
+            Some(LOCK) => n_bytes == 0,
+            Some("key.part") => true,
+            Some(name) => name.starts_with("catalog-") && name.ends_with(".part"),
+            None => false,
         })
     })
 }
