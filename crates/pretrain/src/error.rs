@@ -59,6 +59,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// An output that is refused, so that nothing of the user's is lost.
+    #[error(transparent)]
+    Output(#[from] m3ret_files::Refusal),
     /// An image or manifest could not be read.
     #[error(transparent)]
     Imaging(#[from] m3ret_imaging::Error),
@@ -98,7 +101,7 @@ impl Error {
         match self {
             Self::Config { .. } | Self::Toml { .. } => "config",
             Self::Images { .. } => "images",
-            Self::Run { .. } => "run",
+            Self::Run { .. } | Self::Output(_) => "run",
             Self::Diverged { .. } => "diverged",
             Self::Io { .. } => "io",
             Self::Imaging(error) => error.code().as_str(),

@@ -7,6 +7,14 @@ pub(crate) use m3ret_files::{folder_of, plain_path, sync_folder};
 
 use crate::error::{Error, Result};
 
+/// Makes a folder and those above it, unless they are there.
+///
+/// # Errors
+/// `Io` if a file is in the way, or the machine refuses.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    files::make_folder(path).map_err(|error| Error::io(&error.path)(error.source))
+}
+
 /// Writes a file beside its name, and gives it the name once it is on disk.
 ///
 /// # Errors

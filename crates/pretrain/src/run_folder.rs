@@ -13,11 +13,11 @@
 //! A checkpoint is written beside its name, synced and renamed, so it is whole or not there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 
 use m3ret_encoder::ModelConfig;
-use m3ret_files::{FolderLock, Locking};
+use m3ret_files::{FolderLock, Force, Inputs, Locking, Output, Replaces};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::checkpoint::{save_model, write_tensors};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::files::{sync_folder, write_whole};
+use crate::files::{make_folder, sync_folder, write_whole};
 use crate::monitor::Alarm;
 use crate::parameters::{Weight, Weights};
 use crate::train::Begin;
@@ -127,13 +127,14 @@ impl RunFolder {
         let out = &config.out;
         let saved = out.join(CONFIG);
         match (begin, saved.exists()) {
-            (Begin::Fresh, has_config) if has_config || holds_results(out) => {
+            (Begin::Fresh, true) => {
                 return Err(Error::run(
                     out,
-                    "found a run or a model, wanted a folder without one; go on with --resume, or \
+                    "found a run, wanted a folder that is new or empty; go on with --resume, or \
                      choose another out",
                 ));
             }
+            (Begin::Fresh, false) => check_folder(config)?,
             (Begin::Resume, false) => {
                 return Err(Error::run(
                     out,
@@ -143,7 +144,7 @@ impl RunFolder {
             _ => {}
         }
         let folder = out.join(CHECKPOINTS);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        make_folder(&folder)?;
         let lock = lock(out)?;
         let run = Self {
             out: out.clone(),
@@ -303,13 +304,32 @@ const FREE: [&str; 9] = [
     "monitor",
 ];
 
-/// Returns whether a folder has what a run would replace.
-fn holds_results(out: &Path) -> bool {
-    let checkpoints = std::fs::read_dir(out.join(CHECKPOINTS));
-    checkpoints.is_ok_and(|mut entries| entries.next().is_some())
-        || ["model", "report.html", "log.jsonl"]
-            .iter()
-            .any(|name| out.join(name).exists())
+/// Refuses a folder with files, since a run would write among them.
+fn check_folder(config: &Config) -> Result<()> {
+    let output = Output {
+        path: &config.out,
+        replaces: Replaces::Own {
+            what: "run",
+            is_own: &|out| is_left_by_a_start(out, config.images.cache.as_deref()),
+        },
+        force: Force::Unsupported,
+    };
+    Ok(output.check_folder(&Inputs::NONE)?)
+}
+
+/// Returns whether a folder holds only the cache of images, and what a run leaves that ends before its config is
+/// written.
+fn is_left_by_a_start(out: &Path, cache: Option<&Path>) -> bool {
+    let is_left = |entry: DirEntry| match entry.file_name().to_str() {
+        Some(CHECKPOINTS) => {
+            std::fs::read_dir(entry.path()).is_ok_and(|mut steps| steps.next().is_none())
+        }
+        Some("lock") => entry.metadata().is_ok_and(|lock| lock.len() == 0),
+        Some(name) => name.starts_with(".m3ret-") || cache == Some(&entry.path()),
+        None => false,
+    };
+    let entries = std::fs::read_dir(out);
+    entries.is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_left)))
 }
 
 fn changed_settings(before: &Config, now: &Config) -> Result<Vec<String>> {

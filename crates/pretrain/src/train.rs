@@ -13,6 +13,7 @@ use crate::checkpoint::save_model;
 use crate::config::{Config, Device};
 use crate::dataset::{Batch, Items, Loader, Sample, Sampler, advice};
 use crate::error::{Error, Result};
+use crate::files::make_folder;
 use crate::init;
 use crate::learner::{Learner, Lengths, Slope, Terms};
 use crate::monitor::{effective_rank, pooled};
@@ -161,11 +162,11 @@ impl<'a, B: VitBackend> Run<'a, B> {
             None => (None, Vec::new()),
         };
         let mut learner = Learner::new(&config, lengths, devices, weights)?;
-        if let Some(cache) = &config.images.cache {
-            std::fs::create_dir_all(cache).map_err(Error::io(cache))?;
-        }
         // From here on something is written.
         let folder = RunFolder::open(&config, begin)?;
+        if let Some(cache) = &config.images.cache {
+            make_folder(cache)?;
+        }
         let mut state = State::new(items.fingerprint());
         state.teachers = learner.teachers();
         let newest = folder.newest()?;

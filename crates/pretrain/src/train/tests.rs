@@ -436,7 +436,7 @@ fn a_fresh_run_takes_no_folder_with_results_of_another() {
     std::fs::remove_file(config.out.join("config.toml")).unwrap();
     let error = train(&config, Begin::Fresh, &mut Notes::default()).unwrap_err();
     assert!(
-        error.to_string().contains("found a run or a model"),
+        error.to_string().contains("is no run that m3ret wrote"),
         "{error}"
     );
 }
