@@ -5,6 +5,7 @@
     reason = "help is read on a terminal, where backticks are noise"
 )]
 mod evaluate;
+mod numbers;
 mod simulate;
 mod split;
 mod study;
@@ -24,6 +25,7 @@ use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;
 use m3ret::options::{ColumnValue, ModelChoice, Reading};
 use m3ret::panics;
+use numbers::{cosine, count, thread_count, whole};
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;
 pub(crate) use study::{StudyAction, StudyArguments};
@@ -148,7 +150,7 @@ pub(crate) struct EmbedArguments {
     pub(crate) json: bool,
 
     /// Seconds between saves to F.part: what a run that is killed loses
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = whole)]
     pub(crate) save_every: u64,
 
     /// Remove what an earlier run left in F.part, instead of going on from there
@@ -233,7 +235,7 @@ pub(crate) struct SearchArguments {
     pub(crate) archive: PathBuf,
 
     /// Most hits of a query
-    #[arg(short, long, value_name = "N", default_value = "10")]
+    #[arg(short, long, value_name = "N", default_value = "10", value_parser = count)]
     pub(crate) k: NonZeroUsize,
 
     /// Only images with this value in a column, e.g. modality=CT, or without it: modality!=CT
@@ -505,7 +507,7 @@ pub(crate) struct DedupArguments {
         value_name = "COSINE",
         default_value_t = m3ret::split::NEAR,
         allow_negative_numbers = true,
-        value_parser = split::cosine
+        value_parser = cosine
     )]
     pub(crate) near: f32,
 
@@ -746,15 +748,6 @@ impl ReadArguments {
     }
 }
 
-/// More threads than this only take each other's time, until the machine answers nobody.
-const MAX_THREADS: usize = 512;
-
-fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
-    let count = text.parse().ok();
-    let count = count.filter(|count: &NonZeroUsize| count.get() <= MAX_THREADS);
-    count.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} is wanted"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -792,14 +785,6 @@ mod tests {
             "bytes=99999999999G",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn threads_are_a_number_that_a_machine_can_bear() {
-        assert_eq!(thread_count("512"), Ok(NonZeroUsize::new(512).unwrap()));
-        for wrong in ["0", "513", "100000", "-1", "", "two"] {
-            assert!(thread_count(wrong).is_err(), "{wrong}");
         }
     }
 

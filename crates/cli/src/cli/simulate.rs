@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ReadArguments;
+use super::numbers::whole;
 use m3ret::simulate::{Hounsfield, PictureFormat};
 
 /// Makes images of one kind from another, such as radiographs from CT
@@ -50,12 +51,12 @@ pub(crate) struct RadiographsArguments {
         value_name = "A,B",
         value_delimiter = ',',
         default_value = "0,90",
-        value_parser = clap::value_parser!(u16).range(0..360)
+        value_parser = angle
     )]
     pub(crate) angles: Vec<u16>,
 
     /// Pixels of the longer side [default: as fine as the CT, at most 2048]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(16..=4096))]
+    #[arg(long, value_name = "N", value_parser = side)]
     pub(crate) side: Option<u16>,
 
     /// How pictures are written; DICOM holds the integrals in 16 bits
@@ -74,7 +75,7 @@ pub(crate) struct RadiographsArguments {
     ///
     /// Simulated radiographs that a manifest already has (source drr-...) are disturbed, too, and CT
     /// volumes that share their pair_id are not projected again.
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = whole)]
     pub(crate) disturb: Option<u64>,
 
     /// Which volumes are CT in HU: those that say so or hold values below -200, or all
@@ -148,6 +149,17 @@ impl From<HounsfieldChoice> for Hounsfield {
             HounsfieldChoice::All => Self::All,
         }
     }
+}
+
+fn angle(text: &str) -> Result<u16, String> {
+    let angle = text.parse().ok().filter(|angle| *angle < 360);
+    angle.ok_or_else(|| "whole degrees from 0 to 359 are wanted".to_owned())
+}
+
+fn side(text: &str) -> Result<u16, String> {
+    let side = text.parse().ok();
+    let side = side.filter(|side| (16..=4096).contains(side));
+    side.ok_or_else(|| "a whole number from 16 to 4096 is wanted".to_owned())
 }
 
 /// Two integrals, the first below the second.

@@ -6,6 +6,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _};
 
+use super::numbers::{cosine, whole};
 use super::{Cli, ModelArguments, ReadArguments};
 use m3ret::split::{NEAR, PRETRAIN_SHARE, QUERY_SHARE, SEED};
 
@@ -41,7 +42,7 @@ pub(crate) struct SplitArguments {
     pub(crate) out: Option<PathBuf>,
 
     /// Another seed gives another split
-    #[arg(long, value_name = "N", default_value_t = SEED)]
+    #[arg(long, value_name = "N", default_value_t = SEED, value_parser = whole)]
     pub(crate) seed: u64,
 
     /// The share of groups that become queries
@@ -134,13 +135,6 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a number from 0 to 1 is wanted".to_owned())
 }
 
-/// A score of two images.
-pub(super) fn cosine(text: &str) -> Result<f32, String> {
-    let cosine = text.parse().ok();
-    let cosine = cosine.filter(|cosine| (-1.0..=1.0).contains(cosine));
-    cosine.ok_or_else(|| "a number from -1 to 1 is wanted".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -169,13 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cosine_is_a_number_from_minus_1_to_1() {
-        for (text, wanted) in [("0.98", 0.98), ("-1", -1.0), ("1", 1.0), ("0", 0.0)] {
-            assert_eq!(cosine(text), Ok(wanted));
-        }
-        for wrong in ["nan", "2", "-1.01", "inf", "", "98%"] {
-            assert!(cosine(wrong).is_err(), "{wrong}");
-        }
+    fn near_may_be_below_0_but_no_other_than_a_cosine() {
         for verb in [&["dedup", "a"][..], &["split", "a", "--check"]] {
             let parse = |near: &str| {
                 let words = [&["m3ret"][..], verb, &["--near", near]].concat();

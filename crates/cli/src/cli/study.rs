@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::thread_count;
+use super::numbers::thread_count;
 
 /// Trains and evaluates many models to answer one question
 #[derive(Debug, Args)]

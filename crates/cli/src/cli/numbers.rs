@@ -1,0 +1,58 @@
+//! Numbers as a person types them; what is no such number is refused in words, and not in those of Rust.
+
+use std::num::NonZeroUsize;
+
+/// More threads than this only take each other's time, until the machine answers nobody.
+const MAX_THREADS: usize = 512;
+
+/// Reads a count of threads.
+pub(super) fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok();
+    let count = count.filter(|count: &NonZeroUsize| count.get() <= MAX_THREADS);
+    count.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} is wanted"))
+}
+
+/// Reads a count of at least 1.
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse();
+    count.map_err(|_| "a whole number from 1 is wanted".to_owned())
+}
+
+/// Reads a whole number, such as a seed.
+pub(super) fn whole(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| "a whole number from 0 is wanted".to_owned())
+}
+
+/// Reads a cosine, from which on images count as alike.
+pub(super) fn cosine(text: &str) -> Result<f32, String> {
+    let cosine = text.parse().ok();
+    let cosine = cosine.filter(|cosine: &f32| (-1.0..=1.0).contains(cosine));
+    cosine.ok_or_else(|| "a number from -1 to 1 is wanted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_a_number_that_a_machine_can_bear() {
+        assert_eq!(thread_count("512"), Ok(NonZeroUsize::new(512).unwrap()));
+        for wrong in ["0", "513", "100000", "-1", "", "two"] {
+            assert!(thread_count(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused_with_what_is_wanted() {
+        for wrong in ["", "-1", "1.5", "ten", "99999999999999999999999"] {
+            assert!(count(wrong).unwrap_err().ends_with("is wanted"), "{wrong}");
+            assert!(whole(wrong).unwrap_err().ends_with("is wanted"), "{wrong}");
+        }
+        assert!(count("0").is_err() && whole("0") == Ok(0));
+        assert_eq!(cosine("0.5"), Ok(0.5));
+        for wrong in ["", "2", "nan", "inf", "50%"] {
+            assert!(cosine(wrong).unwrap_err().ends_with("is wanted"), "{wrong}");
+        }
+    }
+}
