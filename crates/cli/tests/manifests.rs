@@ -457,7 +457,7 @@ fn no_verb_writes_over_what_m3ret_did_not_write() {
         let words = [verb, &["--model", "pixels", "--cache", "cache"]].concat();
         let (status, _, told) = run(root, &words);
         assert!(
-            status == 1 && told.contains("no page that m3ret wrote"),
+            status == 1 && told.contains("is being read"),
             "{verb:?}: {told}"
         );
     }
@@ -483,7 +483,10 @@ fn no_verb_writes_over_what_m3ret_did_not_write() {
         "mine",
     ];
     let (status, _, told) = run(root, &words);
-    assert!(status == 1 && told.contains("holds trec"), "{told}");
+    assert!(
+        status == 1 && told.contains("no evaluation that m3ret wrote"),
+        "{told}"
+    );
     assert_eq!(run(root, &[&words[..], &["--force"]].concat()).0, 0);
     // What lies beside our own files stays, whenever it came.
     put(root, "mine/trec/later.run", "mine");

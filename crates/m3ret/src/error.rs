@@ -111,6 +111,12 @@ impl From<m3ret_files::Error> for Error {
     }
 }
 
+impl From<m3ret_files::Refusal> for Error {
+    fn from(refusal: m3ret_files::Refusal) -> Self {
+        anyhow::Error::new(refusal).into()
+    }
+}
+
 impl From<m3ret_imaging::Error> for Error {
     fn from(error: m3ret_imaging::Error) -> Self {
         anyhow::Error::new(error).into()

@@ -1,12 +1,17 @@
 //! Writes files that appear whole or not at all, and protects files that m3ret did not write.
 
+use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 pub use m3ret_files::remove_unfinished;
 use m3ret_files::{Finished, Unfinished};
-pub(crate) use m3ret_files::{refuse_irregular, way_between};
+pub(crate) use m3ret_files::{Force, Inputs, Output, Refusal, Replaces};
+pub(crate) use m3ret_files::{make_folder, refuse_irregular, way_between};
+use m3ret_imaging::archive::find_objects;
+use m3ret_imaging::{Format, ReadOptions, read_head};
+use m3ret_manifest::{Manifest, is_manifest};
 
 /// Writes a temporary file beside `path` and renames it to `path` once it is complete and synced to disk.
 ///
@@ -29,18 +34,68 @@ pub(crate) fn write_beside(
     m3ret_files::write_beside(path, write)
 }
 
-/// Refuses to replace a file; with `is_forced`, any regular file may be replaced.
+/// Lists the files that named inputs lead to: those of a manifest's rows, those that a DICOMDIR names, and those with
+/// the voxels of a detached header. Of a folder, nothing: all that lies in it is read.
+///
+/// What cannot be read is left out here; a command says so when it opens the input.
+pub(crate) fn listed_in(named: &[&Path]) -> Vec<PathBuf> {
+    let options = ReadOptions::default();
+    let files = named.iter().filter(|path| path.is_file());
+    files
+        .flat_map(|path| listed_in_file(path, &options))
+        .collect()
+}
+
+fn listed_in_file(path: &Path, options: &ReadOptions) -> Vec<PathBuf> {
+    if read_head(path).is_ok_and(|head| is_manifest(&head, path)) {
+        let table = Manifest::open(path, &options.limits).and_then(Manifest::load);
+        return table.map_or_else(
+            |_| Vec::new(),
+            |table| table.rows().map(|row| row.file()).collect(),
+        );
+    }
+    let (objects, _) = find_objects(path, options).unwrap_or_default();
+    let mut files: Vec<PathBuf> = objects.iter().flat_map(|o| o.files.clone()).collect();
+    let headers = objects.iter().filter(|object| {
+        matches!(
+            object.format,
+            Format::Nifti | Format::Nrrd | Format::MetaImage
+        )
+    });
+    files.extend(headers.flat_map(|object| of_same_stem(&object.path)));
+    files
+}
+
+/// Lists the files of a folder that are named like `path` up to the first dot: they hold the voxels of a header.
+fn of_same_stem(path: &Path) -> Vec<PathBuf> {
+    let stem = |path: &Path| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        name.split('.').next().map(str::to_owned)
+    };
+    let beside = std::fs::read_dir(m3ret_files::folder_of(path));
+    let beside = beside.into_iter().flatten().flatten();
+    let beside = beside.map(|entry| entry.path());
+    beside.filter(|other| stem(other) == stem(path)).collect()
+}
+
+/// Refuses to write over what is read, and to replace a file; with `is_forced`, other files may be replaced.
 ///
 /// # Errors
-/// If `path` exists and is not to be replaced, or is no regular file.
-pub(crate) fn refuse_existing(path: &Path, is_forced: bool) -> anyhow::Result<()> {
-    refuse_irregular(path)?;
-    crate::error::ensure!(
-        is_forced || std::fs::symlink_metadata(path).is_err(),
-        "{} is there; give another name, or replace it with --force",
-        path.display()
-    );
-    Ok(())
+/// As `Output::check_file`.
+pub(crate) fn check_new_file(
+    path: &Path,
+    is_forced: bool,
+    inputs: &[&Path],
+) -> Result<(), Refusal> {
+    let output = Output {
+        path,
+        replaces: Replaces::Nothing,
+        force: Force::of(is_forced),
+    };
+    output.check_file(&Inputs {
+        named: inputs,
+        listed: &|| listed_in(inputs),
+    })
 }
 
 /// Text in the head of every page that m3ret writes.
@@ -48,27 +103,30 @@ const PAGE_MARK: &str = "<title>m3ret ";
 /// Number of bytes at the start of a file in which `PAGE_MARK` is searched.
 const HEAD_BYTES: u64 = 4096;
 
-/// Refuses to write a page over a file that is no page of m3ret, so that a slip in a command does not cost a
-/// manifest or an image. With `is_forced`, any regular file may be replaced.
+/// Refuses to write a page over what is read, and over a file that is no page of m3ret, so that a slip in a command
+/// does not cost a manifest or an image. With `is_forced`, other files may be replaced, but for what is read.
 ///
 /// # Errors
-/// If `path` is such a file, or no regular file; if it cannot be read.
-pub fn refuse_foreign_page(path: &Path, is_forced: bool) -> crate::Result<()> {
-    refuse_irregular(path)?;
-    let Ok(file) = std::fs::File::open(path) else {
-        return Ok(());
+/// As `Output::check_file`.
+pub fn check_page(path: &Path, is_forced: bool, inputs: &[&Path]) -> crate::Result<()> {
+    let output = Output {
+        path,
+        replaces: Replaces::Own {
+            what: "page",
+            is_own: &is_page,
+        },
+        force: Force::of(is_forced),
     };
+    Ok(output.check_file(&Inputs {
+        named: inputs,
+        listed: &|| listed_in(inputs),
+    })?)
+}
+
+/// Returns whether a file is a page that m3ret wrote.
+fn is_page(path: &Path) -> bool {
     let mut head = Vec::new();
-    file.take(HEAD_BYTES)
-        .read_to_end(&mut head)
-        .with_context(|| format!("reading {}", path.display()))?;
-    let is_ours = head
-        .windows(PAGE_MARK.len())
-        .any(|part| part == PAGE_MARK.as_bytes());
-    crate::error::ensure!(
-        is_ours || is_forced,
-        "{} is there and is no page that m3ret wrote; give another name, or replace it with --force",
-        path.display()
-    );
-    Ok(())
+    let read = File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    let mut parts = head.windows(PAGE_MARK.len());
+    read.is_ok() && parts.any(|part| part == PAGE_MARK.as_bytes())
 }

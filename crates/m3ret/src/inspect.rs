@@ -7,7 +7,7 @@ use m3ret_imaging::{Code, Pixels, ReadOptions, Volume, encode_png, thumbnail, wr
 use m3ret_manifest::text_of;
 
 use crate::check::report::{self, Report, Verdict};
-use crate::files::{refuse_existing, write_whole};
+use crate::files::{check_new_file, write_whole};
 use crate::objects::{Entry, entries};
 use crate::options::Reading;
 
@@ -94,8 +94,8 @@ fn refused(path: &Path, code: Code, message: String) -> Entry {
 struct Files<'a> {
     npy: Option<&'a Path>,
     thumbnail: Option<&'a Path>,
-    /// Files that are read, with links resolved; they are never written to.
-    inputs: Vec<PathBuf>,
+    /// What is read; it is never written to.
+    inputs: &'a [PathBuf],
     is_forced: bool,
     is_numbered: bool,
     n_written: usize,
@@ -110,7 +110,7 @@ impl<'a> Files<'a> {
         Self {
             npy: options.npy.as_deref(),
             thumbnail: options.thumbnail.as_deref(),
-            inputs: inputs(options, entries),
+            inputs: &options.paths,
             is_forced: options.is_forced,
             is_numbered: n_objects > 1,
             n_written: 0,
@@ -122,16 +122,8 @@ impl<'a> Files<'a> {
         if self.npy.is_some() && self.npy == self.thumbnail {
             crate::error::bail!("--npy and --thumbnail name the same file; give each its own");
         }
-        let is_input = path
-            .canonicalize()
-            .is_ok_and(|path| self.inputs.contains(&path));
-        if is_input {
-            crate::error::bail!(
-                "{} is being read; give the result another name",
-                path.display()
-            );
-        }
-        refuse_existing(path, self.is_forced)
+        let inputs: Vec<&Path> = self.inputs.iter().map(PathBuf::as_path).collect();
+        Ok(check_new_file(path, self.is_forced, &inputs)?)
     }
 
     /// Writes the files and enters their names in the report.
@@ -152,20 +144,6 @@ impl<'a> Files<'a> {
         }
         Ok(())
     }
-}
-
-fn inputs(options: &InspectOptions, entries: &[Entry]) -> Vec<PathBuf> {
-    if options.npy.is_none() && options.thumbnail.is_none() {
-        return Vec::new();
-    }
-    let objects = entries.iter().filter_map(|entry| match entry {
-        Entry::Object(object) => Some(object.files.iter()),
-        Entry::Skipped(_) => None,
-    });
-    objects
-        .flatten()
-        .filter_map(|file| file.canonicalize().ok())
-        .collect()
 }
 
 fn write_picture(out: &mut impl Write, volume: &Volume) -> anyhow::Result<()> {

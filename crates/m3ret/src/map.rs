@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::duplicates::vectors as unit_vectors;
 use super::galleries::{self, Archive, OpenOptions, RowCells};
-use crate::files::{refuse_foreign_page, write_whole};
+use crate::files::{check_page, write_whole};
+use crate::model_name;
 use crate::options::{ModelChoice, Reading};
 use crate::report::shell::Page;
 use crate::watch::Watch;
@@ -62,10 +63,13 @@ pub struct MapSummary {
 /// Computes the map of an archive and writes it as a page.
 ///
 /// # Errors
-/// If a file that m3ret did not write lies at the place of the page; if the archive cannot be opened, has fewer than
+/// If the page would replace what is read, or a file that m3ret did not write; if the archive cannot be opened, has fewer than
 /// 5 images or more than 50,000, or lacks the column; if the page cannot be written.
 pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary> {
-    refuse_foreign_page(&options.html, options.is_forced)?;
+    let mut inputs = vec![options.archive.as_path()];
+    let model = model_name::folder_of(&options.model);
+    inputs.extend(model.as_deref());
+    check_page(&options.html, options.is_forced, &inputs)?;
     let opening = OpenOptions {
         cache: options.cache.clone(),
         model: options.model.clone(),

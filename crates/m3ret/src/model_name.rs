@@ -87,6 +87,19 @@ pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Mod
     })
 }
 
+/// Returns the folder of the model of a choice; `None` for a built-in model, without a name, or if there is none.
+pub fn folder_of(choice: &ModelChoice) -> Option<PathBuf> {
+    folder_named(choice.name.as_deref()?)
+}
+
+/// Returns the folder of the model that a name means; `None` for a built-in model, or if there is none.
+pub(crate) fn folder_named(name: &str) -> Option<PathBuf> {
+    match find(name, &Places::of_this_machine()).ok()? {
+        Named::Folder(folder) => Some(folder),
+        Named::Pixels | Named::Hog | Named::Random { .. } => None,
+    }
+}
+
 impl Named {
     fn open(&self, options: &RunOptions) -> m3ret_encoder::Result<Model> {
         match self {

@@ -109,14 +109,10 @@ pub fn radiographs(
         options.disturb.is_none() || options.format == PictureFormat::Png,
         "--disturb changes grey values, which DICOM holds as integrals; leave --format dicom out"
     );
-    let folder = Folder::choose(&options.out, options.is_forced)?;
+    let inputs: Vec<&Path> = options.sources.iter().map(PathBuf::as_path).collect();
+    let folder = Folder::choose(&options.out, options.is_forced, &inputs)?;
     let is_disturbing = options.disturb.is_some();
-    let listing = sources::list(
-        &options.sources,
-        &folder,
-        &options.read_options,
-        is_disturbing,
-    )?;
+    let listing = sources::list(&options.sources, &options.read_options, is_disturbing)?;
     for note in listing.notes(options) {
         watch.note(&note);
     }

@@ -16,7 +16,7 @@ use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, PAIR, PATH, SO
 use m3ret_manifest::{Layout, Table, Writer, path_of, text_of};
 
 use crate::choices::no_column;
-use crate::files::{refuse_existing, way_between};
+use crate::files::{check_new_file, way_between};
 use crate::options::{ModelChoice, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
 use crate::words::counted;
@@ -95,12 +95,7 @@ pub fn split(options: &SplitOptions, watch: &dyn Watch) -> crate::Result<SplitSu
     let sources = Sources::open([manifest.as_path()], limits, watch)?;
     let source = &sources.0[0];
     ensure!(!source.table.is_empty(), "the manifest has no rows");
-    ensure!(
-        !out.canonicalize().is_ok_and(|out| out == source.path),
-        "{} is being read; give the result another name",
-        out.display()
-    );
-    refuse_existing(out, options.is_forced)?;
+    check_new_file(out, options.is_forced, &[manifest])?;
     refuse_older_split(options, &source.table)?;
     let columns = strata(options, &source.table)?;
     let images = Images::open(&sources, &options.images, watch)?;

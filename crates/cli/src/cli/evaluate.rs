@@ -9,7 +9,8 @@ use clap::Args;
 use m3ret_encoder::Precision;
 use m3ret_search::evaluation::Bootstrap;
 
-use super::{PrecisionChoice, ReadArguments, thread_count};
+use super::numbers::{thread_count, whole};
+use super::{PrecisionChoice, ReadArguments};
 use m3ret::evaluate::options::{DEFAULT_CUTOFFS, DEFAULT_EXCLUDE, DEFAULT_PRECISION};
 use m3ret::options::ColumnValue;
 
@@ -42,7 +43,7 @@ pub(crate) struct EvaluateArguments {
     #[arg(short, long, value_name = "OUT")]
     pub(crate) out: PathBuf,
 
-    /// Write even where a file lies that m3ret did not write; it is lost
+    /// Write into a folder with files of others, in place of those with the same names
     #[arg(long)]
     pub(crate) force: bool,
 
@@ -113,7 +114,7 @@ pub(crate) struct EvaluateArguments {
     pub(crate) resamples: usize,
 
     /// Decides the draws, and in which order equal scores are shown
-    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().seed)]
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().seed, value_parser = whole)]
     pub(crate) seed: u64,
 
     /// The numbers that networks compute with; auto is bf16 where the CPU has it, else f32
@@ -188,12 +189,16 @@ pub(crate) struct CompareArguments {
     #[arg(short, long, value_name = "F.md|F.tex")]
     pub(crate) out: Vec<PathBuf>,
 
+    /// Write even where a file lies; it is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
     /// Draws of the bootstrap
     #[arg(long, value_name = "N", default_value_t = Bootstrap::default().n_resamples, value_parser = resample_count)]
     pub(crate) resamples: usize,
 
     /// Decides the draws
-    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().seed)]
+    #[arg(long, value_name = "N", default_value_t = Bootstrap::default().seed, value_parser = whole)]
     pub(crate) seed: u64,
 
     /// Print a JSON object instead of a table

@@ -1,6 +1,7 @@
 //! `m3ret compare`: which of two evaluated models is better, task by task.
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_search::evaluation::Bootstrap;
@@ -18,6 +19,15 @@ use m3ret::words::{aligned, printable_lines};
 pub(crate) fn run(arguments: &CompareArguments, _: Screen) -> anyhow::Result<Outcome> {
     let files = arguments.out.iter().map(|path| TableFile::of(path));
     let files: Vec<TableFile> = files.collect::<m3ret::Result<_>>()?;
+    let inputs = [
+        Some(&arguments.a),
+        Some(&arguments.b),
+        arguments.pixels.as_ref(),
+    ];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    for file in &files {
+        file.check(arguments.force, &inputs)?;
+    }
     let options = CompareOptions {
         a: arguments.a.clone(),
         b: arguments.b.clone(),

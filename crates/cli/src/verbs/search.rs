@@ -1,6 +1,7 @@
 //! `m3ret search`: the most similar images of an archive.
 
 use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -10,7 +11,7 @@ use crate::cli::SearchArguments;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
-use m3ret::files::{refuse_foreign_page, write_whole};
+use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
@@ -22,7 +23,15 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
     if let Some(html) = &arguments.html {
-        refuse_foreign_page(html, arguments.force)?;
+        let model = model_name::folder_of(&arguments.model.choice());
+        let inputs = [
+            Some(&arguments.archive),
+            arguments.embeddings.as_ref(),
+            model.as_ref(),
+        ];
+        let inputs = inputs.into_iter().flatten().chain(&arguments.input);
+        let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+        check_page(html, arguments.force, &inputs)?;
     }
     let opening = OpenOptions {
         cache: arguments.cache.clone(),

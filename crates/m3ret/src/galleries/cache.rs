@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
+use m3ret_files::make_folder;
 use m3ret_imaging::ReadOptions;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -18,12 +19,7 @@ pub(crate) fn folder_of(
         Some(place) => place.to_owned(),
         None => user_cache()?.join("m3ret").join("galleries"),
     };
-    std::fs::create_dir_all(&place).with_context(|| {
-        format!(
-            "making {}; name another folder with --cache",
-            place.display()
-        )
-    })?;
+    make_folder(&place).context("name another folder with --cache")?;
     let archive = archive
         .canonicalize()
         .with_context(|| format!("opening {}", archive.display()))?;

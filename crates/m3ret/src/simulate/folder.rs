@@ -5,11 +5,12 @@ use m3ret_manifest::text_of;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
+use m3ret_files::{make_folder, place_of};
 use m3ret_manifest::{COLUMNS, Layout, Writer};
 
 use super::sources::{Ct, Labels};
-use crate::files::refuse_irregular;
+use crate::files::{Force, Inputs, Output, Replaces, listed_in, refuse_irregular};
 
 /// The cells of `COLUMNS`, then the part of the file, then the seed of a disturbed picture.
 pub(super) type Row = [String; COLUMNS.len() + 2];
@@ -26,45 +27,28 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Accepts a folder that is new or empty; with `is_forced`, any folder.
-    pub(super) fn choose(path: &Path, is_forced: bool) -> anyhow::Result<Self> {
-        let doing = || format!("opening {}", path.display());
-        let is_used = match std::fs::read_dir(path) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(error) if error.kind() == ErrorKind::NotFound => false,
-            Err(error) => return Err(error).with_context(doing),
-        };
-        ensure!(
-            !is_used || is_forced,
-            "{} is not empty; choose another folder, or replace what has the same names with --force",
-            path.display()
-        );
-        Ok(Self {
+    /// Accepts a folder that is new or empty; with `is_forced`, any folder that neither holds an input nor lies in one.
+    pub(super) fn choose(path: &Path, is_forced: bool, inputs: &[&Path]) -> anyhow::Result<Self> {
+        let folder = Self {
             path: path.to_owned(),
-            place: place_of(path).with_context(doing)?,
-        })
-    }
-
-    /// Fails if an input lies in this folder, or this folder in it.
-    pub(super) fn keep_apart(&self, input: &Path) -> anyhow::Result<()> {
-        // An input that does not exist is refused when it is read.
-        let Ok(input_place) = input.canonicalize() else {
-            return Ok(());
+            place: place_of(path).with_context(|| format!("opening {}", path.display()))?,
         };
-        let overlaps = input_place.starts_with(&self.place) || self.place.starts_with(&input_place);
-        ensure!(
-            !overlaps,
-            "results would lie beside what is read: {} and {}; choose another folder",
-            self.path.display(),
-            input.display()
-        );
-        Ok(())
+        let inputs = Inputs {
+            named: inputs,
+            listed: &|| listed_in(inputs),
+        };
+        let output = Output {
+            path,
+            replaces: Replaces::Nothing,
+            force: Force::of(is_forced),
+        };
+        output.check_folder(&inputs)?;
+        Ok(folder)
     }
 
     /// Returns where to write a picture, and makes the folder if this is the first.
     pub(super) fn path_for(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let doing = || format!("making {}", self.path.display());
-        std::fs::create_dir_all(&self.path).with_context(doing)?;
+        make_folder(&self.path)?;
         let manifest = self.path.join(MANIFEST);
         refuse_irregular(&manifest)?;
         // The old manifest is removed first, so that no manifest lies beside pictures that it does not describe.
@@ -111,18 +95,6 @@ impl Folder {
     }
 }
 
-/// Returns the absolute path without links, of a folder that may not exist yet.
-fn place_of(path: &Path) -> std::io::Result<PathBuf> {
-    let whole = std::path::absolute(path)?;
-    for ancestor in whole.ancestors() {
-        if let Ok(place) = ancestor.canonicalize() {
-            let rest = whole.strip_prefix(ancestor).unwrap_or(Path::new(""));
-            return Ok(place.join(rest));
-        }
-    }
-    Ok(whole)
-}
-
 /// Writes a path as seen from a folder, both absolute, with forward slashes.
 fn relative(folder: &Path, file: &Path) -> String {
     let from: Vec<Component<'_>> = folder.components().collect();
@@ -158,17 +130,16 @@ mod tests {
         let at = |name: &str| root.path().join(name);
         std::fs::create_dir_all(at("in/series")).unwrap();
         std::fs::write(at("in/a.nii"), "").unwrap();
-        let is_apart = |out: &str, input: &str| {
-            let folder = Folder::choose(&at(out), true).unwrap();
-            folder.keep_apart(&at(input)).is_ok()
-        };
+        let is_apart =
+            |out: &str, input: &str| Folder::choose(&at(out), true, &[&at(input)]).is_ok();
         assert!(is_apart("new/out", "in/a.nii"));
         assert!(is_apart("in/out", "in/a.nii"));
         assert!(!is_apart("in", "in/a.nii"));
         assert!(!is_apart("in/out", "in"));
         assert!(!is_apart("in/series", "in/series"));
-        assert!(Folder::choose(&at("in"), false).is_err());
-        assert!(Folder::choose(&at("in/series"), false).is_ok());
-        assert!(Folder::choose(&at("in/a.nii"), true).is_err());
+        let is_taken = |out: &str, is_forced| Folder::choose(&at(out), is_forced, &[]).is_err();
+        assert!(is_taken("in", false));
+        assert!(!is_taken("in/series", false));
+        assert!(is_taken("in/a.nii", true));
     }
 }

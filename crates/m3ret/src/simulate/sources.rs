@@ -9,7 +9,7 @@ use m3ret_manifest::Row;
 use m3ret_manifest::columns::{BODY_PART, FINDING, LICENSE, PAIR, PATIENT, SOURCE, SPLIT};
 use m3ret_manifest::columns::{DIMS, DISTURBED, MODALITY};
 
-use super::folder::{self, Folder};
+use super::folder;
 use super::picture::Subject;
 use super::{ANGLES, RadiographOptions};
 use crate::embed::Outputs;
@@ -178,13 +178,11 @@ impl Labels {
 /// disturbed.
 pub(super) fn list(
     sources: &[PathBuf],
-    folder: &Folder,
     options: &ReadOptions,
     is_disturbing: bool,
 ) -> anyhow::Result<Listing> {
     let mut all = Listing::default();
     for source in sources {
-        folder.keep_apart(source)?;
         let listing = items::list(source, &Outputs::default(), options)?;
         all.n_foreign += listing.n_foreign;
         let is_file = source.is_file();
@@ -192,7 +190,6 @@ pub(super) fn list(
         for (idx, item) in listing.items.into_iter().enumerate() {
             let row = listing.manifest.as_ref().and_then(|table| table.row(idx));
             let file = file_of(&item);
-            folder.keep_apart(&file)?;
             let (is_candidate, is_certain) = match row {
                 Some(row) => says_ct_volume(row),
                 None => (true, is_file),

@@ -8,7 +8,7 @@ use crate::error::bail;
 
 use super::{COLLAPSED, Comparison, ComparisonRow};
 use crate::evaluation::protocol::PROTOCOL;
-use crate::files::write_whole;
+use crate::files::{check_new_file, write_whole};
 
 /// How a table is written to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,15 @@ impl TableFile {
             path: path.to_owned(),
             layout,
         })
+    }
+
+    /// Refuses to write over a file, so that a slip in a command does not cost a page or a paper; with `is_forced`, any
+    /// file but those of `inputs`.
+    ///
+    /// # Errors
+    /// As `Output::check_file`.
+    pub fn check(&self, is_forced: bool, inputs: &[&Path]) -> crate::Result<()> {
+        Ok(check_new_file(&self.path, is_forced, inputs)?)
     }
 
     /// Writes a comparison to the file.
