@@ -21,13 +21,14 @@ use m3ret_imaging::{Code, Identifiers, ReadOptions};
 use m3ret_manifest::{Table, text_of};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{refuse_irregular, way_between, write_beside};
+use crate::files::{Force, Inputs, Output, Replaces, listed_in, way_between, write_beside};
 use crate::model_name;
 use crate::options::{ModelChoice, Reading};
 use crate::vectors;
 use crate::watch::Watch;
 use crate::words::counted;
 use items::{Item, Listing, list};
+pub(super) use shards::is_own as is_own_work_folder;
 use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
 use summary::{EmbedReport, EmbedRow, EmbedSummary, refused_reports};
 use work::{Tools, embed_all};
@@ -277,14 +278,9 @@ pub fn embed(
 ) -> crate::Result<EmbedReport> {
     let read_options = &options.reading.options;
     let outputs = Outputs::of(&options.out.path);
-    check_paths(&options.source, &options.out, &outputs)?;
+    check_paths(options, &outputs)?;
     let model = model_name::open(&options.model, watch)?;
     let listing = list(&options.source, &outputs, read_options)?;
-    crate::error::ensure!(
-        options.is_forced || !outputs.out.exists() || vectors::is_of_embed(&outputs.out),
-        "{} is there, and `m3ret embed` did not write it; give another name, or replace it with --force",
-        outputs.out.display()
-    );
     let settings = settings_of(&model, read_options);
     let opening = ShardOptions {
         save_every: options.save_every,
@@ -400,15 +396,36 @@ fn settings_of(model: &Model, options: &ReadOptions) -> Settings {
 }
 
 /// Checks the paths before the model is read.
-fn check_paths(source: &Path, out: &OutputFile, outputs: &Outputs) -> anyhow::Result<()> {
+fn check_paths(options: &EmbedOptions, outputs: &Outputs) -> anyhow::Result<()> {
+    let source = &options.source;
     std::fs::metadata(source).with_context(|| format!("opening {}", source.display()))?;
-    let folder = outputs.out.parent().unwrap_or(Path::new(""));
-    if folder != Path::new("") && !folder.is_dir() {
-        crate::error::bail!("no such folder: {}; make it first", folder.display());
-    }
-    let rows = (out.layout != VectorLayout::Parquet).then_some(&outputs.rows);
-    for path in [&outputs.out].into_iter().chain(rows) {
-        refuse_irregular(path).context("give the result another name")?;
+    let model = model_name::folder_of(&options.model);
+    let mut named = vec![source.as_path()];
+    named.extend(model.as_deref());
+    let inputs = Inputs {
+        named: &named,
+        listed: &|| listed_in(&named),
+    };
+    let force = Force::of(options.is_forced);
+    let array = Output {
+        path: &outputs.out,
+        replaces: Replaces::Own {
+            what: "file of vectors",
+            is_own: &vectors::is_of_embed,
+        },
+        force,
+    };
+    array.check_file(&inputs)?;
+    if options.out.layout != VectorLayout::Parquet {
+        let list = Output {
+            path: &outputs.rows,
+            replaces: Replaces::Own {
+                what: "list of vectors",
+                is_own: &vectors::is_list_of_embed,
+            },
+            force,
+        };
+        list.check_file(&inputs)?;
     }
     Ok(())
 }

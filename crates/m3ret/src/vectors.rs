@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use m3ret_imaging::Limits;
+use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, PART, PATH};
 use m3ret_manifest::{Manifest, Row, Table, text_of};
 use m3ret_search::Maker;
 
@@ -100,10 +101,42 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     Ok(file)
 }
 
-/// Returns whether a file of vectors was written by `m3ret embed`: beside an array lies its list, and a table says what
-/// made its vectors.
+/// Returns whether a file of vectors was written by `m3ret embed`.
+///
+/// A table and a tensor say what made their vectors. An array cannot; beside it lies the list that `embed` writes, with
+/// one numbered row for each of its vectors.
 pub(super) fn is_of_embed(path: &Path) -> bool {
-    list_of(path).is_file() || table::maker(path).is_some()
+    let end = path.extension().unwrap_or_default().to_ascii_lowercase();
+    match end.to_str() {
+        Some("parquet" | "pq") => table::maker(path).is_some(),
+        Some("safetensors") => tensors::maker(path).is_some(),
+        _ => {
+            let n_listed = n_listed_by_embed(&list_of(path));
+            n_listed.is_some_and(|n_rows| npy::n_rows(path).is_ok_and(|n| n == n_rows))
+        }
+    }
+}
+
+/// Returns whether a file is a list that `m3ret embed` wrote beside an array.
+pub(super) fn is_list_of_embed(path: &Path) -> bool {
+    n_listed_by_embed(path).is_some()
+}
+
+/// Returns the number of vectors of a list that has the columns which `m3ret embed` writes, and its numbers; `None`
+/// if it is no such list.
+fn n_listed_by_embed(path: &Path) -> Option<usize> {
+    let mut reader = csv::Reader::from_path(path).ok()?;
+    let is_ours = reader.headers().ok()?.iter().eq(LIST);
+    let mut n_rows = 0;
+    for record in reader.records() {
+        match record.ok()?.get(0)? {
+            // Objects without a vector.
+            "" => {}
+            number if number == n_rows.to_string() => n_rows += 1,
+            _ => return None,
+        }
+    }
+    is_ours.then_some(n_rows)
 }
 
 /// Returns the error for vectors of which neither the file nor the caller says what made them; `maker` is that of the
@@ -126,7 +159,13 @@ fn list_of(path: &Path) -> PathBuf {
 }
 
 /// The column of a list with the number of the vector of each row.
-const VECTOR: &str = "row";
+pub(super) const VECTOR: &str = "row";
+
+/// The column with the reason why a row has no vector.
+pub(super) const REFUSED: &str = "refused";
+
+/// The columns of a list that `m3ret embed` writes.
+const LIST: [&str; 7] = [VECTOR, PATH, PART, MODALITY, BODY_PART, DIMS, REFUSED];
 
 /// Returns the vector and name of each row of a list; rows without a vector were refused.
 fn listed(table: &Table, n_vectors: usize) -> anyhow::Result<Vec<(usize, Name)>> {

@@ -19,6 +19,7 @@ use super::Outputs;
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
 use crate::objects::{Entry, entries};
+use crate::vectors;
 
 /// Deepest folder of a manifest's row that is looked at for changes.
 const MAX_DEPTH: usize = 16;
@@ -70,14 +71,8 @@ pub(crate) fn list(
     options: &ReadOptions,
 ) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
-    if is_same_file(source, &outputs.out) || is_same_file(source, &outputs.rows) {
-        anyhow::bail!(
-            "{} is being read; give the result another name",
-            source.display()
-        );
-    }
     let listing = match open_manifest(source, options).with_context(doing)? {
-        Some(table) => rows(table, outputs)?,
+        Some(table) => rows(table),
         None => objects(source, outputs, options).with_context(doing)?,
     };
     Ok(listing)
@@ -94,25 +89,18 @@ fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<
     Ok(Some(Manifest::open(source, &options.limits)?.load()?))
 }
 
-fn rows(table: Table, outputs: &Outputs) -> anyhow::Result<Listing> {
+fn rows(table: Table) -> Listing {
     let mut contents = Vec::with_capacity(table.len());
     for row in table.rows() {
         let path = row.file();
-        if is_same_file(&path, &outputs.out) || is_same_file(&path, &outputs.rows) {
-            anyhow::bail!(
-                "row {} of the manifest names {}; give the result another name",
-                row.idx() + 1,
-                path.display()
-            );
-        }
         let part = row.part().map(str::to_owned);
         contents.push((row.path().to_owned(), Content::Row { path, part }));
     }
-    Ok(Listing {
+    Listing {
         items: with_keys(contents),
         n_foreign: 0,
         manifest: Some(table),
-    })
+    }
 }
 
 fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
@@ -168,9 +156,9 @@ fn is_of_earlier_run(file: &Path) -> bool {
         name.ends_with(".npy") || name.ends_with(".safetensors")
     };
     if let Some(name) = name.strip_suffix(".rows.csv") {
-        return has_list(name);
+        return has_list(name) && vectors::is_list_of_embed(file);
     }
-    let is_listed = || folder.join(format!("{name}.rows.csv")).exists();
+    let is_listed = || vectors::is_of_embed(file);
     let is_work = || folder.extension() == Some(OsStr::new("part")) && is_work_folder(folder);
     (has_list(&name) && is_listed()) || is_work()
 }

@@ -390,6 +390,11 @@ fn number_of(name: &str) -> Option<usize> {
     (number < usize::MAX && shard_name(number) == name).then_some(number)
 }
 
+/// Returns whether m3ret made a work folder, or left it behind before its first save.
+pub(crate) fn is_own(folder: &Path) -> bool {
+    folder.is_dir() && refuse_foreign(folder).is_ok()
+}
+
 /// Refuses a folder that m3ret did not make, so that nothing in it is lost.
 fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
     match std::fs::read_dir(folder) {

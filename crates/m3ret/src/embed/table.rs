@@ -17,9 +17,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
 
 use super::{EmbedResult, PlacedRow};
-
-/// The column with the reason why a row has no vector.
-const REFUSED: &str = "refused";
+use crate::vectors::{REFUSED, VECTOR};
 
 /// Rows of one row group; their vectors are in memory until it is written.
 const GROUP_ROWS: usize = 4096;
@@ -31,7 +29,7 @@ pub(super) fn write_rows(out: &mut impl Write, result: &EmbedResult<'_>) -> anyh
     let mut writer = csv::Writer::from_writer(out);
     let columns = columns_of_folder();
     let names = columns.iter().map(|column| column.name.as_str());
-    writer.write_record(std::iter::once("row").chain(names))?;
+    writer.write_record(std::iter::once(VECTOR).chain(names))?;
     let here = Path::new("");
     let numbered = result.rows.iter().enumerate();
     let numbered = numbered.map(|(idx, row)| (idx.to_string(), row));

@@ -1,7 +1,7 @@
 //! numpy's `.npy`: [n, width] of f16, f32 or f64, little-endian.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,11 +13,23 @@ const MAX_HEADER_BYTES: usize = 1 << 16;
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Reads an array of vectors.
-pub(super) fn read(path: &Path) -> anyhow::Result<Vectors> {
-    let file = File::open(path)?;
-    let n_file = file.metadata()?.len();
-    let mut file = BufReader::with_capacity(CHUNK_BYTES, file);
+/// The shape of an array, and where its numbers begin.
+struct Shape {
+    n_rows: usize,
+    width: usize,
+    /// Bytes of a number.
+    n_bytes: usize,
+    /// Bytes in front of the numbers.
+    n_start: usize,
+}
+
+/// Returns the number of vectors that an array declares.
+pub(super) fn n_rows(path: &Path) -> anyhow::Result<usize> {
+    let mut file = BufReader::new(File::open(path)?);
+    Ok(read_header(&mut file)?.n_rows)
+}
+
+fn read_header(file: &mut impl Read) -> anyhow::Result<Shape> {
     let mut start = [0; 10];
     file.read_exact(&mut start)
         .context("found no numpy array")?;
@@ -42,11 +54,30 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vectors> {
     file.read_exact(&mut header)?;
     let header = String::from_utf8_lossy(&header);
     let (n_bytes, [n_rows, width]) = parse(&header)?;
+    Ok(Shape {
+        n_rows,
+        width,
+        n_bytes,
+        n_start: n_start + n_header,
+    })
+}
+
+/// Reads an array of vectors.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vectors> {
+    let file = File::open(path)?;
+    let n_file = file.metadata()?.len();
+    let mut file = BufReader::with_capacity(CHUNK_BYTES, file);
+    let Shape {
+        n_rows,
+        width,
+        n_bytes,
+        n_start,
+    } = read_header(&mut file)?;
     let n_values = n_rows
         .checked_mul(width)
         .filter(|n| n.checked_mul(8).is_some());
     let n_values = n_values.with_context(|| format!("found {n_rows} x {width} numbers"))?;
-    let n_left = n_file.saturating_sub((n_start + n_header) as u64);
+    let n_left = n_file.saturating_sub(n_start as u64);
     ensure!(
         n_left == (n_values * n_bytes) as u64,
         "found {n_left} bytes of numbers, and {n_rows} x {width} of {n_bytes} bytes are declared"

@@ -1,10 +1,14 @@
 //! `.safetensors`: one tensor [n, width], with the metadata of `m3ret embed`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use m3ret_search::Maker;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{NamedBy, Names, VectorFile, Vectors, maker_of, npy};
 
@@ -17,6 +21,24 @@ struct Row {
     path: String,
     #[serde(default)]
     part: String,
+}
+
+/// Longest header that is read to see what made the vectors.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Returns what made the vectors of a file, if it says so.
+pub(super) fn maker(path: &Path) -> Option<Maker> {
+    let mut file = File::open(path).ok()?;
+    let mut n_header = [0; 8];
+    file.read_exact(&mut n_header).ok()?;
+    let n_header = u64::from_le_bytes(n_header);
+    let mut header = Vec::new();
+    if n_header <= MAX_HEADER_BYTES {
+        file.take(n_header).read_to_end(&mut header).ok()?;
+    }
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    let words = header.get("__metadata__")?;
+    maker_of(|name| Some(words.get(name)?.as_str()?.to_owned()))
 }
 
 pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
