@@ -14,7 +14,7 @@ mod vectors;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_manifest::text_of;
@@ -24,7 +24,7 @@ use super::evaluation::comparison::table::{Layout, render};
 use super::evaluation::comparison::{Comparison, Runs, compare};
 use super::evaluation::protocol::{GROUP_METRICS, PROTOCOL};
 use super::evaluation::runs::Run;
-use crate::files::write_whole;
+use crate::files::{Inputs, make_folder, write_whole};
 use crate::model_name::{self, DEFAULT, PIXELS};
 use crate::options::ColumnValue;
 use crate::watch::Watch;
@@ -74,7 +74,7 @@ impl EvaluateResult {
 /// Evaluates every model, writes the files of each, and compares several models with `pixels`.
 ///
 /// # Errors
-/// If the folder holds files that no evaluation wrote; if the manifest cannot be read, has no task, or has patients
+/// If the folder holds what is read, or files that no evaluation wrote; if the manifest cannot be read, has no task, or has patients
 /// that models are trained on; if a model cannot be opened or vectors are not usable; if a file cannot be written;
 /// `Stopped` if the watcher stopped the work.
 pub fn evaluate(options: &EvaluateOptions, watch: &dyn Watch) -> crate::Result<EvaluateResult> {
@@ -97,10 +97,10 @@ fn evaluate_models(
     options: &EvaluateOptions,
     watch: &dyn Watch,
 ) -> anyhow::Result<Vec<ModelEvaluation>> {
-    files::refuse_foreign(&options.out, options.is_forced)?;
     let mut subject = Subject::open(options)?;
     let has_images = subject.has_images();
     let contenders = contenders(options, has_images)?;
+    check_folder(&options.out, options, &|| subject.files())?;
     if !has_images && contenders.len() > 1 {
         subject.notes.push(format!(
             "no image of the manifest is on this machine: {PIXELS} is not evaluated beside"
@@ -113,8 +113,10 @@ fn evaluate_models(
         } else {
             options.out.join(folder_name(&contender.name))
         };
-        files::refuse_foreign(&folder, options.is_forced)?;
-        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        if contenders.len() > 1 {
+            check_folder(&folder, options, &Vec::new)?;
+        }
+        make_folder(&folder)?;
         trials.push(Trial::prepare(options, &subject, contender, folder, watch)?);
     }
     let n_left_out = keep_common(&mut trials, &subject);
@@ -139,6 +141,28 @@ fn evaluate_models(
         });
     }
     Ok(evaluated.into_iter().flatten().collect())
+}
+
+/// Refuses a folder of results that holds inputs, or files that no evaluation wrote.
+fn check_folder(
+    folder: &Path,
+    options: &EvaluateOptions,
+    images: &dyn Fn() -> Vec<PathBuf>,
+) -> anyhow::Result<()> {
+    let models = options.models.iter();
+    let models: Vec<PathBuf> = models
+        .filter_map(|model| model_name::folder_named(&model.place))
+        .collect();
+    let vectors = options.embeddings.iter().map(|vectors| &vectors.path);
+    let named = std::iter::once(&options.manifest)
+        .chain(&models)
+        .chain(vectors);
+    let named: Vec<&Path> = named.map(PathBuf::as_path).collect();
+    let inputs = Inputs {
+        named: &named,
+        listed: images,
+    };
+    Ok(files::check_folder(folder, options.is_forced, &inputs)?)
 }
 
 /// Measures every task with one contender's vectors, and writes all files.
@@ -301,6 +325,10 @@ fn write_comparisons(
         };
         comparisons.push(compare(runs, &GROUP_METRICS, options.bootstrap)?);
     }
+    // The folder is known by this file, so it is written first.
+    write_whole(&options.out.join(format!("{COMPARISON}.json")), |out| {
+        Ok(serde_json::to_writer_pretty(out, &comparisons)?)
+    })?;
     let results: Vec<&Results> = models.iter().map(|model| &model.results).collect();
     for (extension, layout) in [("md", Layout::Markdown), ("tex", Layout::Latex)] {
         let path = options.out.join(format!("{COMPARISON}.{extension}"));
@@ -314,8 +342,5 @@ fn write_comparisons(
         }
         write_whole(&path, |out| Ok(out.write_all(text.as_bytes())?))?;
     }
-    write_whole(&options.out.join(format!("{COMPARISON}.json")), |out| {
-        Ok(serde_json::to_writer_pretty(out, &comparisons)?)
-    })?;
     Ok(comparisons)
 }

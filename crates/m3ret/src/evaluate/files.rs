@@ -1,10 +1,11 @@
 //! Writes an evaluation for other programs: `results.json`, `per_query.parquet`, TREC runs and qrels.
 
+use std::fs::DirEntry;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use m3ret_search::evaluation::{
     Answer, Embeddings, Metric, RankedItem, RelevanceRule, relevant_items,
 };
@@ -15,11 +16,12 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Value, json};
 
+use super::COMPARISON;
 use super::results::{Results, TaskResult};
 use super::subject::Subject;
-use crate::embed::remove_if_there;
+use crate::embed::{is_own_work_folder, remove_if_there};
 use crate::evaluation::runs::{PER_QUERY, RESULTS, columns};
-use crate::files::write_whole;
+use crate::files::{Force, Inputs, Output, Refusal, Replaces, make_folder, write_whole};
 
 /// The folder of runs and qrels.
 const TREC: &str = "trec";
@@ -28,29 +30,65 @@ const MAX_STEM: usize = 160;
 /// A task with more judgements and hits than this has no TREC files: they would take gigabytes.
 const MAX_JUDGEMENTS: usize = 5_000_000;
 
+/// The folder of the vectors that a model's evaluation keeps.
+pub(super) const VECTORS: &str = "vectors";
+
 /// Files that an evaluation leaves in its folder.
 const OURS: [&str; 4] = [RESULTS, PER_QUERY, TREC, "report.html"];
 /// Files that several evaluations leave in the folder above theirs.
 const OURS_TOGETHER: [&str; 3] = ["comparison.md", "comparison.tex", "comparison.json"];
 
-/// Fails if a folder holds files with the names of ours that no evaluation left there.
-pub(super) fn refuse_foreign(folder: &Path, is_forced: bool) -> anyhow::Result<()> {
-    let there = |names: &[&'static str]| {
-        let found = names.iter().find(|name| folder.join(name).exists());
-        found.copied()
+/// Deepest folder of several evaluations that is looked into: that of a model.
+const MAX_DEPTH: usize = 1;
+
+/// Refuses a folder that holds what is read, or files that no evaluation wrote; with `is_forced`, the latter may be
+/// replaced.
+///
+/// # Errors
+/// As `Output::check_folder`.
+pub(super) fn check_folder(
+    folder: &Path,
+    is_forced: bool,
+    inputs: &Inputs<'_>,
+) -> Result<(), Refusal> {
+    let output = Output {
+        path: folder,
+        replaces: Replaces::Own {
+            what: "evaluation",
+            is_own: &|folder| is_of_evaluation(folder, MAX_DEPTH),
+        },
+        force: Force::of(is_forced),
     };
-    let is_ours = stems_of_earlier(folder).is_some();
-    let foreign = there(&OURS).filter(|_| !is_ours);
-    let has_comparison = folder.join(OURS_TOGETHER[2]).exists();
-    let foreign = foreign.or_else(|| there(&OURS_TOGETHER).filter(|_| !has_comparison));
-    if let (Some(name), false) = (foreign, is_forced) {
-        bail!(
-            "{} holds {name}, which no evaluation left there; give another folder with --out, or write over it \
-             with --force",
-            folder.display()
-        );
+    output.check_folder(inputs)
+}
+
+/// Returns whether evaluations wrote a folder: it holds the results of one or the comparison of several, or nothing
+/// but what an evaluation that was interrupted leaves.
+fn is_of_evaluation(folder: &Path, depth: usize) -> bool {
+    let (is_one, is_several) = (stems_of_earlier(folder).is_some(), has_comparison(folder));
+    let has = |names: &[&str]| names.iter().any(|name| folder.join(name).exists());
+    if is_one || is_several {
+        // A file with a name of ours may still be the user's own.
+        return (is_one || !has(&OURS)) && (is_several || !has(&OURS_TOGETHER));
     }
-    Ok(())
+    let is_left = |entry: DirEntry| {
+        let path = entry.path();
+        match entry.file_name() == VECTORS {
+            true => is_own_work_folder(&path),
+            false => path.is_dir() && depth > 0 && is_of_evaluation(&path, depth - 1),
+        }
+    };
+    let entries = std::fs::read_dir(folder);
+    entries.is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_left)))
+}
+
+/// Returns whether a folder holds the comparison of several evaluations.
+fn has_comparison(folder: &Path) -> bool {
+    let text = std::fs::read_to_string(folder.join(format!("{COMPARISON}.json")));
+    let text = text.unwrap_or_default();
+    let comparisons: Option<Vec<Value>> = serde_json::from_str(&text).ok();
+    let has_protocol = |comparison: &Value| comparison.get("protocol").is_some();
+    comparisons.is_some_and(|all| !all.is_empty() && all.iter().all(has_protocol))
 }
 
 /// Returns the names of the TREC files of the evaluation that a folder holds; `None` if it holds none.
@@ -236,7 +274,7 @@ pub(super) fn write_trec(
     least_grade: f32,
 ) -> anyhow::Result<Vec<String>> {
     let folder = folder.join(TREC);
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    make_folder(&folder)?;
     let mut too_large = Vec::new();
     for result in tasks {
         let lines = result.answers.iter();

@@ -1,6 +1,7 @@
 //! The rows of a manifest that are evaluated, their columns, and the tasks that follow from them.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, FINDING, PAIR, PATH, PATIENT, SPLIT};
@@ -123,6 +124,14 @@ impl Subject {
                 Content::Row { path, .. } => path.exists(),
                 Content::Object(_) | Content::Unreadable { .. } => false,
             })
+    }
+
+    /// Returns the files and folders of all rows of the manifest.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let table = self.listing.manifest.iter();
+        table
+            .flat_map(|table| table.rows().map(|row| row.file()))
+            .collect()
     }
 
     /// Returns the path of a row, as the manifest has it.

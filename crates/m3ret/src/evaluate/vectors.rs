@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use m3ret_search::evaluation::Embeddings;
 
 use super::contenders::{Contender, Source};
+use super::files::VECTORS;
 use super::options::EvaluateOptions;
 use super::subject::Subject;
 use crate::embed::precision_name;
@@ -39,9 +40,7 @@ impl<'a> Trial<'a> {
         watch: &dyn Watch,
     ) -> anyhow::Result<Self> {
         let vectors = match &contender.source {
-            Source::Model(place) => {
-                of_model(options, subject, place, &folder.join("vectors"), watch)
-            }
+            Source::Model(place) => of_model(options, subject, place, &folder.join(VECTORS), watch),
             Source::File(path) => of_file(options, subject, &contender.name, path, watch),
         };
         Ok(Self {
