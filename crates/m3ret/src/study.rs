@@ -18,11 +18,16 @@ use serde::Deserialize;
 use super::evaluate::evaluate;
 use super::evaluate::options::EvaluateOptions;
 use super::evaluation::runs::Run;
-use crate::files::write_whole;
+use crate::files::{Force, Inputs, Output, Replaces, listed_in, make_folder, write_whole};
 use crate::watch::Watch;
 use crate::words::counted;
 use training::TrainingFacts;
 use trend::Scores;
+
+/// The settings of a study in its folder, as they were given.
+const SETTINGS: &str = "study.toml";
+/// The first line of that file, by which it is known as m3ret's own.
+const MARK: &str = "# The settings of this study, as m3ret study scaling read them.\n";
 
 /// Which study is run.
 #[derive(Debug, Clone)]
@@ -119,6 +124,7 @@ pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> crate::Resul
     let study = Study::load(&options.config)?;
     let metric: Metric = study.metric.parse().map_err(anyhow::Error::msg)?;
     study.check_overlap()?;
+    study.begin(&options.config)?;
     let mut runs = Vec::new();
     for size in &study.sizes {
         for &fraction in &study.fractions {
@@ -135,6 +141,20 @@ pub fn scaling(options: &ScalingOptions, watch: &dyn StudyWatch) -> crate::Resul
         report: study.out.join("report.html"),
         metric: study.metric,
     })
+}
+
+/// Returns whether a study wrote a folder. One of m3ret 0.1 may lack its settings; then it is known by a training.
+fn is_of_study(folder: &Path) -> bool {
+    let is_training = |path: PathBuf| {
+        let facts = std::fs::read(path).ok();
+        facts.is_some_and(|facts| serde_json::from_slice::<TrainingFacts>(&facts).is_ok())
+    };
+    let mut runs = std::fs::read_dir(folder.join("runs"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let settings = std::fs::read_to_string(folder.join(SETTINGS));
+    settings.is_ok_and(|text| text.starts_with(MARK)) || runs.any(|entry| is_training(entry.path()))
 }
 
 /// One size of model on one share of the data.
@@ -207,6 +227,31 @@ impl Study {
             counted(n_both as u64, "patient is", "patients are")
         );
         Ok(())
+    }
+
+    /// Makes the folder of the study, and writes the settings there, by which the next start knows it.
+    fn begin(&self, config: &Path) -> anyhow::Result<()> {
+        let named = [config, &self.pretrain, &self.evaluate];
+        let manifests = self.manifests.iter().map(PathBuf::as_path);
+        let named: Vec<&Path> = named.into_iter().chain(manifests).collect();
+        let output = Output {
+            path: &self.out,
+            replaces: Replaces::Own {
+                what: "study",
+                is_own: &is_of_study,
+            },
+            force: Force::Unsupported,
+        };
+        output.check_folder(&Inputs {
+            named: &named,
+            listed: &|| listed_in(&named),
+        })?;
+        make_folder(&self.out)?;
+        let text = std::fs::read_to_string(config);
+        let text = text.with_context(|| format!("reading {}", config.display()))?;
+        Ok(write_whole(&self.out.join(SETTINGS), |out| {
+            Ok(out.write_all((MARK.to_owned() + &text).as_bytes())?)
+        })?)
     }
 
     /// Trains and evaluates one model, unless that is done already.

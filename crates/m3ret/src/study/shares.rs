@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use m3ret_files::make_folder;
 use m3ret_imaging::Limits;
 use m3ret_manifest::columns::{DIMS, MODALITY, PATH, PATIENT, SPLIT};
 use m3ret_manifest::{Layout, Manifest, Row, Table, Writer};
@@ -31,7 +32,7 @@ pub(super) fn write_shares(
     share: Share,
     folder: &Path,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    make_folder(folder)?;
     let numbered = manifests.iter().enumerate();
     let written = numbered.map(|(idx, manifest)| {
         let doing = || format!("reading {}", manifest.display());
