@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::galleries::columns::{self, own_names};
 use super::galleries::{self, PruneSummary, UpdateOptions, UpdateSummary, update};
 use super::vectors::{self, VectorFile, Vectors};
+use crate::files::{Force, Inputs, Output, Replaces};
 use crate::model_name;
 use crate::options::{ModelChoice, Reading};
 use crate::watch::Watch;
@@ -77,13 +78,21 @@ pub struct Addition {
 /// If there is a gallery with images already; if the source, the vectors or the model cannot be opened; if two images
 /// have one id; if the gallery cannot be written; `Stopped` if the watcher stopped the work.
 pub fn build(options: &BuildOptions, watch: &dyn Watch) -> crate::Result<Addition> {
-    let name = options.gallery.display();
-    let exists = std::fs::symlink_metadata(&options.gallery).is_ok();
     let has_images = Gallery::open(&options.gallery).is_ok_and(|gallery| !gallery.is_empty());
     ensure!(
-        !(exists && has_images),
-        "{name} is there already; `m3ret index add` adds what is new, or give another name"
+        !has_images,
+        "{} is there already; `m3ret index add` adds what is new, or give another name",
+        options.gallery.display()
     );
+    let output = Output {
+        path: &options.gallery,
+        replaces: Replaces::Own {
+            what: "gallery",
+            is_own: &|folder| m3ret_search::is_gallery(folder) || m3ret_search::is_begun(folder),
+        },
+        force: Force::Unsupported,
+    };
+    output.check_folder(&Inputs::NONE)?;
     let updated = match &options.vectors {
         Some(vectors) => add_vectors(options, vectors, AddOptions::default(), watch)?,
         None => {
@@ -172,9 +181,16 @@ fn add_vectors(
     let (mut vectors, join) = file.rows_of(&given.path, &table)?;
     let width = vectors.width;
     watch.note(&join.told(&given.path));
+    // Before the gallery is made, so that none without images is left behind.
+    let kept = kept_rows(given, &mut vectors)?;
+    let is_new = Gallery::open(&options.gallery).map_or(true, |there| there.is_empty());
+    ensure!(
+        !is_new || !kept.is_empty(),
+        "{} lists no image with a vector; a gallery needs at least one",
+        source.display()
+    );
     let mut writer = writer_for(options, maker, width)?;
     galleries::tell_notes(&table, watch);
-    let kept = kept_rows(given, &mut vectors)?;
     let root = source.canonicalize().with_context(doing)?;
     let root = text_of(root.parent().unwrap_or(Path::new("/")));
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());

@@ -148,6 +148,12 @@ pub(crate) fn update(
     {
         return Ok(updated);
     }
+    let is_new = || Gallery::open(wanted.gallery).map_or(true, |there| there.is_empty());
+    crate::error::ensure!(
+        wanted.is_mirror || !listing.items.is_empty() || !is_new(),
+        "found no image in {}, so that no gallery is made; a gallery needs at least one",
+        wanted.source.display()
+    );
     let writer = open_or_create(wanted, model, progress)?;
     let mut update = Update::new(writer, &source, &listing, wanted)?;
     let deferral = Deferral::start(progress);
