@@ -389,7 +389,9 @@ fn what_changed_since_a_killed_run_is_embedded_anew() {
     std::fs::remove_file(root.join("in/01.npy")).unwrap();
     let (_, _, stderr) = run(root, &[&SLOW[..], &["v.npy"]].concat());
     assert!(
-        stderr.contains("2 objects in v.npy.part have changed"),
+        stderr.contains(
+            "left out 2 objects of v.npy.part that were embedded and changed or vanished"
+        ),
         "{stderr}"
     );
     run(root, &[&SLOW[..], &["w.npy"]].concat());

@@ -276,6 +276,8 @@ fn a_gallery_without_images_is_not_made() {
             "empty.csv",
             "--embeddings",
             "none.npy",
+            "--encoder",
+            "e",
         ],
         &["empty.csv", "no image"],
     );

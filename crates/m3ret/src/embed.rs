@@ -450,16 +450,17 @@ fn note_earlier_work(
             watch.note(&format!("going on: {n_kept} of {n_all} are done in {work}"));
             if n_damaged > 0 {
                 watch.note(&format!(
-                    "{} left out in {work}",
-                    counted(n_damaged as u64, "damaged shard is", "damaged shards are")
+                    "left out {} of {work}",
+                    counted(n_damaged as u64, "damaged shard", "damaged shards")
                 ));
             }
             let keys: HashSet<u128> = items.iter().map(|item| item.key).collect();
             let n_gone = kept.keys().filter(|key| !keys.contains(key)).count();
             if n_gone > 0 {
                 watch.note(&format!(
-                    "{} in {work} changed or gone; vectors of these are left out",
-                    counted(n_gone as u64, "object is", "objects are")
+                    "left out {} of {work} that {} embedded and changed or vanished since",
+                    counted(n_gone as u64, "object", "objects"),
+                    if n_gone == 1 { "was" } else { "were" }
                 ));
             }
         }

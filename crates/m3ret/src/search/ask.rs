@@ -1,6 +1,7 @@
 //! Prepares queries: files, series, ids of the gallery, or vectors.
 
 use m3ret_manifest::{path_of, text_of};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -377,17 +378,19 @@ fn rows_of(
     };
     // An archive knows a link in it by the link's own name.
     let named = std::path::absolute(path).unwrap_or_else(|_| place.clone());
-    for root in roots {
-        for name in names_below(root, &place)
-            .into_iter()
-            .chain(names_below(root, &named))
-        {
-            let rows = gallery.find_rows(columns::PATH, &text_of(&name))?;
-            for (row, cells) in rows.iter().zip(RowCells::of_rows(gallery, &rows)?) {
-                let is_own = cells.part() == part && is_same_place(&cells.file(), &place);
-                if is_own && !own.contains(row) {
-                    own.push(*row);
-                }
+    let names: BTreeSet<PathBuf> = roots
+        .iter()
+        .flat_map(|root| [names_below(root, &place), names_below(root, &named)])
+        .flatten()
+        .collect();
+    for name in names {
+        let rows = gallery.find_rows(columns::PATH, &text_of(&name))?;
+        if rows.is_empty() {
+            continue;
+        }
+        for (row, cells) in rows.iter().zip(RowCells::of_rows(gallery, &rows)?) {
+            if cells.part() == part && is_same_place(&cells.file(), &place) {
+                own.push(*row);
             }
         }
     }

@@ -500,7 +500,7 @@ fn workers_and_tokens_of_a_pass_leave_the_first_loss_alone() {
     let folder = tempfile::tempdir().unwrap();
     archive(folder.path());
     let first_loss = |changes: &[&str]| {
-        let out = folder.path().join(changes.join("-"));
+        let out = folder.path().join(format!("run-{}", changes.join("-")));
         let config = Config {
             out,
             ..config(folder.path(), "sim_dino", changes)

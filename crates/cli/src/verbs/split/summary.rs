@@ -85,9 +85,12 @@ fn small_cells(summary: &SplitSummary) -> Option<String> {
         return None;
     }
     let groups = |n: usize| counted(n as u64, "group", "groups");
+    let of = match &summary.stratify[..] {
+        [] => String::new(),
+        columns => format!(" of {}", columns.join(", ")),
+    };
     let mut sentence = format!(
-        "{n_small_cells} of {n_cells} cells of {} hold fewer than {MIN_GROUPS} groups ({} in all)",
-        summary.stratify.join(", "),
+        "{n_small_cells} of {n_cells} cells{of} hold fewer than {MIN_GROUPS} groups ({} in all)",
         groups(n_small_groups)
     );
     for (&n_columns, &n_groups) in n_pooled.iter().rev() {
