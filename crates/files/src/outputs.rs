@@ -141,7 +141,7 @@ impl Output<'_> {
         if inputs.any_named(is_around).is_some() || inputs.any_listed(is_around).is_some() {
             return is_read();
         }
-        self.refuse_unless_forced(match self.replaces {
+        self.refuse_unless_forced(&match self.replaces {
             Replaces::Nothing => format!("{path} is there"),
             Replaces::Own { what, .. } => {
                 format!("{path} is there and is no {what} that m3ret wrote")
@@ -149,7 +149,7 @@ impl Output<'_> {
         })
     }
 
-    fn refuse_unless_forced(&self, found: String) -> Result<(), Refusal> {
+    fn refuse_unless_forced(&self, found: &str) -> Result<(), Refusal> {
         match self.force {
             Force::Given => Ok(()),
             Force::Missing => Err(Refusal(format!(
