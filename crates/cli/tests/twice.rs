@@ -224,13 +224,12 @@ fn copies_are_of_one_patient_by_the_same_rule_as_hits() {
         ];
         let (_, out, told) = run(root, &[&usual[..], words].concat());
         let pairs = json_lines(&out);
-        let same = [["a.dcm", "b.dcm"], ["c.dcm", "d.dcm"]].map(|ids| {
+        [["a.dcm", "b.dcm"], ["c.dcm", "d.dcm"]].map(|ids| {
             let pair = pairs
                 .iter()
                 .find(|pair| pair["ids"] == serde_json::json!(ids));
             pair.expect(&told)["same_patient"].clone()
-        });
-        same
+        })
     };
     assert_eq!(verdicts(&[]), [true, true]);
     // A header's number says nothing of a manifest's pseudonym.

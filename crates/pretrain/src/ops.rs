@@ -114,7 +114,7 @@ pub(crate) fn product<B: Backend, const D: usize>(
 /// Takes the place of `Tensor::cat`, which lets go of its parts before it registers its result. In between, the end of
 /// another thread's backward pass takes a part's graph for abandoned and frees it (Burn 0.21), and the part's gradient
 /// is lost without an error. Here the parts live until the result is registered.
-#[allow(clippy::disallowed_methods, reason = "the one place that may call it")]
+#[expect(clippy::disallowed_methods, reason = "the one place that may call it")]
 pub(crate) fn concatenated<B: Backend, const D: usize>(
     parts: Vec<Tensor<B, D>>,
     axis: usize,
