@@ -18,7 +18,7 @@ CASES = {
         encode.SMALL | STEP | {"batch": 1, "frames": 32, "tokens": 1569},
 }
 encode.REFERENCE = "torch training f32"
-ENGINES = [encode.REFERENCE, "torch training bf16", "m3ret f32"]
+ENGINES = [encode.REFERENCE, "torch training bf16", "m3ret f32", "m3ret bf16"]
 
 if __name__ == "__main__":
     encode.main(__doc__, CASES, ENGINES, "train.py")
