@@ -348,9 +348,9 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "F")]
     pub(crate) embeddings: Option<PathBuf>,
 
-    /// What made the vectors, needed where the file does not say so, as .npy never does
+    /// What made the vectors, for a file that does not say so, as .npy never does
     ///
-    /// Adding and searching ask for the same name.
+    /// Adding and searching ask for the same name. A new gallery takes the file's name without it.
     #[arg(long, value_name = "NAME", requires = "embeddings")]
     pub(crate) encoder: Option<String>,
 

@@ -111,17 +111,29 @@ fn vectors_are_joined_by_name_and_only_with_those_of_their_encoder() {
         status == 1 && told.contains("--encoder is missing"),
         "{told}"
     );
-    for words in [
-        &["index", "build", "j.m3i", "m.csv", "--embeddings", "v.npy"][..],
-        &["search", "-d", "i.m3i", "--embeddings", "v.npy"],
-    ] {
-        let (status, _, told) = run(root, words);
-        assert!(
-            status == 1 && told.contains("--encoder is missing"),
-            "{told}"
-        );
-    }
-    assert!(!root.join("j.m3i").exists(), "nothing is left behind");
+    let (status, _, told) = run(root, &["search", "-d", "i.m3i", "--embeddings", "v.npy"]);
+    assert!(
+        status == 1 && told.contains("--encoder is missing"),
+        "{told}"
+    );
+    // A new gallery takes the name of the file, says so, and is added to under that name.
+    let build = ["index", "build", "j.m3i", "m.csv", "--embeddings", "v.npy"];
+    let (status, _, told) = run(root, &build);
+    assert!(status == 0 && told.contains("--encoder v"), "{told}");
+    let add_to = |name: &str| {
+        let words = [
+            "index",
+            "add",
+            "j.m3i",
+            "other.csv",
+            "--embeddings",
+            "v.npy",
+            "--encoder",
+            name,
+        ];
+        run(root, &words).0
+    };
+    assert_eq!([add_to("w"), add_to("v")], [1, 0]);
     let (status, _, told) = run(root, &[&add[..], &["--encoder", "e"]].concat());
     assert_eq!(status, 0, "what was built under a name is added to: {told}");
     let asked = [

@@ -177,7 +177,7 @@ fn add_vectors(
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
     let table = table.with_context(doing)?;
     let file = vectors::read(&given.path)?;
-    let maker = maker_of(options, given, &file)?;
+    let maker = maker_of(options, given, &file, watch)?;
     let (mut vectors, join) = file.rows_of(&given.path, &table)?;
     let width = vectors.width;
     watch.note(&join.told(&given.path));
@@ -226,11 +226,13 @@ fn add_vectors(
 }
 
 /// Returns the maker of the vectors: the one that the file states, or the name that the caller gives. Two encoders of
-/// one width differ only in their names, so vectors without a name are refused.
+/// one width differ only in their names, so vectors without a name are added to no gallery. In a new one they are those
+/// of an encoder with the name of the file.
 fn maker_of(
     options: &BuildOptions,
     given: &GivenVectors,
     file: &VectorFile,
+    watch: &dyn Watch,
 ) -> anyhow::Result<Maker> {
     if let Some(maker) = &file.maker {
         if let Some(encoder) = &given.encoder {
@@ -242,13 +244,19 @@ fn maker_of(
         }
         return Ok(maker.clone());
     }
-    let Some(encoder) = given.encoder.clone() else {
-        let there = Gallery::open(&options.gallery).ok();
-        let there = there.filter(|there| !there.is_empty());
-        return Err(vectors::unnamed(
-            &given.path,
-            there.as_ref().map(|there| there.maker()),
-        ));
+    let there = Gallery::open(&options.gallery).ok();
+    let encoder = match (&given.encoder, there.filter(|there| !there.is_empty())) {
+        (Some(name), _) => name.clone(),
+        (None, Some(there)) => return Err(vectors::unnamed(&given.path, Some(there.maker()))),
+        (None, None) => {
+            let name = given.path.file_stem().unwrap_or_default();
+            let name = text_of(Path::new(name));
+            watch.note(&format!(
+                "--encoder is not given, so the vectors are taken as made by \"{name}\", the name of their file: later \
+                 vectors and queries need --encoder {name}"
+            ));
+            name
+        }
     };
     Ok(Maker {
         fingerprint: format!("external:{encoder}:{}", file.vectors.width),
