@@ -6,7 +6,8 @@ FOLDER is that of run.py; a MODEL is the name of a finished run, a model that th
 runs joined by +, whose vectors are set side by side, each at the same length (needs numpy). Two evaluations are
 made below FOLDER/judged (held-out images, and held-out radiographs disturbed with seed 0); each runs again only for
 models that it lacks. Printed is a Markdown table: map_at_r of each group, the value of the rule, and beside it
-precision_at_5, hit_at_1 and the tasks between CT and radiographs by body part.
+precision_at_5, hit_at_1 and the tasks between CT and radiographs by body part. Numbers in brackets are 95 % intervals of
+map_at_r; the last row is the best fixed ranking of the gallery, which never looks at a query.
 """
 
 import json
@@ -69,6 +70,12 @@ def group_mean(results, name, metric):
     return found[0] if found else None
 
 
+def with_interval(results, name):
+    """The mean map_at_r of a group with its interval."""
+    found = [group["metrics"]["map_at_r"] for group in results["groups"] if group["group"] == name]
+    return f"{found[0]['value']:.3f} [{found[0]['ci95_low']:.3f}, {found[0]['ci95_high']:.3f}]" if found else "-"
+
+
 def shown(value):
     """A number of the table."""
     return "-" if value is None else f"{value:.3f}"
@@ -96,7 +103,11 @@ def main(folder, program, *models):
         beside = [" / ".join(map(shown, found[metric])) for metric in METRICS[1:]]
         tasks = [task for task in results["plain"]["tasks"] if task["task"] in ("cross/CT-DX/body_part", "cross/DX-CT/body_part")]
         cross = ", ".join(f"{task['task'].split('/')[1]} {task['metrics']['map_at_r']['value']:.3f}" for task in tasks)
-        print(f"| {model} | {' | '.join(map(shown, values))} | {rule} | {' | '.join(beside)} | {cross or '-'} |", flush=True)
+        cells = [with_interval(results[source], group) for group, source in RULE.items()]
+        print(f"| {model} | {' | '.join(cells)} | {rule} | {' | '.join(beside)} | {cross or '-'} |", flush=True)
+    constant = {group: [found["constant"] for found in results[source]["groups"] if found["group"] == group] for group, source in RULE.items()}
+    cells = [[shown(found[0].get(metric)) if found else "-" for found in constant.values()] for metric in METRICS]
+    print(f"| constant | {' | '.join(cells[0])} | - | {' / '.join(cells[1])} | {' / '.join(cells[2])} | - |")
 
 
 if __name__ == "__main__":

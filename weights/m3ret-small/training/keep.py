@@ -26,16 +26,22 @@ COLOURS = ["#2a78d6", "#d9581f", "#85837b"]
 
 
 def rows_of(path):
-    """The rows of a log, thinned; every look at the held-out part is kept."""
+    """The rows of a log, thinned: each has the means of the steps since the last; every look at the held-out part is
+    kept."""
     entries = [json.loads(line) for line in path.open()]
     last = max(entry["step"] for entry in entries)
     every = max(1, last // N_ROWS)
-    rows = []
+    rows, since = [], []
     for entry in entries:
+        since += [entry] if entry.get("loss") is not None else []
         looks = {name: entry[key] for name, key in LOOKS.items() if entry.get(key)}
         if not looks and (entry["step"] + 1) % every:
             continue
-        row = {name: entry.get(name) for name in COLUMNS}
+        row = {"step": entry["step"], "epoch": entry.get("epoch")}
+        for name in COLUMNS[2:] if since else []:
+            found = [step[name] for step in since if step.get(name) is not None]
+            row[name] = sum(found) / len(found) if found else None
+        since = []
         for name, look in looks.items():
             row |= {f"{name}_hit_at_1": look["hit_at_1"], f"{name}_precision_at_5": look["precision_at_5"],
                     "chance": look["chance_hit_at_1"]}

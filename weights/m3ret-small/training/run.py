@@ -82,6 +82,9 @@ def command_of(folder, program, name):
     elif snapshot:
         done = int(snapshot.name.split("-")[1])
         steps = int(re.search(r"^steps = (\d+)", path.read_text(), re.M)[1])
+        if done >= steps:
+            print(f"{name}: finished; the run's folder is lost, and its encoder is {snapshot}", flush=True)
+            return None
         print(f"{name}: the run's folder is lost; begins from the encoder of its snapshot at step {done} of {steps}, "
               "with a new decoder or head, new moments and a new warm-up", flush=True)
         sets |= {"init": str(snapshot), "train.steps": str(steps - done)}
