@@ -90,24 +90,39 @@ fn log(folder: &Path, out: &str) -> Vec<(u64, Value, Value)> {
 
 #[test]
 fn a_killed_run_goes_on_to_the_same_losses() {
-    for method in ["mae", "sim_dino"] {
+    for changes in [
+        &["method=mae"][..],
+        &["method=sim_dino"],
+        &["method=mae", "model.stem=conv", "mae.target=both"],
+        &["method=sim_dino", "model.stem=conv", "images.synthetic=0.2"],
+        &[
+            "method=salt",
+            "salt.changed=0.5",
+            "salt.teachers=['teacher/model']",
+        ],
+    ] {
         let folder = archive();
         let root = folder.path();
-        let set = format!("method={method}");
-        let (code, text, errors) = run(root, &["pretrain", "config.toml", "--set", &set]);
+        let set: Vec<&str> = changes
+            .iter()
+            .flat_map(|change| ["--set", change])
+            .collect();
+        let teacher = ["pretrain", "config.toml", "--set", "out=teacher"];
+        let few = ["--set", "train.steps=2"];
+        if changes[0] == "method=salt" {
+            assert_eq!(run(root, &[&teacher[..], &few].concat()).0, 0);
+        }
+        let (code, text, errors) = run(root, &[&["pretrain", "config.toml"], &set[..]].concat());
         assert_eq!(code, 0, "{errors}");
         assert!(text.contains("whole/model"), "{text}");
         let wanted = log(root, "whole");
         assert_eq!(wanted.len(), 24 + 4);
 
         let words = [
-            "pretrain",
-            "config.toml",
-            "--set",
-            &set,
-            "--set",
-            "out=killed",
-        ];
+            &["pretrain", "config.toml", "--set", "out=killed"],
+            &set[..],
+        ]
+        .concat();
         for (killed_at, goes_on) in [(6, false), (13, true), (21, true)] {
             let mut command = m3ret(root, &words);
             if goes_on {
@@ -131,10 +146,10 @@ fn a_killed_run_goes_on_to_the_same_losses() {
         let last = [&words[..], &["--resume"]].concat();
         let (code, _, errors) = run(root, &last);
         assert_eq!(code, 0, "{errors}");
-        assert_eq!(log(root, "killed"), wanted, "{method}");
+        assert_eq!(log(root, "killed"), wanted, "{changes:?}");
         let weights =
             |out: &str| std::fs::read(root.join(out).join("model/model.safetensors")).unwrap();
-        assert_eq!(weights("killed"), weights("whole"), "{method}");
+        assert_eq!(weights("killed"), weights("whole"), "{changes:?}");
     }
 }
 
