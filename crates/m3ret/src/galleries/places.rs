@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ensure;
 use anyhow::Context as _;
-use m3ret_files::plain_path;
+use m3ret_files::{place_of, plain_path};
 use m3ret_manifest::columns::ID;
 use m3ret_manifest::{Row, Table, path_of, text_of};
 use m3ret_search::{Gallery, RowId, Writer};
@@ -192,14 +192,9 @@ pub fn move_files(folder: &Path, from: &Path, to: &Path) -> crate::Result<Rewrit
     Ok(moved)
 }
 
-/// Returns a path through no links, as far as its folders exist.
+/// Returns a path through no links, as far as its folders exist, and without detours.
 fn real_path(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let real = path.ancestors().find_map(|folder| {
-        let rest = path.strip_prefix(folder).ok()?;
-        Some(joined(&folder.canonicalize().ok()?, rest))
-    });
-    plain_path(&real.unwrap_or(path))
+    plain_path(&place_of(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 /// Joins a folder and the way below it, which may be empty.
