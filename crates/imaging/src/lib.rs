@@ -60,4 +60,4 @@ pub use reason::{Code, Reason, Severity};
 pub use resample::resample;
 pub use thumbnail::{Picture, thumbnail};
 pub use views::{ViewConfig, view};
-pub use volume::{Kind, Volume};
+pub use volume::{Kind, Padding, Volume};

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::archive;
 use crate::dicom;
+use crate::dicom::padding::{self, Marking};
 use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
 use crate::limits::Limits;
@@ -17,7 +18,7 @@ use crate::memory;
 use crate::read::{ReadOptions, read_whole_into};
 use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
-use crate::volume::{Kind, Volume};
+use crate::volume::{Kind, Padding, Volume};
 
 /// First guess at how long a header is; grown where a file holds more before its pixels.
 const HEADER_BYTES: u64 = 64 << 10;
@@ -90,6 +91,7 @@ fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     let is_multi = set
         .text(tags::NUMBER_OF_FRAMES)
         .is_some_and(|n| n.trim() != "1");
+    let is_multi = is_multi || dicom::is_mosaic(set);
     let series = text(tags::SERIES_INSTANCE_UID);
     let (Some(plane), false, false) = (dicom::plane(set), is_multi, series.is_empty()) else {
         return Ok(Header::Alone);
@@ -256,8 +258,8 @@ fn check_copies(
         let Some(first) = first_of(&slice.instance).filter(|_| !unique.contains(&index)) else {
             continue;
         };
-        let copy = read_slice(path, &mut Scratch::default(), options)?;
-        let kept = read_slice(first, &mut Scratch::default(), options)?;
+        let copy = read_slice(path, &mut Scratch::of(Marking::Nothing), options)?;
+        let kept = read_slice(first, &mut Scratch::of(Marking::Nothing), options)?;
         if copy.shape() != kept.shape() || copy.values() != kept.values() {
             return Err(Error::refused(
                 "dicom series",
@@ -271,8 +273,18 @@ fn check_copies(
     Ok(())
 }
 
-/// Reads ordered slices side by side; the first one describes them all.
+/// Reads ordered slices side by side, and settles the padding of all of them together.
 fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
+    let mut volume = join_slices(ordered, options, Marking::Padding)?;
+    if !padding::settle(&mut volume) {
+        volume = join_slices(ordered, options, Marking::Nothing)?;
+        padding::note_all(&mut volume);
+    }
+    Ok(volume)
+}
+
+/// Reads ordered slices side by side; the first one describes them all.
+fn join_slices(ordered: &[&PathBuf], options: &ReadOptions, marking: Marking) -> Result<Volume> {
     let Some((first, rest)) = ordered.split_first() else {
         return Err(Error::refused(
             "dicom series",
@@ -281,7 +293,7 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
             "at least one",
         ));
     };
-    let mut first = read_slice(first, &mut Scratch::default(), options)?;
+    let mut first = read_slice(first, &mut Scratch::of(marking), options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
@@ -289,19 +301,25 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     let mut planes = planes_of_slices(&mut values, ordered.len(), height * width);
     let (head, tail) = planes.split_at_mut(1);
     fill(head, &first);
-    let notes: Vec<(Vec<Reason>, Identifiers)> = tail
+    let notes: Vec<SliceNotes> = tail
         .par_iter_mut()
         .zip(rest)
         .with_min_len(8)
-        .map_init(Scratch::default, |scratch, (slots, path)| {
-            let mut slice = read_slice(path, scratch, options)?;
-            check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
-            fill(std::slice::from_mut(slots), &slice);
-            let reasons = std::mem::take(&mut slice.reasons);
-            let identifiers = std::mem::take(&mut slice.identifiers);
-            scratch.values = slice.into_values();
-            Ok((reasons, identifiers))
-        })
+        .map_init(
+            || Scratch::of(marking),
+            |scratch, (slots, path)| {
+                let mut slice = read_slice(path, scratch, options)?;
+                check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
+                fill(std::slice::from_mut(slots), &slice);
+                let notes = SliceNotes {
+                    reasons: std::mem::take(&mut slice.reasons),
+                    identifiers: std::mem::take(&mut slice.identifiers),
+                    padding: slice.padding,
+                };
+                scratch.values = slice.into_values();
+                Ok(notes)
+            },
+        )
         .collect::<Result<_>>()?;
     let kind = if ordered.len() > 1 {
         Kind::Volume
@@ -314,11 +332,19 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
     volume.unit = first.unit;
     volume.inverted = first.inverted;
     volume.full_scale = first.full_scale;
+    volume.padding = first.padding;
     volume.reasons = first.reasons;
     volume.identifiers = std::mem::take(&mut first.identifiers);
-    for (reasons, identifiers) in notes {
-        volume.identifiers.keep_common(&identifiers);
-        for reason in reasons {
+    for notes in notes {
+        volume.identifiers.keep_common(&notes.identifiers);
+        volume.padding = match (volume.padding, notes.padding) {
+            (Some(a), Some(b)) => Some(Padding {
+                n_voxels: a.n_voxels + b.n_voxels,
+                ..a
+            }),
+            (one, other) => one.or(other),
+        };
+        for reason in notes.reasons {
             if !volume.reasons.iter().any(|known| known.code == reason.code) {
                 volume.reasons.push(reason);
             }
@@ -361,11 +387,28 @@ fn fill(slots: &mut [Vec<&mut [f32]>], slice: &Volume) {
     }
 }
 
-/// Memory that one thread uses for slice after slice.
-#[derive(Default)]
+/// What is kept of a slice beside its values.
+struct SliceNotes {
+    reasons: Vec<Reason>,
+    identifiers: Identifiers,
+    padding: Option<Padding>,
+}
+
+/// Memory that one thread uses for slice after slice, and what becomes of their padding.
 struct Scratch {
     bytes: Vec<u8>,
     values: Vec<f32>,
+    marking: Marking,
+}
+
+impl Scratch {
+    fn of(marking: Marking) -> Self {
+        Self {
+            bytes: Vec::new(),
+            values: Vec::new(),
+            marking,
+        }
+    }
 }
 
 fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
@@ -375,7 +418,7 @@ fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Resu
 fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
     read_whole_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
-    let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;
+    let mut volumes = dicom::read_marked(values, &scratch.bytes, options, scratch.marking)?;
     match (volumes.pop(), volumes.is_empty()) {
         (Some(volume), true) => Ok(volume),
         _ => Err(Error::malformed(

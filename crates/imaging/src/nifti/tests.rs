@@ -246,11 +246,32 @@ fn a_transform_that_is_singular_is_replaced_refused_or_dropped() {
         long.i16s(252, &[1, 0]).f32s(256, &[1.0, 1.0, 1.0]).code(),
         Code::BadGeometry
     );
+    let refused = long.read().unwrap_err().to_string();
+    assert!(refused.contains("length 1.732051"), "{refused}");
     // Codes that are not in the standard are not set.
     assert_eq!(
         File::one().i16s(252, &[0, 6]).reasons(),
         [Code::OrientationUnknown]
     );
+}
+
+#[test]
+fn a_quaternion_above_1_by_rounding_is_a_half_turn() {
+    let affine = |quaternion: [f32; 3]| {
+        let mut file = File::one();
+        file.i16s(252, &[1, 0]).f32s(256, &quaternion);
+        file.read().map(|volumes| volumes[0].affine.unwrap().rows)
+    };
+    let exact = affine([0.0, 1.0, 0.0]).unwrap();
+    for above in [1e-6, 4e-5] {
+        let rows = affine([0.0, 1.0 + above, 0.0]).unwrap();
+        let pairs = rows.iter().flatten().zip(exact.iter().flatten());
+        assert!(
+            pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-9),
+            "{above}"
+        );
+    }
+    assert!(affine([0.0, 1.0001, 0.0]).is_err());
 }
 
 #[test]

@@ -72,6 +72,9 @@ pub struct Image {
     pub spacing: [Option<f64>; 3],
     /// Unit of the first spacing, `mm` or `s`; the other two are in mm.
     pub spacing_unit: Option<&'static str>,
+    /// Height of a pixel by its width where the file states only that ratio; absent if it is 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixel_aspect: Option<f64>,
     /// Directions in the patient in which D, H and W grow, e.g. `SPL`; null if the orientation is unknown.
     pub axis_order: Option<String>,
     /// Maps `(w, h, d, 1)` to mm in the LPS system of DICOM; null if the position is unknown.
@@ -121,7 +124,7 @@ pub(crate) fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Optio
 impl Report {
     /// Describes an image that was read, with warnings for constant and non-finite values.
     pub fn new(object: &Object, volume: &Volume) -> Self {
-        let value = Values::of(volume.values());
+        let value = Values::of(volume);
         let mut reasons = volume.reasons.clone();
         if value.n_non_finite > 0 {
             let verb = if value.n_non_finite == 1 { "is" } else { "are" };
@@ -134,7 +137,11 @@ impl Report {
         } else if value.is_constant() {
             reasons.push(Reason::new(
                 Code::Constant,
-                "every voxel has the same value",
+                if value.n_padding > 0 {
+                    "every voxel that is no padding has the same value"
+                } else {
+                    "every voxel has the same value"
+                },
             ));
         }
         let is_warned = reasons
@@ -209,6 +216,8 @@ impl Image {
             shape: volume.shape(),
             spacing: volume.spacing,
             spacing_unit,
+            pixel_aspect: (volume.pixel_aspect.to_bits() != 1_f64.to_bits())
+                .then_some(volume.pixel_aspect),
             axis_order: volume.affine.map(|affine| affine.axis_order()),
             affine: volume.affine.map(|affine| affine.rows),
             unit: volume.unit,
