@@ -3,9 +3,10 @@
 mod statistics;
 
 use m3ret_manifest::text_of;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use m3ret_imaging::archive::{Object, is_not_an_image, read_object};
+use m3ret_imaging::archive::{Object, is_not_an_image, visit_object};
 use m3ret_imaging::{Code, Error, Format, Kind, ReadOptions, Reason, Severity, Volume};
 use serde::Serialize;
 
@@ -89,36 +90,31 @@ pub struct Image {
     pub value: Values,
 }
 
-/// Reads an object and reports on each image in it; most objects hold one.
+/// Reads an object and reports on one image in it after the other; most objects hold one.
 ///
 /// A panic in a reader is reported as a refusal with code `internal_error`.
-pub(crate) fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Option<Volume>)> {
+pub(crate) fn visit(
+    object: &Object,
+    options: &ReadOptions,
+    visit: &mut dyn FnMut(Report, Option<Volume>) -> ControlFlow<()>,
+) {
     let outcome = panics::guard(|| {
-        read_object(object, options).map(|volumes| {
-            volumes
-                .into_iter()
-                .map(|volume| (Report::new(object, &volume), Some(volume)))
-                .collect()
+        visit_object(object, options, &mut |volume| {
+            visit(Report::new(object, &volume), Some(volume))
         })
     });
-    let refused = |code, message| {
-        let report = Report::refused(&object.path, code, message);
-        let (part, format) = (object.part.clone(), Some(object.format));
-        vec![(
-            Report {
-                part,
-                format,
-                n_files: object.files.len(),
-                ..report
-            },
-            None,
-        )]
+    let (code, message) = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => (error.code(), error.to_string()),
+        Err(message) => (Code::InternalError, message),
     };
-    match outcome {
-        Ok(Ok(reports)) => reports,
-        Ok(Err(error)) => refused(error.code(), error.to_string()),
-        Err(message) => refused(Code::InternalError, message),
-    }
+    let report = Report {
+        part: object.part.clone(),
+        format: Some(object.format),
+        n_files: object.files.len(),
+        ..Report::refused(&object.path, code, message)
+    };
+    let _ = visit(report, None);
 }
 
 impl Report {

@@ -6,16 +6,30 @@
 /// Bytes of an entry in front of its values: name, multiplicity, VR, type, number of values, mark.
 const NAME_BYTES: usize = 64;
 
+/// Where the length of a value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// In the first number in front of it, raised by the number of values of the first entry.
+    Raised,
+    /// In the second number.
+    Plain,
+}
+
 /// Returns the numbers of the entry `name`; `None` if it is absent, empty or not numeric.
 pub(super) fn numbers(header: &[u8], name: &str) -> Option<Vec<f64>> {
-    let is_second_version = header.starts_with(b"SV10");
-    let mut rest = Cursor(header);
-    if is_second_version {
-        rest.take(8)?;
+    match header.strip_prefix(b"SV10") {
+        Some(rest) => numbers_at(rest.get(4..)?, name, Length::Plain),
+        // Readers of the first version, which has no signature, differ in what they take. A wrong
+        // length leads to bytes that are no entry of this name.
+        None => numbers_at(header, name, Length::Raised)
+            .or_else(|| numbers_at(header, name, Length::Plain)),
     }
+}
+
+fn numbers_at(entries: &[u8], name: &str, length: Length) -> Option<Vec<f64>> {
+    let mut rest = Cursor(entries);
     let n_entries = rest.u32()?;
     rest.take(4)?;
-    // In the first version the lengths of all values are raised by this.
     let mut n_first_values = None;
     for _ in 0..n_entries {
         let entry_name = text(rest.take(NAME_BYTES)?);
@@ -28,18 +42,19 @@ pub(super) fn numbers(header: &[u8], name: &str) -> Option<Vec<f64>> {
         for _ in 0..n_values {
             let (first, second) = (rest.u32()?, rest.u32()?);
             rest.take(8)?;
-            let length = if is_second_version {
-                second
-            } else {
+            let n_bytes = match length {
+                Length::Plain => second,
                 // What cannot be a length ends the values of this entry.
-                match first.checked_sub(raised_by) {
-                    Some(length) => length,
+                Length::Raised => match first.checked_sub(raised_by) {
+                    Some(n_bytes) => n_bytes,
                     None => break,
-                }
+                },
             };
-            let length = usize::try_from(length).ok()?;
-            values.push(text(rest.take(length)?));
-            rest.take(length.next_multiple_of(4) - length)?;
+            let n_bytes = usize::try_from(n_bytes).ok()?;
+            values.push(text(rest.take(n_bytes)?));
+            // The last value of all may lack its padding.
+            let n_padding = n_bytes.checked_next_multiple_of(4)? - n_bytes;
+            rest.take(n_padding.min(rest.0.len()));
         }
         if entry_name == name {
             let n_stated = match usize::try_from(multiplicity).ok()? {
