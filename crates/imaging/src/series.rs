@@ -293,7 +293,7 @@ fn join_slices(ordered: &[&PathBuf], options: &ReadOptions, marking: Marking) ->
             "at least one",
         ));
     };
-    let mut first = read_slice(first, &mut Scratch::of(marking), options)?;
+    let first = read_slice(first, &mut Scratch::of(marking), options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
@@ -327,6 +327,12 @@ fn join_slices(ordered: &[&PathBuf], options: &ReadOptions, marking: Marking) ->
         Kind::Image
     };
     let mut volume = Volume::new(values, shape, kind)?;
+    describe(&mut volume, first, notes);
+    Ok(volume)
+}
+
+/// Takes from the first slice what is said of all, and from the others what differs.
+fn describe(volume: &mut Volume, first: Volume, notes: Vec<SliceNotes>) {
     volume.modality = first.modality;
     volume.body_part = first.body_part;
     volume.unit = first.unit;
@@ -334,7 +340,7 @@ fn join_slices(ordered: &[&PathBuf], options: &ReadOptions, marking: Marking) ->
     volume.full_scale = first.full_scale;
     volume.padding = first.padding;
     volume.reasons = first.reasons;
-    volume.identifiers = std::mem::take(&mut first.identifiers);
+    volume.identifiers = first.identifiers;
     for notes in notes {
         volume.identifiers.keep_common(&notes.identifiers);
         volume.padding = match (volume.padding, notes.padding) {
@@ -350,7 +356,6 @@ fn join_slices(ordered: &[&PathBuf], options: &ReadOptions, marking: Marking) ->
             }
         }
     }
-    Ok(volume)
 }
 
 /// Returns the planes of each slice: in `[C, D, H, W]` they lie `D` planes apart.

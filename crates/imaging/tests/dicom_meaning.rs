@@ -1,6 +1,7 @@
 //! What the values and shapes of DICOM pixels mean: padding, dose, polarity, mosaics, aspect.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::float_cmp, reason = "numbers that binary floats hold exactly")]
 
 use std::collections::BTreeMap;
 
