@@ -1,6 +1,7 @@
 //! Finds the objects of an archive: files, and DICOM series spread over files.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -8,7 +9,9 @@ use rayon::prelude::*;
 use crate::dicom;
 use crate::dicomdir;
 use crate::error::{Error, Result};
-use crate::read::{Format, ReadOptions, read_file, read_head, read_whole, sniff, unknown_format};
+use crate::read::{
+    Format, ReadOptions, Visit, read_file, read_head, read_whole, sniff, unknown_format, visit_file,
+};
 use crate::reason::{Code, Reason};
 use crate::series::{self, Along, Header, Slice};
 use crate::volume::Volume;
@@ -95,6 +98,25 @@ pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>
     Ok(volumes)
 }
 
+/// Reads one object and hands its images over one by one, as `visit_file` does.
+///
+/// # Errors
+/// As `read_object`. Nothing was handed over then.
+pub fn visit_object(object: &Object, options: &ReadOptions, visit: Visit<'_>) -> Result<()> {
+    match object.files.as_slice() {
+        [file] => visit_file(file, options, &mut |mut volume| {
+            volume.reasons.extend(object.notes.iter().cloned());
+            visit(volume)
+        }),
+        _ => {
+            let _ = read_object(object, options)?
+                .into_iter()
+                .try_for_each(visit);
+            Ok(())
+        }
+    }
+}
+
 impl Object {
     /// Makes the object of one file that is not part of a series.
     #[must_use]
@@ -151,8 +173,15 @@ pub fn read_image(path: &Path, part: Option<&str>, options: &ReadOptions) -> Res
         };
     };
     for object in objects.iter().filter(|object| object.may_hold(part)) {
-        let is_it = |volume: &Volume| object.name_of(volume).as_deref() == Some(part);
-        if let Some(volume) = read_object(object, options)?.into_iter().find(is_it) {
+        let mut found = None;
+        visit_object(object, options, &mut |volume| {
+            if object.name_of(&volume).as_deref() == Some(part) {
+                found = Some(volume);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(volume) = found {
             return Ok(volume);
         }
     }

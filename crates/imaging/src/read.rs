@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -51,6 +52,9 @@ pub enum Format {
 /// A leading `*` stands for the header's own file name without its extension: `*.img`.
 /// Implementations refuse names that leave the header's own folder.
 pub type Siblings<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
+
+/// Takes one image of an object after the other; `Break` ends the reading.
+pub type Visit<'a> = &'a mut dyn FnMut(Volume) -> ControlFlow<()>;
 
 /// Tells the format from the first `SNIFF_BYTES` of a file, or `None`.
 #[must_use]
@@ -115,12 +119,32 @@ pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
         return Ok(vec![video::read_file(path, options)?]);
     }
     let bytes = read_whole(path, &options.limits)?;
+    read_with_siblings(&bytes, &siblings_of(path, &options.limits), options)
+}
+
+/// Fetches the files that a header names.
+fn siblings_of(path: &Path, limits: &Limits) -> impl Fn(&str) -> Result<Vec<u8>> {
     let stem = stem(path);
-    let siblings = |name: &str| match name.strip_prefix('*') {
-        Some(end) => read_sibling(path, &format!("{stem}{end}"), &options.limits),
-        None => read_sibling(path, name, &options.limits),
-    };
-    read_with_siblings(&bytes, &siblings, options)
+    move |name: &str| match name.strip_prefix('*') {
+        Some(end) => read_sibling(path, &format!("{stem}{end}"), limits),
+        None => read_sibling(path, name, limits),
+    }
+}
+
+/// Reads the images of one file and hands them over one by one.
+///
+/// A NIfTI file over time takes its stored bytes and one volume at a time, and `Limits::max_voxels`
+/// bounds each volume alone; of other formats all images are read first.
+///
+/// # Errors
+/// As `read_file`. Nothing was handed over then.
+pub fn visit_file(path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Result<()> {
+    if sniff(&read_head(path)?) != Some(Format::Nifti) {
+        let _ = read_file(path, options)?.into_iter().try_for_each(visit);
+        return Ok(());
+    }
+    let bytes = read_whole(path, &options.limits)?;
+    nifti::visit(&bytes, &siblings_of(path, &options.limits), options, visit)
 }
 
 /// Returns a path's file name without `.gz` and without its last extension.
