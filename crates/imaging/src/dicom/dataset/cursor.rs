@@ -5,7 +5,8 @@
 
 use dicom_core::Tag;
 
-use super::{Encoding, FORMAT, is_pixels, u16s};
+use super::plausible::{is_known, is_unstated, leaves_pixels_behind};
+use super::{Encoding, FORMAT, VR_NAMES, is_pixels, name_of, u16s};
 use crate::error::{Error, Result};
 use crate::reason::Code;
 use crate::samples::ByteOrder;
@@ -14,6 +15,9 @@ const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
 const UNDEFINED: u32 = u32::MAX;
+/// Most UN sequences of one level that are walked twice; those whose first element states how it
+/// is written need one walk.
+const MAX_RETRIES: u8 = 32;
 
 /// One element: where its value lies, and how it is written.
 #[derive(Debug, Clone, Copy)]
@@ -21,12 +25,37 @@ pub(super) struct Element<'a> {
     pub(super) tag: Tag,
     /// The value; of an undefined length, everything before the delimiter.
     pub(super) value: &'a [u8],
-    /// Length was pub(super) undefined: a sequence, or encapsulated pixels.
+    /// The length was undefined: a sequence, or encapsulated pixels.
     pub(super) undefined: bool,
+    /// The file ends before the declared length.
+    pub(super) is_cut: bool,
     /// The representation is OW: bytes come in words of the data set's order.
     pub(super) is_words: bool,
-    /// `UN` of undefined length holds implicit little endian (PS3.5 section 6.2.2 note 2).
+    /// The representation is UN: what is inside may be written in another encoding.
+    pub(super) is_unknown: bool,
+    /// How a sequence inside is written; `UN` holds implicit little endian by PS3.5 section 6.2.2
+    /// note 2, and explicit little endian in some files.
     pub(super) encoding: Encoding,
+    /// What is wrong with the way it is written.
+    pub(super) fault: Option<Fault>,
+}
+
+/// A way of writing an element that breaks the standard and is read all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Two blanks or zeros stand where the value representation belongs.
+    NoRepresentation,
+    /// A sequence of representation UN whose items state representations.
+    ExplicitInUnknown,
+}
+
+impl Fault {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::NoRepresentation => "no value representation; read by the length that fits",
+            Self::ExplicitInUnknown => "a UN sequence with explicit items, implicit ones wanted",
+        }
+    }
 }
 
 /// True for representations whose length takes 32 bits (PS3.5 table 7.1-1).
@@ -53,6 +82,7 @@ struct Header {
     tag: Tag,
     vr: Option<[u8; 2]>,
     length: u32,
+    fault: Option<Fault>,
 }
 
 /// A place in the bytes of a data set or a sequence.
@@ -63,6 +93,14 @@ pub(super) struct Cursor<'a> {
     pub(super) encoding: Encoding,
     pub(super) depth: u64,
     pub(super) max_depth: u64,
+    /// The tag of the element before, at the same level.
+    last: Option<Tag>,
+    /// True inside a UN sequence whose encoding is being tried.
+    is_trial: bool,
+    /// How many UN sequences may still be walked a second time: bounds the work of a hostile file.
+    retries_left: u8,
+    /// True if the bytes are the content of an item: complete, so that nothing in them is cut.
+    is_item: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -74,26 +112,38 @@ impl<'a> Cursor<'a> {
             encoding,
             depth,
             max_depth,
+            last: None,
+            is_trial: false,
+            retries_left: MAX_RETRIES,
+            is_item: depth > 0,
         }
     }
 
     pub(super) fn is_at_end(&self) -> bool {
-        // Fewer bytes than a tag and a length are padding.
-        self.bytes.len().saturating_sub(self.position) < 8
+        // Fewer bytes than a tag and a length are padding, or the rest of a cut file.
+        self.rest().len() < 8
+    }
+
+    /// Returns the bytes that are left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.position..).unwrap_or(&[])
     }
 
     fn take(&mut self, n_bytes: usize) -> Result<&'a [u8]> {
-        let end = self.position.checked_add(n_bytes);
-        let taken = end.and_then(|end| self.bytes.get(self.position..end));
-        let Some(taken) = taken else {
-            let left = self.bytes.len().saturating_sub(self.position);
-            return Err(truncated(
-                format!("{left} bytes at offset {}", self.position),
-                n_bytes,
-            ));
+        let Some(taken) = self.rest().get(..n_bytes) else {
+            let found = format!("{} bytes at offset {}", self.rest().len(), self.position);
+            return Err(self.ran_off(found, format!("{n_bytes} bytes")));
         };
         self.position += n_bytes;
         Ok(taken)
+    }
+
+    /// The bytes end too early: those of the file, which is cut, or those of the item around.
+    fn ran_off(&self, found: String, wanted: String) -> Error {
+        if self.is_item {
+            return Error::malformed(FORMAT, format!("{found} of an item"), wanted);
+        }
+        Error::refused(FORMAT, Code::Truncated, found, wanted)
     }
 
     fn u16(&mut self) -> Result<u16> {
@@ -120,19 +170,14 @@ impl<'a> Cursor<'a> {
                 tag,
                 vr: None,
                 length: self.u32()?,
+                fault: None,
             });
         }
         let raw = self.take(2)?;
         let vr = raw.first_chunk::<2>().copied().unwrap_or_default();
-        if !vr.iter().all(u8::is_ascii_uppercase) && vr != *b"??" {
-            // An element without a representation inside an explicit data set: its four bytes
-            // are an implicit length.
+        if is_unstated(vr) {
             self.position -= 2;
-            return Ok(Header {
-                tag,
-                vr: None,
-                length: self.u32()?,
-            });
+            return self.unstated(tag, vr);
         }
         let length = if has_long_length(vr) {
             self.take(2)?;
@@ -144,50 +189,135 @@ impl<'a> Cursor<'a> {
             tag,
             vr: Some(vr),
             length,
+            fault: None,
         })
+    }
+
+    /// Reads the length of an element without a representation inside an explicit data set: the
+    /// length that leads to another element, or to the end, is the right one.
+    fn unstated(&mut self, tag: Tag, vr: [u8; 2]) -> Result<Header> {
+        let start = self.position;
+        // An implicit length, and those of short and long representations.
+        let readings: [fn(&mut Self) -> Result<u32>; 3] = [
+            |at| at.u32(),
+            |at| {
+                at.take(2)?;
+                at.u16().map(u32::from)
+            },
+            |at| {
+                at.take(4)?;
+                at.u32()
+            },
+        ];
+        for (number, read) in readings.iter().enumerate() {
+            let mut at = Self {
+                position: start,
+                ..*self
+            };
+            let Ok(length) = read(&mut at) else { continue };
+            if (length == UNDEFINED && number == 0) || at.leads_on(tag, length) {
+                self.position = at.position;
+                return Ok(Header {
+                    tag,
+                    vr: None,
+                    length,
+                    fault: (number > 0).then_some(Fault::NoRepresentation),
+                });
+            }
+        }
+        let length = self.u32()?;
+        if matches!(vr, [0 | b' ', 0 | b' ']) {
+            let found = format!("{} without a value representation", name_of(tag));
+            let wanted = "one, or a length that leads to the next element";
+            return Err(Error::malformed(FORMAT, found, wanted));
+        }
+        Ok(Header {
+            tag,
+            vr: None,
+            length,
+            fault: None,
+        })
+    }
+
+    /// Returns true if a value of `length` ends where the bytes do or another element starts.
+    fn leads_on(&self, tag: Tag, length: u32) -> bool {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(rest) = self.rest().get(length..) else {
+            return false;
+        };
+        let mut next = Self::new(rest, self.encoding, 0, 0);
+        let Ok(next_tag) = next.tag() else {
+            return true;
+        };
+        let is_stated = next.rest().first_chunk::<2>();
+        next_tag.0 == 0xFFFE
+            || next_tag > tag
+                && is_stated.is_none_or(|vr| VR_NAMES.contains(vr) || is_unstated(*vr))
+                && is_known(next_tag)
     }
 
     pub(super) fn element(&mut self) -> Result<Element<'a>> {
-        let Header { tag, vr, length } = self.header()?;
-        let encoding = if vr == Some(*b"UN") {
-            Encoding::IMPLICIT
-        } else {
-            self.encoding
-        };
-        if length != UNDEFINED {
-            let value = match self.take(usize::try_from(length).unwrap_or(usize::MAX)) {
-                // Pixels cut short: kept, so that the reader can say how many are missing.
-                Err(_) if is_pixels(tag) => self.rest(),
-                taken => taken?,
-            };
-            return Ok(Element {
-                tag,
-                value,
-                undefined: false,
-                is_words: vr == Some(*b"OW"),
-                encoding,
-            });
-        }
-        let start = self.position;
-        let end = if is_pixels(tag) {
-            self.skip_fragments()?
-        } else {
-            self.skip_items(encoding)?
-        };
-        let value = self.bytes.get(start..end).unwrap_or(&[]);
-        Ok(Element {
+        let header = self.header()?;
+        let Header {
+            tag, vr, length, ..
+        } = header;
+        let mut element = Element {
             tag,
-            value,
-            undefined: true,
-            is_words: false,
-            encoding,
-        })
+            value: &[],
+            undefined: length == UNDEFINED,
+            is_cut: false,
+            is_words: vr == Some(*b"OW") && length != UNDEFINED,
+            is_unknown: vr == Some(*b"UN"),
+            encoding: self.encoding,
+            fault: header.fault,
+        };
+        if length == UNDEFINED {
+            let start = self.position;
+            let end = if is_pixels(tag) {
+                self.skip_fragments()?
+            } else if element.is_unknown {
+                let (end, encoding) = self.skip_unknown()?;
+                element.encoding = encoding;
+                element.fault = encoding.explicit.then_some(Fault::ExplicitInUnknown);
+                end
+            } else {
+                self.skip_items(self.encoding)?
+            };
+            element.value = self.bytes.get(start..end).unwrap_or(&[]);
+        } else if let Some(value) = self
+            .rest()
+            .get(..usize::try_from(length).unwrap_or(usize::MAX))
+        {
+            element.value = value;
+            self.position += value.len();
+        } else if is_pixels(tag) {
+            // Pixels cut short: kept, so that the reader can say how many are missing.
+            element.is_cut = true;
+            element.value = self.rest();
+            self.position = self.bytes.len();
+        } else {
+            return Err(self.value_ran_off(&header));
+        }
+        self.last = Some(tag);
+        Ok(element)
     }
 
-    fn rest(&mut self) -> &'a [u8] {
-        let rest = self.bytes.get(self.position..).unwrap_or(&[]);
-        self.position = self.bytes.len();
-        rest
+    /// Tells a file that ends inside a value from a length, or a tag, that is garbage.
+    fn value_ran_off(&self, header: &Header) -> Error {
+        let (name, left) = (name_of(header.tag), self.rest().len());
+        let is_disordered = self.last.is_some_and(|last| header.tag <= last);
+        let is_garbage = is_disordered
+            || header.vr.is_some_and(|vr| !VR_NAMES.contains(&vr))
+            || !is_known(header.tag)
+            || !self.is_trial && leaves_pixels_behind(self.rest(), self.encoding);
+        if is_garbage {
+            let found = format!("{name} of {} bytes where {left} are left", header.length);
+            let wanted =
+                "elements in ascending order, each with a length that ends inside the file";
+            return Error::malformed(FORMAT, found, wanted);
+        }
+        let found = format!("{left} bytes of {name} at offset {}", self.position);
+        self.ran_off(found, format!("{} bytes", header.length))
     }
 
     /// Moves behind the delimiter of encapsulated pixels; returns where the delimiter starts.
@@ -205,6 +335,28 @@ impl<'a> Cursor<'a> {
         Ok(end)
     }
 
+    /// Moves behind the delimiter of a UN sequence; returns where it starts, and how the items are
+    /// written. Inside a trial nothing else is tried, so that each byte is walked twice at most.
+    fn skip_unknown(&mut self) -> Result<(usize, Encoding)> {
+        let [first, second] = unknown_encodings(self.rest());
+        let mut trial = Self {
+            is_trial: true,
+            ..*self
+        };
+        let (end, encoding) = match trial.skip_items(first) {
+            Ok(end) => (end, first),
+            Err(error @ Error::LimitExceeded { .. }) => return Err(error),
+            Err(error) if self.is_trial || self.retries_left == 0 => return Err(error),
+            Err(error) => {
+                self.retries_left -= 1;
+                trial.position = self.position;
+                (trial.skip_items(second).map_err(|_| error)?, second)
+            }
+        };
+        self.position = trial.position;
+        Ok((end, encoding))
+    }
+
     /// Moves behind the delimiter of a sequence of undefined length; returns where it starts.
     fn skip_items(&mut self, encoding: Encoding) -> Result<usize> {
         if self.depth >= self.max_depth {
@@ -218,10 +370,11 @@ impl<'a> Cursor<'a> {
         loop {
             let end = inner.position;
             if inner.is_at_end() {
-                return Err(truncated("a sequence without its delimiter".into(), 8));
+                return Err(inner.ran_off("a sequence".into(), "its delimiter".into()));
             }
             if inner.item()?.is_none() {
                 self.position = inner.position;
+                self.retries_left = inner.retries_left;
                 return Ok(end);
             }
         }
@@ -251,10 +404,11 @@ impl<'a> Cursor<'a> {
     /// Returns the content of an item of undefined length and moves behind its delimiter.
     fn open_item(&mut self) -> Result<&'a [u8]> {
         let start = self.position;
+        self.last = None;
         loop {
             let end = self.position;
             if self.is_at_end() {
-                return Err(truncated("an item without its delimiter".into(), 8));
+                return Err(self.ran_off("an item".into(), "its delimiter".into()));
             }
             let tag = { *self }.tag()?;
             if tag == ITEM_END {
@@ -266,13 +420,21 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn truncated(found: String, wanted: usize) -> Error {
-    Error::refused(
-        FORMAT,
-        Code::Truncated,
-        found,
-        format!("{wanted} more bytes"),
-    )
+/// Returns the two ways in which the items of a UN sequence may be written, the likely one first:
+/// by the standard implicit, and explicit if the first element states a representation.
+pub(super) fn unknown_encodings(items: &[u8]) -> [Encoding; 2] {
+    // An item's header takes 8 bytes, and 4 the tag of the first element in it.
+    let vr = items.get(12..).and_then(|vr| vr.first_chunk::<2>());
+    if vr.is_some_and(|vr| VR_NAMES.contains(vr)) {
+        [Encoding::EXPLICIT, Encoding::IMPLICIT]
+    } else {
+        [Encoding::IMPLICIT, Encoding::EXPLICIT]
+    }
+}
+
+/// Returns true if a value starts with an item, as encapsulated pixels do.
+pub(super) fn starts_with_item(value: &[u8]) -> bool {
+    value.starts_with(&[0xFE, 0xFF, 0x00, 0xE0])
 }
 
 pub(super) fn too_deep(allowed: u64) -> Error {
