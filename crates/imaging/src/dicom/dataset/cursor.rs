@@ -19,6 +19,9 @@ const UNDEFINED: u32 = u32::MAX;
 /// is written need one walk.
 const MAX_RETRIES: u8 = 32;
 
+/// Most empty items that are passed to see how the others are written.
+const MAX_EMPTY_ITEMS: usize = 16;
+
 /// One element: where its value lies, and how it is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Element<'a> {
@@ -423,13 +426,32 @@ impl<'a> Cursor<'a> {
 /// Returns the two ways in which the items of a UN sequence may be written, the likely one first:
 /// by the standard implicit, and explicit if the first element states a representation.
 pub(super) fn unknown_encodings(items: &[u8]) -> [Encoding; 2] {
-    // An item's header takes 8 bytes, and 4 the tag of the first element in it.
-    let vr = items.get(12..).and_then(|vr| vr.first_chunk::<2>());
+    // The tag of the first element takes 4 bytes.
+    let vr = content(items).get(4..).and_then(|vr| vr.first_chunk::<2>());
     if vr.is_some_and(|vr| VR_NAMES.contains(vr)) {
         [Encoding::EXPLICIT, Encoding::IMPLICIT]
     } else {
         [Encoding::IMPLICIT, Encoding::EXPLICIT]
     }
+}
+
+/// Returns what follows the header of the first item that is not empty, if it is among the first.
+fn content(items: &[u8]) -> &[u8] {
+    let mut rest = items;
+    for _ in 0..MAX_EMPTY_ITEMS {
+        let Some((header, inside)) = rest.split_first_chunk::<8>() else {
+            return &[];
+        };
+        let [.., l0, l1, l2, l3] = *header;
+        match u32::from_le_bytes([l0, l1, l2, l3]) {
+            0 => rest = inside,
+            UNDEFINED if inside.starts_with(&[0xFE, 0xFF, 0x0D, 0xE0]) => {
+                rest = inside.get(8..).unwrap_or(&[]);
+            }
+            _ => return inside,
+        }
+    }
+    &[]
 }
 
 /// Returns true if a value starts with an item, as encapsulated pixels do.

@@ -273,7 +273,8 @@ impl PixelModule {
         let exact = fitting(|fit| matches!(fit, Fit::Exact | Fit::OneShort));
         let more = fitting(|fit| matches!(fit, Fit::MoreFrames(_)));
         let is_twice = own_fit == Fit::MoreFrames(2 * n_frames as u64);
-        let may_be_words = labelled.bits_allocated == 8 && is_twice && looks_like_words(bytes);
+        let is_byte = is_legal && labelled.bits_allocated == 8;
+        let may_be_words = is_byte && is_twice && looks_like_words(bytes);
         match (own_fit, exact.as_slice(), more.as_slice()) {
             _ if may_be_words => Err(self.contradicts(bytes.len(), n_frames)),
             (_, [only], _) => {
