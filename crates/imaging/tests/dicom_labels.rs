@@ -218,7 +218,7 @@ fn pixels_that_start_as_a_codestream_does_stay_native_if_they_are_as_long() {
         let found = read(&Image::grey([16, 16, 15], native(&pixels)).bytes()).unwrap();
         assert_eq!(details(&found, Code::HeaderRepaired), [""; 0]);
         let first = u16::from_le_bytes([start[0], start[1]]);
-        assert_eq!(found.values()[0], f32::from(first));
+        assert_eq!(found.values()[..1], [f32::from(first)]);
     }
 }
 
@@ -606,5 +606,107 @@ fn commas_in_numbers_are_read_and_told_once() {
         let volume = image(b"0\\0\\1", spacing);
         assert_eq!(volume.spacing, [None; 3]);
         assert!(details(&volume, Code::HeaderRepaired)[0].contains("PixelSpacing"));
+    }
+}
+
+/// Two rows of four pixels: JPEG 2000 as Pillow writes it, with its colour transform and without.
+#[rustfmt::skip]
+const J2K_HEAD: [u8; 51] = [
+    0xFF, 0x4F, 0xFF, 0x51, 0, 0x2F, 0, 0, 0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
+    2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 7, 1, 1, 7, 1, 1, 7, 1, 1,
+];
+#[rustfmt::skip]
+const J2K_TRANSFORMED: [u8; 75] = [
+    0xFF, 0x52, 0, 0x0C, 0, 0, 0, 1, 1, 0, 4, 4, 0, 1, 0xFF, 0x5C, 0, 4, 0x40, 0x40, 0xFF, 0x90, 0, 0x0A, 0, 0,
+    0, 0, 0, 0x35, 0, 1, 0xFF, 0x93, 0xC7, 0xD4, 0x12, 0x0E, 0x18, 0xEC, 0xB8, 0xC8, 0xE0, 3, 2, 0xB7, 0xDF,
+    0x80, 0x50, 3, 0x94, 0x2D, 0x30, 0x4E, 0x22, 0xF2, 0x22, 0x40, 0xD3, 0xDF, 0x80, 0x58, 0x0C, 0x1D, 0x8E,
+    0x50, 0xF1, 0xFC, 0x6E, 0xC0, 0xB3, 0xF5, 0x47, 0xFF, 0xD9,
+];
+#[rustfmt::skip]
+const J2K_PLAIN: [u8; 74] = [
+    0xFF, 0x52, 0, 0x0C, 0, 0, 0, 1, 0, 0, 4, 4, 0, 1, 0xFF, 0x5C, 0, 4, 0x40, 0x40, 0xFF, 0x90, 0, 0x0A, 0, 0,
+    0, 0, 0, 0x34, 0, 1, 0xFF, 0x93, 0xCF, 0xB4, 0x28, 0x0B, 0xF6, 0x92, 0xB6, 0x8A, 0x7D, 0x91, 6, 0xBB, 0x20,
+    0xCF, 0xB4, 0x24, 6, 0x63, 0xBC, 0x0B, 0xC0, 0x63, 0x4D, 0x1C, 0x45, 0xCF, 0xB4, 0x28, 4, 8, 0x13, 0xEA,
+    0x1F, 0xE3, 0xFD, 0x45, 0xCD, 0x6F, 0xFF, 0xD9,
+];
+
+#[test]
+fn a_codestream_that_transforms_its_colours_is_rgb_whatever_the_label_says() {
+    let labelled = |photometric, frame: &[u8]| Image {
+        syntax: "1.2.840.10008.1.2.4.90",
+        n_rows: 2,
+        n_columns: 4,
+        ..Image::colour(photometric, encapsulated(&[frame]))
+    };
+    let transformed = [&J2K_HEAD[..], &J2K_TRANSFORMED].concat();
+    let plain = [&J2K_HEAD[..], &J2K_PLAIN].concat();
+    let rgb = labelled("RGB", &transformed);
+    let native = Image {
+        n_rows: 2,
+        n_columns: 4,
+        ..Image::colour("RGB", native(&noise(2 * 4 * 3)))
+    };
+    let wanted = read(&native.bytes()).unwrap();
+    for label in [
+        &rgb,
+        &labelled("YBR_RCT", &transformed),
+        &labelled("RGB", &plain),
+    ] {
+        assert_eq!(read(&label.bytes()).unwrap().values(), wanted.values());
+    }
+    for photometric in ["YBR_FULL", "YBR_FULL_422"] {
+        let label = labelled(photometric, &transformed);
+        check_repaired(&label, &rgb, "PhotometricInterpretation");
+        let differences = read(&labelled(photometric, &plain).bytes()).unwrap();
+        assert_ne!(differences.values(), wanted.values());
+    }
+}
+
+#[test]
+fn a_broken_codestream_names_the_sides_that_differ() {
+    let frame = rle_frame(&[&noise(8 * 6)]);
+    let image = Image {
+        syntax: RLE,
+        n_frames: Some("2"),
+        ..Image::grey([8, 8, 7], encapsulated(&[&frame]))
+    };
+    check_refused(&image, Code::Truncated, "2 frames");
+    let jpeg = committed("jpeg_lossless_12_s_1_1.dcm");
+    // Rows (0028,0010) become 38 of 37.
+    let rows = [0x28, 0, 0x10, 0, b'U', b'S', 2, 0, 37];
+    let at = jpeg.windows(9).position(|w| w == rows).unwrap() + 8;
+    let mut other = jpeg;
+    other[at] = 38;
+    let (code, message) = read(&other).unwrap_err();
+    assert_eq!(code, Code::Malformed);
+    assert!(message.contains("Rows 38"), "{message}");
+}
+
+#[test]
+fn contradicting_files_changed_in_any_byte_are_read_or_refused() {
+    let planes = noise(8 * 6 * 3);
+    let planes: Vec<&[u8]> = planes.chunks_exact(8 * 6).collect();
+    let rle = encapsulated(&[&rle_frame(&planes)]);
+    let content = [item(&region(short)), sequence_end()].concat();
+    let unknown = long((0x18, 0x6011), "UN", UNDEFINED, &content);
+    let images = [
+        Image::colour("YBR_FULL_422", native(&noise(8 * 6 * 3))),
+        Image::colour("YBR_FULL_422", rle),
+        Image {
+            before: vec![unknown, unstated((0x20, 0x20), *b"  ", b"A1")],
+            behind: vec![short((0x28, 0x1052), "DS", b"1,5")],
+            ..Image::grey([8, 12, 11], native(&noise(8 * 6 * 2)))
+        },
+    ];
+    for image in images {
+        let sound = image.bytes();
+        for at in 132..sound.len() {
+            for change in [0x01, 0x80, 0xFF] {
+                let mut bytes = sound.clone();
+                bytes[at] ^= change;
+                let _ = read_bytes(&bytes, &ReadOptions::default());
+            }
+            let _ = read_bytes(&sound[..at], &ReadOptions::default());
+        }
     }
 }

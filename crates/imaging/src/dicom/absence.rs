@@ -26,11 +26,11 @@ fn is_image_class(uid: &str) -> bool {
     let Some(class) = uid.strip_prefix(STORAGE) else {
         return false;
     };
-    let is_below = |root: &&str| {
-        let rest = class.strip_prefix(*root);
+    let is_below = |root: &str| {
+        let rest = class.strip_prefix(root);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    IMAGES.iter().any(|root| is_below(&root)) && !NO_IMAGES.contains(&class)
+    IMAGES.iter().any(|root| is_below(root)) && !NO_IMAGES.contains(&class)
 }
 
 /// Says why a data set holds no pixels; `class` is the SOP class that the file meta states.

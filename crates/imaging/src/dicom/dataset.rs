@@ -8,6 +8,7 @@
 //! DICOM PS3.5 sections 7.1 to 7.5, PS3.10 section 7.1.
 
 mod cursor;
+mod header;
 mod numbers;
 mod plausible;
 mod repairs;
@@ -17,7 +18,8 @@ use std::borrow::Cow;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use self::cursor::{Cursor, Element, Fault, starts_with_item, too_deep, unknown_encodings};
+use self::cursor::{Cursor, Element, starts_with_item, too_deep, unknown_encodings};
+use self::header::Fault;
 pub(crate) use self::plausible::name_of;
 use self::repairs::Repairs;
 use super::codec::Codec;

@@ -3,6 +3,7 @@
 //! # Source
 //! DICOM PS3.3 C.7.6.3 and C.11.1, PS3.5 section 8.
 
+mod agree;
 mod decode;
 mod planes;
 mod stored;

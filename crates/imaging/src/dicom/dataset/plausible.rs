@@ -44,7 +44,7 @@ pub(super) fn leaves_pixels_behind(rest: &[u8], encoding: Encoding) -> bool {
 /// Names a tag as messages do: keyword and number.
 pub(crate) fn name_of(tag: Tag) -> String {
     match StandardDataDictionary.by_tag(tag) {
-        Some(entry) if tag.0 % 2 == 0 => format!("{} {tag}", entry.alias),
+        Some(entry) if tag.0.is_multiple_of(2) => format!("{} {tag}", entry.alias),
         _ => format!("{tag}"),
     }
 }

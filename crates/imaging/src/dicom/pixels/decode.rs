@@ -11,8 +11,8 @@ use dicom_dictionary_std::tags;
 use flate2::read::DeflateDecoder;
 use rayon::prelude::*;
 
+use super::agree::Fit;
 use super::planes::{Layout, bits};
-use super::stored::Fit;
 use super::{FORMAT, PixelModule, native_value};
 use crate::dicom::codec::{self, Codec, Expected};
 use crate::dicom::dataset::{DataSet, name_of};
