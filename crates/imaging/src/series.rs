@@ -81,26 +81,37 @@ pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
         let n_read = file.by_ref().take(missing).read_to_end(&mut bytes);
         n_read.map_err(|e| Error::io("reading the file", e))?;
         let is_whole = (bytes.len() as u64) < wanted || wanted >= limits.max_bytes;
-        match parse_header(&bytes, limits) {
-            // A longer header; every other fault stays one, however much is read.
-            Err(error) if !is_whole && error.code() == Code::Truncated => {
-                wanted = wanted.saturating_mul(16).min(limits.max_bytes);
-            }
-            header => return header,
+        let header = parse_header(&bytes, limits);
+        // What is missing, or looks broken, in a part of a file may be whole in all of it.
+        let is_settled = match &header {
+            Ok(Header::NoImage) => false,
+            Ok(_) => true,
+            Err(error) => !matches!(error.code(), Code::Truncated | Code::Malformed),
+        };
+        if is_whole || is_settled {
+            return header;
         }
+        wanted = wanted.saturating_mul(16).min(limits.max_bytes);
     }
 }
 
 fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header> {
-    header_of(&dicom::File::open(bytes, limits)?.header(limits)?)
+    let file = dicom::File::open(bytes, limits)?;
+    let set = file.header(limits)?;
+    let is_index = set.has(tags::DIRECTORY_RECORD_SEQUENCE);
+    if !is_index && !dicom::has_pixels(&set) {
+        let error = file.without_pixels(&set);
+        return match error.code() {
+            Code::NoPixels => Ok(Header::NoImage),
+            _ => Err(error),
+        };
+    }
+    header_of(&set)
 }
 
 fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
         return Ok(Header::Index);
-    }
-    if !dicom::has_pixels(set) && !set.has(tags::ROWS) {
-        return Ok(Header::NoImage);
     }
     let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1) || dicom::is_mosaic(set);
     let (plane, values) = dicom::single(set)?;
