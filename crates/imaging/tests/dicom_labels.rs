@@ -92,6 +92,11 @@ fn whole_samples_under_a_label_of_halved_differences_are_read_whole() {
             let found = check_repaired(&labelled, &whole, "PhotometricInterpretation");
             assert_eq!(found.shape()[1], n);
             assert_eq!(details(&found, Code::ExtraFrames), [""; 0]);
+            let bytes = labelled.bytes();
+            for n_cut in 1..8 * 6 * 3 * n {
+                let (code, _) = read(&bytes[..bytes.len() - n_cut]).unwrap_err();
+                assert_eq!(code, Code::Truncated, "{n_cut} bytes cut");
+            }
         }
     }
 }

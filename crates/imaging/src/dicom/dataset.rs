@@ -18,7 +18,8 @@ use std::borrow::Cow;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use self::cursor::{Cursor, Element, starts_with_item, too_deep, unknown_encodings};
+pub(crate) use self::cursor::starts_with_item;
+use self::cursor::{Cursor, Element, too_deep, unknown_encodings};
 use self::header::Fault;
 pub(crate) use self::plausible::name_of;
 use self::repairs::Repairs;

@@ -318,7 +318,7 @@ fn content(items: &[u8]) -> &[u8] {
 }
 
 /// Returns true if a value starts with an item, as encapsulated pixels do.
-pub(super) fn starts_with_item(value: &[u8]) -> bool {
+pub(crate) fn starts_with_item(value: &[u8]) -> bool {
     value.starts_with(&[0xFE, 0xFF, 0x00, 0xE0])
 }
 

@@ -13,6 +13,7 @@ use crate::dicom::dataset::{DataSet, first_fragment, name_of};
 use crate::dicom::frames;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::reason::Code;
 
 /// How native pixels may lie in their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,16 @@ impl PixelModule {
         if set.is_cut(tag) {
             if matches!(self.native_fit(value.len()), Fit::Shorter | Fit::OneShort) {
                 return Ok(());
+            }
+            if self.packing().is_halved {
+                // How many bytes a pixel takes is known from the whole length alone.
+                let found = format!(
+                    "{} bytes of {}, then the file's end",
+                    value.len(),
+                    name_of(tag)
+                );
+                let wanted = "its whole length";
+                return Err(Error::refused(FORMAT, Code::Truncated, found, wanted));
             }
             set.repaired(tag, "a length beyond the file, which holds all pixels");
         }

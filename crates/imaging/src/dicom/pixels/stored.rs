@@ -8,7 +8,7 @@ use dicom_dictionary_std::tags;
 use super::FORMAT;
 use crate::dicom::codec::Codec;
 use crate::dicom::codestream;
-use crate::dicom::dataset::{DataSet, first_fragment, is_fragmented, name_of};
+use crate::dicom::dataset::{DataSet, first_fragment, is_fragmented, name_of, starts_with_item};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -24,14 +24,8 @@ pub(crate) fn stored_codec(set: &DataSet<'_>, stated: Codec, limits: &Limits) ->
     };
     let found = if set.is_undefined(tags::PIXEL_DATA) {
         in_fragments(set, stated, first_fragment(value))?
-    } else if fits_native(set, value) && (stated == Codec::Native || !is_fragmented(value, limits))
-    {
-        Codec::Native
-    } else if is_fragmented(value, limits) {
-        in_fragments(set, stated, first_fragment(value))?
     } else {
-        // A codestream without items, or native pixels of another length than promised.
-        Codec::of_stream(value).unwrap_or(Codec::Native)
+        of_defined_length(set, value, stated, limits)?
     };
     if found != stated {
         let fault = format!(
@@ -42,6 +36,28 @@ pub(crate) fn stored_codec(set: &DataSet<'_>, stated: Codec, limits: &Limits) ->
         set.repaired(tags::TRANSFER_SYNTAX_UID, fault);
     }
     Ok(found)
+}
+
+/// A defined length means native pixels, unless the value is made of items or is a codestream.
+fn of_defined_length(
+    set: &DataSet<'_>,
+    value: &[u8],
+    stated: Codec,
+    limits: &Limits,
+) -> Result<Codec> {
+    let stream = Codec::of_stream(value);
+    let has_items = starts_with_item(value);
+    if stream.is_none() && !has_items {
+        return Ok(Codec::Native);
+    }
+    if fits_native(set, value) && (stated == Codec::Native || !has_items) {
+        return Ok(Codec::Native);
+    }
+    if is_fragmented(value, limits) {
+        return in_fragments(set, stated, first_fragment(value));
+    }
+    // A codestream without items, or native pixels of another length than promised.
+    Ok(stream.unwrap_or(Codec::Native))
 }
 
 /// Returns true for JPEG streams of a DCT process: the transfer syntax may hide them.
