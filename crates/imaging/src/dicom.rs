@@ -24,7 +24,7 @@ use self::dataset::{Encoding, trim};
 pub(crate) use self::mosaic::is_mosaic;
 use self::mosaic::{Mosaic, slice_distance};
 use self::padding::Marking;
-use self::pixels::{PixelModule, Pixels, Wanted};
+use self::pixels::{Photometric, PixelModule, Pixels, Wanted};
 pub(crate) use self::placement::plane;
 use self::placement::{Depth, Frame};
 use crate::error::{Error, Result};
@@ -276,7 +276,8 @@ impl Source<'_> {
         let mut volume = Volume::new(pixels.values, shape, kind)?;
         volume.reasons = pixels.reasons;
         if self.module.padding.is_some() {
-            volume.padding = padding::count(volume.values());
+            let is_inverted = self.module.photometric == Photometric::Monochrome1;
+            volume.padding = Some(padding::survey(volume.values(), is_inverted));
         }
         volume.full_scale = (self.module.n_channels() > 1).then(|| self.module.full_scale());
         Ok(volume)

@@ -343,13 +343,7 @@ fn describe(volume: &mut Volume, first: Volume, notes: Vec<SliceNotes>) {
     volume.identifiers = first.identifiers;
     for notes in notes {
         volume.identifiers.keep_common(&notes.identifiers);
-        volume.padding = match (volume.padding, notes.padding) {
-            (Some(a), Some(b)) => Some(Padding {
-                n_voxels: a.n_voxels + b.n_voxels,
-                ..a
-            }),
-            (one, other) => one.or(other),
-        };
+        volume.padding = padding::joined(volume.padding, notes.padding, volume.inverted);
         for reason in notes.reasons {
             if !volume.reasons.iter().any(|known| known.code == reason.code) {
                 volume.reasons.push(reason);
