@@ -28,7 +28,7 @@ pub(crate) use self::mosaic::is_mosaic;
 use self::mosaic::{Mosaic, slice_distance};
 use self::padding::Marking;
 pub(crate) use self::pixels::n_frames;
-use self::pixels::{PixelModule, Pixels, Wanted};
+use self::pixels::{Photometric, PixelModule, Pixels, Wanted};
 pub(crate) use self::placement::single;
 use self::placement::{Depth, Frame, Frames, plane};
 use crate::division::{self, Division, Images};
@@ -327,7 +327,8 @@ impl Source<'_> {
         let mut volume = Volume::new(pixels.values, shape, kind)?;
         volume.reasons = pixels.reasons;
         if self.module.padding.is_some() {
-            volume.padding = padding::count(volume.values());
+            let is_inverted = self.module.photometric == Photometric::Monochrome1;
+            volume.padding = Some(padding::survey(volume.values(), is_inverted));
         }
         volume.full_scale = (self.module.n_channels() > 1).then(|| self.module.full_scale());
         Ok(volume)
@@ -584,7 +585,7 @@ fn place_image(volume: &mut Volume, set: &DataSet<'_>, plane: Option<Plane>) {
                 "measured at the detector or film, not the patient",
             );
         }
-        Some(code) => volume.note(code, "no physical pixel size is stated"),
+        Some(code) => volume.note(code, "no usable pixel size is stated"),
         None => {}
     }
 }

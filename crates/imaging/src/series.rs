@@ -29,6 +29,9 @@ pub(crate) use self::grouping::{Part, group};
 /// First guess at how long a header is; grown where a file holds more before its pixels.
 const HEADER_BYTES: u64 = 64 << 10;
 
+/// Most repairs that are told of one series.
+const MAX_REPAIRS: usize = 8;
+
 /// What one file says of its place in a series. Identifiers are compared, never shown.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Header {
@@ -365,15 +368,19 @@ fn describe(volume: &mut Volume, first: Volume, notes: Vec<SliceNotes>) {
     volume.identifiers = first.identifiers;
     for notes in notes {
         volume.identifiers.keep_common(&notes.identifiers);
-        volume.padding = match (volume.padding, notes.padding) {
-            (Some(a), Some(b)) => Some(Padding {
-                n_voxels: a.n_voxels + b.n_voxels,
-                ..a
-            }),
-            (one, other) => one.or(other),
-        };
+        volume.padding = padding::joined(volume.padding, notes.padding, volume.inverted);
         for reason in notes.reasons {
-            if !volume.reasons.iter().any(|known| known.code == reason.code) {
+            // Several repairs may stand beside each other; of all else, one of a kind is enough.
+            let is_known = |known: &Reason| {
+                known.code == reason.code
+                    && (reason.code != Code::HeaderRepaired || known.detail == reason.detail)
+            };
+            let n_repairs = volume
+                .reasons
+                .iter()
+                .filter(|r| r.code == reason.code)
+                .count();
+            if !volume.reasons.iter().any(is_known) && n_repairs < MAX_REPAIRS {
                 volume.reasons.push(reason);
             }
         }

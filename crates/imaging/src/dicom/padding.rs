@@ -85,51 +85,97 @@ impl StoredPadding {
         let Self { low, high, is_nan } = self;
         for value in values {
             let stored = *value;
-            let is_padding = (low <= stored && stored <= high) | (is_nan & stored.is_nan());
-            *value = if is_padding { MARK } else { meaning(stored) };
+            // Without branches, which would keep the loop from vectors.
+            let is_padding = (low <= stored) & (stored <= high) | is_nan & stored.is_nan();
+            let meant = meaning(stored);
+            *value = if is_padding { MARK } else { meant };
         }
     }
 }
 
-/// Counts the marked voxels of one decoded object.
-pub(crate) fn count(values: &[f32]) -> Option<Padding> {
-    let n_voxels = values.iter().filter(|value| **value == MARK).count();
-    let marked = Padding {
-        n_voxels,
-        value: MARK,
+/// Independent results, so that the compiler can use vectors.
+const N_LANES: usize = 16;
+
+/// Counts the marked voxels of decoded pixels and finds the darkest of the others, `MARK` if there
+/// is none.
+pub(crate) fn survey(values: &[f32], is_inverted: bool) -> Padding {
+    let start = if is_inverted {
+        f32::NEG_INFINITY
+    } else {
+        f32::INFINITY
     };
-    (n_voxels > 0).then_some(marked)
+    let (mut n_voxels, mut darkest) = (0, [start; N_LANES]);
+    // Chunks short enough for a count of 32 bits in each lane.
+    for part in values.chunks(PART) {
+        let mut n_marked = [0_u32; N_LANES];
+        for chunk in part.chunks(N_LANES) {
+            for ((value, n), dark) in chunk.iter().zip(&mut n_marked).zip(&mut darkest) {
+                *n += u32::from(*value == MARK);
+                let is_darker = if is_inverted {
+                    *value > *dark
+                } else {
+                    *value < *dark
+                };
+                *dark = if is_darker & value.is_finite() {
+                    *value
+                } else {
+                    *dark
+                };
+            }
+        }
+        n_voxels += n_marked.iter().map(|&n| n as usize).sum::<usize>();
+    }
+    let value = darkest
+        .into_iter()
+        .reduce(if is_inverted { f32::max } else { f32::min });
+    let value = value.filter(|value| value.is_finite()).unwrap_or(MARK);
+    Padding { n_voxels, value }
 }
+
+/// Adds up what two parts of one object hold; `None` for one that states no padding.
+pub(crate) fn joined(a: Option<Padding>, b: Option<Padding>, is_inverted: bool) -> Option<Padding> {
+    let (Some(a), Some(b)) = (a, b) else {
+        // Where only some parts state padding, the darkest value is not known: NaN.
+        return a.or(b).map(|one| Padding {
+            value: f32::NAN,
+            ..one
+        });
+    };
+    let value = match (a.value, b.value) {
+        (a, b) if a == MARK => b,
+        (a, b) if b == MARK => a,
+        (a, b) if a.is_nan() || b.is_nan() => f32::NAN,
+        (a, b) if is_inverted => a.max(b),
+        (a, b) => a.min(b),
+    };
+    let n_voxels = a.n_voxels + b.n_voxels;
+    Some(Padding { n_voxels, value })
+}
+
+/// Values that are looked at together: a whole series is larger than any cache.
+const PART: usize = 1 << 16;
 
 /// Gives the marked voxels of a whole object its least true value; the greatest one where low
 /// values are shown bright. Returns false, and changes nothing, if no true value is left.
 pub(crate) fn settle(volume: &mut Volume) -> bool {
-    let Some(Padding { n_voxels, .. }) = volume.padding else {
+    let Some(mut found) = volume.padding.filter(|padding| padding.n_voxels > 0) else {
+        volume.padding = None;
         return true;
     };
-    let is_inverted = volume.inverted;
-    let dark = |a: Option<f32>, b: Option<f32>| match (a, b) {
-        (Some(a), Some(b)) if is_inverted => Some(a.max(b)),
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
-    };
-    // In parts: a whole series is larger than any cache.
-    const PART: usize = 1 << 16;
-    let parts = volume.values().par_chunks(PART);
-    let darkest = parts.map(|part| {
-        let finite = part.iter().copied().filter(|value| value.is_finite());
-        finite.map(Some).fold(None, dark)
-    });
-    let Some(value) = darkest.reduce(|| None, dark) else {
+    if found.value.is_nan() {
+        found = survey(volume.values(), volume.inverted);
+    }
+    let Padding { n_voxels, value } = found;
+    if value == MARK {
         return false;
-    };
+    }
     let parts = volume.values_mut().par_chunks_mut(PART);
     parts.for_each(|part| {
-        for voxel in part.iter_mut().filter(|voxel| **voxel == MARK) {
-            *voxel = value;
+        for voxel in part {
+            *voxel = if *voxel == MARK { value } else { *voxel };
         }
     });
-    volume.padding = Some(Padding { n_voxels, value });
+    volume.padding = Some(found);
     let n_all = volume.values().len();
     let detail = format!("{n_voxels} of {n_all} voxels are padding; statistics leave them out");
     volume.note(Code::Padding, detail);
@@ -151,7 +197,7 @@ mod tests {
         let shape = [1, 1, 1, values.len()];
         let mut volume = Volume::new(values.to_vec(), shape, Kind::Image).unwrap();
         volume.inverted = is_inverted;
-        volume.padding = count(values);
+        volume.padding = Some(survey(values, is_inverted));
         (settle(&mut volume), volume)
     }
 
@@ -169,6 +215,26 @@ mod tests {
         );
         let (_, volume) = settled(&values, true);
         assert_eq!(volume.values(), [3.0, 8.0, -2.0, 8.0, 8.0]);
+    }
+
+    #[test]
+    fn parts_are_surveyed_alike_alone_and_joined() {
+        let values: Vec<f32> = (0_u16..100)
+            .map(|i| if i % 3 == 0 { MARK } else { f32::from(i) })
+            .collect();
+        for is_inverted in [false, true] {
+            let whole = survey(&values, is_inverted);
+            let [first, second] =
+                [&values[..1], &values[1..]].map(|part| survey(part, is_inverted));
+            assert_eq!(first.value, MARK);
+            assert_eq!(joined(Some(first), Some(second), is_inverted), Some(whole));
+            assert_eq!(whole.n_voxels, 34);
+            assert_eq!(whole.value, if is_inverted { 98.0 } else { 1.0 });
+        }
+        // A part that says nothing leaves the darkest value open.
+        let open = joined(Some(survey(&values, false)), None, false).unwrap();
+        assert!(open.value.is_nan() && open.n_voxels == 34);
+        assert_eq!(joined(None, None, false), None);
     }
 
     #[test]

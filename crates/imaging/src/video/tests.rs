@@ -274,6 +274,31 @@ fn rotation_in_the_container_is_applied() {
 }
 
 #[test]
+fn pixels_have_the_shape_that_the_container_states() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = "-pix_fmt yuv420p -vf setsar=4/3";
+    let Some(path) = make(folder.path(), "anamorphic.mp4", "libx264", options) else {
+        return;
+    };
+    let volume = read_file(&path, &frames(2)).unwrap();
+    assert!((volume.pixel_aspect - 0.75).abs() < 1e-12);
+    // The container's turn swaps height and width of a pixel, too.
+    let rotated = folder.path().join("rotated.mp4");
+    let input = path.display();
+    let is_copied = ffmpeg(
+        &format!("-i {input} -c copy -metadata:s:v:0 rotate=90"),
+        &rotated,
+    );
+    let volume = read_file(&rotated, &frames(2)).unwrap();
+    if is_copied && volume.shape() == [3, 2, 64, 48] {
+        assert!((volume.pixel_aspect - 4.0 / 3.0).abs() < 1e-12);
+    }
+}
+
+#[test]
 fn long_films_of_single_frames_are_sought_in() {
     if !has_ffmpeg() {
         return;
