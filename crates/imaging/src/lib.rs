@@ -18,6 +18,7 @@ mod dicomdir;
 mod division;
 mod error;
 mod geometry;
+mod guess;
 mod identifiers;
 mod inflate;
 mod intensity;

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::guess;
 use crate::limits::Limits;
 use crate::reason::Code;
 use crate::volume::Volume;
@@ -116,7 +117,7 @@ pub fn read_path(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
 pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
     let head = read_head(path)?;
     if sniff(&head) == Some(Format::Video) {
-        return Ok(vec![video::read_file(path, options)?]);
+        return Ok(vec![with_guess(video::read_file(path, options)?)]);
     }
     let bytes = read_whole(path, &options.limits)?;
     read_with_siblings(&bytes, &siblings_of(path, &options.limits), options)
@@ -144,7 +145,16 @@ pub fn visit_file(path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Resul
         return Ok(());
     }
     let bytes = read_whole(path, &options.limits)?;
-    nifti::visit(&bytes, &siblings_of(path, &options.limits), options, visit)
+    let siblings = siblings_of(path, &options.limits);
+    nifti::visit(&bytes, &siblings, options, &mut |volume| {
+        visit(with_guess(volume))
+    })
+}
+
+/// Adds what the values suggest to an image of a format whose files need not state the modality.
+fn with_guess(mut volume: Volume) -> Volume {
+    volume.modality_guess = guess::modality(&volume);
+    volume
 }
 
 /// Returns a path's file name without `.gz` and without its last extension.
@@ -162,8 +172,8 @@ fn read_with_siblings(
     options: &ReadOptions,
 ) -> Result<Vec<Volume>> {
     let head = bytes.get(..SNIFF_BYTES).unwrap_or(bytes);
-    match sniff(head) {
-        Some(Format::Dicom) => dicom::read(bytes, options),
+    let volumes = match sniff(head) {
+        Some(Format::Dicom) => return dicom::read(bytes, options),
         Some(Format::Nifti) => nifti::read(bytes, siblings, options),
         Some(Format::Nrrd) => nrrd::read(bytes, siblings, options),
         Some(Format::MetaImage) => metaimage::read(bytes, siblings, options),
@@ -171,7 +181,8 @@ fn read_with_siblings(
         Some(Format::Raster) => raster::read(bytes, options),
         Some(Format::Video) => Ok(vec![video::read_bytes(bytes, options)?]),
         None => Err(unknown_format(bytes)),
-    }
+    }?;
+    Ok(volumes.into_iter().map(with_guess).collect())
 }
 
 /// Says that the leading bytes are those of no image.

@@ -52,8 +52,11 @@ pub struct Volume {
     pub pixel_aspect: f64,
     /// Where the voxels lie in the patient, where the file says so.
     pub affine: Option<Affine>,
-    /// DICOM Modality, e.g. `CT`.
+    /// DICOM Modality, e.g. `CT`, where the file states it.
     pub modality: Option<String>,
+    /// DICOM Modality as the values of the image suggest it, e.g. `CT`. It is set only where a file
+    /// without a header for it states none, and is never used in the place of `modality`.
+    pub modality_guess: Option<&'static str>,
     /// DICOM `BodyPartExamined`, e.g. `CHEST`.
     pub body_part: Option<String>,
     /// Whose image it is, where the file says so; shown nowhere.
@@ -100,6 +103,7 @@ impl Volume {
             pixel_aspect: 1.0,
             affine: None,
             modality: None,
+            modality_guess: None,
             body_part: None,
             identifiers: Identifiers::default(),
             unit: None,
