@@ -48,7 +48,7 @@ def main():
         if folder.is_dir():
             files = [path.read_bytes() for path in sorted(folder.iterdir())][:4]
             put("series", folder.name, b"//next//".join(files))
-    for target in ("nifti", "nrrd", "metaimage", "npy", "raster", "manifest"):
+    for target in ("mgh", "nifti", "nrrd", "metaimage", "npy", "raster", "manifest"):
         for path in (ROOT / "testdata" / target).glob("*"):
             if path.suffix not in (".json", ".f32", ".md"):
                 put("npy" if path.suffix == ".npy" else target, path.name, path.read_bytes())
