@@ -1,7 +1,7 @@
 //! DICOM: one file -> its Volumes. Series over several files are put together in `series`.
 
-mod codec;
-mod codestream;
+pub(crate) mod codec;
+pub(crate) mod codestream;
 mod dataset;
 mod frames;
 mod jpeg_sequential;
