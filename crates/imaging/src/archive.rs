@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::dicomdir;
 use crate::error::{Error, Result};
-use crate::read::{Format, ReadOptions, read_file, read_head, sniff, unknown_format};
+use crate::limits::Limits;
+use crate::read::{
+    Format, ReadOptions, SNIFF_BYTES, read_file, read_head, read_prefix, sibling_path, sniff,
+};
 use crate::reason::Code;
 use crate::series::{self, Header, Slice};
 use crate::volume::Volume;
+use crate::{dicomdir, foreign, metaimage, mgh, nrrd};
+
+mod walk;
 
 /// One thing to read: a file, or the files of one DICOM series.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +41,8 @@ pub struct Skipped {
 
 /// Finds every object at or below `root`: a file, a folder or a DICOMDIR.
 ///
-/// Objects come in the order of their paths. Links to folders are not followed, so a walk ends.
-/// Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
+/// Objects come in the order of their paths. Links to folders are followed, each folder once, under
+/// its plain path where it has one; links that lead nowhere are skipped with an error. Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
 /// are neither returned nor skipped.
 ///
 /// # Errors
@@ -46,7 +51,7 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
     let status = std::fs::metadata(root).map_err(|e| Error::io("opening the path", e))?;
     let mut skipped = Vec::new();
     let files = if status.is_dir() {
-        walk(root, &mut skipped)?
+        walk::files_below(root, &mut skipped)?
     } else if is_index(root, options)? {
         dicomdir::referenced_files(root, &mut skipped, options)?
     } else {
@@ -179,8 +184,9 @@ fn classify(path: &Path, options: &ReadOptions) -> Result<Class> {
             Header::Index => Class::Index,
             Header::NoImage => Class::Unknown(no_image()),
         }),
+        Some(Format::Mgh) if mgh::is_surface(&head) => Ok(Class::Unknown(mgh::surface_refusal())),
         Some(format) => Ok(Class::Alone(format)),
-        None => Ok(Class::Unknown(unknown_format(&head))),
+        None => Ok(Class::Unknown(foreign::refusal(&head))),
     }
 }
 
@@ -188,7 +194,7 @@ fn no_image() -> Error {
     Error::refused(
         "dicom",
         Code::NoPixels,
-        "an object that is no image",
+        "a DICOM object without an image",
         "an image",
     )
 }
@@ -203,7 +209,7 @@ fn is_index(path: &Path, options: &ReadOptions) -> Result<bool> {
 
 fn single_file(path: &Path) -> Result<Object> {
     let head = read_head(path)?;
-    let format = sniff(&head).ok_or_else(|| unknown_format(&head))?;
+    let format = sniff(&head).ok_or_else(|| foreign::refusal(&head))?;
     Ok(alone(path.to_owned(), format))
 }
 
@@ -216,56 +222,81 @@ fn alone(path: PathBuf, format: Format) -> Object {
     }
 }
 
-/// Lists the regular files below a folder.
-fn walk(root: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(e) if folder == root => return Err(Error::io("listing the folder", e)),
-            Err(e) => {
-                skipped.push(Skipped {
-                    path: folder,
-                    error: Error::io("listing the folder", e),
-                });
-                continue;
-            }
-        };
-        for entry in entries {
-            let kind = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
-            match kind {
-                Ok((path, kind)) if kind.is_dir() => folders.push(path),
-                // A link to a file is read; a link to a folder could lead in circles.
-                Ok((path, kind)) if kind.is_file() || (kind.is_symlink() && path.is_file()) => {
-                    files.push(path);
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    let error = Error::io("listing the folder", e);
-                    skipped.push(Skipped {
-                        path: folder.clone(),
-                        error,
-                    });
-                }
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Drops files that share folder and stem with a header format: they hold its voxels.
+/// Drops files that hold the voxels of a header: those it names, and those that share folder and
+/// stem with it.
 fn without_detached_voxels(unknown: Vec<Skipped>, objects: &[Object]) -> Vec<Skipped> {
-    let may_be_detached =
-        |o: &&Object| matches!(o.format, Format::Nifti | Format::Nrrd | Format::MetaImage);
+    if unknown.is_empty() {
+        return unknown;
+    }
     let headers: HashSet<(PathBuf, String)> = objects
         .iter()
-        .filter(may_be_detached)
-        .filter_map(|o| stem(&o.path))
+        .filter(|object| may_be_detached(object))
+        .filter_map(|object| stem(&object.path))
         .collect();
-    let belongs = |file: &Skipped| stem(&file.path).is_some_and(|key| headers.contains(&key));
+    let named: HashSet<PathBuf> = objects.iter().flat_map(named_files).collect();
+    let is_named = |path: &Path| {
+        !named.is_empty() && path.canonicalize().is_ok_and(|path| named.contains(&path))
+    };
+    let belongs = |file: &Skipped| {
+        stem(&file.path).is_some_and(|key| headers.contains(&key)) || is_named(&file.path)
+    };
     unknown.into_iter().filter(|file| !belongs(file)).collect()
+}
+
+fn may_be_detached(object: &Object) -> bool {
+    matches!(
+        object.format,
+        Format::Nifti | Format::Nrrd | Format::MetaImage
+    )
+}
+
+/// Lists the files with the voxels of an object whose header may lie apart from them, links
+/// resolved: those that the header names, and those beside it with its name up to the first dot.
+#[must_use]
+pub fn detached_files(object: &Object) -> Vec<PathBuf> {
+    if !may_be_detached(object) {
+        return Vec::new();
+    }
+    let mut files = named_files(object);
+    let own = stem(&object.path);
+    let folder = object
+        .path
+        .parent()
+        .filter(|folder| *folder != Path::new(""));
+    let beside = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
+    for entry in beside.into_iter().flatten().flatten() {
+        let name = |(_, name)| name;
+        if stem(&entry.path()).map(name) == own.clone().map(name) {
+            files.extend(entry.path().canonicalize());
+        }
+    }
+    files
+}
+
+/// Most bytes of a header in which the names of its files are looked for.
+const MAX_LIST_BYTES: u64 = 1 << 20;
+
+/// Lists the files that a header names, as far as they are there and it may name them.
+fn named_files(object: &Object) -> Vec<PathBuf> {
+    let path = &object.path;
+    let names_of = match object.format {
+        Format::Nrrd => nrrd::data_files,
+        Format::MetaImage => metaimage::data_files,
+        _ => return Vec::new(),
+    };
+    let limits = Limits::default();
+    let prefix = |n_bytes| read_prefix(path, n_bytes, &limits).map(|(head, _)| head);
+    let Ok(mut head) = prefix(SNIFF_BYTES as u64) else {
+        return Vec::new();
+    };
+    // Only a list of files is longer than the head.
+    if head.windows(4).any(|word| word == b"LIST") {
+        head = prefix(MAX_LIST_BYTES).unwrap_or(head);
+    }
+    let names = names_of(&head).into_iter();
+    names
+        .filter_map(|name| sibling_path(path, &name).ok())
+        .collect()
 }
 
 /// Folder and name up to the first dot.
@@ -335,6 +366,10 @@ fn name_parts(objects: &mut [Object]) {
 }
 
 /// Says that a file in a folder is no image at all: of no image format, or a DICOM report or plan.
+///
+/// `no_pixels` is never a loss, whatever the file's name. `unknown_format` is one if the name
+/// promises an image. Every other code is a refusal, among them `unsupported` for archives and for
+/// images of other formats.
 #[must_use]
 pub fn is_not_an_image(error: &Error) -> bool {
     matches!(error.code(), Code::UnknownFormat | Code::NoPixels)

@@ -2,13 +2,17 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
+use crate::foreign;
+use crate::inflate::{gunzip, gunzip_prefix, is_gzip};
 use crate::limits::Limits;
 use crate::reason::Code;
 use crate::volume::Volume;
-use crate::{dicom, metaimage, nifti, npy, nrrd, raster, series, video};
+use crate::{dicom, metaimage, mgh, nifti, npy, nrrd, raster, series, video};
 
 /// Bytes that `sniff` wants to see, where the file has so many.
 pub const SNIFF_BYTES: usize = 4096;
@@ -30,17 +34,19 @@ pub const DEFAULT_VIDEO_FRAMES: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// DICOM Part 10, or a bare data set.
+    /// DICOM Part 10, or a bare data set, plain or gzip.
     Dicom,
     /// NIfTI-1 or NIfTI-2, plain or gzip, single file or header of a pair.
     Nifti,
+    /// `FreeSurfer`'s volumes, plain or gzip.
+    Mgh,
     /// NRRD, attached or detached.
     Nrrd,
     /// MetaImage, attached or detached.
     MetaImage,
     /// numpy array.
     Npy,
-    /// PNG, JPEG, TIFF, WebP, BMP or GIF.
+    /// PNG, JPEG, JPEG 2000, TIFF, WebP, BMP or GIF.
     Raster,
     /// A container that ffmpeg reads.
     Video,
@@ -49,7 +55,7 @@ pub enum Format {
 /// Fetches a file that a detached header names, by the name in the header.
 ///
 /// A leading `*` stands for the header's own file name without its extension: `*.img`.
-/// Implementations refuse names that leave the header's own folder.
+/// Implementations refuse names that lead out of the header's own folder.
 pub type Siblings<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
 
 /// Tells the format from the first `SNIFF_BYTES` of a file, or `None`.
@@ -59,8 +65,22 @@ pub fn sniff(head: &[u8]) -> Option<Format> {
     if head.get(128..132) == Some(b"DICM") {
         return Some(Format::Dicom);
     }
-    if nifti::is_nifti(head) {
+    if is_gzip(head) {
+        // A video is not decompressed: its reader wants a file, and none is that large for nothing.
+        let inner = gunzip_prefix(head, SNIFF_BYTES as u64);
+        return sniff_plain(&inner).filter(|&format| format != Format::Video);
+    }
+    sniff_plain(head)
+}
+
+/// As `sniff`, for bytes that are not compressed.
+fn sniff_plain(head: &[u8]) -> Option<Format> {
+    if head.get(128..132) == Some(b"DICM") {
+        Some(Format::Dicom)
+    } else if nifti::is_nifti(head) {
         Some(Format::Nifti)
+    } else if mgh::is_mgh(head) {
+        Some(Format::Mgh)
     } else if nrrd::is_nrrd(head) {
         Some(Format::Nrrd)
     } else if head.starts_with(b"\x93NUMPY") {
@@ -138,27 +158,27 @@ fn read_with_siblings(
     options: &ReadOptions,
 ) -> Result<Vec<Volume>> {
     let head = bytes.get(..SNIFF_BYTES).unwrap_or(bytes);
-    match sniff(head) {
+    let format = sniff(head);
+    // These two decompress into the memory of their voxels.
+    let reads_gzip = matches!(format, Some(Format::Nifti | Format::Mgh) | None);
+    let decompressed;
+    let bytes = if is_gzip(bytes) && !reads_gzip {
+        decompressed = gunzip(bytes, &options.limits)?;
+        &decompressed
+    } else {
+        bytes
+    };
+    match format {
         Some(Format::Dicom) => dicom::read(bytes, options),
         Some(Format::Nifti) => nifti::read(bytes, siblings, options),
+        Some(Format::Mgh) => mgh::read(bytes, options),
         Some(Format::Nrrd) => nrrd::read(bytes, siblings, options),
         Some(Format::MetaImage) => metaimage::read(bytes, siblings, options),
         Some(Format::Npy) => npy::read(bytes, options),
         Some(Format::Raster) => raster::read(bytes, options),
         Some(Format::Video) => Ok(vec![video::read_bytes(bytes, options)?]),
-        None => Err(unknown_format(bytes)),
+        None => Err(foreign::refusal(head)),
     }
-}
-
-/// Says that the leading bytes are those of no image.
-pub(crate) fn unknown_format(bytes: &[u8]) -> Error {
-    let found = if bytes.is_empty() {
-        "an empty file".to_owned()
-    } else {
-        "leading bytes of no known format".to_owned()
-    };
-    let wanted = "DICOM, NIfTI, NRRD, MetaImage, npy, PNG, JPEG, TIFF, WebP, BMP, GIF or a video";
-    Error::refused("file", Code::UnknownFormat, found, wanted)
 }
 
 /// Reads the first `SNIFF_BYTES` of a file, or all of a shorter one.
@@ -205,6 +225,50 @@ pub(crate) fn read_whole_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits)
     Ok(())
 }
 
+/// As `read_whole_into`, and decompresses a gzip stream.
+///
+/// # Errors
+/// As `read_whole` and `inflate::gunzip`.
+pub(crate) fn read_plain_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits) -> Result<()> {
+    read_whole_into(bytes, path, limits)?;
+    if is_gzip(bytes) {
+        *bytes = gunzip(bytes, limits)?;
+    }
+    Ok(())
+}
+
+/// Reads at most `n_wanted` leading bytes of a file, or of what its gzip stream holds, and returns
+/// them with whether they are all.
+///
+/// # Errors
+/// `Io`; `Mismatch` as `read_whole`. A broken gzip stream ends where it breaks.
+pub(crate) fn read_prefix(path: &Path, n_wanted: u64, limits: &Limits) -> Result<(Vec<u8>, bool)> {
+    check_regular(path)?;
+    let failed = |e| Error::io("reading the file", e);
+    let mut file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
+    let mut bytes = Vec::new();
+    let n_wanted = n_wanted.min(limits.max_bytes);
+    (file.by_ref().take(n_wanted))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    let n_allowed = if is_gzip(&bytes) {
+        let n_stored = file.metadata().map_err(failed)?.len();
+        limits.max_decompressed(n_stored)
+    } else {
+        limits.max_bytes
+    };
+    let n_wanted = n_wanted.min(n_allowed);
+    if is_gzip(&bytes) {
+        let stream = std::mem::take(&mut bytes);
+        // An error means fewer bytes: a parser of the header says that they are missing.
+        let _ = MultiGzDecoder::new(stream.chain(file))
+            .take(n_wanted)
+            .read_to_end(&mut bytes);
+    }
+    let is_all = (bytes.len() as u64) < n_wanted || n_wanted == n_allowed;
+    Ok((bytes, is_all))
+}
+
 /// Refuses pipes and devices before they are opened: opening a pipe can wait for ever.
 fn check_regular(path: &Path) -> Result<()> {
     let status = std::fs::metadata(path).map_err(|e| Error::io("opening the file", e))?;
@@ -218,37 +282,54 @@ fn check_regular(path: &Path) -> Result<()> {
     })
 }
 
-/// Reads a file beside a header: a plain name, another file, and no link out of the folder.
+/// Reads a file that a header names, in the header's folder or below it.
 fn read_sibling(header: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>> {
+    read_whole(&sibling_path(header, name)?, limits)
+}
+
+/// Finds a file that a header names: another file, in the header's folder or below it, links
+/// followed.
+///
+/// # Errors
+/// `Malformed` for names and links that lead out of the folder; `Io` if there is no such file.
+pub(crate) fn sibling_path(header: &Path, name: &str) -> Result<PathBuf> {
+    let refused = |found: &str| {
+        let wanted = "a data file in the header's folder or below it";
+        Err(Error::refused(
+            "detached header",
+            Code::Malformed,
+            found,
+            wanted,
+        ))
+    };
     let folder = match header.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let mut parts = Path::new(name).components();
-    let plain = matches!(
-        (parts.next(), parts.next()),
-        (Some(std::path::Component::Normal(_)), None)
-    );
-    if !plain {
-        return Err(Error::refused(
-            "detached header",
-            Code::Malformed,
-            "a data file outside the header's folder",
-            "a plain file name beside the header",
-        ));
+    let is_windows_path = name.contains('\\') && !folder.join(name).exists();
+    let name = if is_windows_path {
+        name.replace('\\', "/")
+    } else {
+        name.to_owned()
+    };
+    // `C:/x.raw` is absolute where it was written, and no plain name here.
+    if Path::new(&name).is_absolute() || name.get(1..3) == Some(":/") {
+        return refused("an absolute path of a data file");
+    }
+    let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(&name).components().all(is_plain) {
+        return refused("a data file outside the header's folder");
     }
     let resolved = |path: &Path| {
         path.canonicalize()
-            .map_err(|e| Error::io("finding the data file beside the header", e))
+            .map_err(|e| Error::io("finding the data file of the header", e))
     };
     let data_file = resolved(&folder.join(name))?;
-    if data_file.parent() != Some(&resolved(folder)?) || data_file == resolved(header)? {
-        return Err(Error::refused(
-            "detached header",
-            Code::Malformed,
-            "a data file that is the header itself or a link out of its folder",
-            "another file in the header's folder",
-        ));
+    if data_file == resolved(header)? {
+        return refused("a header that names itself as its data file");
     }
-    read_whole(&data_file, limits)
+    if !data_file.starts_with(resolved(folder)?) {
+        return refused("a link to a data file outside the header's folder");
+    }
+    Ok(data_file)
 }

@@ -1,8 +1,6 @@
 //! DICOM series: which files belong together, and their slices as one Volume.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use dicom_dictionary_std::tags;
@@ -14,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
 use crate::limits::Limits;
 use crate::memory;
-use crate::read::{ReadOptions, read_whole_into};
+use crate::read::{ReadOptions, read_plain_into, read_prefix};
 use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
 use crate::volume::{Kind, Volume};
@@ -54,18 +52,13 @@ pub(crate) struct Slice {
 /// # Errors
 /// `Io`; `Malformed` if the header is broken.
 pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
-    let mut file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
-    let mut bytes = Vec::new();
-    let mut wanted = HEADER_BYTES.min(limits.max_bytes);
+    let mut n_wanted = HEADER_BYTES;
     loop {
-        let missing = wanted - bytes.len() as u64;
-        let n_read = file.by_ref().take(missing).read_to_end(&mut bytes);
-        n_read.map_err(|e| Error::io("reading the file", e))?;
-        let is_whole = (bytes.len() as u64) < wanted || wanted >= limits.max_bytes;
+        let (bytes, is_all) = read_prefix(path, n_wanted, limits)?;
         match parse_header(&bytes, limits) {
             // A longer header; every other fault stays one, however much is read.
-            Err(error) if !is_whole && error.code() == Code::Truncated => {
-                wanted = wanted.saturating_mul(16).min(limits.max_bytes);
+            Err(error) if !is_all && error.code() == Code::Truncated => {
+                n_wanted = n_wanted.saturating_mul(16);
             }
             header => return header,
         }
@@ -373,7 +366,7 @@ fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Resu
 }
 
 fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
-    read_whole_into(&mut scratch.bytes, path, &options.limits)?;
+    read_plain_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
     let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;
     match (volumes.pop(), volumes.is_empty()) {
