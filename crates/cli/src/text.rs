@@ -306,12 +306,7 @@ pub(crate) mod tests {
     const PLAIN: Paint = Paint { is_on: false };
 
     pub(crate) fn object(path: &str) -> Object {
-        Object {
-            path: path.into(),
-            part: None,
-            files: vec![path.into()],
-            format: Format::Dicom,
-        }
+        Object::of_file(path.into(), Format::Dicom)
     }
 
     /// A small CT with everything known.

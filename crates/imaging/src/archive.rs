@@ -8,12 +8,13 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::read::{
-    Format, ReadOptions, SNIFF_BYTES, read_file, read_head, read_prefix, sibling_path, sniff,
+    Format, ReadOptions, SNIFF_BYTES, read_file, read_head, read_plain_into, read_prefix,
+    sibling_path, sniff,
 };
-use crate::reason::Code;
-use crate::series::{self, Header, Slice};
+use crate::reason::{Code, Reason};
+use crate::series::{self, Along, Header, Slice};
 use crate::volume::Volume;
-use crate::{dicomdir, foreign, metaimage, mgh, nrrd};
+use crate::{dicom, dicomdir, foreign, metaimage, mgh, nrrd};
 
 mod walk;
 
@@ -22,12 +23,16 @@ mod walk;
 pub struct Object {
     /// The file, or the folder that holds the series.
     pub path: PathBuf,
-    /// `series=2`, where the folder holds several series.
+    /// `series=2` where the folder holds several series, and what differs from other volumes of its
+    /// series: `series=2, echo=1`.
     pub part: Option<String>,
     /// The files, in the order of their paths.
     pub files: Vec<PathBuf>,
     /// What the files hold.
     pub format: Format,
+    along: Along,
+    /// What every image of it is told to have.
+    notes: Vec<Reason>,
 }
 
 /// A file that belongs to no object.
@@ -62,25 +67,20 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
         .map(|path| (path.clone(), classify(&path, options)))
         .collect();
     let mut objects = Vec::new();
-    let mut slices: BTreeMap<Vec<String>, Vec<(PathBuf, Slice)>> = BTreeMap::new();
+    let mut slices: Vec<(PathBuf, Slice)> = Vec::new();
     let mut unknown = Vec::new();
     for (path, class) in classified {
         match class {
-            Ok(Class::Alone(format)) => objects.push(alone(path, format)),
-            Ok(Class::Slice(slice)) => {
-                slices
-                    .entry(slice.key.clone())
-                    .or_default()
-                    .push((path, *slice));
-            }
+            Ok(Class::Alone(format)) => objects.push(Object::of_file(path, format)),
+            Ok(Class::Slice(slice)) => slices.push((path, *slice)),
             Ok(Class::Index) => {}
             Ok(Class::Unknown(error)) => unknown.push(Skipped { path, error }),
             Err(error) => skipped.push(Skipped { path, error }),
         }
     }
     skipped.extend(without_detached_voxels(unknown, &objects));
-    objects.extend(group(slices));
-    name_parts(&mut objects);
+    objects.extend(group(slices, options));
+    objects.sort_by(|a, b| (&a.path, &a.files).cmp(&(&b.path, &b.files)));
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
     Ok((objects, skipped))
 }
@@ -90,13 +90,30 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
 /// # Errors
 /// As `read_path`.
 pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>> {
-    match object.files.as_slice() {
+    let mut volumes = match object.files.as_slice() {
         [file] => read_file(file, options),
-        several => series::read_files(several, options).map(|volume| vec![volume]),
+        several => series::read_files(several, object.along, options).map(|volume| vec![volume]),
+    }?;
+    for volume in &mut volumes {
+        volume.reasons.extend(object.notes.iter().cloned());
     }
+    Ok(volumes)
 }
 
 impl Object {
+    /// Makes the object of one file that is not part of a series.
+    #[must_use]
+    pub fn of_file(path: PathBuf, format: Format) -> Self {
+        Self {
+            files: vec![path.clone()],
+            path,
+            part: None,
+            format,
+            along: Along::Space,
+            notes: Vec::new(),
+        }
+    }
+
     /// Names one of its images among all of its path: by its series, and its part of a file.
     #[must_use]
     pub fn name_of(&self, volume: &Volume) -> Option<String> {
@@ -210,16 +227,7 @@ fn is_index(path: &Path, options: &ReadOptions) -> Result<bool> {
 fn single_file(path: &Path) -> Result<Object> {
     let head = read_head(path)?;
     let format = sniff(&head).ok_or_else(|| foreign::refusal(&head))?;
-    Ok(alone(path.to_owned(), format))
-}
-
-fn alone(path: PathBuf, format: Format) -> Object {
-    Object {
-        files: vec![path.clone()],
-        path,
-        part: None,
-        format,
-    }
+    Ok(Object::of_file(path.to_owned(), format))
 }
 
 /// Drops files that hold the voxels of a header: those it names, and those that share folder and
@@ -306,63 +314,50 @@ fn stem(path: &Path) -> Option<(PathBuf, String)> {
     Some((path.parent()?.to_owned(), stem))
 }
 
-fn group(slices: BTreeMap<Vec<String>, Vec<(PathBuf, Slice)>>) -> Vec<Object> {
-    let mut objects = Vec::new();
-    for (_, members) in slices {
-        let (paths, slices): (Vec<PathBuf>, Vec<Slice>) = members.into_iter().unzip();
-        for volume in series::split(&slices) {
-            let is_one_slice = series::is_one_slice(&slices, &volume);
-            let files: Vec<PathBuf> = volume
-                .into_iter()
-                .filter_map(|index| paths.get(index).cloned())
-                .collect();
-            match files.as_slice() {
-                [] => {}
-                // One slice, perhaps copied: images of their own, so that copies are seen.
-                _ if is_one_slice => {
-                    objects.extend(files.into_iter().map(|file| alone(file, Format::Dicom)));
-                }
-                _ => objects.push(Object {
-                    path: common_folder(&files),
-                    part: None,
-                    files,
-                    format: Format::Dicom,
-                }),
-            }
+/// Puts slices together to objects, and names those that share a folder.
+fn group(slices: Vec<(PathBuf, Slice)>, options: &ReadOptions) -> Vec<Object> {
+    let digest = |path: &Path| {
+        let mut bytes = Vec::new();
+        read_plain_into(&mut bytes, path, &options.limits).ok()?;
+        dicom::pixel_digest(&bytes, &options.limits)
+    };
+    let mut parts = series::group(slices, &digest);
+    parts.sort_by(|a, b| (&a.folder, &a.files).cmp(&(&b.folder, &b.files)));
+    let is_shown = |part: &series::Part| part.files.len() > 1 && !part.is_copied_image;
+    // The series of each folder, numbered in the order of their first files.
+    let mut series: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    for part in parts.iter().filter(|part| is_shown(part)) {
+        let known = series.entry(part.folder.clone()).or_default();
+        if !known.contains(&part.series) {
+            known.push(part.series);
         }
+    }
+    let mut objects = Vec::new();
+    for part in parts {
+        if !is_shown(&part) {
+            // Images of their own; copies too, so that they are seen.
+            objects.extend(part.files.into_iter().map(|file| Object {
+                notes: part.notes.clone(),
+                ..Object::of_file(file, Format::Dicom)
+            }));
+            continue;
+        }
+        let known = series.get(&part.folder).filter(|known| known.len() > 1);
+        let number = known.and_then(|known| known.iter().position(|&s| s == part.series));
+        let series = number.map(|number| format!("series={}", number + 1));
+        objects.push(Object {
+            path: part.folder,
+            part: match (series, part.name) {
+                (Some(series), Some(name)) => Some(format!("{series}, {name}")),
+                (series, name) => series.or(name),
+            },
+            files: part.files,
+            format: Format::Dicom,
+            along: part.along,
+            notes: part.notes,
+        });
     }
     objects
-}
-
-fn common_folder(files: &[PathBuf]) -> PathBuf {
-    let mut common = files
-        .first()
-        .and_then(|f| f.parent())
-        .unwrap_or(Path::new(""))
-        .to_owned();
-    while !files.iter().all(|file| file.starts_with(&common)) {
-        if !common.pop() {
-            break;
-        }
-    }
-    common
-}
-
-/// Orders objects by path and numbers the series that share a folder.
-fn name_parts(objects: &mut [Object]) {
-    objects.sort_by(|a, b| (&a.path, &a.files).cmp(&(&b.path, &b.files)));
-    let mut n_series: BTreeMap<PathBuf, usize> = BTreeMap::new();
-    for object in objects.iter().filter(|o| o.files.len() > 1) {
-        *n_series.entry(object.path.clone()).or_default() += 1;
-    }
-    let mut number = BTreeMap::new();
-    for object in objects.iter_mut().filter(|o| o.files.len() > 1) {
-        if n_series.get(&object.path).is_some_and(|&n| n > 1) {
-            let number: &mut usize = number.entry(object.path.clone()).or_default();
-            *number += 1;
-            object.part = Some(format!("series={number}"));
-        }
-    }
 }
 
 /// Says that a file in a folder is no image at all: of no image format, or a DICOM report or plan.

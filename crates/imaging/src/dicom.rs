@@ -1,5 +1,6 @@
 //! DICOM: one file -> its Volumes. Series over several files are put together in `series`.
 
+mod attributes;
 pub(crate) mod codec;
 pub(crate) mod codestream;
 mod dataset;
@@ -12,16 +13,19 @@ mod rle;
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use dicom_dictionary_std::{tags, uids};
 
+pub(crate) use self::attributes::{QUANTITIES, Values, instance_number};
 use self::codec::Codec;
 pub(crate) use self::dataset::DataSet;
 use self::dataset::{Encoding, trim};
+pub(crate) use self::pixels::n_frames;
 use self::pixels::{PixelModule, Pixels, Wanted};
-pub(crate) use self::placement::plane;
-use self::placement::{Depth, Frame};
+pub(crate) use self::placement::single;
+use self::placement::{Depth, Frame, Frames, plane};
+use crate::division::{self, Division, Images};
 use crate::error::{Error, Result};
 use crate::geometry::canonicalise;
 use crate::identifiers::Identifiers;
@@ -171,6 +175,7 @@ pub(crate) fn read_reusing(
         codec,
         module: &module,
         options,
+        frames: placement::frames(&set, module.n_frames)?,
         scratch: Cell::new(scratch),
     };
     let mut volumes = if module.n_frames == 1 {
@@ -178,7 +183,7 @@ pub(crate) fn read_reusing(
     } else {
         source.multi()?
     };
-    let is_measured = source.is_measured()?;
+    let is_measured = source.is_measured();
     for volume in &mut volumes {
         describe(volume, &set, &file.transfer_syntax);
         describe_values(volume, &set, is_measured);
@@ -194,6 +199,15 @@ pub(crate) fn has_pixels(set: &DataSet<'_>) -> bool {
         tags::DOUBLE_FLOAT_PIXEL_DATA,
     ];
     places.iter().any(|&tag| set.has(tag))
+}
+
+/// Returns a number that tells pixels apart, as they are stored.
+pub(crate) fn pixel_digest(bytes: &[u8], limits: &Limits) -> Option<u64> {
+    let file = File::open(bytes, limits).ok()?;
+    let set = file.data_set(limits).ok()?;
+    let mut hasher = DefaultHasher::new();
+    set.bytes(tags::PIXEL_DATA)?.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 fn refuse_non_images(set: &DataSet<'_>) -> Result<()> {
@@ -228,6 +242,8 @@ struct Source<'s> {
     codec: Codec,
     module: &'s PixelModule,
     options: &'s ReadOptions,
+    /// What each frame says of itself, where any does.
+    frames: Option<Frames>,
     scratch: Cell<Vec<f32>>,
 }
 
@@ -270,15 +286,18 @@ impl Source<'_> {
     }
 
     /// Returns true if the values went through a modality transform.
-    fn is_measured(&self) -> Result<bool> {
-        let frames = placement::frames(self.set, self.module.n_frames)?.unwrap_or_default();
-        Ok(self.module.has_modality_transform() || frames.iter().any(|f| f.rescale.is_some()))
+    fn is_measured(&self) -> bool {
+        let frames = self.frames.iter().flat_map(|frames| &frames.list);
+        self.module.has_modality_transform() || frames.map(|f| f.rescale).any(|r| r.is_some())
+    }
+
+    fn frame(&self, index: usize) -> Option<&Frame> {
+        self.frames.as_ref()?.list.get(index)
     }
 
     fn single(&self) -> Result<Vec<Volume>> {
-        let groups = placement::frames(self.set, 1)?;
-        let frame = groups.as_ref().and_then(|frames| frames.first());
-        let plane = plane(self.set).or_else(|| frame.and_then(|f| f.plane));
+        let frame = self.frame(0);
+        let plane = plane(self.set)?.or_else(|| frame.and_then(|f| f.plane));
         let pixels = self.decode(vec![0], vec![self.map(frame)])?;
         let mut volume = self.volume(pixels, 1, Kind::Image)?;
         place_image(&mut volume, self.set, plane);
@@ -286,64 +305,94 @@ impl Source<'_> {
     }
 
     fn multi(&self) -> Result<Vec<Volume>> {
-        let n_frames = self.module.n_frames;
-        match placement::frames(self.set, n_frames)? {
-            Some(frames) if frames.iter().all(|f| f.plane.is_some()) => self.stacks(&frames),
-            frames => self.unplaced(frames.as_deref()).map(|volume| vec![volume]),
+        match &self.frames {
+            Some(frames) if frames.are_placed() => self.stacks(frames),
+            _ => self.unplaced().map(|volume| vec![volume]),
         }
     }
 
-    /// Frames with positions: one volume for each stack, time, echo and orientation.
-    fn stacks(&self, frames: &[Frame]) -> Result<Vec<Volume>> {
-        let mut by_key: Vec<Vec<usize>> = Vec::new();
-        let mut known: HashMap<&[String], usize> = HashMap::new();
-        for (index, frame) in frames.iter().enumerate() {
-            let group = *known.entry(&frame.key).or_insert(by_key.len());
-            match by_key.get_mut(group) {
-                Some(members) => members.push(index),
-                None => by_key.push(vec![index]),
-            }
+    /// Frames with positions: one volume for each stack and orientation, and of those that share
+    /// positions for each time, echo and whatever else tells them apart.
+    fn stacks(&self, frames: &Frames) -> Result<Vec<Volume>> {
+        let mut parts: Vec<((usize, usize), Division)> = Vec::new();
+        for (group, members) in frames.by_key().into_iter().enumerate() {
+            let of = |mut division: Division| {
+                let frame = |&index: &usize| members.get(index).copied();
+                division.members = division.members.iter().filter_map(frame).collect();
+                ((group, division.grid), division)
+            };
+            // Frames of one object are never copies of each other.
+            let divisions = division::divide(&frames.images(&members), &|_| None);
+            parts.extend(divisions.into_iter().map(of));
         }
-        let groups: Vec<Vec<usize>> = by_key.iter().flat_map(|m| by_grid(frames, m)).collect();
-        let n_groups = self.options.limits.parts(groups.len() as u64)?;
-        let mut volumes = Vec::with_capacity(n_groups);
-        for (number, members) in groups.into_iter().enumerate() {
-            let mut volume = self.one_stack(frames, &members)?;
-            if n_groups > 1 {
-                volume.part = Some(format!("stack={number}"));
-            }
-            volumes.push(volume);
-        }
-        Ok(volumes)
+        let mut stacks: Vec<(usize, usize)> = parts.iter().map(|(stack, _)| *stack).collect();
+        stacks.dedup();
+        self.options.limits.parts(parts.len() as u64)?;
+        let volume = |(stack, division): ((usize, usize), Division)| {
+            let mut volume = self.one_part(frames, &division)?;
+            volume.reasons.extend(division.notes);
+            let number = stacks.iter().position(|known| *known == stack);
+            let number = number.filter(|_| stacks.len() > 1);
+            let stack = number.map(|number| format!("stack={number}"));
+            volume.part = match (stack, division.name) {
+                (Some(stack), Some(name)) => Some(format!("{stack}, {name}")),
+                (stack, name) => stack.or(name),
+            };
+            Ok(volume)
+        };
+        parts.into_iter().map(volume).collect()
     }
 
-    fn one_stack(&self, frames: &[Frame], members: &[usize]) -> Result<Volume> {
-        let of = |&index: &usize| frames.get(index);
-        let planes: Vec<Plane> = members
-            .iter()
-            .filter_map(of)
-            .filter_map(|f| f.plane)
-            .collect();
-        let stack = stack::stack(&planes)?;
+    fn one_part(&self, frames: &Frames, division: &Division) -> Result<Volume> {
+        let images = frames.images(&division.members);
+        if division.is_time {
+            return self.film(frames, &division.members, &images);
+        }
+        let stack = stack::stack(&images.planes, &images.numbers)?;
         let ordered: Vec<usize> = stack
             .order
             .iter()
-            .filter_map(|&i| members.get(i).copied())
+            .filter_map(|&i| division.members.get(i).copied())
             .collect();
-        let maps = ordered.iter().map(|index| self.map(of(index))).collect();
         let depth = ordered.len();
-        let pixels = self.decode(ordered, maps)?;
+        let pixels = self.decode_mapped(ordered)?;
         if depth == 1 {
             let mut volume = self.volume(pixels, 1, Kind::Image)?;
-            place_image(&mut volume, self.set, planes.first().copied());
+            place_image(&mut volume, self.set, images.planes.first().copied());
             return Ok(volume);
         }
         let volume = self.volume(pixels, depth, Kind::Volume)?;
         place_stack(volume, stack)
     }
 
+    /// Frames that follow each other at one position.
+    fn film(&self, frames: &Frames, members: &[usize], images: &Images) -> Result<Volume> {
+        let (order, seconds) = division::in_time(images).unwrap_or_default();
+        let n_stored = order.len();
+        let n_read = self
+            .options
+            .n_frames
+            .unwrap_or(n_stored)
+            .clamp(1, n_stored.max(1));
+        let chosen: Vec<usize> = uniform_indices(n_stored, n_read)
+            .into_iter()
+            .filter_map(|i| members.get(*order.get(i)?).copied())
+            .collect();
+        let spacing_mm = chosen.first().and_then(|&i| frames.list.get(i)?.spacing_mm);
+        let pixels = self.decode_mapped(chosen)?;
+        let mut volume = self.volume(pixels, n_read, Kind::Video)?;
+        place_film(&mut volume, spacing_mm, n_stored, seconds);
+        Ok(volume)
+    }
+
+    /// Decodes frames, each with its own modality transform.
+    fn decode_mapped(&self, frames: Vec<usize>) -> Result<Pixels> {
+        let maps = frames.iter().map(|&i| self.map(self.frame(i))).collect();
+        self.decode(frames, maps)
+    }
+
     /// Frames without positions: a cine, or a stack of unknown meaning.
-    fn unplaced(&self, frames: Option<&[Frame]>) -> Result<Volume> {
+    fn unplaced(&self) -> Result<Volume> {
         let n_stored = self.module.n_frames;
         let meaning = placement::depth_meaning(self.set, self.module.n_channels() > 1);
         let is_time = matches!(meaning, Depth::Time(_));
@@ -351,37 +400,54 @@ impl Source<'_> {
             Some(n) if is_time => n.clamp(1, n_stored),
             _ => n_stored,
         };
-        let chosen = uniform_indices(n_stored, n_read);
-        let maps = chosen
-            .iter()
-            .map(|&i| self.map(frames.and_then(|f| f.get(i))))
-            .collect();
-        let pixels = self.decode(chosen, maps)?;
+        let pixels = self.decode_mapped(uniform_indices(n_stored, n_read))?;
         let kind = if is_time { Kind::Video } else { Kind::Volume };
         let mut volume = self.volume(pixels, n_read, kind)?;
         place_image(&mut volume, self.set, None);
+        if let Some([spacing_h, spacing_w]) = self.frame(0).and_then(|f| f.spacing_mm) {
+            volume.reasons.retain(|r| r.code != Code::SpacingUnknown);
+            volume.spacing = [None, Some(spacing_h), Some(spacing_w)];
+        }
         match meaning {
-            Depth::Time(seconds) if n_read == n_stored => volume.spacing[0] = seconds,
-            Depth::Time(seconds) => {
-                volume.note(
-                    Code::FramesSampled,
-                    format!("{n_read} of {n_stored} frames"),
-                );
-                volume.spacing[0] = seconds.map(|s| s * ratio(n_stored, n_read));
-            }
+            Depth::Time(seconds) => time_frames(&mut volume, n_stored, seconds),
             Depth::Unknown => {
-                let detail = "frames state neither positions nor times";
-                volume.note(Code::StackAxisUnknown, detail);
+                volume.spacing[0] = placement::step_mm(self.set).map(f64::abs);
+                if volume.spacing[0].is_none() {
+                    let detail = "no distance between frames is stated, and no time";
+                    volume.note(Code::StackAxisUnknown, detail);
+                }
             }
         }
         Ok(volume)
     }
 }
 
+/// Places a film of `n_stored` frames, of which `volume` holds all or some.
+pub(crate) fn place_film(
+    volume: &mut Volume,
+    spacing_mm: Option<[f64; 2]>,
+    n_stored: usize,
+    seconds: Option<f64>,
+) {
+    if let Some([spacing_h, spacing_w]) = spacing_mm {
+        volume.spacing = [None, Some(spacing_h), Some(spacing_w)];
+    }
+    time_frames(volume, n_stored, seconds);
+}
+
+fn time_frames(volume: &mut Volume, n_stored: usize, seconds: Option<f64>) {
+    let [_, n_read, ..] = volume.shape();
+    volume.spacing[0] = seconds.map(|seconds| seconds * ratio(n_stored, n_read));
+    if n_read < n_stored {
+        let detail = format!("{n_read} of {n_stored} frames");
+        volume.note(Code::FramesSampled, detail);
+    }
+}
+
 /// The header's times and sizes stand above those of the stream, which often lacks them.
 fn time_video(volume: &mut Volume, set: &DataSet<'_>) -> Result<()> {
     let [_, n_read, ..] = volume.shape();
-    let n_stored = usize::try_from(pixels::n_frames(set)?).unwrap_or(n_read);
+    let n_stored = usize::try_from(n_frames(set)?).unwrap_or(n_read);
     if let Depth::Time(Some(seconds)) = placement::depth_meaning(set, true) {
         volume.spacing[0] = Some(seconds * ratio(n_stored.max(n_read), n_read));
     }
@@ -395,21 +461,6 @@ fn time_video(volume: &mut Volume, set: &DataSet<'_>) -> Result<()> {
 )]
 fn ratio(a: usize, b: usize) -> f64 {
     a as f64 / b as f64
-}
-
-/// Parts frames whose planes are turned or spaced differently.
-fn by_grid(frames: &[Frame], members: &[usize]) -> Vec<Vec<usize>> {
-    let plane = |&index: &usize| Some((index, frames.get(index)?.plane?));
-    let (indices, planes): (Vec<usize>, Vec<Plane>) = members.iter().filter_map(plane).unzip();
-    stack::aligned(&planes)
-        .into_iter()
-        .map(|group| {
-            group
-                .into_iter()
-                .filter_map(|i| indices.get(i).copied())
-                .collect()
-        })
-        .collect()
 }
 
 /// Places an image: in the patient, if `plane` is known, else by whatever spacing is stated.

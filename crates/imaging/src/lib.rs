@@ -15,6 +15,7 @@
 pub mod archive;
 mod dicom;
 mod dicomdir;
+mod division;
 mod error;
 mod foreign;
 mod geometry;

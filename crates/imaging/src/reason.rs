@@ -72,6 +72,10 @@ codes! {
     HeaderRepaired = "header_repaired", Warning;
     /// More frames are stored than the header declares; only the declared ones were read.
     ExtraFrames = "extra_frames", Warning;
+    /// A series was divided where its headers do not say so: by slice distance or image number.
+    DividedSeries = "divided_series", Warning;
+    /// Other volumes of the series have slices that this one lacks.
+    IncompletePart = "incomplete_part", Warning;
     /// Two slices of one series lie at the same position.
     DuplicatePosition = "duplicate_position", Refused;
     /// A series has gaps.

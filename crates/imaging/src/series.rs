@@ -1,13 +1,16 @@
 //! DICOM series: which files belong together, and their slices as one Volume.
 
-use std::collections::{BTreeMap, HashSet};
+mod grouping;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use dicom_dictionary_std::tags;
 use rayon::prelude::*;
 
 use crate::archive;
-use crate::dicom;
+use crate::dicom::{self, QUANTITIES, Values};
+use crate::division::{self, Images};
 use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
 use crate::limits::Limits;
@@ -15,7 +18,10 @@ use crate::memory;
 use crate::read::{ReadOptions, read_plain_into, read_prefix};
 use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
+use crate::timeline::uniform_indices;
 use crate::volume::{Kind, Volume};
+
+pub(crate) use self::grouping::{Part, group};
 
 /// First guess at how long a header is; grown where a file holds more before its pixels.
 const HEADER_BYTES: u64 = 64 << 10;
@@ -36,15 +42,27 @@ pub(crate) enum Header {
 /// One slice of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Slice {
-    /// What all slices of one volume share, beside their grid: series, matrix, echo.
-    pub(crate) key: Vec<String>,
-    /// What tells overlapping volumes of one series apart, in this order: acquisition, time,
-    /// diffusion, trigger, image type.
-    pub(crate) refinements: Vec<String>,
-    /// The instance; the same one may lie in an archive twice.
-    pub(crate) instance: String,
+    /// What all slices of one series share.
+    pub(crate) key: Key,
+    /// What may tell it from other slices at its position, in the order of `dicom::QUANTITIES`.
+    values: Values,
+    /// Its number within the series, if it states one.
+    number: Option<f64>,
     /// Where it lies.
-    pub(crate) plane: Plane,
+    plane: Plane,
+}
+
+/// What the slices of one series share. One SeriesInstanceUID may stand on slices of two patients,
+/// after an export that gave new identifiers to both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    series: String,
+    study: String,
+    patient: String,
+    frame_of_reference: String,
+    modality: Option<String>,
+    /// Rows, columns, samples per pixel.
+    sides: [Option<u16>; 3],
 }
 
 /// Reads the header of a DICOM file, and of the file no more than that.
@@ -76,98 +94,51 @@ fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     if !dicom::has_pixels(set) && !set.has(tags::ROWS) {
         return Ok(Header::NoImage);
     }
-    let text = |tag| {
-        set.text(tag)
-            .map_or_else(String::new, std::borrow::Cow::into_owned)
-    };
-    let is_multi = set
-        .text(tags::NUMBER_OF_FRAMES)
-        .is_some_and(|n| n.trim() != "1");
-    let series = text(tags::SERIES_INSTANCE_UID);
-    let (Some(plane), false, false) = (dicom::plane(set), is_multi, series.is_empty()) else {
+    let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1);
+    let (plane, values) = dicom::single(set)?;
+    let Some(plane) = plane.filter(|_| !is_multi) else {
         return Ok(Header::Alone);
     };
-    let key = vec![
-        series,
-        format!("{:?}x{:?}", set.u16(tags::ROWS), set.u16(tags::COLUMNS)),
-        format!("{:?}", set.u16(tags::SAMPLES_PER_PIXEL)),
-        text(tags::ECHO_NUMBERS),
-        text(tags::ECHO_TIME),
-    ];
-    let diffusion = set.f64(tags::DIFFUSION_B_VALUE);
-    let refinements = vec![
-        text(tags::ACQUISITION_NUMBER),
-        text(tags::TEMPORAL_POSITION_IDENTIFIER),
-        format!("{diffusion:?}"),
-        text(tags::TRIGGER_TIME),
-        text(tags::IMAGE_TYPE),
-    ];
-    let instance = text(tags::SOP_INSTANCE_UID);
     Ok(Header::Slice(Box::new(Slice {
-        key,
-        refinements,
-        instance,
+        key: key_of(set),
+        values,
+        number: dicom::instance_number(set),
         plane,
     })))
 }
 
-/// Splits slices that share a key into volumes: by their grid, and where positions collide by the
-/// first refinements that resolve it. What stays ambiguous stays together, and is refused on
-/// reading.
-pub(crate) fn split(slices: &[Slice]) -> Vec<Vec<usize>> {
-    let planes: Vec<Plane> = slices.iter().map(|slice| slice.plane).collect();
-    let grids = stack::aligned(&planes);
-    grids
-        .into_iter()
-        .flat_map(|members| split_grid(slices, members))
-        .collect()
-}
-
-fn split_grid(slices: &[Slice], members: Vec<usize>) -> Vec<Vec<usize>> {
-    let of = |index: &usize| slices.get(*index);
-    let collides = |members: &[usize]| {
-        let unique = without_copies(slices, members);
-        let planes: Vec<Plane> = unique.iter().filter_map(of).map(|s| s.plane).collect();
-        stack::has_collision(&planes)
+fn key_of(set: &dicom::DataSet<'_>) -> Key {
+    let text = |tag| {
+        set.text(tag)
+            .map_or_else(String::new, std::borrow::Cow::into_owned)
     };
-    if !collides(&members) {
-        return vec![members];
+    let patient = text(tags::PATIENT_ID);
+    Key {
+        series: text(tags::SERIES_INSTANCE_UID),
+        study: text(tags::STUDY_INSTANCE_UID),
+        patient: if patient.is_empty() {
+            text(tags::PATIENT_NAME)
+        } else {
+            patient
+        },
+        frame_of_reference: text(tags::FRAME_OF_REFERENCE_UID),
+        modality: set.code(tags::MODALITY),
+        sides: [tags::ROWS, tags::COLUMNS, tags::SAMPLES_PER_PIXEL].map(|tag| set.u16(tag)),
     }
-    let n_refinements = members
-        .first()
-        .and_then(of)
-        .map_or(0, |s| s.refinements.len());
-    for depth in 1..=n_refinements {
-        let mut groups: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
-        for &index in &members {
-            let key = of(&index).and_then(|slice| slice.refinements.get(..depth));
-            groups.entry(key.unwrap_or(&[])).or_default().push(index);
-        }
-        if groups.len() > 1 && !groups.values().any(|group| collides(group)) {
-            return groups.into_values().collect();
-        }
-    }
-    vec![members]
 }
 
-/// Returns true if the members are one instance, however often it is there.
-pub(crate) fn is_one_slice(slices: &[Slice], members: &[usize]) -> bool {
-    without_copies(slices, members).len() == 1
-}
-
-/// Keeps the first copy of each instance; slices without an instance identifier are all kept.
-fn without_copies(slices: &[Slice], members: &[usize]) -> Vec<usize> {
-    let mut seen: HashSet<&str> = HashSet::new();
-    let mut is_first = |index: &usize| {
-        slices
-            .get(*index)
-            .is_some_and(|s| s.instance.is_empty() || seen.insert(&s.instance))
+/// Returns slices as images to be divided into volumes.
+fn images<'s>(slices: impl Iterator<Item = &'s Slice>) -> Images {
+    let mut images = Images {
+        quantities: QUANTITIES.to_vec(),
+        ..Images::default()
     };
-    members
-        .iter()
-        .copied()
-        .filter(|index| is_first(index))
-        .collect()
+    for slice in slices {
+        images.planes.push(slice.plane);
+        images.numbers.push(slice.number);
+        images.values.push(slice.values.to_vec());
+    }
+    images
 }
 
 /// Reads the one object of a folder.
@@ -186,11 +157,21 @@ pub(crate) fn read_folder(path: &Path, options: &ReadOptions) -> Result<Vec<Volu
     }
 }
 
-/// Reads the slices of one series into one Volume.
+/// How the files of one object follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Along {
+    /// In space: slices of a volume.
+    #[default]
+    Space,
+    /// In time, at one position.
+    Time,
+}
+
+/// Reads the slices of one object into one Volume.
 ///
 /// # Errors
 /// `Malformed` with the reason code of the geometry's fault; as the DICOM reader for a bad slice.
-pub(crate) fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<Volume> {
+pub(crate) fn read_files(files: &[PathBuf], along: Along, options: &ReadOptions) -> Result<Volume> {
     let limits = &options.limits;
     limits.parts(files.len() as u64)?;
     let slices: Vec<Slice> = files
@@ -207,65 +188,96 @@ pub(crate) fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<Vol
             },
         )
         .collect::<Result<_>>()?;
-    let everything: Vec<usize> = (0..slices.len()).collect();
-    let unique = without_copies(&slices, &everything);
-    let planes: Vec<Plane> = unique
-        .iter()
-        .filter_map(|&i| slices.get(i))
-        .map(|s| s.plane)
-        .collect();
-    let stack = stack::stack(&planes)?;
+    match along {
+        Along::Space => read_stack(files, &slices, options),
+        Along::Time => read_film(files, &slices, options),
+    }
+}
+
+fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Result<Volume> {
+    let (unique, copies) = by_position(slices);
+    let of = |index: &usize| slices.get(*index);
+    let images = images(unique.iter().filter_map(of));
+    let stack = stack::stack(&images.planes, &images.numbers)?;
+    for &(copy, first) in &copies {
+        if let (Some(copy), Some(first)) = (files.get(copy), files.get(first)) {
+            check_copy(copy, first, options)?;
+        }
+    }
     let ordered: Vec<&PathBuf> = stack
         .order
         .iter()
         .filter_map(|&i| unique.get(i))
         .filter_map(|&i| files.get(i))
         .collect();
-    let mut volume = read_slices(&ordered, options)?;
-    let n_copies = slices.len() - unique.len();
-    if n_copies > 0 {
-        check_copies(files, &slices, &unique, options)?;
+    let kind = if ordered.len() > 1 {
+        Kind::Volume
+    } else {
+        Kind::Image
+    };
+    let mut volume = read_slices(&ordered, kind, options)?;
+    if !copies.is_empty() {
+        let n_copies = copies.len();
         let detail = format!("{n_copies} further copies of slices that are there already");
         volume.note(Code::DuplicateInstance, detail);
     }
     dicom::place_stack(volume, stack)
 }
 
-/// Refuses a series in which one instance stands for different pixels: which ones are meant?
-fn check_copies(
-    files: &[PathBuf],
-    slices: &[Slice],
-    unique: &[usize],
-    options: &ReadOptions,
-) -> Result<()> {
-    let first_of = |instance: &str| {
-        let is_same = |&&index: &&usize| slices.get(index).is_some_and(|s| s.instance == instance);
-        unique
-            .iter()
-            .find(is_same)
-            .and_then(|&index| files.get(index))
+fn read_film(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Result<Volume> {
+    let Some((order, seconds)) = division::in_time(&images(slices.iter())) else {
+        let wanted = "a time in every file";
+        let found = "slices at one position that state no times";
+        return Err(Error::refused(
+            "dicom series",
+            Code::DuplicatePosition,
+            found,
+            wanted,
+        ));
     };
-    for (index, (slice, path)) in slices.iter().zip(files).enumerate() {
-        let Some(first) = first_of(&slice.instance).filter(|_| !unique.contains(&index)) else {
-            continue;
-        };
-        let copy = read_slice(path, &mut Scratch::default(), options)?;
-        let kept = read_slice(first, &mut Scratch::default(), options)?;
-        if copy.shape() != kept.shape() || copy.values() != kept.values() {
-            return Err(Error::refused(
-                "dicom series",
-                Code::DuplicatePosition,
-                "one instance identifier on slices with different pixels",
-                "copies that are equal",
-            )
-            .in_file(path));
+    let n_stored = order.len();
+    let n_read = options.n_frames.unwrap_or(n_stored).clamp(1, n_stored);
+    let chosen: Vec<&PathBuf> = uniform_indices(n_stored, n_read)
+        .into_iter()
+        .filter_map(|i| files.get(*order.get(i)?))
+        .collect();
+    let mut volume = read_slices(&chosen, Kind::Video, options)?;
+    let spacing_mm = slices.first().map(|slice| slice.plane.spacing_mm);
+    dicom::place_film(&mut volume, spacing_mm, n_stored, seconds);
+    Ok(volume)
+}
+
+/// Returns the first slice of each position, and pairs of a further one and the first.
+fn by_position(slices: &[Slice]) -> (Vec<usize>, Vec<(usize, usize)>) {
+    let planes: Vec<Plane> = slices.iter().map(|slice| slice.plane).collect();
+    let mut first_at: HashMap<usize, usize> = HashMap::new();
+    let (mut unique, mut copies) = (Vec::new(), Vec::new());
+    for (index, position) in stack::positions(&planes).into_iter().enumerate() {
+        let first = *first_at.entry(position).or_insert(index);
+        if first == index {
+            unique.push(index);
+        } else {
+            copies.push((index, first));
         }
     }
-    Ok(())
+    (unique, copies)
+}
+
+/// Refuses a series in which slices at one position have different pixels: which ones are meant?
+fn check_copy(copy: &Path, first: &Path, options: &ReadOptions) -> Result<()> {
+    let found = read_slice(copy, &mut Scratch::default(), options)?;
+    let kept = read_slice(first, &mut Scratch::default(), options)?;
+    if found.shape() == kept.shape() && found.values() == kept.values() {
+        return Ok(());
+    }
+    let found = "slices with different pixels at one position";
+    let wanted = "one slice a position, or attributes that give each position equally many";
+    let code = Code::DuplicatePosition;
+    Err(Error::refused("dicom series", code, found, wanted).in_file(copy))
 }
 
 /// Reads ordered slices side by side; the first one describes them all.
-fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
+fn read_slices(ordered: &[&PathBuf], kind: Kind, options: &ReadOptions) -> Result<Volume> {
     let Some((first, rest)) = ordered.split_first() else {
         return Err(Error::refused(
             "dicom series",
@@ -296,11 +308,6 @@ fn read_slices(ordered: &[&PathBuf], options: &ReadOptions) -> Result<Volume> {
             Ok((reasons, identifiers))
         })
         .collect::<Result<_>>()?;
-    let kind = if ordered.len() > 1 {
-        Kind::Volume
-    } else {
-        Kind::Image
-    };
     let mut volume = Volume::new(values, shape, kind)?;
     volume.modality = first.modality;
     volume.body_part = first.body_part;
@@ -376,49 +383,5 @@ fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result
             "a file with several images",
             "one slice",
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slice(z: f64, acquisition: &str, instance: &str) -> Slice {
-        let plane = Plane::new([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, z], [1.0, 1.0]);
-        Slice {
-            key: Vec::new(),
-            refinements: vec![acquisition.into(), "1".into()],
-            instance: instance.into(),
-            plane: plane.unwrap(),
-        }
-    }
-
-    #[test]
-    fn an_acquisition_number_splits_a_series_only_where_positions_collide() {
-        let contiguous = [
-            slice(0.0, "1", "a"),
-            slice(1.0, "2", "b"),
-            slice(2.0, "3", "c"),
-        ];
-        assert_eq!(split(&contiguous), [vec![0, 1, 2]]);
-        let overlapping = [
-            slice(0.0, "1", "a"),
-            slice(0.0, "2", "b"),
-            slice(1.0, "1", "c"),
-            slice(1.0, "2", "d"),
-        ];
-        assert_eq!(split(&overlapping), [vec![0, 2], vec![1, 3]]);
-        let ambiguous = [slice(0.0, "1", "a"), slice(0.0, "1", "b")];
-        assert_eq!(split(&ambiguous), [vec![0, 1]]);
-    }
-
-    #[test]
-    fn copies_of_one_instance_do_not_collide() {
-        let copied = [
-            slice(0.0, "1", "a"),
-            slice(0.0, "1", "a"),
-            slice(1.0, "1", "b"),
-        ];
-        assert_eq!(split(&copied), [vec![0, 1, 2]]);
     }
 }

@@ -112,25 +112,90 @@ pub(crate) fn aligned(planes: &[Plane]) -> Vec<Vec<usize>> {
     groups.into_iter().map(|(_, members)| members).collect()
 }
 
-/// Returns true if two of the planes share a position: they then belong to several volumes.
-pub(crate) fn has_collision(planes: &[Plane]) -> bool {
-    let Some(first) = planes.first() else {
-        return false;
+/// Returns the number of the position of each plane, counted along the normal of the first; planes
+/// at the same position have the same number.
+pub(crate) fn positions(planes: &[Plane]) -> Vec<usize> {
+    let mut numbers = vec![0; planes.len()];
+    let Some(steps) = Steps::new(planes, &[]) else {
+        return numbers;
     };
-    let normal = first.normal();
-    let mut distances: Vec<f64> = planes.iter().map(|p| p.distance(normal)).collect();
-    distances.sort_by(f64::total_cmp);
-    let gaps = gaps(&distances);
-    let limit = same_position_mm(&gaps);
-    gaps.iter().any(|&gap| gap < limit)
+    // Many copies would make the median 0: the distance between positions is that of the others.
+    let apart: Vec<f64> = steps
+        .gaps
+        .iter()
+        .copied()
+        .filter(|&gap| gap > 1e-3)
+        .collect();
+    let same = same_position_mm(&apart);
+    let mut number = 0;
+    for (place, &index) in steps.order.iter().enumerate() {
+        let gap = place
+            .checked_sub(1)
+            .and_then(|before| steps.gaps.get(before));
+        if gap.is_some_and(|&gap| gap >= same) {
+            number += 1;
+        }
+        if let Some(slot) = numbers.get_mut(index) {
+            *slot = number;
+        }
+    }
+    numbers
 }
 
-fn gaps(ordered: &[f64]) -> Vec<f64> {
-    ordered
-        .iter()
-        .zip(ordered.iter().skip(1))
-        .map(|(a, b)| b - a)
-        .collect()
+/// Planes in the order of their distance along the normal of the first, and the gaps between them.
+pub(crate) struct Steps {
+    /// Indices of the given planes.
+    pub(crate) order: Vec<usize>,
+    /// Distance from each to the next, in mm.
+    pub(crate) gaps: Vec<f64>,
+    /// By how much the number of the image grows over each gap, where both state one.
+    jumps: Vec<Option<f64>>,
+}
+
+impl Steps {
+    /// Orders planes; `numbers` are those of the images, or empty. `None` without a plane.
+    pub(crate) fn new(planes: &[Plane], numbers: &[Option<f64>]) -> Option<Self> {
+        let normal = planes.first()?.normal();
+        let mut order: Vec<usize> = (0..planes.len()).collect();
+        let distance = |index: usize| planes.get(index).map_or(0.0, |p| p.distance(normal));
+        order.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        let number = |index: usize| numbers.get(index).copied().flatten();
+        let pairs = || order.iter().zip(order.iter().skip(1));
+        let gaps = pairs().map(|(&a, &b)| distance(b) - distance(a)).collect();
+        let jump = |(&a, &b): (&usize, &usize)| Some((number(b)? - number(a)?).abs());
+        let jumps = pairs().map(jump).collect();
+        Some(Self { order, gaps, jumps })
+    }
+
+    /// Returns true if a gap is wider than usual because slices are not there.
+    pub(crate) fn has_missing(&self) -> bool {
+        (0..self.gaps.len()).any(|place| self.is_missing(place))
+    }
+
+    /// Decides by the numbers of the images where they are stated: those of slices that are not
+    /// there are left out. Without numbers, a single gap that is a multiple of the others.
+    fn is_missing(&self, place: usize) -> bool {
+        let usual = median(&self.gaps);
+        let gap = |place: usize| self.gaps.get(place).copied();
+        let Some(wide) = gap(place).filter(|&gap| gap > usual && !is_same_step(gap, usual)) else {
+            return false;
+        };
+        let known: Option<Vec<f64>> = self.jumps.iter().copied().collect();
+        if let (Some(known), Some(jump)) = (known, self.jumps.get(place).copied().flatten()) {
+            return jump > median(&known);
+        }
+        let times = (wide / usual).round();
+        let is_multiple =
+            times >= 2.0 && (wide - times * usual).abs() <= usual * SPACING_TOLERANCE * times;
+        let before = place.checked_sub(1).and_then(gap);
+        let mut beside = before.into_iter().chain(gap(place + 1));
+        is_multiple && beside.all(|gap| is_same_step(gap, usual))
+    }
+}
+
+/// Returns true if two slice distances are the same but for rounding.
+pub(crate) fn is_same_step(gap: f64, usual: f64) -> bool {
+    (gap - usual).abs() <= usual * SPACING_TOLERANCE
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -143,38 +208,33 @@ fn same_position_mm(gaps: &[f64]) -> f64 {
     (median(gaps) * SAME_POSITION).max(1e-3)
 }
 
-/// Orders the planes of one series along their normal.
+/// Orders the planes of one series along their normal. `numbers` are those of the images, where
+/// they state one, or empty.
 ///
 /// # Errors
 /// `Malformed` with `duplicate_position`, `missing_slices`, `mixed_spacing` or `bad_geometry`.
-pub(crate) fn stack(planes: &[Plane]) -> Result<Stack> {
-    let Some(first) = planes.first() else {
+pub(crate) fn stack(planes: &[Plane], numbers: &[Option<f64>]) -> Result<Stack> {
+    let (Some(first), Some(steps)) = (planes.first(), Steps::new(planes, numbers)) else {
         return Err(refused(Code::PositionUnknown, "no slice", "at least one"));
     };
     let normal = first.normal();
-    let mut order: Vec<usize> = (0..planes.len()).collect();
-    let distance = |&index: &usize| planes.get(index).map_or(0.0, |p| p.distance(normal));
-    order.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
-    let ordered: Vec<&Plane> = order
-        .iter()
+    let ordered: Vec<&Plane> = (steps.order.iter())
         .filter_map(|&index| planes.get(index))
         .collect();
-    let distances: Vec<f64> = order.iter().map(distance).collect();
-    let gaps = gaps(&distances);
     let (Some(low), Some(high)) = (ordered.first(), ordered.last()) else {
         return Err(refused(Code::PositionUnknown, "no slice", "at least one"));
     };
-    if gaps.is_empty() {
+    if steps.gaps.is_empty() {
         return Ok(Stack {
-            order,
             affine: low.affine(normal),
+            order: steps.order,
             reasons: Vec::new(),
         });
     }
-    check_gaps(&gaps)?;
-    let n_gaps = f64::from(u32::try_from(gaps.len()).unwrap_or(u32::MAX));
+    check_gaps(&steps)?;
+    let n_gaps = f64::from(u32::try_from(steps.gaps.len()).unwrap_or(u32::MAX));
     let step = difference(high.position, low.position).map(|x| x / n_gaps);
-    check_line(&ordered, step, median(&gaps))?;
+    check_line(&ordered, step, median(&steps.gaps))?;
     let tilt = (dot(unit(step), normal).clamp(-1.0, 1.0))
         .acos()
         .to_degrees();
@@ -184,8 +244,8 @@ pub(crate) fn stack(planes: &[Plane]) -> Result<Stack> {
         reasons.push(Reason::new(Code::GantryTilt, detail));
     }
     Ok(Stack {
-        order,
         affine: low.affine(step),
+        order: steps.order,
         reasons,
     })
 }
@@ -196,7 +256,8 @@ fn difference(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a0 - b0, a1 - b1, a2 - b2]
 }
 
-fn check_gaps(gaps: &[f64]) -> Result<()> {
+fn check_gaps(steps: &Steps) -> Result<()> {
+    let gaps = &steps.gaps;
     let same = same_position_mm(gaps);
     let n_same = gaps.iter().filter(|&&gap| gap < same).count();
     if n_same > 0 {
@@ -207,21 +268,22 @@ fn check_gaps(gaps: &[f64]) -> Result<()> {
         return Err(refused(
             Code::DuplicatePosition,
             found,
-            "one slice a position",
+            "one slice a position, or attributes that give each position equally many",
         ));
     }
     let usual = median(gaps);
-    let is_usual = |gap: f64| (gap - usual).abs() <= usual * SPACING_TOLERANCE;
-    let unusual: Vec<f64> = gaps.iter().copied().filter(|&gap| !is_usual(gap)).collect();
+    let is_unusual = |place: &usize| {
+        gaps.get(*place)
+            .is_some_and(|&gap| !is_same_step(gap, usual))
+    };
+    let unusual: Vec<usize> = (0..gaps.len()).filter(is_unusual).collect();
     if unusual.is_empty() {
         return Ok(());
     }
-    let is_multiple = |gap: f64| {
-        let times = (gap / usual).round();
-        times >= 2.0 && (gap - times * usual).abs() <= usual * SPACING_TOLERANCE * times
-    };
-    if unusual.iter().all(|&gap| is_multiple(gap)) {
-        let n_missing: f64 = unusual.iter().map(|gap| (gap / usual).round() - 1.0).sum();
+    if unusual.iter().all(|&place| steps.is_missing(place)) {
+        let gap = |&place: &usize| gaps.get(place).copied().unwrap_or(usual);
+        let n_missing: f64 = unusual.iter().map(|p| (gap(p) / usual).round() - 1.0).sum();
+        let n_missing = n_missing.max(1.0);
         let found = format!(
             "{n_missing} slice{} missing in {} gap{} of a {usual:.3} mm grid",
             if n_missing > 1.0 { "s" } else { "" },
@@ -275,7 +337,7 @@ mod tests {
 
     fn check(positions: &[f64], expected: std::result::Result<&[usize], Code>) {
         let planes: Vec<Plane> = positions.iter().map(|&z| axial(0.0, z)).collect();
-        let got = stack(&planes)
+        let got = stack(&planes, &[])
             .map(|stack| stack.order)
             .map_err(|e| e.code());
         assert_eq!(got.as_deref(), expected.as_deref(), "{positions:?}");
@@ -297,7 +359,7 @@ mod tests {
         let planes: Vec<Plane> = (0..4)
             .map(|i| axial(0.3 * f64::from(i), f64::from(i)))
             .collect();
-        let stack = stack(&planes).unwrap();
+        let stack = stack(&planes, &[]).unwrap();
         assert_eq!(
             stack.reasons.first().map(|r| r.code),
             Some(Code::GantryTilt)
@@ -309,7 +371,8 @@ mod tests {
     #[test]
     fn a_slice_that_jumps_sideways_is_refused() {
         let planes = [axial(0.0, 0.0), axial(30.0, 1.0), axial(0.0, 2.0)];
-        assert_eq!(stack(&planes).map_err(|e| e.code()), Err(Code::BadGeometry));
+        let got = stack(&planes, &[]).map_err(|e| e.code());
+        assert_eq!(got, Err(Code::BadGeometry));
     }
 
     #[test]

@@ -199,12 +199,7 @@ impl<'a> DataSet<'a> {
 
     /// Returns the first number of a UL value.
     pub(crate) fn u32(&self, tag: Tag) -> Option<u32> {
-        let (chunks, _) = self.bytes(tag)?.as_chunks::<4>();
-        let raw = chunks.first()?;
-        Some(match self.encoding.order {
-            ByteOrder::Little => u32::from_le_bytes(*raw),
-            ByteOrder::Big => u32::from_be_bytes(*raw),
-        })
+        self.u32s(tag).first().copied()
     }
 
     /// Returns the first number of an FD value.
@@ -215,6 +210,38 @@ impl<'a> DataSet<'a> {
             ByteOrder::Little => f64::from_le_bytes(*raw),
             ByteOrder::Big => f64::from_be_bytes(*raw),
         })
+    }
+
+    /// Returns exactly `N` finite numbers of an FD value.
+    pub(crate) fn f64_array<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
+        let (chunks, _) = self.bytes(tag)?.as_chunks::<8>();
+        let parse = |raw: &[u8; 8]| match self.encoding.order {
+            ByteOrder::Little => f64::from_le_bytes(*raw),
+            ByteOrder::Big => f64::from_be_bytes(*raw),
+        };
+        let numbers: Vec<f64> = chunks.iter().map(parse).collect();
+        let array: [f64; N] = numbers.try_into().ok()?;
+        array.iter().all(|x| x.is_finite()).then_some(array)
+    }
+
+    /// Returns the numbers of a UL value.
+    pub(crate) fn u32s(&self, tag: Tag) -> Vec<u32> {
+        let (chunks, _) = self.bytes(tag).unwrap_or(&[]).as_chunks::<4>();
+        let parse = |raw: &[u8; 4]| match self.encoding.order {
+            ByteOrder::Little => u32::from_le_bytes(*raw),
+            ByteOrder::Big => u32::from_be_bytes(*raw),
+        };
+        chunks.iter().map(parse).collect()
+    }
+
+    /// Returns the tags of an AT value.
+    pub(crate) fn tags(&self, tag: Tag) -> Vec<Tag> {
+        let numbers = self.u16s(tag).unwrap_or_default();
+        let (pairs, _) = numbers.as_chunks::<2>();
+        pairs
+            .iter()
+            .map(|&[group, element]| Tag(group, element))
+            .collect()
     }
 
     /// Parses the items of a sequence; an absent sequence has none.

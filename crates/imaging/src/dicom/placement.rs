@@ -1,15 +1,22 @@
 //! Where the pixels of a data set lie: in the patient, on the detector, in time.
 //!
 //! # Source
-//! DICOM PS3.3 C.7.6.2 (plane), C.7.6.16 (functional groups), C.7.6.5 (cine), C.8.5.5 (ultrasound
-//! regions), C.8.8.3.2 (dose grid).
+//! DICOM PS3.3 C.7.6.2 (plane), C.7.6.16 (functional groups), C.7.6.5 (cine), C.8.4.15 (reconstructed
+//! nuclear medicine), C.8.5.5 (ultrasound regions), C.8.8.3.2 (dose grid).
+
+mod stepped;
+
+pub(crate) use self::stepped::step_mm;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use dicom_dictionary_std::tags;
 
+use super::attributes::{self, Dimensions, Values};
 use super::dataset::DataSet;
 use super::pixels::rescale;
+use crate::division::{Images, Quantity, Value};
 use crate::error::{Error, Result};
 use crate::reason::Code;
 use crate::samples::Linear;
@@ -20,31 +27,89 @@ use crate::stack::{PLAUSIBLE_MM, Plane};
 pub(crate) struct Frame {
     /// Where it lies, if it says so.
     pub(crate) plane: Option<Plane>,
+    /// Spacing along H and W in mm, if it says so.
+    pub(crate) spacing_mm: Option<[f64; 2]>,
     /// Its own modality transform.
     pub(crate) rescale: Option<Linear>,
-    /// What, apart from the position, tells volumes of one object apart: stack, time, echo, b-value.
-    pub(crate) key: Vec<String>,
+    /// What parts frames whatever their positions: stack and segment.
+    key: [Option<String>; 2],
+    /// Its number within its stack, if it says so.
+    number: Option<f64>,
+    /// What may tell it from others at its position, in the order of `Frames::quantities`.
+    values: Vec<Value>,
 }
 
-/// Reads the plane that the data set itself states (single frames, and the first of a dose grid).
-pub(crate) fn plane(set: &DataSet<'_>) -> Option<Plane> {
-    let orientation = set.decimal_array::<6>(tags::IMAGE_ORIENTATION_PATIENT)?;
-    let position = set.decimal_array::<3>(tags::IMAGE_POSITION_PATIENT)?;
-    let spacing = set.decimal_array::<2>(tags::PIXEL_SPACING)?;
-    Plane::new(orientation, position, spacing)
+/// The frames of one object.
+#[derive(Debug, Clone)]
+pub(crate) struct Frames {
+    /// What may tell frames at one position apart.
+    pub(crate) quantities: Vec<Quantity>,
+    /// One for each frame.
+    pub(crate) list: Vec<Frame>,
 }
 
-/// Reads every frame of an enhanced object, or of a dose grid; `None` for other multi-frames.
+impl Frames {
+    /// Returns true if every frame says where it lies.
+    pub(crate) fn are_placed(&self) -> bool {
+        self.list.iter().all(|frame| frame.plane.is_some())
+    }
+
+    /// Returns the frames by stack and segment, each group in the order of its first member.
+    pub(crate) fn by_key(&self) -> Vec<Vec<usize>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut known: HashMap<&[Option<String>; 2], usize> = HashMap::new();
+        for (index, frame) in self.list.iter().enumerate() {
+            let group = *known.entry(&frame.key).or_insert(groups.len());
+            match groups.get_mut(group) {
+                Some(members) => members.push(index),
+                None => groups.push(vec![index]),
+            }
+        }
+        groups
+    }
+
+    /// Returns some frames as images to be divided into volumes; all must be placed.
+    pub(crate) fn images(&self, members: &[usize]) -> Images {
+        let of = || members.iter().filter_map(|&index| self.list.get(index));
+        Images {
+            quantities: self.quantities.clone(),
+            numbers: of().map(|frame| frame.number).collect(),
+            planes: of().filter_map(|frame| frame.plane).collect(),
+            values: of().map(|frame| frame.values.clone()).collect(),
+        }
+    }
+}
+
+/// Reads the plane that the data set itself states, or that of its first detector (PS3.3 C.8.4.10).
+///
+/// # Errors
+/// As `DataSet::items`.
+pub(crate) fn plane(set: &DataSet<'_>) -> Result<Option<Plane>> {
+    let spacing = set.decimal_array::<2>(tags::PIXEL_SPACING);
+    let of = |set: &DataSet<'_>| {
+        let orientation = set.decimal_array::<6>(tags::IMAGE_ORIENTATION_PATIENT)?;
+        let position = set.decimal_array::<3>(tags::IMAGE_POSITION_PATIENT)?;
+        Plane::new(orientation, position, spacing?)
+    };
+    if let Some(plane) = of(set) {
+        return Ok(Some(plane));
+    }
+    let detector = set.first_item(tags::DETECTOR_INFORMATION_SEQUENCE)?;
+    Ok(detector.as_ref().and_then(of))
+}
+
+/// Reads where every frame lies: of an enhanced object, a dose grid, or a stack that states its first
+/// plane and a step. `None` for other multi-frames.
 ///
 /// # Errors
 /// `Malformed` if there are fewer functional groups than frames.
-pub(crate) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Vec<Frame>>> {
+pub(crate) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Frames>> {
     if let Some(offsets) = set.decimals(tags::GRID_FRAME_OFFSET_VECTOR) {
-        return Ok(dose_grid(set, &offsets, n_frames));
+        return dose_grid(set, &offsets, n_frames);
     }
     let per_frame = set.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)?;
     if per_frame.is_empty() {
-        return Ok(None);
+        return stepped::frames(set, n_frames);
     }
     if per_frame.len() < n_frames {
         let found = format!(
@@ -57,25 +122,74 @@ pub(crate) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Vec<Fr
         Some(shared) => Groups::new(&shared)?,
         None => Groups::default(),
     };
-    let frame = |own: &DataSet<'_>| Ok(Groups::new(own)?.or(&shared).frame());
-    let own = per_frame.iter().take(n_frames);
-    own.map(frame).collect::<Result<_>>().map(Some)
+    let dimensions = Dimensions::of(set)?;
+    let own = per_frame.iter().take(n_frames).enumerate();
+    let frame = |(index, own): (usize, &DataSet<'_>)| {
+        let groups = Groups::new(own)?.or(&shared);
+        Ok(groups.frame(index, &dimensions))
+    };
+    Ok(Some(Frames {
+        list: own.map(frame).collect::<Result<_>>()?,
+        quantities: dimensions.quantities(),
+    }))
+}
+
+/// Reads the plane and the attributes of an object of one frame: its functional groups fill in what the
+/// data set itself leaves out.
+///
+/// # Errors
+/// As `DataSet::items`.
+pub(crate) fn single(set: &DataSet<'_>) -> Result<(Option<Plane>, Values)> {
+    let top = (plane(set)?, attributes::of_header(set));
+    let mut groups = Groups::default();
+    for tag in [
+        tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
+        tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+    ] {
+        if let Some(item) = set.first_item(tag)? {
+            groups = groups.or(&Groups::new(&item)?);
+        }
+    }
+    let (plane, values) = top;
+    let values = attributes::or(values, &groups.values);
+    Ok((plane.or(groups.plane()), values))
 }
 
 /// The functional groups that matter, of one frame or of all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Groups {
     orientation: Option<[f64; 6]>,
     position: Option<[f64; 3]>,
     spacing_mm: Option<[f64; 2]>,
     rescale: Option<Linear>,
-    /// Stack, time, echo, b-value, segment, as far as they are stated.
-    key: [Option<String>; 5],
+    /// Stack and segment, as far as they are stated.
+    key: [Option<String>; 2],
+    number: Option<f64>,
+    indices: Vec<u32>,
+    values: Values,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self {
+            orientation: None,
+            position: None,
+            spacing_mm: None,
+            rescale: None,
+            key: [const { None }; 2],
+            number: None,
+            indices: Vec::new(),
+            values: attributes::NONE,
+        }
+    }
 }
 
 impl Groups {
     fn new(set: &DataSet<'_>) -> Result<Self> {
-        let mut groups = Self::default();
+        let mut groups = Self {
+            values: attributes::of_groups(set)?,
+            ..Self::default()
+        };
         if let Some(item) = set.first_item(tags::PLANE_ORIENTATION_SEQUENCE)? {
             groups.orientation = item.decimal_array(tags::IMAGE_ORIENTATION_PATIENT);
         }
@@ -88,18 +202,11 @@ impl Groups {
         if let Some(item) = set.first_item(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)? {
             groups.rescale = rescale(&item);
         }
-        let [stack, time, echo, b_value, segment] = &mut groups.key;
+        let [stack, segment] = &mut groups.key;
         if let Some(item) = set.first_item(tags::FRAME_CONTENT_SEQUENCE)? {
             *stack = item.text(tags::STACK_ID).map(Cow::into_owned);
-            *time = item
-                .u32(tags::TEMPORAL_POSITION_INDEX)
-                .map(|n| n.to_string());
-        }
-        if let Some(item) = set.first_item(tags::MR_ECHO_SEQUENCE)? {
-            *echo = item.f64(tags::EFFECTIVE_ECHO_TIME).map(|ms| ms.to_string());
-        }
-        if let Some(item) = set.first_item(tags::MR_DIFFUSION_SEQUENCE)? {
-            *b_value = item.f64(tags::DIFFUSION_B_VALUE).map(|b| b.to_string());
+            groups.number = item.u32(tags::IN_STACK_POSITION_NUMBER).map(f64::from);
+            groups.indices = item.u32s(tags::DIMENSION_INDEX_VALUES);
         }
         if let Some(item) = set.first_item(tags::SEGMENT_IDENTIFICATION_SEQUENCE)? {
             *segment = item
@@ -123,46 +230,60 @@ impl Groups {
             spacing_mm: self.spacing_mm.or(shared.spacing_mm),
             rescale: self.rescale.or(shared.rescale),
             key,
+            number: self.number.or(shared.number),
+            indices: self.indices,
+            values: attributes::or(self.values, &shared.values),
         }
     }
 
-    fn frame(self) -> Frame {
-        let stated = (self.orientation, self.position, self.spacing_mm);
-        let plane = match stated {
-            (Some(orientation), Some(position), Some(spacing_mm)) => {
-                Plane::new(orientation, position, spacing_mm)
-            }
-            _ => None,
-        };
+    fn plane(&self) -> Option<Plane> {
+        Plane::new(self.orientation?, self.position?, self.spacing_mm?)
+    }
+
+    fn frame(self, index: usize, dimensions: &Dimensions) -> Frame {
+        let plane = self.plane();
+        let values = attributes::numbered(self.values, index);
         Frame {
             plane,
+            spacing_mm: self.spacing_mm,
             rescale: self.rescale,
-            key: self.key.map(Option::unwrap_or_default).into(),
+            key: self.key,
+            number: self.number,
+            values: dimensions.values(&self.indices, &values),
+        }
+    }
+}
+
+impl Frame {
+    /// A frame of an object without functional groups, at `offset_mm` along the normal of the first.
+    fn moved(first: Plane, offset_mm: f64) -> Self {
+        let mut plane = first;
+        for (p, n) in plane.position.iter_mut().zip(first.normal()) {
+            *p += n * offset_mm;
+        }
+        Self {
+            plane: Some(plane),
+            spacing_mm: Some(first.spacing_mm),
+            rescale: None,
+            key: [const { None }; 2],
+            number: None,
+            values: Vec::new(),
         }
     }
 }
 
 /// Planes of a dose grid: the first one, moved along its normal.
-fn dose_grid(set: &DataSet<'_>, offsets: &[f64], n_frames: usize) -> Option<Vec<Frame>> {
-    let first = plane(set)?;
-    if offsets.len() < n_frames || n_frames < 2 {
-        return None;
-    }
-    let normal = first.normal();
-    // The first offset is 0, or the position itself again (PS3.3 C.8.8.3.2).
-    let start = offsets.first().copied()?;
-    let moved = |&offset: &f64| {
-        let mut plane = first;
-        for (p, n) in plane.position.iter_mut().zip(normal) {
-            *p += n * (offset - start);
-        }
-        Frame {
-            plane: Some(plane),
-            rescale: None,
-            key: Vec::new(),
-        }
+fn dose_grid(set: &DataSet<'_>, offsets: &[f64], n_frames: usize) -> Result<Option<Frames>> {
+    let Some(first) = plane(set)?.filter(|_| offsets.len() >= n_frames && n_frames > 1) else {
+        return Ok(None);
     };
-    Some(offsets.iter().take(n_frames).map(moved).collect())
+    // The first offset is 0, or the position itself again (PS3.3 C.8.8.3.2).
+    let start = offsets.first().copied().unwrap_or(0.0);
+    let moved = |&offset: &f64| Frame::moved(first, offset - start);
+    Ok(Some(Frames {
+        quantities: Vec::new(),
+        list: offsets.iter().take(n_frames).map(moved).collect(),
+    }))
 }
 
 /// In-plane spacing (H, W) in mm, and what to say about it.
@@ -248,6 +369,9 @@ pub(crate) fn depth_meaning(set: &DataSet<'_>, is_colour: bool) -> Depth {
         .find_map(|&tag| set.decimal(tag).filter(positive))
     {
         return Depth::Time(Some(1.0 / rate));
+    }
+    if stepped::counts_time(set) {
+        return Depth::Time(None);
     }
     let modality = set.code(tags::MODALITY);
     let is_cine = matches!(

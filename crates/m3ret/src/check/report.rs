@@ -248,12 +248,7 @@ pub(crate) mod tests {
     use m3ret_imaging::Affine;
 
     pub(crate) fn object(path: &str) -> Object {
-        Object {
-            path: path.into(),
-            part: None,
-            files: vec![path.into()],
-            format: Format::Dicom,
-        }
+        Object::of_file(path.into(), Format::Dicom)
     }
 
     /// A small CT with everything known.
