@@ -1,38 +1,43 @@
 //! Finds the objects of an archive: files, and DICOM series spread over files.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::read::{
-    Format, ReadOptions, SNIFF_BYTES, read_file, read_head, read_plain_into, read_prefix,
-    sibling_path, sniff,
-};
+use crate::read::{Format, ReadOptions, read_file, read_head, read_stored, sniff};
 use crate::reason::{Code, Reason};
 use crate::series::{self, Along, Header, Slice};
+use crate::store::Store;
 use crate::volume::Volume;
-use crate::{dicom, dicomdir, foreign, metaimage, mgh, nrrd};
+use crate::{dicom, dicomdir, foreign, mgh};
 
+mod detached;
 mod walk;
+mod zipped;
 
-/// One thing to read: a file, or the files of one DICOM series.
+pub use self::detached::detached_files;
+use self::detached::without_detached_voxels;
+use self::zipped::Members;
+
+/// One thing to read: a file, the files of one DICOM series, or what is either in a zip archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// The file, or the folder that holds the series.
+    /// The file, the folder that holds the series, or the zip archive.
     pub path: PathBuf,
-    /// `series=2` where the folder holds several series, and what differs from other volumes of its
+    /// The name of a file of an archive that holds several objects; `series=2` where the folder holds several series, and what differs from other volumes of its
     /// series: `series=2, echo=1`.
     pub part: Option<String>,
-    /// The files, in the order of their paths.
+    /// The files, in the order of their paths; of an archive's object, the archive.
     pub files: Vec<PathBuf>,
     /// What the files hold.
     pub format: Format,
     along: Along,
     /// What every image of it is told to have.
     notes: Vec<Reason>,
+    /// Where it lies in a zip archive; `None` for files on disk.
+    members: Option<Members>,
 }
 
 /// A file that belongs to no object.
@@ -44,7 +49,13 @@ pub struct Skipped {
     pub error: Error,
 }
 
-/// Finds every object at or below `root`: a file, a folder or a DICOMDIR.
+/// What a folder or an archive holds.
+struct Found {
+    objects: Vec<Object>,
+    skipped: Vec<Skipped>,
+}
+
+/// Finds every object at or below `root`: a file, a folder, a DICOMDIR or a zip archive.
 ///
 /// Objects come in the order of their paths. Links to folders are followed, each folder once, under
 /// its plain path where it has one; links that lead nowhere are skipped with an error. Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
@@ -60,13 +71,22 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
     } else if is_index(root, options)? {
         dicomdir::referenced_files(root, &mut skipped, options)?
     } else {
-        return single_file(root).map(|object| (vec![object], skipped));
+        let found = single_file(root, options)?;
+        return Ok((found.objects, found.skipped));
     };
+    let found = find_in(Store::Disk, files, options);
+    skipped.extend(found.skipped);
+    skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((found.objects, skipped))
+}
+
+/// Sorts files into objects and skipped ones, each in the order of their paths.
+fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Found {
     let classified: Vec<(PathBuf, Result<Class>)> = files
         .into_par_iter()
-        .map(|path| (path.clone(), classify(&path, options)))
+        .map(|path| (path.clone(), classify(&path, store, options)))
         .collect();
-    let mut objects = Vec::new();
+    let (mut objects, mut skipped) = (Vec::new(), Vec::new());
     let mut slices: Vec<(PathBuf, Slice)> = Vec::new();
     let mut unknown = Vec::new();
     for (path, class) in classified {
@@ -74,15 +94,19 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
             Ok(Class::Alone(format)) => objects.push(Object::of_file(path, format)),
             Ok(Class::Slice(slice)) => slices.push((path, *slice)),
             Ok(Class::Index) => {}
+            Ok(Class::Archive(mut found)) => {
+                objects.append(&mut found.objects);
+                skipped.append(&mut found.skipped);
+            }
             Ok(Class::Unknown(error)) => unknown.push(Skipped { path, error }),
             Err(error) => skipped.push(Skipped { path, error }),
         }
     }
-    skipped.extend(without_detached_voxels(unknown, &objects));
-    objects.extend(group(slices, options));
-    objects.sort_by(|a, b| (&a.path, &a.files).cmp(&(&b.path, &b.files)));
+    skipped.extend(without_detached_voxels(unknown, &objects, store));
+    objects.extend(group(slices, store, options));
+    objects.sort_by(|a, b| (&a.path, &a.files, &a.part).cmp(&(&b.path, &b.files, &b.part)));
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok((objects, skipped))
+    Found { objects, skipped }
 }
 
 /// Reads one object.
@@ -90,10 +114,15 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
 /// # Errors
 /// As `read_path`.
 pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>> {
-    let mut volumes = match object.files.as_slice() {
-        [file] => read_file(file, options),
-        several => series::read_files(several, object.along, options).map(|volume| vec![volume]),
-    }?;
+    let (store, files) = match &object.members {
+        Some(members) => (Store::Zip(&members.zip), &members.names),
+        None => (Store::Disk, &object.files),
+    };
+    let mut volumes = match (files.as_slice(), store) {
+        ([file], Store::Disk) => read_file(file, options)?,
+        ([file], Store::Zip(_)) => read_stored(store, file, options)?,
+        (several, _) => vec![series::read_files(several, object.along, store, options)?],
+    };
     for volume in &mut volumes {
         volume.reasons.extend(object.notes.iter().cloned());
     }
@@ -111,6 +140,7 @@ impl Object {
             format,
             along: Along::Space,
             notes: Vec::new(),
+            members: None,
         }
     }
 
@@ -189,18 +219,29 @@ enum Class {
     Alone(Format),
     Slice(Box<Slice>),
     Index,
+    Archive(Found),
     Unknown(Error),
 }
 
-fn classify(path: &Path, options: &ReadOptions) -> Result<Class> {
-    let head = read_head(path)?;
+fn classify(path: &Path, store: Store<'_>, options: &ReadOptions) -> Result<Class> {
+    let head = store.head(path)?;
+    let is_nested = matches!(store, Store::Zip(_));
     match sniff(&head) {
-        Some(Format::Dicom) => Ok(match series::read_header(path, &options.limits)? {
+        Some(Format::Dicom) => Ok(match series::read_header(path, store, &options.limits)? {
             Header::Slice(slice) => Class::Slice(slice),
             Header::Alone => Class::Alone(Format::Dicom),
             Header::Index => Class::Index,
             Header::NoImage => Class::Unknown(no_image()),
         }),
+        Some(Format::Zip) if !is_nested => zipped::find(path, options).map(Class::Archive),
+        Some(format @ (Format::Zip | Format::Video)) if is_nested => {
+            let what = match format {
+                Format::Zip => "a zip archive inside another",
+                _ => "a video inside a zip archive",
+            };
+            let advice = "unpack it and pass the folder";
+            Ok(Class::Unknown(Error::unsupported("file", what, advice)))
+        }
         Some(Format::Mgh) if mgh::is_surface(&head) => Ok(Class::Unknown(mgh::surface_refusal())),
         Some(format) => Ok(Class::Alone(format)),
         None => Ok(Class::Unknown(foreign::refusal(&head))),
@@ -219,109 +260,36 @@ fn no_image() -> Error {
 fn is_index(path: &Path, options: &ReadOptions) -> Result<bool> {
     Ok(sniff(&read_head(path)?) == Some(Format::Dicom)
         && matches!(
-            series::read_header(path, &options.limits),
+            series::read_header(path, Store::Disk, &options.limits),
             Ok(Header::Index)
         ))
 }
 
-fn single_file(path: &Path) -> Result<Object> {
+fn single_file(path: &Path, options: &ReadOptions) -> Result<Found> {
     let head = read_head(path)?;
-    let format = sniff(&head).ok_or_else(|| foreign::refusal(&head))?;
-    Ok(Object::of_file(path.to_owned(), format))
-}
-
-/// Drops files that hold the voxels of a header: those it names, and those that share folder and
-/// stem with it.
-fn without_detached_voxels(unknown: Vec<Skipped>, objects: &[Object]) -> Vec<Skipped> {
-    if unknown.is_empty() {
-        return unknown;
+    match sniff(&head).ok_or_else(|| foreign::refusal(&head))? {
+        Format::Zip => zipped::find(path, options),
+        format => Ok(Found {
+            objects: vec![Object::of_file(path.to_owned(), format)],
+            skipped: Vec::new(),
+        }),
     }
-    let headers: HashSet<(PathBuf, String)> = objects
-        .iter()
-        .filter(|object| may_be_detached(object))
-        .filter_map(|object| stem(&object.path))
-        .collect();
-    let named: HashSet<PathBuf> = objects.iter().flat_map(named_files).collect();
-    let is_named = |path: &Path| {
-        !named.is_empty() && path.canonicalize().is_ok_and(|path| named.contains(&path))
-    };
-    let belongs = |file: &Skipped| {
-        stem(&file.path).is_some_and(|key| headers.contains(&key)) || is_named(&file.path)
-    };
-    unknown.into_iter().filter(|file| !belongs(file)).collect()
-}
-
-fn may_be_detached(object: &Object) -> bool {
-    matches!(
-        object.format,
-        Format::Nifti | Format::Nrrd | Format::MetaImage
-    )
-}
-
-/// Lists the files with the voxels of an object whose header may lie apart from them, links
-/// resolved: those that the header names, and those beside it with its name up to the first dot.
-#[must_use]
-pub fn detached_files(object: &Object) -> Vec<PathBuf> {
-    if !may_be_detached(object) {
-        return Vec::new();
-    }
-    let mut files = named_files(object);
-    let own = stem(&object.path);
-    let folder = object
-        .path
-        .parent()
-        .filter(|folder| *folder != Path::new(""));
-    let beside = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
-    for entry in beside.into_iter().flatten().flatten() {
-        let name = |(_, name)| name;
-        if stem(&entry.path()).map(name) == own.clone().map(name) {
-            files.extend(entry.path().canonicalize());
-        }
-    }
-    files
-}
-
-/// Most bytes of a header in which the names of its files are looked for.
-const MAX_LIST_BYTES: u64 = 1 << 20;
-
-/// Lists the files that a header names, as far as they are there and it may name them.
-fn named_files(object: &Object) -> Vec<PathBuf> {
-    let path = &object.path;
-    let names_of = match object.format {
-        Format::Nrrd => nrrd::data_files,
-        Format::MetaImage => metaimage::data_files,
-        _ => return Vec::new(),
-    };
-    let limits = Limits::default();
-    let prefix = |n_bytes| read_prefix(path, n_bytes, &limits).map(|(head, _)| head);
-    let Ok(mut head) = prefix(SNIFF_BYTES as u64) else {
-        return Vec::new();
-    };
-    // Only a list of files is longer than the head.
-    if head.windows(4).any(|word| word == b"LIST") {
-        head = prefix(MAX_LIST_BYTES).unwrap_or(head);
-    }
-    let names = names_of(&head).into_iter();
-    names
-        .filter_map(|name| sibling_path(path, &name).ok())
-        .collect()
-}
-
-/// Folder and name up to the first dot.
-fn stem(path: &Path) -> Option<(PathBuf, String)> {
-    let name = path.file_name()?.to_str()?;
-    let stem = name.split('.').next()?.to_owned();
-    Some((path.parent()?.to_owned(), stem))
 }
 
 /// Puts slices together to objects, and names those that share a folder.
-fn group(slices: Vec<(PathBuf, Slice)>, options: &ReadOptions) -> Vec<Object> {
+fn group(slices: Vec<(PathBuf, Slice)>, store: Store<'_>, options: &ReadOptions) -> Vec<Object> {
     let digest = |path: &Path| {
         let mut bytes = Vec::new();
-        read_plain_into(&mut bytes, path, &options.limits).ok()?;
+        store.plain_into(&mut bytes, path, &options.limits).ok()?;
         dicom::pixel_digest(&bytes, &options.limits)
     };
     let mut parts = series::group(slices, &digest);
+    if matches!(store, Store::Zip(_)) {
+        // The objects of an archive share one path, whatever folders there are in it.
+        parts
+            .iter_mut()
+            .for_each(|part| part.folder = PathBuf::new());
+    }
     parts.sort_by(|a, b| (&a.folder, &a.files).cmp(&(&b.folder, &b.files)));
     let is_shown = |part: &series::Part| part.files.len() > 1 && !part.is_copied_image;
     // The series of each folder, numbered in the order of their first files.
@@ -355,6 +323,7 @@ fn group(slices: Vec<(PathBuf, Slice)>, options: &ReadOptions) -> Vec<Object> {
             format: Format::Dicom,
             along: part.along,
             notes: part.notes,
+            members: None,
         });
     }
     objects

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::inflate::{gunzip_prefix, is_gzip};
 use crate::read::{Format, SNIFF_BYTES, sniff};
 use crate::reason::Code;
+use crate::zip;
 
 /// What an unreadable file means for the archive it lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +188,7 @@ const MAGICS: &[Magic] = &[
     (0, b"\x7fELF", "a program", ByName),
     (0, b"MZ", "a program", ByName),
     (0, b"\xff\xff\xfe", "a FreeSurfer surface", ByName),
+    (0, b"PK\x05\x06", "an empty zip archive", ByName),
     (0, b"ID3", "an MP3 sound", ByName),
     (0, b"fLaC", "a FLAC sound", ByName),
     (8, b"WAVEfmt ", "a WAV sound", ByName),
@@ -208,7 +210,7 @@ pub(crate) fn refusal(head: &[u8]) -> Error {
 
 fn refusal_of(name: String, loss: Loss) -> Error {
     const WANTED: &str = "DICOM, NIfTI, MGH, NRRD, MetaImage, npy, PNG, JPEG, JPEG 2000, TIFF, \
-                          WebP, BMP, GIF or a video";
+                          WebP, BMP, GIF, a video or a zip of these";
     match loss {
         Possible(advice) => Error::unsupported("file", name, advice),
         Absent(advice) => {
@@ -240,6 +242,40 @@ fn gzip_refusal(head: &[u8]) -> Error {
     refusal_of(format!("a gzip stream of {name}"), loss)
 }
 
+/// Returns true for zip files that are one document, not an archive of files.
+pub(crate) fn is_document(head: &[u8]) -> bool {
+    document(head).is_some()
+}
+
+/// Tells documents that are zip files inside by the member that their makers put first.
+fn document(head: &[u8]) -> Option<(&'static str, Loss)> {
+    let name = zip::first_name(head)?;
+    let begins = |words: &[&[u8]]| words.iter().any(|word| name.starts_with(word));
+    if begins(&[
+        b"[Content_Types].xml",
+        b"_rels/",
+        b"docProps/",
+        b"word/",
+        b"xl/",
+        b"ppt/",
+    ]) {
+        Some(("an Office document", ByName))
+    } else if name == b"mimetype" {
+        Some(("an OpenDocument or EPUB document", ByName))
+    } else if begins(&[b"META-INF/"]) {
+        Some(("a Java archive", ByName))
+    } else if name.ends_with(b"/data.pkl") || name.ends_with(b"/.format_version") {
+        Some(("a PyTorch file", ByName))
+    } else if name.ends_with(b".npy") && !name.contains(&b'/') {
+        Some((
+            "an archive of numpy arrays (.npz)",
+            Possible("save each image as .npy"),
+        ))
+    } else {
+        None
+    }
+}
+
 /// Names plain bytes.
 fn name(head: &[u8]) -> (&'static str, Loss) {
     if head.is_empty() {
@@ -248,6 +284,9 @@ fn name(head: &[u8]) -> (&'static str, Loss) {
     let has = |&&(at, magic, ..): &&Magic| head.get(at..).is_some_and(|b| b.starts_with(magic));
     if let Some(&(_, _, name, loss)) = MAGICS.iter().find(has) {
         return (name, loss);
+    }
+    if zip::is_zip(head) {
+        return document(head).unwrap_or(("a zip archive", Possible(UNPACK)));
     }
     if let Some(found) = portable_map(head) {
         return found;

@@ -40,11 +40,13 @@ mod resample;
 mod samples;
 mod series;
 mod stack;
+mod store;
 mod thumbnail;
 mod timeline;
 mod video;
 mod views;
 mod volume;
+mod zip;
 
 pub use error::{Error, Result};
 pub use geometry::{Affine, canonicalise};

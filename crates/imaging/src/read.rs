@@ -11,7 +11,9 @@ use crate::foreign;
 use crate::inflate::{gunzip, gunzip_prefix, is_gzip};
 use crate::limits::Limits;
 use crate::reason::Code;
+use crate::store::Store;
 use crate::volume::Volume;
+use crate::zip;
 use crate::{dicom, metaimage, mgh, nifti, npy, nrrd, raster, series, video};
 
 /// Bytes that `sniff` wants to see, where the file has so many.
@@ -50,6 +52,8 @@ pub enum Format {
     Raster,
     /// A container that ffmpeg reads.
     Video,
+    /// An archive of files; documents that are zip files inside are none.
+    Zip,
 }
 
 /// Fetches a file that a detached header names, by the name in the header.
@@ -66,9 +70,9 @@ pub fn sniff(head: &[u8]) -> Option<Format> {
         return Some(Format::Dicom);
     }
     if is_gzip(head) {
-        // A video is not decompressed: its reader wants a file, and none is that large for nothing.
         let inner = gunzip_prefix(head, SNIFF_BYTES as u64);
-        return sniff_plain(&inner).filter(|&format| format != Format::Video);
+        // The readers of these two want a file, not its bytes.
+        return sniff_plain(&inner).filter(|f| !matches!(f, Format::Video | Format::Zip));
     }
     sniff_plain(head)
 }
@@ -91,6 +95,8 @@ fn sniff_plain(head: &[u8]) -> Option<Format> {
         Some(Format::Video)
     } else if metaimage::is_metaimage(head) {
         Some(Format::MetaImage)
+    } else if zip::is_zip(head) && !foreign::is_document(head) {
+        Some(Format::Zip)
     } else if dicom::is_bare_data_set(head) {
         Some(Format::Dicom)
     } else {
@@ -113,7 +119,7 @@ pub fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     read_with_siblings(bytes, &refuse, options)
 }
 
-/// Reads a file, or a folder that holds one DICOM series.
+/// Reads a file, or a folder or zip archive that holds one DICOM series or one file.
 ///
 /// # Errors
 /// As `read_file`; a folder with several objects is refused with their number.
@@ -130,17 +136,33 @@ pub fn read_path(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
 /// # Errors
 /// `Io` if the file cannot be opened, `Malformed`, `Unsupported`, `LimitExceeded` as readers find.
 pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Vec<Volume>> {
-    let head = read_head(path)?;
-    if sniff(&head) == Some(Format::Video) {
-        return Ok(vec![video::read_file(path, options)?]);
+    match sniff(&read_head(path)?) {
+        Some(Format::Video) => Ok(vec![video::read_file(path, options)?]),
+        Some(Format::Zip) => series::read_folder(path, options),
+        _ => read_stored(Store::Disk, path, options),
     }
-    let bytes = read_whole(path, &options.limits)?;
+}
+
+/// Reads every image of one file of a store, with the files that it names.
+///
+/// # Errors
+/// As `read_file`.
+pub(crate) fn read_stored(
+    store: Store<'_>,
+    path: &Path,
+    options: &ReadOptions,
+) -> Result<Vec<Volume>> {
+    let whole = |path: &Path| {
+        let mut bytes = Vec::new();
+        store.whole_into(&mut bytes, path, &options.limits)?;
+        Ok(bytes)
+    };
     let stem = stem(path);
     let siblings = |name: &str| match name.strip_prefix('*') {
-        Some(end) => read_sibling(path, &format!("{stem}{end}"), &options.limits),
-        None => read_sibling(path, name, &options.limits),
+        Some(end) => whole(&store.sibling(path, &format!("{stem}{end}"))?),
+        None => whole(&store.sibling(path, name)?),
     };
-    read_with_siblings(&bytes, &siblings, options)
+    read_with_siblings(&whole(path)?, &siblings, options)
 }
 
 /// Returns a path's file name without `.gz` and without its last extension.
@@ -177,6 +199,11 @@ fn read_with_siblings(
         Some(Format::Npy) => npy::read(bytes, options),
         Some(Format::Raster) => raster::read(bytes, options),
         Some(Format::Video) => Ok(vec![video::read_bytes(bytes, options)?]),
+        Some(Format::Zip) => Err(Error::unsupported(
+            "zip",
+            "an archive read from bytes alone",
+            "pass the path",
+        )),
         None => Err(foreign::refusal(head)),
     }
 }
@@ -225,18 +252,6 @@ pub(crate) fn read_whole_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits)
     Ok(())
 }
 
-/// As `read_whole_into`, and decompresses a gzip stream.
-///
-/// # Errors
-/// As `read_whole` and `inflate::gunzip`.
-pub(crate) fn read_plain_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits) -> Result<()> {
-    read_whole_into(bytes, path, limits)?;
-    if is_gzip(bytes) {
-        *bytes = gunzip(bytes, limits)?;
-    }
-    Ok(())
-}
-
 /// Reads at most `n_wanted` leading bytes of a file, or of what its gzip stream holds, and returns
 /// them with whether they are all.
 ///
@@ -282,26 +297,12 @@ fn check_regular(path: &Path) -> Result<()> {
     })
 }
 
-/// Reads a file that a header names, in the header's folder or below it.
-fn read_sibling(header: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>> {
-    read_whole(&sibling_path(header, name)?, limits)
-}
-
 /// Finds a file that a header names: another file, in the header's folder or below it, links
 /// followed.
 ///
 /// # Errors
 /// `Malformed` for names and links that lead out of the folder; `Io` if there is no such file.
 pub(crate) fn sibling_path(header: &Path, name: &str) -> Result<PathBuf> {
-    let refused = |found: &str| {
-        let wanted = "a data file in the header's folder or below it";
-        Err(Error::refused(
-            "detached header",
-            Code::Malformed,
-            found,
-            wanted,
-        ))
-    };
     let folder = match header.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -312,24 +313,43 @@ pub(crate) fn sibling_path(header: &Path, name: &str) -> Result<PathBuf> {
     } else {
         name.to_owned()
     };
-    // `C:/x.raw` is absolute where it was written, and no plain name here.
-    if Path::new(&name).is_absolute() || name.get(1..3) == Some(":/") {
-        return refused("an absolute path of a data file");
-    }
-    let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !Path::new(&name).components().all(is_plain) {
-        return refused("a data file outside the header's folder");
-    }
+    check_sibling_name(&name)?;
     let resolved = |path: &Path| {
         path.canonicalize()
             .map_err(|e| Error::io("finding the data file of the header", e))
     };
     let data_file = resolved(&folder.join(name))?;
     if data_file == resolved(header)? {
-        return refused("a header that names itself as its data file");
+        return Err(refused_sibling(
+            "a header that names itself as its data file",
+        ));
     }
     if !data_file.starts_with(resolved(folder)?) {
-        return refused("a link to a data file outside the header's folder");
+        return Err(refused_sibling(
+            "a link to a data file outside the header's folder",
+        ));
     }
     Ok(data_file)
+}
+
+/// Refuses the name of a data file that leads out of the header's folder.
+///
+/// # Errors
+/// `Malformed`.
+pub(crate) fn check_sibling_name(name: &str) -> Result<()> {
+    // `C:/x.raw` is absolute where it was written, and no plain name here.
+    if Path::new(name).is_absolute() || name.get(1..3) == Some(":/") {
+        return Err(refused_sibling("an absolute path of a data file"));
+    }
+    let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if Path::new(name).components().all(is_plain) {
+        Ok(())
+    } else {
+        Err(refused_sibling("a data file outside the header's folder"))
+    }
+}
+
+fn refused_sibling(found: &str) -> Error {
+    let wanted = "a data file in the header's folder or below it";
+    Error::refused("detached header", Code::Malformed, found, wanted)
 }

@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
 use crate::limits::Limits;
 use crate::memory;
-use crate::read::{ReadOptions, read_plain_into, read_prefix};
+use crate::read::ReadOptions;
 use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
+use crate::store::Store;
 use crate::timeline::uniform_indices;
 use crate::volume::{Kind, Volume};
 
@@ -69,10 +70,10 @@ pub(crate) struct Key {
 ///
 /// # Errors
 /// `Io`; `Malformed` if the header is broken.
-pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
+pub(crate) fn read_header(path: &Path, store: Store<'_>, limits: &Limits) -> Result<Header> {
     let mut n_wanted = HEADER_BYTES;
     loop {
-        let (bytes, is_all) = read_prefix(path, n_wanted, limits)?;
+        let (bytes, is_all) = store.prefix(path, n_wanted, limits)?;
         match parse_header(&bytes, limits) {
             // A longer header; every other fault stays one, however much is read.
             Err(error) if !is_all && error.code() == Code::Truncated => {
@@ -141,7 +142,7 @@ fn images<'s>(slices: impl Iterator<Item = &'s Slice>) -> Images {
     images
 }
 
-/// Reads the one object of a folder.
+/// Reads the one object of a folder or archive.
 ///
 /// # Errors
 /// `Mismatch` if the folder holds none or several; as `read_files` otherwise.
@@ -171,13 +172,18 @@ pub(crate) enum Along {
 ///
 /// # Errors
 /// `Malformed` with the reason code of the geometry's fault; as the DICOM reader for a bad slice.
-pub(crate) fn read_files(files: &[PathBuf], along: Along, options: &ReadOptions) -> Result<Volume> {
+pub(crate) fn read_files(
+    files: &[PathBuf],
+    along: Along,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let limits = &options.limits;
     limits.parts(files.len() as u64)?;
     let slices: Vec<Slice> = files
         .par_iter()
         .map(
-            |path| match read_header(path, limits).map_err(|e| e.in_file(path))? {
+            |path| match read_header(path, store, limits).map_err(|e| e.in_file(path))? {
                 Header::Slice(slice) => Ok(*slice),
                 Header::Alone | Header::Index | Header::NoImage => Err(Error::refused(
                     "dicom series",
@@ -189,19 +195,24 @@ pub(crate) fn read_files(files: &[PathBuf], along: Along, options: &ReadOptions)
         )
         .collect::<Result<_>>()?;
     match along {
-        Along::Space => read_stack(files, &slices, options),
-        Along::Time => read_film(files, &slices, options),
+        Along::Space => read_stack(files, &slices, store, options),
+        Along::Time => read_film(files, &slices, store, options),
     }
 }
 
-fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Result<Volume> {
+fn read_stack(
+    files: &[PathBuf],
+    slices: &[Slice],
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let (unique, copies) = by_position(slices);
     let of = |index: &usize| slices.get(*index);
     let images = images(unique.iter().filter_map(of));
     let stack = stack::stack(&images.planes, &images.numbers)?;
     for &(copy, first) in &copies {
         if let (Some(copy), Some(first)) = (files.get(copy), files.get(first)) {
-            check_copy(copy, first, options)?;
+            check_copy(copy, first, store, options)?;
         }
     }
     let ordered: Vec<&PathBuf> = stack
@@ -215,7 +226,7 @@ fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Res
     } else {
         Kind::Image
     };
-    let mut volume = read_slices(&ordered, kind, options)?;
+    let mut volume = read_slices(&ordered, kind, store, options)?;
     if !copies.is_empty() {
         let n_copies = copies.len();
         let detail = format!("{n_copies} further copies of slices that are there already");
@@ -224,7 +235,12 @@ fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Res
     dicom::place_stack(volume, stack)
 }
 
-fn read_film(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Result<Volume> {
+fn read_film(
+    files: &[PathBuf],
+    slices: &[Slice],
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let Some((order, seconds)) = division::in_time(&images(slices.iter())) else {
         let wanted = "a time in every file";
         let found = "slices at one position that state no times";
@@ -241,7 +257,7 @@ fn read_film(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Resu
         .into_iter()
         .filter_map(|i| files.get(*order.get(i)?))
         .collect();
-    let mut volume = read_slices(&chosen, Kind::Video, options)?;
+    let mut volume = read_slices(&chosen, Kind::Video, store, options)?;
     let spacing_mm = slices.first().map(|slice| slice.plane.spacing_mm);
     dicom::place_film(&mut volume, spacing_mm, n_stored, seconds);
     Ok(volume)
@@ -264,9 +280,9 @@ fn by_position(slices: &[Slice]) -> (Vec<usize>, Vec<(usize, usize)>) {
 }
 
 /// Refuses a series in which slices at one position have different pixels: which ones are meant?
-fn check_copy(copy: &Path, first: &Path, options: &ReadOptions) -> Result<()> {
-    let found = read_slice(copy, &mut Scratch::default(), options)?;
-    let kept = read_slice(first, &mut Scratch::default(), options)?;
+fn check_copy(copy: &Path, first: &Path, store: Store<'_>, options: &ReadOptions) -> Result<()> {
+    let found = read_slice(copy, &mut Scratch::default(), store, options)?;
+    let kept = read_slice(first, &mut Scratch::default(), store, options)?;
     if found.shape() == kept.shape() && found.values() == kept.values() {
         return Ok(());
     }
@@ -277,7 +293,12 @@ fn check_copy(copy: &Path, first: &Path, options: &ReadOptions) -> Result<()> {
 }
 
 /// Reads ordered slices side by side; the first one describes them all.
-fn read_slices(ordered: &[&PathBuf], kind: Kind, options: &ReadOptions) -> Result<Volume> {
+fn read_slices(
+    ordered: &[&PathBuf],
+    kind: Kind,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let Some((first, rest)) = ordered.split_first() else {
         return Err(Error::refused(
             "dicom series",
@@ -286,7 +307,7 @@ fn read_slices(ordered: &[&PathBuf], kind: Kind, options: &ReadOptions) -> Resul
             "at least one",
         ));
     };
-    let mut first = read_slice(first, &mut Scratch::default(), options)?;
+    let mut first = read_slice(first, &mut Scratch::default(), store, options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
@@ -299,7 +320,7 @@ fn read_slices(ordered: &[&PathBuf], kind: Kind, options: &ReadOptions) -> Resul
         .zip(rest)
         .with_min_len(8)
         .map_init(Scratch::default, |scratch, (slots, path)| {
-            let mut slice = read_slice(path, scratch, options)?;
+            let mut slice = read_slice(path, scratch, store, options)?;
             check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
             fill(std::slice::from_mut(slots), &slice);
             let reasons = std::mem::take(&mut slice.reasons);
@@ -368,12 +389,22 @@ struct Scratch {
     values: Vec<f32>,
 }
 
-fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
-    read_one(path, scratch, options).map_err(|error| error.in_file(path))
+fn read_slice(
+    path: &Path,
+    scratch: &mut Scratch,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    read_one(path, scratch, store, options).map_err(|error| error.in_file(path))
 }
 
-fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
-    read_plain_into(&mut scratch.bytes, path, &options.limits)?;
+fn read_one(
+    path: &Path,
+    scratch: &mut Scratch,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    store.plain_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
     let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;
     match (volumes.pop(), volumes.is_empty()) {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::Write as _;
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use m3ret_imaging::archive::{find_objects, read_image, read_object};
@@ -180,7 +182,7 @@ fn voxels_may_lie_below_the_header_and_nowhere_else() {
         std::fs::write(folder.join(name), [1, 2, 3, 4]).unwrap();
     }
     #[cfg(unix)]
-    std::os::unix::fs::symlink(outer.path(), folder.join("link")).unwrap();
+    symlink(outer.path(), folder.join("link")).unwrap();
     let absolute = outer.path().join("in/z.raw").to_string_lossy().into_owned();
     for format in ["mhd", "nhdr"] {
         for name in [
@@ -228,7 +230,6 @@ fn voxels_that_a_header_names_are_no_files_of_their_own() {
 #[cfg(unix)]
 #[test]
 fn a_series_behind_a_link_is_read_and_one_behind_two_is_read_once() {
-    use std::os::unix::fs::symlink;
     let outer = tempfile::tempdir().unwrap();
     copy_series(&outer.path().join("store/s1"), ".dcm", |bytes| bytes);
     let study = outer.path().join("study");
@@ -243,4 +244,195 @@ fn a_series_behind_a_link_is_read_and_one_behind_two_is_read_once() {
     assert_eq!(objects[0].path, study.join("first"));
     let volumes = read_object(&objects[0], &ReadOptions::default()).unwrap();
     assert_eq!(volumes[0].shape()[1], 8);
+}
+
+/// Writes a zip archive of deflated members.
+fn zip(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let (mut file, mut list) = (Vec::new(), Vec::new());
+    for (name, bytes) in members {
+        let level = flate2::Compression::default();
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+        encoder.write_all(bytes).unwrap();
+        let stored = encoder.finish().unwrap();
+        let mut checksum = flate2::Crc::new();
+        checksum.update(bytes);
+        let long = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+        let fields = [
+            &[20, 0, 0, 0, 8, 0, 0, 0, 0, 0][..],
+            &checksum.sum().to_le_bytes(),
+            &long(stored.len()),
+            &long(bytes.len()),
+            &u16::try_from(name.len()).unwrap().to_le_bytes(),
+            &[0, 0],
+        ]
+        .concat();
+        list.extend(
+            [
+                b"PK\x01\x02\x14\0",
+                &fields[..],
+                &[0; 10],
+                &long(file.len()),
+            ]
+            .concat(),
+        );
+        list.extend(name.as_bytes());
+        file.extend([b"PK\x03\x04", &fields[..], name.as_bytes(), &stored].concat());
+    }
+    let n = u16::try_from(members.len()).unwrap().to_le_bytes();
+    let at = u32::try_from(file.len()).unwrap().to_le_bytes();
+    let n_list = u32::try_from(list.len()).unwrap().to_le_bytes();
+    file.extend(list);
+    file.extend([b"PK\x05\x06\0\0\0\0", &n[..], &n, &n_list, &at, &[0, 0]].concat());
+    file
+}
+
+fn series_members(folder: &str) -> Vec<(String, Vec<u8>)> {
+    std::fs::read_dir(testdata("dicom/series_axial"))
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// Writes an archive into a folder of its own.
+fn zipped(members: &[(String, Vec<u8>)]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study.zip");
+    let members: Vec<(&str, Vec<u8>)> = members
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.clone()))
+        .collect();
+    std::fs::write(&path, zip(&members)).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_series_in_a_zip_archive_is_the_series() {
+    let options = ReadOptions::default();
+    let plain = read_path(&testdata("dicom/series_axial"), &options).unwrap();
+    let (folder, path) = zipped(&series_members("DICOM/ST1"));
+    assert_eq!(read_path(&path, &options).unwrap(), plain);
+    assert_eq!(read_path(folder.path(), &options).unwrap(), plain);
+    assert_eq!(read_image(&path, None, &options).unwrap(), plain[0]);
+    let compressed: Vec<_> = series_members("x")
+        .into_iter()
+        .map(|(name, bytes)| (name + ".gz", gzip(&bytes)))
+        .collect();
+    let (_folder, path) = zipped(&compressed);
+    assert_eq!(read_path(&path, &options).unwrap(), plain);
+}
+
+#[test]
+fn the_objects_of_a_zip_archive_are_parts_of_it() {
+    let mut members = series_members("a");
+    let file = |name: &str| std::fs::read(testdata(name)).unwrap();
+    members.push(("pictures/one.png".into(), file("raster/grey16.png")));
+    members.push(("brain.mgz".into(), file("mgh/frames.mgz")));
+    members.push(("pair/x.hdr".into(), file("nifti/i2_pair1.hdr")));
+    members.push(("pair/x.img".into(), file("nifti/i2_pair1.img")));
+    members.push(("README".into(), b"read me".to_vec()));
+    members.push((
+        "../evil.tar.gz".into(),
+        gzip(&{
+            let mut tar = vec![0; 600];
+            tar[257..262].copy_from_slice(b"ustar");
+            tar
+        }),
+    ));
+    members.push((
+        "inner.zip".into(),
+        zip(&[("a.png", file("raster/grey16.png"))]),
+    ));
+    members.push((
+        "__MACOSX/._one.png".into(),
+        b"\0\x05\x16\x07\0\x02\0\0".to_vec(),
+    ));
+    let (folder, path) = zipped(&members);
+    let options = ReadOptions::default();
+    let (objects, skipped) = find_objects(folder.path(), &options).unwrap();
+    let mut names = Vec::new();
+    for object in &objects {
+        assert_eq!((&object.path, &object.files), (&path, &vec![path.clone()]));
+        for volume in read_object(object, &options).unwrap() {
+            let name = object.name_of(&volume).unwrap();
+            assert_eq!(read_image(&path, Some(&name), &options).unwrap(), volume);
+            names.push(name);
+        }
+    }
+    let frames = ["brain.mgz, t=0", "brain.mgz, t=1", "brain.mgz, t=2"];
+    assert_eq!(names[..3], frames);
+    assert_eq!(names[3..], ["pair/x.hdr", "pictures/one.png", "series=1"]);
+    assert!(read_image(&path, None, &options).is_err());
+    let skipped: Vec<_> = skipped
+        .iter()
+        .map(|s| {
+            (
+                s.path.strip_prefix(&path).unwrap().to_str().unwrap(),
+                s.error.code(),
+            )
+        })
+        .collect();
+    let wanted = [
+        ("README", Code::UnknownFormat),
+        ("__MACOSX/._one.png", Code::NoPixels),
+        ("evil.tar.gz", Code::Unsupported),
+        ("inner.zip", Code::Unsupported),
+    ];
+    assert_eq!(skipped, wanted);
+}
+
+#[test]
+fn detached_voxels_are_found_in_the_archive_and_not_outside() {
+    let header = |name: &str| {
+        format!(
+            "NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\ndata file: {name}\n"
+        )
+    };
+    let options = ReadOptions::default();
+    for (name, is_read) in [
+        ("raw/x.raw", true),
+        ("../x.raw", false),
+        ("/etc/hostname", false),
+    ] {
+        let members = [
+            ("in/head.nhdr".to_owned(), header(name).into_bytes()),
+            ("in/raw/x.raw".to_owned(), vec![1, 2, 3, 250]),
+            ("x.raw".to_owned(), vec![1, 2, 3, 250]),
+        ];
+        let (_folder, path) = zipped(&members);
+        let (objects, skipped) = find_objects(&path, &options).unwrap();
+        assert_eq!(objects.len(), 1);
+        assert_eq!(skipped.len(), if is_read { 1 } else { 2 });
+        assert_eq!(
+            read_object(&objects[0], &options).is_ok(),
+            is_read,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn documents_that_are_zip_files_inside_are_no_archives() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, first, code) in [
+        ("a.docx", "[Content_Types].xml", Code::UnknownFormat),
+        ("b.odt", "mimetype", Code::UnknownFormat),
+        ("c.npz", "images.npy", Code::Unsupported),
+        ("d.pt", "archive/data.pkl", Code::UnknownFormat),
+    ] {
+        let bytes = zip(&[(first, b"x".to_vec())]);
+        std::fs::write(folder.path().join(name), &bytes).unwrap();
+        let (objects, skipped) = found(folder.path());
+        assert_eq!(objects, []);
+        assert_eq!(skipped.last().unwrap().1, code, "{name}");
+    }
+    std::fs::write(
+        folder.path().join("e.zip"),
+        &zip(&[("a.png", vec![1])])[..40],
+    )
+    .unwrap();
+    assert_eq!(found(folder.path()).1.last().unwrap().1, Code::Truncated);
 }

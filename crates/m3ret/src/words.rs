@@ -22,6 +22,7 @@ pub fn format_name(format: Format) -> &'static str {
         Format::Npy => "npy",
         Format::Raster => "raster",
         Format::Video => "video",
+        Format::Zip => "zip",
     }
 }
 
