@@ -1,6 +1,8 @@
 //! What all fuzz targets check: no panic, no reservation above small limits (libFuzzer's
 //! `-rss_limit_mb` and `-malloc_limit_mb` see to that), and sound Volumes.
 
+pub mod dicom;
+
 use m3ret_imaging::{Format, Limits, ReadOptions, Volume, read_bytes, sniff};
 
 /// Limits small enough that an honest reader stays below 256 MiB.

@@ -3,7 +3,8 @@
     python make_pydicom.py OUT
 
 OUT/index.json lists the files; OUT/N.f32 holds the expected values: little-endian f32, [C, D, H, W],
-after the modality LUT, with palettes and YBR as RGB, MONOCHROME1 not inverted.
+after the modality LUT or the dose scaling, padding as the darkest true value, palettes and YBR as RGB,
+MONOCHROME1 not inverted.
 """
 
 import json
@@ -44,12 +45,28 @@ def expected(ds):
             # stored both ways (OBXXXX1A.dcm, OBXXXX1A_expb.dcm) shows it.
             array = array.byteswap()
     elif ds.SamplesPerPixel == 1:
+        stored = array
         array = apply_modality_lut(array, functional_rescale(ds) or ds)
+        if "DoseGridScaling" in ds:
+            array = stored * float(ds.DoseGridScaling)
+        array = without_padding(array, stored, ds)
     array = array.astype(np.float32)
     n_frames = int(ds.get("NumberOfFrames", 1) or 1)
     is_colour = ds.PhotometricInterpretation == "PALETTE COLOR" or ds.SamplesPerPixel == 3
     shape = (n_frames, ds.Rows, ds.Columns) + ((3,) if is_colour else (1,))
     return np.moveaxis(array.reshape(shape), -1, 0)
+
+
+def without_padding(array, stored, ds):
+    """The darkest true value in place of padding, which pydicom leaves as it is."""
+    if "PixelPaddingValue" not in ds or ds.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        return array
+    ends = sorted([int(ds.PixelPaddingValue), int(ds.get("PixelPaddingRangeLimit", ds.PixelPaddingValue))])
+    is_padding = (ends[0] <= stored) & (stored <= ends[1])
+    if not is_padding.any() or is_padding.all():
+        return array
+    darkest = np.max if ds.PhotometricInterpretation == "MONOCHROME1" else np.min
+    return np.where(is_padding, darkest(array[~is_padding]), array)
 
 
 def functional_rescale(ds):

@@ -209,6 +209,9 @@ fn spacing(image: &Image) -> String {
             )
         }
     };
+    if let Some(aspect) = image.pixel_aspect {
+        let _ = write!(text, ", pixels {} times as high as wide", number(aspect));
+    }
     if let Some(axis_order) = &image.axis_order {
         let _ = write!(text, ", axes {axis_order}");
     }

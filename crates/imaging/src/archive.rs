@@ -1,12 +1,15 @@
 //! Finds the objects of an archive: files, and DICOM series spread over files.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::read::{Format, ReadOptions, read_file, read_head, read_stored, sniff};
+use crate::read::{
+    Format, ReadOptions, Visit, read_file, read_head, read_stored, sniff, visit_file, visit_stored,
+};
 use crate::reason::{Code, Reason};
 use crate::series::{self, Along, Header, Slice};
 use crate::store::Store;
@@ -26,8 +29,8 @@ use self::zipped::Members;
 pub struct Object {
     /// The file, the folder that holds the series, or the zip archive.
     pub path: PathBuf,
-    /// The name of a file of an archive that holds several objects; `series=2` where the folder holds several series, and what differs from other volumes of its
-    /// series: `series=2, echo=1`.
+    /// `series=2` where the folder holds several series, and what differs from other volumes of its
+    /// series: `series=2, echo=1`; the name of a file of a zip archive with several objects.
     pub part: Option<String>,
     /// The files, in the order of their paths; of an archive's object, the archive.
     pub files: Vec<PathBuf>,
@@ -114,11 +117,8 @@ fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Foun
 /// # Errors
 /// As `read_path`.
 pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>> {
-    let (store, files) = match &object.members {
-        Some(members) => (Store::Zip(&members.zip), &members.names),
-        None => (Store::Disk, &object.files),
-    };
-    let mut volumes = match (files.as_slice(), store) {
+    let (store, files) = object.place();
+    let mut volumes = match (files, store) {
         ([file], Store::Disk) => read_file(file, options)?,
         ([file], Store::Zip(_)) => read_stored(store, file, options)?,
         (several, _) => vec![series::read_files(several, object.along, store, options)?],
@@ -127,6 +127,31 @@ pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>
         volume.reasons.extend(object.notes.iter().cloned());
     }
     Ok(volumes)
+}
+
+/// Reads one object and hands its images over one by one, as `visit_file` does.
+///
+/// # Errors
+/// As `read_object`. Nothing was handed over then.
+pub fn visit_object(object: &Object, options: &ReadOptions, visit: Visit<'_>) -> Result<()> {
+    match object.place() {
+        (store, [file]) => {
+            let mut with_notes = |mut volume: Volume| {
+                volume.reasons.extend(object.notes.iter().cloned());
+                visit(volume)
+            };
+            match store {
+                Store::Disk => visit_file(file, options, &mut with_notes),
+                Store::Zip(_) => visit_stored(store, file, options, &mut with_notes),
+            }
+        }
+        _ => {
+            let _ = read_object(object, options)?
+                .into_iter()
+                .try_for_each(visit);
+            Ok(())
+        }
+    }
 }
 
 impl Object {
@@ -141,6 +166,14 @@ impl Object {
             along: Along::Space,
             notes: Vec::new(),
             members: None,
+        }
+    }
+
+    /// Returns where its bytes lie, and under which names.
+    fn place(&self) -> (Store<'_>, &[PathBuf]) {
+        match &self.members {
+            Some(members) => (Store::Zip(&members.zip), &members.names),
+            None => (Store::Disk, &self.files),
         }
     }
 
@@ -186,8 +219,15 @@ pub fn read_image(path: &Path, part: Option<&str>, options: &ReadOptions) -> Res
         };
     };
     for object in objects.iter().filter(|object| object.may_hold(part)) {
-        let is_it = |volume: &Volume| object.name_of(volume).as_deref() == Some(part);
-        if let Some(volume) = read_object(object, options)?.into_iter().find(is_it) {
+        let mut found = None;
+        visit_object(object, options, &mut |volume| {
+            if object.name_of(&volume).as_deref() == Some(part) {
+                found = Some(volume);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(volume) = found {
             return Ok(volume);
         }
     }

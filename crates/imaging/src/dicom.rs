@@ -6,6 +6,8 @@ pub(crate) mod codestream;
 mod dataset;
 mod frames;
 mod jpeg_sequential;
+mod mosaic;
+pub(crate) mod padding;
 mod palette;
 mod pixels;
 mod placement;
@@ -21,6 +23,9 @@ pub(crate) use self::attributes::{QUANTITIES, Values, instance_number};
 use self::codec::Codec;
 pub(crate) use self::dataset::DataSet;
 use self::dataset::{Encoding, trim};
+pub(crate) use self::mosaic::is_mosaic;
+use self::mosaic::{Mosaic, slice_distance};
+use self::padding::Marking;
 pub(crate) use self::pixels::n_frames;
 use self::pixels::{PixelModule, Pixels, Wanted};
 pub(crate) use self::placement::single;
@@ -36,7 +41,7 @@ use crate::samples::{ByteOrder, Linear};
 use crate::stack::{self, Plane};
 use crate::timeline::uniform_indices;
 use crate::video;
-use crate::volume::{Kind, Volume};
+use crate::volume::{Kind, PLAUSIBLE_ASPECT, Volume};
 
 const FORMAT: &str = "dicom";
 /// Explicit VR Big Endian, retired and still in archives.
@@ -144,18 +149,30 @@ fn split_meta<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Option<DataSet<'a
 /// # Errors
 /// `Malformed`, `Unsupported` and `LimitExceeded` as found.
 pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
-    read_reusing(Vec::new(), bytes, options)
+    let mut volumes = read_marked(Vec::new(), bytes, options, Marking::Padding)?;
+    let is_settled: Vec<bool> = volumes.iter_mut().map(padding::settle).collect();
+    if is_settled.contains(&false) {
+        let as_stored = read_marked(Vec::new(), bytes, options, Marking::Nothing)?;
+        for ((volume, stored), is_settled) in volumes.iter_mut().zip(as_stored).zip(is_settled) {
+            if !is_settled {
+                *volume = stored;
+                padding::note_all(volume);
+            }
+        }
+    }
+    Ok(volumes)
 }
 
-/// As `read`; values may be written into the memory of `scratch`. For series, where fresh memory
-/// for every slice costs more than decoding it.
+/// As `read`, with padding that is marked and not yet settled; values may be written into the
+/// memory of `scratch`. For series, where fresh memory for every slice costs more than decoding it.
 ///
 /// # Errors
 /// As `read`.
-pub(crate) fn read_reusing(
+pub(crate) fn read_marked(
     scratch: Vec<f32>,
     bytes: &[u8],
     options: &ReadOptions,
+    marking: Marking,
 ) -> Result<Vec<Volume>> {
     let limits = &options.limits;
     let file = File::open(bytes, limits)?;
@@ -169,7 +186,7 @@ pub(crate) fn read_reusing(
         describe(&mut volume, &set, &file.transfer_syntax);
         return Ok(vec![volume]);
     }
-    let module = PixelModule::new(&set, limits)?;
+    let module = PixelModule::new(&set, limits)?.with_marking(marking);
     let source = Source {
         set: &set,
         codec,
@@ -210,19 +227,50 @@ pub(crate) fn pixel_digest(bytes: &[u8], limits: &Limits) -> Option<u64> {
     Some(hasher.finish())
 }
 
+/// Why an object has no pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// It is an image that was cut short.
+    Cut,
+    /// It is no image.
+    None,
+}
+
+/// Classes of images, each of which has pixels (PS3.4 annex B.5); those that end in a dot with all
+/// classes below them. A dose grid may have none.
+const IMAGE_CLASSES: [&str; 32] = [
+    "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "2.1", "2.2", "3", "3.1", "4", "4.1",
+    "4.3", "4.4", "5", "6", "6.1", "6.2", "7", "7.", "12.", "13.", "14.", "20", "77.1.1", "77.1.2",
+    "77.1.4", "128", "130", "481.1",
+];
+
+/// Says whether an object without pixels should have some, by its class and its sides.
+pub(crate) fn lacks_pixels(set: &DataSet<'_>) -> Lack {
+    let class = set.text(tags::SOP_CLASS_UID).unwrap_or_default();
+    let class = class.strip_prefix("1.2.840.10008.5.1.4.1.1.").unwrap_or("");
+    let is_image = IMAGE_CLASSES
+        .iter()
+        .any(|known| *known == class || known.ends_with('.') && class.starts_with(known));
+    // Spectroscopy has rows and columns of spectra.
+    if is_image || set.has(tags::ROWS) && class != "4.2" {
+        Lack::Cut
+    } else {
+        Lack::None
+    }
+}
+
 fn refuse_non_images(set: &DataSet<'_>) -> Result<()> {
     let refused = |code, found| Err(Error::refused(FORMAT, code, found, "an image"));
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
         return refused(Code::NoPixels, "a DICOMDIR: pass its folder");
     }
     if !has_pixels(set) {
-        return if set.has(tags::ROWS) {
-            refused(
+        return match lacks_pixels(set) {
+            Lack::Cut => refused(
                 Code::Truncated,
                 "an image's header that ends before its pixels",
-            )
-        } else {
-            refused(Code::NoPixels, "an object without pixels")
+            ),
+            Lack::None => refused(Code::NoPixels, "an object without pixels"),
         };
     }
     if set.has(tags::TOTAL_PIXEL_MATRIX_COLUMNS) {
@@ -268,8 +316,15 @@ impl Source<'_> {
     }
 
     fn volume(&self, pixels: Pixels, depth: usize, kind: Kind) -> Result<Volume> {
-        let mut volume = Volume::new(pixels.values, self.shape(depth), kind)?;
+        self.volume_of(pixels, self.shape(depth), kind)
+    }
+
+    fn volume_of(&self, pixels: Pixels, shape: [usize; 4], kind: Kind) -> Result<Volume> {
+        let mut volume = Volume::new(pixels.values, shape, kind)?;
         volume.reasons = pixels.reasons;
+        if self.module.padding.is_some() {
+            volume.padding = padding::count(volume.values());
+        }
         volume.full_scale = (self.module.n_channels() > 1).then(|| self.module.full_scale());
         Ok(volume)
     }
@@ -298,10 +353,43 @@ impl Source<'_> {
     fn single(&self) -> Result<Vec<Volume>> {
         let frame = self.frame(0);
         let plane = plane(self.set)?.or_else(|| frame.and_then(|f| f.plane));
+        let sides = [self.module.n_rows, self.module.n_columns];
+        let mosaic = Mosaic::of(self.set, sides)?;
         let pixels = self.decode(vec![0], vec![self.map(frame)])?;
+        if let Some(mosaic) = mosaic {
+            return self
+                .slices(&mosaic, pixels, plane)
+                .map(|volume| vec![volume]);
+        }
         let mut volume = self.volume(pixels, 1, Kind::Image)?;
         place_image(&mut volume, self.set, plane);
         Ok(vec![volume])
+    }
+
+    /// The slices of a mosaic, placed if its plane and their distance are known.
+    fn slices(&self, mosaic: &Mosaic, pixels: Pixels, plane: Option<Plane>) -> Result<Volume> {
+        let [height, width] = mosaic.tile;
+        let shape = [self.module.n_channels(), mosaic.n_tiles, height, width];
+        let cut = Pixels {
+            values: mosaic.cut(&pixels.values)?,
+            ..pixels
+        };
+        let mut volume = self.volume_of(cut, shape, Kind::Volume)?;
+        let distance = slice_distance(self.set);
+        if let Some((_, true)) = distance {
+            let detail = "SpacingBetweenSlices is missing; SliceThickness was used";
+            volume.note(Code::HeaderRepaired, detail);
+        }
+        let (Some(plane), Some((distance_mm, _))) = (plane, distance) else {
+            place_image(&mut volume, self.set, None);
+            volume.spacing[0] = distance.map(|(distance_mm, _)| distance_mm);
+            return Ok(volume);
+        };
+        let first = mosaic.first_plane(plane);
+        let affine = first.affine(mosaic.step(&first, distance_mm)?);
+        volume.affine = Some(affine);
+        volume.spacing = affine.spacing_mm().map(Some);
+        canonicalise(volume)
     }
 
     fn multi(&self) -> Result<Vec<Volume>> {
@@ -512,6 +600,16 @@ fn describe(volume: &mut Volume, set: &DataSet<'_>, transfer_syntax: &str) {
     volume.identifiers = Identifiers::of(set);
     let photometric = set.code(tags::PHOTOMETRIC_INTERPRETATION);
     volume.inverted = photometric.as_deref() == Some("MONOCHROME1");
+    let shape = set.code(tags::PRESENTATION_LUT_SHAPE);
+    if let (Some("MONOCHROME2"), Some("INVERSE")) | (Some("MONOCHROME1"), Some("IDENTITY")) =
+        (photometric.as_deref(), shape.as_deref())
+    {
+        let detail = "PresentationLUTShape contradicts PhotometricInterpretation, which was used";
+        volume.note(Code::BadPolarity, detail);
+    }
+    if let [_, None, None] = volume.spacing {
+        describe_aspect(volume, set);
+    }
     if is_lossy(set, transfer_syntax) {
         volume.note(Code::LossyCompression, "compressed with loss");
     }
@@ -529,6 +627,9 @@ fn describe_values(volume: &mut Volume, set: &DataSet<'_>, is_measured: bool) {
         let detail = "RescaleSlope or RescaleIntercept is unusable; values are as stored";
         volume.note(Code::HeaderRepaired, detail);
     }
+    if volume.modality.as_deref() == Some("RTDOSE") || set.has(tags::DOSE_GRID_SCALING) {
+        describe_dose(volume, set, is_measured);
+    }
     if volume.modality.as_deref() != Some("CT") {
         return;
     }
@@ -537,6 +638,32 @@ fn describe_values(volume: &mut Volume, set: &DataSet<'_>, is_measured: bool) {
         volume.unit = Some("HU");
     } else {
         volume.note(Code::NotHounsfield, "no usable rescale to Hounsfield units");
+    }
+}
+
+/// Adds the unit of a dose grid: gray, or none for a relative dose.
+fn describe_dose(volume: &mut Volume, set: &DataSet<'_>, is_measured: bool) {
+    if !is_measured {
+        let detail = "DoseGridScaling is missing or unusable; values are as stored";
+        volume.note(Code::HeaderRepaired, detail);
+    } else if set.code(tags::DOSE_UNITS).as_deref() == Some("GY") {
+        volume.unit = Some("Gy");
+    }
+}
+
+/// Adds the shape of a pixel where only that is stated, not its size.
+fn describe_aspect(volume: &mut Volume, set: &DataSet<'_>) {
+    if !set.has(tags::PIXEL_ASPECT_RATIO) {
+        return;
+    }
+    let stated = set.decimal_array::<2>(tags::PIXEL_ASPECT_RATIO);
+    let aspect = stated.map(|[vertical, horizontal]| vertical / horizontal);
+    match aspect.filter(|aspect| PLAUSIBLE_ASPECT.contains(aspect)) {
+        Some(aspect) => volume.pixel_aspect = aspect,
+        None => volume.note(
+            Code::HeaderRepaired,
+            "PixelAspectRatio is unusable; pixels are taken as square",
+        ),
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Error {
         advice: String,
     },
     /// Reading would cost more than the caller allowed.
-    #[error("{what}: {asked} asked, {allowed} allowed; raise the limit if the file is trusted")]
+    #[error("{what}: {asked} asked, {allowed} allowed{}", advice(what))]
     LimitExceeded {
         /// The limited quantity with its unit.
         what: &'static str,
@@ -147,6 +147,21 @@ impl Error {
             Self::Mismatch { .. } => Code::Mismatch,
         }
     }
+}
+
+/// Says which limit of the command line can be raised; some are fixed.
+fn advice(what: &str) -> String {
+    let name = match what {
+        "voxels of one object" => "voxels",
+        "bytes" => "bytes",
+        "decompressed bytes" => "ratio or bytes",
+        "frames" => "frames",
+        "parts of one object" => "parts",
+        "depth of nested sequences" => "depth",
+        "seconds of decoding in child processes" => "seconds",
+        _ => return String::new(),
+    };
+    format!("; raise --limit {name} if the file is trusted")
 }
 
 /// The crate's result.

@@ -51,7 +51,8 @@ impl Window {
         } else {
             volume.values()
         };
-        let span = |wanted| percentiles_of(seen, wanted).unwrap_or([0.0, 0.0]);
+        let padding = n_padding(volume);
+        let span = |wanted| percentiles_within(seen, wanted, padding).unwrap_or([0.0, 0.0]);
         let [mut low, mut high] = span(wanted);
         if high <= low {
             [low, high] = span([0.0, 100.0]);
@@ -123,21 +124,57 @@ fn first_channel(volume: &Volume) -> &[f32] {
 /// Exact for every input, whichever way it is found.
 #[must_use]
 pub(crate) fn percentiles_of(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
-    if values.len() <= MAX_SELECTED {
-        by_selecting(values, wanted)
+    percentiles_within(values, wanted, LeftOut::default())
+}
+
+/// How many of the lowest and of the highest finite values do not count.
+#[derive(Debug, Clone, Copy, Default)]
+struct LeftOut {
+    n_lowest: u64,
+    n_highest: u64,
+}
+
+impl LeftOut {
+    /// Returns the last rank of `n_finite` values that counts, from the first that does.
+    fn last_rank(self, n_finite: u64) -> Option<u64> {
+        let n_left_out = self.n_lowest.saturating_add(self.n_highest);
+        n_finite.checked_sub(n_left_out)?.checked_sub(1)
+    }
+}
+
+/// Says where the padding of a volume lies among its values: it holds the darkest of them.
+fn n_padding(volume: &Volume) -> LeftOut {
+    let n_voxels = volume.padding.map_or(0, |padding| padding.n_voxels as u64);
+    if volume.inverted {
+        LeftOut {
+            n_lowest: 0,
+            n_highest: n_voxels,
+        }
     } else {
-        by_counting(values, wanted)
+        LeftOut {
+            n_lowest: n_voxels,
+            n_highest: 0,
+        }
+    }
+}
+
+/// As `percentiles_of`, without the lowest and highest values that are left out.
+fn percentiles_within(values: &[f32], wanted: [f64; 2], left_out: LeftOut) -> Option<[f64; 2]> {
+    if values.len() <= MAX_SELECTED {
+        by_selecting(values, wanted, left_out)
+    } else {
+        by_counting(values, wanted, left_out)
     }
 }
 
 /// Finds ranks in a copy.
-fn by_selecting(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
+fn by_selecting(values: &[f32], wanted: [f64; 2], left_out: LeftOut) -> Option<[f64; 2]> {
     let finite = values.iter().filter(|value| value.is_finite());
     let mut keys: Vec<u32> = finite.map(|&value| key_of(value)).collect();
-    let last_rank = keys.len().checked_sub(1)?;
+    let last_rank = left_out.last_rank(keys.len() as u64)?;
     let [first, second] = wanted.map(|percentile| {
-        let (rank, share) = place_of(percentile, u64::try_from(last_rank).ok()?);
-        let rank = usize::try_from(rank).ok()?;
+        let (rank, share) = place_of(percentile, last_rank);
+        let rank = usize::try_from(rank + left_out.n_lowest).ok()?;
         let (_, &mut below, rest) = keys.select_nth_unstable(rank);
         let above = rest.iter().min().copied().unwrap_or(below);
         let [below, above] = [below, above].map(|key| f64::from(value_of(key)));
@@ -149,11 +186,15 @@ fn by_selecting(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
 /// Counts: a histogram over the upper 16 bits of an order-preserving key of each f32, then one over
 /// the lower 16 bits of the few bins that hold a wanted rank. Two passes, no sort, no copy; an
 /// outlier costs no accuracy.
-fn by_counting(values: &[f32], wanted: [f64; 2]) -> Option<[f64; 2]> {
+fn by_counting(values: &[f32], wanted: [f64; 2], left_out: LeftOut) -> Option<[f64; 2]> {
     let coarse = count_upper_halves(values);
     let n_finite: u64 = coarse.iter().sum();
-    let last_rank = n_finite.checked_sub(1)?;
-    let places = wanted.map(|percentile| place_of(percentile, last_rank));
+    let last_rank = left_out.last_rank(n_finite)?;
+    let places = wanted.map(|percentile| {
+        let (rank, share) = place_of(percentile, last_rank);
+        (rank + left_out.n_lowest, share)
+    });
+    let last_rank = last_rank + left_out.n_lowest;
     // Both ranks of both percentiles; a bin wanted twice fills only the first of its tables.
     let [(first, _), (second, _)] = places;
     let mut bins = [0; 4];

@@ -58,11 +58,11 @@ pub use prepare::{
     Filter, Input, InputConfig, Scaled, prepare, scaled, scaled_planes, scaled_sides, square_sides,
 };
 pub use read::{
-    DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, read_bytes, read_file,
-    read_head, read_path, read_whole, sniff,
+    DEFAULT_VIDEO_FRAMES, Format, ReadOptions, SNIFF_BYTES, Siblings, Visit, read_bytes, read_file,
+    read_head, read_path, read_whole, sniff, visit_file,
 };
 pub use reason::{Code, Reason, Severity};
 pub use resample::resample;
 pub use thumbnail::{Picture, thumbnail};
 pub use views::{ViewConfig, view};
-pub use volume::{Kind, Volume};
+pub use volume::{Kind, Padding, Volume};

@@ -13,17 +13,19 @@ mod header;
 mod place;
 
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::geometry::{Turn, canonicalise};
 use crate::inflate::{Wrapper, gunzip_prefix, is_gzip};
 use crate::limits::Limits;
 use crate::payload::Stored;
-use crate::read::{ReadOptions, Siblings};
+use crate::read::{ReadOptions, Siblings, Visit};
 use crate::reason::{Code, Reason};
 use crate::samples::{Linear, Scalar};
 use crate::volume::{Kind, Volume};
 use header::{Header, Version};
+use place::Place;
 
 const FORMAT: &str = "nifti";
 
@@ -47,6 +49,44 @@ pub(crate) fn read(
     siblings: Siblings<'_>,
     options: &ReadOptions,
 ) -> Result<Vec<Volume>> {
+    let mut volumes = Vec::new();
+    let mut keep = |volume| {
+        volumes.push(volume);
+        ControlFlow::Continue(())
+    };
+    visit_charged(bytes, siblings, options, Held::AllParts, &mut keep)?;
+    Ok(volumes)
+}
+
+/// Hands over one part of a file after the other, until `visit` breaks: a long series over time
+/// takes its stored bytes and one volume, not all volumes.
+///
+/// # Errors
+/// As `read`, with the limit of voxels charged for each part alone. No part was handed over if the
+/// file is refused for its header or length.
+pub(crate) fn visit(
+    bytes: &[u8],
+    siblings: Siblings<'_>,
+    options: &ReadOptions,
+    visit: Visit<'_>,
+) -> Result<()> {
+    visit_charged(bytes, siblings, options, Held::OnePart, visit)
+}
+
+/// What is in memory at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    AllParts,
+    OnePart,
+}
+
+fn visit_charged(
+    bytes: &[u8],
+    siblings: Siblings<'_>,
+    options: &ReadOptions,
+    held: Held,
+    visit: Visit<'_>,
+) -> Result<()> {
     let head = plain_head(bytes);
     let Some(magic) = header::magic(&head) else {
         return Err(Error::malformed(
@@ -64,6 +104,9 @@ pub(crate) fn read(
     }
     let header = Header::read(&head, magic)?;
     let grid = Grid::new(&header, &options.limits)?;
+    if held == Held::AllParts {
+        options.limits.voxels([1, 1, 1, grid.n_values()? as u64])?;
+    }
     let paired;
     let (file, is_compressed) = if magic.single {
         (bytes, is_gzip(bytes))
@@ -85,64 +128,68 @@ pub(crate) fn read(
         layout: (grid.scalar, magic.order),
         map: scaling(&header, &grid)?,
     };
-    volumes(&stored, &header, &grid, &options.limits)
+    visit_parts(&stored, &header, &grid, options, visit)
 }
 
 /// Decodes every part where it lies in the patient.
-fn volumes(
+fn visit_parts(
     stored: &Stored<'_>,
     header: &Header,
     grid: &Grid,
-    limits: &Limits,
-) -> Result<Vec<Volume>> {
+    options: &ReadOptions,
+    visit: Visit<'_>,
+) -> Result<()> {
+    let limits = &options.limits;
     let mut place = place::place(header, grid)?;
     let [width, height, depth] = grid.sides;
-    let n_values = grid.part_len() * grid.n_parts();
-    let n_behind;
-    let mut volumes = Vec::with_capacity(grid.n_parts());
+    let n_values = grid.n_values()?;
     if n_values == width * height * depth && stored.inflates_in_place(n_values) {
-        let values;
-        (values, n_behind) = stored.values(n_values, limits)?;
+        let (values, n_behind) = stored.values(n_values, limits)?;
         let mut volume = Volume::new(values, grid.shape(), grid.kind)?;
-        volume.affine = place.affine;
-        volume.spacing = place.spacing;
-        volumes.push(canonicalise(volume)?);
-    } else {
-        let raw = stored.raw(n_values, limits)?;
-        n_behind = raw.n_behind;
-        let turn = (place.affine.filter(|_| grid.kind == Kind::Volume))
-            .and_then(|affine| Turn::canonical(&affine, [depth, height, width]));
-        let [n_channels, ..] = grid.shape();
-        let mut shape = grid.shape();
-        if let Some(turn) = turn {
-            let [new_depth, new_height, new_width] = turn.sides;
-            shape = [n_channels, new_depth, new_height, new_width];
-            place.affine = place.affine.map(|affine| turn.affine(&affine));
-            place.spacing = turn.spacing(place.spacing);
-        }
-        for voxels in raw
-            .voxels()
-            .chunks_exact(grid.part_len() * grid.scalar.n_bytes())
-        {
-            let values = decode(stored, voxels, grid, turn.as_ref())?;
-            let mut volume = Volume::new(values, shape, grid.kind)?;
-            volume.affine = place.affine;
-            volume.spacing = place.spacing;
-            volumes.push(volume);
+        describe(&mut volume, header, grid, &place);
+        note_behind(&mut volume, grid, n_behind);
+        let _ = visit(canonicalise(volume)?);
+        return Ok(());
+    }
+    let raw = stored.raw(n_values, limits)?;
+    let turn = (place.affine.filter(|_| grid.kind == Kind::Volume))
+        .and_then(|affine| Turn::canonical(&affine, [depth, height, width]));
+    let [n_channels, ..] = grid.shape();
+    let mut shape = grid.shape();
+    if let Some(turn) = turn {
+        let [new_depth, new_height, new_width] = turn.sides;
+        shape = [n_channels, new_depth, new_height, new_width];
+        place.affine = place.affine.map(|affine| turn.affine(&affine));
+        place.spacing = turn.spacing(place.spacing);
+    }
+    let n_bytes = grid.part_len() * grid.scalar.n_bytes();
+    for (index, voxels) in raw.voxels().chunks_exact(n_bytes).enumerate() {
+        let values = decode(stored, voxels, grid, turn.as_ref())?;
+        let mut volume = Volume::new(values, shape, grid.kind)?;
+        describe(&mut volume, header, grid, &place);
+        note_behind(&mut volume, grid, raw.n_behind);
+        volume.part = grid.part(index);
+        if visit(volume).is_break() {
+            break;
         }
     }
-    let mut reasons = header_reasons(header, grid);
+    Ok(())
+}
+
+/// Adds what the header says of every part.
+fn describe(volume: &mut Volume, header: &Header, grid: &Grid, place: &Place) {
+    volume.affine = place.affine;
+    volume.spacing = place.spacing;
+    volume.full_scale = (grid.n_stored_channels > 1).then_some(255.0);
+    volume.reasons = header_reasons(header, grid);
+    volume.reasons.extend(place.reasons.iter().cloned());
+}
+
+fn note_behind(volume: &mut Volume, grid: &Grid, n_behind: u64) {
     if n_behind >= grid.plane_bytes() {
         let detail = format!("{n_behind} bytes lie behind the declared voxels");
-        reasons.push(Reason::new(Code::ExtraFrames, detail));
+        volume.note(Code::ExtraFrames, detail);
     }
-    reasons.append(&mut place.reasons);
-    for (index, volume) in volumes.iter_mut().enumerate() {
-        volume.full_scale = (grid.n_stored_channels > 1).then_some(255.0);
-        volume.part = grid.part(index);
-        volume.reasons.clone_from(&reasons);
-    }
-    Ok(volumes)
 }
 
 /// Fetches the voxels of a pair, whose file the header does not name, and says whether the name
@@ -195,9 +242,9 @@ impl Grid {
             .try_fold(1_u64, |n, &side| n.checked_mul(side));
         let n_parts = n_parts.unwrap_or(u64::MAX);
         limits.parts(n_parts)?;
-        // Charged as one object: all parts are in memory at once.
+        // Each part is charged alone; whoever holds all of them at once charges them together.
         let in_plane = x.saturating_mul(y);
-        limits.voxels([n_stored_channels as u64, n_parts, depth, in_plane])?;
+        limits.voxels([n_stored_channels as u64, 1, depth, in_plane])?;
         let side = |side: u64| limits.voxels([1, 1, 1, side]);
         Ok(Self {
             sides: [side(x)?, side(y)?, side(depth)?],
@@ -222,6 +269,15 @@ impl Grid {
         self.sides.iter().product::<usize>() * self.n_stored_channels
     }
 
+    /// Numbers stored for all parts.
+    fn n_values(&self) -> Result<usize> {
+        let n_values = self.part_len().checked_mul(self.n_parts());
+        n_values.ok_or_else(|| {
+            let found = "more voxels than there are addresses";
+            Error::malformed(FORMAT, found, "voxels inside the file")
+        })
+    }
+
     fn plane_bytes(&self) -> u64 {
         let [width, height, _] = self.sides;
         let n_values = (width * height * self.n_stored_channels) as u64;
@@ -230,7 +286,7 @@ impl Grid {
 
     /// The byte behind the last voxel.
     fn end(&self, header: &Header) -> Result<u64> {
-        let n_values = (self.part_len() * self.n_parts()) as u64;
+        let n_values = self.n_values()? as u64;
         let n_bytes = n_values.saturating_mul(self.scalar.n_bytes() as u64);
         Ok(voxel_offset(header)?.saturating_add(n_bytes))
     }

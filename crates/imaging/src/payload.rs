@@ -17,6 +17,9 @@ const BLOCK: usize = 2048;
 /// costs more than decoding what it holds: from here on, one buffer is better than two.
 const FRESH_BYTES: usize = 32 << 20;
 
+/// Most bytes that DEFLATE makes of one: 258 of 2 bits.
+const MAX_DEFLATE_RATIO: u64 = 1032;
+
 /// Where the voxels of a file lie.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'a> {
@@ -187,6 +190,19 @@ impl<'a> Stored<'a> {
     /// Charges what is about to be decompressed.
     fn agree(&self, skip: usize, n_bytes: usize, limits: &Limits) -> Result<usize> {
         let asked = (skip as u64).saturating_add(n_bytes as u64);
+        let most = (self.bytes.len() as u64).saturating_mul(MAX_DEFLATE_RATIO);
+        if asked > most {
+            // No limit would help: the bytes are not there.
+            return Err(Error::refused(
+                self.format,
+                Code::Truncated,
+                format!(
+                    "{} compressed bytes, at most {most} plain ones",
+                    self.bytes.len()
+                ),
+                format!("{asked} plain bytes"),
+            ));
+        }
         limits.decompressed(self.bytes.len() as u64, asked)
     }
 }
@@ -344,11 +360,18 @@ mod tests {
         };
         let limits = Limits::default();
         for n_values in [1 << 31, 1 << 60, usize::MAX] {
-            assert!(matches!(
-                stored.values(n_values, &limits),
-                Err(Error::LimitExceeded { .. })
-            ));
+            assert!(stored.values(n_values, &limits).is_err());
         }
+        // As many as DEFLATE could make of the bytes; above, they cannot be there.
+        let n_most = packed.len() * 1032;
+        let limits = Limits {
+            ratio_free_bytes: 0,
+            max_decompression_ratio: 100,
+            ..limits
+        };
+        let code = |n_values| stored.values(n_values, &limits).unwrap_err().code();
+        assert_eq!(code(n_most), Code::LimitExceeded);
+        assert_eq!(code(n_most + 1), Code::Truncated);
     }
 
     #[test]

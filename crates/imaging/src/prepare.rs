@@ -245,7 +245,8 @@ impl Scaled {
 ///    bleed into its neighbours; non-finite voxels become 0, a constant object zeros. MONOCHROME1
 ///    is flipped to `1 - x` here. A plane is mapped while it is read for resizing.
 /// 4. H and W: the largest size that fits `side` with the aspect kept; the physical aspect where
-///    the in-plane spacing is known, else that of the pixels. No side becomes less than 1.
+///    the in-plane spacing or the shape of a pixel is known, else that of the numbers of pixels. No
+///    side becomes less than 1.
 /// 5. D: 1 stays 1, whatever the kind (the encoder repeats it). Otherwise the multiple of
 ///    `patch_depth` nearest to D, ties to the larger, within `patch_depth..=max_depth`. Video
 ///    takes the frames in the middle of so many equal parts, and where it has fewer frames
@@ -287,7 +288,8 @@ fn refuse_without_values(volume: &Volume) -> Result<()> {
 /// Makes what training views are cropped from: steps 1 to 3 of `prepare`, then H and W shrunk (never
 /// grown) to fit `view_scale` times `side`, and D to at most `view_scale` times `max_depth`.
 ///
-/// Where the in-plane spacing is known, pixels are made square at the finer of both spacings.
+/// Where the in-plane spacing, or the shape of a pixel, is known, pixels are made square at the finer
+/// of both spacings.
 ///
 /// # Shapes
 /// `[C, D, H, W]` -> `[1 or 3, D', H', W']`.
@@ -363,8 +365,8 @@ pub fn scaled_planes(volume: &Volume, percentiles: [f64; 2], planes: &[usize]) -
     })
 }
 
-/// Returns `[H, W]` in units of the finer in-plane spacing where it is known, else in pixels: the
-/// sides that an object has with square pixels.
+/// Returns `[H, W]` in units of the finer in-plane spacing where it, or the shape of a pixel, is
+/// known, else in pixels: the sides that an object has with square pixels.
 #[must_use]
 pub fn square_sides(volume: &Volume) -> [f64; 2] {
     let [_, _, height, width] = volume.shape();
@@ -469,9 +471,15 @@ pub(crate) fn relative_steps<const N: usize>(spacing: [Option<f64>; N]) -> [f64;
     steps.map(|step| (step / finest).min(1e12))
 }
 
-fn in_plane_steps(volume: &Volume) -> [f64; 2] {
-    let [_, row_step, column_step] = volume.spacing;
-    relative_steps([row_step, column_step])
+/// Returns the steps along H and W relative to the finer one: by the spacing, else by the shape of a
+/// pixel.
+pub(crate) fn in_plane_steps(volume: &Volume) -> [f64; 2] {
+    match volume.spacing {
+        [_, Some(row_step), Some(column_step)] => {
+            relative_steps([Some(row_step), Some(column_step)])
+        }
+        _ => relative_steps([Some(volume.pixel_aspect), Some(1.0)]),
+    }
 }
 
 /// Returns the `[H, W]` that fits `largest` with square pixels, each at least 1.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -61,6 +62,9 @@ pub enum Format {
 /// A leading `*` stands for the header's own file name without its extension: `*.img`.
 /// Implementations refuse names that lead out of the header's own folder.
 pub type Siblings<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
+
+/// Takes one image of an object after the other; `Break` ends the reading.
+pub type Visit<'a> = &'a mut dyn FnMut(Volume) -> ControlFlow<()>;
 
 /// Tells the format from the first `SNIFF_BYTES` of a file, or `None`.
 #[must_use]
@@ -152,17 +156,70 @@ pub(crate) fn read_stored(
     path: &Path,
     options: &ReadOptions,
 ) -> Result<Vec<Volume>> {
-    let whole = |path: &Path| {
+    let whole = whole_of(store, &options.limits);
+    read_with_siblings(
+        &whole(path)?,
+        &siblings_of(store, path, &options.limits),
+        options,
+    )
+}
+
+fn whole_of(store: Store<'_>, limits: &Limits) -> impl Fn(&Path) -> Result<Vec<u8>> {
+    move |path: &Path| {
         let mut bytes = Vec::new();
-        store.whole_into(&mut bytes, path, &options.limits)?;
+        store.whole_into(&mut bytes, path, limits)?;
         Ok(bytes)
-    };
-    let stem = stem(path);
-    let siblings = |name: &str| match name.strip_prefix('*') {
+    }
+}
+
+/// Fetches the files that a header names.
+fn siblings_of(store: Store<'_>, path: &Path, limits: &Limits) -> impl Fn(&str) -> Result<Vec<u8>> {
+    let (stem, whole) = (stem(path), whole_of(store, limits));
+    move |name: &str| match name.strip_prefix('*') {
         Some(end) => whole(&store.sibling(path, &format!("{stem}{end}"))?),
         None => whole(&store.sibling(path, name)?),
-    };
-    read_with_siblings(&whole(path)?, &siblings, options)
+    }
+}
+
+/// Reads the images of one file and hands them over one by one.
+///
+/// A NIfTI file over time takes its stored bytes and one volume at a time, and `Limits::max_voxels`
+/// bounds each volume alone; of other formats all images are read first.
+///
+/// # Errors
+/// As `read_file`. Nothing was handed over then.
+pub fn visit_file(path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Result<()> {
+    match sniff(&read_head(path)?) {
+        Some(Format::Nifti) => visit_stored(Store::Disk, path, options, visit),
+        _ => {
+            let _ = read_file(path, options)?.into_iter().try_for_each(visit);
+            Ok(())
+        }
+    }
+}
+
+/// As `visit_file`, for a file of a store.
+///
+/// # Errors
+/// As `visit_file`.
+pub(crate) fn visit_stored(
+    store: Store<'_>,
+    path: &Path,
+    options: &ReadOptions,
+    visit: Visit<'_>,
+) -> Result<()> {
+    if sniff(&store.head(path)?) != Some(Format::Nifti) {
+        let volumes = read_stored(store, path, options)?;
+        let _ = volumes.into_iter().try_for_each(visit);
+        return Ok(());
+    }
+    let bytes = whole_of(store, &options.limits)(path)?;
+    nifti::visit(
+        &bytes,
+        &siblings_of(store, path, &options.limits),
+        options,
+        visit,
+    )
 }
 
 /// Returns a path's file name without `.gz` and without its last extension.

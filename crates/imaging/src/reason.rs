@@ -62,6 +62,10 @@ codes! {
     Constant = "constant", Warning;
     /// Some voxels are NaN or infinite.
     NonFinite = "non_finite", Warning;
+    /// Some voxels stand for no pixel; they hold the darkest true value.
+    Padding = "padding", Note;
+    /// The header states both polarities; the photometric interpretation was believed.
+    BadPolarity = "bad_polarity", Warning;
     /// Slices are sheared against their normal.
     GantryTilt = "gantry_tilt", Warning;
     /// The same instance came more than once; one copy was kept.

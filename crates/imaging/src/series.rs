@@ -9,7 +9,8 @@ use dicom_dictionary_std::tags;
 use rayon::prelude::*;
 
 use crate::archive;
-use crate::dicom::{self, QUANTITIES, Values};
+use crate::dicom::padding::{self, Marking};
+use crate::dicom::{self, Lack, QUANTITIES, Values};
 use crate::division::{self, Images};
 use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
@@ -20,7 +21,7 @@ use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
 use crate::store::Store;
 use crate::timeline::uniform_indices;
-use crate::volume::{Kind, Volume};
+use crate::volume::{Kind, Padding, Volume};
 
 pub(crate) use self::grouping::{Part, group};
 
@@ -92,10 +93,18 @@ fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
         return Ok(Header::Index);
     }
-    if !dicom::has_pixels(set) && !set.has(tags::ROWS) {
-        return Ok(Header::NoImage);
+    if !dicom::has_pixels(set) {
+        match dicom::lacks_pixels(set) {
+            Lack::None => return Ok(Header::NoImage),
+            Lack::Cut if !set.has(tags::ROWS) => {
+                let found = "an image's header that ends before its pixels";
+                return Err(Error::refused("dicom", Code::Truncated, found, "an image"));
+            }
+            // Reading it says what is missing.
+            Lack::Cut => {}
+        }
     }
-    let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1);
+    let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1) || dicom::is_mosaic(set);
     let (plane, values) = dicom::single(set)?;
     let Some(plane) = plane.filter(|_| !is_multi) else {
         return Ok(Header::Alone);
@@ -281,8 +290,8 @@ fn by_position(slices: &[Slice]) -> (Vec<usize>, Vec<(usize, usize)>) {
 
 /// Refuses a series in which slices at one position have different pixels: which ones are meant?
 fn check_copy(copy: &Path, first: &Path, store: Store<'_>, options: &ReadOptions) -> Result<()> {
-    let found = read_slice(copy, &mut Scratch::default(), store, options)?;
-    let kept = read_slice(first, &mut Scratch::default(), store, options)?;
+    let found = read_slice(copy, &mut Scratch::of(Marking::Nothing), store, options)?;
+    let kept = read_slice(first, &mut Scratch::of(Marking::Nothing), store, options)?;
     if found.shape() == kept.shape() && found.values() == kept.values() {
         return Ok(());
     }
@@ -292,10 +301,26 @@ fn check_copy(copy: &Path, first: &Path, store: Store<'_>, options: &ReadOptions
     Err(Error::refused("dicom series", code, found, wanted).in_file(copy))
 }
 
-/// Reads ordered slices side by side; the first one describes them all.
+/// Reads ordered slices side by side, and settles the padding of all of them together.
 fn read_slices(
     ordered: &[&PathBuf],
     kind: Kind,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    let mut volume = join_slices(ordered, kind, Marking::Padding, store, options)?;
+    if !padding::settle(&mut volume) {
+        volume = join_slices(ordered, kind, Marking::Nothing, store, options)?;
+        padding::note_all(&mut volume);
+    }
+    Ok(volume)
+}
+
+/// Reads ordered slices side by side; the first one describes them all.
+fn join_slices(
+    ordered: &[&PathBuf],
+    kind: Kind,
+    marking: Marking,
     store: Store<'_>,
     options: &ReadOptions,
 ) -> Result<Volume> {
@@ -307,7 +332,7 @@ fn read_slices(
             "at least one",
         ));
     };
-    let mut first = read_slice(first, &mut Scratch::default(), store, options)?;
+    let first = read_slice(first, &mut Scratch::of(marking), store, options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
@@ -315,37 +340,56 @@ fn read_slices(
     let mut planes = planes_of_slices(&mut values, ordered.len(), height * width);
     let (head, tail) = planes.split_at_mut(1);
     fill(head, &first);
-    let notes: Vec<(Vec<Reason>, Identifiers)> = tail
+    let notes: Vec<SliceNotes> = tail
         .par_iter_mut()
         .zip(rest)
         .with_min_len(8)
-        .map_init(Scratch::default, |scratch, (slots, path)| {
-            let mut slice = read_slice(path, scratch, store, options)?;
-            check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
-            fill(std::slice::from_mut(slots), &slice);
-            let reasons = std::mem::take(&mut slice.reasons);
-            let identifiers = std::mem::take(&mut slice.identifiers);
-            scratch.values = slice.into_values();
-            Ok((reasons, identifiers))
-        })
+        .map_init(
+            || Scratch::of(marking),
+            |scratch, (slots, path)| {
+                let mut slice = read_slice(path, scratch, store, options)?;
+                check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
+                fill(std::slice::from_mut(slots), &slice);
+                let notes = SliceNotes {
+                    reasons: std::mem::take(&mut slice.reasons),
+                    identifiers: std::mem::take(&mut slice.identifiers),
+                    padding: slice.padding,
+                };
+                scratch.values = slice.into_values();
+                Ok(notes)
+            },
+        )
         .collect::<Result<_>>()?;
     let mut volume = Volume::new(values, shape, kind)?;
+    describe(&mut volume, first, notes);
+    Ok(volume)
+}
+
+/// Takes from the first slice what is said of all, and from the others what differs.
+fn describe(volume: &mut Volume, first: Volume, notes: Vec<SliceNotes>) {
     volume.modality = first.modality;
     volume.body_part = first.body_part;
     volume.unit = first.unit;
     volume.inverted = first.inverted;
     volume.full_scale = first.full_scale;
+    volume.padding = first.padding;
     volume.reasons = first.reasons;
-    volume.identifiers = std::mem::take(&mut first.identifiers);
-    for (reasons, identifiers) in notes {
-        volume.identifiers.keep_common(&identifiers);
-        for reason in reasons {
+    volume.identifiers = first.identifiers;
+    for notes in notes {
+        volume.identifiers.keep_common(&notes.identifiers);
+        volume.padding = match (volume.padding, notes.padding) {
+            (Some(a), Some(b)) => Some(Padding {
+                n_voxels: a.n_voxels + b.n_voxels,
+                ..a
+            }),
+            (one, other) => one.or(other),
+        };
+        for reason in notes.reasons {
             if !volume.reasons.iter().any(|known| known.code == reason.code) {
                 volume.reasons.push(reason);
             }
         }
     }
-    Ok(volume)
 }
 
 /// Returns the planes of each slice: in `[C, D, H, W]` they lie `D` planes apart.
@@ -382,11 +426,28 @@ fn fill(slots: &mut [Vec<&mut [f32]>], slice: &Volume) {
     }
 }
 
-/// Memory that one thread uses for slice after slice.
-#[derive(Default)]
+/// What is kept of a slice beside its values.
+struct SliceNotes {
+    reasons: Vec<Reason>,
+    identifiers: Identifiers,
+    padding: Option<Padding>,
+}
+
+/// Memory that one thread uses for slice after slice, and what becomes of their padding.
 struct Scratch {
     bytes: Vec<u8>,
     values: Vec<f32>,
+    marking: Marking,
+}
+
+impl Scratch {
+    fn of(marking: Marking) -> Self {
+        Self {
+            bytes: Vec::new(),
+            values: Vec::new(),
+            marking,
+        }
+    }
 }
 
 fn read_slice(
@@ -406,7 +467,7 @@ fn read_one(
 ) -> Result<Volume> {
     store.plain_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
-    let mut volumes = dicom::read_reusing(values, &scratch.bytes, options)?;
+    let mut volumes = dicom::read_marked(values, &scratch.bytes, options, scratch.marking)?;
     match (volumes.pop(), volumes.is_empty()) {
         (Some(volume), true) => Ok(volume),
         _ => Err(Error::malformed(

@@ -172,6 +172,13 @@ impl Steps {
         (0..self.gaps.len()).any(|place| self.is_missing(place))
     }
 
+    /// Returns whether the numbers of the images leave some out at a gap; `None` where not all state
+    /// one.
+    pub(crate) fn skips(&self, place: usize) -> Option<bool> {
+        let known: Vec<f64> = self.jumps.iter().copied().collect::<Option<_>>()?;
+        Some(*known.get(place)? > median(&known))
+    }
+
     /// Decides by the numbers of the images where they are stated: those of slices that are not
     /// there are left out. Without numbers, a single gap that is a multiple of the others.
     fn is_missing(&self, place: usize) -> bool {
@@ -180,9 +187,8 @@ impl Steps {
         let Some(wide) = gap(place).filter(|&gap| gap > usual && !is_same_step(gap, usual)) else {
             return false;
         };
-        let known: Option<Vec<f64>> = self.jumps.iter().copied().collect();
-        if let (Some(known), Some(jump)) = (known, self.jumps.get(place).copied().flatten()) {
-            return jump > median(&known);
+        if let Some(skips) = self.skips(place) {
+            return skips;
         }
         let times = (wide / usual).round();
         let is_multiple =

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::intensity::Window;
-use crate::prepare::relative_steps;
+use crate::prepare::{in_plane_steps, relative_steps};
 use crate::resample::{as_f64, as_index, resample};
 use crate::timeline::uniform_frames;
 use crate::volume::{Kind, Volume};
@@ -43,7 +43,8 @@ pub struct Picture {
 /// - A video: up to six frames at uniform times, in one row or two, whichever is larger.
 ///
 /// Grey is windowed by percentiles of the whole object and MONOCHROME1 is inverted; RGB is
-/// divided by its full scale. Physical aspect is kept where spacing is known on the plane's axes.
+/// divided by its full scale. Physical aspect is kept where spacing, or the shape of a pixel, is known
+/// on the plane's axes.
 #[must_use]
 pub fn thumbnail(volume: &Volume, max_side: usize) -> Picture {
     let planes = planes_to_draw(volume);
@@ -111,12 +112,11 @@ impl Plane {
 fn planes_to_draw(volume: &Volume) -> Vec<Plane> {
     let [_, depth, height, width] = volume.shape();
     let n_plane = height * width;
-    let [_, row_step, column_step] = volume.spacing;
     let across = |d: usize| Plane {
         start: d * n_plane,
         strides: [width, 1],
         sides: [height, width],
-        steps: relative_steps([row_step, column_step]),
+        steps: in_plane_steps(volume),
         is_flipped: false,
     };
     match volume.kind {
@@ -133,7 +133,13 @@ fn planes_to_draw(volume: &Volume) -> Vec<Plane> {
 fn three_planes(volume: &Volume) -> [Plane; 3] {
     let [_, depth, height, width] = volume.shape();
     let n_plane = height * width;
-    let [d, h, w] = relative_steps(volume.spacing);
+    let [d, h, w] = match volume.spacing {
+        [Some(_), Some(_), Some(_)] => relative_steps(volume.spacing),
+        _ => {
+            let [h, w] = in_plane_steps(volume);
+            [1.0, h, w]
+        }
+    };
     // Canonical D grows to superior, and superior belongs at the top.
     let is_flipped = volume
         .affine

@@ -179,6 +179,7 @@ fn read(job: &Job<'_>, n_wanted: Option<usize>) -> Result<Volume> {
     let mut volume = Volume::new(frames.to_values(), shape, Kind::Video)?;
     volume.full_scale = Some(frames.full_scale());
     volume.spacing = [sampling.spacing_s, None, None];
+    volume.pixel_aspect = stream.pixel_aspect;
     volume.note(
         Code::SpacingUnknown,
         "video files state no physical pixel size",

@@ -1,9 +1,14 @@
 //! `Volume`: the one shape that every file is read into.
 
+use std::ops::RangeInclusive;
+
 use crate::error::{Error, Result};
 use crate::geometry::Affine;
 use crate::identifiers::Identifiers;
 use crate::reason::{Code, Reason};
+
+/// Heights by widths beyond are no shapes of a pixel.
+pub(crate) const PLAUSIBLE_ASPECT: RangeInclusive<f64> = 1e-2..=1e2;
 
 /// What the depth axis of a `Volume` means; set by readers, shown by reports, seen by no model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -15,6 +20,17 @@ pub enum Kind {
     Video,
     /// D is space.
     Volume,
+}
+
+/// Voxels that show nothing and were given the darkest true value.
+///
+/// Invariant: at least one voxel of the volume is no padding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Padding {
+    /// How many there are.
+    pub n_voxels: usize,
+    /// The value that they hold: the least of the others, or the greatest where `inverted`.
+    pub value: f32,
 }
 
 /// A medical image of any kind as f32 `[C, D, H, W]`, W fastest; C is 1 (grey) or 3 (RGB).
@@ -31,6 +47,9 @@ pub struct Volume {
     pub kind: Kind,
     /// Distance of neighbours along D, H, W in mm; seconds along D for a video.
     pub spacing: [Option<f64>; 3],
+    /// Height of a pixel by its width where the file states only that ratio; 1 where pixels are
+    /// square, nothing is stated, or `spacing` says it.
+    pub pixel_aspect: f64,
     /// Where the voxels lie in the patient, where the file says so.
     pub affine: Option<Affine>,
     /// DICOM Modality, e.g. `CT`.
@@ -46,6 +65,8 @@ pub struct Volume {
     /// Largest value that the storage format can hold; set for integer images that are not
     /// measurements (raster files, RGB, palettes).
     pub full_scale: Option<f32>,
+    /// The voxels that stand for no pixel, where the file says which.
+    pub padding: Option<Padding>,
     /// Which part of its file this is, e.g. `t=3`, where the file holds several.
     pub part: Option<String>,
     /// What is unusual about it.
@@ -76,6 +97,7 @@ impl Volume {
             shape,
             kind,
             spacing: [None; 3],
+            pixel_aspect: 1.0,
             affine: None,
             modality: None,
             body_part: None,
@@ -83,6 +105,7 @@ impl Volume {
             unit: None,
             inverted: false,
             full_scale: None,
+            padding: None,
             part: None,
             reasons: Vec::new(),
         })
@@ -120,6 +143,11 @@ impl Volume {
     /// Adds a reason.
     pub fn note(&mut self, code: Code, detail: impl Into<String>) {
         self.reasons.push(Reason::new(code, detail));
+    }
+
+    /// Returns the values to be changed in place.
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
     }
 
     /// Takes the values out, to be put back by `with_values`.

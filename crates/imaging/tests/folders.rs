@@ -152,6 +152,51 @@ fn a_surface_of_freesurfer_is_no_image_and_no_loss() {
     );
 }
 
+/// A data set of a class with a few elements of a header, and no pixels.
+fn without_pixels(class: &str, has_rows: bool) -> Vec<u8> {
+    let mut bytes = vec![0; 128];
+    bytes.extend(b"DICM");
+    let mut element = |group: u16, element: u16, vr: &[u8], value: &[u8]| {
+        bytes.extend(group.to_le_bytes());
+        bytes.extend(element.to_le_bytes());
+        bytes.extend(vr);
+        bytes.extend(u16::try_from(value.len()).unwrap().to_le_bytes());
+        bytes.extend(value);
+    };
+    let padded = |text: &str| [text.as_bytes(), &b"\0"[..text.len() % 2]].concat();
+    element(2, 0x10, b"UI", b"1.2.840.10008.1.2.1\0");
+    element(
+        8,
+        0x16,
+        b"UI",
+        &padded(&format!("1.2.840.10008.5.1.4.1.1.{class}")),
+    );
+    element(8, 0x60, b"CS", b"OT");
+    if has_rows {
+        element(0x28, 0x10, b"US", &[4, 0]);
+    }
+    bytes
+}
+
+#[test]
+fn the_header_of_an_image_without_its_pixels_is_a_loss_and_a_report_is_none() {
+    for (class, has_rows, code) in [
+        ("2", false, Code::Truncated),
+        ("12.1", false, Code::Truncated),
+        ("88.11", false, Code::NoPixels),
+        ("104.1", false, Code::NoPixels),
+        ("4.2", true, Code::NoPixels),
+        ("481.2", false, Code::NoPixels),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, without_pixels(class, has_rows)).unwrap();
+        assert_eq!(found(folder.path()).1, [("x".to_owned(), code)], "{class}");
+        let alone = read_path(&path, &ReadOptions::default()).unwrap_err();
+        assert_eq!(alone.code(), code, "{class}");
+    }
+}
+
 /// Writes a header of `format` that names `data`, and returns what reading it gives.
 fn read_detached(folder: &Path, format: &str, data: &str) -> Result<Vec<f32>, Code> {
     let header = match format {

@@ -5,6 +5,7 @@ pub mod tally;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -111,13 +112,17 @@ fn read(entry: &Entry, options: &ReadOptions) -> Vec<CheckedImage> {
             report: Report::clone(report),
             pixels: None,
         }],
-        Entry::Object(object) => report::read(object, options)
-            .into_iter()
-            .map(|(report, volume)| CheckedImage {
-                report,
-                pixels: volume.as_ref().map(pixel_hash),
-            })
-            .collect(),
+        Entry::Object(object) => {
+            let mut images = Vec::new();
+            report::visit(object, options, &mut |report, volume| {
+                images.push(CheckedImage {
+                    report,
+                    pixels: volume.as_ref().map(pixel_hash),
+                });
+                ControlFlow::Continue(())
+            });
+            images
+        }
     }
 }
 

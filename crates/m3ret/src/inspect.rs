@@ -1,8 +1,10 @@
 //! Reports what files and folders hold, object by object.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use m3ret_imaging::archive::Object;
 use m3ret_imaging::{Code, Pixels, ReadOptions, Volume, encode_png, thumbnail, write_npy};
 use m3ret_manifest::text_of;
 
@@ -54,12 +56,7 @@ pub fn inspect(
     let mut files = Files::new(options, &entries);
     let mut summary = InspectSummary::default();
     for entry in entries {
-        let images = match entry {
-            Entry::Object(object) => report::read(&object, reading),
-            Entry::Skipped(report) => vec![(*report, None)],
-        };
-        files.is_numbered |= images.len() > 1;
-        for (mut report, volume) in images {
+        let mut take = |mut report: Report, volume: Option<Volume>, files: &mut Files<'_>| {
             if let Some(volume) = volume {
                 files.write(&mut report, &volume)?;
             }
@@ -69,9 +66,40 @@ pub fn inspect(
                 Verdict::Ok | Verdict::Warning => {}
             }
             sink(&report)?;
+            crate::Result::Ok(())
+        };
+        match entry {
+            Entry::Object(object) => inspect_object(&object, reading, &mut files, &mut take)?,
+            Entry::Skipped(report) => take(*report, None, &mut files)?,
         }
     }
     Ok(summary)
+}
+
+/// Hands over the images of one object, each a step late: files are numbered if a second one follows.
+fn inspect_object(
+    object: &Object,
+    reading: &ReadOptions,
+    files: &mut Files<'_>,
+    take: &mut dyn FnMut(Report, Option<Volume>, &mut Files<'_>) -> crate::Result<()>,
+) -> crate::Result<()> {
+    let mut waiting: Option<(Report, Option<Volume>)> = None;
+    let mut outcome = Ok(());
+    report::visit(object, reading, &mut |report, volume| {
+        if let Some((report, volume)) = waiting.replace((report, volume)) {
+            files.is_numbered = true;
+            outcome = take(report, volume, files);
+        }
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    outcome?;
+    match waiting {
+        Some((report, volume)) => take(report, volume, files),
+        None => Ok(()),
+    }
 }
 
 /// Lists a path; a path without anything to read is refused.

@@ -10,6 +10,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
 use super::dataset::DataSet;
+use super::padding::{Marking, StoredPadding};
 use super::palette::{self, Table};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -57,6 +58,8 @@ pub(crate) struct PixelModule {
     /// What samples mean.
     pub(crate) photometric: Photometric,
     modality_table: Option<Table>,
+    /// Stored values of monochrome pixels that stand for none.
+    pub(super) padding: Option<StoredPadding>,
     /// The data set's own rescale, if it states one; frames may have theirs.
     pub(crate) rescale: Option<Linear>,
     order: ByteOrder,
@@ -103,6 +106,12 @@ impl PixelModule {
         };
         let n_samples = usize::from(set.u16(tags::SAMPLES_PER_PIXEL).unwrap_or(1));
         let modality = set.first_item(tags::MODALITY_LUT_SEQUENCE)?;
+        let photometric = photometric(set, n_samples, signed)?;
+        let is_float = set.has(tags::FLOAT_PIXEL_DATA) || set.has(tags::DOUBLE_FLOAT_PIXEL_DATA);
+        let is_grey = matches!(
+            photometric,
+            Photometric::Monochrome1 | Photometric::Monochrome2
+        );
         Ok(Self {
             n_rows: n_rows.into(),
             n_columns: n_columns.into(),
@@ -112,15 +121,26 @@ impl PixelModule {
             bits_stored,
             high_bit,
             signed,
-            is_float: set.has(tags::FLOAT_PIXEL_DATA) || set.has(tags::DOUBLE_FLOAT_PIXEL_DATA),
+            is_float,
             is_planar: set.u16(tags::PLANAR_CONFIGURATION) == Some(1),
-            photometric: photometric(set, n_samples, signed)?,
+            photometric,
             modality_table: modality
                 .map(|item| palette::modality_table(&item, signed))
                 .transpose()?,
-            rescale: rescale(set),
+            padding: (is_grey && bits_allocated > 1)
+                .then(|| StoredPadding::of(set, is_float, signed))
+                .flatten(),
+            rescale: dose_scaling(set).or_else(|| rescale(set)),
             order: set.order(),
         })
+    }
+
+    /// Decides what becomes of padding voxels.
+    pub(crate) fn with_marking(mut self, marking: Marking) -> Self {
+        if marking == Marking::Nothing {
+            self.padding = None;
+        }
+        self
     }
 
     /// Returns true if stored values become measurements.
@@ -205,6 +225,13 @@ pub(crate) fn rescale(set: &DataSet<'_>) -> Option<Linear> {
     let intercept = set.decimal(tags::RESCALE_INTERCEPT)?;
     (slope.is_finite() && intercept.is_finite() && slope != 0.0)
         .then_some(Linear { slope, intercept })
+}
+
+/// Reads what turns the stored values of a dose grid into a dose (PS3.3 C.8.8.3).
+fn dose_scaling(set: &DataSet<'_>) -> Option<Linear> {
+    let slope = set.decimal(tags::DOSE_GRID_SCALING)?;
+    let intercept = 0.0;
+    (slope.is_finite() && slope > 0.0).then_some(Linear { slope, intercept })
 }
 
 fn photometric(set: &DataSet<'_>, n_samples: usize, signed: bool) -> Result<Photometric> {

@@ -30,6 +30,22 @@ pub(super) fn by_value(images: &Images, members: &[usize], column: usize) -> Vec
         }
         last = Some(here);
     }
+    // Words have no order of their own: that of the images stands for it.
+    let is_word = |class: &Vec<usize>| {
+        let first = class.first();
+        first.is_some_and(|&index| matches!(value(index), Value::Text(_)))
+    };
+    if classes.iter().any(is_word) {
+        let first = |class: &Vec<usize>| {
+            let numbers = images.numbers(class).into_iter().flatten();
+            let number = numbers.fold(f64::INFINITY, f64::min);
+            (number, class.iter().min().copied())
+        };
+        classes.sort_by(|a, b| {
+            let ((a, a_index), (b, b_index)) = (first(a), first(b));
+            a.total_cmp(&b).then(a_index.cmp(&b_index))
+        });
+    }
     classes
 }
 

@@ -24,6 +24,13 @@ pub(super) fn of(planes: &[Plane], numbers: &[Option<f64>]) -> Option<Vec<Stretc
     }
     let mut runs = runs(&steps.gaps);
     lend(&mut runs);
+    let ends = runs.iter().filter_map(|run| run.last().copied());
+    if ends
+        .into_iter()
+        .any(|place| steps.skips(place) == Some(true))
+    {
+        return None;
+    }
     if runs.len() < 2 || runs.iter().any(|run| run.len() < MIN_SLICES) {
         return None;
     }

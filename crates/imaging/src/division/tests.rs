@@ -153,7 +153,7 @@ fn words_name_parts_by_what_differs_and_values_by_themselves() {
         (1.0, vec![odd("a word about <somebody>")]),
         (1.0, vec![odd("B30f")]),
     ];
-    check(&[KIND], &rows, &[("type=1", &[1, 3]), ("type=2", &[0, 2])]);
+    check(&[KIND], &rows, &[("type=1", &[0, 2]), ("type=2", &[1, 3])]);
 }
 
 #[test]

@@ -34,8 +34,8 @@ proptest! {
         lower in 0.0..50.0_f64,
         upper in 50.0..=100.0_f64,
     ) {
-        let found = by_selecting(&values, [lower, upper]).unwrap();
-        prop_assert_eq!(by_counting(&values, [lower, upper]), Some(found));
+        let found = by_selecting(&values, [lower, upper], LeftOut::default()).unwrap();
+        prop_assert_eq!(by_counting(&values, [lower, upper], LeftOut::default()), Some(found));
         for (found, percentile) in found.into_iter().zip([lower, upper]) {
             let wanted = by_sorting(&values, percentile);
             prop_assert!((found - wanted).abs() <= 1e-9 * wanted.abs(), "{found} {wanted}");
@@ -59,8 +59,14 @@ fn percentiles_match_numpy() {
 #[test]
 fn values_that_are_not_finite_are_ignored_and_become_zero() {
     let values = vec![f32::NAN, 0.0, 10.0, f32::INFINITY, f32::NEG_INFINITY];
-    assert_eq!(by_selecting(&values, [0.0, 100.0]), Some([0.0, 10.0]));
-    assert_eq!(by_counting(&values, [0.0, 100.0]), Some([0.0, 10.0]));
+    assert_eq!(
+        by_selecting(&values, [0.0, 100.0], LeftOut::default()),
+        Some([0.0, 10.0])
+    );
+    assert_eq!(
+        by_counting(&values, [0.0, 100.0], LeftOut::default()),
+        Some([0.0, 10.0])
+    );
     let mut object = volume(values, 1);
     assert_eq!(windowed(&object, [0.0, 100.0]), [0.0, 0.0, 1.0, 0.0, 0.0]);
     object.inverted = true;
@@ -123,5 +129,40 @@ fn tiny_and_huge_spans_keep_their_digits() {
         for (share, wanted) in shares.into_iter().zip([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0]) {
             assert!((share - wanted).abs() < 1e-4, "{scale}: {share}");
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn values_left_out_at_an_end_do_not_count(
+        values in prop::collection::vec(-1e3_f32..1e3, 1..200),
+        n_copies in 1_u8..100,
+        wanted in (0.0..100.0, 0.0..100.0).prop_map(|(a, b): (f64, f64)| [a.min(b), a.max(b)]),
+        is_lowest: bool,
+    ) {
+        let nothing = LeftOut::default();
+        let n = u64::from(n_copies);
+        let (end, left_out) = if is_lowest {
+            (values.iter().copied().fold(f32::INFINITY, f32::min), LeftOut { n_lowest: n, ..nothing })
+        } else {
+            let greatest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            (greatest, LeftOut { n_highest: n, ..nothing })
+        };
+        let padded = [values.as_slice(), &vec![end; usize::from(n_copies)]].concat();
+        let alone = by_selecting(&values, wanted, nothing);
+        prop_assert_eq!(by_selecting(&padded, wanted, left_out), alone);
+        prop_assert_eq!(by_counting(&padded, wanted, left_out), alone);
+    }
+}
+
+#[test]
+fn more_values_left_out_than_there_are_leave_nothing() {
+    for n_lowest in [3, 4, u64::MAX] {
+        let left_out = LeftOut {
+            n_lowest,
+            n_highest: 1,
+        };
+        assert_eq!(by_selecting(&[1.0, 2.0, 3.0], [0.0, 100.0], left_out), None);
+        assert_eq!(by_counting(&[1.0, 2.0, 3.0], [0.0, 100.0], left_out), None);
     }
 }

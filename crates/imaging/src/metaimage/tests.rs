@@ -147,7 +147,7 @@ fn broken_headers_are_refused() {
     );
     assert_eq!(
         code(&["DimSize = 999 999 500", "CompressedData = True"]),
-        Code::LimitExceeded
+        Code::Truncated
     );
     assert_eq!(
         code(&["ElementNumberOfChannels = 18446744073709551615"]),

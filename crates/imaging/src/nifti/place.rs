@@ -88,17 +88,34 @@ fn best_affine(header: &Header, kind: Kind, reasons: &mut Vec<Reason>) -> Result
             }
             Ok(Some(affine))
         }
-        [None, None] if kind == Kind::Volume => Err(Error::refused(
-            FORMAT,
-            Code::BadGeometry,
-            "a qform or sform that is singular or not finite",
-            "three independent axes, or both codes 0",
-        )),
         [None, None] => {
-            let detail = "qform or sform is singular or not finite; axes are in storage order";
+            let found = unusable(header, sform.is_some());
+            if kind == Kind::Volume {
+                let wanted = "three independent axes, or both codes 0";
+                return Err(Error::refused(FORMAT, Code::BadGeometry, found, wanted));
+            }
+            let detail = format!("{found}; axes are in storage order");
             reasons.push(Reason::new(Code::OrientationUnknown, detail));
             Ok(None)
         }
+    }
+}
+
+/// Says what is wrong with the transforms that are set, none of which can be used.
+fn unusable(header: &Header, has_sform: bool) -> String {
+    let has_qform = (1..=5).contains(&header.qform_code);
+    let [b, c, d] = header.quatern;
+    let length = (b * b + c * c + d * d).sqrt();
+    let qform = if length.is_finite() && length * length > 1.0 + QUATERNION_ROUNDING {
+        format!("a qform whose quaternion b, c, d has the length {length:.6}, above 1")
+    } else {
+        "a qform that is singular or not finite".to_owned()
+    };
+    let sform = "an sform that is singular or not finite";
+    match (has_sform, has_qform) {
+        (true, true) => format!("{sform}, and {qform}"),
+        (true, false) => sform.to_owned(),
+        (false, _) => qform,
     }
 }
 
@@ -110,10 +127,15 @@ fn lps(rows: [[f64; 4]; 3], mm: f64) -> Affine {
     }
 }
 
-/// Builds the matrix of the quaternion, or `None` if b, c, d are longer than 1.
+/// How far the square of b, c, d may pass 1: what they lose when they are written with 4 digits.
+const QUATERNION_ROUNDING: f64 = 1e-4;
+
+/// Builds the matrix of the quaternion, or `None` if b, c, d are longer than 1 by more than
+/// rounding.
 ///
 /// # Source
-/// `nifti1.h`, "METHOD 2"; the tolerance near a half turn is nibabel's.
+/// `nifti1.h`, "METHOD 2"; the tolerance below a half turn is nibabel's. Above it, nibabel refuses
+/// what passes 3 steps of the stored float, and ITK takes everything as a half turn.
 fn qform(header: &Header) -> Option<[[f64; 4]; 3]> {
     let [b, c, d] = header.quatern;
     let epsilon = match header.magic.version {
@@ -121,14 +143,14 @@ fn qform(header: &Header) -> Option<[[f64; 4]; 3]> {
         _ => f64::from(f32::EPSILON),
     };
     let rest = 1.0 - (b * b + c * c + d * d);
-    let a = if rest.abs() < 3.0 * epsilon {
-        0.0
-    } else if rest > 0.0 {
+    let a = if rest > 3.0 * epsilon {
         rest.sqrt()
+    } else if rest >= -QUATERNION_ROUNDING {
+        0.0
     } else {
         return None;
     };
-    // Near a half turn the quaternion is not quite a unit: divide by its square.
+    // At a half turn the quaternion is not quite a unit: divide by its square.
     let s = 2.0 / (a * a + b * b + c * c + d * d);
     let rotation = [
         [

@@ -124,6 +124,78 @@ fn a_header_with_any_byte_changed_never_panics() {
     }
 }
 
+/// Visits the parts of a file within so many voxels; returns their first values and parts.
+fn visited(bytes: &[u8], max_voxels: u64, n_most: usize) -> Result<Vec<(f32, Option<String>)>> {
+    let lonely = |_: &str| Err(Error::io("opening the file", ErrorKind::NotFound.into()));
+    let options = ReadOptions {
+        limits: Limits {
+            max_voxels,
+            ..Limits::default()
+        },
+        ..ReadOptions::default()
+    };
+    let mut parts = Vec::new();
+    visit(bytes, &lonely, &options, &mut |volume| {
+        parts.push((volume.values()[0], volume.part));
+        if parts.len() < n_most {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    Ok(parts)
+}
+
+/// 3 x 2 x 1 voxels at 6 times, each value its time.
+fn over_time() -> File {
+    let mut file = File::one();
+    file.i16s(40, &[4, 3, 1, 2, 6, 1, 1, 1]);
+    file.bytes.truncate(352);
+    let times = (0..6_i16).flat_map(|time| [time; 6]);
+    file.bytes.extend(times.flat_map(i16::to_le_bytes));
+    file
+}
+
+#[test]
+fn parts_are_visited_within_the_limit_of_one() {
+    let file = over_time();
+    for bytes in [file.bytes.clone(), gzip(&file.bytes)] {
+        let parts = visited(&bytes, 6, 100).unwrap();
+        let names: Vec<_> = parts.iter().filter_map(|(_, part)| part.clone()).collect();
+        assert_eq!(names, ["t=0", "t=1", "t=2", "t=3", "t=4", "t=5"]);
+        let firsts: Vec<f32> = parts.iter().map(|(first, _)| *first).collect();
+        assert_eq!(firsts, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(visited(&bytes, 6, 2).unwrap().len(), 2);
+        let refused = visited(&bytes, 5, 100).unwrap_err();
+        assert_eq!(refused.code(), Code::LimitExceeded);
+    }
+}
+
+#[test]
+fn parts_that_are_held_together_are_charged_together() {
+    let bytes = over_time().bytes;
+    let lonely = |_: &str| Err(Error::io("opening the file", ErrorKind::NotFound.into()));
+    let mut options = ReadOptions::default();
+    options.limits.max_voxels = 35;
+    let refused = read(&bytes, &lonely, &options).unwrap_err();
+    assert!(refused.to_string().contains("--limit voxels"), "{refused}");
+    options.limits.max_voxels = 36;
+    assert_eq!(read(&bytes, &lonely, &options).unwrap().len(), 6);
+}
+
+#[test]
+fn a_file_without_its_last_parts_is_refused_before_the_first() {
+    let mut file = over_time();
+    file.bytes.pop();
+    for bytes in [file.bytes.clone(), gzip(&file.bytes)] {
+        assert_eq!(visited(&bytes, 6, 1).unwrap_err().code(), Code::Truncated);
+    }
+    // More than any stream of this length can hold.
+    file.i16s(40, &[4, 300, 300, 300, 1200, 1, 1, 1]);
+    let refused = visited(&gzip(&file.bytes), 1 << 29, 1).unwrap_err();
+    assert_eq!(refused.code(), Code::Truncated);
+}
+
 #[test]
 fn sides_and_ranks_outside_the_standard_are_refused() {
     for dim in [
@@ -246,11 +318,32 @@ fn a_transform_that_is_singular_is_replaced_refused_or_dropped() {
         long.i16s(252, &[1, 0]).f32s(256, &[1.0, 1.0, 1.0]).code(),
         Code::BadGeometry
     );
+    let refused = long.read().unwrap_err().to_string();
+    assert!(refused.contains("length 1.732051"), "{refused}");
     // Codes that are not in the standard are not set.
     assert_eq!(
         File::one().i16s(252, &[0, 6]).reasons(),
         [Code::OrientationUnknown]
     );
+}
+
+#[test]
+fn a_quaternion_above_1_by_rounding_is_a_half_turn() {
+    let affine = |quaternion: [f32; 3]| {
+        let mut file = File::one();
+        file.i16s(252, &[1, 0]).f32s(256, &quaternion);
+        file.read().map(|volumes| volumes[0].affine.unwrap().rows)
+    };
+    let exact = affine([0.0, 1.0, 0.0]).unwrap();
+    for above in [1e-6, 4e-5] {
+        let rows = affine([0.0, 1.0 + above, 0.0]).unwrap();
+        let pairs = rows.iter().flatten().zip(exact.iter().flatten());
+        assert!(
+            pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-9),
+            "{above}"
+        );
+    }
+    assert!(affine([0.0, 1.0001, 0.0]).is_err());
 }
 
 #[test]

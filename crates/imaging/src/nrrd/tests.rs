@@ -151,7 +151,7 @@ fn broken_headers_are_malformed() {
     assert_eq!(code(&["sizes: 1000 1000 500"]), Code::Truncated);
     assert_eq!(
         code(&["sizes: 1000 1000 500", "encoding: gzip"]),
-        Code::LimitExceeded
+        Code::Truncated
     );
     assert_eq!(code(&["data file: LIST"]), Code::Malformed);
 }

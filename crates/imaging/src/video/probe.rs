@@ -7,6 +7,7 @@ use super::{FORMAT, Job};
 use crate::error::{Error, Result};
 use crate::reason::Code;
 use crate::timeline::uniform_step;
+use crate::volume::PLAUSIBLE_ASPECT;
 
 /// Most packets or frames that are listed; an hour at 1000 frames a second.
 const MAX_LISTED: u64 = 4_000_000;
@@ -37,6 +38,8 @@ pub(super) struct Stream {
     pub(super) width: u64,
     /// Rows before rotation.
     pub(super) height: u64,
+    /// Height of a pixel by its width, once frames are turned upright; 1 where nothing is stated.
+    pub(super) pixel_aspect: f64,
     /// When frames appear, ascending, if the container says it of every frame.
     pub(super) starts_s: Option<Vec<f64>>,
     /// When the last frame goes.
@@ -76,8 +79,8 @@ pub(super) struct Shown {
 /// # Errors
 /// `Malformed` (`no_pixels` where there is no video stream), `Io`, `LimitExceeded`.
 pub(super) fn stream(job: &Job<'_>) -> Result<Stream> {
-    let entries =
-        "stream=codec_name,pix_fmt,width,height:packet=pts_time,dts_time,duration_time,flags";
+    let entries = "stream=codec_name,pix_fmt,width,height,sample_aspect_ratio:\
+                   stream_side_data=rotation:packet=pts_time,dts_time,duration_time,flags";
     let (mut listed, mut decoded) = (Listed::default(), Listed::default());
     let mut found = None;
     list(job, entries, |line| {
@@ -228,10 +231,31 @@ fn describe(line: &str) -> Result<Stream> {
         is_deep: is_deep(pixel_format),
         width,
         height,
+        pixel_aspect: pixel_aspect(line),
         starts_s: None,
         end_s: None,
         steady: None,
     })
+}
+
+/// Returns the height of a pixel by its width, as frames are shown: `ffmpeg` turns them by the
+/// rotation that the container states.
+fn pixel_aspect(line: &str) -> f64 {
+    let ratio = field(line, "sample_aspect_ratio").and_then(|ratio| ratio.split_once(':'));
+    let number = |text: &str| text.parse::<f64>().ok();
+    let aspect = ratio.and_then(|(width, height)| Some(number(height)? / number(width)?));
+    let Some(aspect) = aspect.filter(|aspect| PLAUSIBLE_ASPECT.contains(aspect)) else {
+        return 1.0;
+    };
+    // Versions differ in what they write in front of the key.
+    let fields = line.trim_end().split('|').rev();
+    let turn = fields
+        .filter_map(|field| field.split_once('='))
+        .find(|(key, _)| *key == "rotation" || key.ends_with(":rotation"))
+        .and_then(|(_, degrees)| number(degrees))
+        .unwrap_or(0.0);
+    let is_on_its_side = (45.0..135.0).contains(&turn.abs().rem_euclid(180.0));
+    if is_on_its_side { 1.0 / aspect } else { aspect }
 }
 
 fn is_grey(pixel_format: &str) -> bool {
@@ -279,6 +303,26 @@ mod tests {
             ("gbrp", false, false),
         ] {
             assert_eq!((is_grey(name), is_deep(name)), (grey, deep), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_shape_of_a_pixel_turns_with_the_frame() {
+        for (fields, aspect) in [
+            ("sample_aspect_ratio=4:3|pix_fmt=gray", 0.75),
+            ("sample_aspect_ratio=4:3|side_data|rotation=-90", 4.0 / 3.0),
+            (
+                "sample_aspect_ratio=4:3|side_datum/display_matrix:rotation=270\n",
+                4.0 / 3.0,
+            ),
+            ("sample_aspect_ratio=4:3|side_data|rotation=180", 0.75),
+            ("sample_aspect_ratio=0:1", 1.0),
+            ("sample_aspect_ratio=N/A|side_data|", 1.0),
+            ("sample_aspect_ratio=1:100000", 1.0),
+            ("pix_fmt=gray", 1.0),
+        ] {
+            let found = pixel_aspect(&format!("stream|{fields}"));
+            assert!((found - aspect).abs() < 1e-12, "{fields}: {found}");
         }
     }
 

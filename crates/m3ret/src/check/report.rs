@@ -3,9 +3,10 @@
 mod statistics;
 
 use m3ret_manifest::text_of;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use m3ret_imaging::archive::{Object, is_not_an_image, read_object};
+use m3ret_imaging::archive::{Object, is_not_an_image, visit_object};
 use m3ret_imaging::{Code, Error, Format, Kind, ReadOptions, Reason, Severity, Volume};
 use serde::Serialize;
 
@@ -75,6 +76,9 @@ pub struct Image {
     pub spacing: [Option<f64>; 3],
     /// Unit of the first spacing, `mm` or `s`; the other two are in mm.
     pub spacing_unit: Option<&'static str>,
+    /// Height of a pixel by its width where the file states only that ratio; absent if it is 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixel_aspect: Option<f64>,
     /// Directions in the patient in which D, H and W grow, e.g. `SPL`; null if the orientation is unknown.
     pub axis_order: Option<String>,
     /// Maps `(w, h, d, 1)` to mm in the LPS system of DICOM; null if the position is unknown.
@@ -89,42 +93,37 @@ pub struct Image {
     pub value: Values,
 }
 
-/// Reads an object and reports on each image in it; most objects hold one.
+/// Reads an object and reports on one image in it after the other; most objects hold one.
 ///
 /// A panic in a reader is reported as a refusal with code `internal_error`.
-pub(crate) fn read(object: &Object, options: &ReadOptions) -> Vec<(Report, Option<Volume>)> {
+pub(crate) fn visit(
+    object: &Object,
+    options: &ReadOptions,
+    visit: &mut dyn FnMut(Report, Option<Volume>) -> ControlFlow<()>,
+) {
     let outcome = panics::guard(|| {
-        read_object(object, options).map(|volumes| {
-            volumes
-                .into_iter()
-                .map(|volume| (Report::new(object, &volume), Some(volume)))
-                .collect()
+        visit_object(object, options, &mut |volume| {
+            visit(Report::new(object, &volume), Some(volume))
         })
     });
-    let refused = |code, message| {
-        let report = Report::refused(&object.path, code, message);
-        let (part, format) = (object.part.clone(), Some(object.format));
-        vec![(
-            Report {
-                part,
-                format,
-                n_files: object.files.len(),
-                ..report
-            },
-            None,
-        )]
+    let (code, message) = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => (error.code(), error.to_string()),
+        Err(message) => (Code::InternalError, message),
     };
-    match outcome {
-        Ok(Ok(reports)) => reports,
-        Ok(Err(error)) => refused(error.code(), error.to_string()),
-        Err(message) => refused(Code::InternalError, message),
-    }
+    let report = Report {
+        part: object.part.clone(),
+        format: Some(object.format),
+        n_files: object.files.len(),
+        ..Report::refused(&object.path, code, message)
+    };
+    let _ = visit(report, None);
 }
 
 impl Report {
     /// Describes an image that was read, with warnings for constant and non-finite values.
     pub fn new(object: &Object, volume: &Volume) -> Self {
-        let value = Values::of(volume.values());
+        let value = Values::of(volume);
         let mut reasons = volume.reasons.clone();
         if value.n_non_finite > 0 {
             let verb = if value.n_non_finite == 1 { "is" } else { "are" };
@@ -137,7 +136,11 @@ impl Report {
         } else if value.is_constant() {
             reasons.push(Reason::new(
                 Code::Constant,
-                "every voxel has the same value",
+                if value.n_padding > 0 {
+                    "every voxel that is no padding has the same value"
+                } else {
+                    "every voxel has the same value"
+                },
             ));
         }
         let is_warned = reasons
@@ -216,6 +219,8 @@ impl Image {
             shape: volume.shape(),
             spacing: volume.spacing,
             spacing_unit,
+            pixel_aspect: (volume.pixel_aspect.to_bits() != 1_f64.to_bits())
+                .then_some(volume.pixel_aspect),
             axis_order: volume.affine.map(|affine| affine.axis_order()),
             affine: volume.affine.map(|affine| affine.rows),
             unit: volume.unit,

@@ -5,11 +5,12 @@
 //! further image, except for the item whose turn it is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
-use m3ret_imaging::archive::{read_image, read_object};
+use m3ret_imaging::archive::{read_image, read_object, visit_object};
 use m3ret_imaging::{Error, Kind, ReadOptions, Volume, thumbnail};
 
 use super::items::{Content, Item};
@@ -213,16 +214,37 @@ pub(crate) fn volumes_of(
     item: &Item,
     options: &ReadOptions,
 ) -> Result<Vec<(Option<String>, Volume)>, Refusal> {
-    match &item.content {
-        Content::Object(object) => guarded(|| {
+    if let Content::Object(object) = &item.content {
+        return guarded(|| {
             let volumes = read_object(object, options)?.into_iter();
             Ok(volumes
                 .map(|volume| (object.name_of(&volume), volume))
                 .collect())
+        });
+    }
+    let mut volumes = Vec::new();
+    visit_item(item, options, &mut |part, volume| {
+        volumes.push((part, volume));
+        ControlFlow::Continue(())
+    })?;
+    Ok(volumes)
+}
+
+/// Hands over the images of an item one by one, each with the name of its part.
+fn visit_item(
+    item: &Item,
+    options: &ReadOptions,
+    visit: &mut dyn FnMut(Option<String>, Volume) -> ControlFlow<()>,
+) -> Result<(), Refusal> {
+    match &item.content {
+        Content::Object(object) => guarded(|| {
+            visit_object(object, options, &mut |volume| {
+                visit(object.name_of(&volume), volume)
+            })
         }),
         Content::Row { path, part } => guarded(|| {
-            let volume = read_image(path, part.as_deref(), options)?;
-            Ok(vec![(part.clone(), volume)])
+            let _ = visit(part.clone(), read_image(path, part.as_deref(), options)?);
+            Ok(())
         }),
         Content::Unreadable { code, message } => Err(Refusal {
             code: *code,
@@ -238,24 +260,11 @@ fn read(
     reading: AheadOptions<'_>,
     push: &mut dyn FnMut(Piece) -> bool,
 ) {
-    let volumes = match volumes_of(item, reading.options) {
-        Ok(volumes) => volumes,
-        Err(refusal) => {
-            let part = match &item.content {
-                Content::Object(object) => object.part.clone(),
-                Content::Row { part, .. } => part.clone(),
-                Content::Unreadable { .. } => None,
-            };
-            let facts = Facts {
-                part,
-                ..Facts::default()
-            };
-            push(Piece::Refused(facts, refusal));
-            return;
-        }
-    };
-    let digest = reading.known.and_then(|_| item.digest(reading.options));
-    for (part, volume) in volumes {
+    let mut digest = None;
+    let outcome = visit_item(item, reading.options, &mut |part, volume| {
+        // Asked for once something was read: a file that is refused need not be hashed.
+        let digest =
+            *digest.get_or_insert_with(|| reading.known.and_then(|_| item.digest(reading.options)));
         let mut facts = facts(part, &volume);
         facts.traits.content = digest.map(|digest| digest.of(item.named_part()));
         if reading.has_thumbnails {
@@ -272,9 +281,23 @@ fn read(
             }
         };
         drop(volume);
-        if !push(piece) {
-            return;
+        if push(piece) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
         }
+    });
+    if let Err(refusal) = outcome {
+        let part = match &item.content {
+            Content::Object(object) => object.part.clone(),
+            Content::Row { part, .. } => part.clone(),
+            Content::Unreadable { .. } => None,
+        };
+        let facts = Facts {
+            part,
+            ..Facts::default()
+        };
+        push(Piece::Refused(facts, refusal));
     }
 }
 

@@ -309,6 +309,12 @@ fn native_values(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Vec<f32>> {
             if module.bits_allocated == 1 {
                 let frame = bits(bytes, index * n_pixels, n_pixels);
                 values.extend(frame.map(|bit| map.apply(f64::from(bit))));
+            } else if module.padding.is_some() {
+                // Compared as stored, so mapped in a second pass.
+                let start = values.len();
+                module.unpack(frame(index), module.order, Linear::IDENTITY, &mut values)?;
+                let stored = values.get_mut(start..).unwrap_or_default();
+                module.give_meaning(stored, |v| map.apply(f64::from(v)));
             } else {
                 module.unpack(frame(index), module.order, map, &mut values)?;
             }

@@ -71,6 +71,14 @@ impl PixelModule {
         Ok(())
     }
 
+    /// Maps stored values of grey pixels in place, and marks padding.
+    pub(super) fn give_meaning(&self, values: &mut [f32], meaning: impl Fn(f32) -> f32) {
+        match self.padding {
+            Some(padding) => padding.mark(values, meaning),
+            None => values.iter_mut().for_each(|v| *v = meaning(*v)),
+        }
+    }
+
     /// Reinterprets codec samples by the header's sign, in the codec's own width where the codec
     /// states one (JPEG 2000 and JPEG-LS), else in the stored width.
     pub(super) fn signed_samples(&self, decoded: &mut Decoded, codec: Codec) {
@@ -107,14 +115,13 @@ impl PixelModule {
             return Ok(planes.collect());
         }
         if self.n_samples == 1 {
-            return Ok(match &self.modality_table {
-                Some(table) => samples.into_iter().map(|v| table.at(v)).collect(),
-                None if map.is_identity() => samples,
-                None => samples
-                    .into_iter()
-                    .map(|v| map.apply(f64::from(v)))
-                    .collect(),
-            });
+            let mut values = samples;
+            match &self.modality_table {
+                Some(table) => self.give_meaning(&mut values, |v| table.at(v)),
+                None if map.is_identity() && self.padding.is_none() => {}
+                None => self.give_meaning(&mut values, |v| map.apply(f64::from(v))),
+            }
+            return Ok(values);
         }
         let is_ybr = match colour {
             Colour::Ybr => true,

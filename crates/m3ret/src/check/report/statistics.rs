@@ -1,9 +1,10 @@
 //! Statistics of the values of one image.
 
+use m3ret_imaging::{Padding, Volume};
 use serde::Serialize;
 
-/// Statistics of the finite values of an image, in the unit of the values; `None` (null in JSON) if no value is
-/// finite.
+/// Statistics of the finite values of an image that are no padding, in the unit of the values; `None` (null in
+/// JSON) if there is no such value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Values {
     /// Smallest finite value.
@@ -16,6 +17,8 @@ pub struct Values {
     pub std: Option<f64>,
     /// Number of values that are NaN or infinite.
     pub n_non_finite: u64,
+    /// Number of voxels that the file declares to be padding.
+    pub n_padding: u64,
 }
 
 /// Independent sums, so that the compiler can use vectors.
@@ -23,7 +26,19 @@ const N_LANES: usize = 16;
 
 impl Values {
     /// Computes the statistics in two passes in f64: the mean, then the deviations from it.
-    pub fn of(values: &[f32]) -> Self {
+    ///
+    /// Padding voxels hold the darkest of the other values: the least and the largest value are those of all voxels,
+    /// and the sums lose as many copies of it.
+    pub fn of(volume: &Volume) -> Self {
+        let (n_padding, value) = match volume.padding {
+            Some(Padding { n_voxels, value }) => (u64::try_from(n_voxels).unwrap_or(0), value),
+            None => (0, 0.0),
+        };
+        Self::without(volume.values(), n_padding, f64::from(value))
+    }
+
+    /// As `of`, without `n_padding` copies of the value `padded`.
+    fn without(values: &[f32], n_padding: u64, padded: f64) -> Self {
         let (mut min, mut max) = ([f32::INFINITY; N_LANES], [f32::NEG_INFINITY; N_LANES]);
         let (mut sum, mut n_finite) = ([0.0_f64; N_LANES], 0_u64);
         for chunk in values.chunks(N_LANES) {
@@ -45,17 +60,19 @@ impl Values {
         }
         let n_values = u64::try_from(values.len()).unwrap_or(u64::MAX);
         let n_non_finite = n_values - n_finite;
-        if n_finite == 0 {
+        let n_counted = n_finite.saturating_sub(n_padding);
+        if n_counted == 0 {
             return Self {
                 min: None,
                 max: None,
                 mean: None,
                 std: None,
                 n_non_finite,
+                n_padding,
             };
         }
-        let count = as_f64(n_finite);
-        let mean = sum.iter().sum::<f64>() / count;
+        let count = as_f64(n_counted);
+        let mean = (sum.iter().sum::<f64>() - as_f64(n_padding) * padded) / count;
         let mut squares = [0.0_f64; N_LANES];
         for chunk in values.chunks(N_LANES) {
             for (square, &value) in squares.iter_mut().zip(chunk) {
@@ -67,12 +84,15 @@ impl Values {
                 *square += deviation * deviation;
             }
         }
+        let of_padding = as_f64(n_padding) * (padded - mean).powi(2);
+        let squares = (squares.iter().sum::<f64>() - of_padding).max(0.0);
         Self {
             min: min.into_iter().reduce(f32::min),
             max: max.into_iter().reduce(f32::max),
             mean: Some(mean),
-            std: Some((squares.iter().sum::<f64>() / count).sqrt()),
+            std: Some((squares / count).sqrt()),
             n_non_finite,
+            n_padding,
         }
     }
 
@@ -95,7 +115,7 @@ mod tests {
     fn statistics_are_those_of_the_finite_values() {
         let mut values: Vec<f32> = (0_u8..100).map(f32::from).collect();
         values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
-        let found = Values::of(&values);
+        let found = Values::without(&values, 0, 0.0);
         assert_eq!(
             (found.min, found.max, found.mean),
             (Some(0.0), Some(99.0), Some(49.5))
@@ -107,7 +127,7 @@ mod tests {
 
     #[test]
     fn nothing_finite_gives_nothing() {
-        let found = Values::of(&[f32::NAN; 3]);
+        let found = Values::without(&[f32::NAN; 3], 0, 0.0);
         assert_eq!(
             (found.min, found.mean, found.std, found.n_non_finite),
             (None, None, None, 3)
@@ -120,6 +140,19 @@ mod tests {
         let values: Vec<f32> = (0..1000)
             .map(|i| if i % 2 == 0 { 1e6 } else { 1e6 + 1.0 })
             .collect();
-        assert!((Values::of(&values).std.unwrap() - 0.5).abs() < 1e-9);
+        let found = Values::without(&values, 0, 0.0);
+        assert!((found.std.unwrap() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn padding_does_not_count() {
+        let values: Vec<f32> = (0_u8..100).map(f32::from).collect();
+        let alone = Values::without(&values, 0, 0.0);
+        let padded = [values.as_slice(), &[0.0; 50]].concat();
+        let found = Values::without(&padded, 50, 0.0);
+        assert_eq!((found.min, found.max), (alone.min, alone.max));
+        assert!((found.mean.unwrap() - alone.mean.unwrap()).abs() < 1e-9);
+        assert!((found.std.unwrap() - alone.std.unwrap()).abs() < 1e-9);
+        assert_eq!(found.n_padding, 50);
     }
 }

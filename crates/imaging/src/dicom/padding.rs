@@ -1,0 +1,180 @@
+//! Padding: stored values that stand for no pixel, outside the circle of a CT or the field of a film.
+//!
+//! While an object is put together its padding voxels hold `MARK`. Once it is whole, `settle` gives
+//! them its least true value: they look as dark as the background, and no value outside the range
+//! of the true ones stretches a window.
+//!
+//! # Source
+//! DICOM PS3.3 C.7.5.1.1.2 and C.7.6.24: compared with stored values, before the modality transform.
+
+use dicom_dictionary_std::tags;
+use rayon::prelude::*;
+
+use super::dataset::DataSet;
+use crate::reason::Code;
+use crate::samples::narrow;
+use crate::volume::{Padding, Volume};
+
+/// What marks a padding voxel until the object is whole. Unlike NaN it equals itself, so copies of
+/// a slice still compare as equal. A modality transform makes it of no stored integer unless it
+/// leaves the range of f32.
+const MARK: f32 = f32::NEG_INFINITY;
+
+/// What becomes of padding voxels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marking {
+    /// They are marked.
+    Padding,
+    /// They keep their value: for objects in which everything would be padding.
+    Nothing,
+}
+
+/// The stored values that are padding, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct StoredPadding {
+    low: f32,
+    high: f32,
+    is_nan: bool,
+}
+
+impl StoredPadding {
+    /// Reads the padding of monochrome pixels; `None` if there is none.
+    ///
+    /// `PixelPaddingValue` and its limit have 16 bits whatever `BitsAllocated` is, so that an f32
+    /// compares them exactly.
+    pub(crate) fn of(set: &DataSet<'_>, is_float: bool, signed: bool) -> Option<Self> {
+        let integer = |tag| {
+            let raw = set.u16(tag)?;
+            Some(if signed {
+                f32::from(raw.cast_signed())
+            } else {
+                f32::from(raw)
+            })
+        };
+        let float = |single, double| {
+            let single = set.u32(single).map(f32::from_bits);
+            single.or_else(|| set.f64(double).map(narrow))
+        };
+        let (first, last) = if is_float {
+            (
+                float(
+                    tags::FLOAT_PIXEL_PADDING_VALUE,
+                    tags::DOUBLE_FLOAT_PIXEL_PADDING_VALUE,
+                )?,
+                float(
+                    tags::FLOAT_PIXEL_PADDING_RANGE_LIMIT,
+                    tags::DOUBLE_FLOAT_PIXEL_PADDING_RANGE_LIMIT,
+                ),
+            )
+        } else {
+            (
+                integer(tags::PIXEL_PADDING_VALUE)?,
+                integer(tags::PIXEL_PADDING_RANGE_LIMIT),
+            )
+        };
+        let last = last.unwrap_or(first);
+        Some(Self {
+            low: first.min(last),
+            high: first.max(last),
+            is_nan: first.is_nan(),
+        })
+    }
+
+    /// Maps stored values by `meaning` in place, and marks those that are padding.
+    pub(crate) fn mark(self, values: &mut [f32], meaning: impl Fn(f32) -> f32) {
+        let Self { low, high, is_nan } = self;
+        for value in values {
+            let stored = *value;
+            let is_padding = (low <= stored && stored <= high) | (is_nan & stored.is_nan());
+            *value = if is_padding { MARK } else { meaning(stored) };
+        }
+    }
+}
+
+/// Counts the marked voxels of one decoded object.
+pub(crate) fn count(values: &[f32]) -> Option<Padding> {
+    let n_voxels = values.iter().filter(|value| **value == MARK).count();
+    let marked = Padding {
+        n_voxels,
+        value: MARK,
+    };
+    (n_voxels > 0).then_some(marked)
+}
+
+/// Gives the marked voxels of a whole object its least true value; the greatest one where low
+/// values are shown bright. Returns false, and changes nothing, if no true value is left.
+pub(crate) fn settle(volume: &mut Volume) -> bool {
+    let Some(Padding { n_voxels, .. }) = volume.padding else {
+        return true;
+    };
+    let is_inverted = volume.inverted;
+    let dark = |a: Option<f32>, b: Option<f32>| match (a, b) {
+        (Some(a), Some(b)) if is_inverted => Some(a.max(b)),
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    };
+    // In parts: a whole series is larger than any cache.
+    const PART: usize = 1 << 16;
+    let parts = volume.values().par_chunks(PART);
+    let darkest = parts.map(|part| {
+        let finite = part.iter().copied().filter(|value| value.is_finite());
+        finite.map(Some).fold(None, dark)
+    });
+    let Some(value) = darkest.reduce(|| None, dark) else {
+        return false;
+    };
+    let parts = volume.values_mut().par_chunks_mut(PART);
+    parts.for_each(|part| {
+        for voxel in part.iter_mut().filter(|voxel| **voxel == MARK) {
+            *voxel = value;
+        }
+    });
+    volume.padding = Some(Padding { n_voxels, value });
+    let n_all = volume.values().len();
+    let detail = format!("{n_voxels} of {n_all} voxels are padding; statistics leave them out");
+    volume.note(Code::Padding, detail);
+    true
+}
+
+/// Notes that an object states padding of which nothing would be left, and was read as stored.
+pub(crate) fn note_all(volume: &mut Volume) {
+    let detail = "the stated padding covers every voxel; it was ignored";
+    volume.note(Code::Padding, detail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::Kind;
+
+    fn settled(values: &[f32], is_inverted: bool) -> (bool, Volume) {
+        let shape = [1, 1, 1, values.len()];
+        let mut volume = Volume::new(values.to_vec(), shape, Kind::Image).unwrap();
+        volume.inverted = is_inverted;
+        volume.padding = count(values);
+        (settle(&mut volume), volume)
+    }
+
+    #[test]
+    fn padding_becomes_the_darkest_true_value() {
+        let values = [3.0, MARK, -2.0, MARK, 8.0];
+        let (_, volume) = settled(&values, false);
+        assert_eq!(volume.values(), [3.0, -2.0, -2.0, -2.0, 8.0]);
+        assert_eq!(
+            volume.padding,
+            Some(Padding {
+                n_voxels: 2,
+                value: -2.0
+            })
+        );
+        let (_, volume) = settled(&values, true);
+        assert_eq!(volume.values(), [3.0, 8.0, -2.0, 8.0, 8.0]);
+    }
+
+    #[test]
+    fn without_a_true_value_nothing_is_settled() {
+        assert!(!settled(&[MARK, MARK], false).0);
+        let (is_settled, volume) = settled(&[1.0, 2.0], false);
+        assert!(is_settled && volume.padding.is_none() && volume.reasons.is_empty());
+    }
+}
