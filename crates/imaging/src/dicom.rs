@@ -1,5 +1,6 @@
 //! DICOM: one file -> its Volumes. Series over several files are put together in `series`.
 
+mod absence;
 mod attributes;
 pub(crate) mod codec;
 pub(crate) mod codestream;
@@ -22,7 +23,7 @@ use dicom_dictionary_std::{tags, uids};
 pub(crate) use self::attributes::{QUANTITIES, Values, instance_number};
 use self::codec::Codec;
 pub(crate) use self::dataset::DataSet;
-use self::dataset::{Encoding, trim};
+use self::dataset::{Encoding, confirmed_encoding, trim};
 pub(crate) use self::mosaic::is_mosaic;
 use self::mosaic::{Mosaic, slice_distance};
 use self::padding::Marking;
@@ -50,8 +51,12 @@ const EXPLICIT_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 /// A file taken apart into its file meta and its data set.
 pub(crate) struct File<'a> {
     transfer_syntax: String,
+    /// The SOP class that the file meta states: there before the data set, whatever is cut.
+    class: Option<String>,
     body: Cow<'a, [u8]>,
     encoding: Encoding,
+    /// How the data set contradicts the transfer syntax.
+    contradictions: Vec<&'static str>,
 }
 
 /// Recognises a data set without preamble: it starts with an element of group 0002 or 0008.
@@ -80,21 +85,22 @@ impl<'a> File<'a> {
             bytes
         };
         let (meta, body) = split_meta(start, limits)?;
-        let transfer_syntax = meta.and_then(|meta| {
-            let uid = trim(meta.bytes(tags::TRANSFER_SYNTAX_UID)?);
-            Some(String::from_utf8_lossy(uid).into_owned())
-        });
-        let Some(transfer_syntax) = transfer_syntax.filter(|uid| !uid.is_empty()) else {
+        let uid = |tag| {
+            let uid = trim(meta.as_ref()?.bytes(tag)?);
+            (!uid.is_empty()).then(|| String::from_utf8_lossy(uid).into_owned())
+        };
+        let class = uid(tags::MEDIA_STORAGE_SOP_CLASS_UID);
+        let Some(transfer_syntax) = uid(tags::TRANSFER_SYNTAX_UID) else {
             // A bare data set: the bytes themselves tell implicit from explicit.
-            let transfer_syntax = uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned();
-            let encoding = Encoding::IMPLICIT;
             return Ok(Self {
-                transfer_syntax,
+                transfer_syntax: uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned(),
+                class,
                 body: Cow::Borrowed(body),
-                encoding,
+                encoding: confirmed_encoding(body, Encoding::IMPLICIT),
+                contradictions: Vec::new(),
             });
         };
-        let encoding = match transfer_syntax.as_str() {
+        let stated = match transfer_syntax.as_str() {
             uids::IMPLICIT_VR_LITTLE_ENDIAN => Encoding::IMPLICIT,
             EXPLICIT_BIG_ENDIAN => Encoding {
                 order: ByteOrder::Big,
@@ -102,24 +108,37 @@ impl<'a> File<'a> {
             },
             _ => Encoding::EXPLICIT,
         };
-        let body = if transfer_syntax == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN {
+        let mut contradictions = Vec::new();
+        let is_deflated = transfer_syntax == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
+        let body = if is_deflated && !is_bare_data_set(body) {
             Cow::Owned(pixels::inflate(body, limits)?)
         } else {
             Cow::Borrowed(body)
         };
+        if is_deflated && matches!(body, Cow::Borrowed(_)) {
+            contradictions.push("states a deflated data set; it is not, and was read as it is");
+        }
+        let encoding = confirmed_encoding(&body, stated);
+        if encoding != stated {
+            let detail = "states other elements than the file has; the elements were believed";
+            contradictions.push(detail);
+        }
         Ok(Self {
             transfer_syntax,
+            class,
             body,
             encoding,
+            contradictions,
         })
     }
 
     /// Parses the data set.
     ///
     /// # Errors
-    /// `Malformed` if an element leaves the file, `LimitExceeded` if it nests too deep.
+    /// `Malformed` if an element cannot be one, or leaves its item; `truncated` if the file ends
+    /// inside one; `LimitExceeded` if it nests too deep.
     pub(crate) fn data_set(&self, limits: &Limits) -> Result<DataSet<'_>> {
-        DataSet::parse(&self.body, self.encoding, limits)
+        DataSet::parse(&self.body, self.encoding, limits).map(|set| self.told(set))
     }
 
     /// Parses the data set up to its pixels, which may be missing from `bytes`.
@@ -127,7 +146,20 @@ impl<'a> File<'a> {
     /// # Errors
     /// As `data_set`; `truncated` if the header itself is cut.
     pub(crate) fn header(&self, limits: &Limits) -> Result<DataSet<'_>> {
-        DataSet::parse_header(&self.body, self.encoding, limits)
+        DataSet::parse_header(&self.body, self.encoding, limits).map(|set| self.told(set))
+    }
+
+    fn told<'s>(&'s self, set: DataSet<'s>) -> DataSet<'s> {
+        for &contradiction in &self.contradictions {
+            set.repaired(tags::TRANSFER_SYNTAX_UID, contradiction);
+        }
+        set
+    }
+
+    /// Says why a data set of this file holds no pixels: `truncated` for an image that lost them,
+    /// `no_pixels` for an object that is no image.
+    pub(crate) fn without_pixels(&self, set: &DataSet<'_>) -> Error {
+        absence::reason(self.class.as_deref(), set)
     }
 }
 
@@ -139,7 +171,11 @@ fn split_meta<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Option<DataSet<'a
     let end = dataset::end_of_group(bytes, 2, limits)?;
     let (meta, rest) = bytes.split_at(end);
     Ok((
-        Some(DataSet::parse(meta, Encoding::EXPLICIT, limits)?),
+        Some(DataSet::parse(
+            meta,
+            confirmed_encoding(meta, Encoding::EXPLICIT),
+            limits,
+        )?),
         rest,
     ))
 }
@@ -177,16 +213,18 @@ pub(crate) fn read_marked(
     let limits = &options.limits;
     let file = File::open(bytes, limits)?;
     let set = file.data_set(limits)?;
-    refuse_non_images(&set)?;
-    let codec = Codec::of(&file.transfer_syntax)?;
+    refuse_non_images(&file, &set)?;
+    let codec = pixels::stored_codec(&set, Codec::of(&file.transfer_syntax)?, limits)?;
     if let Codec::Video(stream_kind) = codec {
         let stream = frames::stream(&set, limits)?;
         let mut volume = video::read_elementary(&stream, stream_kind, options)?;
         time_video(&mut volume, &set)?;
-        describe(&mut volume, &set, &file.transfer_syntax);
+        describe(&mut volume, &set, is_lossy(&set, &file.transfer_syntax));
+        note_repairs(&mut volume, &set);
         return Ok(vec![volume]);
     }
-    let module = PixelModule::new(&set, limits)?.with_marking(marking);
+    let mut module = PixelModule::new(&set, limits)?.with_marking(marking);
+    module.agree_with(&set, codec, limits)?;
     let source = Source {
         set: &set,
         codec,
@@ -201,9 +239,13 @@ pub(crate) fn read_marked(
         source.multi()?
     };
     let is_measured = source.is_measured();
+    let is_lossy = is_lossy(&set, &file.transfer_syntax) || pixels::is_lossy(&set, codec);
     for volume in &mut volumes {
-        describe(volume, &set, &file.transfer_syntax);
+        describe(volume, &set, is_lossy);
         describe_values(volume, &set, is_measured);
+    }
+    for volume in &mut volumes {
+        note_repairs(volume, &set);
     }
     Ok(volumes)
 }
@@ -227,51 +269,13 @@ pub(crate) fn pixel_digest(bytes: &[u8], limits: &Limits) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// Why an object has no pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lack {
-    /// It is an image that was cut short.
-    Cut,
-    /// It is no image.
-    None,
-}
-
-/// Classes of images, each of which has pixels (PS3.4 annex B.5); those that end in a dot with all
-/// classes below them. A dose grid may have none.
-const IMAGE_CLASSES: [&str; 32] = [
-    "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "2.1", "2.2", "3", "3.1", "4", "4.1",
-    "4.3", "4.4", "5", "6", "6.1", "6.2", "7", "7.", "12.", "13.", "14.", "20", "77.1.1", "77.1.2",
-    "77.1.4", "128", "130", "481.1",
-];
-
-/// Says whether an object without pixels should have some, by its class and its sides.
-pub(crate) fn lacks_pixels(set: &DataSet<'_>) -> Lack {
-    let class = set.text(tags::SOP_CLASS_UID).unwrap_or_default();
-    let class = class.strip_prefix("1.2.840.10008.5.1.4.1.1.").unwrap_or("");
-    let is_image = IMAGE_CLASSES
-        .iter()
-        .any(|known| *known == class || known.ends_with('.') && class.starts_with(known));
-    // Spectroscopy has rows and columns of spectra.
-    if is_image || set.has(tags::ROWS) && class != "4.2" {
-        Lack::Cut
-    } else {
-        Lack::None
-    }
-}
-
-fn refuse_non_images(set: &DataSet<'_>) -> Result<()> {
-    let refused = |code, found| Err(Error::refused(FORMAT, code, found, "an image"));
+fn refuse_non_images(file: &File<'_>, set: &DataSet<'_>) -> Result<()> {
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
-        return refused(Code::NoPixels, "a DICOMDIR: pass its folder");
+        let found = "a DICOMDIR: pass its folder";
+        return Err(Error::refused(FORMAT, Code::NoPixels, found, "an image"));
     }
     if !has_pixels(set) {
-        return match lacks_pixels(set) {
-            Lack::Cut => refused(
-                Code::Truncated,
-                "an image's header that ends before its pixels",
-            ),
-            Lack::None => refused(Code::NoPixels, "an object without pixels"),
-        };
+        return Err(file.without_pixels(set));
     }
     if set.has(tags::TOTAL_PIXEL_MATRIX_COLUMNS) {
         let advice = "export one level as a single image";
@@ -594,7 +598,7 @@ pub(crate) fn place_stack(mut volume: Volume, stack: stack::Stack) -> Result<Vol
 }
 
 /// Adds what the header says of the whole object.
-fn describe(volume: &mut Volume, set: &DataSet<'_>, transfer_syntax: &str) {
+fn describe(volume: &mut Volume, set: &DataSet<'_>, is_lossy: bool) {
     volume.modality = set.code(tags::MODALITY);
     volume.body_part = set.code(tags::BODY_PART_EXAMINED);
     volume.identifiers = Identifiers::of(set);
@@ -610,7 +614,7 @@ fn describe(volume: &mut Volume, set: &DataSet<'_>, transfer_syntax: &str) {
     if let [_, None, None] = volume.spacing {
         describe_aspect(volume, set);
     }
-    if is_lossy(set, transfer_syntax) {
+    if is_lossy {
         volume.note(Code::LossyCompression, "compressed with loss");
     }
     if volume.modality.as_deref() == Some("SEG") {
@@ -664,6 +668,13 @@ fn describe_aspect(volume: &mut Volume, set: &DataSet<'_>) {
             Code::HeaderRepaired,
             "PixelAspectRatio is unusable; pixels are taken as square",
         ),
+    }
+}
+
+/// Adds what was read although the header is written wrongly, or contradicts the bytes.
+fn note_repairs(volume: &mut Volume, set: &DataSet<'_>) {
+    for detail in set.repairs() {
+        volume.note(Code::HeaderRepaired, detail);
     }
 }
 

@@ -72,7 +72,7 @@ codes! {
     DuplicateInstance = "duplicate_instance", Warning;
     /// The codestream contradicts the header's sign; the header was believed.
     SignMismatch = "sign_mismatch", Warning;
-    /// A header field is broken and was not needed.
+    /// A header field is broken, or contradicts the bytes: repaired, or not needed.
     HeaderRepaired = "header_repaired", Warning;
     /// More frames are stored than the header declares; only the declared ones were read.
     ExtraFrames = "extra_frames", Warning;

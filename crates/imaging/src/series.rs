@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::archive;
 use crate::dicom::padding::{self, Marking};
-use crate::dicom::{self, Lack, QUANTITIES, Values};
+use crate::dicom::{self, QUANTITIES, Values};
 use crate::division::{self, Images};
 use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
@@ -75,34 +75,37 @@ pub(crate) fn read_header(path: &Path, store: Store<'_>, limits: &Limits) -> Res
     let mut n_wanted = HEADER_BYTES;
     loop {
         let (bytes, is_all) = store.prefix(path, n_wanted, limits)?;
-        match parse_header(&bytes, limits) {
-            // A longer header; every other fault stays one, however much is read.
-            Err(error) if !is_all && error.code() == Code::Truncated => {
-                n_wanted = n_wanted.saturating_mul(16);
-            }
-            header => return header,
+        let header = parse_header(&bytes, limits);
+        // What is missing, or looks broken, in a part of a file may be whole in all of it.
+        let is_settled = match &header {
+            Ok(Header::NoImage) => false,
+            Ok(_) => true,
+            Err(error) => !matches!(error.code(), Code::Truncated | Code::Malformed),
+        };
+        if is_all || is_settled {
+            return header;
         }
+        n_wanted = n_wanted.saturating_mul(16);
     }
 }
 
 fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header> {
-    header_of(&dicom::File::open(bytes, limits)?.header(limits)?)
+    let file = dicom::File::open(bytes, limits)?;
+    let set = file.header(limits)?;
+    let is_index = set.has(tags::DIRECTORY_RECORD_SEQUENCE);
+    if !is_index && !dicom::has_pixels(&set) {
+        let error = file.without_pixels(&set);
+        return match error.code() {
+            Code::NoPixels => Ok(Header::NoImage),
+            _ => Err(error),
+        };
+    }
+    header_of(&set)
 }
 
 fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
     if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
         return Ok(Header::Index);
-    }
-    if !dicom::has_pixels(set) {
-        match dicom::lacks_pixels(set) {
-            Lack::None => return Ok(Header::NoImage),
-            Lack::Cut if !set.has(tags::ROWS) => {
-                let found = "an image's header that ends before its pixels";
-                return Err(Error::refused("dicom", Code::Truncated, found, "an image"));
-            }
-            // Reading it says what is missing.
-            Lack::Cut => {}
-        }
     }
     let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1) || dicom::is_mosaic(set);
     let (plane, values) = dicom::single(set)?;

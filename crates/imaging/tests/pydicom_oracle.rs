@@ -32,8 +32,8 @@ const BEYOND_PYDICOM: &[(&str, Outcome)] = &[
     ),
     ("MR_truncated.dcm", Outcome::Refused("truncated")),
     ("badVR.dcm", Outcome::Refused("malformed")),
-    ("meta_missing_tsyntax.dcm", Outcome::Refused("no_pixels")),
-    ("nested_priv_SQ.dcm", Outcome::Refused("no_pixels")),
+    ("meta_missing_tsyntax.dcm", Outcome::Refused("malformed")),
+    ("nested_priv_SQ.dcm", Outcome::Refused("malformed")),
 ];
 
 /// pylibjpeg interpolates chroma with weights of 3/16 where the pixel centres ask for 1/4, in every

@@ -10,7 +10,7 @@ use jpeg2k::DecodeParameters;
 use jxl_oxide::{AllocTracker, JxlImage};
 
 use super::codestream::{self, Declared};
-use super::jpeg_sequential;
+use super::{jpeg_sequential, rle};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::reason::Code;
@@ -76,6 +76,41 @@ impl Codec {
                 None => return Err(unknown_syntax(other)),
             },
         })
+    }
+}
+
+impl Codec {
+    /// Finds the codec of a codestream by how it starts, or `None`.
+    pub(crate) fn of_stream(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0xFF, 0xD8, 0xFF, ..] => Some(if codestream::jpeg_process(bytes) == Some(0xF7) {
+                Self::JpegLs
+            } else {
+                Self::Jpeg
+            }),
+            [0xFF, 0x4F, 0xFF, 0x51, ..] => Some(Self::Jpeg2000),
+            // The boxes of a JP2 file and of a JPEG XL file.
+            [0, 0, 0, 12, b'j', b'P', b' ', b' ', 13, 10, 0x87, 10, ..] => Some(Self::Jpeg2000),
+            [0, 0, 0, 12, b'J', b'X', b'L', b' ', 13, 10, 0x87, 10, ..] => Some(Self::JpegXl),
+            [0xFF, 0x0A, ..] => Some(Self::JpegXl),
+            _ if rle::has_header(bytes) => Some(Self::Rle),
+            _ => None,
+        }
+    }
+
+    /// Returns the codec's name in messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native pixels",
+            Self::EncapsulatedNative => "encapsulated native pixels",
+            Self::DeflatedFrames => "deflated frames",
+            Self::Rle => "RLE",
+            Self::Jpeg => "JPEG",
+            Self::JpegLs => "JPEG-LS",
+            Self::Jpeg2000 => "JPEG 2000",
+            Self::JpegXl => "JPEG XL",
+            Self::Video(_) => "a video",
+        }
     }
 }
 
@@ -181,15 +216,15 @@ fn check_sides(format: &'static str, found: &Declared, expected: Expected) -> Re
     if sides == (expected.width, expected.height, expected.n_samples) {
         return Ok(());
     }
-    let wanted = format!(
-        "the header's {} x {} x {}",
-        expected.width, expected.height, expected.n_samples
+    let found = format!(
+        "a codestream of {} rows, {} columns, {} samples",
+        found.height, found.width, found.n_components
     );
-    Err(Error::malformed(
-        format,
-        format!("{} x {} x {} samples", sides.0, sides.1, sides.2),
-        wanted,
-    ))
+    let wanted = format!(
+        "the header's Rows {}, Columns {}, SamplesPerPixel {}",
+        expected.height, expected.width, expected.n_samples
+    );
+    Err(Error::malformed(format, found, wanted))
 }
 
 /// Refuses a stream that is too short for its pixels before anything is reserved for them.

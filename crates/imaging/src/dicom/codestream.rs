@@ -70,11 +70,27 @@ pub(crate) fn jpeg(bytes: &[u8]) -> Result<Declared> {
     })
 }
 
-fn scan_jpeg(bytes: &[u8]) -> Option<Declared> {
-    let mut declared: Option<Declared> = None;
-    let mut adobe_transform = None;
-    let mut is_jfif = false;
+/// Returns the second byte of the frame header's marker: 0xF7 is JPEG-LS; `None` without one.
+pub(crate) fn jpeg_process(bytes: &[u8]) -> Option<u8> {
     let mut at = 2;
+    loop {
+        let segment = jpeg_segment(bytes, at)?;
+        if is_frame_header(segment.marker) {
+            return Some(segment.marker);
+        }
+        at = segment.end;
+    }
+}
+
+/// One marker of a JPEG stream with what belongs to it.
+struct Segment<'a> {
+    marker: u8,
+    body: &'a [u8],
+    end: usize,
+}
+
+/// Finds the first marker with a body from `at` on.
+fn jpeg_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
     loop {
         let marker = *bytes.get(at + 1)?;
         if *bytes.get(at)? != 0xFF || marker == 0xFF {
@@ -86,12 +102,31 @@ fn scan_jpeg(bytes: &[u8]) -> Option<Declared> {
             at += 2;
             continue;
         }
-        let n_bytes = be16(bytes, at + 2)? as usize;
-        let body = bytes.get(at + 4..at + 2 + n_bytes.max(2))?;
+        let n_bytes = (be16(bytes, at + 2)? as usize).max(2);
+        return Some(Segment {
+            marker,
+            body: bytes.get(at + 4..at + 2 + n_bytes)?,
+            end: at + 2 + n_bytes,
+        });
+    }
+}
+
+fn is_frame_header(marker: u8) -> bool {
+    matches!(
+        marker,
+        0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF | 0xF7
+    )
+}
+
+fn scan_jpeg(bytes: &[u8]) -> Option<Declared> {
+    let mut declared: Option<Declared> = None;
+    let mut adobe_transform = None;
+    let mut is_jfif = false;
+    let mut at = 2;
+    loop {
+        let Segment { marker, body, end } = jpeg_segment(bytes, at)?;
         match marker {
-            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF | 0xF7 => {
-                declared = Some(frame_header(marker, body)?);
-            }
+            _ if is_frame_header(marker) => declared = Some(frame_header(marker, body)?),
             0xE0 if body.starts_with(b"JFIF") => is_jfif = true,
             0xEE if body.starts_with(b"Adobe") => adobe_transform = body.get(11).copied(),
             0xDA => {
@@ -107,7 +142,7 @@ fn scan_jpeg(bytes: &[u8]) -> Option<Declared> {
             }
             _ => {}
         }
-        at += 2 + n_bytes.max(2);
+        at = end;
     }
 }
 
@@ -146,6 +181,27 @@ pub(crate) fn jpeg_2000(bytes: &[u8]) -> Result<(Declared, u64)> {
                 "one at the start of the codestream",
             )
         })
+}
+
+/// Returns true for a JPEG 2000 codestream that turns its first three components into RGB on
+/// decoding: byte 5 of its COD segment.
+pub(crate) fn has_colour_transform(bytes: &[u8]) -> bool {
+    transform(bytes) == Some(1)
+}
+
+fn transform(bytes: &[u8]) -> Option<u8> {
+    let start = bytes.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]);
+    let mut at = start? + 2;
+    // The main header ends with the first tile (SOT).
+    loop {
+        let [high, low] = *bytes.get(at..)?.first_chunk::<2>()?;
+        match [high, low] {
+            [0xFF, 0x52] => return bytes.get(at + 8).copied(),
+            [0xFF, 0x90] => return None,
+            [0xFF, _] => at += 2 + (be16(bytes, at + 2)? as usize).max(2),
+            _ => return None,
+        }
+    }
 }
 
 fn siz(body: &[u8]) -> Option<(Declared, u64)> {

@@ -8,19 +8,27 @@
 //! DICOM PS3.5 sections 7.1 to 7.5, PS3.10 section 7.1.
 
 mod cursor;
+mod header;
+mod numbers;
+mod plausible;
+mod repairs;
 
 use std::borrow::Cow;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use self::cursor::{Cursor, Element, too_deep};
+use self::cursor::{Cursor, Element, starts_with_item, too_deep, unknown_encodings};
+use self::header::Fault;
+pub(crate) use self::plausible::name_of;
+use self::repairs::Repairs;
+use super::codec::Codec;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::samples::ByteOrder;
 
 const FORMAT: &str = "dicom";
-/// Most elements of one data set, and most items of one sequence: each takes 32 bytes or less.
+/// Most elements of one data set, and most items of one sequence: an element takes 32 bytes.
 const MAX_ELEMENTS: usize = 1 << 20;
 
 /// How elements are written.
@@ -52,13 +60,16 @@ pub(crate) struct DataSet<'a> {
     encoding: Encoding,
     depth: u64,
     max_depth: u64,
+    /// True if bytes too few for an element stand at the end, as in a cut file.
+    has_rest: bool,
+    repairs: Repairs,
 }
 
 impl<'a> DataSet<'a> {
-    /// Parses one level of elements until the bytes, or the item, end.
+    /// Parses one level of elements until the bytes end.
     pub(crate) fn parse(bytes: &'a [u8], encoding: Encoding, limits: &Limits) -> Result<Self> {
-        let encoding = confirmed_encoding(bytes, encoding);
-        Self::parse_level(bytes, encoding, 0, limits.max_depth)
+        let cursor = Cursor::new(bytes, encoding, 0, limits.max_depth);
+        Self::parse_level(cursor, Repairs::default())
     }
 
     /// Parses one level up to its pixels, whose value is left empty: for files read only in part.
@@ -67,60 +78,88 @@ impl<'a> DataSet<'a> {
         encoding: Encoding,
         limits: &Limits,
     ) -> Result<Self> {
-        let encoding = confirmed_encoding(bytes, encoding);
-        let max_depth = limits.max_depth;
-        let mut cursor = Cursor::new(bytes, encoding, 0, max_depth);
-        let mut elements = Vec::new();
+        let mut cursor = Cursor::new(bytes, encoding, 0, limits.max_depth);
+        let mut set = Self::empty(&cursor, Repairs::default());
         while !cursor.is_at_end() {
-            if elements.len() >= MAX_ELEMENTS {
-                return Err(too_many(elements.len()));
-            }
             let tag = { cursor }.tag()?;
             if is_pixels(tag) {
-                elements.push(Element {
+                set.push(Element {
                     tag,
                     value: &[],
                     undefined: false,
+                    is_cut: false,
                     is_words: false,
+                    is_unknown: false,
                     encoding,
-                });
+                    fault: None,
+                })?;
                 break;
             }
-            elements.push(cursor.element()?);
+            set.push(cursor.element()?)?;
         }
-        Ok(Self {
-            elements,
-            encoding,
-            depth: 0,
-            max_depth,
-        })
+        set.has_rest = cursor.rest().iter().any(|byte| *byte != 0);
+        Ok(set)
     }
 
-    fn parse_level(
-        bytes: &'a [u8],
-        encoding: Encoding,
-        depth: u64,
-        max_depth: u64,
-    ) -> Result<Self> {
-        let mut cursor = Cursor::new(bytes, encoding, depth, max_depth);
-        let mut elements = Vec::new();
+    fn parse_level(mut cursor: Cursor<'a>, repairs: Repairs) -> Result<Self> {
+        let mut set = Self::empty(&cursor, repairs);
         while !cursor.is_at_end() {
-            if elements.len() >= MAX_ELEMENTS {
-                return Err(too_many(elements.len()));
-            }
             match cursor.element() {
-                Ok(element) => elements.push(element),
+                Ok(element) => set.push(element)?,
                 // Padding or garbage behind the pixels is common, and harms nothing.
-                Err(_) if elements.iter().any(|e: &Element| is_pixels(e.tag)) => break,
+                Err(_) if set.elements.iter().any(|e| is_pixels(e.tag)) => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self {
-            elements,
-            encoding,
-            depth,
-            max_depth,
-        })
+        set.has_rest = cursor.rest().iter().any(|byte| *byte != 0);
+        Ok(set)
+    }
+
+    fn empty(cursor: &Cursor<'a>, repairs: Repairs) -> Self {
+        Self {
+            elements: Vec::new(),
+            encoding: cursor.encoding,
+            depth: cursor.depth,
+            max_depth: cursor.max_depth,
+            has_rest: false,
+            repairs,
+        }
+    }
+
+    fn push(&mut self, element: Element<'a>) -> Result<()> {
+        if self.elements.len() >= MAX_ELEMENTS {
+            return Err(too_many(self.elements.len()));
+        }
+        if let Some(fault) = element.fault {
+            self.repaired(element.tag, fault.text());
+        }
+        self.elements.push(element);
+        Ok(())
+    }
+
+    /// Remembers that an element was read although it is written wrongly, or contradicts others.
+    pub(crate) fn repaired(&self, tag: Tag, fault: impl Into<Cow<'static, str>>) {
+        self.repairs.add(tag, fault.into());
+    }
+
+    /// Returns what was repaired so far, also inside items: a sentence for each kind of fault.
+    pub(crate) fn repairs(&self) -> Vec<String> {
+        self.repairs.details()
+    }
+
+    /// Returns true if the bytes end with a piece of an element that is not zero: the file is cut.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.has_rest
+    }
+
+    /// Returns true if the file ends before the declared length of a value.
+    pub(crate) fn is_cut(&self, tag: Tag) -> bool {
+        self.element(tag).is_some_and(|element| element.is_cut)
+    }
+
+    /// Returns true if there is no element.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.elements.is_empty()
     }
 
     fn element(&self, tag: Tag) -> Option<&Element<'a>> {
@@ -170,10 +209,8 @@ impl<'a> DataSet<'a> {
 
     /// Returns every number of a DS or IS value; one that is no number makes it `None`.
     pub(crate) fn decimals(&self, tag: Tag) -> Option<Vec<f64>> {
-        self.text(tag)?
-            .split('\\')
-            .map(|part| part.trim().parse().ok())
-            .collect()
+        let text = self.text(tag)?;
+        self.told(tag, numbers::separated(&text))
     }
 
     /// Returns the first number of a DS or IS value.
@@ -183,8 +220,24 @@ impl<'a> DataSet<'a> {
 
     /// Returns exactly `N` finite numbers.
     pub(crate) fn decimal_array<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
-        let array: [f64; N] = self.decimals(tag)?.try_into().ok()?;
+        let text = self.text(tag)?;
+        let array: [f64; N] = self
+            .told(tag, numbers::exactly(&text, N))?
+            .try_into()
+            .ok()?;
         array.iter().all(|x| x.is_finite()).then_some(array)
+    }
+
+    /// Remembers what was wrong with numbers that somebody asked for.
+    fn told(&self, tag: Tag, found: Option<numbers::Numbers>) -> Option<Vec<f64>> {
+        let fault = match &found {
+            Some(found) => found.fault,
+            None => Some("not the numbers that belong there; not used"),
+        };
+        if let Some(fault) = fault {
+            self.repaired(tag, fault);
+        }
+        found.map(|found| found.numbers)
     }
 
     /// Returns the numbers of a US value.
@@ -258,22 +311,38 @@ impl<'a> DataSet<'a> {
         let Some(element) = self.element(tag) else {
             return Ok(Vec::new());
         };
-        let depth = self.depth + 1;
-        if depth > self.max_depth {
+        if self.depth >= self.max_depth {
             return Err(too_deep(self.max_depth));
         }
-        let mut cursor = Cursor::new(element.value, element.encoding, depth, self.max_depth);
+        if !element.is_unknown || element.undefined {
+            return self.items_as(element, element.encoding, n);
+        }
+        // A UN value of defined length: nobody has looked into it yet.
+        let [first, second] = unknown_encodings(element.value);
+        let (items, encoding) = match self.items_as(element, first, n) {
+            Err(error @ Error::LimitExceeded { .. }) => return Err(error),
+            Err(error) => (
+                self.items_as(element, second, n).map_err(|_| error)?,
+                second,
+            ),
+            Ok(items) => (items, first),
+        };
+        if encoding.explicit && !items.is_empty() {
+            self.repaired(tag, Fault::ExplicitInUnknown.text());
+        }
+        Ok(items)
+    }
+
+    fn items_as(&self, element: &Element<'a>, encoding: Encoding, n: usize) -> Result<Vec<Self>> {
+        let depth = self.depth + 1;
+        let mut cursor = Cursor::new(element.value, encoding, depth, self.max_depth);
         let mut items = Vec::new();
         while let Some(item) = cursor.item()? {
             if items.len() >= MAX_ELEMENTS {
                 return Err(too_many(items.len()));
             }
-            items.push(Self::parse_level(
-                item,
-                element.encoding,
-                depth,
-                self.max_depth,
-            )?);
+            let level = Cursor::new(item, encoding, depth, self.max_depth);
+            items.push(Self::parse_level(level, self.repairs.clone())?);
             if items.len() == n {
                 break;
             }
@@ -285,14 +354,37 @@ impl<'a> DataSet<'a> {
 /// Splits the value of encapsulated pixels into the offset table and the fragments.
 pub(crate) fn fragments<'a>(value: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>> {
     // Encapsulated pixels are always little endian (PS3.5 section A.4).
-    let encoding = Encoding::EXPLICIT;
-    let mut cursor = Cursor::new(value, encoding, 0, 0);
+    let mut cursor = Cursor::new(value, Encoding::EXPLICIT, 0, 0);
     let mut fragments = Vec::new();
     while let Some(fragment) = cursor.item()? {
         limits.parts(fragments.len() as u64)?;
         fragments.push(fragment);
     }
     Ok(fragments)
+}
+
+/// Returns the first fragment that holds anything, without the offset table; of a value that has
+/// no items, the value.
+pub(crate) fn first_fragment(value: &[u8]) -> &[u8] {
+    if !starts_with_item(value) {
+        return value;
+    }
+    let mut cursor = Cursor::new(value, Encoding::EXPLICIT, 0, 0);
+    let table = cursor.item().ok().flatten().unwrap_or(&[]);
+    if Codec::of_stream(table).is_some() {
+        return table;
+    }
+    while let Ok(Some(fragment)) = cursor.item() {
+        if !fragment.is_empty() {
+            return fragment;
+        }
+    }
+    &[]
+}
+
+/// Returns true if a value is made of items from its start to its end, as encapsulated pixels are.
+pub(crate) fn is_fragmented(value: &[u8], limits: &Limits) -> bool {
+    starts_with_item(value) && fragments(value, limits).is_ok()
 }
 
 /// Reads numbers of 16 bits.
@@ -336,21 +428,27 @@ fn is_pixels(tag: Tag) -> bool {
     )
 }
 
-/// Believes the bytes where they contradict the stated transfer syntax: some writers state
-/// explicit and write implicit, or the reverse.
-fn confirmed_encoding(bytes: &[u8], stated: Encoding) -> Encoding {
-    let Some(&[v0, v1]) = bytes.get(4..6).and_then(|vr| vr.first_chunk::<2>()) else {
+/// Believes the first element where it contradicts the stated transfer syntax: some writers state
+/// explicit and write implicit, or another byte order, or the reverse.
+pub(crate) fn confirmed_encoding(bytes: &[u8], stated: Encoding) -> Encoding {
+    let Some(&[g0, g1, _, _, v0, v1, l0, l1]) = bytes.first_chunk::<8>() else {
         return stated;
     };
-    let looks_explicit = VR_NAMES.contains(&[v0, v1]);
-    if stated.order == ByteOrder::Big {
-        stated
-    } else {
-        Encoding {
-            explicit: looks_explicit,
-            ..stated
-        }
-    }
+    // A data set starts with one of the first groups.
+    let order = match (g0, g1) {
+        (1.., 0) => ByteOrder::Little,
+        (0, 1..) => ByteOrder::Big,
+        _ => stated.order,
+    };
+    // No representation at all says nothing; as implicit lengths these would be huge.
+    let is_blank = [v0, v1] == *b"  " || [v0, v1] == [0, 0] && [l0, l1] != [0, 0];
+    let explicit = match order {
+        ByteOrder::Little if is_blank => stated.explicit,
+        // Big endian is explicit in every transfer syntax.
+        ByteOrder::Big if stated.order == ByteOrder::Big => stated.explicit,
+        _ => VR_NAMES.contains(&[v0, v1]),
+    };
+    Encoding { order, explicit }
 }
 
 #[rustfmt::skip]

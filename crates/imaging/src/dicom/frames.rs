@@ -8,7 +8,8 @@ use std::collections::HashSet;
 
 use dicom_dictionary_std::tags;
 
-use super::dataset::{DataSet, fragments};
+use super::codec::Codec;
+use super::dataset::{DataSet, fragments, name_of};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::reason::Code;
@@ -42,17 +43,12 @@ pub(crate) fn encapsulated<'a>(
     limits: &Limits,
 ) -> Result<Encoded<'a>> {
     let value = set.bytes(tags::PIXEL_DATA).unwrap_or(&[]);
-    let mut items = fragments(value, limits)?.into_iter();
-    let basic = offsets::<4>(items.next().unwrap_or(&[]));
-    let pieces: Vec<&[u8]> = items.collect();
+    let (table, pieces) = pieces(value, limits)?;
+    let basic = offsets::<4>(table);
     if pieces.is_empty() {
+        let found = format!("{} without a fragment", name_of(tags::PIXEL_DATA));
         let wanted = "at least one fragment of compressed pixels";
-        return Err(Error::refused(
-            FORMAT,
-            Code::NoPixels,
-            "no fragment",
-            wanted,
-        ));
+        return Err(Error::refused(FORMAT, Code::Truncated, found, wanted));
     }
     let extended = offsets::<8>(set.bytes(tags::EXTENDED_OFFSET_TABLE).unwrap_or(&[]));
     for table in [extended, basic] {
@@ -93,8 +89,20 @@ pub(crate) fn encapsulated<'a>(
 /// `Malformed` if the items are broken.
 pub(crate) fn stream<'a>(set: &DataSet<'a>, limits: &Limits) -> Result<Cow<'a, [u8]>> {
     let value = set.bytes(tags::PIXEL_DATA).unwrap_or(&[]);
-    let pieces: Vec<&[u8]> = fragments(value, limits)?.into_iter().skip(1).collect();
-    Ok(joined(&pieces))
+    Ok(joined(&pieces(value, limits)?.1))
+}
+
+/// Divides a value into its offset table and its fragments; the table is left out by some writers,
+/// and the items by others.
+fn pieces<'a>(value: &'a [u8], limits: &Limits) -> Result<(&'a [u8], Vec<&'a [u8]>)> {
+    if Codec::of_stream(value).is_some() {
+        return Ok((&[], vec![value]));
+    }
+    let mut pieces = fragments(value, limits)?;
+    let has_table =
+        !pieces.is_empty() && pieces.first().is_none_or(|f| Codec::of_stream(f).is_none());
+    let table = if has_table { pieces.remove(0) } else { &[] };
+    Ok((table, pieces))
 }
 
 fn joined<'a>(pieces: &[&'a [u8]]) -> Cow<'a, [u8]> {

@@ -3,21 +3,23 @@
 //! # Source
 //! DICOM PS3.3 C.7.6.3 and C.11.1, PS3.5 section 8.
 
+mod agree;
 mod decode;
 mod planes;
+mod stored;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use super::dataset::DataSet;
+use super::dataset::{DataSet, name_of};
 use super::padding::{Marking, StoredPadding};
 use super::palette::{self, Table};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::reason::Code;
 use crate::samples::{ByteOrder, Linear, Scalar, narrow};
 
 pub(crate) use self::decode::{Pixels, Wanted, decode, inflate};
+pub(crate) use self::stored::{is_lossy, stored_codec};
 
 const FORMAT: &str = "dicom";
 
@@ -65,37 +67,24 @@ pub(crate) struct PixelModule {
     order: ByteOrder,
 }
 
-fn required(set: &DataSet<'_>, tag: Tag, name: &'static str) -> Result<u16> {
+fn required(set: &DataSet<'_>, tag: Tag) -> Result<u16> {
     let value = set.u16(tag).filter(|&value| value > 0);
     value.ok_or_else(|| {
-        Error::refused(
-            FORMAT,
-            Code::NoPixels,
-            format!("no {name} {tag}"),
-            "an image pixel module",
-        )
+        let found = format!("pixels without a {} above 0", name_of(tag));
+        Error::malformed(FORMAT, found, "an image pixel module")
     })
 }
 
 impl PixelModule {
-    /// Reads and checks the module.
+    /// Reads and checks the module, but for what `agree_with` compares with the pixels.
     pub(crate) fn new(set: &DataSet<'_>, limits: &Limits) -> Result<Self> {
-        let n_rows = required(set, tags::ROWS, "Rows")?;
-        let n_columns = required(set, tags::COLUMNS, "Columns")?;
-        let bits_allocated = required(set, tags::BITS_ALLOCATED, "BitsAllocated")?;
+        let n_rows = required(set, tags::ROWS)?;
+        let n_columns = required(set, tags::COLUMNS)?;
+        let bits_allocated = required(set, tags::BITS_ALLOCATED)?;
         let bits_stored = set.u16(tags::BITS_STORED).unwrap_or(bits_allocated);
         let high_bit = set
             .u16(tags::HIGH_BIT)
             .unwrap_or(bits_stored.saturating_sub(1));
-        let is_legal = matches!(bits_allocated, 1 | 8 | 16 | 32 | 64)
-            && (1..=bits_allocated).contains(&bits_stored)
-            && (bits_stored - 1..bits_allocated).contains(&high_bit);
-        if !is_legal {
-            let found =
-                format!("{bits_stored} bits stored of {bits_allocated}, high bit {high_bit}");
-            let wanted = "1, 8, 16, 32 or 64 bits allocated that hold the stored ones";
-            return Err(Error::malformed(FORMAT, found, wanted));
-        }
         let signed = match set.u16(tags::PIXEL_REPRESENTATION) {
             None | Some(0) => false,
             Some(1) => true,
@@ -197,6 +186,17 @@ impl PixelModule {
             _ => return None,
         })
     }
+}
+
+/// Returns the element that holds the pixels.
+pub(crate) fn native_value<'a>(set: &DataSet<'a>) -> Option<(Tag, &'a [u8])> {
+    let places = [
+        tags::PIXEL_DATA,
+        tags::FLOAT_PIXEL_DATA,
+        tags::DOUBLE_FLOAT_PIXEL_DATA,
+    ];
+    let value = |tag| Some((tag, set.bytes(tag)?));
+    places.into_iter().find_map(value)
 }
 
 /// Reads the declared number of frames.

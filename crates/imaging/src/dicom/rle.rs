@@ -8,6 +8,20 @@ use crate::reason::Code;
 
 const FORMAT: &str = "dicom rle";
 
+/// Returns true if bytes start as a frame does: 1 to 15 segments, the first behind the header, the
+/// others in order, and zeros for those that are not there.
+pub(crate) fn has_header(bytes: &[u8]) -> bool {
+    let (header, _) = bytes.get(..64).unwrap_or(&[]).as_chunks::<4>();
+    let mut header = header.iter().map(|raw| u32::from_le_bytes(*raw) as usize);
+    let n_segments = header.next().unwrap_or(0);
+    if !(1..=15).contains(&n_segments) {
+        return false;
+    }
+    let starts: Vec<usize> = header.collect();
+    let (used, unused) = starts.split_at(n_segments.min(starts.len()));
+    used.first() == Some(&64) && used.is_sorted() && unused.iter().all(|start| *start == 0)
+}
+
 /// Unpacks one frame into native little-endian samples, colour by pixel.
 ///
 /// # Shapes

@@ -272,7 +272,7 @@ fn headers() -> Vec<Hostile> {
             Code::Malformed,
             plain(1, 1, "99999999999999999999999"),
         ),
-        hostile("declared length", Code::Truncated, {
+        hostile("declared length", Code::Malformed, {
             let body = [
                 module(4, 4, 16, "1", 1),
                 long((9, 1), "OB", 0xFFFF_FFF0, &[0; 9]),
@@ -378,7 +378,7 @@ fn codestreams() -> Vec<Hostile> {
 
 fn fragments_and_tables() -> Vec<Hostile> {
     vec![
-        hostile("no fragments", Code::NoPixels, {
+        hostile("no fragments", Code::Truncated, {
             file(
                 BASELINE,
                 &[module(8, 8, 8, "1", 1), encapsulated(&[])].concat(),

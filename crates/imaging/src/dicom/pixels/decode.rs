@@ -11,10 +11,11 @@ use dicom_dictionary_std::tags;
 use flate2::read::DeflateDecoder;
 use rayon::prelude::*;
 
+use super::agree::Fit;
 use super::planes::{Layout, bits};
-use super::{FORMAT, PixelModule};
+use super::{FORMAT, PixelModule, native_value};
 use crate::dicom::codec::{self, Codec, Expected};
-use crate::dicom::dataset::DataSet;
+use crate::dicom::dataset::{DataSet, name_of};
 use crate::dicom::{frames, rle};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -193,8 +194,10 @@ fn encapsulated_planes(
         _ => None,
     };
     if let Some(bytes) = native {
-        let bytes = exact(&bytes, module.frame_bits().div_ceil(8))?;
-        return module.native_planes(bytes, layout, map).map(Planes::native);
+        let bytes = whole_frame(module, &bytes)?;
+        return module
+            .native_planes(&bytes, layout, map)
+            .map(Planes::native);
     }
     let expected = Expected {
         height: u32::try_from(module.n_rows).unwrap_or(0),
@@ -245,45 +248,46 @@ pub(crate) fn inflate(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>> {
 }
 
 fn exact(bytes: &[u8], n_bytes: u64) -> Result<&[u8]> {
-    let found = bytes.len();
-    usize::try_from(n_bytes)
-        .ok()
-        .and_then(|n| bytes.get(..n))
-        .ok_or_else(|| {
-            let wanted = format!("{n_bytes} bytes");
-            Error::refused(
-                FORMAT,
-                Code::Truncated,
-                format!("{found} bytes of pixels"),
-                wanted,
-            )
-        })
+    let whole = usize::try_from(n_bytes).ok().and_then(|n| bytes.get(..n));
+    whole.ok_or_else(|| {
+        let found = format!("{} bytes of {}", bytes.len(), name_of(tags::PIXEL_DATA));
+        Error::refused(FORMAT, Code::Truncated, found, format!("{n_bytes} bytes"))
+    })
+}
+
+/// One native frame of its own: a last byte that an odd length lost is 0.
+fn whole_frame<'f>(module: &PixelModule, frame: &'f [u8]) -> Result<Cow<'f, [u8]>> {
+    let n_bytes = module.frame_bits().div_ceil(8);
+    if n_bytes % 2 == 1 && frame.len() as u64 + 1 == n_bytes && frame.len() > 1 {
+        return Ok(Cow::Owned([frame, &[0]].concat()));
+    }
+    exact(frame, n_bytes).map(Cow::Borrowed)
 }
 
 /// Native pixels, all frames in one value.
 fn native(set: &DataSet<'_>, wanted: &Wanted<'_>, limits: &Limits) -> Result<Pixels> {
     let module = wanted.module;
-    let stored = [
-        tags::PIXEL_DATA,
-        tags::FLOAT_PIXEL_DATA,
-        tags::DOUBLE_FLOAT_PIXEL_DATA,
-    ];
-    let stored = stored.into_iter().find_map(|tag| set.bytes(tag));
-    let stored = stored.unwrap_or(&[]);
-    if set.is_undefined(tags::PIXEL_DATA) {
-        let found = "compressed pixels under an uncompressed transfer syntax";
-        return Err(Error::malformed(FORMAT, found, "native pixels"));
-    }
+    let (tag, stored) = native_value(set).unwrap_or((tags::PIXEL_DATA, &[]));
+    let fit = module.native_fit(stored.len());
+    let is_rounded = fit == Fit::OneShort && !set.is_cut(tag);
+    let is_swapped = module.bits_allocated <= 8 && set.is_swapped(tags::PIXEL_DATA);
     // What is not there is refused before anything is reserved for it.
     let all_bits = module.frame_bits().checked_mul(module.n_frames as u64);
     let n_bytes = all_bits.map_or(u64::MAX, |bits| bits.div_ceil(8));
-    let bytes = exact(stored, n_bytes)?;
+    exact(stored, n_bytes - u64::from(is_rounded))?;
     check_voxels(wanted, limits)?;
-    let is_swapped = module.bits_allocated <= 8 && set.is_swapped(tags::PIXEL_DATA);
-    let swapped = is_swapped.then(|| swap_pairs(stored));
-    let bytes = swapped.as_deref().unwrap_or(bytes);
-    let n_stored = stored.len() as u64 * 8 / module.frame_bits().max(1);
-    let values = native_values(bytes, wanted)?;
+    let mut bytes = Cow::Borrowed(stored);
+    if is_swapped {
+        bytes = Cow::Owned(swap_pairs(stored));
+    }
+    if is_rounded {
+        bytes.to_mut().push(0);
+    }
+    let values = native_values(&bytes, wanted)?;
+    let n_stored = match fit {
+        Fit::MoreFrames(n) => n,
+        _ => module.n_frames as u64,
+    };
     Ok(Pixels::new(values, n_stored, module.n_frames))
 }
 
