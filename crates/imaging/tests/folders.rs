@@ -33,8 +33,10 @@ fn copy_series(target: &Path, extension: &str, change: impl Fn(Vec<u8>) -> Vec<u
     }
 }
 
-/// Returns the format and number of files of each object, and name and code of what was skipped.
-fn found(root: &Path) -> (Vec<(Format, usize)>, Vec<(String, Code)>) {
+/// Format and number of files of each object, and name and code of what was skipped.
+type Listing = (Vec<(Format, usize)>, Vec<(String, Code)>);
+
+fn found(root: &Path) -> Listing {
     let (objects, skipped) = find_objects(root, &ReadOptions::default()).unwrap();
     let objects = objects.iter().map(|o| (o.format, o.files.len())).collect();
     let name = |path: &Path| {

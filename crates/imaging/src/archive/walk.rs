@@ -109,7 +109,8 @@ fn no_file(found: &str) -> Error {
     Error::refused("folder", Code::NoPixels, found, wanted)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::symlink;
 

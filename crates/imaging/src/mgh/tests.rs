@@ -78,9 +78,9 @@ fn a_volume_is_turned_to_the_canonical_order_and_keeps_its_place() {
     let affine = volume.affine.unwrap();
     assert_eq!(affine.axis_order(), "SPL");
     // Stored (x, y, z) = (0, 2, 1) lies at RAS centre + axes * (index - side / 2).
-    assert_eq!(volume.values()[0], 12.0 + 8.0);
+    assert_eq!(volume.values()[..1], [12.0 + 8.0]);
     let [_, _, _, origin] = affine.columns();
-    assert_eq!(origin, [-11.0, -20.0, 30.0 - 0.75 * 0.5]);
+    assert_eq!(origin.to_vec(), [-11.0, -20.0, 30.0 - 0.75 * 0.5]);
     assert_eq!(read_all(&gzip(&bytes)).unwrap(), [volume]);
 }
 

@@ -320,8 +320,8 @@ fn pages_without_a_directory_lie_behind_the_first() {
     let channels = one_directory("images=4\nchannels=2\nslices=2", 4);
     let volumes = read_default(&channels).unwrap();
     assert_eq!(volumes.len(), 2);
-    assert_eq!(volumes[1].plane(0, 0).unwrap()[0], 6.0);
-    assert_eq!(volumes[1].plane(0, 1).unwrap()[0], 18.0);
+    assert_eq!(volumes[1].plane(0, 0).unwrap()[..1], [6.0]);
+    assert_eq!(volumes[1].plane(0, 1).unwrap()[..1], [18.0]);
     let film = one_directory("images=4\nframes=4\nfinterval=0.5", 4);
     assert_eq!(read_default(&film).unwrap()[0].kind, Kind::Video);
 }
