@@ -3,8 +3,10 @@
     python fuzz/seeds.py
 """
 
+import io
 import pathlib
 import struct
+import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
@@ -48,10 +50,18 @@ def main():
         if folder.is_dir():
             files = [path.read_bytes() for path in sorted(folder.iterdir())][:4]
             put("series", folder.name, b"//next//".join(files))
-    for target in ("nifti", "nrrd", "metaimage", "npy", "raster", "manifest"):
+    for target in ("mgh", "nifti", "nrrd", "metaimage", "npy", "raster", "manifest"):
         for path in (ROOT / "testdata" / target).glob("*"):
             if path.suffix not in (".json", ".f32", ".md"):
                 put("npy" if path.suffix == ".npy" else target, path.name, path.read_bytes())
+    for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", method) as archive:
+            for path in (ROOT / "testdata" / "dicom" / "series_axial").iterdir():
+                archive.write(path, f"a/{path.name}")
+            archive.write(ROOT / "testdata" / "raster" / "grey16.png", "b/grey16.png")
+            archive.writestr("README", "text")
+        put("zip", name, packed.getvalue())
     put("manifest", "plain.csv", b"path,modality,split\na.dcm,CT,query\n\"b,c\",MR,gallery\n")
     put("npy", "empty", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }")
 

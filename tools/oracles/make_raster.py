@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 try:
-    import imagecodecs  # noqa: F401  (tifffile needs it for compression)
+    import imagecodecs  # tifffile needs it for compression
     import tifffile
 except ImportError:
     tifffile = None
@@ -437,6 +437,76 @@ def make_tiff_pages():
     imagej("imagej_tzc.tif", hyper, "TZCYX", parts, spacing=3.0)
 
 
+def make_imagej_one_directory():
+    """`ImageJ` above 4 GB: the first page has a directory, the others lie behind it."""
+
+    def one_directory(name, array, counts, volumes, **keywords):
+        pages = array.reshape((-1,) + keywords.pop("page", array.shape[-2:]))
+        description = f"ImageJ=1.53\nimages={len(pages)}\n{counts}\nunit=mm\n"
+        with tifffile.TiffWriter(OUT / name, **keywords) as writer:
+            writer.write(pages[0], resolution=(4.0, 2.0), description=description, metadata=None,
+                         contiguous=False)
+        with open(OUT / name, "ab") as file:
+            assert file.tell() % 2 == 0
+            file.write(np.ascontiguousarray(pages[1:], array.dtype).tobytes())
+        with tifffile.TiffFile(OUT / name) as opened:
+            read = opened.series[0].asarray()
+        # The oracle's own reading, not what was written.
+        assert read.size == array.size, (name, read.shape)
+        case(name, *volumes(read.reshape(array.shape)))
+
+    def calibrated(array, depth_spacing, full_scale=65535, **fields):
+        spacing = [depth_spacing, 0.5, 0.25]
+        return array, {"kind": "volume", "full_scale": full_scale, "spacing": spacing, **fields}
+
+    z = noise(6, 9, 12, dtype=np.uint16)
+    for name, keywords in [("z", {}), ("z_big", {"bigtiff": True})]:
+        one_directory(f"imagej_one_{name}.tif", z, "slices=6\nspacing=1.5",
+                      lambda read: [calibrated(read[None], 1.5)], **keywords)
+    one_directory("imagej_one_be.tif", z.astype(">u2"), "slices=6\nspacing=1.5",
+                  lambda read: [calibrated(read[None], 1.5)], byteorder=">")
+    one_directory("imagej_one_t.tif", z, "frames=6\nfinterval=0.2",
+                  lambda read: [calibrated(read[None], 0.2, kind="video")])
+    hyper = noise(3, 2, 9, 12, dtype=np.uint8)
+    one_directory(
+        "imagej_one_zc.tif", hyper, "channels=2\nslices=3\nspacing=3",
+        lambda read: [calibrated(read[:, c][None], 3.0, 255, part=f"channel={c}")
+                      for c in range(2)],
+    )
+
+
+def make_jpeg2000():
+    lossy = {"codes": ["lossy_compression"]}
+    alpha = {"codes": ["alpha_dropped"]}
+
+    def write(name, array, full_scale, kept=None, **fields):
+        options = {"level": 0, "reversible": True, **fields.pop("options", {})}
+        encoded = imagecodecs.jpeg2k_encode(array, **options)
+        (OUT / name).write_bytes(encoded)
+        decoded = imagecodecs.jpeg2k_decode(encoded)
+        assert "lossy_compression" in fields.get("codes", []) or np.array_equal(decoded, array)
+        case(name, image(decoded if kept is None else decoded[..., :kept], full_scale, **fields))
+
+    bare = {"codecformat": "j2k"}
+    write("grey8.jp2", noise(13, 17), 255)
+    write("grey8.j2k", noise(13, 17), 255, options=bare)
+    write("grey16.jp2", noise(13, 17, dtype=np.uint16), 65535)
+    write("grey12.j2k", noise(13, 17, dtype=np.uint16) >> 4, 4095,
+          options={**bare, "bitspersample": 12})
+    write("signed16.j2k", noise(13, 17, dtype=np.int16), None, options=bare)
+    write("rgb8.jp2", noise(13, 17, 3), 255)
+    write("rgb16.jp2", noise(13, 17, 3, dtype=np.uint16), 65535)
+    write("rgba8.jp2", noise(13, 17, 4), 255, kept=3, **alpha)
+    ramp = (np.add.outer(np.arange(40), np.arange(48)) * 2).astype(np.uint8)
+    write("lossy.jp2", ramp, 255, options={"level": 30, "reversible": False}, **lossy)
+    tiled = noise(70, 50, 3)
+    Image.fromarray(tiled).save(OUT / "tiled.jp2", tile_size=(32, 32), irreversible=False)
+    case("tiled.jp2", image(tiled))
+    grey_alpha = Image.fromarray(noise(13, 17)).convert("LA")
+    grey_alpha.save(OUT / "la.jp2")
+    case("la.jp2", image(np.asarray(grey_alpha)[..., :1], **alpha))
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     make_png()
@@ -450,6 +520,8 @@ def main():
         make_tiff_layouts()
         make_tiff_codecs()
         make_tiff_pages()
+        make_imagej_one_directory()
+        make_jpeg2000()
     (OUT / "cases.json").write_text(json.dumps(CASES))
     print(f"{len(CASES)} cases, tifffile {'present' if tifffile else 'absent'}")
 

@@ -1,36 +1,46 @@
 //! Finds the objects of an archive: files, and DICOM series spread over files.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::dicom;
-use crate::dicomdir;
 use crate::error::{Error, Result};
 use crate::read::{
-    Format, ReadOptions, Visit, read_file, read_head, read_whole, sniff, unknown_format, visit_file,
+    Format, ReadOptions, Visit, read_file, read_head, read_stored, sniff, visit_file, visit_stored,
 };
 use crate::reason::{Code, Reason};
 use crate::series::{self, Along, Header, Slice};
+use crate::store::Store;
 use crate::volume::Volume;
+use crate::{dicom, dicomdir, foreign, mgh};
 
-/// One thing to read: a file, or the files of one DICOM series.
+mod detached;
+mod walk;
+mod zipped;
+
+pub use self::detached::detached_files;
+use self::detached::without_detached_voxels;
+use self::zipped::Members;
+
+/// One thing to read: a file, the files of one DICOM series, or what is either in a zip archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// The file, or the folder that holds the series.
+    /// The file, the folder that holds the series, or the zip archive.
     pub path: PathBuf,
     /// `series=2` where the folder holds several series, and what differs from other volumes of its
-    /// series: `series=2, echo=1`.
+    /// series: `series=2, echo=1`; the name of a file of a zip archive with several objects.
     pub part: Option<String>,
-    /// The files, in the order of their paths.
+    /// The files, in the order of their paths; of an archive's object, the archive.
     pub files: Vec<PathBuf>,
     /// What the files hold.
     pub format: Format,
     along: Along,
     /// What every image of it is told to have.
     notes: Vec<Reason>,
+    /// Where it lies in a zip archive; `None` for files on disk.
+    members: Option<Members>,
 }
 
 /// A file that belongs to no object.
@@ -42,10 +52,16 @@ pub struct Skipped {
     pub error: Error,
 }
 
-/// Finds every object at or below `root`: a file, a folder or a DICOMDIR.
+/// What a folder or an archive holds.
+struct Found {
+    objects: Vec<Object>,
+    skipped: Vec<Skipped>,
+}
+
+/// Finds every object at or below `root`: a file, a folder, a DICOMDIR or a zip archive.
 ///
-/// Objects come in the order of their paths. Links to folders are not followed, so a walk ends.
-/// Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
+/// Objects come in the order of their paths. Links to folders are followed, each folder once, under
+/// its plain path where it has one; links that lead nowhere are skipped with an error. Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
 /// are neither returned nor skipped.
 ///
 /// # Errors
@@ -54,17 +70,26 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
     let status = std::fs::metadata(root).map_err(|e| Error::io("opening the path", e))?;
     let mut skipped = Vec::new();
     let files = if status.is_dir() {
-        walk(root, &mut skipped)?
+        walk::files_below(root, &mut skipped)?
     } else if is_index(root, options)? {
         dicomdir::referenced_files(root, &mut skipped, options)?
     } else {
-        return single_file(root).map(|object| (vec![object], skipped));
+        let found = single_file(root, options)?;
+        return Ok((found.objects, found.skipped));
     };
+    let found = find_in(Store::Disk, files, options);
+    skipped.extend(found.skipped);
+    skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((found.objects, skipped))
+}
+
+/// Sorts files into objects and skipped ones, each in the order of their paths.
+fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Found {
     let classified: Vec<(PathBuf, Result<Class>)> = files
         .into_par_iter()
-        .map(|path| (path.clone(), classify(&path, options)))
+        .map(|path| (path.clone(), classify(&path, store, options)))
         .collect();
-    let mut objects = Vec::new();
+    let (mut objects, mut skipped) = (Vec::new(), Vec::new());
     let mut slices: Vec<(PathBuf, Slice)> = Vec::new();
     let mut unknown = Vec::new();
     for (path, class) in classified {
@@ -72,15 +97,19 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
             Ok(Class::Alone(format)) => objects.push(Object::of_file(path, format)),
             Ok(Class::Slice(slice)) => slices.push((path, *slice)),
             Ok(Class::Index) => {}
+            Ok(Class::Archive(mut found)) => {
+                objects.append(&mut found.objects);
+                skipped.append(&mut found.skipped);
+            }
             Ok(Class::Unknown(error)) => unknown.push(Skipped { path, error }),
             Err(error) => skipped.push(Skipped { path, error }),
         }
     }
-    skipped.extend(without_detached_voxels(unknown, &objects));
-    objects.extend(group(slices, options));
-    objects.sort_by(|a, b| (&a.path, &a.files).cmp(&(&b.path, &b.files)));
+    skipped.extend(without_detached_voxels(unknown, &objects, store));
+    objects.extend(group(slices, store, options));
+    objects.sort_by(|a, b| (&a.path, &a.files, &a.part).cmp(&(&b.path, &b.files, &b.part)));
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok((objects, skipped))
+    Found { objects, skipped }
 }
 
 /// Reads one object.
@@ -88,10 +117,12 @@ pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, 
 /// # Errors
 /// As `read_path`.
 pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>> {
-    let mut volumes = match object.files.as_slice() {
-        [file] => read_file(file, options),
-        several => series::read_files(several, object.along, options).map(|volume| vec![volume]),
-    }?;
+    let (store, files) = object.place();
+    let mut volumes = match (files, store) {
+        ([file], Store::Disk) => read_file(file, options)?,
+        ([file], Store::Zip(_)) => read_stored(store, file, options)?,
+        (several, _) => vec![series::read_files(several, object.along, store, options)?],
+    };
     for volume in &mut volumes {
         volume.reasons.extend(object.notes.iter().cloned());
     }
@@ -103,11 +134,17 @@ pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>
 /// # Errors
 /// As `read_object`. Nothing was handed over then.
 pub fn visit_object(object: &Object, options: &ReadOptions, visit: Visit<'_>) -> Result<()> {
-    match object.files.as_slice() {
-        [file] => visit_file(file, options, &mut |mut volume| {
-            volume.reasons.extend(object.notes.iter().cloned());
-            visit(volume)
-        }),
+    match object.place() {
+        (store, [file]) => {
+            let mut with_notes = |mut volume: Volume| {
+                volume.reasons.extend(object.notes.iter().cloned());
+                visit(volume)
+            };
+            match store {
+                Store::Disk => visit_file(file, options, &mut with_notes),
+                Store::Zip(_) => visit_stored(store, file, options, &mut with_notes),
+            }
+        }
         _ => {
             let _ = read_object(object, options)?
                 .into_iter()
@@ -128,6 +165,15 @@ impl Object {
             format,
             along: Along::Space,
             notes: Vec::new(),
+            members: None,
+        }
+    }
+
+    /// Returns where its bytes lie, and under which names.
+    fn place(&self) -> (Store<'_>, &[PathBuf]) {
+        match &self.members {
+            Some(members) => (Store::Zip(&members.zip), &members.names),
+            None => (Store::Disk, &self.files),
         }
     }
 
@@ -213,20 +259,32 @@ enum Class {
     Alone(Format),
     Slice(Box<Slice>),
     Index,
+    Archive(Found),
     Unknown(Error),
 }
 
-fn classify(path: &Path, options: &ReadOptions) -> Result<Class> {
-    let head = read_head(path)?;
+fn classify(path: &Path, store: Store<'_>, options: &ReadOptions) -> Result<Class> {
+    let head = store.head(path)?;
+    let is_nested = matches!(store, Store::Zip(_));
     match sniff(&head) {
-        Some(Format::Dicom) => Ok(match series::read_header(path, &options.limits)? {
+        Some(Format::Dicom) => Ok(match series::read_header(path, store, &options.limits)? {
             Header::Slice(slice) => Class::Slice(slice),
             Header::Alone => Class::Alone(Format::Dicom),
             Header::Index => Class::Index,
             Header::NoImage => Class::Unknown(no_image()),
         }),
+        Some(Format::Zip) if !is_nested => zipped::find(path, options).map(Class::Archive),
+        Some(format @ (Format::Zip | Format::Video)) if is_nested => {
+            let what = match format {
+                Format::Zip => "a zip archive inside another",
+                _ => "a video inside a zip archive",
+            };
+            let advice = "unpack it and pass the folder";
+            Ok(Class::Unknown(Error::unsupported("file", what, advice)))
+        }
+        Some(Format::Mgh) if mgh::is_surface(&head) => Ok(Class::Unknown(mgh::surface_refusal())),
         Some(format) => Ok(Class::Alone(format)),
-        None => Ok(Class::Unknown(unknown_format(&head))),
+        None => Ok(Class::Unknown(foreign::refusal(&head))),
     }
 }
 
@@ -234,7 +292,7 @@ fn no_image() -> Error {
     Error::refused(
         "dicom",
         Code::NoPixels,
-        "an object that is no image",
+        "a DICOM object without an image",
         "an image",
     )
 }
@@ -242,83 +300,36 @@ fn no_image() -> Error {
 fn is_index(path: &Path, options: &ReadOptions) -> Result<bool> {
     Ok(sniff(&read_head(path)?) == Some(Format::Dicom)
         && matches!(
-            series::read_header(path, &options.limits),
+            series::read_header(path, Store::Disk, &options.limits),
             Ok(Header::Index)
         ))
 }
 
-fn single_file(path: &Path) -> Result<Object> {
+fn single_file(path: &Path, options: &ReadOptions) -> Result<Found> {
     let head = read_head(path)?;
-    let format = sniff(&head).ok_or_else(|| unknown_format(&head))?;
-    Ok(Object::of_file(path.to_owned(), format))
-}
-
-/// Lists the regular files below a folder.
-fn walk(root: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(e) if folder == root => return Err(Error::io("listing the folder", e)),
-            Err(e) => {
-                skipped.push(Skipped {
-                    path: folder,
-                    error: Error::io("listing the folder", e),
-                });
-                continue;
-            }
-        };
-        for entry in entries {
-            let kind = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
-            match kind {
-                Ok((path, kind)) if kind.is_dir() => folders.push(path),
-                // A link to a file is read; a link to a folder could lead in circles.
-                Ok((path, kind)) if kind.is_file() || (kind.is_symlink() && path.is_file()) => {
-                    files.push(path);
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    let error = Error::io("listing the folder", e);
-                    skipped.push(Skipped {
-                        path: folder.clone(),
-                        error,
-                    });
-                }
-            }
-        }
+    match sniff(&head).ok_or_else(|| foreign::refusal(&head))? {
+        Format::Zip => zipped::find(path, options),
+        format => Ok(Found {
+            objects: vec![Object::of_file(path.to_owned(), format)],
+            skipped: Vec::new(),
+        }),
     }
-    files.sort();
-    Ok(files)
-}
-
-/// Drops files that share folder and stem with a header format: they hold its voxels.
-fn without_detached_voxels(unknown: Vec<Skipped>, objects: &[Object]) -> Vec<Skipped> {
-    let may_be_detached =
-        |o: &&Object| matches!(o.format, Format::Nifti | Format::Nrrd | Format::MetaImage);
-    let headers: HashSet<(PathBuf, String)> = objects
-        .iter()
-        .filter(may_be_detached)
-        .filter_map(|o| stem(&o.path))
-        .collect();
-    let belongs = |file: &Skipped| stem(&file.path).is_some_and(|key| headers.contains(&key));
-    unknown.into_iter().filter(|file| !belongs(file)).collect()
-}
-
-/// Folder and name up to the first dot.
-fn stem(path: &Path) -> Option<(PathBuf, String)> {
-    let name = path.file_name()?.to_str()?;
-    let stem = name.split('.').next()?.to_owned();
-    Some((path.parent()?.to_owned(), stem))
 }
 
 /// Puts slices together to objects, and names those that share a folder.
-fn group(slices: Vec<(PathBuf, Slice)>, options: &ReadOptions) -> Vec<Object> {
+fn group(slices: Vec<(PathBuf, Slice)>, store: Store<'_>, options: &ReadOptions) -> Vec<Object> {
     let digest = |path: &Path| {
-        let bytes = read_whole(path, &options.limits).ok()?;
+        let mut bytes = Vec::new();
+        store.plain_into(&mut bytes, path, &options.limits).ok()?;
         dicom::pixel_digest(&bytes, &options.limits)
     };
     let mut parts = series::group(slices, &digest);
+    if matches!(store, Store::Zip(_)) {
+        // The objects of an archive share one path, whatever folders there are in it.
+        parts
+            .iter_mut()
+            .for_each(|part| part.folder = PathBuf::new());
+    }
     parts.sort_by(|a, b| (&a.folder, &a.files).cmp(&(&b.folder, &b.files)));
     let is_shown = |part: &series::Part| part.files.len() > 1 && !part.is_copied_image;
     // The series of each folder, numbered in the order of their first files.
@@ -352,12 +363,17 @@ fn group(slices: Vec<(PathBuf, Slice)>, options: &ReadOptions) -> Vec<Object> {
             format: Format::Dicom,
             along: part.along,
             notes: part.notes,
+            members: None,
         });
     }
     objects
 }
 
 /// Says that a file in a folder is no image at all: of no image format, or a DICOM report or plan.
+///
+/// `no_pixels` is never a loss, whatever the file's name. `unknown_format` is one if the name
+/// promises an image. Every other code is a refusal, among them `unsupported` for archives and for
+/// images of other formats.
 #[must_use]
 pub fn is_not_an_image(error: &Error) -> bool {
     matches!(error.code(), Code::UnknownFormat | Code::NoPixels)

@@ -2,8 +2,8 @@
 
 mod absence;
 mod attributes;
-mod codec;
-mod codestream;
+pub(crate) mod codec;
+pub(crate) mod codestream;
 mod dataset;
 mod frames;
 mod jpeg_sequential;

@@ -123,6 +123,18 @@ impl Error {
         }
     }
 
+    /// Returns what was found, without what was wanted: the rule that is broken, or the feature.
+    #[must_use]
+    pub fn found(&self) -> Option<&str> {
+        match self {
+            Self::Malformed { found, .. } => Some(found),
+            Self::Unsupported { feature, .. } => Some(feature),
+            Self::Mismatch { got, .. } => Some(got),
+            Self::InFile { source, .. } => source.found(),
+            Self::Io { .. } | Self::LimitExceeded { .. } => None,
+        }
+    }
+
     /// Returns the reason code under which reports count this error.
     #[must_use]
     pub fn code(&self) -> Code {

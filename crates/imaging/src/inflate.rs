@@ -1,4 +1,4 @@
-//! gzip and zlib streams whose decompressed size the caller already knows.
+//! gzip and zlib streams, mostly of a size that the caller already knows.
 
 use std::io::{ErrorKind, Read};
 
@@ -39,6 +39,30 @@ pub(crate) fn gunzip_prefix(bytes: &[u8], n_wanted: u64) -> Vec<u8> {
         .take(n_wanted)
         .read_to_end(&mut prefix);
     prefix
+}
+
+/// Decompresses a whole gzip stream of unknown size, within the limits of what its bytes may give.
+///
+/// What lies behind the last member is no part of the stream, as `gzip` itself has it.
+///
+/// # Errors
+/// `Malformed` for a broken stream or checksum, with `truncated` for one that ends early;
+/// `LimitExceeded`.
+pub(crate) fn gunzip(compressed: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+    let n_compressed = u64::try_from(compressed.len()).unwrap_or(u64::MAX);
+    let n_allowed = limits.max_decompressed(n_compressed);
+    let mut plain = Vec::new();
+    let mut rest = compressed;
+    while is_gzip(rest) {
+        let mut member = GzDecoder::new(rest);
+        let n_left = n_allowed.saturating_sub(plain.len() as u64);
+        // One byte more than allowed tells a stream that ends there from one that does not.
+        let outcome = member.by_ref().take(n_left + 1).read_to_end(&mut plain);
+        outcome.map_err(|error| broken(Wrapper::Gzip, &error))?;
+        limits.decompressed(n_compressed, plain.len() as u64)?;
+        rest = member.into_inner();
+    }
+    Ok(plain)
 }
 
 /// Fills `out` from the front of the decompressed stream and returns how many bytes lie behind
@@ -224,6 +248,32 @@ mod tests {
                 inflate(12, &bytes, wrapper).unwrap_err().code(),
                 Code::Truncated
             );
+        }
+    }
+
+    #[test]
+    fn a_stream_of_unknown_size_is_read_whole_or_refused() {
+        let limits = Limits {
+            ratio_free_bytes: 1000,
+            max_decompression_ratio: 2,
+            ..Limits::default()
+        };
+        let mut two = gzip(b"first ");
+        two.extend(gzip(b"second"));
+        two.extend([0; 100]);
+        assert_eq!(gunzip(&two, &limits).unwrap(), b"first second");
+        let whole = gzip(b"some voxels");
+        for end in 3..whole.len() {
+            assert_eq!(
+                gunzip(&whole[..end], &limits).unwrap_err().code(),
+                Code::Truncated,
+                "{end}"
+            );
+        }
+        assert_eq!(gunzip(&gzip(&[7; 1000]), &limits).unwrap(), [7; 1000]);
+        for bomb in [gzip(&[7; 1001]), gzip(&[7; 1 << 20])] {
+            let refused = gunzip(&bomb, &limits);
+            assert!(matches!(refused, Err(Error::LimitExceeded { .. })));
         }
     }
 

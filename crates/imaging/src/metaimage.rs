@@ -28,6 +28,11 @@ pub(crate) fn is_metaimage(head: &[u8]) -> bool {
     header::is_header(head)
 }
 
+/// Returns the names of the files in which a header, perhaps cut short, says its voxels lie.
+pub(crate) fn data_files(head: &[u8]) -> Vec<String> {
+    header::data_file_names(head)
+}
+
 /// Reads every image of a file: see the module's rules.
 pub(crate) fn read(
     bytes: &[u8],

@@ -29,6 +29,11 @@ pub(crate) fn is_nrrd(head: &[u8]) -> bool {
     head.starts_with(b"NRRD000")
 }
 
+/// Returns the names of the files in which a header, perhaps cut short, says its voxels lie.
+pub(crate) fn data_files(head: &[u8]) -> Vec<String> {
+    header::data_file_names(head)
+}
+
 /// Reads every image of a file: see the module's table.
 pub(crate) fn read(
     bytes: &[u8],

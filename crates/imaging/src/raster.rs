@@ -1,10 +1,10 @@
-//! PNG, JPEG, TIFF, WebP, BMP and GIF.
+//! PNG, JPEG, JPEG 2000, TIFF, WebP, BMP and GIF.
 //!
 //! # Units
 //! Values are the stored ones, 0..=255 or 0..=65535, with `full_scale` saying which; samples of
-//! 1, 2 and 4 bits are widened to 0..=255. TIFF keeps any other depth as stored (`full_scale` is
-//! 2^bits - 1) and gives signed and floating grey as measurements, without a full scale; floating
-//! colour has the full scale 1. Grey files have C = 1, all others C = 3: a palette is colour, save
+//! 1, 2 and 4 bits are widened to 0..=255. TIFF keeps any other depth as stored, and JPEG 2000
+//! every depth (`full_scale` is 2^bits - 1). Signed and floating grey is a measurement, without a
+//! full scale; floating colour has the full scale 1. Grey files have C = 1, all others C = 3: a palette is colour, save
 //! BMP's identity ramp, which is how that format says grey. Alpha is dropped, never composited, so
 //! a transparent pixel keeps its stored colour. `WhiteIsZero` is kept and marked `inverted`.
 //!
@@ -19,6 +19,7 @@ use crate::volume::{Kind, Volume};
 
 mod animation;
 pub(crate) mod jpeg;
+mod jpeg2000;
 mod picture;
 mod still;
 mod tiff;
@@ -31,6 +32,7 @@ use still::Source;
 enum Container {
     Png,
     Jpeg,
+    Jpeg2000,
     Tiff,
     WebP,
     Bmp,
@@ -44,6 +46,8 @@ impl Container {
             Some(Self::Png)
         } else if head.starts_with(b"\xff\xd8\xff") {
             Some(Self::Jpeg)
+        } else if jpeg2000::is_jpeg_2000(head) {
+            Some(Self::Jpeg2000)
         } else if tiff::is_tiff(head) {
             Some(Self::Tiff)
         } else if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
@@ -66,6 +70,7 @@ impl Container {
         match self {
             Self::Png => "PNG",
             Self::Jpeg => "JPEG",
+            Self::Jpeg2000 => "JPEG 2000",
             Self::Tiff => "TIFF",
             Self::WebP => "WebP",
             Self::Bmp => "BMP",
@@ -96,6 +101,9 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     }
     if container == Container::Jpeg {
         return Ok(vec![jpeg::read(bytes, &options.limits)?.into_volume()?]);
+    }
+    if container == Container::Jpeg2000 {
+        return Ok(vec![jpeg2000::read(bytes, &options.limits)?.into_volume()?]);
     }
     let source = Source {
         container,

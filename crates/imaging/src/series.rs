@@ -3,8 +3,6 @@
 mod grouping;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use dicom_dictionary_std::tags;
@@ -18,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::identifiers::Identifiers;
 use crate::limits::Limits;
 use crate::memory;
-use crate::read::{ReadOptions, read_whole_into};
+use crate::read::ReadOptions;
 use crate::reason::{Code, Reason};
 use crate::stack::{self, Plane};
+use crate::store::Store;
 use crate::timeline::uniform_indices;
 use crate::volume::{Kind, Padding, Volume};
 
@@ -75,15 +74,10 @@ pub(crate) struct Key {
 ///
 /// # Errors
 /// `Io`; `Malformed` if the header is broken.
-pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
-    let mut file = File::open(path).map_err(|e| Error::io("opening the file", e))?;
-    let mut bytes = Vec::new();
-    let mut wanted = HEADER_BYTES.min(limits.max_bytes);
+pub(crate) fn read_header(path: &Path, store: Store<'_>, limits: &Limits) -> Result<Header> {
+    let mut n_wanted = HEADER_BYTES;
     loop {
-        let missing = wanted - bytes.len() as u64;
-        let n_read = file.by_ref().take(missing).read_to_end(&mut bytes);
-        n_read.map_err(|e| Error::io("reading the file", e))?;
-        let is_whole = (bytes.len() as u64) < wanted || wanted >= limits.max_bytes;
+        let (bytes, is_all) = store.prefix(path, n_wanted, limits)?;
         let header = parse_header(&bytes, limits);
         // What is missing, or looks broken, in a part of a file may be whole in all of it.
         let is_settled = match &header {
@@ -91,10 +85,10 @@ pub(crate) fn read_header(path: &Path, limits: &Limits) -> Result<Header> {
             Ok(_) => true,
             Err(error) => !matches!(error.code(), Code::Truncated | Code::Malformed),
         };
-        if is_whole || is_settled {
+        if is_all || is_settled {
             return header;
         }
-        wanted = wanted.saturating_mul(16).min(limits.max_bytes);
+        n_wanted = n_wanted.saturating_mul(16);
     }
 }
 
@@ -163,7 +157,7 @@ fn images<'s>(slices: impl Iterator<Item = &'s Slice>) -> Images {
     images
 }
 
-/// Reads the one object of a folder.
+/// Reads the one object of a folder or archive.
 ///
 /// # Errors
 /// `Mismatch` if the folder holds none or several; as `read_files` otherwise.
@@ -193,13 +187,18 @@ pub(crate) enum Along {
 ///
 /// # Errors
 /// `Malformed` with the reason code of the geometry's fault; as the DICOM reader for a bad slice.
-pub(crate) fn read_files(files: &[PathBuf], along: Along, options: &ReadOptions) -> Result<Volume> {
+pub(crate) fn read_files(
+    files: &[PathBuf],
+    along: Along,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let limits = &options.limits;
     limits.parts(files.len() as u64)?;
     let slices: Vec<Slice> = files
         .par_iter()
         .map(
-            |path| match read_header(path, limits).map_err(|e| e.in_file(path))? {
+            |path| match read_header(path, store, limits).map_err(|e| e.in_file(path))? {
                 Header::Slice(slice) => Ok(*slice),
                 Header::Alone | Header::Index | Header::NoImage => Err(Error::refused(
                     "dicom series",
@@ -211,19 +210,24 @@ pub(crate) fn read_files(files: &[PathBuf], along: Along, options: &ReadOptions)
         )
         .collect::<Result<_>>()?;
     match along {
-        Along::Space => read_stack(files, &slices, options),
-        Along::Time => read_film(files, &slices, options),
+        Along::Space => read_stack(files, &slices, store, options),
+        Along::Time => read_film(files, &slices, store, options),
     }
 }
 
-fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Result<Volume> {
+fn read_stack(
+    files: &[PathBuf],
+    slices: &[Slice],
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let (unique, copies) = by_position(slices);
     let of = |index: &usize| slices.get(*index);
     let images = images(unique.iter().filter_map(of));
     let stack = stack::stack(&images.planes, &images.numbers)?;
     for &(copy, first) in &copies {
         if let (Some(copy), Some(first)) = (files.get(copy), files.get(first)) {
-            check_copy(copy, first, options)?;
+            check_copy(copy, first, store, options)?;
         }
     }
     let ordered: Vec<&PathBuf> = stack
@@ -237,7 +241,7 @@ fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Res
     } else {
         Kind::Image
     };
-    let mut volume = read_slices(&ordered, kind, options)?;
+    let mut volume = read_slices(&ordered, kind, store, options)?;
     if !copies.is_empty() {
         let n_copies = copies.len();
         let detail = format!("{n_copies} further copies of slices that are there already");
@@ -246,7 +250,12 @@ fn read_stack(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Res
     dicom::place_stack(volume, stack)
 }
 
-fn read_film(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Result<Volume> {
+fn read_film(
+    files: &[PathBuf],
+    slices: &[Slice],
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
     let Some((order, seconds)) = division::in_time(&images(slices.iter())) else {
         let wanted = "a time in every file";
         let found = "slices at one position that state no times";
@@ -263,7 +272,7 @@ fn read_film(files: &[PathBuf], slices: &[Slice], options: &ReadOptions) -> Resu
         .into_iter()
         .filter_map(|i| files.get(*order.get(i)?))
         .collect();
-    let mut volume = read_slices(&chosen, Kind::Video, options)?;
+    let mut volume = read_slices(&chosen, Kind::Video, store, options)?;
     let spacing_mm = slices.first().map(|slice| slice.plane.spacing_mm);
     dicom::place_film(&mut volume, spacing_mm, n_stored, seconds);
     Ok(volume)
@@ -286,9 +295,9 @@ fn by_position(slices: &[Slice]) -> (Vec<usize>, Vec<(usize, usize)>) {
 }
 
 /// Refuses a series in which slices at one position have different pixels: which ones are meant?
-fn check_copy(copy: &Path, first: &Path, options: &ReadOptions) -> Result<()> {
-    let found = read_slice(copy, &mut Scratch::of(Marking::Nothing), options)?;
-    let kept = read_slice(first, &mut Scratch::of(Marking::Nothing), options)?;
+fn check_copy(copy: &Path, first: &Path, store: Store<'_>, options: &ReadOptions) -> Result<()> {
+    let found = read_slice(copy, &mut Scratch::of(Marking::Nothing), store, options)?;
+    let kept = read_slice(first, &mut Scratch::of(Marking::Nothing), store, options)?;
     if found.shape() == kept.shape() && found.values() == kept.values() {
         return Ok(());
     }
@@ -299,10 +308,15 @@ fn check_copy(copy: &Path, first: &Path, options: &ReadOptions) -> Result<()> {
 }
 
 /// Reads ordered slices side by side, and settles the padding of all of them together.
-fn read_slices(ordered: &[&PathBuf], kind: Kind, options: &ReadOptions) -> Result<Volume> {
-    let mut volume = join_slices(ordered, kind, options, Marking::Padding)?;
+fn read_slices(
+    ordered: &[&PathBuf],
+    kind: Kind,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    let mut volume = join_slices(ordered, kind, Marking::Padding, store, options)?;
     if !padding::settle(&mut volume) {
-        volume = join_slices(ordered, kind, options, Marking::Nothing)?;
+        volume = join_slices(ordered, kind, Marking::Nothing, store, options)?;
         padding::note_all(&mut volume);
     }
     Ok(volume)
@@ -312,8 +326,9 @@ fn read_slices(ordered: &[&PathBuf], kind: Kind, options: &ReadOptions) -> Resul
 fn join_slices(
     ordered: &[&PathBuf],
     kind: Kind,
-    options: &ReadOptions,
     marking: Marking,
+    store: Store<'_>,
+    options: &ReadOptions,
 ) -> Result<Volume> {
     let Some((first, rest)) = ordered.split_first() else {
         return Err(Error::refused(
@@ -323,7 +338,7 @@ fn join_slices(
             "at least one",
         ));
     };
-    let first = read_slice(first, &mut Scratch::of(marking), options)?;
+    let first = read_slice(first, &mut Scratch::of(marking), store, options)?;
     let [n_channels, _, height, width] = first.shape();
     let shape = [n_channels, ordered.len(), height, width];
     let n_values = options.limits.voxels(shape.map(|side| side as u64))?;
@@ -338,7 +353,7 @@ fn join_slices(
         .map_init(
             || Scratch::of(marking),
             |scratch, (slots, path)| {
-                let mut slice = read_slice(path, scratch, options)?;
+                let mut slice = read_slice(path, scratch, store, options)?;
                 check_alike(&first, &slice).map_err(|error| error.in_file(path))?;
                 fill(std::slice::from_mut(slots), &slice);
                 let notes = SliceNotes {
@@ -445,12 +460,22 @@ impl Scratch {
     }
 }
 
-fn read_slice(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
-    read_one(path, scratch, options).map_err(|error| error.in_file(path))
+fn read_slice(
+    path: &Path,
+    scratch: &mut Scratch,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    read_one(path, scratch, store, options).map_err(|error| error.in_file(path))
 }
 
-fn read_one(path: &Path, scratch: &mut Scratch, options: &ReadOptions) -> Result<Volume> {
-    read_whole_into(&mut scratch.bytes, path, &options.limits)?;
+fn read_one(
+    path: &Path,
+    scratch: &mut Scratch,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Result<Volume> {
+    store.plain_into(&mut scratch.bytes, path, &options.limits)?;
     let values = std::mem::take(&mut scratch.values);
     let mut volumes = dicom::read_marked(values, &scratch.bytes, options, scratch.marking)?;
     match (volumes.pop(), volumes.is_empty()) {

@@ -9,8 +9,8 @@ pub use m3ret_files::remove_unfinished;
 use m3ret_files::{Finished, Unfinished};
 pub(crate) use m3ret_files::{Force, Inputs, Output, Refusal, Replaces};
 pub(crate) use m3ret_files::{make_folder, refuse_irregular, way_between};
-use m3ret_imaging::archive::find_objects;
-use m3ret_imaging::{Format, ReadOptions, read_head};
+use m3ret_imaging::archive::{detached_files, find_objects};
+use m3ret_imaging::{ReadOptions, read_head};
 use m3ret_manifest::{Manifest, is_manifest};
 
 /// Writes a temporary file beside `path` and renames it to `path` once it is complete and synced to disk.
@@ -56,26 +56,8 @@ fn listed_in_file(path: &Path, options: &ReadOptions) -> Vec<PathBuf> {
     }
     let (objects, _) = find_objects(path, options).unwrap_or_default();
     let mut files: Vec<PathBuf> = objects.iter().flat_map(|o| o.files.clone()).collect();
-    let headers = objects.iter().filter(|object| {
-        matches!(
-            object.format,
-            Format::Nifti | Format::Nrrd | Format::MetaImage
-        )
-    });
-    files.extend(headers.flat_map(|object| of_same_stem(&object.path)));
+    files.extend(objects.iter().flat_map(detached_files));
     files
-}
-
-/// Lists the files of a folder that are named like `path` up to the first dot: they hold the voxels of a header.
-fn of_same_stem(path: &Path) -> Vec<PathBuf> {
-    let stem = |path: &Path| {
-        let name = path.file_name()?.to_string_lossy().into_owned();
-        name.split('.').next().map(str::to_owned)
-    };
-    let beside = std::fs::read_dir(m3ret_files::folder_of(path));
-    let beside = beside.into_iter().flatten().flatten();
-    let beside = beside.map(|entry| entry.path());
-    beside.filter(|other| stem(other) == stem(path)).collect()
 }
 
 /// Refuses to write over what is read, and to replace a file; with `is_forced`, other files may be replaced.

@@ -16,11 +16,13 @@ pub fn format_name(format: Format) -> &'static str {
     match format {
         Format::Dicom => "DICOM",
         Format::Nifti => "NIfTI",
+        Format::Mgh => "MGH",
         Format::Nrrd => "NRRD",
         Format::MetaImage => "MetaImage",
         Format::Npy => "npy",
         Format::Raster => "raster",
         Format::Video => "video",
+        Format::Zip => "zip",
     }
 }
 

@@ -126,6 +126,7 @@ fn write_totals(text: &mut String, tally: &Tally, paint: Paint, elapsed: Duratio
             text,
             &format!("  {} {files} no image format", paint.dim("others    ")),
         );
+        row(text, paint, "", &tally.not_images);
     }
     if !tally.codes.is_empty() {
         line(text, &format!("  {}", paint.dim("reasons")));
@@ -198,6 +199,7 @@ mod tests {
         }
         let mut readme = refused("README", Code::UnknownFormat, "text");
         readme.report.verdict = Verdict::NotAnImage;
+        readme.report.what = Some("a text".into());
         for image in [read("b", 1), read("a", 1), read("d", 2), tilted, readme] {
             tally.add(image);
         }
@@ -263,6 +265,7 @@ mod tests {
           modalities CT 4
           formats    DICOM 4
           others     1 file holds no image format
+                     text 1
           reasons
                   22  refused  no_pixels
                    1  refused  truncated

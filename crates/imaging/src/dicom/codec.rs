@@ -18,7 +18,7 @@ use crate::samples::narrow;
 use crate::video::Elementary;
 
 /// Most tiles of one JPEG 2000 frame: OpenJPEG keeps about 6 kB for each.
-const MAX_TILES: u64 = 16_384;
+pub(crate) const MAX_TILES: u64 = 16_384;
 
 /// How pixels are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -102,6 +102,22 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Header, usize)> {
     ))
 }
 
+/// Returns the names of the data files alone, whatever else the header says.
+pub(super) fn data_file_names(bytes: &[u8]) -> Vec<String> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (line, behind) = split_line(rest);
+        rest = behind;
+        if let Some((b"ElementDataFile", value)) = split_field(line) {
+            return match data_files(&String::from_utf8_lossy(value), rest) {
+                Ok(DataFiles::Beside(names)) => names,
+                Ok(DataFiles::Local) | Err(_) => Vec::new(),
+            };
+        }
+    }
+    Vec::new()
+}
+
 fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     match bytes.iter().position(|&byte| byte == b'\n') {
         Some(end) => (

@@ -84,6 +84,24 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Header, &[u8])> {
     Ok((fields.header()?, behind))
 }
 
+/// Returns the names of the data files alone, whatever else the header says.
+pub(super) fn data_file_names(bytes: &[u8]) -> Vec<String> {
+    let (lines, _) = split_lines(bytes);
+    let mut lines = lines.into_iter().skip(1);
+    let value = lines.by_ref().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let name: String = name.to_ascii_lowercase().split_whitespace().collect();
+        (name == "datafile" && !value.starts_with('=')).then(|| value.trim().to_owned())
+    });
+    match value.map(|value| data_files(&value)) {
+        Some(Ok(names)) if names.is_empty() => {
+            lines.map(|line| sibling_name(line.trim())).collect()
+        }
+        Some(Ok(names)) => names,
+        Some(Err(_)) | None => Vec::new(),
+    }
+}
+
 /// Splits the header into lines, up to the first empty one or the end of the file.
 fn split_lines(bytes: &[u8]) -> (Vec<String>, &[u8]) {
     let mut lines = Vec::new();

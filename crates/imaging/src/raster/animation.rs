@@ -97,7 +97,7 @@ fn open(source: Source<'_>) -> Result<Option<Film<'_>>> {
             decoder.set_limits(allowed).map_err(explain)?;
             start(source, decoder, |decoder| Ok(decoder.into_frames()))
         }
-        Container::Jpeg | Container::Tiff | Container::Bmp => Ok(None),
+        Container::Jpeg | Container::Jpeg2000 | Container::Tiff | Container::Bmp => Ok(None),
     }
 }
 

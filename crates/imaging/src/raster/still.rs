@@ -133,7 +133,7 @@ pub(super) fn read(source: Source<'_>) -> Result<Picture> {
                 picture
             })
         }
-        Container::Jpeg | Container::Tiff => {
+        Container::Jpeg | Container::Jpeg2000 | Container::Tiff => {
             let format = source.container.name();
             Err(Error::malformed(
                 format,

@@ -43,7 +43,9 @@ fn every_fixture_is_read_with_its_shape() {
             "orientation6.jpg" => [3, 1, 40, 24],
             "film.gif" | "film.png" | "film.webp" => [3, 6, 24, 32],
             "tiles_planar_lzw.tif" => [3, 1, 50, 70],
-            "imagej_z.tif" => [1, 6, 9, 12],
+            "imagej_z.tif" | "imagej_one_z.tif" => [1, 6, 9, 12],
+            "grey16.jp2" | "grey8.j2k" => [1, 1, 13, 17],
+            "rgb8.jp2" => [3, 1, 13, 17],
             "bits12_be.tif" => [1, 1, 5, 9],
             _ => shape,
         };
@@ -266,4 +268,72 @@ fn crc32(bytes: &[u8]) -> u32 {
         })
     };
     !bytes.iter().fold(!0, step)
+}
+
+/// An `ImageJ` file of one directory: 16-bit pages of 3 x 2 that count up, in strips of one row.
+fn one_directory(description: &str, n_stored_pages: u16) -> Vec<u8> {
+    let description = format!("ImageJ=1.53\n{description}\0");
+    let text_at = 8_u32;
+    let n_text = u32::try_from(description.len()).unwrap();
+    let offsets_at = text_at + n_text;
+    let directory_at = offsets_at + 16;
+    let pixels_at = directory_at + 2 + 10 * 12 + 4;
+    let mut bytes = b"II\x2a\0".to_vec();
+    bytes.extend(directory_at.to_le_bytes());
+    bytes.extend(description.as_bytes());
+    for number in [pixels_at, pixels_at + 6, 6, 6] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(10_u16.to_le_bytes());
+    for (name, field_type, count, value) in [
+        (256_u16, 4_u16, 1_u32, 3_u32),
+        (257, 4, 1, 2),
+        (258, 3, 1, 16),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (270, 2, n_text, text_at),
+        (273, 4, 2, offsets_at),
+        (277, 3, 1, 1),
+        (278, 4, 1, 1),
+        (279, 4, 2, offsets_at + 8),
+    ] {
+        bytes.extend(name.to_le_bytes());
+        bytes.extend(field_type.to_le_bytes());
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    for value in 0..n_stored_pages * 6 {
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn pages_without_a_directory_lie_behind_the_first() {
+    let stack = one_directory("images=4\nslices=4\nunit=mm\nspacing=2.5", 4);
+    let [volume] = <[Volume; 1]>::try_from(read_default(&stack).unwrap()).unwrap();
+    assert_eq!(volume.shape(), [1, 4, 2, 3]);
+    let wanted: Vec<f32> = (0_u8..24).map(f32::from).collect();
+    assert_eq!(volume.values(), wanted);
+    assert_eq!(volume.spacing[0], Some(2.5));
+    let channels = one_directory("images=4\nchannels=2\nslices=2", 4);
+    let volumes = read_default(&channels).unwrap();
+    assert_eq!(volumes.len(), 2);
+    assert_eq!(volumes[1].plane(0, 0).unwrap()[..1], [6.0]);
+    assert_eq!(volumes[1].plane(0, 1).unwrap()[..1], [18.0]);
+    let film = one_directory("images=4\nframes=4\nfinterval=0.5", 4);
+    assert_eq!(read_default(&film).unwrap()[0].kind, Kind::Video);
+}
+
+#[test]
+fn pages_without_a_directory_are_bounded_by_the_file() {
+    let short = one_directory("images=4\nslices=4", 3);
+    assert_eq!(read_default(&short).unwrap_err().code(), Code::Truncated);
+    let wrong = one_directory("images=4\nslices=3", 4);
+    assert_eq!(read_default(&wrong).unwrap_err().code(), Code::Malformed);
+    for n_pages in ["4000000000", "18446744073709551615"] {
+        let huge = one_directory(&format!("images={n_pages}\nslices={n_pages}"), 1);
+        assert_eq!(read_default(&huge).unwrap_err().code(), Code::LimitExceeded);
+    }
 }

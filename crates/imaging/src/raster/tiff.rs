@@ -48,7 +48,14 @@ pub(super) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
     let limits = &options.limits;
     let directories = read_directories(bytes, limits)?;
     let stack = directories.first().map(Stack::of).transpose()?.flatten();
-    let pages = pages_of(bytes, &directories)?;
+    let mut pages = pages_of(bytes, &directories)?;
+    if let ([page], [directory], Some(stack)) = (pages.as_slice(), directories.as_slice(), &stack) {
+        // Above 4 GB `ImageJ` writes one directory; the other pages lie behind the first.
+        let n_pages = limits.frames(stack.n_pages as u64)?;
+        if let Some(several) = page.followed_by(n_pages, directory)? {
+            pages = several;
+        }
+    }
     charge(bytes, &pages, limits)?;
     let equal = pages.array_windows().all(|[a, b]| a.has_layout_of(b));
     if equal && (pages.len() > 1 || stack.is_some()) {

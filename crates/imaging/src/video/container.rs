@@ -119,8 +119,9 @@ fn is_mov(head: &[u8]) -> bool {
     match rest.first_chunk::<4>() {
         Some(b"ftyp") => {
             // Still images in the same box structure.
-            let still: [&[u8]; 8] = [
-                b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis",
+            let still: [&[u8]; 12] = [
+                b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1",
+                b"msf1", b"avif", b"avis",
             ];
             rest.get(4..8).is_some_and(|brand| !still.contains(&brand))
         }

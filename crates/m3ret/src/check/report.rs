@@ -50,6 +50,9 @@ pub struct Report {
     /// Why the object was refused, as a sentence; `None` if it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What a file without an image is instead, e.g. `a PDF document`; `None` for everything else.
+    #[serde(skip)]
+    pub what: Option<String>,
     /// The array file that `inspect` wrote; `None` if it wrote none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub npy: Option<String>,
@@ -157,6 +160,7 @@ impl Report {
             reason_codes: reasons.iter().map(|reason| reason.code).collect(),
             reasons,
             error: None,
+            what: None,
             npy: None,
             thumbnail: None,
         }
@@ -174,6 +178,7 @@ impl Report {
             reason_codes: vec![code],
             reasons: vec![Reason::new(code, message.clone())],
             error: Some(message),
+            what: None,
             npy: None,
             thumbnail: None,
         }
@@ -181,10 +186,11 @@ impl Report {
 
     /// Describes a file that belongs to no object.
     ///
-    /// A README is no fault of an archive, but a file that is named like an image and holds none is.
+    /// A README is no fault of an archive, but a file that is named like an image and holds none is. Archives and
+    /// images of formats that are not read are refused under any name, because they may be a loss.
     pub(crate) fn skipped(path: &Path, error: &Error, is_strict: bool) -> Self {
         let report = Self::refused(path, error.code(), error.to_string());
-        // A DICOM report or plan is no image, whatever its name; other formats may be promised by it.
+        // A DICOM report or the litter of a file system is no image, whatever its name; an image may be promised by it.
         let is_promised = error.code() != Code::NoPixels && is_named_like_an_image(path);
         let is_foreign = is_not_an_image(error) && !is_promised && !is_strict;
         Self {
@@ -193,6 +199,7 @@ impl Report {
             } else {
                 Verdict::Refused
             },
+            what: error.found().filter(|_| is_foreign).map(str::to_owned),
             ..report
         }
     }
@@ -226,9 +233,10 @@ impl Image {
 
 /// Whether the name promises an image, so that content without one is a broken file.
 fn is_named_like_an_image(path: &Path) -> bool {
-    const EXTENSIONS: [&str; 24] = [
-        "dcm", "dicom", "ima", "nii", "nrrd", "nhdr", "mha", "mhd", "npy", "png", "jpg", "jpeg",
-        "tif", "tiff", "webp", "bmp", "gif", "mp4", "mov", "avi", "mkv", "webm", "mpg", "mpeg",
+    const EXTENSIONS: [&str; 30] = [
+        "dcm", "dicom", "ima", "nii", "mgh", "mgz", "nrrd", "nhdr", "mha", "mhd", "npy", "png",
+        "jpg", "jpeg", "jp2", "j2k", "jpx", "tif", "tiff", "webp", "bmp", "gif", "mp4", "mov",
+        "avi", "mkv", "webm", "mpg", "mpeg", "zip",
     ];
     let name = path
         .file_name()
@@ -336,6 +344,22 @@ pub(crate) mod tests {
         for name in ["README", "README.md", "dcm", "notes.gz", "a.dcm/LICENSE"] {
             assert_eq!(verdict(name, false), Verdict::NotAnImage, "{name}");
             assert_eq!(verdict(name, true), Verdict::Refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn litter_is_no_image_under_any_name_and_an_archive_is_refused_under_any_name() {
+        let skipped = |path: &str, error: &Error| Report::skipped(path.as_ref(), error, false);
+        let litter = Error::refused("file", Code::NoPixels, "an AppleDouble file", "an image");
+        let archive = Error::unsupported("file", "a tar archive", "unpack it");
+        for name in ["._a.dcm", "notes", "x.tar"] {
+            assert_eq!(skipped(name, &litter).verdict, Verdict::NotAnImage);
+            assert_eq!(
+                skipped(name, &litter).what.as_deref(),
+                Some("an AppleDouble file")
+            );
+            assert_eq!(skipped(name, &archive).verdict, Verdict::Refused);
+            assert_eq!(skipped(name, &archive).what, None);
         }
     }
 }

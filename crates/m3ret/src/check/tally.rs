@@ -20,6 +20,8 @@ pub struct Tally {
     pub warned: Vec<Report>,
     /// Number of files that hold no image format.
     pub n_not_images: u64,
+    /// Number of such files of each sort, e.g. `PDF document`.
+    pub not_images: BTreeMap<String, u64>,
     /// Number of images of each kind: `image`, `video` or `volume`.
     pub kinds: BTreeMap<String, u64>,
     /// Number of images of each modality; images that state none count as `unknown`.
@@ -53,6 +55,8 @@ pub struct CheckSummary<'a> {
     pub n_refused: u64,
     /// Number of files that hold no image format; not part of `n_objects`.
     pub n_not_images: u64,
+    /// Number of such files of each sort.
+    pub not_images: &'a BTreeMap<String, u64>,
     /// Number of images of each kind.
     pub kinds: &'a BTreeMap<String, u64>,
     /// Number of images of each modality; images that state none count as `unknown`.
@@ -71,6 +75,11 @@ impl Tally {
         let CheckedImage { report, pixels } = image;
         if report.verdict == Verdict::NotAnImage {
             self.n_not_images += 1;
+            if let Some(what) = &report.what {
+                let name = what.strip_prefix("an ").or(what.strip_prefix("a "));
+                let name = name.unwrap_or(what).to_owned();
+                *self.not_images.entry(name).or_default() += 1;
+            }
             return;
         }
         let mut codes = report.reason_codes.clone();
@@ -111,6 +120,7 @@ impl Tally {
             n_warning,
             n_refused,
             n_not_images: self.n_not_images,
+            not_images: &self.not_images,
             kinds: &self.kinds,
             modalities: &self.modalities,
             formats: self

@@ -37,7 +37,7 @@ impl Packed {
     }
 
     /// Returns the bytes of the chunk.
-    fn n_bytes(&self) -> usize {
+    pub(super) fn n_bytes(&self) -> usize {
         self.row_bytes().saturating_mul(self.height)
     }
 }
@@ -91,6 +91,11 @@ impl<'a> Codec<'a> {
             jpeg_tables: directory.bytes(tag::JPEG_TABLES),
             photometric,
         })
+    }
+
+    /// Returns true if chunks are stored as they are.
+    pub(super) fn is_plain(&self) -> bool {
+        self.method == Method::None
     }
 
     /// Returns true for lossy JPEG.

@@ -1,5 +1,7 @@
 //! Image file directories: tag -> numbers, in both byte orders, `TIFF` and `BigTIFF`.
 
+use std::ops::Range;
+
 use super::{FORMAT, truncated};
 use crate::error::{Error, Result};
 use crate::samples::ByteOrder;
@@ -111,6 +113,7 @@ impl Header {
         let (count_size, value_size) = if self.big { (8, 8) } else { (2, 4) };
         let n_entries = fields.uint(count_size)?;
         let mut entries = Vec::new();
+        let mut spans = Vec::new();
         for _ in 0..n_entries {
             let (name, field_type) = (fields.uint(2)?, fields.uint(2)?);
             let count = fields.uint(value_size)?;
@@ -127,7 +130,8 @@ impl Header {
                 .checked_mul(size as u64)
                 .and_then(|n| usize::try_from(n).ok())
                 .ok_or_else(|| truncated("a tag's value"))?;
-            let start = if n_bytes <= value_size {
+            let is_inline = n_bytes <= value_size;
+            let start = if is_inline {
                 inline_at
             } else {
                 usize::try_from(far).map_err(|_| truncated("a tag's value"))?
@@ -136,6 +140,9 @@ impl Header {
                 .checked_add(n_bytes)
                 .and_then(|end| bytes.get(start..end))
                 .ok_or_else(|| truncated("a tag's value"))?;
+            if !is_inline {
+                spans.push(start..start + n_bytes);
+            }
             entries.push(Entry {
                 name,
                 field_type,
@@ -143,10 +150,12 @@ impl Header {
             });
         }
         let next = fields.uint(value_size)?;
+        spans.push(position..fields.position);
         Ok((
             Directory {
                 order: self.order,
                 entries,
+                spans,
             },
             (next != 0).then_some(next),
         ))
@@ -203,6 +212,8 @@ pub(super) struct Directory<'a> {
     /// Byte order of the file.
     pub(super) order: ByteOrder,
     entries: Vec<Entry<'a>>,
+    /// Bytes of the file that the directory and its values take.
+    spans: Vec<Range<usize>>,
 }
 
 impl<'a> Directory<'a> {
@@ -233,6 +244,12 @@ impl<'a> Directory<'a> {
     /// Returns the first value of an unsigned tag.
     pub(super) fn uint(&self, name: u16) -> Result<Option<u64>> {
         Ok(self.uints(name)?.and_then(|values| values.first().copied()))
+    }
+
+    /// Returns true if the directory or one of its values lies in a range of the file.
+    pub(super) fn overlaps(&self, start: u64, end: u64) -> bool {
+        let overlaps = |span: &Range<usize>| (span.start as u64) < end && start < span.end as u64;
+        self.spans.iter().any(overlaps)
     }
 
     /// Returns the raw bytes of a tag.

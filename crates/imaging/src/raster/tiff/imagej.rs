@@ -16,7 +16,8 @@ pub(super) type Group = (Option<String>, Vec<usize>);
 /// Axes and distances of a stack.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Stack {
-    n_pages: usize,
+    /// All pages of the file, also those without a directory.
+    pub(super) n_pages: usize,
     n_channels: usize,
     n_slices: usize,
     n_frames: usize,
@@ -37,6 +38,7 @@ impl Stack {
         }
         // A few hundred bytes in practice; Latin-1 or UTF-8, ASCII in all we read.
         let text = String::from_utf8_lossy(description.get(..65_536).unwrap_or(description));
+        let text = text.trim_end_matches('\0');
         let field = |name: &str| {
             text.lines()
                 .filter_map(|line| line.split_once('='))

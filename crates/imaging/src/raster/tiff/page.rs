@@ -33,7 +33,7 @@ struct Chunks {
 }
 
 /// The checked description of one page.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Page<'a> {
     bytes: &'a [u8],
     width: u64,
@@ -90,6 +90,58 @@ impl<'a> Page<'a> {
             codec,
             chunks,
         })
+    }
+
+    /// Returns this page and those that lie behind it without a directory, `n_pages` in all; `None`
+    /// if its own pixels are compressed or lie in more than one piece, or if something else lies
+    /// where the others would be.
+    ///
+    /// # Errors
+    /// `Malformed` with `truncated` if the file ends before the last page.
+    pub(super) fn followed_by(
+        &self,
+        n_pages: usize,
+        directory: &Directory<'a>,
+    ) -> Result<Option<Vec<Self>>> {
+        let Some(&first) = self.chunks.offsets.first() else {
+            return Ok(None);
+        };
+        if n_pages < 2 || self.chunks.padded || !self.codec.is_plain() {
+            return Ok(None);
+        }
+        let mut end = Some(first);
+        for (index, &offset) in self.chunks.offsets.iter().enumerate() {
+            if Some(offset) != end {
+                return Ok(None);
+            }
+            let place = self.chunks.place(index as u64, self.width, self.height);
+            end = offset.checked_add(self.packed(&place)?.n_bytes() as u64);
+        }
+        let page_bytes = end.map_or(u64::MAX, |end| end - first);
+        let stack_bytes = page_bytes.saturating_mul(n_pages as u64);
+        if directory.overlaps(first, first.saturating_add(stack_bytes)) {
+            return Ok(None);
+        }
+        if stack_bytes > (self.bytes.len() as u64).saturating_sub(first) {
+            return Err(truncated("the last page of its stack"));
+        }
+        // One strip a plane: a page of many strips would take memory for each of them.
+        let plane_bytes = page_bytes / self.n_planes.max(1);
+        let page = |index: u64| Self {
+            chunks: Chunks {
+                width: self.width,
+                height: self.height,
+                n_across: 1,
+                n_down: 1,
+                padded: false,
+                offsets: (0..self.n_planes)
+                    .map(|plane| first + page_bytes * index + plane_bytes * plane)
+                    .collect(),
+                n_bytes: (0..self.n_planes).map(|_| plane_bytes).collect(),
+            },
+            ..self.clone()
+        };
+        Ok(Some((0..n_pages as u64).map(page).collect()))
     }
 
     /// Returns true if the two pages can lie in one stack.
@@ -217,7 +269,6 @@ impl<'a> Page<'a> {
 
     /// Decodes all chunks into `[H, W, n_samples]`, stored order.
     fn read_samples(&self, limits: &Limits) -> Result<Vec<f32>> {
-        let n_together = self.n_samples / self.n_planes;
         let total = self
             .width
             .checked_mul(self.height)
@@ -234,18 +285,23 @@ impl<'a> Page<'a> {
         {
             let place = self.chunks.place(index as u64, self.width, self.height);
             let raw = slice(self.bytes, offset, n_bytes)?;
-            let packed = Packed {
-                width: usize_of(self.chunks.width)?,
-                height: usize_of(place.n_stored_rows)?,
-                n_samples: usize_of(n_together)?,
-                encoding: self.encoding,
-            };
+            let packed = self.packed(&place)?;
             let bytes = self.codec.decode(raw, &packed, limits)?;
             decoded.clear();
             unpack(&mut decoded, &bytes, &packed, widen)?;
             self.copy_chunk(&mut samples, &decoded, &place)?;
         }
         Ok(samples)
+    }
+
+    /// Returns the shape of a chunk as it leaves the codec.
+    fn packed(&self, place: &Place) -> Result<Packed> {
+        Ok(Packed {
+            width: usize_of(self.chunks.width)?,
+            height: usize_of(place.n_stored_rows)?,
+            n_samples: usize_of(self.n_samples / self.n_planes)?,
+            encoding: self.encoding,
+        })
     }
 
     /// Copies the part of a chunk that lies inside the image to its place.
