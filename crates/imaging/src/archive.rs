@@ -91,11 +91,13 @@ fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Foun
         .collect();
     let (mut objects, mut skipped) = (Vec::new(), Vec::new());
     let mut slices: Vec<(PathBuf, Slice)> = Vec::new();
+    let mut unplaced: Vec<(PathBuf, series::Key)> = Vec::new();
     let mut unknown = Vec::new();
     for (path, class) in classified {
         match class {
             Ok(Class::Alone(format)) => objects.push(Object::of_file(path, format)),
             Ok(Class::Slice(slice)) => slices.push((path, *slice)),
+            Ok(Class::Unplaced(key)) => unplaced.push((path, *key)),
             Ok(Class::Index) => {}
             Ok(Class::Archive(mut found)) => {
                 objects.append(&mut found.objects);
@@ -106,7 +108,9 @@ fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Foun
         }
     }
     skipped.extend(without_detached_voxels(unknown, &objects, store));
-    objects.extend(group(slices, store, options));
+    let mut parts = series::unplaced(unplaced, &slices);
+    parts.extend(series_of(slices, store, options));
+    objects.extend(named(parts));
     objects.sort_by(|a, b| (&a.path, &a.files, &a.part).cmp(&(&b.path, &b.files, &b.part)));
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
     Found { objects, skipped }
@@ -258,6 +262,7 @@ fn several(what: &str, n: usize) -> Error {
 enum Class {
     Alone(Format),
     Slice(Box<Slice>),
+    Unplaced(Box<series::Key>),
     Index,
     Archive(Found),
     Unknown(Error),
@@ -270,6 +275,7 @@ fn classify(path: &Path, store: Store<'_>, options: &ReadOptions) -> Result<Clas
         Some(Format::Dicom) => Ok(match series::read_header(path, store, &options.limits)? {
             Header::Slice(slice) => Class::Slice(slice),
             Header::Alone => Class::Alone(Format::Dicom),
+            Header::Unplaced(key) => Class::Unplaced(key),
             Header::Index => Class::Index,
             Header::NoImage => Class::Unknown(no_image()),
         }),
@@ -316,8 +322,12 @@ fn single_file(path: &Path, options: &ReadOptions) -> Result<Found> {
     }
 }
 
-/// Puts slices together to objects, and names those that share a folder.
-fn group(slices: Vec<(PathBuf, Slice)>, store: Store<'_>, options: &ReadOptions) -> Vec<Object> {
+/// Puts slices together by series and volume.
+fn series_of(
+    slices: Vec<(PathBuf, Slice)>,
+    store: Store<'_>,
+    options: &ReadOptions,
+) -> Vec<series::Part> {
     let digest = |path: &Path| {
         let mut bytes = Vec::new();
         store.plain_into(&mut bytes, path, &options.limits).ok()?;
@@ -330,6 +340,11 @@ fn group(slices: Vec<(PathBuf, Slice)>, store: Store<'_>, options: &ReadOptions)
             .iter_mut()
             .for_each(|part| part.folder = PathBuf::new());
     }
+    parts
+}
+
+/// Makes objects of parts, and names those that share a folder.
+fn named(mut parts: Vec<series::Part>) -> Vec<Object> {
     parts.sort_by(|a, b| (&a.folder, &a.files).cmp(&(&b.folder, &b.files)));
     let is_shown = |part: &series::Part| part.files.len() > 1 && !part.is_copied_image;
     // The series of each folder, numbered in the order of their first files.

@@ -80,6 +80,8 @@ codes! {
     DividedSeries = "divided_series", Warning;
     /// Other volumes of the series have slices that this one lacks.
     IncompletePart = "incomplete_part", Warning;
+    /// A slice of a series of several does not say where it lies.
+    UnplacedSlice = "unplaced_slice", Warning;
     /// Two slices of one series lie at the same position.
     DuplicatePosition = "duplicate_position", Refused;
     /// A series has gaps.

@@ -23,7 +23,7 @@ use crate::store::Store;
 use crate::timeline::uniform_indices;
 use crate::volume::{Kind, Padding, Volume};
 
-pub(crate) use self::grouping::{Part, group};
+pub(crate) use self::grouping::{Part, group, unplaced};
 
 /// First guess at how long a header is; grown where a file holds more before its pixels.
 const HEADER_BYTES: u64 = 64 << 10;
@@ -38,6 +38,8 @@ pub(crate) enum Header {
     Slice(Box<Slice>),
     /// An image, cine or multi-frame that stands alone.
     Alone,
+    /// A slice of CT, MR or PET that does not say where it lies.
+    Unplaced(Box<Key>),
     /// A DICOMDIR.
     Index,
     /// A report, a plan, a presentation state: nothing that has pixels.
@@ -111,9 +113,18 @@ fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
         return Ok(Header::Index);
     }
     let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1) || dicom::is_mosaic(set);
-    let (plane, values) = dicom::single(set)?;
-    let Some(plane) = plane.filter(|_| !is_multi) else {
+    if is_multi {
         return Ok(Header::Alone);
+    }
+    let (plane, values) = dicom::single(set)?;
+    let Some(plane) = plane else {
+        let key = key_of(set);
+        let is_sliced = matches!(key.modality.as_deref(), Some("CT" | "MR" | "PT"));
+        return Ok(if is_sliced && !key.series.is_empty() {
+            Header::Unplaced(Box::new(key))
+        } else {
+            Header::Alone
+        });
     };
     Ok(Header::Slice(Box::new(Slice {
         key: key_of(set),
@@ -200,12 +211,14 @@ pub(crate) fn read_files(
         .map(
             |path| match read_header(path, store, limits).map_err(|e| e.in_file(path))? {
                 Header::Slice(slice) => Ok(*slice),
-                Header::Alone | Header::Index | Header::NoImage => Err(Error::refused(
-                    "dicom series",
-                    Code::PositionUnknown,
-                    "a file that is no slice",
-                    "position, orientation and spacing in every file",
-                )),
+                Header::Alone | Header::Unplaced(_) | Header::Index | Header::NoImage => {
+                    Err(Error::refused(
+                        "dicom series",
+                        Code::PositionUnknown,
+                        "a file that is no slice",
+                        "position, orientation and spacing in every file",
+                    ))
+                }
             },
         )
         .collect::<Result<_>>()?;

@@ -302,7 +302,10 @@ fn dose_is_scaled_to_gray() {
     for scaling in ["0", "nan", "-1", "x", ""] {
         let volume = dose.clone().text((0x3004, 0x0e), "DS", scaling).read();
         assert_eq!((volume.values()[0], volume.unit), (1000.0, None));
-        assert_eq!(codes(&volume), [Code::HeaderRepaired], "{scaling}");
+        // What is no number at all is told as such beside.
+        let mut codes = codes(&volume);
+        codes.dedup();
+        assert_eq!(codes, [Code::HeaderRepaired], "{scaling}");
     }
 }
 

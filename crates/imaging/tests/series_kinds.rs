@@ -49,7 +49,9 @@ impl Slice {
         let mut elements = self.elements.clone();
         let position = format!("0\\0\\{}", self.z);
         elements.push(((0x20, 0x32), "DS", position));
-        elements.push(((0x20, 0x37), "DS", AXIAL.to_owned()));
+        if !elements.iter().any(|(tag, ..)| *tag == (0x20, 0x37)) {
+            elements.push(((0x20, 0x37), "DS", AXIAL.to_owned()));
+        }
         elements.sort_by_key(|(tag, ..)| *tag);
         let element = |(tag, vr, value): &(Tag, &str, String)| match *vr {
             "FD" => {
@@ -570,4 +572,19 @@ fn enhanced_objects_of_one_frame_form_a_series() {
         read(folder.path()),
         (vec![(String::new(), vec![1.0, 2.0, 3.0])], vec![])
     );
+}
+
+#[test]
+fn slices_of_a_series_that_do_not_say_where_they_lie_are_told() {
+    let lost = |value| slice(0.0, value).with((0x20, 0x37), "DS", "lost");
+    let expected: &[(&str, &[f32])] = &[("", &[1.0]), ("", &[2.0])];
+    let codes = check(&[lost(1), lost(2)], expected);
+    let n_told = codes
+        .iter()
+        .filter(|code| **code == Code::UnplacedSlice)
+        .count();
+    assert_eq!(n_told, 2, "{codes:?}");
+    // A single one belongs to nothing.
+    let codes = check(&[lost(1)], &[("", &[1.0])]);
+    assert!(!codes.contains(&Code::UnplacedSlice), "{codes:?}");
 }

@@ -64,6 +64,31 @@ pub(crate) fn group(
     parts
 }
 
+/// Images of their own for slices that do not say where they lie; told where their series has several
+/// images, since those belong together.
+pub(crate) fn unplaced(unplaced: Vec<(PathBuf, Key)>, slices: &[(PathBuf, Slice)]) -> Vec<Part> {
+    let mut n_images: BTreeMap<&Key, usize> = BTreeMap::new();
+    let keys = unplaced.iter().map(|(_, key)| key);
+    for key in keys.chain(slices.iter().map(|(_, slice)| &slice.key)) {
+        *n_images.entry(key).or_default() += 1;
+    }
+    let part = |(path, key): &(PathBuf, Key)| {
+        let n_images = n_images.get(key).copied().unwrap_or(1);
+        let detail = format!("one of {n_images} images of a series; it does not say where it lies");
+        let note = Reason::new(Code::UnplacedSlice, detail);
+        Part {
+            files: vec![path.clone()],
+            folder: folder_of(path),
+            series: usize::MAX,
+            name: None,
+            along: Along::Space,
+            notes: if n_images > 1 { vec![note] } else { Vec::new() },
+            is_copied_image: false,
+        }
+    };
+    unplaced.iter().map(part).collect()
+}
+
 fn note_several(parts: &mut [Part], detail: &str) {
     for part in parts.iter_mut().filter(|part| part.files.len() > 1) {
         let reason = Reason::new(Code::HeaderRepaired, detail);
