@@ -76,12 +76,15 @@ pub fn inspect(
     Ok(summary)
 }
 
+/// Writes the files of one image and reports on it.
+type Take<'a> = &'a mut dyn FnMut(Report, Option<Volume>, &mut Files<'_>) -> crate::Result<()>;
+
 /// Hands over the images of one object, each a step late: files are numbered if a second one follows.
 fn inspect_object(
     object: &Object,
     reading: &ReadOptions,
     files: &mut Files<'_>,
-    take: &mut dyn FnMut(Report, Option<Volume>, &mut Files<'_>) -> crate::Result<()>,
+    take: Take<'_>,
 ) -> crate::Result<()> {
     let mut waiting: Option<(Report, Option<Volume>)> = None;
     let mut outcome = Ok(());
