@@ -72,7 +72,10 @@ def faults(cases):
     uneven = [slice_of(block, d, position=block.origin + [0, 0, z]) for d, z in enumerate((0, 1, 2, 3.4, 5, 6.1))]
     cases.archive("series_uneven", folder("uneven", uneven), [refused("mixed_spacing")])
     double = everything + [slice_of(block, 3, number=77, ContentTime="120000")]
-    cases.archive("series_double", folder("double", double), [refused("duplicate_position")])
+    cases.archive("series_double", folder("double", double), [volume(cases, block, reasons=["duplicate_instance"])])
+    other = Block("series_faults_other", (6, 7, 8))
+    double = everything + [slice_of(other, 3, number=77)]
+    cases.archive("series_double_other", folder("double_other", double), [refused("duplicate_position")])
     sideways = [slice_of(block, d, position=block.position(d) + [40 * (d == 3), 0, 0]) for d in range(6)]
     cases.archive("series_sideways", folder("sideways", sideways), [refused("bad_geometry")])
     cut = slices(block)
@@ -103,6 +106,20 @@ def mixtures(cases):
     times = [Block(f"phase_{t}", (4, 7, 8)) for t in range(3)]
     files = [slice_of(block, d, TriggerTime=str(100 * t)) for t, block in enumerate(times) for d in range(4)]
     cases.archive("series_phases", folder("phases", files), [volume(cases, block) for block in times])
+    # Heart phases whose times vary from slice to slice, so that equal times are other phases.
+    files = [slice_of(block, d, number=10 * t + d, TriggerTime=str((30 + 15 * (d % 2)) * t))
+             for t, block in enumerate(times) for d in range(4)]
+    cases.archive("series_phases_jitter", folder("phases_jitter", files), [volume(cases, block) for block in times])
+    directions = [Block(f"direction_{i}", (4, 7, 8)) for i in range(3)]
+    files = [slice_of(block, d, number=10 * i + d, Modality="MR", DiffusionBValue=700.0,
+                      DiffusionGradientOrientation=[float(i == j) for j in range(3)])
+             for i, block in enumerate(directions) for d in range(4)]
+    cases.archive("series_directions", folder("directions", files), [volume(cases, block) for block in directions])
+    patients = [Block(f"patient_{i}", (3, 7, 8)) for i in range(2)]
+    patients[1].origin = patients[0].position(3)
+    files = [slice_of(block, d, number=3 * i + d, PatientID=f"synthetic {i}")
+             for i, block in enumerate(patients) for d in range(3)]
+    cases.archive("series_two_patients", folder("patients", files), [volume(cases, block) for block in patients])
     planes_of_three = [Block(f"scout_{i}", (1, 7, 8), axes) for i, axes in enumerate((AXIAL, SAGITTAL, CORONAL))]
     files = [slice_of(block, 0, number=i) for i, block in enumerate(planes_of_three)]
     expected = [{"volumes": [cases.expect(planes(block.values - 1024.0), kind="image")], "refused": None}
