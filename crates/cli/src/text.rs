@@ -164,6 +164,9 @@ fn what(report: &Report, image: &Image) -> String {
         .into(),
     );
     let mut text = words.join(" ");
+    if let Some(guess) = image.modality_guess {
+        let _ = write!(text, ", {guess}-like");
+    }
     if let Some(body_part) = &image.body_part {
         let _ = write!(text, ", {}", printable(body_part));
     }

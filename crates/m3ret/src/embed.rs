@@ -133,6 +133,8 @@ pub(crate) struct Traits {
     pub identifiers: Identifiers,
     /// Hash of shape and values; 0 if the image was not read.
     pub pixels: u128,
+    /// What its values suggest of its modality, where the file states none.
+    pub modality_guess: Option<&'static str>,
     /// Digest of the files that the image was read from; `None` unless a gallery is updated.
     pub content: Option<u128>,
     /// A small picture as PNG; empty unless one was requested.

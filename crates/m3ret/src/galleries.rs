@@ -31,7 +31,7 @@ pub(crate) use update::{UpdateOptions, tell_notes, update, with_part};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {
-    use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY};
+    use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, MODALITY_GUESS};
     /// Path below the folder `root` of `OwnNames`, and hashes of identifiers.
     pub(crate) use m3ret_manifest::columns::{PATH, PATIENT, SERIES, STUDY};
 
@@ -45,6 +45,8 @@ pub(super) mod columns {
     pub(crate) const CHANGED: &str = "m3ret:changed";
     /// What the image itself states; a manifest may state otherwise.
     pub(crate) const OWN_MODALITY: &str = "m3ret:modality";
+    /// What its values suggest.
+    pub(crate) const OWN_MODALITY_GUESS: &str = "m3ret:modality_guess";
     pub(crate) const OWN_BODY_PART: &str = "m3ret:body_part";
     pub(crate) const OWN_DIMS: &str = "m3ret:dims";
     /// Which identifiers the manifest states: those of `PATIENT`, `STUDY` and `SERIES` as words.
@@ -60,8 +62,9 @@ pub(super) mod columns {
 
     /// Columns that a row shows, each with the own column that fills it where no manifest does; of two, the first
     /// that is not empty counts.
-    pub(crate) const SHOWN: [(&str, &str); 7] = [
+    pub(crate) const SHOWN: [(&str, &str); 8] = [
         (MODALITY, OWN_MODALITY),
+        (MODALITY_GUESS, OWN_MODALITY_GUESS),
         (BODY_PART, OWN_BODY_PART),
         (DIMS, OWN_DIMS),
         (PATIENT, OWN_ISSUED_PATIENT),

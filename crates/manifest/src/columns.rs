@@ -38,6 +38,12 @@ pub const LICENSE: &str = "license";
 pub const PAIR: &str = "pair_id";
 /// Not empty for a simulated radiograph that was disturbed.
 pub const DISTURBED: &str = "disturbed";
+/// The folder that an image of a folder lies in, where names of folders are used as labels.
+pub const LABEL: &str = "label";
+/// The way to that folder.
+pub const FOLDER: &str = "folder";
+/// How an image was made, as its values suggest; galleries keep it beside `MODALITY`.
+pub const MODALITY_GUESS: &str = "modality_guess";
 /// The vectors of images, in tables that `m3ret embed` writes: lists of numbers.
 pub const EMBEDDING: &str = "embedding";
 

@@ -68,6 +68,9 @@ pub struct Image {
     pub kind: Kind,
     /// Modality as the file states it, e.g. `CT`.
     pub modality: Option<String>,
+    /// Modality as the values suggest it; absent in JSON where the file states one or nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modality_guess: Option<&'static str>,
     /// DICOM `BodyPartExamined`, e.g. `CHEST`.
     pub body_part: Option<String>,
     /// Number of voxels, `[C, D, H, W]`.
@@ -215,6 +218,7 @@ impl Image {
         Self {
             kind: volume.kind,
             modality: volume.modality.clone(),
+            modality_guess: volume.modality_guess,
             body_part: volume.body_part.clone(),
             shape: volume.shape(),
             spacing: volume.spacing,

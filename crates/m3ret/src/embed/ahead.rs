@@ -341,6 +341,7 @@ fn facts(part: Option<String>, volume: &Volume) -> Facts {
         traits: Traits {
             identifiers: volume.identifiers.clone(),
             pixels: pixel_hash(volume),
+            modality_guess: volume.modality_guess,
             content: None,
             thumbnail: Vec::new(),
         },

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
-use m3ret_manifest::columns::{BODY_PART, DIMS, ID, MODALITY};
+use m3ret_manifest::columns::{BODY_PART, DIMS, ID, MODALITY, MODALITY_GUESS};
 use m3ret_manifest::{Row, Table};
 use m3ret_search::{Gallery, Numbers, RowId, Setup, Writer};
 use serde::Serialize;
@@ -96,6 +96,7 @@ struct Stored {
     modality: String,
     body_part: String,
     dims: String,
+    modality_guess: String,
     people: Pseudonyms,
 }
 
@@ -109,6 +110,7 @@ impl Stored {
             modality: facts.modality.clone().unwrap_or_default(),
             body_part: body_part.to_ascii_lowercase().replace(' ', "-"),
             dims: facts.dims.clone().unwrap_or_default(),
+            modality_guess: facts.traits.modality_guess.unwrap_or_default().to_owned(),
             people: Pseudonyms::of_facts(facts, gallery),
         }
     }
@@ -534,6 +536,7 @@ impl<'a> Update<'a> {
             cell(columns::OWN_ISSUED_PATIENT, &stored.people.patient.issued),
             cell(columns::OWN_STUDY, &stored.people.study.header),
             cell(columns::OWN_SERIES, &stored.people.series.header),
+            cell(columns::OWN_MODALITY_GUESS, &stored.modality_guess),
         ];
         // Cells of the manifest take precedence over what the file states.
         if let (Some(table), Some(idx)) = (&self.listing.manifest, idx) {
@@ -549,6 +552,7 @@ impl<'a> Update<'a> {
             cell(columns::STUDY, stored.people.study.shown()),
             cell(columns::SERIES, stored.people.series.shown()),
         ]);
+            cell(MODALITY_GUESS, &stored.modality_guess),
         cells
     }
 

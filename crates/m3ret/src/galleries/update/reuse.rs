@@ -336,6 +336,7 @@ impl<'a> Update<'a> {
         &mut self,
         id: &str,
         item: &Item,
+            modality_guess: value(columns::OWN_MODALITY_GUESS)?,
         content: Option<u128>,
         origin: Origin,
     ) -> anyhow::Result<String> {
