@@ -5,6 +5,7 @@
     reason = "help is read on a terminal, where backticks are noise"
 )]
 mod evaluate;
+mod index;
 mod numbers;
 mod simulate;
 mod split;
@@ -21,9 +22,13 @@ use m3ret_imaging::{Limits, ReadOptions};
 use m3ret_manifest::columns::MODALITY;
 
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
+pub(crate) use index::{
+    AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
+    PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
+};
 use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;
-use m3ret::options::{ColumnValue, ModelChoice, Reading};
+use m3ret::options::{ColumnValue, FolderLabels, ModelChoice, Reading};
 use m3ret::panics;
 use numbers::{cosine, count, thread_count, whole};
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
@@ -141,6 +146,9 @@ pub(crate) struct EmbedArguments {
     /// earlier run are replaced once the new ones are complete.
     #[arg(short, long, value_name = "F", value_parser = PathBufValueParser::new().try_map(OutputFile::new))]
     pub(crate) out: OutputFile,
+
+    #[command(flatten)]
+    pub(crate) labels: LabelArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -281,212 +289,13 @@ pub(crate) struct SearchArguments {
     pub(crate) normalize: bool,
 
     #[command(flatten)]
-    pub(crate) model: ModelArguments,
-
-    #[command(flatten)]
-    pub(crate) reading: ReadArguments,
-}
-
-/// Makes and keeps galleries: folders NAME.m3i that are searched at once
-///
-/// A gallery holds vectors, ids and metadata, and is safe against crashes: when a command returns,
-/// what it did survives a power cut. Patients, studies and series are stored only as keyed hashes.
-/// docs/gallery-format.md describes every byte.
-#[derive(Debug, Args)]
-pub(crate) struct IndexArguments {
-    #[command(subcommand)]
-    pub(crate) action: IndexAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum IndexAction {
-    /// Makes a gallery of a folder, file or manifest, or of vectors that were made elsewhere
-    Build(BuildArguments),
-    /// Adds what is new in a folder, file or manifest, or vectors that were made elsewhere
-    ///
-    /// A file whose bytes the gallery has already, under another name or time, is not embedded again: its
-    /// row follows a file that was moved, and is doubled for a copy.
-    Add(AddArguments),
-    /// Writes what a manifest says now into the rows of its images; embeds nothing
-    ///
-    /// Rows are found by the column id, where the manifest's row states one, else by file and part. Columns
-    /// that the manifest does not have are emptied.
-    Relabel(RelabelArguments),
-    /// Follows an archive that was moved: images below the folder OLD are now below NEW
-    ///
-    /// Ids, labels and vectors stay. Images that are not at their new place, or that the gallery has there
-    /// already, are counted and stay as they were.
-    Move(MoveArguments),
-    /// Drops images whose files are gone; `compact` then takes their data off the disk
-    ///
-    /// A folder that is missing or empty may be on a disk that is away: its images stay, unless --force.
-    Prune(PruneArguments),
-    /// Removes images by id; `compact` then takes their data off the disk
-    Remove(RemoveArguments),
-    /// Reads every byte and proves that vectors, ids, rows and checksums agree
-    Verify(VerifyArguments),
-    /// Rewrites the gallery without what was removed, and measures how to search it
-    Compact(GalleryArguments),
-    /// Shows what a gallery holds, and how good its quick search is against the exact one
-    Stats(GalleryArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BuildArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// A folder, file or manifest
-    #[arg(value_name = "SRC")]
-    pub(crate) source: PathBuf,
-
-    /// Vectors of the manifest's rows: .npy, .safetensors or .parquet, f32, f16 or f64, [n, width]
-    ///
-    /// Where the file, or F.rows.csv beside it, names images, vectors are joined by path and part, else by
-    /// position. Files of m3ret embed say what made their vectors.
-    #[arg(long, value_name = "F")]
-    pub(crate) embeddings: Option<PathBuf>,
-
-    /// What made the vectors, for a file that does not say so, as .npy never does
-    ///
-    /// Adding and searching ask for the same name. A new gallery takes the file's name without it.
-    #[arg(long, value_name = "NAME", requires = "embeddings")]
-    pub(crate) encoder: Option<String>,
-
-    /// Give the vectors unit length
-    #[arg(long, requires = "embeddings")]
-    pub(crate) normalize: bool,
-
-    /// Leave out rows that are NaN, as `m3ret embed` writes them for images it refused
-    #[arg(long, requires = "embeddings")]
-    pub(crate) skip_nan: bool,
-
-    /// Store vectors in 16 bits: half the space, and scores change by about 0.0001
-    #[arg(long)]
-    pub(crate) f16: bool,
-
-    /// Keep a small picture of each image, for reports
-    #[arg(long)]
-    pub(crate) thumbnails: bool,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) labels: LabelArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AddArguments {
-    #[command(flatten)]
-    pub(crate) build: BuildArguments,
-
-    /// Replace images that have the id of a new one, instead of refusing
-    #[arg(long)]
-    pub(crate) replace: bool,
-
-    /// Drop images whose files are gone afterwards, as `index prune` does
-    #[arg(long)]
-    pub(crate) prune: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RelabelArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// What is said of the images now, CSV or Parquet
-    #[arg(value_name = "MANIFEST")]
-    pub(crate) manifest: PathBuf,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MoveArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// The folder that the images lay below
-    #[arg(value_name = "OLD")]
-    pub(crate) from: PathBuf,
-
-    /// The folder that they lie below now
-    #[arg(value_name = "NEW")]
-    pub(crate) to: PathBuf,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PruneArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// Drop images of folders that are missing or empty, too
-    #[arg(long)]
-    pub(crate) force: bool,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RemoveArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// Ids, as search shows them
-    #[arg(value_name = "ID", required_unless_present = "ids")]
-    pub(crate) id: Vec<String>,
-
-    /// A file with one id a line
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ids: Option<PathBuf>,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct VerifyArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// Rebuild what is provable, and move damaged files to the gallery's folder quarantine
-    #[arg(long)]
-    pub(crate) repair: bool,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct GalleryArguments {
-    /// The gallery
-    #[arg(value_name = "NAME.m3i")]
-    pub(crate) gallery: PathBuf,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Finds images that an archive holds more than once: the same pixels, re-encoded, or nearly so
@@ -520,6 +329,9 @@ pub(crate) struct DedupArguments {
     pub(crate) cache: Option<PathBuf>,
 
     #[command(flatten)]
+    pub(crate) labels: LabelArguments,
+
+    #[command(flatten)]
     pub(crate) model: ModelArguments,
 
     #[command(flatten)]
@@ -551,6 +363,9 @@ pub(crate) struct MapArguments {
     /// Where folders and manifests are kept embedded [default: the user's cache folder]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) cache: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) labels: LabelArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -612,6 +427,37 @@ impl PrecisionChoice {
         RunOptions {
             precision,
             n_threads: Some(n_threads),
+        }
+    }
+}
+
+/// Where labels of the images of a folder come from.
+#[derive(Debug, Args)]
+pub(crate) struct LabelArguments {
+    /// What labels the images of a folder, beside what their files state
+    ///
+    /// manifest: the rows of a manifest.csv or manifest.parquet that lies in the folder, where there is one;
+    /// other images of the folder have no row. folders: the columns label, the name of the folder that
+    /// holds an image, and folder, the way to it; names of folders may name patients, so they are used only
+    /// when asked for. none: neither. A manifest that is named itself labels its images in any case.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = LabelChoice::Manifest)]
+    pub(crate) labels: LabelChoice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LabelChoice {
+    Manifest,
+    Folders,
+    None,
+}
+
+impl LabelArguments {
+    /// Returns where labels come from.
+    pub(crate) fn choice(&self) -> FolderLabels {
+        match self.labels {
+            LabelChoice::Manifest => FolderLabels::Manifest,
+            LabelChoice::Folders => FolderLabels::Folders,
+            LabelChoice::None => FolderLabels::None,
         }
     }
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{Force, Inputs, Output, Replaces, listed_in, way_between, write_beside};
 use crate::model_name;
-use crate::options::{ModelChoice, Reading};
+use crate::options::{FolderLabels, ModelChoice, Reading};
 use crate::vectors;
 use crate::watch::Watch;
 use crate::words::counted;
@@ -50,6 +50,8 @@ pub struct EmbedOptions {
     pub is_forced: bool,
     /// How images are read.
     pub reading: Reading,
+    /// Where labels of the images of a folder come from.
+    pub labels: FolderLabels,
 }
 
 /// A file of vectors whose layout follows from its name.
@@ -92,9 +94,9 @@ impl OutputFile {
 /// Returns the way from the folder of a table to the folder that paths of the source are relative to: that of a
 /// manifest, or the current one. Through it, the table is a manifest whose paths lead to the same files.
 fn way_to(out: &Path, source: &Path, listing: &Listing) -> anyhow::Result<PathBuf> {
-    let begin = match listing.manifest {
-        Some(_) => source.canonicalize(),
-        None => std::env::current_dir().map(|folder| folder.join("file")),
+    let begin = match listing.table {
+        Some(_) if !source.is_dir() => source.canonicalize(),
+        _ => std::env::current_dir().map(|folder| folder.join("file")),
     };
     let way = begin.and_then(|begin| way_between(out, &begin));
     way.with_context(|| format!("writing {}", out.display()))
@@ -131,10 +133,10 @@ pub struct Facts {
 pub(crate) struct Traits {
     /// Patient, study and series in the file's header.
     pub identifiers: Identifiers,
-    /// Hash of shape and values; 0 if the image was not read.
-    pub pixels: u128,
     /// What its values suggest of its modality, where the file states none.
     pub modality_guess: Option<&'static str>,
+    /// Hash of shape and values; 0 if the image was not read.
+    pub pixels: u128,
     /// Digest of the files that the image was read from; `None` unless a gallery is updated.
     pub content: Option<u128>,
     /// A small picture as PNG; empty unless one was requested.
@@ -166,11 +168,14 @@ struct PlacedRow<'a> {
 /// All that the results hold, but the vectors.
 #[derive(Debug)]
 struct EmbedResult<'a> {
-    /// One for each vector; of a manifest, one for each of its rows.
+    /// One for each vector, and for each row of a manifest.
     rows: Vec<PlacedRow<'a>>,
     /// Refused images that have no row.
     without_row: Vec<PlacedRow<'a>>,
-    manifest: Option<&'a Table>,
+    /// What is stated of the items.
+    table: Option<&'a Table>,
+    /// Whether the source is a folder, of which images have more columns than a table states.
+    is_folder: bool,
     width: usize,
     model: &'a Model,
     /// From the folder of a table to where its paths begin.
@@ -188,13 +193,14 @@ impl<'a> EmbedResult<'a> {
                 row,
             })
         });
-        let has_row =
-            |placed: &PlacedRow<'_>| listing.manifest.is_some() || placed.row.place.is_ok();
+        let is_row = |idx: usize| listing.items.get(idx).is_some_and(Item::is_row);
+        let has_row = |placed: &PlacedRow<'_>| is_row(placed.item_idx) || placed.row.place.is_ok();
         let (rows, without_row) = placed.partition(has_row);
         Self {
             rows,
             without_row,
-            manifest: listing.manifest.as_ref(),
+            table: listing.table.as_ref(),
+            is_folder: false,
             width: model.width(),
             model,
             way: PathBuf::new(),
@@ -282,7 +288,8 @@ pub fn embed(
     let outputs = Outputs::of(&options.out.path);
     check_paths(options, &outputs)?;
     let model = model_name::open(&options.model, watch)?;
-    let listing = list(&options.source, &outputs, read_options)?;
+    let listing = list(&options.source, &outputs, read_options, options.labels)?;
+    listing.notes.iter().for_each(|note| watch.note(note));
     let settings = settings_of(&model, read_options);
     let opening = ShardOptions {
         save_every: options.save_every,
@@ -310,6 +317,7 @@ pub fn embed(
     let seconds = start.elapsed().as_secs_f64();
     watch.step(", writing");
     let mut result = EmbedResult::new(&listing, &rows.rows, &model);
+    result.is_folder = options.source.is_dir();
     if options.out.layout == VectorLayout::Parquet {
         result.way = way_to(&outputs.out, &options.source, &listing)?;
     }
@@ -335,7 +343,8 @@ struct RowSink<'a, S> {
     sink: S,
     /// The rows of every item, in order.
     rows: Vec<Vec<Row>>,
-    n_embedded: usize,
+    /// Number of rows of the results so far.
+    n_numbered: usize,
     n_refused: usize,
 }
 
@@ -346,7 +355,7 @@ impl<'a, S: FnMut(&EmbedRow<'_>) -> io::Result<()>> RowSink<'a, S> {
             watch,
             sink,
             rows: Vec::with_capacity(listing.items.len()),
-            n_embedded: 0,
+            n_numbered: 0,
             n_refused: 0,
         }
     }
@@ -358,16 +367,11 @@ impl<'a, S: FnMut(&EmbedRow<'_>) -> io::Result<()>> RowSink<'a, S> {
         let path = item.map_or("", |item| &item.path);
         for row in &rows {
             let is_refused = row.place.is_err();
-            let number = match (&self.listing.manifest, is_refused) {
-                (Some(_), _) => Some(item_idx),
-                (None, true) => None,
-                (None, false) => Some(self.n_embedded),
-            };
-            if is_refused {
-                self.n_refused += 1;
-            } else {
-                self.n_embedded += 1;
-            }
+            // A row of a manifest has its place in the results, with a vector or without.
+            let has_row = !is_refused || item.is_some_and(Item::is_row);
+            let number = has_row.then_some(self.n_numbered);
+            self.n_numbered += usize::from(has_row);
+            self.n_refused += usize::from(is_refused);
             (self.sink)(&EmbedRow::new(number, path, row))?;
         }
         if is_new {

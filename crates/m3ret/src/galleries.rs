@@ -14,7 +14,7 @@ use m3ret_search::{Collection, Gallery, Maker};
 
 use super::embed::precision_name;
 use crate::model_name;
-use crate::options::{ModelChoice, Reading};
+use crate::options::{FolderLabels, ModelChoice, Reading};
 use crate::watch::Watch;
 use crate::words::printable;
 
@@ -157,16 +157,19 @@ pub struct OpenOptions {
     pub default_model: &'static str,
     /// How images are read.
     pub reading: Reading,
+    /// Where labels of the images of a folder come from.
+    pub labels: FolderLabels,
 }
 
 impl Default for OpenOptions {
-    /// Uses the user's cache and the default model.
+    /// Uses the user's cache, the default model, and a manifest that lies in a folder.
     fn default() -> Self {
         Self {
             cache: None,
             model: ModelChoice::default(),
             default_model: model_name::DEFAULT,
             reading: Reading::default(),
+            labels: FolderLabels::default(),
         }
     }
 }
@@ -193,6 +196,7 @@ impl Archive {
             source: place,
             gallery: &folder,
             reading: &options.reading,
+            labels: options.labels,
             is_mirror: true,
             replaces: false,
             has_thumbnails: false,

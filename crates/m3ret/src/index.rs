@@ -17,7 +17,7 @@ use super::galleries::{self, PruneSummary, UpdateOptions, UpdateSummary, update}
 use super::vectors::{self, VectorFile, Vectors};
 use crate::files::{Force, Inputs, Output, Replaces};
 use crate::model_name;
-use crate::options::{ModelChoice, Reading};
+use crate::options::{FolderLabels, ModelChoice, Reading};
 use crate::watch::Watch;
 
 /// What goes into a gallery, and how.
@@ -37,6 +37,8 @@ pub struct BuildOptions {
     pub model: ModelChoice,
     /// How images are read.
     pub reading: Reading,
+    /// Where labels of the images of a folder come from.
+    pub labels: FolderLabels,
 }
 
 /// Vectors that were made elsewhere.
@@ -138,6 +140,7 @@ fn wanted(options: &BuildOptions, adding: AddOptions) -> UpdateOptions<'_> {
         source: &options.source,
         gallery: &options.gallery,
         reading: &options.reading,
+        labels: options.labels,
         is_mirror: false,
         replaces: adding.replaces,
         has_thumbnails: options.has_thumbnails,

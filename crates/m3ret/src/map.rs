@@ -7,7 +7,7 @@ use crate::choices::{columns_of, no_column};
 use crate::error::ensure;
 use anyhow::Context as _;
 use bhtsne::{Neighbor, tSNE};
-use m3ret_manifest::columns::{BODY_PART, FINDING, MODALITY};
+use m3ret_manifest::columns::{BODY_PART, FINDING, LABEL, MODALITY};
 use m3ret_manifest::text_of;
 use m3ret_search::{Collection, Queries, RowId, SearchOptions};
 use serde_json::json;
@@ -16,7 +16,7 @@ use super::duplicates::vectors as unit_vectors;
 use super::galleries::{self, Archive, OpenOptions, RowCells};
 use crate::files::{check_page, write_whole};
 use crate::model_name;
-use crate::options::{ModelChoice, Reading};
+use crate::options::{FolderLabels, ModelChoice, Reading};
 use crate::report::shell::Page;
 use crate::watch::Watch;
 use crate::words::counted;
@@ -49,6 +49,8 @@ pub struct MapOptions {
     pub model: ModelChoice,
     /// How images are read.
     pub reading: Reading,
+    /// Where labels of the images of a folder come from.
+    pub labels: FolderLabels,
 }
 
 /// Counts of a map.
@@ -74,6 +76,7 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
         cache: options.cache.clone(),
         model: options.model.clone(),
         reading: options.reading.clone(),
+        labels: options.labels,
         ..OpenOptions::default()
     };
     let opened = Archive::open(&options.archive, &opening, watch)?;
@@ -202,7 +205,11 @@ fn write(
         let shown = options.shown_from.as_ref();
         let shown = shown.and_then(|folder| file.strip_prefix(folder).ok());
         let name = galleries::with_part(&text_of(shown.unwrap_or(&file)), cells.part());
-        let labels = [MODALITY, BODY_PART, FINDING].map(|column| cells.get(column));
+        let labels = [MODALITY, BODY_PART, FINDING, LABEL].map(|column| cells.get(column));
+        let labels: Vec<&str> = labels
+            .into_iter()
+            .filter(|label| !label.is_empty())
+            .collect();
         let colour = colour.first();
         points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
     }

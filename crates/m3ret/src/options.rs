@@ -51,6 +51,18 @@ impl ModelChoice {
     }
 }
 
+/// Where labels of the images of a folder come from, beside what their files state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FolderLabels {
+    /// A manifest that lies in the folder as `manifest.csv` or `manifest.parquet`, where there is one.
+    #[default]
+    Manifest,
+    /// The names of the folders that the images lie in.
+    Folders,
+    /// Nothing else.
+    None,
+}
+
 /// A condition on a column of an archive, written `COLUMN=VALUE` or `COLUMN!=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnValue {

@@ -7,7 +7,7 @@ mod why;
 use std::path::{Path, PathBuf};
 
 use crate::error::{bail, ensure};
-use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE, meaning};
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE, meaning};
 use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics};
 use serde::Serialize;
@@ -33,6 +33,10 @@ pub struct Labels {
     pub body_part: Option<String>,
     /// What is to be seen; several labels are joined by `|`.
     pub finding: Option<String>,
+    /// The column `label`: the folder that the image lies in, where names of folders are used; absent in JSON where it is
+    /// empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// `2d`, `3d` or `video`.
     pub dims: Option<String>,
     /// Data set or site; only manifests state it.
@@ -205,6 +209,7 @@ impl Labels {
             modality: value(MODALITY),
             body_part: value(BODY_PART),
             finding: value(FINDING),
+            label: value(LABEL),
             dims: value(DIMS),
             source: value(SOURCE),
         }

@@ -96,6 +96,26 @@ impl Table {
         (idx < self.n_rows).then_some(Row { table: self, idx })
     }
 
+    /// Returns a table of some of the rows, in the order given, followed by rows of which only the path is known.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if the table would take more than `max_bytes`.
+    pub fn with_paths(&self, rows: &[usize], paths: &[String], max_bytes: u64) -> Result<Self> {
+        let mut builder = Builder::new(Arc::clone(&self.shared), max_bytes);
+        for row in rows.iter().filter_map(|&idx| self.row(idx)) {
+            for (column_idx, cell) in row.written_cells().enumerate() {
+                builder.push(column_idx, cell)?;
+            }
+        }
+        for path in paths {
+            for column_idx in 0..self.columns.len() {
+                let is_path = column_idx == builder.path_idx();
+                builder.push(column_idx, if is_path { path } else { "" })?;
+            }
+        }
+        Ok(builder.finish())
+    }
+
     /// Iterates over the rows in the order of the file.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
         (0..self.n_rows).map(|idx| Row { table: self, idx })

@@ -26,6 +26,7 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
         model: arguments.model.choice(),
         default_model: model_name::PIXELS,
         reading: arguments.reading.reading(),
+        labels: arguments.labels.choice(),
     };
     let archive = Archive::open(&arguments.archive, &opening, &progress)?;
     let mut pairs = archive.duplicates(arguments.near, &progress)?;

@@ -65,6 +65,7 @@ fn options_of(arguments: &BuildArguments) -> BuildOptions {
         has_thumbnails: arguments.thumbnails,
         model: arguments.model.choice(),
         reading: arguments.reading.reading(),
+        labels: arguments.labels.choice(),
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
         reading: arguments.reading.reading(),
+        labels: arguments.labels.choice(),
     };
     let summary = map(&options, &progress)?;
     progress.clear();

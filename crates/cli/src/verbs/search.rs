@@ -38,6 +38,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         model: arguments.model.choice(),
         default_model: model_name::DEFAULT,
         reading: arguments.reading.reading(),
+        labels: arguments.labels.choice(),
     };
     let mut archive = Archive::open(&arguments.archive, &opening, &progress)?;
     if !archive.updated.refused.is_empty() {
@@ -124,7 +125,12 @@ fn print(arguments: &SearchArguments, answers: &[Answer], screen: Screen) -> any
 
 /// Joins labels for people.
 fn labels_text(labels: &Labels) -> String {
-    let all = [&labels.modality, &labels.body_part, &labels.finding];
+    let all = [
+        &labels.modality,
+        &labels.body_part,
+        &labels.finding,
+        &labels.label,
+    ];
     let all: Vec<String> = all
         .into_iter()
         .flatten()

@@ -1,5 +1,7 @@
 //! Lists what is to be embedded: the objects of a file or folder, or the rows of a manifest.
 
+mod labels;
+
 use m3ret_manifest::{path_of, text_of};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -19,6 +21,7 @@ use super::Outputs;
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
 use crate::objects::{Entry, entries};
+use crate::options::FolderLabels;
 use crate::vectors;
 
 /// Deepest folder of a manifest's row that is looked at for changes.
@@ -60,22 +63,31 @@ pub(crate) struct Listing {
     pub items: Vec<Item>,
     /// Files of a folder that hold no image format.
     pub n_foreign: usize,
-    /// The table, if the source is a manifest: row `i` is item `i`.
-    pub manifest: Option<Table>,
+    /// What is stated of the items by a manifest or by names of folders: row `i` is item `i`.
+    pub table: Option<Table>,
+    /// What a person should know of where labels come from.
+    pub notes: Vec<String>,
 }
 
-/// Lists what a source holds, without our own results.
+/// Lists what a source holds, without our own results; `labels` says what is used beside the files of a folder.
 pub(crate) fn list(
     source: &Path,
     outputs: &Outputs,
     options: &ReadOptions,
+    labels: FolderLabels,
 ) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
-    let listing = match open_manifest(source, options).with_context(doing)? {
-        Some(table) => rows(table),
-        None => objects(source, outputs, options).with_context(doing)?,
+    if let Some(table) = open_manifest(source, options).with_context(doing)? {
+        return Ok(rows(table));
+    }
+    let listing = objects(source, outputs, options).with_context(doing)?;
+    let listing = match labels {
+        _ if !source.is_dir() => Ok(listing),
+        FolderLabels::Manifest => listing.with_manifest_of(source, outputs, &options.limits),
+        FolderLabels::Folders => listing.with_folder_names(source, &options.limits),
+        FolderLabels::None => Ok(listing),
     };
-    Ok(listing)
+    listing.with_context(doing)
 }
 
 /// Opens a source as a manifest if it is one.
@@ -99,7 +111,8 @@ fn rows(table: Table) -> Listing {
     Listing {
         items: with_keys(contents),
         n_foreign: 0,
-        manifest: Some(table),
+        table: Some(table),
+        notes: Vec::new(),
     }
 }
 
@@ -125,7 +138,8 @@ fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::R
     Ok(Listing {
         items: with_keys(contents),
         n_foreign,
-        manifest: None,
+        table: None,
+        notes: Vec::new(),
     })
 }
 
@@ -259,6 +273,11 @@ impl Item {
             hasher.update(&digest.to_le_bytes());
         }
         Some(Digest(hasher.digest128()))
+    }
+
+    /// Returns whether this is a row of a manifest, which states all labels of its image.
+    pub(crate) fn is_row(&self) -> bool {
+        matches!(self.content, Content::Row { .. })
     }
 
     /// Returns the part of the file that a row of a manifest names.

@@ -55,7 +55,8 @@ pub(super) fn write_parquet(
     result: &EmbedResult<'_>,
     mut vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
 ) -> anyhow::Result<()> {
-    let columns = match result.manifest {
+    let columns = match result.table {
+        Some(table) if result.is_folder => columns_of_labelled_folder(table)?,
         Some(table) => columns_of_manifest(table)?,
         None => columns_of_folder(),
     };
@@ -77,7 +78,7 @@ pub(super) fn write_parquet(
         for column in &columns {
             let cells = rows
                 .iter()
-                .map(|row| column.cell(row, result.manifest, &result.way));
+                .map(|row| column.cell(row, result.table, &result.way));
             write_cells(&mut group, column.is_always_there(), cells)?;
         }
         write_vectors(&mut group, vectors.by_ref().take(rows.len()))?;
@@ -101,8 +102,8 @@ enum Source {
     Modality,
     BodyPart,
     Dims,
-    /// A column of the manifest, by its own name.
-    Manifest,
+    /// A column of the table, by its own name.
+    Table,
     Refused,
 }
 
@@ -122,7 +123,7 @@ impl Column {
     fn cell<'a>(
         &self,
         row: &'a PlacedRow<'_>,
-        manifest: Option<&'a Table>,
+        table: Option<&'a Table>,
         way: &Path,
     ) -> Cow<'a, str> {
         let facts = &row.row.facts;
@@ -136,8 +137,8 @@ impl Column {
             Source::Modality => &facts.modality,
             Source::BodyPart => &facts.body_part,
             Source::Dims => &facts.dims,
-            Source::Manifest => {
-                let column = manifest.and_then(|table| table.column(&self.name));
+            Source::Table => {
+                let column = table.and_then(|table| table.column(&self.name));
                 let cell = column.and_then(|column| column.get(row.item_idx));
                 let cell = cell.unwrap_or_default();
                 return if self.name == PATH {
@@ -151,7 +152,11 @@ impl Column {
                 return Cow::Borrowed(refusal.map_or("", |refusal| refusal.code.as_str()));
             }
         };
-        Cow::Borrowed(cell.as_deref().unwrap_or_default())
+        // What a table states of an object of a folder takes precedence over what its file says.
+        let column = table.and_then(|table| table.column(&self.name));
+        let stated = column.and_then(|column| column.get(row.item_idx));
+        let stated = stated.filter(|cell| !cell.is_empty());
+        Cow::Borrowed(stated.or(cell.as_deref()).unwrap_or_default())
     }
 }
 
@@ -168,13 +173,23 @@ fn columns_of_folder() -> Vec<Column> {
 
 fn columns_of_manifest(table: &Table) -> anyhow::Result<Vec<Column>> {
     let names = table.columns().iter().filter(|name| *name != REFUSED);
-    let mut columns: Vec<Column> = names
-        .map(|name| Column::new(name, Source::Manifest))
-        .collect();
+    let mut columns: Vec<Column> = names.map(|name| Column::new(name, Source::Table)).collect();
     if columns.iter().any(|column| column.name == EMBEDDING) {
         anyhow::bail!("the manifest has a column {EMBEDDING} of text; give it another name");
     }
     columns.push(Column::new(REFUSED, Source::Refused));
+    Ok(columns)
+}
+
+/// Returns the columns of a folder, and those that a table adds.
+fn columns_of_labelled_folder(table: &Table) -> anyhow::Result<Vec<Column>> {
+    let mut columns = columns_of_folder();
+    let refused = columns.pop();
+    let known: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+    let stated = columns_of_manifest(table)?.into_iter();
+    let stated = stated.filter(|column| !known.contains(&column.name));
+    columns.extend(stated.filter(|column| column.name != REFUSED));
+    columns.extend(refused);
     Ok(columns)
 }
 

@@ -13,7 +13,7 @@ use crate::choices::{no_column, no_value};
 use crate::embed::Outputs;
 use crate::embed::items::{Content, Listing, list};
 use crate::galleries::{identifies_people, with_part};
-use crate::options::ColumnValue;
+use crate::options::{ColumnValue, FolderLabels};
 use crate::words::counted;
 
 /// Columns of relevance if none are named.
@@ -50,10 +50,16 @@ impl Subject {
     pub(super) fn open(options: &EvaluateOptions) -> anyhow::Result<Self> {
         let path = &options.manifest;
         let doing = || format!("reading {}", path.display());
-        let listing = list(path, &Outputs::default(), &options.reading.options)?;
-        let table = listing.manifest.as_ref().with_context(|| {
+        let read_options = &options.reading.options;
+        let listing = list(path, &Outputs::default(), read_options, FolderLabels::None)?;
+        let table = listing.table.as_ref().with_context(|| {
+            let found = if path.is_dir() {
+                "is a folder; name the manifest in it"
+            } else {
+                "is no manifest"
+            };
             format!(
-                "{} is no manifest: a CSV or Parquet file with a column path is wanted",
+                "{} {found}: a CSV or Parquet file with a column path is wanted",
                 path.display()
             )
         })?;
@@ -128,7 +134,7 @@ impl Subject {
 
     /// Returns the files and folders of all rows of the manifest.
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        let table = self.listing.manifest.iter();
+        let table = self.listing.table.iter();
         table
             .flat_map(|table| table.rows().map(|row| row.file()))
             .collect()

@@ -89,7 +89,7 @@ fn of_file(
         Some(maker) => (maker.fingerprint, Some(maker.precision)),
         None => (format!("external:{name}"), None),
     };
-    let table = subject.listing.manifest.as_ref().context("a manifest")?;
+    let table = subject.listing.table.as_ref().context("a manifest")?;
     let (vectors, join) = file.rows_of(path, table)?;
     let (mut values, width) = (vectors.values, vectors.width);
     watch.note(&join.told(path));

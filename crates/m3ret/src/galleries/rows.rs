@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_manifest::columns::{
-    BODY_PART, DIMS, FINDING, ID, MODALITY, PART, PATH, SOURCE, is_identifier, meaning,
+    BODY_PART, DIMS, FINDING, ID, LABEL, MODALITY, PART, PATH, SOURCE, is_identifier, meaning,
     names_people,
 };
 use m3ret_manifest::path_of;
@@ -140,12 +140,13 @@ impl Pseudonyms {
 }
 
 /// The columns that say where an image lies, what it is and whose, in the order of the cells of `RowCells`.
-const TELLING: [&str; 15] = [
+const TELLING: [&str; 16] = [
     PATH,
     columns::PART,
     MODALITY,
     BODY_PART,
     FINDING,
+    LABEL,
     DIMS,
     SOURCE,
     columns::PATIENT,

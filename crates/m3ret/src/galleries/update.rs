@@ -24,7 +24,7 @@ use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, Listing, list};
 use crate::embed::work::{Embedded, embed_each};
 use crate::embed::{Facts, Outputs};
-use crate::options::Reading;
+use crate::options::{FolderLabels, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
 use reuse::Followed;
 use sorted::SortedRows;
@@ -35,6 +35,8 @@ pub(crate) struct UpdateOptions<'a> {
     pub source: &'a Path,
     pub gallery: &'a Path,
     pub reading: &'a Reading,
+    /// Where labels of the images of a folder come from.
+    pub labels: FolderLabels,
     /// Whether the gallery holds the source and nothing else: rows of files that are gone are removed.
     pub is_mirror: bool,
     /// Whether a new image replaces another one with its id, instead of being an error.
@@ -94,9 +96,9 @@ struct Stored {
     pixels: String,
     content: String,
     modality: String,
+    modality_guess: String,
     body_part: String,
     dims: String,
-    modality_guess: String,
     people: Pseudonyms,
 }
 
@@ -108,9 +110,9 @@ impl Stored {
             pixels: format!("{:032x}", facts.traits.pixels),
             content: facts.traits.content.map_or_else(String::new, hexadecimal),
             modality: facts.modality.clone().unwrap_or_default(),
+            modality_guess: facts.traits.modality_guess.unwrap_or_default().to_owned(),
             body_part: body_part.to_ascii_lowercase().replace(' ', "-"),
             dims: facts.dims.clone().unwrap_or_default(),
-            modality_guess: facts.traits.modality_guess.unwrap_or_default().to_owned(),
             people: Pseudonyms::of_facts(facts, gallery),
         }
     }
@@ -141,8 +143,11 @@ pub(crate) fn update(
         .canonicalize()
         .with_context(|| format!("opening {}", wanted.source.display()))?;
     let options = &wanted.reading.options;
-    let listing = list(&source, &Outputs::default(), options)?;
-    if let Some(table) = &listing.manifest {
+    let listing = list(&source, &Outputs::default(), options, wanted.labels)?;
+    listing.notes.iter().for_each(|note| progress.note(note));
+    if let Some(table) = &listing.table
+        && listing.has_rows()
+    {
         tell_notes(table, progress);
     }
     if wanted.is_mirror
@@ -245,12 +250,17 @@ impl Listing {
         items.map(|(idx, item)| (item.key, idx)).collect()
     }
 
-    /// Returns the row of the manifest that item `idx` is.
-    fn row(&self, idx: usize) -> Option<Row<'_>> {
-        self.manifest.as_ref()?.row(idx)
+    /// Returns whether there are rows of a manifest, which come before other items.
+    fn has_rows(&self) -> bool {
+        self.items.first().is_some_and(Item::is_row)
     }
 
-    /// Hashes the cells of the manifest for an item.
+    /// Returns what is stated of item `idx` by a manifest or by names of folders.
+    fn row(&self, idx: usize) -> Option<Row<'_>> {
+        self.table.as_ref()?.row(idx)
+    }
+
+    /// Hashes what is stated of an item.
     fn digest(&self, idx: usize, gallery: &Gallery) -> String {
         digest_of_cells(self.row(idx), gallery)
     }
@@ -382,9 +392,7 @@ impl<'a> Update<'a> {
         if self.is_mirror {
             leaving.extend(self.sorted.not_listed());
         }
-        if self.listing.manifest.is_some() {
-            leaving.extend(self.sorted.surplus(self.listing));
-        }
+        leaving.extend(self.sorted.surplus(self.listing));
         self.leaving = leaving;
     }
 
@@ -404,10 +412,8 @@ impl<'a> Update<'a> {
 
     /// Removes what a mirror no longer lists, and rows of images that a manifest lists fewer times than before.
     fn remove_gone(&mut self) {
-        if self.listing.manifest.is_some() {
-            for id in self.sorted.surplus(self.listing) {
-                self.remove(&id);
-            }
+        for id in self.sorted.surplus(self.listing) {
+            self.remove(&id);
         }
         if self.is_mirror {
             self.updated.n_removed += self.leaving.len();
@@ -530,29 +536,29 @@ impl<'a> Update<'a> {
             cell(columns::CONTENT, &stored.content),
             cell(columns::CHANGED, &item.changed_ns.to_string()),
             cell(columns::OWN_MODALITY, &stored.modality),
+            cell(columns::OWN_MODALITY_GUESS, &stored.modality_guess),
             cell(columns::OWN_BODY_PART, &stored.body_part),
             cell(columns::OWN_DIMS, &stored.dims),
             cell(columns::OWN_PATIENT, &stored.people.patient.header),
             cell(columns::OWN_ISSUED_PATIENT, &stored.people.patient.issued),
             cell(columns::OWN_STUDY, &stored.people.study.header),
             cell(columns::OWN_SERIES, &stored.people.series.header),
-            cell(columns::OWN_MODALITY_GUESS, &stored.modality_guess),
         ];
-        // Cells of the manifest take precedence over what the file states.
-        if let (Some(table), Some(idx)) = (&self.listing.manifest, idx) {
+        // What is stated takes precedence over what the file says.
+        if let (Some(table), Some(idx)) = (&self.listing.table, idx) {
             let stated = cells_of_manifest(table, idx, gallery).into_iter();
             cells.extend(stated.filter(|(_, value)| !value.is_empty()));
         }
         cells.push(cell_of_stated(&cells));
         cells.extend([
             cell(MODALITY, &stored.modality),
+            cell(MODALITY_GUESS, &stored.modality_guess),
             cell(BODY_PART, &stored.body_part),
             cell(DIMS, &stored.dims),
             cell(columns::PATIENT, stored.people.patient.shown()),
             cell(columns::STUDY, stored.people.study.shown()),
             cell(columns::SERIES, stored.people.series.shown()),
         ]);
-            cell(MODALITY_GUESS, &stored.modality_guess),
         cells
     }
 

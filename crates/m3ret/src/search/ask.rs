@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use m3ret_manifest::Table;
-use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, MODALITY, SOURCE};
+use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE};
 use m3ret_search::{Collection, RowId};
 
 use super::{Ask, Labels, RefusedQuery};
@@ -17,6 +17,7 @@ use crate::embed::{Facts, Outputs};
 use crate::files::way_between;
 use crate::galleries::columns::{self, own_names};
 use crate::galleries::{Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of};
+use crate::options::FolderLabels;
 use crate::vectors::{self, VectorFile};
 use crate::watch::Watch;
 
@@ -48,6 +49,7 @@ impl ReadyQuery {
                 MODALITY => &mut self.labels.modality,
                 BODY_PART => &mut self.labels.body_part,
                 FINDING => &mut self.labels.finding,
+                LABEL => &mut self.labels.label,
                 DIMS => &mut self.labels.dims,
                 SOURCE => &mut self.labels.source,
                 columns::PATIENT => {
@@ -278,7 +280,7 @@ impl QueryReader {
         let gallery = archive.gallery.as_ref();
         gallery.check_maker(&maker_of(model))?;
         let options = &archive.reading.options;
-        let listing = match list(input, &Outputs::default(), options) {
+        let listing = match list(input, &Outputs::default(), options, FolderLabels::None) {
             Ok(listing) => listing,
             // A query that cannot be read is refused and ends no other query.
             Err(error) => {
@@ -299,7 +301,7 @@ impl QueryReader {
                 return Ok(());
             };
             let path = path_of(&items[idx].path);
-            let path = match (&listing.manifest, input.parent()) {
+            let path = match (&listing.table, input.parent()) {
                 (Some(_), Some(folder)) => folder.join(path),
                 _ => path,
             };
@@ -308,7 +310,7 @@ impl QueryReader {
                     Ok(vector) => {
                         let own = rows_of(&path, facts.part.as_deref(), gallery, &self.roots)?;
                         let mut query = of_image(&path, facts, vector, gallery, own)?;
-                        if let Some(table) = &listing.manifest {
+                        if let Some(table) = &listing.table {
                             query.learn(table, idx, gallery);
                         }
                         self.ready.push(query);

@@ -14,6 +14,7 @@ use super::picture::Subject;
 use super::{ANGLES, RadiographOptions};
 use crate::embed::Outputs;
 use crate::embed::items::{self, Content, Item};
+use crate::options::FolderLabels;
 use crate::words::counted;
 
 /// Prefix of the sources of simulated radiographs.
@@ -183,12 +184,12 @@ pub(super) fn list(
 ) -> anyhow::Result<Listing> {
     let mut all = Listing::default();
     for source in sources {
-        let listing = items::list(source, &Outputs::default(), options)?;
+        let listing = items::list(source, &Outputs::default(), options, FolderLabels::None)?;
         all.n_foreign += listing.n_foreign;
         let is_file = source.is_file();
         let (mut cts, mut radiographs) = (Vec::new(), Vec::new());
         for (idx, item) in listing.items.into_iter().enumerate() {
-            let row = listing.manifest.as_ref().and_then(|table| table.row(idx));
+            let row = listing.table.as_ref().and_then(|table| table.row(idx));
             let file = file_of(&item);
             let (is_candidate, is_certain) = match row {
                 Some(row) => says_ct_volume(row),

@@ -69,6 +69,7 @@ impl Images {
                 model: model.clone(),
                 default_model: model_name::PIXELS,
                 reading: options.reading.clone(),
+                ..OpenOptions::default()
             };
             let opened = Archive::open(&source.path, &opening, watch)?;
             let numbers = images.number(source, opened.gallery.as_ref())?;

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use super::super::columns::{self, own_names};
 use super::super::places::left_folder;
 use super::super::rows::{
-    Pseudonyms, RowCells, cells_of_row, file_of, is_same_place, set_cell, stored_parts,
+    Pseudonyms, RowCells, cells_of_manifest, cells_of_row, digest_of_cells, file_of, is_same_place,
+    set_cell, stored_parts,
 };
 use super::sorted::{StaleRow, file_of_item, hash_of, place_of};
 use super::{MAX_RELABELLED_NUMBERS, Stored, Update, hexadecimal, with_part};
@@ -141,7 +142,7 @@ impl<'a> Update<'a> {
         }
         let digest = digest.of(item.named_part());
         for id in &source.ids {
-            let id = if source.origin == Origin::Copy || self.keeps_no_cells() {
+            let id = if source.origin == Origin::Copy || self.states_all(item) {
                 self.write_again(id, item, Some(digest), source.origin)?
             } else {
                 self.restamp(id, item, Some(digest), source.origin)?
@@ -162,10 +163,21 @@ impl<'a> Update<'a> {
         self.moved.insert(id.to_owned());
     }
 
-    /// Returns whether the cells of rows are those of the listing. Otherwise they stay as they were: a folder states
-    /// no labels, and takes none away.
-    pub(super) fn keeps_no_cells(&self) -> bool {
-        self.is_mirror || self.listing.manifest.is_some()
+    /// Returns whether the labels of an item's rows are those of the listing and no others. Otherwise they stay as they
+    /// were, but for those that names of folders state: a folder takes no label away.
+    fn states_all(&self, item: &Item) -> bool {
+        self.is_mirror || item.is_row()
+    }
+
+    /// Returns what names of folders state of an object.
+    fn stated_by_folders(&self, item: &Item) -> Vec<(String, String)> {
+        let idx = self.idx_of.get(&item.key);
+        match (&self.listing.table, idx) {
+            (Some(table), Some(&idx)) if !self.listing.has_rows() => {
+                cells_of_manifest(table, idx, self.writer.gallery())
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Finds the rows of an item's content in the file that suits it best, one for each image.
@@ -190,13 +202,13 @@ impl<'a> Update<'a> {
                 ids.entry(part).or_default().push(id.to_owned());
             }
         }
-        if self.listing.manifest.is_some() && ids.len() > 1 {
+        if item.is_row() && ids.len() > 1 {
             // The row of a manifest is one image, and it does not say which one.
             return Ok(None);
         }
         // Of several rows of one image, as lists with a row for each finding have them, one is enough, unless the
         // listing says nothing of them.
-        let n_each = match best.origin == Origin::Copy || self.keeps_no_cells() {
+        let n_each = match best.origin == Origin::Copy || self.states_all(item) {
             true => 1,
             false => usize::MAX,
         };
@@ -266,12 +278,13 @@ impl<'a> Update<'a> {
         Ok(content.filter(|content| may_be && contents.contains(content)))
     }
 
-    /// Writes rows again whose cells of the manifest have changed; a folder has none, and changes none.
+    /// Writes rows again of which other labels are stated than before; an object of which none are stated keeps its own.
     pub(super) fn relabel_all(&mut self) -> anyhow::Result<()> {
-        let outdated = std::mem::take(&mut self.sorted.outdated);
-        if !self.keeps_no_cells() {
-            return Ok(());
-        }
+        let mut outdated = std::mem::take(&mut self.sorted.outdated);
+        outdated.retain(|(_, idx)| {
+            let item = &self.listing.items[*idx];
+            self.states_all(item) || !self.stated_by_folders(item).is_empty()
+        });
         // Saves may move rows, so these are known by their ids; they are saved together, so that ids may
         // be exchanged between them.
         let listing = self.listing;
@@ -280,7 +293,14 @@ impl<'a> Update<'a> {
             self.removed
                 .extend(outdated.iter().map(|(id, _)| id.clone()));
             for (id, idx) in outdated {
-                let id = self.write_again(id, &listing.items[*idx], None, Origin::Own)?;
+                let item = &listing.items[*idx];
+                let id = match self.states_all(item) {
+                    true => self.write_again(id, item, None, Origin::Own)?,
+                    false => {
+                        let content = self.stored_content(id)?;
+                        self.restamp(id, item, content, Origin::Own)?
+                    }
+                };
                 self.sorted.current.insert(id);
                 self.updated.n_relabelled += 1;
             }
@@ -305,7 +325,7 @@ impl<'a> Update<'a> {
         let is_older = value(columns::CELLS)?.is_empty();
         let said = |column: &str, shown: &str| {
             // An older gallery keeps only what is shown, which a manifest may have said.
-            let is_own = !is_older || self.listing.manifest.is_none();
+            let is_own = !is_older || !item.is_row();
             value(if is_older && is_own { shown } else { column })
         };
         let stored = Stored {
@@ -316,11 +336,12 @@ impl<'a> Update<'a> {
                 |content| Ok(hexadecimal(content)),
             )?,
             modality: said(columns::OWN_MODALITY, MODALITY)?,
+            modality_guess: value(columns::OWN_MODALITY_GUESS)?,
             body_part: said(columns::OWN_BODY_PART, BODY_PART)?,
             dims: said(columns::OWN_DIMS, DIMS)?,
-            people: match (is_older, &self.listing.manifest) {
-                (true, Some(_)) => Pseudonyms::default(),
-                _ => Pseudonyms::of(&RowCells::of_row(gallery, row)?).of_header(),
+            people: match is_older && item.is_row() {
+                true => Pseudonyms::default(),
+                false => Pseudonyms::of(&RowCells::of_row(gallery, row)?).of_header(),
             },
         };
         let (vector, thumbnail) = stored_parts(gallery, row)?;
@@ -331,12 +352,18 @@ impl<'a> Update<'a> {
         Ok(id)
     }
 
-    /// Writes a row again as that of an item, with its labels; returns its id.
+    /// Returns the digest of what a row was read from.
+    fn stored_content(&self, id: &str) -> anyhow::Result<Option<u128>> {
+        let gallery = self.writer.gallery();
+        let row = gallery.find(id)?.context("a row that was listed")?;
+        Ok(u128::from_str_radix(gallery.value(row, columns::CONTENT)?, 16).ok())
+    }
+
+    /// Writes a row again as that of an item, with its own labels and those of its folder; returns its id.
     fn restamp(
         &mut self,
         id: &str,
         item: &Item,
-            modality_guess: value(columns::OWN_MODALITY_GUESS)?,
         content: Option<u128>,
         origin: Origin,
     ) -> anyhow::Result<String> {
@@ -356,6 +383,16 @@ impl<'a> Update<'a> {
             columns::CONTENT,
             content.map_or_else(String::new, hexadecimal),
         );
+        let stated = self.stated_by_folders(item);
+        if !stated.is_empty() {
+            let row = self.idx_of.get(&item.key);
+            let row = row.and_then(|&idx| self.listing.row(idx));
+            let digest = digest_of_cells(row, self.writer.gallery());
+            set_cell(&mut cells, columns::CELLS, digest);
+        }
+        for (name, value) in stated {
+            set_cell(&mut cells, &name, value);
+        }
         let id = self.id_again(id, item, &part, origin)?;
         self.pending.push(id.clone(), &vector, cells, thumbnail);
         Ok(id)
@@ -413,7 +450,7 @@ impl<'a> Update<'a> {
         stored: &Stored,
         stale: &mut Vec<StaleRow>,
     ) -> anyhow::Result<bool> {
-        if self.keeps_no_cells() || stored.pixels.is_empty() {
+        if self.states_all(item) || stored.pixels.is_empty() {
             return Ok(false);
         }
         let mut kept = Vec::new();

@@ -27,7 +27,7 @@ pub(super) struct SortedRows {
     pub known: HashSet<u128>,
     /// Ids of these rows.
     pub current: HashSet<String>,
-    /// Rows that are up to date except for the cells of the manifest: ids, and positions in the listing.
+    /// Rows that are up to date except for what is stated of them: ids, and positions in the listing.
     pub outdated: Vec<(String, usize)>,
     /// Positions of the items of the listing, by the place of their file: a folder may hold several series.
     items_at: HashMap<u128, Vec<usize>>,
@@ -167,13 +167,14 @@ impl SortedRows {
         item.named_part().is_none() && !is_of_other()
     }
 
-    /// Returns the ids of rows of images that the listing has fewer times than the gallery, once every item that is
-    /// not up to date has taken its older states.
+    /// Returns the ids of rows of images that a manifest lists fewer times than the gallery, once every item that is
+    /// not up to date has taken its older states. An object of a folder is no row, and leaves those of its image.
     pub(super) fn surplus(&self, listing: &Listing) -> Vec<String> {
         let mut ids = Vec::new();
         for (place, rows) in &self.stale {
             let at = self.items_at.get(place).into_iter().flatten();
-            let items: Vec<&Item> = at.map(|&idx| &listing.items[idx]).collect();
+            let items = at.map(|&idx| &listing.items[idx]);
+            let items: Vec<&Item> = items.filter(|item| item.is_row()).collect();
             let is_listed = |row: &&StaleRow| items.iter().any(|item| item.may_hold(&row.part));
             ids.extend(rows.iter().filter(is_listed).map(|row| row.id.clone()));
         }
