@@ -108,7 +108,7 @@ fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Foun
         }
     }
     skipped.extend(without_detached_voxels(unknown, &objects, store));
-    let mut parts = series::unplaced(unplaced, &slices);
+    let mut parts = series::unplaced(&unplaced, &slices);
     parts.extend(series_of(slices, store, options));
     objects.extend(named(parts));
     objects.sort_by(|a, b| (&a.path, &a.files, &a.part).cmp(&(&b.path, &b.files, &b.part)));

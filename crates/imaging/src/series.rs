@@ -59,7 +59,7 @@ pub(crate) struct Slice {
     plane: Plane,
 }
 
-/// What the slices of one series share. One SeriesInstanceUID may stand on slices of two patients,
+/// What the slices of one series share. One `SeriesInstanceUID` may stand on slices of two patients,
 /// after an export that gave new identifiers to both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {

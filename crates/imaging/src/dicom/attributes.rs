@@ -14,6 +14,12 @@ use crate::error::Result;
 /// Siemens' b-value and gradient direction, private, where the standard's are absent.
 const SIEMENS_B_VALUE: Tag = Tag(0x0019, 0x100C);
 const SIEMENS_DIRECTION: Tag = Tag(0x0019, 0x100E);
+/// Where the frame's own `ImageType` stands, by modality.
+const FRAME_TYPES: [Tag; 3] = [
+    tags::MR_IMAGE_FRAME_TYPE_SEQUENCE,
+    tags::CT_IMAGE_FRAME_TYPE_SEQUENCE,
+    tags::PET_FRAME_TYPE_SEQUENCE,
+];
 /// Most dimensions of an object that take part; each may be tried against each image.
 const MAX_DIMENSIONS: usize = 16;
 
@@ -126,12 +132,7 @@ pub(crate) fn of_groups(groups: &DataSet<'_>) -> Result<Values> {
         acquired,
         ..,
     ] = &mut values;
-    let kinds = [
-        tags::MR_IMAGE_FRAME_TYPE_SEQUENCE,
-        tags::CT_IMAGE_FRAME_TYPE_SEQUENCE,
-        tags::PET_FRAME_TYPE_SEQUENCE,
-    ];
-    for tag in kinds {
+    for tag in FRAME_TYPES {
         if let Some(item) = first(tag)? {
             *kind = word(&item, tags::FRAME_TYPE);
             *component = word(&item, tags::COMPLEX_IMAGE_COMPONENT);

@@ -150,7 +150,9 @@ pub(super) fn labels(images: &Images, classes: &[Vec<usize>], column: usize) -> 
         Shows::Place(first) => first,
         Shows::Value => 1,
     };
-    let words = words.map(distinguishing).filter(is_distinct);
+    let words = words
+        .map(|words| distinguishing(&words))
+        .filter(is_distinct);
     let words = words.unwrap_or_else(|| {
         let places = first..first + classes.len();
         places.map(|place| place.to_string()).collect()
@@ -178,7 +180,7 @@ fn word(quantity: &Quantity, value: &Value) -> Option<String> {
 
 /// Of words with several parts, as `ORIGINAL\PRIMARY\M`, keeps the first part that differs.
 /// Words that are long or hold other than letters, digits and a few signs are not shown.
-fn distinguishing(words: Vec<String>) -> Vec<String> {
+fn distinguishing(words: &[String]) -> Vec<String> {
     let parts: Vec<Vec<&str>> = words.iter().map(|w| w.split('\\').collect()).collect();
     let n_parts = parts.iter().map(Vec::len).max().unwrap_or(0);
     let column = |place: usize| -> Vec<&str> {

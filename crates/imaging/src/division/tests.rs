@@ -290,8 +290,8 @@ proptest::proptest! {
         proptest::prop_assert_eq!(members, (0..rows.len()).collect::<Vec<_>>());
         if divisions.len() > 1 {
             for division in divisions.iter().filter(|d| d.n_copies == 0 && !d.is_time) {
-                let mut at: Vec<u64> = division.members.iter().map(|&i| rows[i].0 as u64).collect();
-                at.sort_unstable();
+                let mut at: Vec<f64> = division.members.iter().map(|&i| rows[i].0).collect();
+                at.sort_unstable_by(f64::total_cmp);
                 at.dedup();
                 proptest::prop_assert_eq!(at.len(), division.members.len());
             }

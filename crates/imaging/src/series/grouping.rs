@@ -11,6 +11,9 @@ use crate::stack::{self, Plane};
 /// Fewest slices whose positions and numbers can show that they belong together.
 const MIN_MENDED: usize = 3;
 
+/// Slices by folder and what they share.
+type ByKey<F> = BTreeMap<(F, Key), Vec<(PathBuf, Slice)>>;
+
 /// Files that are read as one object.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
@@ -35,18 +38,18 @@ pub(crate) fn group(
     slices: Vec<(PathBuf, Slice)>,
     digest: &dyn Fn(&Path) -> Option<u64>,
 ) -> Vec<Part> {
-    let mut by_key: BTreeMap<(Key, Option<PathBuf>), Vec<(PathBuf, Slice)>> = BTreeMap::new();
+    let mut by_key: ByKey<Option<PathBuf>> = BTreeMap::new();
     for (path, slice) in slices {
         // Without an identifier, slices of different folders are not put together.
         let is_anonymous = slice.key.series.is_empty();
         let folder = is_anonymous.then(|| folder_of(&path));
-        let key = (slice.key.clone(), folder);
+        let key = (folder, slice.key.clone());
         by_key.entry(key).or_default().push((path, slice));
     }
     let mut parts = Vec::new();
     let mut loose = Vec::new();
     let mut n_series = 0;
-    for ((key, _), mut members) in by_key {
+    for ((_, key), mut members) in by_key {
         if members.len() == 1 {
             loose.append(&mut members);
             continue;
@@ -66,7 +69,7 @@ pub(crate) fn group(
 
 /// Images of their own for slices that do not say where they lie; told where their series has several
 /// images, since those belong together.
-pub(crate) fn unplaced(unplaced: Vec<(PathBuf, Key)>, slices: &[(PathBuf, Slice)]) -> Vec<Part> {
+pub(crate) fn unplaced(unplaced: &[(PathBuf, Key)], slices: &[(PathBuf, Slice)]) -> Vec<Part> {
     let mut n_images: BTreeMap<&Key, usize> = BTreeMap::new();
     let keys = unplaced.iter().map(|(_, key)| key);
     for key in keys.chain(slices.iter().map(|(_, slice)| &slice.key)) {
@@ -148,7 +151,7 @@ fn mended(
     first: usize,
     digest: &dyn Fn(&Path) -> Option<u64>,
 ) -> Vec<Part> {
-    let mut by_folder: BTreeMap<(PathBuf, Key), Vec<(PathBuf, Slice)>> = BTreeMap::new();
+    let mut by_folder: ByKey<PathBuf> = BTreeMap::new();
     for (path, slice) in loose {
         let key = Key {
             series: String::new(),
