@@ -62,8 +62,8 @@ pub(crate) enum Command {
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual
 ///
-/// Reads DICOM files, series and DICOMDIRs, NIfTI, NRRD, MetaImage, npy, PNG, JPEG, TIFF, WebP,
-/// BMP, GIF and videos; the type is told by content, never by name.
+/// Reads DICOM files, series and DICOMDIRs, NIfTI, MGH, NRRD, MetaImage, npy, PNG, JPEG, JPEG 2000,
+/// TIFF, WebP, BMP, GIF, videos and zips of these; the type is told by content, never by name.
 ///
 /// Exit status: 0 if every object was read, 1 if one was refused, 2 for wrong usage.
 #[derive(Debug, Args)]

@@ -413,6 +413,6 @@ pub(crate) fn check_sibling_name(name: &str) -> Result<()> {
 }
 
 fn refused_sibling(found: &str) -> Error {
-    let wanted = "a data file in the header's folder or below it";
+    let wanted = "another file in the header's folder or below it";
     Error::refused("detached header", Code::Malformed, found, wanted)
 }
