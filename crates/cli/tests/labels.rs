@@ -183,7 +183,7 @@ fn names_of_folders_are_labels_when_asked_for() {
     let (hits, told) = search(root, "in", &["-i", "q.npy", "--labels", "folders"]);
     assert_eq!(texts(&hits, "label"), ["black", "cat"]);
     assert!(
-        told.contains("labels are names of folders, 3 names in all"),
+        told.contains("labels are names of folders, 2 names in all"),
         "{told}"
     );
     let with = |words: &[&str]| {

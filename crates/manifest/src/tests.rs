@@ -437,6 +437,29 @@ fn cells_are_kept_as_they_stand_beside_what_they_say() {
 }
 
 #[test]
+fn a_table_of_some_rows_and_of_paths_alone_keeps_cells_as_they_stand() {
+    let text = "id,path,patient_id\n x ,a,Unknown\ny,b,7\nz, c ,8\n";
+    let table = load(text.as_bytes()).unwrap();
+    let paths = ["d".to_owned(), "e,f".to_owned()];
+    let other = table.with_paths(&[2, 0, 9], &paths, 1 << 20).unwrap();
+    let expected = [
+        ["z", " c ", "8"],
+        ["x", "a", ""],
+        ["", "d", ""],
+        ["", "e,f", ""],
+    ];
+    assert_eq!(cells(&other), expected);
+    let written: Vec<Vec<&str>> = other
+        .rows()
+        .map(|row| row.written_cells().collect())
+        .collect();
+    assert_eq!(written[1], [" x ", "a", "Unknown"]);
+    assert_eq!(other.row(2).unwrap().file(), Path::new("folder/d"));
+    let refused = table.with_paths(&[0], &paths, 10).unwrap_err();
+    assert_eq!(refused.code(), Code::LimitExceeded);
+}
+
+#[test]
 fn an_empty_manifest_survives_both_layouts() {
     let folder = tempfile::tempdir().unwrap();
     for layout in [Layout::Csv, Layout::Parquet] {

@@ -105,7 +105,9 @@ impl Listing {
                 .map(Path::new)
                 .map_or_else(String::new, text_of);
             writer.write_record([&below(folder, &path_of(&item.path)), &name, &text_of(&way)])?;
-            names.insert(name);
+            if !name.is_empty() {
+                names.insert(name);
+            }
         }
         let bytes = writer
             .into_inner()
