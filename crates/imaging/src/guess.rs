@@ -38,6 +38,8 @@ struct Bands {
     below: usize,
     /// Air around and inside a patient, without the lowest of all values: other images have constant values there.
     air: usize,
+    /// The lowest of all values, if it lies among those of air: where it is cut off, or everything outside a mask.
+    lowest_air: usize,
     /// Between air and lung.
     mixed: usize,
     /// Between lung and fat: hardly any tissue.
@@ -63,10 +65,10 @@ impl Bands {
         let mut bands = Self::default();
         for value in samples() {
             bands.all += 1;
-            if value <= lowest {
-                continue;
-            }
             match value {
+                _ if value <= lowest => {
+                    bands.lowest_air += usize::from((-1100.0..-800.0).contains(&value));
+                }
                 ..NOISE => bands.below += 1,
                 ..-1100.0 => {}
                 ..-800.0 => bands.air += 1,
@@ -97,7 +99,11 @@ fn is_like_ct(volume: &Volume) -> bool {
         return false;
     }
     let bands = Bands::of(volume.values());
-    let is_valley = bands.gap * 5 <= bands.air * 4 || bands.gap * 20 <= bands.soft;
+    // Air and soft tissue are two peaks. Where air is one value only, the other one must be clear.
+    let is_below_air = |air: usize| bands.gap * 5 <= air * 4;
+    let is_valley = is_below_air(bands.air)
+        || bands.gap * 20 <= bands.soft
+        || (is_below_air(bands.air + bands.lowest_air) && bands.gap * 6 <= bands.soft);
     bands.all > 0
         && bands.has(bands.air, 1)
         && bands.has(bands.mixed + bands.gap, 2)
@@ -171,6 +177,17 @@ mod tests {
             .collect()
     }
 
+    /// Numbers around 0 with long tails: each exponential, half of them negative.
+    fn two_sided(scale: f32) -> Vec<f32> {
+        let all: Vec<f32> = noise(80_000).collect();
+        let pairs = all.chunks(2).map(|pair| match pair {
+            [share, sign] if *sign < 0.5 => scale * (1.0 - share).ln(),
+            [share, _] => -scale * (1.0 - share).ln(),
+            _ => 0.0,
+        });
+        pairs.collect()
+    }
+
     /// Values of a body in air: half air, a little of everything between, fat, muscle and bone.
     fn body(n: usize) -> Vec<f32> {
         let values = noise(n).zip(normal(n));
@@ -198,6 +215,9 @@ mod tests {
         assert_eq!(ct(&padded), Some("CT"));
         let gaps = |value: f32| if value > 1000.0 { f32::NAN } else { value };
         assert_eq!(ct(&gaps), Some("CT"));
+        // Coarse steps, with most of the air as one value.
+        let coarse = |value: f32| ((value / 32.0).round() * 32.0).max(-992.0);
+        assert_eq!(ct(&coarse), Some("CT"));
         // Without the offset of the file, or as a share, nothing is known.
         assert_eq!(ct(&|value| (value + 1024.0).max(0.0)), None);
         assert_eq!(ct(&|value| value / 1000.0), None);
@@ -224,6 +244,7 @@ mod tests {
             (scaled(300.0), "a difference"),
             (scaled(450.0), "a wide difference"),
             (scaled(1500.0), "a wider difference"),
+            (two_sided(135.0), "a difference with long tails"),
             (vec![-1000.0; n], "nothing but padding"),
             (vec![f32::NAN; n], "nothing"),
         ] {
