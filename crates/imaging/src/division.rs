@@ -17,6 +17,9 @@ use crate::stack::{self, Plane};
 /// Divisions that lead nowhere before the search for one is given up.
 const MAX_DEAD_ENDS: usize = 32;
 
+/// Fewest images of a film: two may be a picture that was taken again.
+const MIN_FILM: usize = 3;
+
 /// What an attribute says of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
@@ -211,7 +214,7 @@ impl<'i> Grid<'i> {
         if let Some(divisions) = self.evenly(&self.members, |_| true) {
             return self.finish_all(divisions.into_iter().map(counted).collect());
         }
-        if let Some(divisions) = self.by_identity() {
+        if let Some(divisions) = self.by_identity(|_| true) {
             return divisions;
         }
         vec![Division::new(self.members.clone())]
@@ -268,15 +271,17 @@ impl<'i> Grid<'i> {
 
     /// Returns true if all images lie at one position, one a class: a film of one slice.
     fn is_one_moment_each(&self, classes: &[Vec<usize>]) -> bool {
-        self.n_positions == 1 && classes.iter().all(|class| class.len() == 1)
+        self.n_positions == 1
+            && classes.len() >= MIN_FILM
+            && classes.iter().all(|class| class.len() == 1)
     }
 
     /// Divides by an attribute whose every value is a volume of its own, where positions hold
     /// different numbers of images: phases of other lengths, blocks, a series that was broken off.
-    fn by_identity(&self) -> Option<Vec<Division>> {
+    fn by_identity(&self, may: impl Fn(&Quantity) -> bool) -> Option<Vec<Division>> {
         let columns = self.images.quantities.iter().enumerate();
         columns
-            .filter(|(_, quantity)| quantity.role.is_identity())
+            .filter(|(_, quantity)| quantity.role.is_identity() && may(quantity))
             .find_map(|(column, _)| {
                 let classes = by_value(self.images, &self.members, column);
                 let is_sound = classes.len() > 1 && !classes.iter().any(|c| self.has_repeats(c));
@@ -358,14 +363,19 @@ impl<'i> Grid<'i> {
         if division.n_copies > 0 || division.is_time || self.is_stack(members) {
             return vec![division];
         }
+        let (planes, numbers) = (self.planes(members), self.images.numbers(members));
+        // Slices that are not there are not to be hidden by a division.
+        if stack::Steps::new(&planes, &numbers).is_none_or(|steps| steps.has_skips()) {
+            return vec![division];
+        }
+        let is_setting = |quantity: &Quantity| quantity.role != Role::Clock;
         if division.name.is_none()
             && members.len() == self.members.len()
-            && let Some(divisions) = self.by_identity()
+            && let Some(divisions) = self.by_identity(is_setting)
         {
             return divisions;
         }
-        let planes = self.planes(members);
-        let Some(blocks) = stretches::of(&planes, &self.images.numbers(members)) else {
+        let Some(blocks) = stretches::of(&planes, &numbers) else {
             return vec![division];
         };
         let n_blocks = blocks.len();

@@ -172,6 +172,15 @@ impl Steps {
         (0..self.gaps.len()).any(|place| self.is_missing(place))
     }
 
+    /// Returns true if the numbers of the images leave some out at a gap that is wider than usual.
+    pub(crate) fn has_skips(&self) -> bool {
+        let usual = median(&self.gaps);
+        let is_wide = |gap: &f64| *gap > usual && !is_same_step(*gap, usual);
+        let gaps = self.gaps.iter().enumerate();
+        gaps.filter(|(_, gap)| is_wide(gap))
+            .any(|(place, _)| self.skips(place) == Some(true))
+    }
+
     /// Returns whether the numbers of the images leave some out at a gap; `None` where not all state
     /// one.
     pub(crate) fn skips(&self, place: usize) -> Option<bool> {

@@ -256,6 +256,21 @@ fn two_distances_are_two_stretches_unless_numbers_say_that_slices_miss() {
 }
 
 #[test]
+fn a_slice_that_misses_where_acquisitions_meet_is_not_hidden() {
+    let rows = |skip: f64| -> Vec<Row> {
+        let first = (0..3).map(|z| (f64::from(z), vec![n(1.0), n(f64::from(z))]));
+        let second =
+            (4..7).map(move |z| (f64::from(z), vec![n(2.0), n(f64::from(z) - 1.0 + skip)]));
+        first.chain(second).collect()
+    };
+    let columns = [ACQUISITION, COUNT];
+    check(&columns, &rows(1.0), &[("", &[0, 1, 2, 3, 4, 5])]);
+    let expected: &[(&str, &[usize])] =
+        &[("acquisition=1", &[0, 1, 2]), ("acquisition=2", &[3, 4, 5])];
+    check(&columns, &rows(0.0), expected);
+}
+
+#[test]
 fn images_at_one_position_that_follow_in_time_are_a_film() {
     let rows = [
         (5.0, vec![n(0.06)]),
