@@ -124,8 +124,21 @@ fn rows_of_files_outside_the_folder_are_told_and_not_read() {
     let (hits, told) = search(root, "in", &["-i", "q.npy"]);
     assert_eq!(hits.len(), 2, "{told}");
     assert_eq!(texts(&hits, "finding"), ["cyst", "scar"]);
-    let wanted = "2 rows name files outside the folder and are not used; name manifest.csv itself";
+    let wanted = "2 rows name files or folders outside the folder and are not used";
     assert!(told.contains(wanted), "{told}");
+}
+
+#[test]
+fn rows_of_files_outside_the_current_folder_are_not_read_either() {
+    let folder = archive(&["a.npy"]);
+    let root = folder.path();
+    put(root, "secret.npy", npy(&[16, 16], &picture(9)));
+    put(root, "in/manifest.csv", "path\n../secret.npy\n./a.npy\n");
+    let words = ["embed", ".", "-o", "../v.npy", "--model", "pixels"];
+    let (status, _, told) = run(&root.join("in"), &words);
+    assert_eq!(status, 0, "{told}");
+    let rows = std::fs::read_to_string(root.join("v.npy.rows.csv")).unwrap();
+    assert!(!rows.contains("secret") && rows.contains("a.npy"), "{rows}");
 }
 
 /// A slice of a series as DICOM.
@@ -174,6 +187,22 @@ fn an_image_that_a_row_names_by_its_folder_or_through_a_link_is_listed_once() {
         told.contains("3 rows, and 0 objects that no row names"),
         "{told}"
     );
+}
+
+#[test]
+fn a_row_of_a_folder_with_several_objects_is_told_and_takes_none_away() {
+    let folder = archive(&["p1/a.npy", "p1/b.npy", "p2/c.npy"]);
+    let root = folder.path();
+    put(root, "in/manifest.csv", "path,finding\np1,cyst\np2/,mass\n");
+    let (_, told) = search(root, "in", &["-i", "q.npy"]);
+    let note = "1 row names a file or folder with several objects, of which a column part names one, and is not used";
+    assert!(told.contains(note), "{told}");
+    let found = labelled(root, "in", "finding", &[]);
+    assert_eq!(found, ["p1/a.npy ", "p1/b.npy ", "p2 mass"]);
+    // Without any other row, the folder is listed plainly.
+    put(root, "in/manifest.csv", "path,finding\np1,cyst\n");
+    let found = labelled(root, "in", "finding", &[]);
+    assert_eq!(found, ["p1/a.npy ", "p1/b.npy ", "p2/c.npy "]);
 }
 
 #[test]
@@ -246,7 +275,12 @@ fn a_gallery_takes_labels_of_folders_without_embedding_and_keeps_others() {
     let both = |column: &str| labelled(root, "g.m3i", column, &[]);
     assert_eq!(both("label"), ["cat/a.npy cat", "dog/b.npy dog"]);
     assert_eq!(both("finding"), ["cat/a.npy cyst", "dog/b.npy mass"]);
-    // Built without labels, the rows are up to date but for these.
+}
+
+#[test]
+fn a_gallery_without_labels_is_relabelled_by_folders_and_then_by_a_manifest() {
+    let folder = archive(&["cat/a.npy", "dog/b.npy"]);
+    let root = folder.path();
     told(root, &["index", "build", "h.m3i", "in", "-m", "pixels"]);
     assert_eq!(
         labelled(root, "h.m3i", "label", &[]),
@@ -319,7 +353,7 @@ fn embed_writes_the_rows_of_a_manifest_in_a_folder_first_and_then_the_other_imag
     };
     let paths: Vec<Vec<String>> = rows.iter().map(|line| of(line)).collect();
     let wanted = ["0,in/c.npy", "1,in/gone.npy", "2,in/a.npy", "3,in/b.npy"];
-    assert_eq!(paths, wanted.map(|line| of(line)), "{out}");
+    assert_eq!(paths, wanted.map(of), "{out}");
     let numbers: Vec<Value> = json_lines(&out)
         .iter()
         .map(|line| line["row"].clone())

@@ -33,14 +33,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
         check_page(html, arguments.force, &inputs)?;
     }
-    let opening = OpenOptions {
-        cache: arguments.cache.clone(),
-        model: arguments.model.choice(),
-        default_model: model_name::DEFAULT,
-        reading: arguments.reading.reading(),
-        labels: arguments.labels.choice(),
-    };
-    let mut archive = Archive::open(&arguments.archive, &opening, &progress)?;
+    let mut archive = Archive::open(&arguments.archive, &opening_of(arguments), &progress)?;
     if !archive.updated.refused.is_empty() {
         let n_refused = archive.updated.refused.len();
         progress.note(&format!(
@@ -82,6 +75,16 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     Ok(Outcome::of(
         found.refused.is_empty() && !found.answers.is_empty(),
     ))
+}
+
+fn opening_of(arguments: &SearchArguments) -> OpenOptions {
+    OpenOptions {
+        cache: arguments.cache.clone(),
+        model: arguments.model.choice(),
+        default_model: model_name::DEFAULT,
+        reading: arguments.reading.reading(),
+        labels: arguments.labels.choice(),
+    }
 }
 
 fn queries_of(arguments: &SearchArguments) -> Queries {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use m3ret_files::plain_path;
 use m3ret_imaging::{Limits, read_head};
 use m3ret_manifest::columns::{FOLDER, LABEL, PATH};
-use m3ret_manifest::{Manifest, Row, Table, is_manifest, path_of, text_of};
+use m3ret_manifest::{Manifest, Table, is_manifest, path_of, text_of};
 
 use super::{Content, Item, Listing, Outputs, with_keys};
 use crate::words::counted;
@@ -42,42 +42,42 @@ impl Listing {
         let FolderRows {
             folder,
             table,
-            rows,
+            rows: in_folder,
         } = found;
-        let used = rows.iter().filter_map(|&idx| table.row(idx));
-        let named = Named::of(used.clone());
-        let mut resolver = Resolver::default();
-        self.items.retain(|item| !named.holds(item, &mut resolver));
-        // As for other objects of the folder, the path is that of the file.
-        let contents = used.map(|row| {
-            let path = text_of(&folder.join(path_of(row.path())));
-            let part = row.part().map(str::to_owned);
-            (
-                path,
-                Content::Row {
-                    path: row.file(),
-                    part,
-                },
-            )
-        });
-        let mut items = with_keys(contents.collect());
-        let further = self
-            .items
+        let mut named = Named::of(&table, &in_folder);
+        let held: Vec<Held> = self.items.iter().map(|item| named.holding(item)).collect();
+        let rows = named.unambiguous(&table, &in_folder, &held);
+        let ambiguous = "with several objects, of which a column part names one,";
+        let others = [
+            note_of_others(table.len() - in_folder.len(), "outside the folder"),
+            note_of_others(in_folder.len() - rows.len(), ambiguous),
+        ];
+        let others = others.into_iter().flatten();
+        if rows.is_empty() {
+            self.notes.extend(others);
+            return Ok(self);
+        }
+        let used: HashSet<&Path> = rows.iter().filter_map(|&idx| named.place(idx)).collect();
+        let is_used = |held: &Held| {
+            held.places
+                .iter()
+                .any(|place| used.contains(place.as_path()))
+        };
+        let further = self.items.into_iter().zip(&held);
+        let further = further.filter(|(_, held)| !is_used(held));
+        let mut further: Vec<Item> = further.map(|(item, _)| item).collect();
+        let mut items = items_of(&table, &rows, &folder);
+        let below = further
             .iter()
             .map(|item| below(&folder, &path_of(&item.path)));
-        let further: Vec<String> = further.collect();
-        self.notes
-            .push(note_of_rows(name, rows.len(), further.len()));
-        if rows.len() < table.len() {
-            let n_outside = (table.len() - rows.len()) as u64;
-            self.notes.push(format!(
-                "{} outside the folder and {} not used; name {name} itself to use all its rows",
-                counted(n_outside, "row names a file", "rows name files"),
-                if n_outside == 1 { "is" } else { "are" },
-            ));
-        }
-        self.table = Some(table.with_paths(&rows, &further, limits.max_bytes)?);
-        items.append(&mut self.items);
+        self.table = Some(table.with_paths(&rows, &below.collect::<Vec<_>>(), limits.max_bytes)?);
+        self.notes.push(format!(
+            "{name} of the folder is used for labels: {}, and {} that no row names; --labels none leaves it out",
+            counted(rows.len() as u64, "row", "rows"),
+            counted(further.len() as u64, "object", "objects"),
+        ));
+        self.notes.extend(others);
+        items.append(&mut further);
         self.items = items;
         // The manifest holds no image, and is not foreign.
         self.n_foreign = self.n_foreign.saturating_sub(1);
@@ -121,12 +121,29 @@ impl Listing {
     }
 }
 
-fn note_of_rows(name: &str, n_rows: usize, n_further: usize) -> String {
-    format!(
-        "{name} of the folder is used for labels: {}, and {} that no row names; --labels none leaves it out",
-        counted(n_rows as u64, "row", "rows"),
-        counted(n_further as u64, "object", "objects"),
-    )
+/// Returns some rows of a manifest as items. As for other objects of the folder, the path is that of the file.
+fn items_of(table: &Table, rows: &[usize], folder: &Path) -> Vec<Item> {
+    let rows = rows.iter().filter_map(|&idx| table.row(idx));
+    let contents = rows.map(|row| {
+        let path = text_of(&folder.join(path_of(row.path())));
+        let content = Content::Row {
+            path: row.file(),
+            part: row.part().map(str::to_owned),
+        };
+        (path, content)
+    });
+    with_keys(contents.collect())
+}
+
+/// Says how many rows are not used.
+fn note_of_others(n_rows: usize, which: &str) -> Option<String> {
+    let rows = counted(
+        n_rows as u64,
+        "row names a file or folder",
+        "rows name files or folders",
+    );
+    let are = if n_rows == 1 { "is" } else { "are" };
+    (n_rows > 0).then(|| format!("{rows} {which} and {are} not used"))
 }
 
 /// A manifest that lies in a folder.
@@ -166,43 +183,90 @@ struct Folders([PathBuf; 2]);
 
 impl Folders {
     fn of(folder: &Path) -> Self {
-        let resolved = folder.canonicalize();
-        Self([
-            plain_path(folder),
-            resolved.unwrap_or_else(|_| folder.to_owned()),
-        ])
+        let named = whole(folder);
+        let resolved = folder.canonicalize().unwrap_or_else(|_| named.clone());
+        Self([named, resolved])
     }
 
     /// Returns whether a file lies in the folder, by its name or without links.
     fn hold(&self, file: &Path) -> bool {
         let is_below = |file: &Path| self.0.iter().any(|folder| file.starts_with(folder));
-        is_below(&plain_path(file)) || file.canonicalize().is_ok_and(|file| is_below(&file))
+        is_below(&whole(file)) || file.canonicalize().is_ok_and(|file| is_below(&file))
     }
 }
 
-/// What the rows of a manifest name, without links.
-struct Named(HashSet<PathBuf>);
+/// Returns a path from the root on and without detours, so that `.` holds what lies in it and nothing else.
+fn whole(path: &Path) -> PathBuf {
+    plain_path(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// What rows of a manifest name, without links.
+struct Named {
+    place_of: HashMap<usize, PathBuf>,
+    places: HashSet<PathBuf>,
+    resolver: Resolver,
+}
 
 impl Named {
-    fn of<'a>(rows: impl Iterator<Item = Row<'a>>) -> Self {
-        Self(
-            rows.filter_map(|row| row.file().canonicalize().ok())
-                .collect(),
-        )
-    }
-
-    /// Returns whether a file of an item is one that a row names, or lies in a folder that a row names.
-    fn holds(&self, item: &Item, resolver: &mut Resolver) -> bool {
-        let mut is_named = |file: &Path| {
-            let file = resolver.resolve(file);
-            file.ancestors().any(|place| self.0.contains(place))
-        };
-        match &item.content {
-            Content::Object(object) => object.files.iter().any(|file| is_named(file)),
-            Content::Row { path, .. } => is_named(path),
-            Content::Unreadable { .. } => is_named(&path_of(&item.path)),
+    fn of(table: &Table, rows: &[usize]) -> Self {
+        let place = |&idx: &usize| Some((idx, table.row(idx)?.file().canonicalize().ok()?));
+        let place_of: HashMap<usize, PathBuf> = rows.iter().filter_map(place).collect();
+        Self {
+            places: place_of.values().cloned().collect(),
+            place_of,
+            resolver: Resolver::default(),
         }
     }
+
+    /// Returns the file or folder that a row names, if it is there.
+    fn place(&self, row_idx: usize) -> Option<&Path> {
+        self.place_of.get(&row_idx).map(PathBuf::as_path)
+    }
+
+    /// Returns what rows name that is a file of an item, or a folder above one.
+    fn holding(&mut self, item: &Item) -> Held {
+        let path = path_of(&item.path);
+        let (files, part) = match &item.content {
+            Content::Object(object) => (object.files.as_slice(), &object.part),
+            Content::Row { path, part } => (std::slice::from_ref(path), part),
+            Content::Unreadable { .. } => (std::slice::from_ref(&path), &None),
+        };
+        let mut places = Vec::new();
+        let mut first = None;
+        for file in files {
+            let file = self.resolver.resolve(file);
+            let above = file.ancestors().filter_map(|place| self.places.get(place));
+            places.extend(above.cloned());
+            first.get_or_insert(file);
+        }
+        places.sort_unstable();
+        places.dedup();
+        let object = (first.unwrap_or(path), part.clone());
+        Held { places, object }
+    }
+
+    /// Returns the rows that name one object: a row of a whole folder says nothing of which of them it means.
+    fn unambiguous(&self, table: &Table, rows: &[usize], held: &[Held]) -> Vec<usize> {
+        let mut objects: HashMap<&Path, HashSet<_>> = HashMap::new();
+        for Held { places, object } in held {
+            for place in places {
+                objects.entry(place).or_default().insert(object);
+            }
+        }
+        let has_several = |place: &Path| objects.get(place).is_some_and(|there| there.len() > 1);
+        let is_one = |&idx: &usize| {
+            let has_part = table.row(idx).is_some_and(|row| row.part().is_some());
+            has_part || !self.place(idx).is_some_and(has_several)
+        };
+        rows.iter().copied().filter(is_one).collect()
+    }
+}
+
+/// What rows name of an item.
+struct Held {
+    places: Vec<PathBuf>,
+    /// The first file, without links, and the part: equal for the names of one object.
+    object: (PathBuf, Option<String>),
 }
 
 /// Resolves links of files, and those of each folder once: a series has many files.
