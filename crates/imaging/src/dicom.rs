@@ -381,15 +381,17 @@ impl Source<'_> {
         };
         let mut volume = self.volume_of(cut, shape, Kind::Volume)?;
         let distance = slice_distance(self.set);
-        if let Some((_, true)) = distance {
-            let detail = "SpacingBetweenSlices is missing; SliceThickness was used";
-            volume.note(Code::HeaderRepaired, detail);
-        }
+        note_thickness(&mut volume, distance);
         let (Some(plane), Some((distance_mm, _))) = (plane, distance) else {
             place_image(&mut volume, self.set, None);
             volume.spacing[0] = distance.map(|(distance_mm, _)| distance_mm);
             return Ok(volume);
         };
+        if !mosaic.is_directed() {
+            let detail =
+                "SliceNormalVector is missing; slices are stacked along the normal of the first";
+            volume.note(Code::HeaderRepaired, detail);
+        }
         let first = mosaic.first_plane(plane);
         let affine = first.affine(mosaic.step(&first, distance_mm)?);
         volume.affine = Some(affine);
@@ -454,7 +456,12 @@ impl Source<'_> {
             place_image(&mut volume, self.set, images.planes.first().copied());
             return Ok(volume);
         }
-        let volume = self.volume(pixels, depth, Kind::Volume)?;
+        let mut volume = self.volume(pixels, depth, Kind::Volume)?;
+        if !self.set.has(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
+            && !self.set.has(tags::GRID_FRAME_OFFSET_VECTOR)
+        {
+            note_thickness(&mut volume, placement::step_mm(self.set));
+        }
         place_stack(volume, stack)
     }
 
@@ -504,7 +511,9 @@ impl Source<'_> {
         match meaning {
             Depth::Time(seconds) => time_frames(&mut volume, n_stored, seconds),
             Depth::Unknown => {
-                volume.spacing[0] = placement::step_mm(self.set).map(f64::abs);
+                let step = placement::step_mm(self.set);
+                volume.spacing[0] = step.map(|(mm, _)| mm.abs());
+                note_thickness(&mut volume, step);
                 if volume.spacing[0].is_none() {
                     let detail = "no distance between frames is stated, and no time";
                     volume.note(Code::StackAxisUnknown, detail);
@@ -512,6 +521,14 @@ impl Source<'_> {
             }
         }
         Ok(volume)
+    }
+}
+
+/// Says that the distance of slices is their thickness.
+fn note_thickness(volume: &mut Volume, step: Option<(f64, bool)>) {
+    if let Some((_, true)) = step {
+        let detail = "SpacingBetweenSlices is missing; SliceThickness was used";
+        volume.note(Code::HeaderRepaired, detail);
     }
 }
 

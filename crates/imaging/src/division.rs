@@ -17,6 +17,8 @@ use crate::stack::{self, Plane};
 /// Divisions that lead nowhere before the search for one is given up.
 const MAX_DEAD_ENDS: usize = 32;
 
+/// Images at one position whose places within the plane differ by less lie at the same place.
+const SAME_PLACE_MM: f64 = 1.0;
 /// Fewest images of a film: two may be a picture that was taken again.
 const MIN_FILM: usize = 3;
 
@@ -34,6 +36,8 @@ pub(crate) enum Value {
 /// How an attribute puts images together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
+    /// What kind of picture it is: no volume has two kinds, even where no position repeats.
+    Kind,
     /// A setting of the machine: equal values belong together.
     Setting,
     /// A number given to each volume: equal values belong together, or the n-th at each position.
@@ -51,13 +55,16 @@ impl Role {
     /// Returns true if the n-th value at each position belongs to the n-th volume, where equal
     /// values do not give each position equally many images.
     fn has_order(self) -> bool {
-        self != Self::Setting
+        !matches!(self, Self::Kind | Self::Setting)
     }
 
     /// Returns true if equal values mean one volume even where positions hold different numbers of
     /// images.
     fn is_identity(self) -> bool {
-        matches!(self, Self::Setting | Self::Number | Self::Clock)
+        matches!(
+            self,
+            Self::Kind | Self::Setting | Self::Number | Self::Clock
+        )
     }
 }
 
@@ -141,7 +148,7 @@ pub(crate) type Digest<'f> = &'f dyn Fn(usize) -> Option<u64>;
 /// Divides images into volumes. Images that nothing divides stay together, and are refused on
 /// reading.
 pub(crate) fn divide(images: &Images, digest: Digest<'_>) -> Vec<Division> {
-    let grids = stack::aligned(&images.planes);
+    let grids = stations(images, stack::aligned(&images.planes));
     let divided = |(grid, members): (usize, Vec<usize>)| {
         let divisions = Grid::new(images, members).divide(digest);
         divisions
@@ -149,6 +156,21 @@ pub(crate) fn divide(images: &Images, digest: Digest<'_>) -> Vec<Division> {
             .map(move |division| Division { grid, ..division })
     };
     grids.into_iter().enumerate().flat_map(divided).collect()
+}
+
+/// Parts grids whose images at one position lie beside each other: stations of a table, two knees.
+fn stations(images: &Images, grids: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
+    let plane = |&index: &usize| images.planes.get(index).copied();
+    let parted = |members: Vec<usize>| {
+        let planes: Vec<Plane> = members.iter().filter_map(plane).collect();
+        let groups = stack::beside(&planes, SAME_PLACE_MM);
+        let of = |group: Vec<usize>| {
+            let member = |place: usize| members.get(place).copied();
+            group.into_iter().filter_map(member).collect()
+        };
+        groups.into_iter().map(of).collect::<Vec<Vec<usize>>>()
+    };
+    grids.into_iter().flat_map(parted).collect()
 }
 
 /// Images whose planes are parallel and spaced alike.
@@ -197,6 +219,9 @@ impl<'i> Grid<'i> {
 
     fn divide(&self, digest: Digest<'_>) -> Vec<Division> {
         if !self.has_repeats(&self.members) {
+            if let Some(divisions) = self.by_kind() {
+                return divisions;
+            }
             return self.finish(Division::new(self.members.clone()));
         }
         let is_stated = |quantity: &Quantity| quantity.role != Role::Count;
@@ -276,47 +301,115 @@ impl<'i> Grid<'i> {
             && classes.iter().all(|class| class.len() == 1)
     }
 
+    /// Divides images of several kinds whose positions do not coincide, where each kind is a volume by
+    /// itself: two kernels half a slice apart, or one behind the other.
+    fn by_kind(&self) -> Option<Vec<Division>> {
+        let columns = self.images.quantities.iter().enumerate();
+        let mut kinds = columns.filter(|(_, quantity)| quantity.role == Role::Kind);
+        kinds.find_map(|(column, _)| {
+            let classes = by_value(self.images, &self.members, column);
+            let is_volume = |class: &Vec<usize>| class.len() > 1 && self.is_stack(class);
+            let is_sound = classes.len() > 1 && classes.iter().all(is_volume);
+            is_sound.then(|| self.named_by(classes, column))
+        })
+    }
+
+    fn named_by(&self, classes: Vec<Vec<usize>>, column: usize) -> Vec<Division> {
+        let names = labels(self.images, &classes, column);
+        let named = classes.into_iter().zip(names);
+        named
+            .map(|(class, name)| Division::new(class).named(&name))
+            .collect()
+    }
+
     /// Divides by an attribute whose every value is a volume of its own, where positions hold
     /// different numbers of images: phases of other lengths, blocks, a series that was broken off.
     fn by_identity(&self, may: impl Fn(&Quantity) -> bool) -> Option<Vec<Division>> {
-        let columns = self.images.quantities.iter().enumerate();
-        columns
+        let columns: Vec<usize> = (self.images.quantities.iter().enumerate())
             .filter(|(_, quantity)| quantity.role.is_identity() && may(quantity))
-            .find_map(|(column, _)| {
-                let classes = by_value(self.images, &self.members, column);
-                let is_sound = classes.len() > 1 && !classes.iter().any(|c| self.has_repeats(c));
-                let notes = is_sound.then(|| self.completeness(&classes)).flatten()?;
-                let names = labels(self.images, &classes, column);
-                let named = classes.into_iter().zip(names).zip(notes);
-                let divisions = named.map(|((class, name), note)| {
-                    let mut division = Division::new(class).named(&name);
-                    division.notes.extend(note);
-                    division
-                });
-                Some(divisions.collect())
+            .map(|(column, _)| column)
+            .collect();
+        let whole = || Division::new(self.members.clone());
+        let one = columns
+            .iter()
+            .find_map(|&column| self.sound(self.refined(vec![whole()], column), column));
+        // Several attributes together: echoes of several times.
+        one.or_else(|| {
+            let mut divisions = vec![whole()];
+            columns.iter().find_map(|&column| {
+                divisions = self.refined(std::mem::take(&mut divisions), column);
+                self.sound(divisions.clone(), column)
             })
+        })
     }
 
-    /// Returns a note for each class that lacks positions of the others, or `None` if the classes
-    /// are no volumes: each must stack by itself, or most of them must be whole.
-    fn completeness(&self, classes: &[Vec<usize>]) -> Option<Vec<Option<Reason>>> {
-        let stacks = |class: &Vec<usize>| class.len() > 1 && self.is_stack(class);
-        if classes.iter().all(stacks) {
-            return Some(vec![None; classes.len()]);
-        }
-        let is_whole = |class: &&Vec<usize>| class.len() == self.n_positions && stacks(class);
-        let n_whole = classes.iter().filter(is_whole).count();
-        if n_whole < 2 || 2 * n_whole * self.n_positions < self.members.len() {
+    /// Divides each division by the values of a column.
+    fn refined(&self, divisions: Vec<Division>, column: usize) -> Vec<Division> {
+        let refine = |division: Division| {
+            let classes = by_value(self.images, &division.members, column);
+            if classes.len() < 2 {
+                return vec![division];
+            }
+            let inner = self.named_by(classes, column).into_iter();
+            match division.name {
+                Some(outer) => inner.map(|d| d.named(&outer)).collect(),
+                None => inner.collect(),
+            }
+        };
+        divisions.into_iter().flat_map(refine).collect()
+    }
+
+    /// Returns the divisions with what is to be told of them, if they are volumes.
+    fn sound(&self, mut divisions: Vec<Division>, column: usize) -> Option<Vec<Division>> {
+        let quantity = self.images.quantities.get(column)?;
+        let repeats = |division: &Division| self.has_repeats(&division.members);
+        if divisions.len() < 2 || divisions.iter().any(repeats) {
             return None;
         }
-        let note = |class: &Vec<usize>| {
-            (class.len() < self.n_positions).then(|| {
-                let (found, wanted) = (class.len(), self.n_positions);
-                let detail = format!("{found} of the {wanted} positions that other parts have");
+        let classes: Vec<Vec<usize>> = divisions.iter().map(|d| d.members.clone()).collect();
+        let notes = self.completeness(&classes, quantity.role)?;
+        for (division, note) in divisions.iter_mut().zip(notes) {
+            division.notes.extend(note);
+        }
+        Some(divisions)
+    }
+
+    /// Returns a note for each class that lacks positions of another, or `None` if the classes are no
+    /// volumes: most of them must be whole, or each a run of positions without a gap. Times alone make
+    /// no volume of a run: a scanner takes several slices at a time.
+    fn completeness(&self, classes: &[Vec<usize>], role: Role) -> Option<Vec<Option<Reason>>> {
+        let places: Vec<Vec<usize>> = classes
+            .iter()
+            .map(|class| {
+                let mut places: Vec<usize> = class.iter().map(|&i| self.position(i)).collect();
+                places.sort_unstable();
+                places
+            })
+            .collect();
+        let is_run = |places: &Vec<usize>| match (places.first(), places.last()) {
+            (Some(first), Some(last)) => places.len() > 1 && last - first + 1 == places.len(),
+            _ => false,
+        };
+        let stacks = |class: &Vec<usize>| class.len() > 1 && self.is_stack(class);
+        let are_runs =
+            role != Role::Clock && places.iter().all(is_run) && classes.iter().all(stacks);
+        let is_whole = |class: &&Vec<usize>| class.len() == self.n_positions && stacks(class);
+        let n_whole = classes.iter().filter(is_whole).count();
+        let are_mostly_whole = n_whole > 1 && 2 * n_whole * self.n_positions >= self.members.len();
+        if !are_runs && !are_mostly_whole {
+            return None;
+        }
+        let lacks = |own: &Vec<usize>| {
+            let holds = |other: &&Vec<usize>| {
+                other.len() > own.len() && own.iter().all(|place| other.contains(place))
+            };
+            places.iter().find(holds).map(|other| {
+                let (found, wanted) = (own.len(), other.len());
+                let detail = format!("{found} of the {wanted} positions that another part has");
                 Reason::new(Code::IncompletePart, detail)
             })
         };
-        Some(classes.iter().map(note).collect())
+        Some(places.iter().map(lacks).collect())
     }
 
     /// Images with the pixels of another one at the same position, and which one that is.
@@ -440,25 +533,40 @@ pub(crate) fn in_time(images: &Images) -> Option<(Vec<usize>, Option<f64>)> {
         let columns = images.quantities.iter().enumerate();
         columns.filter(|(_, quantity)| quantity.name == TIME)
     };
-    let order: Vec<usize> = columns().find_map(|(column, _)| {
+    let (order, column): (Vec<usize>, usize) = columns().find_map(|(column, _)| {
         let classes = by_value(images, &everything, column);
         let is_told = classes.len() == everything.len() && classes.len() > 1;
-        is_told.then(|| classes.into_iter().flatten().collect())
+        is_told.then(|| (classes.into_iter().flatten().collect(), column))
     })?;
-    let seconds = columns()
-        .filter(|(_, quantity)| matches!(quantity.role, Role::Clock | Role::Phase))
-        .find_map(|(column, _)| images.even_step(&order, column));
+    let is_time = |quantity: &Quantity| matches!(quantity.role, Role::Clock | Role::Phase);
+    // A number says nothing of seconds: the first time that grows with it does.
+    let seconds = if images.quantities.get(column).is_some_and(is_time) {
+        images.even_step(&order, column)
+    } else {
+        let mut times = columns().filter(|(_, quantity)| is_time(quantity));
+        let growing = times.find(|(column, _)| images.grows(&order, *column));
+        growing.and_then(|(column, _)| images.even_step(&order, column))
+    };
     Some((order, seconds))
 }
 
 impl Images {
-    /// Returns the distance between neighbouring values of a column where it is even.
-    fn even_step(&self, order: &[usize], column: usize) -> Option<f64> {
+    fn sequence(&self, order: &[usize], column: usize) -> Option<Vec<f64>> {
         let value = |&index: &usize| match self.value(index, column) {
             Value::Number(number) => Some(*number),
             Value::Missing | Value::Text(_) => None,
         };
-        let values: Vec<f64> = order.iter().map(value).collect::<Option<_>>()?;
+        order.iter().map(value).collect()
+    }
+
+    fn grows(&self, order: &[usize], column: usize) -> bool {
+        let values = self.sequence(order, column).unwrap_or_default();
+        !values.is_empty() && values.is_sorted_by(|a, b| a < b)
+    }
+
+    /// Returns the distance between neighbouring values of a column where it is even.
+    fn even_step(&self, order: &[usize], column: usize) -> Option<f64> {
+        let values = self.sequence(order, column)?;
         let (first, last) = (values.first()?, values.last()?);
         let n_steps = f64::from(u32::try_from(values.len() - 1).ok()?);
         let step = (last - first) / n_steps;

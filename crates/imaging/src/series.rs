@@ -61,15 +61,39 @@ pub(crate) struct Slice {
 
 /// What the slices of one series share. One `SeriesInstanceUID` may stand on slices of two patients,
 /// after an export that gave new identifiers to both.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     series: String,
     study: String,
     patient: String,
+    /// The name, only where there is no PatientID.
+    name: String,
     frame_of_reference: String,
     modality: Option<String>,
     /// Rows, columns, samples per pixel.
     sides: [Option<u16>; 3],
+}
+
+impl Key {
+    /// Returns true if this key leaves out identifiers that the other states, and contradicts none.
+    fn is_part_of(&self, other: &Self) -> bool {
+        let is_alike = self.series == other.series
+            && self.modality == other.modality
+            && self.sides == other.sides;
+        let pairs = [
+            (&self.study, &other.study),
+            (&self.patient, &other.patient),
+            (&self.frame_of_reference, &other.frame_of_reference),
+        ];
+        let fits = |(own, other): &(&String, &String)| own.is_empty() || own == other;
+        let adds = |(own, other): &(&String, &String)| own.is_empty() && !other.is_empty();
+        is_alike && pairs.iter().all(fits) && pairs.iter().any(adds)
+    }
+
+    /// Returns true if nothing says whose image it is.
+    fn is_of_nobody(&self) -> bool {
+        self.patient.is_empty() && self.name.is_empty()
+    }
 }
 
 /// Reads the header of a DICOM file, and of the file no more than that.
@@ -143,11 +167,12 @@ fn key_of(set: &dicom::DataSet<'_>) -> Key {
     Key {
         series: text(tags::SERIES_INSTANCE_UID),
         study: text(tags::STUDY_INSTANCE_UID),
-        patient: if patient.is_empty() {
+        name: if patient.is_empty() {
             text(tags::PATIENT_NAME)
         } else {
-            patient
+            String::new()
         },
+        patient,
         frame_of_reference: text(tags::FRAME_OF_REFERENCE_UID),
         modality: set.code(tags::MODALITY),
         sides: [tags::ROWS, tags::COLUMNS, tags::SAMPLES_PER_PIXEL].map(|tag| set.u16(tag)),

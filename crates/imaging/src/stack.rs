@@ -4,6 +4,8 @@
 //! DICOM PS3.3 C.7.6.2.1.1: the direction cosines of a row and of a column, and the position of
 //! the first voxel, in the patient's LPS system.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
@@ -140,6 +142,69 @@ pub(crate) fn positions(planes: &[Plane]) -> Vec<usize> {
         }
     }
     numbers
+}
+
+/// Returns how far apart planes lie within their own plane, in mm.
+pub(crate) fn spread_mm(planes: &[Plane]) -> f64 {
+    let Some(first) = planes.first() else {
+        return 0.0;
+    };
+    let normal = first.normal();
+    let beside = |plane: &Plane| {
+        let off = difference(plane.position, first.position);
+        let along = dot(off, normal);
+        length(difference(off, normal.map(|n| n * along)))
+    };
+    planes.iter().map(beside).fold(0.0, f64::max)
+}
+
+/// Parts planes into columns that lie beside each other, by the places at the position that holds most
+/// of them; one group where no position holds places that are further apart than `apart_mm`.
+pub(crate) fn beside(planes: &[Plane], apart_mm: f64) -> Vec<Vec<usize>> {
+    let everything: Vec<usize> = (0..planes.len()).collect();
+    let numbers = positions(planes);
+    let mut at: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (index, &number) in numbers.iter().enumerate() {
+        at.entry(number).or_default().push(index);
+    }
+    // A gantry's tilt moves slices beside each other too, but not at one position.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for here in at.values() {
+        let of: Vec<Plane> = here
+            .iter()
+            .filter_map(|&i| planes.get(i).copied())
+            .collect();
+        if spread_mm(&of) < apart_mm {
+            continue;
+        }
+        let mut places: Vec<(Plane, Vec<usize>)> = Vec::new();
+        for (&index, plane) in here.iter().zip(&of) {
+            let is_here = |(first, _): &&mut (Plane, Vec<usize>)| {
+                length(difference(first.position, plane.position)) < apart_mm
+            };
+            match places.iter_mut().find(is_here) {
+                Some((_, members)) => members.push(index),
+                None => places.push((*plane, vec![index])),
+            }
+        }
+        // Stations keep their order at every position.
+        places.sort_by(|(a, _), (b, _)| {
+            let [a, b] = [a, b].map(|plane| plane.position);
+            a.partial_cmp(&b).unwrap_or(Ordering::Equal)
+        });
+        groups.resize_with(groups.len().max(places.len()), Vec::new);
+        for (group, (_, members)) in groups.iter_mut().zip(places) {
+            group.extend(members);
+        }
+    }
+    let n_parted: usize = groups.iter().map(Vec::len).sum();
+    // Only where every position has all stations is it known which slice belongs to which.
+    let first = groups.first().map(Vec::len);
+    let is_even = groups.iter().all(|group| Some(group.len()) == first);
+    if groups.len() < 2 || n_parted != planes.len() || !is_even {
+        return vec![everything];
+    }
+    groups
 }
 
 /// Planes in the order of their distance along the normal of the first, and the gaps between them.

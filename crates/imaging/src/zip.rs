@@ -229,7 +229,7 @@ impl List {
         let n_read = usize::try_from(n_tail).unwrap_or(usize::MAX);
         let tail = read_at(file, tail_at, n_read)?;
         let missing = || {
-            let found = "no list of members at the end";
+            let found = "no list of members that ends with the file";
             Error::refused(FORMAT, Code::Truncated, found, "a whole archive")
         };
         // The comment may hold the signature too: the record must end with the file.

@@ -352,7 +352,7 @@ fn a_mosaic_is_cut_into_its_volume() {
     // Half of the 6 and 4 pixels by which the mosaic is larger than a tile, less those of a tile.
     let [_, _, _, origin] = volume.affine.unwrap().columns();
     assert_eq!(origin, [4.5, 2.0, 0.0]);
-    assert_eq!(codes(&volume), []);
+    assert_eq!(codes(&volume), [Code::HeaderRepaired]);
 }
 
 #[test]
@@ -439,7 +439,7 @@ fn a_mosaic_without_its_distance_says_what_stands_for_it() {
         .text((0x18, 0x50), "DS", "3");
     let volume = thick.read();
     assert_eq!(volume.spacing[0], Some(3.0));
-    assert_eq!(codes(&volume), [Code::HeaderRepaired]);
+    assert_eq!(codes(&volume), [Code::HeaderRepaired; 2]);
     let volume = thick.without(&[(0x18, 0x50)]).read();
     assert_eq!((volume.affine, volume.spacing[0]), (None, None));
     assert_eq!(volume.shape(), [1, 3, 2, 3]);

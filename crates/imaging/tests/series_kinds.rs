@@ -52,7 +52,9 @@ impl Slice {
     fn bytes(&self) -> Vec<u8> {
         let mut elements = self.elements.clone();
         let position = format!("0\\0\\{}", self.z);
-        elements.push(((0x20, 0x32), "DS", position));
+        if !elements.iter().any(|(tag, ..)| *tag == (0x20, 0x32)) {
+            elements.push(((0x20, 0x32), "DS", position));
+        }
         if !elements.iter().any(|(tag, ..)| *tag == (0x20, 0x37)) {
             elements.push(((0x20, 0x37), "DS", AXIAL.to_owned()));
         }
@@ -479,6 +481,22 @@ fn a_cone_beam_scan_is_placed_by_its_header() {
     elements.push(text((0x18, 0x50), "DS", "2"));
     let volumes = read_bytes(&multi(3, "CT", elements), &ReadOptions::default()).unwrap();
     assert_eq!(volumes[0].spacing, [Some(2.0); 3]);
+    assert_eq!(volumes[0].reasons[0].code, Code::HeaderRepaired);
+    // Frames of a beating heart, not slices.
+    let mut elements = placed();
+    elements.push(text((0x18, 0x50), "DS", "2"));
+    elements.push(text((0x18, 0x1090), "IS", "3"));
+    let volumes = read_bytes(&multi(3, "MR", elements), &ReadOptions::default()).unwrap();
+    assert_eq!(
+        (volumes[0].kind, volumes[0].spacing[0]),
+        (Kind::Video, None)
+    );
+    // Two detectors, not two slices.
+    let mut elements = placed();
+    elements.push(text((0x8, 0x8), "CS", "ORIGINAL\\PRIMARY\\STATIC"));
+    elements.push(text((0x18, 0x50), "DS", "2"));
+    let volumes = read_bytes(&multi(2, "NM", elements), &ReadOptions::default()).unwrap();
+    assert_eq!((volumes[0].affine, volumes[0].spacing[0]), (None, None));
     // Tomosynthesis: a distance, and no place.
     let elements = vec![
         text((0x18, 0x88), "DS", "1"),
@@ -596,4 +614,150 @@ fn slices_of_a_series_that_do_not_say_where_they_lie_are_told() {
     // A single one belongs to nothing.
     let codes = check(&[lost(1)], &[("", &[1.0])]);
     assert!(!codes.contains(&Code::UnplacedSlice), "{codes:?}");
+}
+
+#[test]
+fn a_scanner_that_takes_several_slices_at_a_time_makes_one_volume_or_none() {
+    let of = |positions: &[f64], numbers: &[u16]| -> Vec<Slice> {
+        let placed = positions.iter().zip(numbers).enumerate();
+        placed
+            .map(|(place, (&z, &number))| {
+                let shot = format!("12000{}", place / 4);
+                slice(z, number).with((0x8, 0x32), "TM", shot)
+            })
+            .collect()
+    };
+    let thin: Vec<f64> = (0..8).map(|i| f64::from(i) * 2.5).collect();
+    let two: Vec<f64> = thin
+        .iter()
+        .copied()
+        .chain((1..5).map(|i| 17.5 + 7.5 * f64::from(i)))
+        .collect();
+    let numbers: Vec<u16> = (1..13).collect();
+    let codes = check(
+        &of(&two, &numbers),
+        &[
+            ("stretch=1", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
+            ("stretch=2", &[9.0, 10.0, 11.0, 12.0]),
+        ],
+    );
+    assert_eq!(codes, [Code::DividedSeries; 2]);
+    // A slice that is lost where two shots meet.
+    let lost: Vec<f64> = thin
+        .iter()
+        .copied()
+        .filter(|&z| (z - 10.0).abs() > 0.1)
+        .collect();
+    assert_eq!(
+        check(&of(&lost, &[1, 2, 3, 4, 6, 7, 8]), &[]),
+        [Code::MissingSlices]
+    );
+    // Several times of the same places, and the last one broken off.
+    let mut run = Vec::new();
+    for (number, place) in (1..).zip((0..16).map(|i| i % 8).chain([0, 1, 2, 3])) {
+        let shot = format!("12{:02}00", (number - 1) / 4);
+        run.push(slice(f64::from(place) * 2.0, number).with((0x8, 0x32), "TM", shot));
+    }
+    assert_eq!(check(&run, &[]), [Code::DuplicatePosition]);
+}
+
+#[test]
+fn kernels_whose_positions_do_not_coincide_are_not_mixed() {
+    let slices: Vec<Slice> = (1..)
+        .zip([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+        .map(|(value, z)| {
+            let kernel = if value % 2 == 1 { "B30f" } else { "B70f" };
+            slice(z, value).with((0x18, 0x1210), "SH", kernel)
+        })
+        .collect();
+    let expected: &[(&str, &[f32])] = &[
+        ("kernel=B30f", &[1.0, 3.0, 5.0]),
+        ("kernel=B70f", &[2.0, 4.0, 6.0]),
+    ];
+    assert_eq!(check(&slices, expected), []);
+}
+
+#[test]
+fn echoes_of_several_times_survive_a_scan_that_was_broken_off() {
+    let mut slices = Vec::new();
+    let all = (0..3).flat_map(|t| (1..3).flat_map(move |echo| (0..3).map(move |z| (t, echo, z))));
+    for (value, (t, echo, z)) in (1..).zip(all).take(17) {
+        let slice = slice(f64::from(z), value);
+        slices.push(
+            slice
+                .with((0x18, 0x86), "IS", echo)
+                .with((0x20, 0x100), "IS", t),
+        );
+    }
+    let folder = folder(&slices);
+    let (found, codes) = read(folder.path());
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = [
+        "echo=1, t=0",
+        "echo=1, t=1",
+        "echo=1, t=2",
+        "echo=2, t=0",
+        "echo=2, t=1",
+        "echo=2, t=2",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(codes, [Code::IncompletePart]);
+}
+
+#[test]
+fn slices_that_lack_an_identifier_stay_with_their_series() {
+    let slices: Vec<Slice> = (1..)
+        .zip([0.0, 3.0, 6.0, 9.0])
+        .map(|(value, z)| {
+            let id = if value % 2 == 0 { "-" } else { "somebody" };
+            slice(z, value).with((0x10, 0x20), "LO", id)
+        })
+        .collect();
+    assert_eq!(
+        check(&slices, &[("", &[1.0, 2.0, 3.0, 4.0])]),
+        [Code::HeaderRepaired]
+    );
+    // Of nobody, with series of their own, they may be anybody's.
+    let anybody: Vec<Slice> = (1..)
+        .zip([0.0, 3.0, 6.0])
+        .map(|(value, z)| {
+            slice(z, value).with((0x10, 0x20), "LO", "-").with(
+                (0x20, 0xE),
+                "UI",
+                format!("1.9.{value}"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        check(&anybody, &[("", &[1.0]), ("", &[2.0]), ("", &[3.0])]),
+        []
+    );
+}
+
+#[test]
+fn stations_beside_each_other_are_volumes_and_no_film() {
+    let at = |x: i32, z: f64, value: u16| {
+        let place = format!("{x}\\0\\{z}");
+        slice(z, value).with((0x20, 0x32), "DS", place).with(
+            (0x8, 0x32),
+            "TM",
+            format!("1200{value:02}"),
+        )
+    };
+    let mut slices: Vec<Slice> = (1..)
+        .zip([0.0, 3.0, 6.0])
+        .map(|(v, z)| at(-100, z, v))
+        .collect();
+    slices.extend((11..).zip([0.0, 3.0, 6.0]).map(|(v, z)| at(100, z, v)));
+    let expected: &[(&str, &[f32])] = &[
+        ("series=1", &[1.0, 2.0, 3.0]),
+        ("series=2", &[11.0, 12.0, 13.0]),
+    ];
+    assert_eq!(check(&slices, expected), []);
+    let scouts: Vec<Slice> = (1..)
+        .zip([-400, 0, 400])
+        .map(|(v, x)| at(x, 0.0, v))
+        .collect();
+    let apart: &[(&str, &[f32])] = &[("", &[1.0]), ("", &[2.0]), ("", &[3.0])];
+    assert_eq!(check(&scouts, apart), []);
 }

@@ -14,6 +14,8 @@ use crate::error::Result;
 /// Siemens' b-value and gradient direction, private, where the standard's are absent.
 const SIEMENS_B_VALUE: Tag = Tag(0x0019, 0x100C);
 const SIEMENS_DIRECTION: Tag = Tag(0x0019, 0x100E);
+/// GE's b-value, the first of four numbers.
+const GE_B_VALUE: Tag = Tag(0x0043, 0x1039);
 /// Where the frame's own `ImageType` stands, by modality.
 const FRAME_TYPES: [Tag; 3] = [
     tags::MR_IMAGE_FRAME_TYPE_SEQUENCE,
@@ -28,6 +30,11 @@ const fn setting(name: &'static str, shows: Shows) -> Quantity {
     Quantity { name, role, shows }
 }
 
+const fn kind(name: &'static str, shows: Shows) -> Quantity {
+    let role = Role::Kind;
+    Quantity { name, role, shows }
+}
+
 const fn time(role: Role) -> Quantity {
     Quantity {
         name: TIME,
@@ -38,17 +45,20 @@ const fn time(role: Role) -> Quantity {
 
 /// The attributes that are looked at, those to be tried first in front: what kind of picture it is,
 /// how it was made, which of several it is, when it was made, and at last its number.
-pub(crate) const QUANTITIES: [Quantity; 17] = [
-    setting("type", Shows::Value),
-    setting("type", Shows::Value),
-    setting("kernel", Shows::Value),
+pub(crate) const QUANTITIES: [Quantity; 20] = [
+    kind("type", Shows::Value),
+    kind("type", Shows::Value),
+    kind("units", Shows::Value),
+    kind("kernel", Shows::Value),
     setting("kv", Shows::Value),
-    setting("echo", Shows::Place(1)),
-    setting("echo", Shows::Place(1)),
+    kind("echo", Shows::Place(1)),
+    kind("echo", Shows::Place(1)),
     setting("ti", Shows::Value),
     setting("flip", Shows::Value),
-    setting("b", Shows::Value),
+    kind("b", Shows::Value),
     setting("direction", Shows::Place(1)),
+    setting("thickness", Shows::Value),
+    setting("dimension", Shows::Place(1)),
     time(Role::Number),
     Quantity {
         name: "acquisition",
@@ -76,11 +86,14 @@ pub(crate) const NONE: Values = [const { Value::Missing }; QUANTITIES.len()];
 pub(crate) fn of_header(set: &DataSet<'_>) -> Values {
     let b_value = set.f64(tags::DIFFUSION_B_VALUE);
     let b_value = b_value.or_else(|| set.decimal(SIEMENS_B_VALUE));
+    // GE adds a billion to some.
+    let b_value = b_value.or_else(|| set.decimal(GE_B_VALUE).map(|b| b % 1e9));
     let direction = set.f64_array(tags::DIFFUSION_GRADIENT_ORIENTATION);
     let direction = direction.or_else(|| set.f64_array(SIEMENS_DIRECTION));
     [
         word(set, tags::IMAGE_TYPE),
         word(set, tags::COMPLEX_IMAGE_COMPONENT),
+        word(set, tags::UNITS),
         word(set, tags::CONVOLUTION_KERNEL),
         number(set.decimal(tags::KVP)),
         number(set.decimal(tags::ECHO_NUMBERS)),
@@ -89,6 +102,8 @@ pub(crate) fn of_header(set: &DataSet<'_>) -> Values {
         number(set.decimal(tags::FLIP_ANGLE)),
         number(b_value),
         rounded(direction),
+        number(set.decimal(tags::SLICE_THICKNESS)),
+        Value::Missing,
         number(set.decimal(tags::TEMPORAL_POSITION_IDENTIFIER)),
         number(set.decimal(tags::ACQUISITION_NUMBER)),
         number(milliseconds(set.decimal(tags::FRAME_REFERENCE_TIME))),
@@ -117,6 +132,7 @@ pub(crate) fn of_groups(groups: &DataSet<'_>) -> Result<Values> {
     let [
         kind,
         component,
+        _,
         kernel,
         _,
         _,
@@ -125,6 +141,8 @@ pub(crate) fn of_groups(groups: &DataSet<'_>) -> Result<Values> {
         flip,
         b_value,
         direction,
+        _,
+        _,
         index,
         _,
         reference,
@@ -178,6 +196,26 @@ pub(crate) fn or(mut own: Values, others: &Values) -> Values {
         }
     }
     own
+}
+
+/// Sets the indices of an object of one frame along its own dimensions, as one word.
+///
+/// # Errors
+/// As `DataSet::items`.
+pub(crate) fn indexed(mut values: Values, set: &DataSet<'_>, indices: &[u32]) -> Result<Values> {
+    let places = Dimensions::of(set)?.0.into_iter();
+    let index = |column: Column| match column {
+        Column::Index(place, _) => indices.get(place).map(u32::to_string),
+        Column::Stated(_) => None,
+    };
+    let words: Vec<String> = places.filter_map(index).collect();
+    let dimension = QUANTITIES.iter().position(|q| q.name == "dimension");
+    if let Some(slot) = dimension.and_then(|place| values.get_mut(place))
+        && !words.is_empty()
+    {
+        *slot = Value::Text(words.join(" "));
+    }
+    Ok(values)
 }
 
 /// Sets the number of the image, the last of `QUANTITIES`.
@@ -262,9 +300,9 @@ impl Dimensions {
 /// which say where a frame lies and not which volume it belongs to.
 fn quantity_of(pointer: Option<Tag>) -> Option<Quantity> {
     let Some(pointer) = pointer else {
-        return Some(setting("dimension", Shows::Place(1)));
+        return Some(kind("dimension", Shows::Place(1)));
     };
-    let place = |name| Some(setting(name, Shows::Place(1)));
+    let place = |name| Some(kind(name, Shows::Place(1)));
     match pointer {
         tags::IMAGE_POSITION_PATIENT
         | tags::IMAGE_POSITION_VOLUME
@@ -283,7 +321,7 @@ fn quantity_of(pointer: Option<Tag>) -> Option<Quantity> {
         | tags::NOMINAL_PERCENTAGE_OF_CARDIAC_PHASE
         | tags::NOMINAL_PERCENTAGE_OF_RESPIRATORY_PHASE
         | tags::CARDIAC_CYCLE_POSITION
-        | tags::RESPIRATORY_CYCLE_POSITION => Some(time(Role::Setting)),
+        | tags::RESPIRATORY_CYCLE_POSITION => Some(time(Role::Kind)),
         tags::EFFECTIVE_ECHO_TIME | tags::ECHO_TIME | tags::ECHO_NUMBERS => place("echo"),
         tags::DIFFUSION_B_VALUE => place("b"),
         tags::DIFFUSION_GRADIENT_ORIENTATION
@@ -326,10 +364,10 @@ fn rounded(direction: Option<[f64; 3]>) -> Value {
 
 /// Returns a moment in seconds: of a date and a time, or of one value for both.
 fn moment(set: &DataSet<'_>, [date, time]: [Tag; 2], both: Tag) -> Option<f64> {
-    if let Some(text) = set.text(both) {
-        return date_time(&text);
-    }
-    let seconds = time_of_day(&set.text(time)?)?;
+    let of_day = set.text(time).and_then(|text| time_of_day(&text));
+    let Some(seconds) = of_day else {
+        return set.text(both).and_then(|text| date_time(&text));
+    };
     let day = set.text(date).and_then(|text| day(&text)).unwrap_or(0.0);
     Some(day * 86_400.0 + seconds)
 }
@@ -362,6 +400,7 @@ fn time_of_day(text: &str) -> Option<f64> {
     };
     let fraction: f64 = match fraction {
         "" => 0.0,
+        digits if !digits.bytes().all(|b| b.is_ascii_digit()) => return None,
         digits => format!("0.{digits}").parse().ok()?,
     };
     let [hours, minutes, seconds] = [part(0)?, part(2)?, part(4)?];

@@ -126,6 +126,11 @@ impl Mosaic {
         plane
     }
 
+    /// Returns true if the header says to which side of a slice the next one lies.
+    pub(crate) fn is_directed(&self) -> bool {
+        self.normal.is_some()
+    }
+
     /// Returns the step from a slice to the next one in mm, in the direction that the header
     /// states, else along the normal of the plane.
     ///

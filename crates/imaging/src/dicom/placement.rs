@@ -152,6 +152,7 @@ pub(crate) fn single(set: &DataSet<'_>) -> Result<(Option<Plane>, Values)> {
     }
     let (plane, values) = top;
     let values = attributes::or(values, &groups.values);
+    let values = attributes::indexed(values, set, &groups.indices)?;
     Ok((plane.or(groups.plane()), values))
 }
 
@@ -231,7 +232,11 @@ impl Groups {
             rescale: self.rescale.or(shared.rescale),
             key,
             number: self.number.or(shared.number),
-            indices: self.indices,
+            indices: if self.indices.is_empty() {
+                shared.indices.clone()
+            } else {
+                self.indices
+            },
             values: attributes::or(self.values, &shared.values),
         }
     }
@@ -279,10 +284,17 @@ fn dose_grid(set: &DataSet<'_>, offsets: &[f64], n_frames: usize) -> Result<Opti
     };
     // The first offset is 0, or the position itself again (PS3.3 C.8.8.3.2).
     let start = offsets.first().copied().unwrap_or(0.0);
-    let moved = |&offset: &f64| Frame::moved(first, offset - start);
+    let moved = |(number, &offset): (u32, &f64)| Frame {
+        // Every plane is there, however far it lies from the next.
+        number: Some(f64::from(number)),
+        ..Frame::moved(first, offset - start)
+    };
     Ok(Some(Frames {
         quantities: Vec::new(),
-        list: offsets.iter().take(n_frames).map(moved).collect(),
+        list: (0..)
+            .zip(offsets.iter().take(n_frames))
+            .map(moved)
+            .collect(),
     }))
 }
 

@@ -7,12 +7,12 @@ const SETTING: Quantity = Quantity {
 };
 const B_VALUE: Quantity = Quantity {
     name: "b",
-    role: Role::Setting,
+    role: Role::Kind,
     shows: Shows::Value,
 };
 const KIND: Quantity = Quantity {
     name: "type",
-    role: Role::Setting,
+    role: Role::Kind,
     shows: Shows::Value,
 };
 const ACQUISITION: Quantity = Quantity {

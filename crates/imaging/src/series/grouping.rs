@@ -1,6 +1,6 @@
 //! Slices of an archive by series, and each series divided into volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::{Along, Key, Slice, images};
@@ -49,7 +49,8 @@ pub(crate) fn group(
     let mut parts = Vec::new();
     let mut loose = Vec::new();
     let mut n_series = 0;
-    for ((_, key), mut members) in by_key {
+    let completed = complete(&mut by_key);
+    for ((folder, key), mut members) in by_key {
         if members.len() == 1 {
             loose.append(&mut members);
             continue;
@@ -61,10 +62,39 @@ pub(crate) fn group(
                           patient and frame of reference";
             note_several(&mut found, detail);
         }
+        if completed.contains(&(folder, key)) {
+            let detail = "some slices lack identifiers that the others of their series state";
+            note_several(&mut found, detail);
+        }
         parts.append(&mut found);
     }
     parts.extend(mended(loose, n_series, digest));
     parts
+}
+
+/// Adds slices that lack an identifier to those of their series that state it, where only one set of
+/// identifiers fits; returns which sets were completed.
+fn complete(by_key: &mut ByKey<Option<PathBuf>>) -> HashSet<(Option<PathBuf>, Key)> {
+    let mut of_series: HashMap<String, Vec<(Option<PathBuf>, Key)>> = HashMap::new();
+    for key in by_key.keys().filter(|(_, key)| !key.series.is_empty()) {
+        of_series
+            .entry(key.1.series.clone())
+            .or_default()
+            .push(key.clone());
+    }
+    let mut completed = HashSet::new();
+    for keys in of_series.into_values().filter(|keys| keys.len() > 1) {
+        for own in &keys {
+            let mut wholes = keys.iter().filter(|(_, other)| own.1.is_part_of(other));
+            if let (Some(whole), None) = (wholes.next(), wholes.next())
+                && let Some(members) = by_key.remove(own)
+            {
+                by_key.entry(whole.clone()).or_default().extend(members);
+                completed.insert(whole.clone());
+            }
+        }
+    }
+    completed
 }
 
 /// Images of their own for slices that do not say where they lie; told where their series has several
@@ -169,7 +199,9 @@ fn mended(
         for grid in stack::aligned(&planes) {
             let of = |&index: &usize| members.get(index).cloned();
             let members: Vec<(PathBuf, Slice)> = grid.iter().filter_map(of).collect();
-            let mut found = if is_series(&members) {
+            // Of nobody in particular, they may be anybody's.
+            let is_known = members.iter().all(|(_, slice)| !slice.key.is_of_nobody());
+            let mut found = if is_known && is_series(&members) {
                 let mut found = divided(&members, n_series, digest);
                 let detail = "each slice states a series, study or frame of reference of its own; \
                               their numbers and positions put them together";

@@ -10,6 +10,7 @@ use dicom_dictionary_std::tags;
 
 use super::{Frame, Frames};
 use crate::dicom::dataset::DataSet;
+use crate::dicom::n_frames;
 use crate::division::{Quantity, Role, Shows, TIME, Value};
 use crate::error::Result;
 use crate::stack::PLAUSIBLE_MM;
@@ -33,7 +34,7 @@ pub(super) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Frames
     let Some(first) = super::plane(set)?.filter(|_| n_frames > 1) else {
         return Ok(None);
     };
-    let (Some(step_mm), Some(slices)) = (step_mm(set), slices(set, n_frames)) else {
+    let (Some((step_mm, _)), Some(slices)) = (step_mm(set), slices(set, n_frames)) else {
         return Ok(None);
     };
     let varying = varying(set);
@@ -44,6 +45,7 @@ pub(super) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Frames
         };
         Frame {
             values: varying.iter().map(value).collect(),
+            number: Some(slice),
             ..Frame::moved(first, slice * step_mm)
         }
     };
@@ -58,18 +60,34 @@ pub(super) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Frames
     }))
 }
 
-/// Returns the signed distance between slices along the normal of the first, in mm.
+/// Returns the signed distance between slices along the normal of the first, in mm, and whether it had
+/// to be taken from their thickness.
 ///
 /// Negative distances put the next slice in front of the first (PS3.3 C.8.4.15).
-pub(crate) fn step_mm(set: &DataSet<'_>) -> Option<f64> {
+pub(crate) fn step_mm(set: &DataSet<'_>) -> Option<(f64, bool)> {
     let usable = |tag| {
         set.decimal(tag)
             .filter(|mm| PLAUSIBLE_MM.contains(&mm.abs()))
     };
     let modality = set.code(tags::MODALITY);
+    if modality.as_deref() == Some("NM") && !is_reconstruction(set) {
+        return None;
+    }
     let is_sliced = matches!(modality.as_deref(), Some("CT" | "MR" | "PT" | "NM"));
-    usable(tags::SPACING_BETWEEN_SLICES)
-        .or_else(|| usable(tags::SLICE_THICKNESS).filter(|_| is_sliced))
+    let stated = usable(tags::SPACING_BETWEEN_SLICES).map(|mm| (mm, false));
+    stated.or_else(|| {
+        let thickness = usable(tags::SLICE_THICKNESS).filter(|_| is_sliced);
+        thickness.map(|mm| (mm, true))
+    })
+}
+
+/// Returns true if frames of nuclear medicine are slices, and not views of the patient.
+fn is_reconstruction(set: &DataSet<'_>) -> bool {
+    let stated = set.text(tags::IMAGE_TYPE);
+    let kind = stated.as_deref().and_then(|text| text.split('\\').nth(2));
+    let is_recon = kind.is_some_and(|kind| kind.trim_start().starts_with("RECON"));
+    let pointers = set.tags(tags::FRAME_INCREMENT_POINTER);
+    (is_recon || pointers.contains(&tags::SLICE_VECTOR)) && !counts_views(set)
 }
 
 /// Returns how many steps each frame lies from the first plane, if frames count slices.
@@ -87,7 +105,8 @@ fn slices(set: &DataSet<'_>, n_frames: usize) -> Option<Vec<f64>> {
             tags::SLICE_LOCATION_VECTOR | tags::SLICE_LOCATION | tags::IMAGE_POSITION_PATIENT
         )
     };
-    if !pointers.iter().all(counts_slices) || (pointers.is_empty() && states_times(set)) {
+    let is_film = states_times(set) || counts_moments(set, n_frames);
+    if !pointers.iter().all(counts_slices) || (pointers.is_empty() && is_film) {
         return None;
     }
     let n_frames = u32::try_from(n_frames).ok()?;
@@ -105,6 +124,18 @@ fn counts_views(set: &DataSet<'_>) -> bool {
 fn states_times(set: &DataSet<'_>) -> bool {
     let times = [tags::FRAME_TIME, tags::FRAME_TIME_VECTOR, tags::CINE_RATE];
     times.iter().any(|&tag| set.text(tag).is_some())
+}
+
+/// Returns true if as many moments are stated as there are frames.
+fn counts_moments(set: &DataSet<'_>, n_frames: usize) -> bool {
+    let moments = [
+        tags::CARDIAC_NUMBER_OF_IMAGES,
+        tags::NUMBER_OF_TEMPORAL_POSITIONS,
+    ];
+    let n_frames = u32::try_from(n_frames).map_or(0.0, f64::from);
+    #[allow(clippy::float_cmp, reason = "whole numbers, exact in f64")]
+    let is_it = |tag| set.decimal(tag) == Some(n_frames);
+    moments.into_iter().any(is_it)
 }
 
 fn vector(set: &DataSet<'_>, tag: Tag) -> Vec<u16> {
@@ -127,6 +158,10 @@ fn varying(set: &DataSet<'_>) -> Vec<(Vec<u16>, &'static str)> {
 
 /// Returns true if frames differ in nothing but a vector that counts time.
 pub(super) fn counts_time(set: &DataSet<'_>) -> bool {
+    let n_frames = n_frames(set).ok().and_then(|n| usize::try_from(n).ok());
+    if n_frames.is_some_and(|n| n > 1 && counts_moments(set, n)) {
+        return true;
+    }
     let varying = varying(set);
     let is_sliced = is_varying(&vector(set, tags::SLICE_VECTOR)) || counts_views(set);
     !is_sliced && !varying.is_empty() && varying.iter().all(|&(_, name)| name == TIME)
