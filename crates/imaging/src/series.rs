@@ -66,7 +66,7 @@ pub(crate) struct Key {
     series: String,
     study: String,
     patient: String,
-    /// The name, only where there is no PatientID.
+    /// The name, only where there is no `PatientID`.
     name: String,
     frame_of_reference: String,
     modality: Option<String>,
