@@ -431,7 +431,7 @@ fn a_guess_of_the_modality_stands_beside_it_and_never_in_its_place() {
     told_relabelled(root);
 }
 
-/// A guess stays with its row when a manifest labels it anew.
+/// A guess stays with its row when a manifest relabels it.
 fn told_relabelled(root: &Path) {
     told(
         root,

@@ -61,8 +61,9 @@ struct Found {
 /// Finds every object at or below `root`: a file, a folder, a DICOMDIR or a zip archive.
 ///
 /// Objects come in the order of their paths. Links to folders are followed, each folder once, under
-/// its plain path where it has one; links that lead nowhere are skipped with an error. Files that hold the voxels of a detached header, and DICOMDIRs, are part of other objects and
-/// are neither returned nor skipped.
+/// its plain path where it has one; links that lead nowhere are skipped with an error. Files that
+/// hold the voxels of a detached header, and DICOMDIRs, are part of other objects and are neither
+/// returned nor skipped.
 ///
 /// # Errors
 /// `Io` if `root` itself cannot be opened; everything below it is skipped with its reason.
@@ -335,7 +336,7 @@ fn series_of(
     };
     let mut parts = series::group(slices, &digest);
     if matches!(store, Store::Zip(_)) {
-        // The objects of an archive share one path, whatever folders there are in it.
+        // The objects of an archive share one path, also where the archive has folders.
         parts
             .iter_mut()
             .for_each(|part| part.folder = PathBuf::new());
@@ -386,7 +387,7 @@ fn named(mut parts: Vec<series::Part>) -> Vec<Object> {
 
 /// Says that a file in a folder is no image at all: of no image format, or a DICOM report or plan.
 ///
-/// `no_pixels` is never a loss, whatever the file's name. `unknown_format` is one if the name
+/// `no_pixels` is never a loss, under any file name. `unknown_format` is one if the name
 /// promises an image. Every other code is a refusal, among them `unsupported` for archives and for
 /// images of other formats.
 #[must_use]

@@ -51,7 +51,7 @@ const EXPLICIT_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 /// A file taken apart into its file meta and its data set.
 pub(crate) struct File<'a> {
     transfer_syntax: String,
-    /// The SOP class that the file meta states: there before the data set, whatever is cut.
+    /// The SOP class that the file meta states: it stands before the data set, so a cut file still has it.
     class: Option<String>,
     body: Cow<'a, [u8]>,
     encoding: Encoding,
@@ -407,7 +407,7 @@ impl Source<'_> {
     }
 
     /// Frames with positions: one volume for each stack and orientation, and of those that share
-    /// positions for each time, echo and whatever else tells them apart.
+    /// positions for each time, echo and other attribute that tells them apart.
     fn stacks(&self, frames: &Frames) -> Result<Vec<Volume>> {
         let mut parts: Vec<((usize, usize), Division)> = Vec::new();
         for (group, members) in frames.by_key().into_iter().enumerate() {

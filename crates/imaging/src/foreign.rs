@@ -24,7 +24,7 @@ enum Loss {
     Absent(&'static str),
     /// It holds no image, unless its name promises one: then it is a broken or mislabelled file.
     ByName,
-    /// It holds no image, whatever its name says.
+    /// It holds no image under any name.
     Never,
 }
 

@@ -82,7 +82,7 @@ impl Bands {
         bands
     }
 
-    /// Returns whether a number of samples is at least so many thousandths of all.
+    /// Returns whether a number of samples is at least a share of all, in thousandths.
     fn has(&self, n: usize, thousandths: usize) -> bool {
         n * 1000 >= self.all * thousandths
     }

@@ -90,8 +90,8 @@ impl Key {
         is_alike && pairs.iter().all(fits) && pairs.iter().any(adds)
     }
 
-    /// Returns true if nothing says whose image it is.
-    fn is_of_nobody(&self) -> bool {
+    /// Returns true if the header names no patient.
+    fn has_no_patient(&self) -> bool {
         self.patient.is_empty() && self.name.is_empty()
     }
 }

@@ -52,7 +52,7 @@ fn committed(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// Replaces the transfer syntax of a file, whatever its length.
+/// Replaces the transfer syntax of a file by one of any length.
 fn relabelled(bytes: &[u8], syntax: &str) -> Vec<u8> {
     let mut uid = syntax.as_bytes().to_vec();
     uid.resize(uid.len().next_multiple_of(2), 0);

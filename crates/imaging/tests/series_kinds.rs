@@ -717,7 +717,7 @@ fn slices_that_lack_an_identifier_stay_with_their_series() {
         check(&slices, &[("", &[1.0, 2.0, 3.0, 4.0])]),
         [Code::HeaderRepaired]
     );
-    // Of nobody, with series of their own, they may be anybody's.
+    // Without a patient, with series of their own, they may be those of several people.
     let anybody: Vec<Slice> = (1..)
         .zip([0.0, 3.0, 6.0])
         .map(|(value, z)| {

@@ -318,7 +318,7 @@ impl<'a> DataSet<'a> {
         if !element.is_unknown || element.undefined {
             return self.items_as(element, element.encoding, n);
         }
-        // A UN value of defined length: nobody has looked into it yet.
+        // A UN value of defined length: it was not parsed yet.
         let [first, second] = unknown_encodings(element.value);
         let (items, encoding) = match self.items_as(element, first, n) {
             Err(error @ Error::LimitExceeded { .. }) => return Err(error),

@@ -40,7 +40,7 @@ pub(crate) struct StoredPadding {
 impl StoredPadding {
     /// Reads the padding of monochrome pixels; `None` if there is none.
     ///
-    /// `PixelPaddingValue` and its limit have 16 bits whatever `BitsAllocated` is, so that an f32
+    /// `PixelPaddingValue` and its limit have 16 bits at any `BitsAllocated`, so that an f32
     /// compares them exactly.
     pub(crate) fn of(set: &DataSet<'_>, is_float: bool, signed: bool) -> Option<Self> {
         let integer = |tag| {

@@ -31,7 +31,7 @@ pub(crate) struct Frame {
     pub(crate) spacing_mm: Option<[f64; 2]>,
     /// Its own modality transform.
     pub(crate) rescale: Option<Linear>,
-    /// What parts frames whatever their positions: stack and segment.
+    /// What parts frames at any position: stack and segment.
     key: [Option<String>; 2],
     /// Its number within its stack, if it says so.
     number: Option<f64>,

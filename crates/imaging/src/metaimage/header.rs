@@ -102,7 +102,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Header, usize)> {
     ))
 }
 
-/// Returns the names of the data files alone, whatever else the header says.
+/// Returns the names of the data files alone; the rest of the header is not checked.
 pub(super) fn data_file_names(bytes: &[u8]) -> Vec<String> {
     let mut rest = bytes;
     while !rest.is_empty() {

@@ -124,7 +124,7 @@ fn a_header_with_any_byte_changed_never_panics() {
     }
 }
 
-/// Visits the parts of a file within so many voxels; returns their first values and parts.
+/// Visits the parts of a file within a limit of voxels; returns their first values and parts.
 fn visited(bytes: &[u8], max_voxels: u64, n_most: usize) -> Result<Vec<(f32, Option<String>)>> {
     let lonely = |_: &str| Err(Error::io("opening the file", ErrorKind::NotFound.into()));
     let options = ReadOptions {

@@ -84,7 +84,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Header, &[u8])> {
     Ok((fields.header()?, behind))
 }
 
-/// Returns the names of the data files alone, whatever else the header says.
+/// Returns the names of the data files alone; the rest of the header is not checked.
 pub(super) fn data_file_names(bytes: &[u8]) -> Vec<String> {
     let (lines, _) = split_lines(bytes);
     let mut lines = lines.into_iter().skip(1);

@@ -199,8 +199,8 @@ fn mended(
         for grid in stack::aligned(&planes) {
             let of = |&index: &usize| members.get(index).cloned();
             let members: Vec<(PathBuf, Slice)> = grid.iter().filter_map(of).collect();
-            // Of nobody in particular, they may be anybody's.
-            let is_known = members.iter().all(|(_, slice)| !slice.key.is_of_nobody());
+            // Without a patient, slices may be those of several people.
+            let is_known = members.iter().all(|(_, slice)| !slice.key.has_no_patient());
             let mut found = if is_known && is_series(&members) {
                 let mut found = divided(&members, n_series, digest);
                 let detail = "each slice states a series, study or frame of reference of its own; \

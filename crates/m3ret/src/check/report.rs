@@ -193,7 +193,7 @@ impl Report {
     /// images of formats that are not read are refused under any name, because they may be a loss.
     pub(crate) fn skipped(path: &Path, error: &Error, is_strict: bool) -> Self {
         let report = Self::refused(path, error.code(), error.to_string());
-        // A DICOM report or the litter of a file system is no image, whatever its name; an image may be promised by it.
+        // A DICOM report or the litter of a file system is no image under any name; other names may promise one.
         let is_promised = error.code() != Code::NoPixels && is_named_like_an_image(path);
         let is_foreign = is_not_an_image(error) && !is_promised && !is_strict;
         Self {

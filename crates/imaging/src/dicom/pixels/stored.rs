@@ -12,7 +12,7 @@ use crate::dicom::dataset::{DataSet, first_fragment, is_fragmented, name_of, sta
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// Finds the codec that the pixels have, whatever the transfer syntax states.
+/// Finds the codec that the pixels have, which may not be that of the transfer syntax.
 ///
 /// # Errors
 /// `Malformed` names the transfer syntax if it states native pixels and a codec is at work that
@@ -96,7 +96,7 @@ fn in_fragments(set: &DataSet<'_>, stated: Codec, first: &[u8]) -> Result<Codec>
     }
 }
 
-/// Returns the bytes of so many native frames by the header's labels, as far as these are there.
+/// Returns the bytes of a number of native frames by the header's labels, as far as they are stored.
 fn promised_bytes(set: &DataSet<'_>, n_frames: u64) -> Option<u64> {
     let sides = [
         tags::ROWS,
