@@ -301,17 +301,43 @@ impl<'i> Grid<'i> {
             && classes.iter().all(|class| class.len() == 1)
     }
 
-    /// Divides images of several kinds whose positions do not coincide, where each kind is a volume by
-    /// itself: two kernels half a slice apart, or one behind the other.
+    /// Divides images whose positions do not coincide, where each class is a volume by itself: two
+    /// kernels half a slice apart, or one behind the other. Numbers of acquisitions divide only where the
+    /// slices of one lie between those of another, which is told: it may be one volume after all.
     fn by_kind(&self) -> Option<Vec<Division>> {
         let columns = self.images.quantities.iter().enumerate();
-        let mut kinds = columns.filter(|(_, quantity)| quantity.role == Role::Kind);
-        kinds.find_map(|(column, _)| {
-            let classes = by_value(self.images, &self.members, column);
-            let is_volume = |class: &Vec<usize>| class.len() > 1 && self.is_stack(class);
-            let is_sound = classes.len() > 1 && classes.iter().all(is_volume);
-            is_sound.then(|| self.named_by(classes, column))
-        })
+        columns
+            .filter(|(_, quantity)| matches!(quantity.role, Role::Kind | Role::Number))
+            .find_map(|(column, quantity)| {
+                let classes = by_value(self.images, &self.members, column);
+                let is_volume = |class: &Vec<usize>| class.len() > 1 && self.is_stack(class);
+                if classes.len() < 2 || !classes.iter().all(is_volume) {
+                    return None;
+                }
+                let is_kind = quantity.role == Role::Kind;
+                if !is_kind && !self.are_interleaved(&classes) {
+                    return None;
+                }
+                let mut divisions = self.named_by(classes, column);
+                for division in divisions.iter_mut().filter(|_| !is_kind) {
+                    let detail = "its slices lie between those of another acquisition";
+                    let note = Reason::new(Code::DividedSeries, detail);
+                    division.notes.push(note);
+                }
+                Some(divisions)
+            })
+    }
+
+    /// Returns true if two of the classes reach over the same positions.
+    fn are_interleaved(&self, classes: &[Vec<usize>]) -> bool {
+        let reach = |class: &Vec<usize>| {
+            let places = || class.iter().map(|&index| self.position(index));
+            Some((places().min()?, places().max()?))
+        };
+        let mut reaches: Vec<(usize, usize)> = classes.iter().filter_map(reach).collect();
+        reaches.sort_unstable();
+        let mut pairs = reaches.iter().zip(reaches.iter().skip(1));
+        pairs.any(|((_, last), (first, _))| first < last)
     }
 
     fn named_by(&self, classes: Vec<Vec<usize>>, column: usize) -> Vec<Division> {

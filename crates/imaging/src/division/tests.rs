@@ -271,6 +271,21 @@ fn a_slice_that_misses_where_acquisitions_meet_is_not_hidden() {
 }
 
 #[test]
+fn acquisitions_whose_slices_lie_between_each_other_are_divided_and_told() {
+    let number = |place: i32| if place % 2 == 0 { n(1.0) } else { n(2.0) };
+    let rows: Vec<Row> = (0..6).map(|i| (f64::from(i), vec![number(i)])).collect();
+    let expected: &[(&str, &[usize])] =
+        &[("acquisition=1", &[0, 2, 4]), ("acquisition=2", &[1, 3, 5])];
+    let divisions = check(&[ACQUISITION], &rows, expected);
+    assert!(divisions.iter().all(|d| has(d, Code::DividedSeries)));
+    // One behind the other they are one scan.
+    let rows: Vec<Row> = (0..6)
+        .map(|i| (f64::from(i), vec![number(i / 3)]))
+        .collect();
+    check(&[ACQUISITION], &rows, &[("", &[0, 1, 2, 3, 4, 5])]);
+}
+
+#[test]
 fn images_at_one_position_that_follow_in_time_are_a_film() {
     let rows = [
         (5.0, vec![n(0.06)]),
