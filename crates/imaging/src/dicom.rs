@@ -24,8 +24,8 @@ pub(crate) use self::attributes::{QUANTITIES, Values, instance_number};
 use self::codec::Codec;
 pub(crate) use self::dataset::DataSet;
 use self::dataset::{Encoding, confirmed_encoding, trim};
+use self::mosaic::Mosaic;
 pub(crate) use self::mosaic::is_mosaic;
-use self::mosaic::{Mosaic, slice_distance};
 use self::padding::Marking;
 pub(crate) use self::pixels::n_frames;
 use self::pixels::{Photometric, PixelModule, Pixels, Wanted};
@@ -380,7 +380,8 @@ impl Source<'_> {
             ..pixels
         };
         let mut volume = self.volume_of(cut, shape, Kind::Volume)?;
-        let distance = slice_distance(self.set);
+        let distance =
+            placement::slice_distance(self.set).map(|(mm, is_thickness)| (mm.abs(), is_thickness));
         note_thickness(&mut volume, distance);
         let (Some(plane), Some((distance_mm, _))) = (plane, distance) else {
             place_image(&mut volume, self.set, None);

@@ -427,7 +427,8 @@ impl<'i> Grid<'i> {
         }
         let lacks = |own: &Vec<usize>| {
             let holds = |other: &&Vec<usize>| {
-                other.len() > own.len() && own.iter().all(|place| other.contains(place))
+                other.len() > own.len()
+                    && own.iter().all(|place| other.binary_search(place).is_ok())
             };
             places.iter().find(holds).map(|other| {
                 let (found, wanted) = (own.len(), other.len());

@@ -121,8 +121,10 @@ pub(crate) fn read_header(path: &Path, store: Store<'_>, limits: &Limits) -> Res
 fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header> {
     let file = dicom::File::open(bytes, limits)?;
     let set = file.header(limits)?;
-    let is_index = set.has(tags::DIRECTORY_RECORD_SEQUENCE);
-    if !is_index && !dicom::has_pixels(&set) {
+    if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
+        return Ok(Header::Index);
+    }
+    if !dicom::has_pixels(&set) {
         let error = file.without_pixels(&set);
         return match error.code() {
             Code::NoPixels => Ok(Header::NoImage),
@@ -133,9 +135,6 @@ fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header> {
 }
 
 fn header_of(set: &dicom::DataSet<'_>) -> Result<Header> {
-    if set.has(tags::DIRECTORY_RECORD_SEQUENCE) {
-        return Ok(Header::Index);
-    }
     let is_multi = dicom::n_frames(set).is_ok_and(|n| n > 1) || dicom::is_mosaic(set);
     if is_multi {
         return Ok(Header::Alone);

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{cross, dot, unit};
 use crate::memory;
 use crate::reason::Code;
-use crate::stack::{PLAUSIBLE_MM, Plane};
+use crate::stack::Plane;
 
 const FORMAT: &str = "dicom";
 
@@ -150,16 +150,6 @@ impl Mosaic {
         }
         Ok(normal.map(|x| x * distance_mm * cosine.signum()))
     }
-}
-
-/// Returns the distance of slices in mm, and whether it is only their thickness.
-pub(crate) fn slice_distance(set: &DataSet<'_>) -> Option<(f64, bool)> {
-    let usable = |tag| {
-        let distance = set.decimal(tag).map(f64::abs);
-        distance.filter(|distance| PLAUSIBLE_MM.contains(distance))
-    };
-    let between = usable(tags::SPACING_BETWEEN_SLICES).map(|distance| (distance, false));
-    between.or_else(|| usable(tags::SLICE_THICKNESS).map(|distance| (distance, true)))
 }
 
 /// Finds a private element by its creator's name; in the usual block where no creator is left.

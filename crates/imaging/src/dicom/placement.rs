@@ -6,7 +6,7 @@
 
 mod stepped;
 
-pub(crate) use self::stepped::step_mm;
+pub(crate) use self::stepped::{slice_distance, step_mm};
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -60,25 +60,28 @@ pub(super) fn frames(set: &DataSet<'_>, n_frames: usize) -> Result<Option<Frames
     }))
 }
 
-/// Returns the signed distance between slices along the normal of the first, in mm, and whether it had
-/// to be taken from their thickness.
-///
-/// Negative distances put the next slice in front of the first (PS3.3 C.8.4.15).
-pub(crate) fn step_mm(set: &DataSet<'_>) -> Option<(f64, bool)> {
+/// Returns the distance between slices as the header states it, with its sign, and whether it had to be
+/// taken from their thickness.
+pub(crate) fn slice_distance(set: &DataSet<'_>) -> Option<(f64, bool)> {
     let usable = |tag| {
         set.decimal(tag)
             .filter(|mm| PLAUSIBLE_MM.contains(&mm.abs()))
     };
+    let between = usable(tags::SPACING_BETWEEN_SLICES).map(|mm| (mm, false));
+    between.or_else(|| usable(tags::SLICE_THICKNESS).map(|mm| (mm, true)))
+}
+
+/// Returns the distance from a frame to the next one along the normal of the first, in mm, and whether it
+/// had to be taken from their thickness; `None` where frames are no slices.
+///
+/// Negative distances put the next slice in front of the first (PS3.3 C.8.4.15).
+pub(crate) fn step_mm(set: &DataSet<'_>) -> Option<(f64, bool)> {
     let modality = set.code(tags::MODALITY);
     if modality.as_deref() == Some("NM") && !is_reconstruction(set) {
         return None;
     }
     let is_sliced = matches!(modality.as_deref(), Some("CT" | "MR" | "PT" | "NM"));
-    let stated = usable(tags::SPACING_BETWEEN_SLICES).map(|mm| (mm, false));
-    stated.or_else(|| {
-        let thickness = usable(tags::SLICE_THICKNESS).filter(|_| is_sliced);
-        thickness.map(|mm| (mm, true))
-    })
+    slice_distance(set).filter(|(_, is_thickness)| is_sliced || !is_thickness)
 }
 
 /// Returns true if frames of nuclear medicine are slices, and not views of the patient.
