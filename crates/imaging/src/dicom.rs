@@ -6,6 +6,7 @@ pub(crate) mod codec;
 pub(crate) mod codestream;
 mod dataset;
 mod frames;
+mod jpeg_ls;
 mod jpeg_sequential;
 mod mosaic;
 pub(crate) mod padding;

@@ -23,6 +23,7 @@ mod guess;
 mod identifiers;
 mod inflate;
 mod intensity;
+mod jpeg2000;
 mod limits;
 mod memory;
 mod metaimage;

@@ -13,7 +13,7 @@ const LARGE_BYTES: usize = 4 << 20;
 /// # Errors
 /// `LimitExceeded` if the machine has not so much memory: one object is refused, the rest goes on.
 pub(crate) fn zeroed(n: usize) -> Result<Vec<f32>> {
-    drop(with_capacity(n)?);
+    drop(with_capacity::<f32>(n)?);
     // Untouched memory of the allocator's: advice comes before the first write.
     let values = vec![0.0; n];
     advise(values.as_ptr(), n);
@@ -24,28 +24,38 @@ pub(crate) fn zeroed(n: usize) -> Result<Vec<f32>> {
 ///
 /// # Errors
 /// As `zeroed`.
-pub(crate) fn with_capacity(n: usize) -> Result<Vec<f32>> {
+pub(crate) fn with_capacity<T>(n: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values.try_reserve_exact(n).map_err(|_| out_of_memory(n))?;
+    values
+        .try_reserve_exact(n)
+        .map_err(|_| out_of_memory(n.saturating_mul(size_of::<T>())))?;
     advise(values.as_ptr(), n);
     Ok(values)
 }
 
-fn out_of_memory(n_values: usize) -> Error {
+/// Finds out whether the machine has `n_bytes` now, before code that cannot refuse asks for them.
+///
+/// # Errors
+/// As `zeroed`.
+pub(crate) fn probe(n_bytes: usize) -> Result<()> {
+    with_capacity::<u8>(n_bytes).map(drop)
+}
+
+fn out_of_memory(n_bytes: usize) -> Error {
     Error::LimitExceeded {
         what: "bytes of memory that the machine can give",
         allowed: 0,
-        asked: (n_values as u64).saturating_mul(size_of::<f32>() as u64),
+        asked: n_bytes as u64,
     }
 }
 
 /// Asks for huge pages in the `n` values at `start`. A refusal changes nothing but the speed.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "advice about pages has no safe binding")]
-fn advise(start: *const f32, n: usize) {
+fn advise<T>(start: *const T, n: usize) {
     use rustix::mm::{Advice, madvise};
 
-    let n_bytes = n.saturating_mul(size_of::<f32>());
+    let n_bytes = n.saturating_mul(size_of::<T>());
     if n_bytes < LARGE_BYTES {
         return;
     }
@@ -59,7 +69,7 @@ fn advise(start: *const f32, n: usize) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise(_: *const f32, _: usize) {}
+fn advise<T>(_: *const T, _: usize) {}
 
 #[cfg(test)]
 mod tests {
@@ -80,6 +90,6 @@ mod tests {
     #[test]
     fn too_much_is_an_error_not_the_end_of_the_program() {
         assert!(zeroed(usize::MAX / 8).is_err());
-        assert!(with_capacity(usize::MAX / 2).is_err());
+        assert!(with_capacity::<f32>(usize::MAX / 2).is_err());
     }
 }

@@ -1,24 +1,21 @@
 //! One compressed frame -> samples, by transfer syntax. Sides are compared with the header's
 //! before any codec reserves memory.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dicom_dictionary_std::uids;
 use jpeg_decoder::{ColorTransform, PixelFormat};
-use jpeg2k::DecodeParameters;
 use jxl_oxide::{AllocTracker, JxlImage};
 
 use super::codestream::{self, Declared};
-use super::{jpeg_sequential, rle};
+use super::{jpeg_ls, jpeg_sequential, rle};
 use crate::error::{Error, Result};
+use crate::jpeg2000::{self, Boxes, Header};
 use crate::limits::Limits;
+use crate::memory;
 use crate::reason::Code;
 use crate::samples::narrow;
 use crate::video::Elementary;
-
-/// Most tiles of one JPEG 2000 frame: OpenJPEG keeps about 6 kB for each.
-pub(crate) const MAX_TILES: u64 = 16_384;
 
 /// How pixels are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +194,7 @@ fn dispatch(codec: Codec, frame: &[u8], expected: Expected, limits: &Limits) -> 
     match codec {
         Codec::Jpeg => jpeg(frame, expected, limits),
         Codec::JpegLs => jpeg_ls(frame, expected),
-        Codec::Jpeg2000 => jpeg_2000(frame, expected),
+        Codec::Jpeg2000 => jpeg_2000(frame, expected, limits),
         Codec::JpegXl => jpeg_xl(frame, expected, limits),
         Codec::Native
         | Codec::EncapsulatedNative
@@ -211,20 +208,37 @@ fn dispatch(codec: Codec, frame: &[u8], expected: Expected, limits: &Limits) -> 
     }
 }
 
-fn check_sides(format: &'static str, found: &Declared, expected: Expected) -> Result<()> {
-    let sides = (found.width, found.height, found.n_components);
-    if sides == (expected.width, expected.height, expected.n_samples) {
-        return Ok(());
+/// The sides that a codestream declares.
+struct Sides {
+    width: u32,
+    height: u32,
+    n_components: u32,
+}
+
+impl Sides {
+    fn of(declared: &Declared) -> Self {
+        Self {
+            width: declared.width,
+            height: declared.height,
+            n_components: declared.n_components,
+        }
     }
-    let found = format!(
-        "a codestream of {} rows, {} columns, {} samples",
-        found.height, found.width, found.n_components
-    );
-    let wanted = format!(
-        "the header's Rows {}, Columns {}, SamplesPerPixel {}",
-        expected.height, expected.width, expected.n_samples
-    );
-    Err(Error::malformed(format, found, wanted))
+
+    fn check(&self, format: &'static str, expected: Expected) -> Result<()> {
+        let sides = (self.width, self.height, self.n_components);
+        if sides == (expected.width, expected.height, expected.n_samples) {
+            return Ok(());
+        }
+        let found = format!(
+            "a codestream of {} rows, {} columns, {} samples",
+            self.height, self.width, self.n_components
+        );
+        let wanted = format!(
+            "the header's Rows {}, Columns {}, SamplesPerPixel {}",
+            expected.height, expected.width, expected.n_samples
+        );
+        Err(Error::malformed(format, found, wanted))
+    }
 }
 
 /// Refuses a stream that is too short for its pixels before anything is reserved for them.
@@ -253,8 +267,9 @@ fn failed(format: &'static str, error: impl std::fmt::Display) -> Error {
 }
 
 fn jpeg(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
+    codestream::check_scans(frame)?;
     let declared = codestream::jpeg(frame)?;
-    check_sides("jpeg", &declared, expected)?;
+    Sides::of(&declared).check("jpeg", expected)?;
     check_length(&declared, frame.len())?;
     let colour = jpeg_colour(&declared);
     let precision = u32::from(declared.precision);
@@ -310,43 +325,15 @@ fn jpeg_colour(declared: &Declared) -> Colour {
 }
 
 fn jpeg_ls(frame: &[u8], expected: Expected) -> Result<Decoded> {
+    codestream::check_scans(frame)?;
     let declared = codestream::jpeg(frame)?;
-    check_sides("jpeg-ls", &declared, expected)?;
-    let bytes = charls::CharLS::default()
-        .decode(&ended(frame))
-        .map_err(|e| failed("jpeg-ls", e))?;
-    let samples: Vec<i32> = if declared.precision > 8 {
-        let (chunks, _) = bytes.as_chunks::<2>();
-        chunks
-            .iter()
-            .map(|raw| i32::from(u16::from_le_bytes(*raw)))
-            .collect()
-    } else {
-        bytes.into_iter().map(i32::from).collect()
-    };
-    let is_planar = declared.is_planar && expected.n_samples > 1;
-    let samples = if is_planar {
-        by_pixel(&samples, expected.n_samples as usize)
-    } else {
-        samples
-    };
-    let precision = u32::from(declared.precision);
+    Sides::of(&declared).check("jpeg-ls", expected)?;
     Ok(Decoded {
-        samples,
-        precision,
+        samples: jpeg_ls::decode(frame, &declared)?,
+        precision: u32::from(declared.precision),
         signed: None,
         colour: Colour::AsHeader,
     })
-}
-
-/// Ends the stream with its marker. CharLS 2.4 notices the end of the data only if the last bit
-/// falls on it, and else goes on for 2^31 zero bits; a marker it never passes.
-fn ended(frame: &[u8]) -> Cow<'_, [u8]> {
-    if matches!(frame, [.., 0xFF, 0xD9] | [.., 0xFF, 0xD9, 0]) {
-        Cow::Borrowed(frame)
-    } else {
-        Cow::Owned([frame, &[0xFF, 0xD9]].concat())
-    }
 }
 
 /// Planes -> samples by pixel.
@@ -359,52 +346,42 @@ pub(crate) fn by_pixel<T: Copy>(planes: &[T], n_planes: usize) -> Vec<T> {
     samples
 }
 
-fn jpeg_2000(frame: &[u8], expected: Expected) -> Result<Decoded> {
-    let (declared, n_tiles) = codestream::jpeg_2000(frame)?;
-    check_sides("jpeg 2000", &declared, expected)?;
-    if n_tiles > MAX_TILES {
-        return Err(Error::LimitExceeded {
-            what: "tiles of a jpeg 2000 frame",
-            allowed: MAX_TILES,
-            asked: n_tiles,
-        });
-    }
+fn jpeg_2000(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
     // Header palettes are DICOM's own business: components are taken as coded.
-    let parameters = DecodeParameters::default()
-        .ignore_pclr_cmap_cdef()
-        .strict(true);
-    let image =
-        jpeg2k::Image::from_bytes_with(frame, parameters).map_err(|e| failed("jpeg 2000", e))?;
-    let components = image.components();
-    let n_pixels = expected.width as usize * expected.height as usize;
-    let planes: Vec<&[i32]> = components
-        .iter()
-        .map(jpeg2k::ImageComponent::data)
-        .collect();
-    if planes.len() != expected.n_samples as usize || planes.iter().any(|p| p.len() != n_pixels) {
-        let found = "components of different sides";
-        return Err(Error::malformed(
-            "jpeg 2000",
-            found,
-            "one plane of the frame's size a sample",
-        ));
-    }
-    let samples = match planes.as_slice() {
-        [only] => only.to_vec(),
-        several => {
-            let pixels = 0..n_pixels;
-            pixels
-                .flat_map(|i| several.iter().filter_map(move |p| p.get(i).copied()))
-                .collect()
-        }
+    let codestream = Boxes::read(frame)?.codestream;
+    let header = Header::read(codestream)?;
+    let sides = Sides {
+        width: header.width,
+        height: header.height,
+        n_components: u32::try_from(header.components.len()).unwrap_or(u32::MAX),
     };
-    let first = components.first();
+    sides.check("jpeg 2000", expected)?;
+    let planes = jpeg2000::decode(codestream, &header, limits)?;
+    let n_pixels = header.n_pixels();
+    let mut samples = memory::with_capacity(n_pixels.saturating_mul(planes.len()))?;
+    match planes.as_slice() {
+        [only] => samples.extend(only.iter().map(|v| whole(*v))),
+        several => {
+            for i in 0..n_pixels {
+                samples.extend(several.iter().filter_map(|p| p.get(i).map(|v| whole(*v))));
+            }
+        }
+    }
+    let first = header.components.first();
     Ok(Decoded {
         samples,
-        precision: first.map_or(0, jpeg2k::ImageComponent::precision),
-        signed: first.map(jpeg2k::ImageComponent::is_signed),
+        precision: first.map_or(0, |c| c.precision.into()),
+        signed: first.map(|c| c.is_signed),
         colour: Colour::AsHeader,
     })
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a whole number of at most 20 bits"
+)]
+fn whole(value: f32) -> i32 {
+    value as i32
 }
 
 fn jpeg_xl(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded> {
@@ -415,18 +392,12 @@ fn jpeg_xl(frame: &[u8], expected: Expected, limits: &Limits) -> Result<Decoded>
         .map_err(|e| failed("jpeg xl", e))?;
     let n_components = u32::try_from(image.pixel_format().channels()).unwrap_or(u32::MAX);
     let precision = image.image_header().metadata.bit_depth.bits_per_sample();
-    let declared = Declared {
+    let sides = Sides {
         width: image.width(),
         height: image.height(),
         n_components,
-        precision: 0,
-        process: 0,
-        component_ids: Vec::new(),
-        adobe_transform: None,
-        is_jfif: false,
-        is_planar: false,
     };
-    check_sides("jpeg xl", &declared, expected)?;
+    sides.check("jpeg xl", expected)?;
     if precision > 16 {
         let advice = "recompress it with at most 16 bits a sample";
         return Err(Error::unsupported(

@@ -2,7 +2,7 @@
 //! checked before a codec may reserve, and colour is decided by what the stream says of itself.
 //!
 //! # Source
-//! ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000).
+//! ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS).
 
 use crate::error::{Error, Result};
 use crate::reason::Code;
@@ -26,8 +26,6 @@ pub(crate) struct Declared {
     pub(crate) adobe_transform: Option<u8>,
     /// A JFIF marker promises YCbCr.
     pub(crate) is_jfif: bool,
-    /// JPEG-LS: components lie in planes, one scan each.
-    pub(crate) is_planar: bool,
 }
 
 impl Declared {
@@ -47,11 +45,28 @@ fn be16(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from(u16::from_be_bytes(*raw)))
 }
 
-fn be32(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..)?
-        .first_chunk::<4>()
-        .map(|raw| u32::from_be_bytes(*raw))
+/// Most scans of one stream. Each may cost a walk over all coefficients at the price of some 20
+/// bytes, so without a bound a small file could keep a decoder busy for hours; real progressive
+/// files have about 10.
+const MAX_SCANS: u64 = 500;
+
+/// Refuses a JPEG or JPEG-LS stream with more scans than any encoder writes.
+///
+/// # Errors
+/// `LimitExceeded`.
+pub(crate) fn check_scans(stream: &[u8]) -> Result<()> {
+    // In entropy-coded bytes 0xff is followed by 0 or a marker, so this never miscounts there; a
+    // marker inside a thumbnail counts too.
+    let markers = stream.array_windows().filter(|pair| *pair == &[0xff, 0xda]);
+    let n_scans = markers.count() as u64;
+    if n_scans > MAX_SCANS {
+        return Err(Error::LimitExceeded {
+            what: "scans of one JPEG stream",
+            allowed: MAX_SCANS,
+            asked: n_scans,
+        });
+    }
+    Ok(())
 }
 
 /// Reads the markers of a JPEG or JPEG-LS stream up to the first scan.
@@ -83,14 +98,17 @@ pub(crate) fn jpeg_process(bytes: &[u8]) -> Option<u8> {
 }
 
 /// One marker of a JPEG stream with what belongs to it.
-struct Segment<'a> {
-    marker: u8,
-    body: &'a [u8],
-    end: usize,
+pub(crate) struct Segment<'a> {
+    /// The marker's second byte.
+    pub(crate) marker: u8,
+    /// What follows the segment's length.
+    pub(crate) body: &'a [u8],
+    /// Where the segment ends.
+    pub(crate) end: usize,
 }
 
 /// Finds the first marker with a body from `at` on.
-fn jpeg_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
+pub(crate) fn jpeg_segment(bytes: &[u8], mut at: usize) -> Option<Segment<'_>> {
     loop {
         let marker = *bytes.get(at + 1)?;
         if *bytes.get(at)? != 0xFF || marker == 0xFF {
@@ -130,13 +148,9 @@ fn scan_jpeg(bytes: &[u8]) -> Option<Declared> {
             0xE0 if body.starts_with(b"JFIF") => is_jfif = true,
             0xEE if body.starts_with(b"Adobe") => adobe_transform = body.get(11).copied(),
             0xDA => {
-                // JPEG-LS: the byte after the near parameter is the interleave mode.
-                let n_in_scan = usize::from(*body.first()?);
-                let is_planar = body.get(2 + 2 * n_in_scan) == Some(&0);
                 return declared.map(|found| Declared {
                     adobe_transform,
                     is_jfif,
-                    is_planar,
                     ..found
                 });
             }
@@ -161,72 +175,7 @@ fn frame_header(process: u8, body: &[u8]) -> Option<Declared> {
         component_ids: ids.filter_map(|id| id.first().copied()).collect(),
         adobe_transform: None,
         is_jfif: false,
-        is_planar: false,
     })
-}
-
-/// Reads the SIZ segment of a JPEG 2000 codestream, bare or inside a JP2 file; also returns the
-/// number of tiles.
-///
-/// # Errors
-/// `Malformed` without one.
-pub(crate) fn jpeg_2000(bytes: &[u8]) -> Result<(Declared, u64)> {
-    let start = bytes.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]);
-    start
-        .and_then(|start| siz(bytes.get(start + 4..)?))
-        .ok_or_else(|| {
-            Error::malformed(
-                "jpeg 2000",
-                "no SIZ segment",
-                "one at the start of the codestream",
-            )
-        })
-}
-
-/// Returns true for a JPEG 2000 codestream that turns its first three components into RGB on
-/// decoding: byte 5 of its COD segment.
-pub(crate) fn has_colour_transform(bytes: &[u8]) -> bool {
-    transform(bytes) == Some(1)
-}
-
-fn transform(bytes: &[u8]) -> Option<u8> {
-    let start = bytes.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]);
-    let mut at = start? + 2;
-    // The main header ends with the first tile (SOT).
-    loop {
-        let [high, low] = *bytes.get(at..)?.first_chunk::<2>()?;
-        match [high, low] {
-            [0xFF, 0x52] => return bytes.get(at + 8).copied(),
-            [0xFF, 0x90] => return None,
-            [0xFF, _] => at += 2 + (be16(bytes, at + 2)? as usize).max(2),
-            _ => return None,
-        }
-    }
-}
-
-fn siz(body: &[u8]) -> Option<(Declared, u64)> {
-    let [x1, y1, x0, y0, tile_width, tile_height, tile_x0, tile_y0] =
-        [4, 8, 12, 16, 20, 24, 28, 32].map(|at| be32(body, at));
-    let n_components = be16(body, 36)?;
-    let (width, height) = (x1?.checked_sub(x0?)?, y1?.checked_sub(y0?)?);
-    let along = |end: u32, start: u32, side: u32| {
-        let span = end.checked_sub(start)?;
-        (side > 0).then(|| u64::from(span).div_ceil(u64::from(side)))
-    };
-    let n_tiles =
-        along(x1?, tile_x0?, tile_width?)?.checked_mul(along(y1?, tile_y0?, tile_height?)?)?;
-    let declared = Declared {
-        width,
-        height,
-        n_components,
-        precision: (*body.get(38)? & 0x7F) + 1,
-        process: 0,
-        component_ids: Vec::new(),
-        adobe_transform: None,
-        is_jfif: false,
-        is_planar: false,
-    };
-    Some((declared, n_tiles))
 }
 
 #[cfg(test)]

@@ -8,16 +8,12 @@ use image::metadata::Orientation;
 use jpeg_decoder::{ColorTransform, Decoder, ImageInfo, PixelFormat};
 
 use super::picture::{Interleaved, Picture};
+use crate::dicom::codestream::check_scans;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::reason::Code;
 
 const FORMAT: &str = "JPEG";
-
-/// Most scans of one file. Each may cost a walk over all coefficients at the price of some 20
-/// bytes, so without a bound a small file could keep a decoder busy for hours; real progressive
-/// files have about 10.
-const MAX_SCANS: u64 = 500;
 
 /// The decoded samples of one JPEG stream, interleaved.
 pub(super) struct Stream {
@@ -81,14 +77,7 @@ pub(super) fn decode(
     transform: Option<ColorTransform>,
     limits: &Limits,
 ) -> Result<Stream> {
-    let n_scans = count_scans(stream);
-    if n_scans > MAX_SCANS {
-        return Err(Error::LimitExceeded {
-            what: "scans of one JPEG stream",
-            allowed: MAX_SCANS,
-            asked: n_scans,
-        });
-    }
+    check_scans(stream)?;
     let mut decoder = Decoder::new(stream);
     if let Some(transform) = transform {
         decoder.set_color_transform(transform);
@@ -131,15 +120,6 @@ pub(super) fn cmyk_into_rgb(samples: &mut [u8]) {
 /// Returns `a * b / 255`, rounded.
 fn product(a: u8, b: u8) -> u8 {
     u8::try_from((u16::from(a) * u16::from(b) + 127) / 255).unwrap_or(u8::MAX)
-}
-
-/// Counts start-of-scan markers; one inside a thumbnail counts too.
-fn count_scans(stream: &[u8]) -> u64 {
-    // In entropy-coded bytes 0xff is followed by 0 or a marker, so this never miscounts there.
-    stream
-        .array_windows()
-        .filter(|pair| *pair == &[0xff, 0xda])
-        .count() as u64
 }
 
 fn explain(error: jpeg_decoder::Error) -> Error {

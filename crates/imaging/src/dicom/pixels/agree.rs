@@ -8,10 +8,10 @@ use dicom_dictionary_std::tags;
 
 use super::{FORMAT, Photometric, PixelModule, inflate, native_value};
 use crate::dicom::codec::Codec;
-use crate::dicom::codestream;
 use crate::dicom::dataset::{DataSet, first_fragment, name_of};
 use crate::dicom::frames;
 use crate::error::{Error, Result};
+use crate::jpeg2000;
 use crate::limits::Limits;
 use crate::reason::Code;
 
@@ -348,7 +348,7 @@ impl PixelModule {
         );
         let value = set.bytes(tags::PIXEL_DATA).unwrap_or(&[]);
         let is_jpeg_2000 = codec == Codec::Jpeg2000;
-        if is_ybr && is_jpeg_2000 && codestream::has_colour_transform(first_fragment(value)) {
+        if is_ybr && is_jpeg_2000 && jpeg2000::transforms_colours(first_fragment(value)) {
             self.photometric = Photometric::Rgb;
             let fault =
                 "says YBR, the JPEG 2000 codestream transforms its own colours; read as RGB";
