@@ -33,6 +33,17 @@ pub(crate) fn with_capacity<T>(n: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
+/// Makes room for `n` more values in `values`.
+///
+/// # Errors
+/// As `zeroed`.
+pub(crate) fn reserve<T>(values: &mut Vec<T>, n: usize) -> Result<()> {
+    let asked = n.saturating_mul(size_of::<T>());
+    values
+        .try_reserve_exact(n)
+        .map_err(|_| out_of_memory(asked))
+}
+
 /// Finds out whether the machine has `n_bytes` now, before code that cannot refuse asks for them.
 ///
 /// # Errors

@@ -12,6 +12,8 @@
 //! screens and are ignored; only an `ImageJ` description, which has physical units, gives spacing.
 //! Animations (GIF, WebP, APNG) are `Kind::Video` as a viewer composes them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::error::{Error, Result};
 use crate::read::ReadOptions;
 use crate::reason::Code;
@@ -100,7 +102,8 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
         return tiff::read(bytes, options);
     }
     if container == Container::Jpeg {
-        return Ok(vec![jpeg::read(bytes, &options.limits)?.into_volume()?]);
+        let picture = guarded("JPEG", || jpeg::read(bytes, &options.limits))?;
+        return Ok(vec![picture.into_volume()?]);
     }
     if container == Container::Jpeg2000 {
         return Ok(vec![jpeg2000::read(bytes, &options.limits)?.into_volume()?]);
@@ -111,10 +114,22 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
         limits: &options.limits,
     };
     source.check_length()?;
-    Ok(vec![match animation::read(source, options)? {
-        Some(film) => film,
-        None => still::read(source)?.into_volume()?,
-    }])
+    let volume = guarded(container.name(), || {
+        match animation::read(source, options)? {
+            Some(film) => Ok(film),
+            None => still::read(source)?.into_volume(),
+        }
+    });
+    Ok(vec![volume?])
+}
+
+/// Runs a decoder of others' code: a panic in one is a damaged file, not a fault of this program's.
+fn guarded<T>(name: &'static str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    decoded.unwrap_or_else(|_| {
+        let found = "damaged image bytes, at which the decoder fails";
+        Err(Error::malformed(name, found, "a decodable image"))
+    })
 }
 
 impl Picture {

@@ -12,6 +12,7 @@ use crate::foreign;
 use crate::guess;
 use crate::inflate::{gunzip, gunzip_prefix, is_gzip};
 use crate::limits::Limits;
+use crate::memory;
 use crate::reason::Code;
 use crate::store::Store;
 use crate::volume::Volume;
@@ -307,9 +308,9 @@ pub(crate) fn read_whole_into(bytes: &mut Vec<u8>, path: &Path, limits: &Limits)
         .map_err(|e| Error::io("asking for the file's size", e))?;
     let n_bytes = limits.bytes(status.len())?;
     bytes.clear();
-    bytes.reserve_exact(n_bytes);
-    // `take`: a file that grows while it is read stays within the limit.
-    file.take(limits.max_bytes)
+    memory::reserve(bytes, n_bytes)?;
+    // `take`: a file that grows while it is read stays what it was.
+    file.take(n_bytes as u64)
         .read_to_end(bytes)
         .map_err(|e| Error::io("reading the file", e))?;
     Ok(())

@@ -94,6 +94,8 @@ codes! {
     BadGeometry = "bad_geometry", Refused;
     /// The file ends before its declared content.
     Truncated = "truncated", Refused;
+    /// The decoder, a process of its own, was ended by a signal.
+    DecoderCrashed = "decoder_crashed", Refused;
     /// The object holds no pixels.
     NoPixels = "no_pixels", Refused;
     /// The leading bytes belong to no known image format.

@@ -12,11 +12,14 @@
 //! upright by the container's rotation. Spacing along D is in seconds.
 //!
 //! # Safety against hostile files
-//! The demuxer is forced from the leading bytes, so no playlist is ever opened; only the local file
-//! may be read. Children share one time limit (`Limits::max_seconds`), are killed at its end or
-//! on any error, and are always reaped. Their error text is never shown: it may quote the file.
+//! The demuxer is forced from the leading bytes, so no playlist is ever opened. Children run in a
+//! jail (`jail.rs`): their input is a descriptor, they open no other file but libraries, have
+//! bounded memory and no network, and die with us. They share one time limit
+//! (`Limits::max_seconds`), are killed at its end or on any error, and are always reaped. Their
+//! error text is never shown: it may quote the file. Bytes of a DICOM object are handed over in
+//! memory, so nothing is left on a disk.
 
-use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -30,6 +33,7 @@ use crate::volume::{Kind, Volume};
 mod child;
 mod container;
 mod frames;
+mod jail;
 mod probe;
 
 use child::{Deadline, Programs};
@@ -54,8 +58,7 @@ pub(crate) enum Elementary {
 /// One file to decode, and what that may cost.
 struct Job<'a> {
     programs: &'a Programs,
-    /// `file:` and the path.
-    input: OsString,
+    input: File,
     demuxer: Demuxer,
     limits: &'a Limits,
     deadline: Deadline,
@@ -84,7 +87,7 @@ pub(crate) fn read_bytes(bytes: &[u8], options: &ReadOptions) -> Result<Volume> 
         return Err(unknown_container());
     };
     let n_wanted = Some(options.n_frames.unwrap_or(DEFAULT_VIDEO_FRAMES));
-    read_temporary(bytes, demuxer, n_wanted, &options.limits)
+    read_handed_over(bytes, demuxer, n_wanted, &options.limits)
 }
 
 /// Reads the video that a DICOM object encapsulates: a container if `bytes` start one, otherwise a
@@ -106,7 +109,7 @@ pub(crate) fn read_elementary(
         Elementary::H264 => Demuxer::RawH264,
         Elementary::Hevc => Demuxer::RawHevc,
     });
-    read_temporary(bytes, demuxer, options.n_frames, &options.limits)
+    read_handed_over(bytes, demuxer, options.n_frames, &options.limits)
 }
 
 fn read_file_with(programs: &Programs, path: &Path, options: &ReadOptions) -> Result<Volume> {
@@ -114,9 +117,7 @@ fn read_file_with(programs: &Programs, path: &Path, options: &ReadOptions) -> Re
     let Some(demuxer) = Demuxer::of_file(path, limits)? else {
         return Err(unknown_container());
     };
-    // The prefix keeps a name like `-x` or `http:x` from being anything but a name.
-    let mut input = OsString::from("file:");
-    input.push(path);
+    let input = File::open(path).map_err(|e| Error::io("opening the file", e))?;
     let deadline = Deadline::after(limits);
     let job = Job {
         programs,
@@ -128,20 +129,14 @@ fn read_file_with(programs: &Programs, path: &Path, options: &ReadOptions) -> Re
     read(&job, Some(options.n_frames.unwrap_or(DEFAULT_VIDEO_FRAMES)))
 }
 
-fn read_temporary(
+fn read_handed_over(
     bytes: &[u8],
     demuxer: Demuxer,
     n_wanted: Option<usize>,
     limits: &Limits,
 ) -> Result<Volume> {
     demuxer.check_length(&mut std::io::Cursor::new(bytes), bytes.len() as u64)?;
-    let failed = |error| Error::io("writing the video to a temporary file", error);
-    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.flush())
-        .map_err(failed)?;
-    let mut input = OsString::from("file:");
-    input.push(file.path());
+    let input = in_memory(bytes).map_err(|e| Error::io("handing the video to ffmpeg", e))?;
     let deadline = Deadline::after(limits);
     read(
         &Job {
@@ -153,6 +148,23 @@ fn read_temporary(
         },
         n_wanted,
     )
+}
+
+/// A file without a name, in memory: whatever ends this process, nothing of it is left.
+#[cfg(target_os = "linux")]
+fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let mut file = File::from(memfd_create("m3ret", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// A file that has no name any more once it is made.
+#[cfg(not(target_os = "linux"))]
+fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 fn read(job: &Job<'_>, n_wanted: Option<usize>) -> Result<Volume> {

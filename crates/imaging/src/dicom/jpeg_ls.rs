@@ -169,7 +169,9 @@ impl Frame<'_> {
             let mut places = self.ids.iter().enumerate();
             let found = places.find(|(index, known)| **known == id && !self.is_decoded(*index));
             let (index, _) = found.ok_or_else(|| broken("a scan of an unknown component"))?;
-            self.decoded[index] = true;
+            if let Some(decoded) = self.decoded.get_mut(index) {
+                *decoded = true;
+            }
             components.push(index);
         }
         if transform & 15 != 0 {
@@ -193,6 +195,10 @@ impl Frame<'_> {
     }
 
     /// Decodes the lines of a scan and returns how many bytes they took.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "lines have a place at either end, rows are whole, a scan has a component"
+    )]
     fn lines(&mut self, scan: &Scan, bytes: &[u8]) -> Result<usize> {
         let presets = Presets::new(self.precision, scan.near, self.custom)
             .ok_or_else(|| broken("presets out of range"))?;

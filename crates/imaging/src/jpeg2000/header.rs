@@ -223,13 +223,16 @@ impl Style {
             let halved = u32::from(resolution > 0);
             let mut n_precincts = 1_u64;
             let mut n_blocks = 1_u64;
-            for (axis, side) in sides.into_iter().enumerate() {
-                let exponent = self.precinct(resolution)[axis];
+            let axes = sides
+                .into_iter()
+                .zip(self.precinct(resolution))
+                .zip(self.block);
+            for ((side, exponent), block) in axes {
                 let band = side.div_ceil(1 << (u32::from(level) + halved).min(63));
                 let in_band = exponent.saturating_sub(halved);
                 // Each precinct may begin and end within a block.
                 let along = band.div_ceil(1 << in_band).saturating_add(1);
-                let block = self.block[axis].min(in_band);
+                let block = block.min(in_band);
                 let blocks = band.div_ceil(1 << block).saturating_add(along);
                 n_precincts = n_precincts.saturating_mul(along);
                 n_blocks = n_blocks.saturating_mul(blocks);
@@ -400,15 +403,16 @@ impl<'a> Walk<'a> {
             .collect();
         self.n_tiles = 1;
         let axes = [(x0, x1, tile_x, tile_width), (y0, y1, tile_y, tile_height)];
-        for (axis, (start, end, tile_start, tile)) in axes.into_iter().enumerate() {
+        let sides = self.sides.iter_mut().zip(&mut self.tile_sides);
+        for ((start, end, tile_start, tile), (side, tile_side)) in axes.into_iter().zip(sides) {
             // The first tile holds a part of the image.
             let holds =
                 tile_start <= start && u64::from(tile_start) + u64::from(tile) > start.into();
             if end <= start || !holds {
                 return Err(damaged());
             }
-            self.sides[axis] = end - start;
-            self.tile_sides[axis] = u64::from(tile.min(end - start));
+            *side = end - start;
+            *tile_side = u64::from(tile.min(end - start));
             self.n_tiles *= u64::from(end - tile_start).div_ceil(tile.into());
         }
         let n_listed = usize::try_from(self.n_tiles.min(MAX_TILES)).unwrap_or(0);

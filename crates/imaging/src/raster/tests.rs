@@ -337,3 +337,30 @@ fn pages_without_a_directory_are_bounded_by_the_file() {
         assert_eq!(read_default(&huge).unwrap_err().code(), Code::LimitExceeded);
     }
 }
+
+/// A palette whose length is no multiple of three makes the PNG crate panic.
+#[test]
+fn a_panic_of_a_decoder_is_a_damaged_file() {
+    let chunk = |name: &[u8], body: &[u8]| {
+        let mut sum = flate2::Crc::new();
+        sum.update(name);
+        sum.update(body);
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&length[..], name, body, &sum.sum().to_be_bytes()].concat()
+    };
+    let header = [0, 0, 0, 8, 0, 0, 0, 8, 8, 3, 0, 0, 0];
+    let mut rows = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut rows, &[0, 7, 7, 7, 7, 7, 7, 7, 7].repeat(8)).unwrap();
+    let rows = rows.finish().unwrap();
+    for n_bytes in [1, 2, 22, 23, 766] {
+        let file = [
+            b"\x89PNG\r\n\x1a\n".to_vec(),
+            chunk(b"IHDR", &header),
+            chunk(b"PLTE", &vec![9; n_bytes]),
+            chunk(b"IDAT", &rows),
+            chunk(b"IEND", &[]),
+        ];
+        let read = read(&file.concat(), &ReadOptions::default());
+        assert_eq!(read.unwrap_err().code(), Code::Malformed, "{n_bytes}");
+    }
+}

@@ -1,13 +1,16 @@
-//! A child process with a time limit, always killed and reaped.
+//! A child process within limits, always killed and reaped.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::jail::{Budget, confine};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::reason::Code;
 
 /// Bytes handed over at once.
 const CHUNK_BYTES: usize = 1 << 18;
@@ -48,6 +51,11 @@ impl Deadline {
         }
     }
 
+    /// Returns how long all children may take.
+    pub(super) fn allowed_s(&self) -> u64 {
+        self.allowed_s
+    }
+
     fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
@@ -61,7 +69,7 @@ impl Deadline {
     }
 }
 
-/// How a child ended.
+/// How a child ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exit {
     /// True if it returned 0.
@@ -70,31 +78,55 @@ pub(super) struct Exit {
     pub(super) complaints: bool,
 }
 
+/// What a child is told to do.
+pub(super) struct Task<'a> {
+    /// The program, looked for in `PATH`.
+    pub(super) program: &'a OsStr,
+    /// Its arguments.
+    pub(super) args: &'a [OsString],
+    /// Its standard input.
+    pub(super) input: &'a File,
+    /// What it may use.
+    pub(super) budget: Budget,
+}
+
+/// What a child wrote to its error stream; its words may quote the file and are not kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Complaints {
+    any: bool,
+    of_memory: bool,
+}
+
 /// A running child whose output is read; dropping it kills and reaps it.
 pub(super) struct Running {
     child: Child,
     chunks: Receiver<std::io::Result<Vec<u8>>>,
-    complaints: Receiver<bool>,
+    complaints: Receiver<Complaints>,
+    budget: Budget,
     deadline: Deadline,
     chunk: Vec<u8>,
     n_used: usize,
 }
 
 impl Running {
-    /// Starts `program`, never through a shell.
+    /// Starts a program in the jail, never through a shell.
     ///
     /// # Errors
     /// `Io`, naming the Debian package if the program is missing.
-    pub(super) fn start(program: &OsStr, args: &[OsString], deadline: Deadline) -> Result<Self> {
-        let mut child = Command::new(program)
-            .args(args)
+    pub(super) fn start(task: &Task<'_>, deadline: Deadline) -> Result<Self> {
+        let failed = |e| Error::io("running ffmpeg (install the Debian package ffmpeg)", e);
+        let input = task.input.try_clone().map_err(failed)?;
+        let mut command = Command::new(task.program);
+        confine(&mut command, task.program, task.input, task.budget).map_err(failed)?;
+        let mut child = command
+            .args(task.args)
             // Would have ffmpeg write a log, with names in it, beside the files.
             .env_remove("FFREPORT")
-            .stdin(Stdio::null())
+            .stdin(Stdio::from(input))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| Error::io("running ffmpeg (install the Debian package ffmpeg)", e))?;
+            .map_err(failed)?;
         let (chunk_sender, chunks) = sync_channel(2);
         let (complaint_sender, complaints) = sync_channel(1);
         // Both threads end when the child closes its end, which its death does.
@@ -102,12 +134,13 @@ impl Running {
             std::thread::spawn(move || send_chunks(stdout, &chunk_sender));
         }
         if let Some(stderr) = child.stderr.take() {
-            std::thread::spawn(move || complaint_sender.send(has_content(stderr)));
+            std::thread::spawn(move || complaint_sender.send(read_complaints(stderr)));
         }
         Ok(Self {
             child,
             chunks,
             complaints,
+            budget: task.budget,
             deadline,
             chunk: Vec::new(),
             n_used: 0,
@@ -180,7 +213,8 @@ impl Running {
     /// Waits for the end of a child whose output has ended.
     ///
     /// # Errors
-    /// `LimitExceeded` when the time is up, `Io`.
+    /// `LimitExceeded` when time or memory is used up; `Malformed` (`decoder_crashed`) if a signal
+    /// ended it; `Io`.
     pub(super) fn finish(mut self) -> Result<Exit> {
         let mut pause = Duration::from_millis(1);
         loop {
@@ -188,11 +222,7 @@ impl Running {
             if let Some(status) = status.map_err(|e| Error::io("waiting for ffmpeg", e))? {
                 // Comes with the end of the error stream; only a stray grandchild could hold it.
                 let complaints = self.complaints.recv_timeout(Duration::from_secs(1));
-                let complaints = complaints.unwrap_or(false);
-                return Ok(Exit {
-                    success: status.success(),
-                    complaints,
-                });
+                return self.explain(status, complaints.unwrap_or_default());
             }
             if self.deadline.remaining().is_zero() {
                 return Err(self.deadline.exceeded());
@@ -201,6 +231,46 @@ impl Running {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+
+    fn explain(&self, status: ExitStatus, complaints: Complaints) -> Result<Exit> {
+        if !status.success() && complaints.of_memory {
+            return Err(Error::LimitExceeded {
+                what: "bytes of a video decoder",
+                allowed: self.budget.memory_bytes,
+                asked: self.budget.memory_bytes.saturating_add(1),
+            });
+        }
+        match signal(status) {
+            Some(SIGXCPU) => Err(self.deadline.exceeded()),
+            Some(number) => {
+                let found = format!("a file on which ffmpeg ends by signal {number}");
+                let wanted = "one that it decodes";
+                Err(Error::refused(
+                    super::FORMAT,
+                    Code::DecoderCrashed,
+                    found,
+                    wanted,
+                ))
+            }
+            None => Ok(Exit {
+                success: status.success(),
+                complaints: complaints.any,
+            }),
+        }
+    }
+}
+
+/// The signal that tells of too much CPU time.
+const SIGXCPU: i32 = 24;
+
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal(_: ExitStatus) -> Option<i32> {
+    None
 }
 
 /// Reads to the end, or until nobody listens.
@@ -218,14 +288,21 @@ fn send_chunks(mut stdout: ChildStdout, sender: &SyncSender<std::io::Result<Vec<
     }
 }
 
-/// Reads to the end and forgets what it read, save whether there was anything.
-fn has_content(mut stderr: ChildStderr) -> bool {
+/// Reads to the end and keeps only whether there was anything, and whether it was about memory.
+fn read_complaints(mut stderr: ChildStderr) -> Complaints {
+    const OF_MEMORY: &[u8] = b"Cannot allocate memory";
     let mut text = [0; 4096];
-    let mut any = false;
-    while let Ok(1..) = stderr.read(&mut text) {
-        any = true;
+    let mut kept = Vec::new();
+    let mut complaints = Complaints::default();
+    while let Ok(n @ 1..) = stderr.read(&mut text) {
+        complaints.any = true;
+        kept.extend_from_slice(text.get(..n).unwrap_or_default());
+        complaints.of_memory |= kept.windows(OF_MEMORY.len()).any(|w| w == OF_MEMORY);
+        // The words may be cut between two reads.
+        let n_old = kept.len().saturating_sub(OF_MEMORY.len());
+        kept.drain(..n_old);
     }
-    any
+    complaints
 }
 
 impl Drop for Running {
@@ -246,7 +323,20 @@ mod tests {
             ..Limits::default()
         });
         let args: Vec<OsString> = args.iter().map(Into::into).collect();
-        Running::start(program.as_ref(), &args, deadline).unwrap()
+        Running::start(&task(program.as_ref(), &args, &nothing()), deadline).unwrap()
+    }
+
+    fn nothing() -> File {
+        File::open("/dev/null").unwrap()
+    }
+
+    fn task<'a>(program: &'a OsStr, args: &'a [OsString], input: &'a File) -> Task<'a> {
+        Task {
+            program,
+            args,
+            input,
+            budget: Budget::new(0, 60, 4 << 30),
+        }
     }
 
     fn is_alive(pid: u32) -> bool {
@@ -306,9 +396,34 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_a_signal_ends_is_a_crash() {
+        let running = start("sleep", &["600"], 60);
+        let pid = running.child.id().to_string();
+        let killed = Command::new("kill").args(["-SEGV", &pid]).status();
+        assert!(killed.unwrap().success());
+        let refused = running.finish().unwrap_err();
+        assert_eq!(refused.code(), Code::DecoderCrashed, "{refused}");
+    }
+
+    #[test]
+    fn a_child_without_memory_passes_a_limit() {
+        // The words come on the error stream, with a failure.
+        let script = "echo 'prefix: Cannot allocate memory' >&2; exit 1";
+        let args: Vec<OsString> = ["-c".into(), script.into()].into();
+        let input = nothing();
+        let deadline = Deadline::after(&Limits::default());
+        let script = OsStr::new("sh");
+        let running = Running::start(&task(script, &args, &input), deadline).unwrap();
+        let refused = running.finish().unwrap_err();
+        assert!(matches!(refused, Error::LimitExceeded { .. }), "{refused}");
+    }
+
+    #[test]
     fn a_missing_program_names_the_package() {
         let deadline = Deadline::after(&Limits::default());
-        let Err(refused) = Running::start("m3ret-no-such-program".as_ref(), &[], deadline) else {
+        let input = nothing();
+        let task = task("m3ret-no-such-program".as_ref(), &[], &input);
+        let Err(refused) = Running::start(&task, deadline) else {
             panic!("a program of this name exists");
         };
         assert!(

@@ -1,9 +1,10 @@
 //! Frames out of `ffmpeg`, as a sequence of PGM or PPM pictures: each tells its own size, so that
 //! rotation and changes of size are seen and not guessed.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
-use super::child::{Exit, Running};
+use super::child::{Exit, Running, Task};
+use super::jail::Budget;
 use super::probe::Stream;
 use super::{FORMAT, Job};
 use crate::error::{Error, Result};
@@ -11,6 +12,13 @@ use crate::reason::Code;
 
 /// Most time windows on one command line; with more frames than that all are decoded and counted.
 const MAX_WINDOWS: usize = 1024;
+
+/// The input as a path: it is opened again, so that the programs can seek in it.
+const STANDARD_INPUT: &str = if cfg!(target_os = "linux") {
+    "file:/proc/self/fd/0"
+} else {
+    "file:/dev/fd/0"
+};
 
 /// Seeking pays if the pixels to be decoded in sequence pass this many for each frame wanted.
 /// Measured with ffmpeg 5.1: a process that seeks and gives one 1080p frame takes 0.06 to 0.1 s of
@@ -253,7 +261,11 @@ fn decode(
     keep: impl Fn(usize) -> bool,
 ) -> Result<Frames> {
     let args = arguments(job, stream, command);
-    let mut running = Running::start(&job.programs.ffmpeg, &args, job.deadline)?;
+    let mut running = job.start(
+        &job.programs.ffmpeg,
+        &args,
+        stream.width.saturating_mul(stream.height),
+    )?;
     let mut frames = Frames {
         raw: Vec::new(),
         order: Vec::new(),
@@ -413,8 +425,28 @@ impl Job<'_> {
             "-i",
         ];
         let mut args: Vec<OsString> = fence.map(Into::into).into();
-        args.push(self.input.clone());
+        args.push(STANDARD_INPUT.into());
         args
+    }
+
+    /// Starts one of the programs on the input; `n_pixels` is the size of a frame, 0 if unknown.
+    ///
+    /// # Errors
+    /// As `Running::start`.
+    pub(super) fn start(
+        &self,
+        program: &OsStr,
+        args: &[OsString],
+        n_pixels: u64,
+    ) -> Result<Running> {
+        let seconds = self.deadline.allowed_s();
+        let task = Task {
+            program,
+            args,
+            input: &self.input,
+            budget: Budget::new(n_pixels, seconds, self.limits.max_bytes),
+        };
+        Running::start(&task, self.deadline)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use super::child::Running;
 use super::{FORMAT, Job};
 use crate::error::{Error, Result};
 use crate::reason::Code;
@@ -187,7 +186,7 @@ fn list(job: &Job<'_>, entries: &str, mut take: impl FnMut(&str) -> Result<()>) 
         ]
         .map(Into::into),
     );
-    let mut running = Running::start(&job.programs.ffprobe, &args, job.deadline)?;
+    let mut running = job.start(&job.programs.ffprobe, &args, 0)?;
     let mut line = Vec::new();
     while running.read_line(&mut line, 1024)? {
         take(&String::from_utf8_lossy(&line))?;

@@ -1,5 +1,10 @@
 //! Contexts, prediction, Golomb codes and runs: one line at a time.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "lines have one length, x lies between their ends, and indices of tables are masked or bounded"
+)]
+
 use super::bits::Bits;
 use super::broken;
 use crate::error::Result;
@@ -116,7 +121,7 @@ struct RunContext {
     magnitude: i32,
     count: i32,
     n_negative: i32,
-    /// RItype.
+    /// `RItype`.
     kind: i32,
 }
 
