@@ -372,6 +372,7 @@ pub fn remove(folder: &Path, ids: &[String]) -> crate::Result<usize> {
         );
     }
     writer.remove(ids)?;
+    galleries::forget_gone(&mut writer)?;
     Ok(writer.gallery().len())
 }
 
