@@ -12,6 +12,7 @@ mod footer;
 mod refusals;
 pub(crate) mod segment;
 pub(crate) mod source;
+mod text_hash;
 mod verify;
 mod version;
 mod writer;

@@ -173,6 +173,14 @@ impl Named {
         })
     }
 
+    /// Writes both copies again if one is damaged.
+    pub(crate) fn mend<D: Disk>(&self, disk: &D) -> Result<()> {
+        match self.is_damaged {
+            true => put(disk, &self.path, &copies(&self.json)),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         parse(&self.json, &self.path)
     }

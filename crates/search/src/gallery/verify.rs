@@ -408,12 +408,13 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
                 .to_owned(),
         );
     }
-    for finding in unread
-        .findings
-        .iter()
-        .filter(|finding| !finding.is_harmless)
-    {
+    let unusable = unread.findings.iter();
+    for finding in unusable.filter(|finding| !finding.is_harmless) {
         quarantine(folder, &folder.join(&finding.file), repair)?;
+    }
+    let named = [&catalog.statistics, &catalog.refusals].into_iter();
+    for reference in named.flatten() {
+        Named::read(folder, reference)?.mend(&RealDisk)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::footer::Numbers;
 use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen};
 use super::source::{Batch, Joined, NewRows, Source};
+use super::text_hash::TextHashes;
 use super::{Gallery, KEY, Key, LOCK, Maker, Refusal, dead, refusals, version};
 use crate::disk::{Disk, DiskFile as _, RealDisk, open_regular_as, unfinished_name};
 use crate::embedding::{MAX_WIDTH, check_unit};
@@ -230,7 +231,7 @@ impl<D: Disk> Writer<D> {
 
     fn check_ids(&self, ids: &[String], removed: &[String]) -> Result<()> {
         let removed: HashSet<&String> = removed.iter().collect();
-        let mut seen = HashSet::with_capacity(ids.len());
+        let mut seen = HashSet::with_capacity_and_hasher(ids.len(), TextHashes::new());
         for (row, id) in ids.iter().enumerate() {
             let fault = if id.is_empty() {
                 "an empty id"
