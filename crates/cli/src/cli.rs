@@ -295,6 +295,9 @@ pub(crate) struct SearchArguments {
     pub(crate) model: ModelArguments,
 
     #[command(flatten)]
+    pub(crate) retry: RetryArguments,
+
+    #[command(flatten)]
     pub(crate) reading: ReadArguments,
 }
 
@@ -335,6 +338,9 @@ pub(crate) struct DedupArguments {
     pub(crate) model: ModelArguments,
 
     #[command(flatten)]
+    pub(crate) retry: RetryArguments,
+
+    #[command(flatten)]
     pub(crate) reading: ReadArguments,
 }
 
@@ -369,6 +375,9 @@ pub(crate) struct MapArguments {
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) retry: RetryArguments,
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
@@ -458,6 +467,25 @@ impl LabelArguments {
             LabelChoice::Manifest => FolderLabels::Manifest,
             LabelChoice::Folders => FolderLabels::Folders,
             LabelChoice::None => FolderLabels::None,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryArguments {
+    /// Read images again that were refused before and have not changed since
+    ///
+    /// Without it, they are read again once they change, m3ret's version changes, or --limit does.
+    #[arg(long)]
+    pub(crate) retry: bool,
+}
+
+impl RetryArguments {
+    /// Returns how to read.
+    pub(crate) fn reading(&self, arguments: &ReadArguments) -> Reading {
+        Reading {
+            retries_refused: self.retry,
+            ..arguments.reading()
         }
     }
 }
@@ -555,6 +583,7 @@ impl ReadArguments {
         Reading {
             options: self.options(),
             n_readers: self.n_jobs(),
+            retries_refused: false,
         }
     }
 

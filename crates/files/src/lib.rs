@@ -6,6 +6,7 @@
 
 mod outputs;
 mod paths;
+mod private;
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -15,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use outputs::{Force, Inputs, Output, Refusal, Replaces};
 pub use paths::{folder_of, place_of, plain_path, way_between};
+pub use private::{check_own, make_private_folder, open_regular};
 
 /// An operation on a file that failed.
 #[derive(Debug)]
@@ -160,8 +162,10 @@ fn create_listed(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // As for any new file, the user's umask decides.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        // As for any new file, the user's umask decides; but who may not read the folder may not read its files.
+        let folder = std::fs::metadata(folder_of(path))?;
+        let mode = folder.permissions().mode() & 0o666;
+        builder.permissions(std::fs::Permissions::from_mode(mode));
     }
     // The lock is held so that an interrupt finds every file that exists.
     let mut listed = unfinished();
@@ -307,7 +311,7 @@ pub enum Locking {
 pub fn lock(folder: &Path) -> Result<Locking> {
     let path = folder.join("lock");
     let mut options = File::options();
-    let opened = options.write(true).create(true).truncate(false).open(&path);
+    let opened = private::open_regular_as(options.write(true).create(true).truncate(false), &path);
     let file = opened.map_err(|source| Error {
         doing: "opening",
         path,

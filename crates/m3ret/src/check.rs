@@ -187,6 +187,7 @@ mod tests {
             reading: Reading {
                 options: ReadOptions::default(),
                 n_readers: 2,
+                retries_refused: false,
             },
         };
         let mut verdicts = Vec::new();

@@ -206,6 +206,9 @@ fn add_vectors(
             }
         }
     }
+    let has_ids = table.column(ID).is_some();
+    // Its words are copied; only one copy stays in memory while a segment is written.
+    drop(table);
     let batch = Batch {
         vectors: &vectors.values,
         ids: &ids,
@@ -213,19 +216,22 @@ fn add_vectors(
         attachments: &[],
     };
     let added = writer.replace(batch, &replaced);
-    added.with_context(|| match table.column(ID) {
-        None => "the manifest has no column id, so that paths are ids".to_owned(),
-        Some(_) => doing(),
+    added.with_context(|| match has_ids {
+        false => "the manifest has no column id, so that paths are ids".to_owned(),
+        true => doing(),
     })?;
+    let updated = UpdateSummary {
+        n_new: ids.len(),
+        n_removed: replaced.len(),
+        ..UpdateSummary::default()
+    };
+    // Measuring maps the gallery; the rows would lie in memory twice.
+    drop((vectors, ids, cells));
     if writer.is_calibration_old() {
         watch.step("measuring how to search");
         writer.compact()?;
     }
-    Ok(UpdateSummary {
-        n_new: ids.len(),
-        n_removed: replaced.len(),
-        ..UpdateSummary::default()
-    })
+    Ok(updated)
 }
 
 /// Returns the maker of the vectors: the one that the file states, or the name that the caller gives. Two encoders of
@@ -372,6 +378,7 @@ pub fn remove(folder: &Path, ids: &[String]) -> crate::Result<usize> {
         );
     }
     writer.remove(ids)?;
+    galleries::forget_gone(&mut writer)?;
     Ok(writer.gallery().len())
 }
 

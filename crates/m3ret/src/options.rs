@@ -13,6 +13,8 @@ pub struct Reading {
     pub options: ReadOptions,
     /// Number of objects that are read at the same time.
     pub n_readers: usize,
+    /// Whether images that a gallery remembers as refused are read again although they have not changed.
+    pub retries_refused: bool,
 }
 
 impl Default for Reading {
@@ -21,6 +23,7 @@ impl Default for Reading {
         Self {
             options: ReadOptions::default(),
             n_readers: n_cores(),
+            retries_refused: false,
         }
     }
 }

@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::checkpoint::{save_model, write_tensors};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::files::{make_folder, sync_folder, write_whole};
+use crate::files::{make_private_folder, sync_folder, write_whole};
 use crate::monitor::Alarm;
 use crate::parameters::{Weight, Weights};
 use crate::train::Begin;
@@ -144,7 +144,7 @@ impl RunFolder {
             _ => {}
         }
         let folder = out.join(CHECKPOINTS);
-        make_folder(&folder)?;
+        make_private_folder(&folder)?;
         let lock = lock(out)?;
         let run = Self {
             out: out.clone(),

@@ -13,7 +13,7 @@ use crate::checkpoint::save_model;
 use crate::config::{Config, Device};
 use crate::dataset::{Batch, Items, Loader, Sample, Sampler, advice};
 use crate::error::{Error, Result};
-use crate::files::make_folder;
+use crate::files::make_private_folder;
 use crate::init;
 use crate::learner::{Learner, Lengths, Slope, Terms};
 use crate::monitor::{effective_rank, pooled};
@@ -165,7 +165,7 @@ impl<'a, B: VitBackend> Run<'a, B> {
         // From here on something is written.
         let folder = RunFolder::open(&config, begin)?;
         if let Some(cache) = &config.images.cache {
-            make_folder(cache)?;
+            make_private_folder(cache)?;
         }
         let mut state = State::new(items.fingerprint());
         state.teachers = learner.teachers();

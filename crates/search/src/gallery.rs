@@ -9,8 +9,10 @@ mod blocks;
 mod catalog;
 mod dead;
 mod footer;
+mod refusals;
 pub(crate) mod segment;
 pub(crate) mod source;
+mod text_hash;
 mod verify;
 mod version;
 mod writer;
@@ -22,19 +24,20 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 pub use catalog::is_gallery;
 pub use footer::Numbers;
+pub use refusals::Refusal;
 pub use source::Batch;
 pub use verify::{Finding, Repair, Report, repair, verify};
 pub use writer::{Setup, Writer, is_begun};
 
+use crate::disk::read_regular;
 use crate::error::{Error, Result};
 use crate::scan::{AllowedRows, Calibration, Filter};
 use crate::statistics::Statistics;
-use catalog::Catalog;
+use catalog::{Catalog, Named};
 use segment::Segment;
 use source::Source as _;
 
@@ -67,10 +70,12 @@ pub struct Gallery {
     has_damaged_copy: bool,
     /// Rows that pass the filters that were used before.
     allowed: Mutex<HashMap<Vec<Filter>, Arc<AllowedRows>>>,
-    /// The file with samples of scores: mapped, so that it is readable after a writer removed it.
-    statistics_file: Option<Mmap>,
-    /// The samples, read when they are first asked for.
+    /// The file with samples of scores: read when the gallery is opened, because a writer may remove it afterwards.
+    statistics_file: Option<Named>,
+    /// The samples, parsed when they are first asked for.
     statistics: OnceLock<Statistics>,
+    /// The file with images that were refused.
+    refusals_file: Option<Named>,
 }
 
 /// The random key of a gallery: identifiers are stored only as hashes with it.
@@ -107,7 +112,8 @@ impl Key {
     /// Reads the key that lies in a folder, whichever it is.
     fn of_file(folder: &Path) -> Result<Self> {
         let path = folder.join(KEY);
-        let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+        let bytes = read_regular(&path, size_of::<Self>() as u64 + 1);
+        let bytes = bytes.map_err(Error::io("reading", &path))?;
         let key = bytes.try_into().map(Self);
         key.map_err(|_| Error::damaged(&path, "not 32 bytes"))
     }
@@ -141,30 +147,29 @@ const MAX_ATTEMPTS: usize = 16;
 impl Gallery {
     /// Opens the newest state of a gallery; reads descriptions only, not the vectors.
     ///
+    /// Every file that the catalog names is opened now, and what a writer removes afterwards stays readable.
+    ///
     /// # Errors
-    /// `Unsupported` if the folder is no gallery; `Damaged` if a file is missing or does not have
-    /// its checksum; `Io`.
+    /// `Unsupported` if the folder is no gallery; `Damaged` if a file is missing, does not have its checksum, or is
+    /// not the one that the catalog names; `Io`.
     pub fn open(folder: &Path) -> Result<Self> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match Self::open_once(folder) {
-                Err(Error::Io { source, path, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound && path != folder =>
-                {
-                    // A writer that ended in between removes what its catalog no longer names.
-                    if attempt == MAX_ATTEMPTS {
-                        return Err(Error::damaged(&path, "it is missing"));
-                    }
-                }
-                other => return other,
+            let newest = catalog::newest(folder)?;
+            let error = match Self::open_once(folder, newest) {
+                Err(error) if attempt < MAX_ATTEMPTS => error,
+                other => return other.map_err(missing_as_damaged),
+            };
+            // A writer that ended in between removes what its catalog no longer names.
+            if catalog::newest(folder)? == newest {
+                return Err(missing_as_damaged(error));
             }
         }
     }
 
-    fn open_once(folder: &Path) -> Result<Self> {
-        let generations = catalog::generations(folder)?;
-        let Some(&newest) = generations.first() else {
+    fn open_once(folder: &Path, newest: Option<u64>) -> Result<Self> {
+        let Some(newest) = newest else {
             return Err(Error::Unsupported {
                 path: folder.to_owned(),
                 found: "no catalog of a gallery".to_owned(),
@@ -181,7 +186,7 @@ impl Gallery {
             let dead = match &entry.dead {
                 None => None,
                 Some(reference) => {
-                    let path = folder.join(&reference.file);
+                    let path = reference.path_in(folder)?;
                     let (dead, is_damaged) = dead::read(&path, n_rows, &reference.digest)?;
                     has_damaged_copy |= is_damaged;
                     Some(dead)
@@ -189,10 +194,16 @@ impl Gallery {
             };
             segments.push(segment.with_dead(dead));
         }
-        let statistics_file = catalog.statistics.as_ref();
-        let statistics_file = statistics_file
-            .map(|reference| blocks::map(&folder.join(&reference.file)))
-            .transpose()?;
+        let named = |reference: &Option<catalog::Reference>| {
+            let reference = reference.as_ref();
+            reference
+                .map(|reference| Named::read(folder, reference))
+                .transpose()
+        };
+        let statistics_file = named(&catalog.statistics)?;
+        let refusals_file = named(&catalog.refusals)?;
+        let files = [&statistics_file, &refusals_file];
+        has_damaged_copy |= files.into_iter().flatten().any(|file| file.is_damaged);
         Ok(Self {
             folder: folder.to_owned(),
             catalog,
@@ -202,6 +213,7 @@ impl Gallery {
             allowed: Mutex::default(),
             statistics_file,
             statistics: OnceLock::new(),
+            refusals_file,
         })
     }
 
@@ -463,16 +475,32 @@ impl Gallery {
     /// # Errors
     /// `Damaged`.
     pub fn statistics(&self) -> Result<Option<&Statistics>> {
-        let (Some(reference), Some(bytes)) = (&self.catalog.statistics, &self.statistics_file)
-        else {
+        let Some(file) = &self.statistics_file else {
             return Ok(None);
         };
         if let Some(statistics) = self.statistics.get() {
             return Ok(Some(statistics));
         }
-        let path = self.folder.join(&reference.file);
-        let (statistics, _) = catalog::from_copies(bytes, &reference.digest, &path)?;
+        let statistics = file.parse()?;
         Ok(Some(self.statistics.get_or_init(|| statistics)))
+    }
+
+    /// Says whether scores have no percentiles although there are rows: the samples were lost, or not taken yet.
+    /// `m3ret index compact` takes them.
+    #[must_use]
+    pub fn lacks_statistics(&self) -> bool {
+        self.statistics_file.is_none() && !self.is_empty()
+    }
+
+    /// Returns the images that were refused, and are not to be read again before they change.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn refusals(&self) -> Result<Vec<Refusal>> {
+        match &self.refusals_file {
+            Some(file) => file.parse(),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
@@ -482,6 +510,16 @@ impl Gallery {
     fn segment(&self, row: RowId) -> Result<&Segment> {
         let segment = self.segments.get(row.segment as usize);
         segment.ok_or_else(|| Error::mismatch("row", "one of this gallery", format!("{row:?}")))
+    }
+}
+
+/// Makes a file that is missing a fault of the gallery, which repair mends.
+fn missing_as_damaged(error: Error) -> Error {
+    match error {
+        Error::Io { source, path, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Error::damaged(&path, "it is missing")
+        }
+        other => other,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{LabelArguments, ModelArguments, ReadArguments};
+use super::{LabelArguments, ModelArguments, ReadArguments, RetryArguments};
 
 /// Makes and keeps galleries: folders NAME.m3i that are searched at once
 ///
@@ -115,6 +115,9 @@ pub(crate) struct AddArguments {
     /// Drop images whose files are gone afterwards, as `index prune` does
     #[arg(long)]
     pub(crate) prune: bool,
+
+    #[command(flatten)]
+    pub(crate) retry: RetryArguments,
 }
 
 #[derive(Debug, Args)]

@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
         default_model: model_name::PIXELS,
-        reading: arguments.reading.reading(),
+        reading: arguments.retry.reading(&arguments.reading),
         labels: arguments.labels.choice(),
     };
     let archive = Archive::open(&arguments.archive, &opening, &progress)?;

@@ -78,7 +78,8 @@ fn add(
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
     let start = Instant::now();
-    let options = options_of(arguments);
+    let mut options = options_of(arguments);
+    options.reading.retries_refused = adding.is_some_and(|adding| adding.retry.retry);
     let addition = match adding {
         None => index::build(&options, &progress)?,
         Some(adding) => {

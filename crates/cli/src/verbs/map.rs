@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         colour: arguments.color.clone(),
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
-        reading: arguments.reading.reading(),
+        reading: arguments.retry.reading(&arguments.reading),
         labels: arguments.labels.choice(),
     };
     let summary = map(&options, &progress)?;

@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
             ),
             if n_refused == 1 { "is" } else { "are" }
         ));
+        note_remembered(&archive, &progress);
     }
     if arguments.html.is_some() && arguments.embeddings.is_none() {
         // Pictures are explained by the model, also where every query is an id.
@@ -77,12 +78,24 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     ))
 }
 
+/// Notes how many refused images were not read again.
+fn note_remembered(archive: &Archive, progress: &Progress) {
+    let refused = archive.updated.refused.iter();
+    let n_remembered = refused.filter(|image| image.is_remembered).count();
+    if n_remembered > 0 {
+        progress.note(&format!(
+            "{} refused before and not read again; --retry does",
+            counted(n_remembered as u64, "of them was", "of them were")
+        ));
+    }
+}
+
 fn opening_of(arguments: &SearchArguments) -> OpenOptions {
     OpenOptions {
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
         default_model: model_name::DEFAULT,
-        reading: arguments.reading.reading(),
+        reading: arguments.retry.reading(&arguments.reading),
         labels: arguments.labels.choice(),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
-use m3ret_files::make_folder;
+use m3ret_files::{check_own, make_private_folder};
 use m3ret_imaging::ReadOptions;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -19,7 +19,9 @@ pub(crate) fn folder_of(
         Some(place) => place.to_owned(),
         None => user_cache()?.join("m3ret").join("galleries"),
     };
-    make_folder(&place).context("name another folder with --cache")?;
+    let advice = "name another folder with --cache";
+    make_private_folder(&place).context(advice)?;
+    check_own(&place).context(advice)?;
     let archive = archive
         .canonicalize()
         .with_context(|| format!("opening {}", archive.display()))?;
@@ -34,7 +36,38 @@ pub(crate) fn folder_of(
         .filter(|c| c.is_ascii_alphanumeric())
         .take(24)
         .collect();
-    Ok(place.join(format!("{name}-{:016x}.m3i", xxh3_128(&words) >> 64)))
+    let folder = place.join(format!("{name}-{:016x}.m3i", xxh3_128(&words) >> 64));
+    keep_private(&folder).context(advice)?;
+    Ok(folder)
+}
+
+/// Makes the folder of a gallery that only this user may enter, and takes the right to read one that is there from
+/// others. In a cache that only can be read, a folder that is missing is told when the gallery is made.
+fn keep_private(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::symlink_metadata(folder) {
+        Err(_) => {
+            let _ = make_private_folder(folder);
+            return Ok(());
+        }
+        Ok(status) if !status.is_dir() => {
+            crate::error::bail!(
+                "{} is a link or file, wanted the folder of a gallery; remove it",
+                folder.display()
+            )
+        }
+        Ok(_) => {}
+    }
+    check_own(folder)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let permissions = std::fs::metadata(folder)?.permissions();
+        if permissions.mode() & 0o077 != 0 {
+            // Not ours, or a disk without permissions: what could be done was checked above.
+            let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the folder in which programs of the user cache what they can compute again.

@@ -27,6 +27,9 @@ impl KnownVectors {
             let path = entry.path();
             if path.extension() == Some(OsStr::new("m3i"))
                 && path.file_name() != gallery.file_name()
+                // Another user's vectors may be anything.
+                && path.symlink_metadata().is_ok_and(|status| status.is_dir())
+                && m3ret_files::check_own(&path).is_ok()
                 && let Ok(other) = Gallery::open(&path)
                 // Vectors of 16 bits are rounded, and differ from those of the encoder.
                 && other.maker() == maker

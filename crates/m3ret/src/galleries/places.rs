@@ -16,7 +16,7 @@ use super::rows::{
     PendingRows, cell_of_stated, cells_of_manifest, cells_of_row, digest_of_cells, file_of,
     set_cell, stored_parts,
 };
-use super::with_part;
+use super::{forget_gone, with_part};
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;
@@ -60,6 +60,7 @@ pub(crate) fn prune_left(
     is_left: impl Fn(&Path, usize) -> bool,
 ) -> anyhow::Result<PruneSummary> {
     let mut writer = Writer::open(folder)?;
+    forget_gone(&mut writer)?;
     let gallery = writer.gallery();
     let own = own_names(gallery);
     let mut full_roots: HashSet<&str> = HashSet::new();

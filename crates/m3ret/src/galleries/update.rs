@@ -1,5 +1,6 @@
 //! Brings a gallery up to date with an archive: embeds what is new, and removes what is gone.
 
+mod refusals;
 mod reuse;
 mod sorted;
 
@@ -26,6 +27,9 @@ use crate::embed::work::{Embedded, embed_each};
 use crate::embed::{Facts, Outputs};
 use crate::options::{FolderLabels, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
+use crate::words::counted;
+pub(crate) use refusals::forget_gone;
+use refusals::{Remembered, unreadable};
 use reuse::Followed;
 use sorted::SortedRows;
 
@@ -82,6 +86,8 @@ pub struct RefusedImage {
     pub reason: String,
     /// Why it was refused, as a sentence.
     pub message: String,
+    /// Whether it was refused by an earlier run and not read again, because it has not changed since.
+    pub is_remembered: bool,
     /// Hash of all values; empty if they could not be read.
     #[serde(skip)]
     pub(crate) pixels: String,
@@ -150,8 +156,10 @@ pub(crate) fn update(
     {
         tell_notes(table, progress);
     }
+    let root = root_of(&source);
     if wanted.is_mirror
-        && let Some(updated) = kept_as_it_is(wanted.gallery, &listing)
+        && let Some((updated, left)) = kept_as_it_is(wanted, &listing, &root)
+        && left.is_none()
     {
         return Ok(updated);
     }
@@ -161,8 +169,15 @@ pub(crate) fn update(
         "found no image in {}, so that no gallery is made; a gallery needs at least one",
         wanted.source.display()
     );
-    let writer = open_or_create(wanted, model, progress)?;
-    let mut update = Update::new(writer, &source, &listing, wanted)?;
+    let writer = match open_or_create(wanted, model, progress) {
+        Err(error) if wanted.is_mirror && is_read_only(&error) => {
+            let (updated, told) = as_it_is(wanted, &listing, &root, model).ok_or(error)?;
+            progress.note(&told);
+            return Ok(updated);
+        }
+        writer => writer?,
+    };
+    let mut update = Update::new(writer, root, &listing, wanted)?;
     let deferral = Deferral::start(progress);
     let left = update.reuse(options, progress, &deferral)?;
     update.updated.n_not_images = listing.n_foreign;
@@ -210,26 +225,111 @@ pub(crate) fn tell_notes(table: &Table, progress: &dyn Watch) {
     }
 }
 
-/// Returns the counts if the gallery already matches the listing, so no writer lock is taken.
-fn kept_as_it_is(gallery: &Path, listing: &Listing) -> Option<UpdateSummary> {
-    let gallery = Gallery::open(gallery).ok()?;
+/// How many images a gallery lacks or has in another state than a listing.
+struct Outdated {
+    /// Images that are new, or changed.
+    n_missing: usize,
+    /// Rows of images that are gone, changed or labelled otherwise.
+    n_stale: usize,
+}
+
+/// Compares a gallery with a listing, without a lock: returns the counts, and what differs.
+fn kept_as_it_is(
+    wanted: &UpdateOptions<'_>,
+    listing: &Listing,
+    root: &Path,
+) -> Option<(UpdateSummary, Option<Outdated>)> {
+    let gallery = Gallery::open(wanted.gallery).ok()?;
     let own = own_names(&gallery);
-    let wanted = listing.idx_by_key();
-    let mut there = HashSet::with_capacity(wanted.len());
+    let idx_of = listing.idx_by_key();
+    let remembered = Remembered::of(&gallery, listing, wanted.reading, None).ok()?;
+    let mut there = HashSet::with_capacity(idx_of.len());
+    let mut n_stale = 0;
     for row in gallery.rows() {
-        let key = u128::from_str_radix(gallery.value(row, own.key).ok()?, 16).ok()?;
-        let &idx = wanted.get(&key)?;
+        let key = u128::from_str_radix(gallery.value(row, own.key).ok()?, 16).ok();
+        let idx = key.and_then(|key| idx_of.get(&key).copied());
+        let Some((key, idx)) = key.zip(idx) else {
+            n_stale += 1;
+            continue;
+        };
         let is_in_step = gallery.value(row, columns::CELLS).ok()? == listing.digest(idx, &gallery);
-        if !is_in_step || is_changed(&gallery, row, &listing.items[idx]).ok()? {
-            return None;
+        if is_in_step && !is_changed(&gallery, row, &listing.items[idx]).ok()? {
+            there.insert(key);
+        } else {
+            n_stale += 1;
         }
-        there.insert(key);
     }
-    (there.len() == wanted.len()).then(|| UpdateSummary {
-        n_kept: listing.items.len(),
+    let (mut n_missing, mut refused) = (0, Vec::new());
+    for item in &listing.items {
+        refused.extend(remembered.images_of(item));
+        if !there.contains(&item.key) && !remembered.spares(item) {
+            let told = unreadable(item, root);
+            n_missing += usize::from(told.is_none());
+            refused.extend(told);
+        }
+    }
+    let updated = UpdateSummary {
+        n_kept: there.len(),
         n_not_images: listing.n_foreign,
+        refused,
         ..UpdateSummary::default()
+    };
+    let is_outdated = n_missing + n_stale > 0;
+    Some((
+        updated,
+        is_outdated.then_some(Outdated { n_missing, n_stale }),
+    ))
+}
+
+/// Returns whether a gallery cannot be opened for changes because its folder only can be read.
+fn is_read_only(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let error = error.downcast_ref::<m3ret_search::Error>();
+    error.is_some_and(|error| match error {
+        m3ret_search::Error::Io { source, .. } => {
+            [PermissionDenied, ReadOnlyFilesystem].contains(&source.kind())
+        }
+        _ => false,
     })
+}
+
+/// Takes a gallery that cannot be changed as it is, and tells what it lacks. `None` if there is none of the model.
+fn as_it_is(
+    wanted: &UpdateOptions<'_>,
+    listing: &Listing,
+    root: &Path,
+    model: &Model,
+) -> Option<(UpdateSummary, String)> {
+    let there = Gallery::open(wanted.gallery).ok()?;
+    there.check_maker(&maker_of(model)).ok()?;
+    let (updated, outdated) = kept_as_it_is(wanted, listing, root)?;
+    let Outdated { n_missing, n_stale } = outdated?;
+    let told = format!(
+        "{} cannot be written, so that it is searched as it is: {} new or changed and not searched, {} gone or \
+         changed and still searched; name a folder that can be written with --cache",
+        wanted.gallery.display(),
+        counted(n_missing as u64, "image is", "images are"),
+        counted(n_stale as u64, "image is", "images are"),
+    );
+    Some((updated, told))
+}
+
+/// Returns the folder that paths of a source are relative to.
+fn root_of(source: &Path) -> PathBuf {
+    match source.parent() {
+        Some(parent) if !source.is_dir() => parent.to_owned(),
+        _ => source.to_owned(),
+    }
+}
+
+/// Returns an item's path, relative to the root where it lies below it.
+fn stored_path(item: &Item, root: &Path) -> String {
+    let path = path_of(&item.path);
+    match path.strip_prefix(root) {
+        Ok(below) if below != Path::new("") => text_of(below),
+        Ok(_) => ".".to_owned(),
+        Err(_) => item.path.clone(),
+    }
 }
 
 /// Returns whether the ctime of a file has changed since the row was written; its size and time have not. Rows of
@@ -320,7 +420,15 @@ fn open_once(wanted: &UpdateOptions<'_>, model: &Model) -> m3ret_search::Result<
         width: model.width(),
         numbers: wanted.numbers,
     };
-    Writer::create(wanted.gallery, setup)
+    match Writer::create(wanted.gallery, setup) {
+        // Another process made the gallery since the look.
+        Err(m3ret_search::Error::Mismatch { .. }) if Gallery::open(wanted.gallery).is_ok() => {
+            let writer = Writer::open(wanted.gallery)?;
+            writer.gallery().check_maker(&maker_of(model))?;
+            Ok(writer)
+        }
+        made => made,
+    }
 }
 
 /// The state of an update.
@@ -345,6 +453,7 @@ struct Update<'a> {
     /// Digests and ids of rows that wait to be added with vectors that are there already.
     followed: Vec<Followed>,
     pending: PendingRows,
+    remembered: Remembered,
     saved: Instant,
     updated: UpdateSummary,
 }
@@ -352,15 +461,13 @@ struct Update<'a> {
 impl<'a> Update<'a> {
     fn new(
         writer: Writer,
-        source: &Path,
+        root: PathBuf,
         listing: &'a Listing,
         wanted: &UpdateOptions<'_>,
     ) -> anyhow::Result<Self> {
-        let is_folder = source.is_dir();
-        let root = match source.parent() {
-            Some(parent) if !is_folder => parent.to_owned(),
-            _ => source.to_owned(),
-        };
+        // What a mirror does not list is forgotten.
+        let others_of = (!wanted.is_mirror).then_some(root.as_path());
+        let remembered = Remembered::of(writer.gallery(), listing, wanted.reading, others_of)?;
         let idx_of = listing.idx_by_key();
         let sorted = SortedRows::of(writer.gallery(), listing, &idx_of, &root)?;
         let mut update = Self {
@@ -376,13 +483,29 @@ impl<'a> Update<'a> {
             waiting: HashSet::new(),
             followed: Vec::new(),
             pending: PendingRows::default(),
+            remembered,
             saved: Instant::now(),
             updated: UpdateSummary::default(),
             writer,
         };
+        update.sort_refused();
         update.list_leaving();
         update.relabel_all()?;
         Ok(update)
+    }
+
+    /// Tells the refused images of items that are not read again, and forgets those of items that are.
+    fn sort_refused(&mut self) {
+        let new: HashSet<u128> = self.new_items().map(|item| item.key).collect();
+        for item in &self.listing.items {
+            match new.contains(&item.key) {
+                true => self.remembered.forget(item),
+                false => {
+                    let images = self.remembered.images_of(item);
+                    self.updated.refused.extend(images);
+                }
+            }
+        }
     }
 
     /// Lists the ids that are going to be free.
@@ -396,10 +519,10 @@ impl<'a> Update<'a> {
         self.leaving = leaving;
     }
 
-    /// Returns the items of the listing that have no row that is up to date.
+    /// Returns the items of the listing that have no row that is up to date, and were not refused as they are.
     fn new_items(&self) -> impl Iterator<Item = &'a Item> + '_ {
         let items = self.listing.items.iter();
-        items.filter(|item| !self.sorted.known.contains(&item.key))
+        items.filter(|item| !self.sorted.known.contains(&item.key) && !self.remembered.spares(item))
     }
 
     /// Removes a row whose image is gone or was replaced. Its id may be that of another image by now, which stays.
@@ -438,17 +561,22 @@ impl<'a> Update<'a> {
                         });
                     }
                 }
-                Err(refusal) => self.updated.refused.push(RefusedImage {
-                    path: path.clone(),
-                    part: facts.part,
-                    reason: refusal.code.to_string(),
-                    message: refusal.message,
-                    pixels: match facts.traits.pixels {
-                        0 => String::new(),
-                        pixels => format!("{pixels:032x}"),
-                    },
-                    file: self.root.join(path_of(&path)),
-                }),
+                Err(refusal) => {
+                    let image = RefusedImage {
+                        path: path.clone(),
+                        part: facts.part,
+                        reason: refusal.code.to_string(),
+                        message: refusal.message,
+                        is_remembered: false,
+                        pixels: match facts.traits.pixels {
+                            0 => String::new(),
+                            pixels => format!("{pixels:032x}"),
+                        },
+                        file: self.root.join(path_of(&path)),
+                    };
+                    self.remembered.keep(item, refusal.code, &image);
+                    self.updated.refused.push(image);
+                }
             }
         }
         // These leave before the new images come, whose ids may be the same, and after every image that stays was found.
@@ -470,12 +598,7 @@ impl<'a> Update<'a> {
 
     /// Returns an item's path, relative to the root where it lies below it.
     fn path_of(&self, item: &Item) -> String {
-        let path = path_of(&item.path);
-        match path.strip_prefix(&self.root) {
-            Ok(below) if below != Path::new("") => text_of(below),
-            Ok(_) => ".".to_owned(),
-            Err(_) => item.path.clone(),
-        }
+        stored_path(item, &self.root)
     }
 
     /// Returns the id of a new image: the manifest's, or its path and part. The id is then taken, and a row that has it
@@ -587,6 +710,8 @@ impl<'a> Update<'a> {
     fn save(&mut self) -> anyhow::Result<()> {
         let removed: Vec<String> = self.removed.drain().collect();
         self.pending.save(&mut self.writer, &removed)?;
+        // After the rows: whoever is not remembered is only read again.
+        self.remembered.save(&mut self.writer)?;
         self.waiting.clear();
         self.moved.clear();
         for Followed { digest, id } in self.followed.drain(..) {

@@ -30,6 +30,7 @@ use m3ret_imaging::{InputConfig, Kind, Scaled};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
+use crate::files::{check_own, make_private_folder, open_regular};
 
 const MAGIC: &[u8; 8] = b"M3RETSO3";
 const N_HEADER: usize = 60;
@@ -69,7 +70,8 @@ pub(super) struct Key(u128);
 impl Cache {
     /// Opens a folder, and makes it if it is not there.
     pub(super) fn open(folder: &Path, input: &InputConfig) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        make_private_folder(folder)?;
+        check_own(folder)?;
         // Written now, so that a folder without permission or space is told before the first step.
         tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
         Ok(Self {
@@ -116,7 +118,7 @@ impl Cache {
     }
 
     fn read(&self, key: Key, idx: usize, allowed_bytes: u64) -> Option<Found> {
-        let mut file = std::fs::File::open(self.file(key, idx)).ok()?;
+        let mut file = open_regular(&self.file(key, idx)).ok()?;
         let n_bytes = file.metadata().ok()?.len();
         // The file, and its values as f32.
         let needed = n_bytes.checked_mul(3)?;
@@ -137,7 +139,7 @@ impl Cache {
     fn write(&self, key: Key, idx: usize, kept: &Kept) -> std::io::Result<()> {
         let path = self.file(key, idx);
         let folder = path.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder)?;
+        make_private_folder(folder).map_err(std::io::Error::other)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&encoded(key, idx, kept))?;
         file.persist(path)?;

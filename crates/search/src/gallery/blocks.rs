@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::disk::open_regular;
 use crate::error::{Error, Result};
 
 /// Bytes of one block.
@@ -89,7 +90,7 @@ pub(crate) struct Blocks {
 
 /// Maps a file for reading.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    let file = std::fs::File::open(path).map_err(Error::io("opening", path))?;
+    let file = open_regular(path).map_err(Error::io("opening", path))?;
     #[expect(unsafe_code, reason = "a map is a slice only by promise")]
     // SAFETY: files of a gallery are never changed once they have their name; a writer makes new
     // ones. Whoever truncates a gallery's file by hand ends its readers with SIGBUS.

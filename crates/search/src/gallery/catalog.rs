@@ -1,6 +1,6 @@
 //! The catalog: which segments make up a gallery now. One file a generation; the highest counts.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::footer::Numbers;
 use super::{Maker, version};
-use crate::disk::{Disk, DiskFile as _};
+use crate::disk::{Disk, DiskFile as _, read_regular, unfinished_name};
 use crate::error::{Error, Result};
 use crate::scan::Calibration;
 
@@ -33,6 +33,9 @@ pub(crate) struct Catalog {
     pub(crate) calibration: Option<Calibration>,
     /// The file with samples of scores, and its checksum.
     pub(crate) statistics: Option<Reference>,
+    /// The file with images that were refused, and its checksum; a catalog of version 3 may have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refusals: Option<Reference>,
 }
 
 /// One segment of a gallery.
@@ -68,6 +71,11 @@ pub(crate) fn generations(folder: &Path) -> Result<Vec<u64>> {
     Ok(generations)
 }
 
+/// Returns the generation that counts; `None` if the folder has no catalog.
+pub(crate) fn newest(folder: &Path) -> Result<Option<u64>> {
+    Ok(generations(folder)?.first().copied())
+}
+
 /// Returns the generation that a file's name tells, if it is a catalog's name.
 fn generation_of(name: &str) -> Option<u64> {
     let hexadecimal = name.strip_prefix("catalog-")?.strip_suffix(".json")?;
@@ -95,14 +103,15 @@ struct Beginning {
 /// Bytes that are read of a file that may be a catalog: far above what one has.
 const MAX_LOOKED_AT_BYTES: u64 = 1 << 20;
 
+/// Bytes that are read of a catalog or of a file in two copies that it names; one of a million segments has fewer.
+pub(super) const MAX_BYTES: u64 = 256 << 20;
+
 /// Says whether a file begins as a catalog. The second copy counts, too: the first may be damaged.
 fn begins_as_catalog(path: &Path) -> bool {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_LOOKED_AT_BYTES).read_to_end(&mut bytes));
+    let bytes = read_regular(path, MAX_LOOKED_AT_BYTES).unwrap_or_default();
     // JSON, checksum, JSON, checksum.
     let mut copies = bytes.split(|&byte| byte == b'\n').take(3).step_by(2);
-    read.is_ok() && copies.any(|copy| serde_json::from_slice::<Beginning>(copy).is_ok())
+    copies.any(|copy| serde_json::from_slice::<Beginning>(copy).is_ok())
 }
 
 /// Says whether a folder is a gallery: whether a file `catalog-GENERATION.json` in it begins as a
@@ -120,9 +129,9 @@ pub fn is_gallery(folder: &Path) -> bool {
 /// Reads the catalog of one generation, and says whether one of its copies is damaged.
 pub(crate) fn read(folder: &Path, generation: u64) -> Result<(Catalog, bool)> {
     let path = path_of(folder, generation);
-    let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+    let bytes = read_regular(&path, MAX_BYTES).map_err(Error::io("reading", &path))?;
     let (json, is_damaged) = good_copy(&bytes, &path)?;
-    version::check(json, "galleries", &path)?;
+    version::check(json, version::Of::Gallery, &path)?;
     let catalog: Catalog = parse(json, &path)?;
     if catalog.generation != generation {
         return Err(Error::damaged(&path, "a catalog of another generation"));
@@ -141,18 +150,78 @@ fn copies(json: &[u8]) -> Vec<u8> {
     [json, sum.as_bytes()].concat().repeat(2)
 }
 
-/// Reads the first good copy of a file that a catalog names, and says whether another is damaged.
-pub(crate) fn from_copies<T: DeserializeOwned>(
-    bytes: &[u8],
-    digest: &str,
-    path: &Path,
-) -> Result<(T, bool)> {
+/// The contents of a file that a catalog names: known to be those that it names, and not yet parsed.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) path: PathBuf,
+    json: Vec<u8>,
+    /// Another copy is damaged.
+    pub(crate) is_damaged: bool,
+}
+
+impl Named {
+    /// Reads the first good copy.
+    pub(crate) fn read(folder: &Path, reference: &Reference) -> Result<Self> {
+        let path = reference.path_in(folder)?;
+        let bytes = read_regular(&path, MAX_BYTES).map_err(Error::io("reading", &path))?;
+        let (json, is_damaged) = named_copy(&bytes, &reference.digest, &path)?;
+        let json = json.to_vec();
+        Ok(Self {
+            path,
+            json,
+            is_damaged,
+        })
+    }
+
+    /// Writes both copies again if one is damaged.
+    pub(crate) fn mend<D: Disk>(&self, disk: &D) -> Result<()> {
+        match self.is_damaged {
+            true => put(disk, &self.path, &copies(&self.json)),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        parse(&self.json, &self.path)
+    }
+}
+
+impl Reference {
+    /// Writes a value as a file of a gallery, which survives a power cut.
+    pub(crate) fn put<D: Disk>(
+        disk: &D,
+        folder: &Path,
+        file: String,
+        value: &impl Serialize,
+    ) -> Result<Self> {
+        let path = folder.join(&file);
+        let bytes = to_copies(value).map_err(Error::io("writing", &path))?;
+        put(disk, &path, &bytes)?;
+        let digest = format!("{:032x}", xxh3_128(&bytes));
+        Ok(Self { file, digest })
+    }
+
+    /// Returns where the file lies: in the gallery itself, so that a forged catalog names nothing elsewhere.
+    pub(crate) fn path_in(&self, folder: &Path) -> Result<PathBuf> {
+        let path = folder.join(&self.file);
+        if path.parent() != Some(folder) || path.file_name() != Some(self.file.as_ref()) {
+            return Err(Error::damaged(
+                folder,
+                "its catalog names a file outside the gallery",
+            ));
+        }
+        Ok(path)
+    }
+}
+
+/// Returns the JSON of the first good copy, if it is of the file with this digest, and whether another is damaged.
+fn named_copy<'a>(bytes: &'a [u8], digest: &str, path: &Path) -> Result<(&'a [u8], bool)> {
     let (json, is_damaged) = good_copy(bytes, path)?;
     // The digest is that of both copies, and one of them may be damaged here.
     if format!("{:032x}", xxh3_128(&copies(json))) != digest {
         return Err(Error::damaged(path, "not the file that the catalog names"));
     }
-    Ok((parse(json, path)?, is_damaged))
+    Ok((json, is_damaged))
 }
 
 /// Returns the JSON of the first good copy, and whether another is damaged.
@@ -185,17 +254,21 @@ fn json_of(copy: &[u8]) -> Option<&[u8]> {
 
 /// Gives a complete file its name, so that it and the name survive a power cut.
 pub(crate) fn put<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("part");
-    let write = || -> std::io::Result<()> {
-        let mut file = disk.create(&temporary)?;
+    let write = |temporary: &Path| -> std::io::Result<()> {
+        let mut file = disk.create(temporary)?;
         file.write_all(bytes)?;
         file.flush()?;
         file.sync()?;
         drop(file);
-        disk.rename(&temporary, path)?;
+        disk.rename(temporary, path)?;
         disk.sync_folder(path.parent().unwrap_or(Path::new(".")))
     };
-    write().map_err(Error::io("writing", path))
+    let temporary = unfinished_name(path).map_err(Error::io("naming", path))?;
+    let written = write(&temporary).inspect_err(|_| {
+        // What cannot be removed now is removed by the next writer.
+        let _ = disk.remove(&temporary);
+    });
+    written.map_err(Error::io("writing", path))
 }
 
 #[cfg(test)]
@@ -207,7 +280,10 @@ mod tests {
         let path = Path::new("x");
         let bytes = to_copies(&"value").unwrap();
         let digest = format!("{:032x}", xxh3_128(&bytes));
-        let read = |bytes: &[u8]| from_copies::<String>(bytes, &digest, path).ok();
+        let read = |bytes: &[u8]| {
+            let (json, is_damaged) = named_copy(bytes, &digest, path).ok()?;
+            Some((parse::<String>(json, path).ok()?, is_damaged))
+        };
         assert_eq!(read(&bytes), Some(("value".to_owned(), false)));
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();

@@ -134,7 +134,7 @@ pub(crate) fn open(path: &Path) -> Result<(Blocks, Footer, Digest, bool)> {
             .iter()
             .map(|&sum| u64::from_le_bytes(sum));
         let sums: Vec<u64> = sums.collect();
-        version::check(json, "segments", path)?;
+        version::check(json, version::Of::Segment, path)?;
         let footer = serde_json::from_slice(json)
             .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;
         check(&footer, tail.n_payload, path)?;

@@ -1,6 +1,7 @@
 //! Galleries on good and on failing disks.
 
 mod faulty;
+mod files;
 mod formats;
 
 use std::collections::BTreeMap;
@@ -412,9 +413,13 @@ fn statistics_are_read_once_and_are_those_that_the_catalog_names() {
     // The file is of another state; its own checksums are good.
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, catalog::to_copies(&Statistics::default()).unwrap()).unwrap();
-    let error = Gallery::open(&path).unwrap().statistics().unwrap_err();
+    let error = Gallery::open(&path).unwrap_err();
+    let name = file.file_name().unwrap().to_str().unwrap();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    assert!(!verify(&path).unwrap().is_good());
+    assert!(error.to_string().contains(name), "{error}");
+    let findings = verify(&path).unwrap().findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].file == name && !findings[0].is_harmless);
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, &whole).unwrap();
     assert!(verify(&path).unwrap().is_good());

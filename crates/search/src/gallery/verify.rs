@@ -4,18 +4,20 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 
-use super::catalog::{self, Catalog, Entry};
+use super::catalog::{self, Catalog, Entry, Named, Reference};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
 use super::segment::{self, Chosen, Segment};
 use super::source::Source as _;
-use super::writer::{lock, needed_files, put_catalog, put_segment};
-use super::{Gallery, KEY, Key, dead, open_segment, version};
+use super::writer::{is_ours, lock, needed_files, put_catalog, put_segment};
+use super::{Gallery, KEY, Key, Refusal, Writer, dead, open_segment, version};
 use crate::disk::{Disk as _, RealDisk};
 use crate::embedding::fault;
 use crate::error::{Error, Result};
 use crate::quantise::Encoder;
+use crate::statistics::Statistics;
 
 /// One thing that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,20 +128,12 @@ pub fn verify(folder: &Path) -> Result<Report> {
     for entry in &catalog.segments {
         verify_entry(folder, &catalog, entry, &mut report, &mut ids)?;
     }
-    if let Some(reference) = &catalog.statistics {
-        verify_statistics(
-            &folder.join(&reference.file),
-            &reference.digest,
-            &mut report,
-        );
-    }
+    verify_named::<Statistics>(folder, catalog.statistics.as_ref(), &mut report);
+    verify_named::<Vec<Refusal>>(folder, catalog.refusals.as_ref(), &mut report);
     let needed = needed_files(&catalog);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_part = ["segment-", "dead-", "statistics-", "catalog-", "key."]
-            .iter()
-            .any(|start| name.starts_with(start));
-        if is_part && !needed.contains(&name) {
+        if is_ours(&name) && !needed.contains(&name) {
             report.leftovers.push(name);
         }
     }
@@ -147,17 +141,26 @@ pub fn verify(folder: &Path) -> Result<Report> {
     Ok(report)
 }
 
-fn verify_statistics(path: &Path, digest: &str, report: &mut Report) {
-    let read = || -> Result<bool> {
-        let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
-        let (_, is_damaged): (crate::statistics::Statistics, bool) =
-            catalog::from_copies(&bytes, digest, path)?;
-        Ok(is_damaged)
+/// Verifies a file that the catalog names, and says whether readers can use it.
+fn verify_named<T: DeserializeOwned>(
+    folder: &Path,
+    reference: Option<&Reference>,
+    report: &mut Report,
+) -> bool {
+    let Some(reference) = reference else {
+        return true;
     };
-    match read() {
-        Ok(false) => {}
-        Ok(true) => report.find(path, "one of its two copies is damaged", true),
-        Err(error) => report.find_error(path, &error),
+    let named = Named::read(folder, reference);
+    match named.and_then(|named| named.parse::<T>().map(|_| named)) {
+        Ok(named) if named.is_damaged => {
+            report.find(&named.path, "one of its two copies is damaged", true);
+            true
+        }
+        Ok(_) => true,
+        Err(error) => {
+            report.find_error(&folder.join(&reference.file), &error);
+            false
+        }
     }
 }
 
@@ -345,7 +348,7 @@ pub fn repair(folder: &Path) -> Result<Repair> {
             ..Repair::default()
         });
     }
-    let _lock = lock(folder)?;
+    let lock = lock(folder)?;
     // A writer may have ended in between.
     let mut repair = Repair {
         report: verify(folder)?,
@@ -375,24 +378,59 @@ pub fn repair(folder: &Path) -> Result<Repair> {
         )?);
     }
     catalog.segments = kept;
-    if let Some(reference) = catalog.statistics.take() {
-        let mut statistics = Report::default();
-        let path = folder.join(&reference.file);
-        verify_statistics(&path, &reference.digest, &mut statistics);
-        if statistics.is_good() {
-            catalog.statistics = Some(reference);
-        } else {
-            quarantine(folder, &path, &mut repair)?;
-            // Both are made together.
-            catalog.calibration = None;
-        }
-    }
+    repair_named(folder, &mut catalog, &mut repair)?;
     RealDisk
         .sync_folder(folder)
         .map_err(Error::io("syncing", folder))?;
     catalog.generation += 1;
     put_catalog(&RealDisk, folder, &catalog)?;
+    drop(lock);
+    if catalog.statistics.is_none() {
+        measure_again(folder, &mut repair)?;
+    }
     Ok(repair)
+}
+
+/// Keeps the good ones of the files that the catalog names; of others, both copies are damaged.
+fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Result<()> {
+    let mut unread = Report::default();
+    let statistics = catalog.statistics.clone();
+    if !verify_named::<Statistics>(folder, statistics.as_ref(), &mut unread) {
+        // Both are made together.
+        (catalog.statistics, catalog.calibration) = (None, None);
+    }
+    let refusals = catalog.refusals.clone();
+    if !verify_named::<Vec<Refusal>>(folder, refusals.as_ref(), &mut unread) {
+        catalog.refusals = None;
+        repair.notes.push(
+            "the list of refused images was lost: they are read again with the next search or \
+             `m3ret index add`"
+                .to_owned(),
+        );
+    }
+    let unusable = unread.findings.iter();
+    for finding in unusable.filter(|finding| !finding.is_harmless) {
+        quarantine(folder, &folder.join(&finding.file), repair)?;
+    }
+    let named = [&catalog.statistics, &catalog.refusals].into_iter();
+    for reference in named.flatten() {
+        Named::read(folder, reference)?.mend(&RealDisk)?;
+    }
+    Ok(())
+}
+
+/// Takes samples of scores again, which percentiles and confidence need.
+fn measure_again(folder: &Path, repair: &mut Repair) -> Result<()> {
+    let mut writer = Writer::open(folder)?;
+    if writer.gallery().is_empty() {
+        return Ok(());
+    }
+    writer.calibrate()?;
+    repair.notes.push(
+        "percentiles and the confidence of matches are measured again on the rows that are there"
+            .to_owned(),
+    );
+    Ok(())
 }
 
 /// Moves a file out of the way; nothing is deleted.
@@ -467,6 +505,7 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         segments: entries.collect(),
         calibration: None,
         statistics: None,
+        refusals: None,
     })
 }
 
@@ -492,7 +531,7 @@ fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
 }
 
 /// Finds the newest good list of a segment's removed rows.
-fn newest_dead(folder: &Path, segment: &Segment) -> Option<catalog::Reference> {
+fn newest_dead(folder: &Path, segment: &Segment) -> Option<Reference> {
     let start = format!("dead-{:016x}-", segment.footer().id);
     let names = std::fs::read_dir(folder).ok()?.flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
@@ -502,7 +541,7 @@ fn newest_dead(folder: &Path, segment: &Segment) -> Option<catalog::Reference> {
     names.sort();
     names.into_iter().rev().find_map(|file| {
         let digest = dead::digest_of(&folder.join(&file), segment.n_rows())?;
-        Some(catalog::Reference { file, digest })
+        Some(Reference { file, digest })
     })
 }
 

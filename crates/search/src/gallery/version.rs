@@ -6,14 +6,33 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// The version that is written.
+/// The version of segments that is written, and of galleries without refusals.
 pub(super) const NEWEST: u32 = 2;
+/// From this version on, a catalog may name a file of refusals.
+pub(super) const REFUSALS: u32 = 3;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
 /// From this version on, the values of a column stand in ascending order.
 pub(super) const SORTED_VALUES: u32 = 2;
 /// From this version on, a segment's description says how many vectors there are.
 pub(super) const N_VECTORS: u32 = 2;
+
+/// What has a version.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of {
+    Gallery,
+    Segment,
+}
+
+impl Of {
+    /// The newest version that is read.
+    fn newest(self) -> u32 {
+        match self {
+            Self::Gallery => REFUSALS,
+            Self::Segment => NEWEST,
+        }
+    }
+}
 
 /// The part of a catalog or a segment's description that every version has.
 #[derive(Deserialize)]
@@ -25,17 +44,22 @@ struct Versioned {
 ///
 /// # Errors
 /// `Unsupported` for another version; `Damaged` if the JSON names none.
-pub(super) fn check(json: &[u8], of_what: &str, path: &Path) -> Result<()> {
+pub(super) fn check(json: &[u8], of: Of, path: &Path) -> Result<()> {
     let Versioned { version } = serde_json::from_slice(json)
         .map_err(|error| Error::damaged(path, format!("its description: {error}")))?;
-    if (OLDEST..=NEWEST).contains(&version) {
+    let newest = of.newest();
+    if (OLDEST..=newest).contains(&version) {
         return Ok(());
     }
+    let of_what = match of {
+        Of::Gallery => "galleries",
+        Of::Segment => "segments",
+    };
     Err(Error::Unsupported {
         path: path.to_owned(),
         found: format!("version {version} of the format of {of_what}"),
         wanted: format!(
-            "this program reads versions {OLDEST} to {NEWEST}; use a newer m3ret for a later one"
+            "this program reads versions {OLDEST} to {newest}; use a newer m3ret for a later one"
         ),
     })
 }

@@ -13,8 +13,9 @@ use super::footer::Numbers;
 use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen};
 use super::source::{Batch, Joined, NewRows, Source};
-use super::{Gallery, KEY, Key, LOCK, Maker, dead, version};
-use crate::disk::{Disk, DiskFile as _, RealDisk};
+use super::text_hash::TextHashes;
+use super::{Gallery, KEY, Key, LOCK, Maker, Refusal, dead, refusals, version};
+use crate::disk::{Disk, DiskFile as _, RealDisk, open_regular_as, unfinished_name};
 use crate::embedding::{MAX_WIDTH, check_unit};
 use crate::error::{Error, Result};
 use crate::scan::calibrate;
@@ -73,35 +74,11 @@ impl<D: Disk> Writer<D> {
         match std::fs::create_dir(folder) {
             Err(_) if is_begun(folder) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::mismatch(
-                    folder.display().to_string(),
-                    "a name that is free, or an empty folder",
-                    "a file, or a folder that holds something",
-                ));
+                return Err(occupied(folder));
             }
             made => made.map_err(Error::io("making", folder))?,
         }
-        let lock = lock(folder)?;
-        let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
-        write_key(&disk, folder, &key)?;
-        let catalog = Catalog {
-            version: version::NEWEST,
-            generation: 1,
-            maker: setup.maker,
-            width: setup.width,
-            numbers: setup.numbers,
-            key_check: key.check(),
-            next_segment: 1,
-            segments: Vec::new(),
-            calibration: None,
-            statistics: None,
-        };
-        put_catalog(&disk, folder, &catalog)?;
-        if let Some(parent) = folder.parent().filter(|parent| *parent != Path::new("")) {
-            disk.sync_folder(parent)
-                .map_err(Error::io("syncing", parent))?;
-        }
-        let gallery = Gallery::open(folder)?;
+        let (lock, gallery) = create_begun(&disk, folder, setup)?;
         Ok(Self {
             disk,
             gallery,
@@ -215,14 +192,29 @@ impl<D: Disk> Writer<D> {
         let statistics = Statistics::sample(&self.gallery, &calibration)?;
         let mut catalog = self.gallery.catalog.clone();
         let name = format!("statistics-{:016x}.json", catalog.generation + 1);
-        let path = self.gallery.folder.join(&name);
-        let bytes = catalog::to_copies(&statistics).map_err(Error::io("writing", &path))?;
-        catalog::put(&self.disk, &path, &bytes)?;
+        let folder = &self.gallery.folder;
+        let put = Reference::put(&self.disk, folder, name, &statistics)?;
         catalog.calibration = Some(calibration);
-        catalog.statistics = Some(Reference {
-            file: name,
-            digest: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes)),
-        });
+        catalog.statistics = Some(put);
+        self.commit(catalog)
+    }
+
+    /// Keeps the images that were refused, in place of those that were kept before. Far too many are kept in part.
+    ///
+    /// # Errors
+    /// `Io`; `Damaged`.
+    pub fn keep_refusals(&mut self, all: &[Refusal]) -> Result<()> {
+        let kept = refusals::kept(all);
+        if kept == self.gallery.refusals()? {
+            return Ok(());
+        }
+        let mut catalog = self.gallery.catalog.clone();
+        let name = format!("refusals-{:016x}.json", catalog.generation + 1);
+        let folder = &self.gallery.folder;
+        catalog.refusals = match kept {
+            [] => None,
+            _ => Some(Reference::put(&self.disk, folder, name, &kept)?),
+        };
         self.commit(catalog)
     }
 
@@ -239,7 +231,7 @@ impl<D: Disk> Writer<D> {
 
     fn check_ids(&self, ids: &[String], removed: &[String]) -> Result<()> {
         let removed: HashSet<&String> = removed.iter().collect();
-        let mut seen = HashSet::with_capacity(ids.len());
+        let mut seen = HashSet::with_capacity_and_hasher(ids.len(), TextHashes::new());
         for (row, id) in ids.iter().enumerate() {
             let fault = if id.is_empty() {
                 "an empty id"
@@ -385,14 +377,24 @@ impl<D: Disk> Writer<D> {
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let is_ours = ["segment-", "dead-", "statistics-", "catalog-", "key."]
-                .iter()
-                .any(|start| name.starts_with(start));
-            if is_ours && !needed.contains(name) {
+            if is_ours(name) && !needed.contains(name) {
                 let _ = self.disk.remove(&entry.path());
             }
         }
     }
+}
+
+/// Says whether a name is one of those that writers give to files, but to the key and the lock.
+pub(super) fn is_ours(name: &str) -> bool {
+    let starts = [
+        "segment-",
+        "dead-",
+        "statistics-",
+        "refusals-",
+        "catalog-",
+        "key.",
+    ];
+    starts.iter().any(|start| name.starts_with(start))
 }
 
 /// Returns the names of all files that a catalog needs, with its own.
@@ -404,12 +406,10 @@ pub(super) fn needed_files(catalog: &Catalog) -> HashSet<String> {
         .map(|entry| name(segment::path_of(Path::new(""), entry.id)))
         .collect();
     needed.extend(segments.filter_map(|entry| Some(entry.dead.as_ref()?.file.clone())));
-    needed.extend(
-        catalog
-            .statistics
-            .iter()
-            .map(|reference| reference.file.clone()),
-    );
+    let others = [&catalog.statistics, &catalog.refusals]
+        .into_iter()
+        .flatten();
+    needed.extend(others.map(|reference| reference.file.clone()));
     needed.insert(name(catalog::path_of(Path::new(""), catalog.generation)));
     needed
 }
@@ -424,7 +424,7 @@ pub(super) fn put_segment<D: Disk>(
 ) -> Result<Entry> {
     let id = catalog.next_segment;
     let path = segment::path_of(folder, id);
-    let temporary = path.with_extension("part");
+    let temporary = unfinished_name(&path).map_err(Error::io("naming", &path))?;
     let heading = Heading {
         id,
         width: catalog.width,
@@ -447,7 +447,7 @@ pub(super) fn put_segment<D: Disk>(
         let _ = disk.remove(&temporary);
     })?;
     catalog.next_segment += 1;
-    catalog.version = version::NEWEST;
+    catalog.version = catalog.version.max(version::NEWEST);
     Ok(Entry {
         id,
         n_rows: source.n_rows() as u64,
@@ -458,8 +458,59 @@ pub(super) fn put_segment<D: Disk>(
 
 pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -> Result<()> {
     let path = catalog::path_of(folder, catalog.generation);
-    let bytes = catalog::to_copies(catalog).map_err(Error::io("writing", &path))?;
+    // An older m3ret refuses what it does not know by the version.
+    let version = match (&catalog.refusals, catalog.version) {
+        (Some(_), _) => version::REFUSALS,
+        (None, version) => version.min(version::NEWEST),
+    };
+    let catalog = Catalog {
+        version,
+        ..catalog.clone()
+    };
+    let bytes = catalog::to_copies(&catalog).map_err(Error::io("writing", &path))?;
     catalog::put(disk, &path, &bytes)
+}
+
+/// Makes a gallery in a folder that holds none yet.
+pub(super) fn create_begun<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    setup: Setup,
+) -> Result<(File, Gallery)> {
+    let lock = lock(folder)?;
+    // Another process may have made the gallery between the look and the lock, and its key must stay.
+    if !is_begun(folder) {
+        return Err(occupied(folder));
+    }
+    let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
+    write_key(disk, folder, &key)?;
+    let catalog = Catalog {
+        version: version::NEWEST,
+        generation: 1,
+        maker: setup.maker,
+        width: setup.width,
+        numbers: setup.numbers,
+        key_check: key.check(),
+        next_segment: 1,
+        segments: Vec::new(),
+        calibration: None,
+        statistics: None,
+        refusals: None,
+    };
+    put_catalog(disk, folder, &catalog)?;
+    if let Some(parent) = folder.parent().filter(|parent| *parent != Path::new("")) {
+        disk.sync_folder(parent)
+            .map_err(Error::io("syncing", parent))?;
+    }
+    Ok((lock, Gallery::open(folder)?))
+}
+
+fn occupied(folder: &Path) -> Error {
+    Error::mismatch(
+        folder.display().to_string(),
+        "a name that is free, or an empty folder",
+        "a file, or a folder that holds something",
+    )
 }
 
 /// Says whether a folder holds at most what `Writer::create` leaves when it is killed.
@@ -473,8 +524,10 @@ pub fn is_begun(folder: &Path) -> bool {
         entry.is_ok_and(|(name, n_bytes)| match name.to_str() {
             Some(KEY) => n_bytes == size_of::<Key>() as u64,
             Some(LOCK) => n_bytes == 0,
-            Some("key.part") => true,
-            Some(name) => name.starts_with("catalog-") && name.ends_with(".part"),
+            Some(name) => {
+                name.ends_with(".part")
+                    && (name.starts_with("key.") || name.starts_with("catalog-"))
+            }
             None => false,
         })
     })
@@ -484,7 +537,7 @@ pub fn is_begun(folder: &Path) -> bool {
 pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
     let mut options = File::options();
-    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = open_regular_as(options.create(true).truncate(false).write(true), &path);
     let file = file.map_err(Error::io("opening", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -497,14 +550,10 @@ pub(super) fn lock(folder: &Path) -> Result<File> {
 
 /// Writes the key, for the owner's eyes only.
 pub(super) fn write_key<D: Disk>(disk: &D, folder: &Path, key: &Key) -> Result<()> {
-    let (path, temporary) = (folder.join(KEY), folder.join("key.part"));
+    let path = folder.join(KEY);
     let write = || -> std::io::Result<()> {
-        let mut file = disk.create(&temporary)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
-        }
+        let temporary = unfinished_name(&path)?;
+        let mut file = disk.create_private(&temporary)?;
         file.write_all(&key.0)?;
         file.flush()?;
         file.sync()?;

@@ -76,7 +76,10 @@ impl<'a> Update<'a> {
         deferral: &Deferral<'_>,
     ) -> anyhow::Result<Vec<&'a Item>> {
         let new: Vec<&Item> = self.new_items().collect();
-        self.updated.n_kept = self.listing.items.len() - new.len();
+        let is_spared =
+            |item: &&Item| !self.sorted.known.contains(&item.key) && self.remembered.spares(item);
+        let n_spared = self.listing.items.iter().filter(is_spared).count();
+        self.updated.n_kept = self.listing.items.len() - new.len() - n_spared;
         if !self.sorted.has_contents() || new.is_empty() {
             return Ok(new);
         }

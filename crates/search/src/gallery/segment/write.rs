@@ -8,6 +8,7 @@ use super::super::Maker;
 use super::super::blocks::BlockWriter;
 use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, write_end};
 use super::super::source::{Source, round};
+use super::super::text_hash::TextHashes;
 use super::super::version::NEWEST;
 use super::MAX_ROWS;
 use super::lookup::{order_of, stores_order};
@@ -218,7 +219,7 @@ fn write_ids<F: DiskFile>(
         .collect::<Result<_>>()?;
     arrays.texts("ids", ids.iter().map(|id| Ok(id.as_bytes())))?;
     let mut by_id: Vec<u32> = (0..u32::try_from(ids.len()).unwrap_or(u32::MAX)).collect();
-    by_id.sort_unstable_by_key(|&row| ids[row as usize]);
+    sort_by_text(&mut by_id, |&row| ids[row as usize]);
     let twice = by_id
         .windows(2)
         .find(|pair| ids[pair[0] as usize] == ids[pair[1] as usize]);
@@ -257,6 +258,28 @@ fn write_columns<F: DiskFile>(
     Ok(())
 }
 
+/// Sorts by texts that differ, in ascending order of bytes. Most comparisons need only the first bytes, which are
+/// copied beside the values: the texts lie all over the memory.
+fn sort_by_text<'t, T: Copy>(values: &mut [T], text: impl Fn(&T) -> &'t str) {
+    let first_bytes = |value: &T| {
+        let bytes = text(value).as_bytes();
+        let mut first = [0; 8];
+        let n = bytes.len().min(8);
+        first[..n].copy_from_slice(&bytes[..n]);
+        u64::from_be_bytes(first)
+    };
+    let mut keyed: Vec<(u64, T)> = values
+        .iter()
+        .map(|value| (first_bytes(value), *value))
+        .collect();
+    keyed.sort_unstable_by(|(a_first, a), (b_first, b)| {
+        a_first.cmp(b_first).then_with(|| text(a).cmp(text(b)))
+    });
+    for (value, (_, sorted)) in values.iter_mut().zip(keyed) {
+        *value = sorted;
+    }
+}
+
 /// Returns the different values of a column in ascending order, and the place of each row's value.
 fn dictionary_of<'s>(
     source: &'s dyn Source,
@@ -264,14 +287,14 @@ fn dictionary_of<'s>(
     order: &[u32],
 ) -> Result<(Vec<&'s str>, Vec<u32>)> {
     // Numbered by first use, because the order is known only at the end.
-    let mut known: HashMap<&str, u32> = HashMap::new();
+    let mut known: HashMap<&str, u32, TextHashes> = HashMap::with_hasher(TextHashes::new());
     let mut codes = Vec::with_capacity(order.len());
     for &row in order {
         let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
         codes.push(*known.entry(source.value(column, row)?).or_insert(next));
     }
     let mut sorted: Vec<(&str, u32)> = known.into_iter().collect();
-    sorted.sort_unstable();
+    sort_by_text(&mut sorted, |&(value, _)| value);
     let mut places = vec![0; sorted.len()];
     for (place, &(_, number)) in (0_u32..).zip(&sorted) {
         places[number as usize] = place;
