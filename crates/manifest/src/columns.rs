@@ -4,9 +4,11 @@
 //! `Patient ID`, `PatientID` and `patient_id` are one column, and so is `subject_id`. A manifest's
 //! columns are known by our own names from there on.
 
+use std::collections::{HashMap, HashSet};
+
 use m3ret_imaging::{Error, Result};
 
-use super::FORMAT;
+use super::{FORMAT, bounds};
 
 /// Where an image lies; the one column that every manifest has.
 pub const PATH: &str = "path";
@@ -216,7 +218,9 @@ impl Header {
     /// `Malformed` if a name comes twice, two columns mean the same and none is written as we write
     /// it, one has our prefix, or none is `path`.
     pub(super) fn new(written: Vec<String>) -> Result<Self> {
+        bounds::columns(written.len())?;
         refuse_repeated(&written)?;
+        let all: HashSet<&str> = written.iter().map(String::as_str).collect();
         let mut names: Vec<String> = Vec::with_capacity(written.len());
         for (idx, name) in written.iter().enumerate() {
             if name.starts_with(OWN_PREFIX) {
@@ -229,8 +233,7 @@ impl Header {
                     "another name: these are m3ret's own",
                 ));
             }
-            let ours =
-                meaning(name).filter(|ours| name == ours || !written.iter().any(|n| n == ours));
+            let ours = meaning(name).filter(|ours| name == ours || !all.contains(ours));
             if let Some(ours) = ours
                 && let Some(first) = names.iter().position(|other| other == ours)
             {
@@ -258,6 +261,7 @@ impl Header {
     /// Returns what a user should know of the columns.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        let all: HashSet<&str> = self.names.iter().map(String::as_str).collect();
         for (ours, written) in self.names.iter().zip(&self.written) {
             if ours != written {
                 notes.push(format!("column {written} is used as {ours}"));
@@ -266,7 +270,7 @@ impl Header {
                     "column {written} is not used: there is a column {other}"
                 ));
             } else if let Some(other) = nearly(written)
-                && !self.names.iter().any(|name| name == other)
+                && !all.contains(other)
             {
                 notes.push(format!(
                     "column {written} has no meaning to m3ret; rename it {other} if that is what it holds"
@@ -279,8 +283,9 @@ impl Header {
 
 /// Names that are not ours are not repeated in errors: without a header line, they are a row's cells.
 fn refuse_repeated(written: &[String]) -> Result<()> {
+    let mut places = HashMap::with_capacity(written.len());
     for (idx, name) in written.iter().enumerate() {
-        let Some(first) = written.iter().take(idx).position(|earlier| earlier == name) else {
+        let Some(first) = places.insert(name, idx) else {
             continue;
         };
         let named = meaning(name).map_or_else(String::new, |ours| format!(" ({ours})"));
