@@ -555,6 +555,7 @@ impl ReadArguments {
         Reading {
             options: self.options(),
             n_readers: self.n_jobs(),
+            keep: Vec::new(),
         }
     }
 

@@ -187,6 +187,7 @@ mod tests {
             reading: Reading {
                 options: ReadOptions::default(),
                 n_readers: 2,
+                keep: Vec::new(),
             },
         };
         let mut verdicts = Vec::new();

@@ -13,6 +13,8 @@ pub struct Reading {
     pub options: ReadOptions,
     /// Number of objects that are read at the same time.
     pub n_readers: usize,
+    /// Columns of a manifest that a gallery stores beside those that m3ret knows, in any spelling.
+    pub keep: Vec<String>,
 }
 
 impl Default for Reading {
@@ -21,6 +23,7 @@ impl Default for Reading {
         Self {
             options: ReadOptions::default(),
             n_readers: n_cores(),
+            keep: Vec::new(),
         }
     }
 }

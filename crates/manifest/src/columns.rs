@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use m3ret_imaging::{Error, Result};
 
+use super::privacy::{Storage, storage};
 use super::{FORMAT, bounds};
 
 /// Where an image lies; the one column that every manifest has.
@@ -76,9 +77,34 @@ const NAMES: [(&str, &[&str]); 15] = [
     (DISTURBED, &["disturbed"]),
 ];
 
+/// Names of the patient's column where no other has that meaning, the likeliest first: without it, patients would be
+/// strangers to their own images.
+const PATIENTS: [&str; 20] = [
+    "patient",
+    "mrn",
+    "medicalrecordnumber",
+    "subject",
+    "patientnumber",
+    "patientno",
+    "patientnr",
+    "patientennummer",
+    "patientenid",
+    "idpatient",
+    "numeropatient",
+    "idpaciente",
+    "paciente",
+    "personid",
+    "ptid",
+    "pid",
+    "nhsnumber",
+    "hospitalnumber",
+    "patients",
+    "subjects",
+];
+
 /// Names that are often given to what we call otherwise. They are not used, since they may mean
 /// something else, and the user is told.
-const NEARLY: [(&str, &[&str]); 9] = [
+const NEARLY: [(&str, &[&str]); 8] = [
     (
         PATH,
         &[
@@ -107,20 +133,6 @@ const NEARLY: [(&str, &[&str]); 9] = [
             "class",
             "pathology",
             "disease",
-        ],
-    ),
-    (
-        PATIENT,
-        &[
-            "patient",
-            "patients",
-            "patientids",
-            "subject",
-            "subjects",
-            "mrn",
-            "pid",
-            "personid",
-            "caseid",
         ],
     ),
     (
@@ -185,6 +197,29 @@ fn find(names: &[(&'static str, &[&str])], name: &str) -> Option<&'static str> {
     found.map(|&(ours, _)| ours)
 }
 
+/// Returns whether a column is the patient's where no other is.
+#[must_use]
+pub fn is_patient(name: &str) -> bool {
+    PATIENTS.contains(&plain(name).as_str())
+}
+
+/// Gives the likeliest column our name of the patient's, if none has it.
+fn find_patient(names: &mut [String]) {
+    if names.iter().any(|name| name == PATIENT) {
+        return;
+    }
+    let rank = |name: &String| {
+        let plain = plain(name);
+        PATIENTS.iter().position(|other| *other == plain)
+    };
+    let ranked = names
+        .iter_mut()
+        .filter_map(|name| Some((rank(name)?, name)));
+    if let Some((_, name)) = ranked.min_by_key(|(rank, _)| *rank) {
+        PATIENT.clone_into(name);
+    }
+}
+
 /// Returns whether a column identifies patients, studies or series: its values are hashed.
 #[must_use]
 pub fn is_identifier(name: &str) -> bool {
@@ -206,6 +241,8 @@ pub(super) struct Header {
     pub(super) written: Vec<String>,
     /// The position of `path`.
     pub(super) path_idx: usize,
+    /// What galleries do with the columns.
+    pub(super) storage: Vec<Storage>,
 }
 
 impl Header {
@@ -249,12 +286,15 @@ impl Header {
             }
             names.push(ours.map_or_else(|| name.clone(), str::to_owned));
         }
+        find_patient(&mut names);
         let path_idx = names.iter().position(|name| name == PATH);
         let path_idx = path_idx.ok_or_else(|| without_path(&written))?;
+        let storage = names.iter().map(|name| storage(name)).collect();
         Ok(Self {
             names,
             written,
             path_idx,
+            storage,
         })
     }
 
@@ -342,6 +382,7 @@ mod tests {
             ("licence", Some(LICENSE)),
             ("pixels", None),
             ("patient", None),
+            ("mrn", None),
         ] {
             assert_eq!(meaning(written), ours, "{written}");
         }
@@ -374,6 +415,22 @@ mod tests {
                 "column Finding is used as finding",
             ]
         );
+    }
+
+    #[test]
+    fn the_patient_is_found_under_another_name_where_no_column_has_ours() {
+        for (written, patient) in [
+            (&["path", "MRN", "Subject"][..], Some(1)),
+            (&["path", "mrn", "patient"], Some(2)),
+            (&["path", "Patienten-Nr", "Patientennummer"], Some(2)),
+            (&["path", "mrn", "PatientID"], Some(2)),
+            (&["path", "case"], None),
+        ] {
+            let found = header(written).unwrap();
+            assert_eq!(found.names.iter().position(|name| name == PATIENT), patient);
+        }
+        let notes = header(&["path", "MRN"]).unwrap().notes();
+        assert_eq!(notes, ["column MRN is used as patient_id"]);
     }
 
     #[test]

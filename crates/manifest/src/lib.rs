@@ -17,6 +17,7 @@ mod csv_rows;
 mod notes;
 mod parquet_rows;
 mod place;
+pub mod privacy;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use m3ret_imaging::{Error, Result};
 
 use super::bounds::Account;
 use super::place::path_of;
+use super::privacy::Storage;
 use super::words::Kind;
 use super::{Shared, columns, notes};
 
@@ -22,6 +23,8 @@ pub struct Table {
     shared: Arc<Shared>,
     columns: Vec<Column>,
     n_rows: usize,
+    /// Our names of columns that a gallery stores on request.
+    requested: Vec<String>,
 }
 
 impl Table {
@@ -60,6 +63,31 @@ impl Table {
             .or_else(written)
             .or_else(|| place(columns::meaning(name)?))?;
         header.names.get(idx).map(String::as_str)
+    }
+
+    /// Asks for columns to be stored, in any spelling; returns the first name of no column.
+    pub fn request<'a>(&mut self, names: &'a [String]) -> Option<&'a str> {
+        let mut unknown = None;
+        for name in names {
+            match self.name_of(name).map(str::to_owned) {
+                Some(ours) => self.requested.push(ours),
+                None => unknown = unknown.or(Some(name.as_str())),
+            }
+        }
+        unknown
+    }
+
+    /// Iterates over our names of the columns and what a gallery does with them.
+    pub fn storage(&self) -> impl Iterator<Item = (&str, Storage)> {
+        let header = &self.shared.header;
+        let columns = header.names.iter().zip(&header.storage);
+        columns.map(|(name, storage)| {
+            let storage = storage.clone();
+            match self.requested.contains(name) {
+                true => (name.as_str(), storage.requested()),
+                false => (name.as_str(), storage),
+            }
+        })
     }
 
     /// Returns the column of that name, if the manifest has it.
@@ -114,7 +142,9 @@ impl Table {
                 builder.push(column_idx, if is_path { path } else { "" })?;
             }
         }
-        Ok(builder.finish())
+        let mut table = builder.finish();
+        table.requested.clone_from(&self.requested);
+        Ok(table)
     }
 
     /// Iterates over the rows in the order of the file.
@@ -174,6 +204,12 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn get(&self, column: &str) -> Option<&'a str> {
         self.table.column(column)?.get(self.idx)
+    }
+
+    /// Returns the table that the row is of.
+    #[must_use]
+    pub fn table(&self) -> &'a Table {
+        self.table
     }
 
     /// Iterates over our names of the columns and the cells in them.
@@ -405,6 +441,7 @@ impl Builder {
             shared: self.shared,
             columns,
             n_rows,
+            requested: Vec::new(),
         }
     }
 }

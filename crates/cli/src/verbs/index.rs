@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::galleries::{self, PruneSummary, PrunedImage, UpdateSummary, refused_text};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
+use m3ret::options::Reading;
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
 
@@ -64,7 +65,10 @@ fn options_of(arguments: &BuildArguments) -> BuildOptions {
         },
         has_thumbnails: arguments.thumbnails,
         model: arguments.model.choice(),
-        reading: arguments.reading.reading(),
+        reading: Reading {
+            keep: arguments.keep.clone(),
+            ..arguments.reading.reading()
+        },
         labels: arguments.labels.choice(),
     }
 }

@@ -14,6 +14,7 @@ use crate::text::Paint;
 use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
+use m3ret::options::Reading;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
@@ -78,11 +79,18 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
 }
 
 fn opening_of(arguments: &SearchArguments) -> OpenOptions {
+    // A column that is asked for is stored in the cache of a folder or a manifest.
+    let filters = arguments.filter.iter().map(|filter| &filter.column);
+    let asked = filters.chain(&arguments.group_by).chain(&arguments.exclude);
+    let keep = asked.cloned().collect();
     OpenOptions {
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
         default_model: model_name::DEFAULT,
-        reading: arguments.reading.reading(),
+        reading: Reading {
+            keep,
+            ..arguments.reading.reading()
+        },
         labels: arguments.labels.choice(),
     }
 }

@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context as _;
 use m3ret_imaging::archive::Object;
 use m3ret_imaging::{Code, ReadOptions, read_head};
+use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{Manifest, Table, is_manifest};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -20,6 +21,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::Outputs;
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
+use crate::choices::no_column;
 use crate::objects::{Entry, entries};
 use crate::options::FolderLabels;
 use crate::vectors;
@@ -99,6 +101,40 @@ fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<
         return Ok(None);
     }
     Ok(Some(Manifest::open(source, &options.limits)?.load()?))
+}
+
+/// Asks a gallery to store columns of a manifest.
+pub(crate) fn keep(table: &mut Table, names: &[String]) -> anyhow::Result<()> {
+    if let Some(name) = table.request(names) {
+        let columns = table.columns().iter().map(String::as_str);
+        let option = format!("--keep {name}");
+        return Err(no_column(&option, "the manifest", columns));
+    }
+    let asked = names.iter().filter_map(|name| table.name_of(name));
+    let never = asked.filter(|name| storage(name) == Storage::Never).next();
+    if let Some(name) = never {
+        anyhow::bail!(
+            "--keep {name}: the name of the column says that it describes people, and galleries store nothing of that; \
+             rename the column if it does not"
+        );
+    }
+    Ok(())
+}
+
+impl Listing {
+    /// Lets a gallery store columns of the manifest. A search names columns for its filters, which may be any.
+    pub(crate) fn keeping(mut self, names: &[String], is_search: bool) -> anyhow::Result<Self> {
+        match &mut self.table {
+            Some(table) if is_search => drop(table.request(names)),
+            Some(table) => keep(table, names)?,
+            None if is_search || names.is_empty() => {}
+            None => anyhow::bail!(
+                "--keep {}: no manifest says anything of the images",
+                names.join(", ")
+            ),
+        }
+        Ok(self)
+    }
 }
 
 fn rows(table: Table) -> Listing {
