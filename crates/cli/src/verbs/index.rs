@@ -14,6 +14,7 @@ use crate::cli::{
     AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
     PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
 };
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::galleries::{self, PruneSummary, PrunedImage, UpdateSummary, refused_text};
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<
 
 /// Prints a value as JSON, or the text that stands for it.
 fn print(is_json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out::stdout();
     if is_json {
         write_json_line(&mut out, value)
     } else {

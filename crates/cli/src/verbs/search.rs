@@ -1,6 +1,6 @@
 //! `m3ret search`: the most similar images of an archive.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::SearchArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
@@ -66,11 +67,8 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     }
     progress.clear();
     for query in &found.refused {
-        eprintln!(
-            "m3ret: {}: {}",
-            printable_path(&query.path),
-            printable(&query.message)
-        );
+        let path = printable_path(&query.path);
+        out::tell(&format!("{path}: {}", printable(&query.message)));
     }
     print(arguments, &found.answers, screen)?;
     Ok(Outcome::of(
@@ -117,7 +115,7 @@ fn ask_of(arguments: &SearchArguments) -> Ask {
 }
 
 fn print(arguments: &SearchArguments, answers: &[Answer], screen: Screen) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     let paint = Paint {
         is_on: screen.has_colour,
     };
