@@ -116,7 +116,7 @@ fn a_gallery_stores_no_column_of_people_under_any_name() {
             "{gallery}"
         );
         assert!(
-            has(&bytes, "column/mrn") && !has(&bytes, "SECRET-mrn"),
+            has(&bytes, "mrn") && !has(&bytes, "SECRET-mrn"),
             "{gallery}"
         );
         let asked = ["--keep", "report"];
@@ -175,7 +175,7 @@ fn hostile_names() -> Vec<std::ffi::OsString> {
         "rtl\u{202e}gnp",
         "c1\u{9b}31m\u{85}",
         "iso\u{2066}x\u{200f}",
-        "<script>alert(1)</script>",
+        "<script>alert(1)",
         "=cmd|' '!A0",
         "100%25\u{ad}",
     ]
@@ -304,7 +304,7 @@ fn the_next_run_removes_what_a_killed_one_left() {
     );
     let verbs: [&[&str]; 4] = [
         &["embed", ".", "--model", "pixels", "--out", "out/o.npy"],
-        &["split", "m.csv", "--out", "out/s.csv", "--no-images"],
+        &["split", "m.csv", "--out", "out/s.csv", "--no-duplicates"],
         &["index", "build", "g.m3i", ".", "--model", "pixels"],
         &["map", "g.m3i", "--html", "out/map.html"],
     ];

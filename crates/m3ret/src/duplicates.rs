@@ -21,7 +21,7 @@ const MAX_NEIGHBOURS: usize = 320;
 const BATCH_ROWS: usize = 2048;
 /// Largest gallery of which every pair is compared. Above, lists and codes choose the pairs, as for a search, and vectors
 /// give their scores: the work then grows little faster than the gallery.
-const MAX_EXACT_ROWS: usize = 1 << 13;
+const MAX_EXACT_ROWS: usize = 1 << 14;
 /// Smallest correlation of two thumbnails of which one is the other, encoded again at a usual quality.
 const REENCODED: f64 = 0.998;
 /// Smallest correlation of two thumbnails of near duplicates, for any score of the encoder.
