@@ -584,6 +584,7 @@ impl ReadArguments {
             options: self.options(),
             n_readers: self.n_jobs(),
             retries_refused: false,
+            keep: Vec::new(),
         }
     }
 

@@ -3,22 +3,19 @@
 //! Exit status: 0 if all went well, 1 if something failed or was refused, 2 for wrong usage.
 
 #![allow(
-    clippy::print_stderr,
-    reason = "the outermost crate speaks to a person"
-)]
-#![allow(
     clippy::disallowed_methods,
     reason = "the outermost crate may read the environment"
 )]
 
 mod cli;
+mod out;
 mod progress;
 mod screen;
 mod text;
 mod training;
 mod verbs;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -26,7 +23,6 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use m3ret::panics;
 use m3ret::watch::Stopped;
-use m3ret::words::printable_lines;
 use screen::Screen;
 
 /// How a command ended that could do its work.
@@ -63,12 +59,7 @@ fn main() -> ExitCode {
             if let Some(stopped) = stopped {
                 screen::end_interrupted(&stopped.saved);
             }
-            // Nothing can be done if standard error is gone too.
-            let _ = writeln!(
-                io::stderr(),
-                "m3ret: {}",
-                printable_lines(&told_once(&error))
-            );
+            out::tell(&told_once(&error));
             ExitCode::FAILURE
         }
     }

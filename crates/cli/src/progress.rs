@@ -1,14 +1,13 @@
 //! The bar on a terminal; nothing elsewhere.
 
-use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
+use crate::out;
 use crate::screen::{self, Screen};
 use crate::text::rate;
 use m3ret::watch::Watch;
-use m3ret::words::printable_lines;
 
 /// How far a walk over many objects is.
 pub(crate) struct Progress {
@@ -36,7 +35,7 @@ impl Progress {
 
     /// Writes to standard output without tearing the bar.
     pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
-        if !self.bar.is_hidden() && io::stdout().is_terminal() {
+        if !self.bar.is_hidden() && out::is_terminal() {
             self.bar.suspend(write)
         } else {
             write()
@@ -83,8 +82,7 @@ impl Watch for Progress {
     }
 
     fn note(&self, sentence: &str) {
-        self.bar
-            .suspend(|| eprintln!("m3ret: {}", printable_lines(sentence)));
+        self.bar.suspend(|| out::tell(sentence));
     }
 
     fn defer(&self, is_deferred: bool) {

@@ -1,10 +1,9 @@
 //! The terminal: what it can show, and what an interrupt means.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::out;
 use anyhow::Context as _;
-use m3ret::words::printable_lines;
 
 /// What the two output streams can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +20,8 @@ impl Screen {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         Self {
-            has_colour: io::stdout().is_terminal() && !is_plain,
-            has_progress: io::stderr().is_terminal(),
+            has_colour: out::is_terminal() && !is_plain,
+            has_progress: out::has_terminal_for_notes(),
         }
     }
 }
@@ -52,11 +51,11 @@ pub(crate) fn has_interrupt_come() -> bool {
 
 /// Ends the program as an interrupt does, once the work is safe.
 pub(crate) fn end_interrupted(farewell: &str) -> ! {
-    if io::stderr().is_terminal() {
+    if out::has_terminal_for_notes() {
         // The progress bar stays as it was.
-        let _ = writeln!(io::stderr());
+        out::end_line_of_notes();
     }
-    let _ = writeln!(io::stderr(), "m3ret: {}", printable_lines(farewell));
+    out::tell(farewell);
     std::process::exit(EXIT_INTERRUPTED)
 }
 
@@ -69,9 +68,9 @@ pub(crate) fn remove_temporaries_on_interrupt() -> anyhow::Result<()> {
             return;
         }
         m3ret::files::remove_unfinished(|| {
-            if io::stderr().is_terminal() {
+            if out::has_terminal_for_notes() {
                 // The shell's next prompt starts on a line of its own.
-                eprintln!();
+                out::end_line_of_notes();
             }
             std::process::exit(EXIT_INTERRUPTED);
         });

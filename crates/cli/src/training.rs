@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use m3ret::report::training;
-use m3ret::words::{counted, printable_lines};
+use m3ret::words::counted;
 use m3ret_pretrain::report::{Entry, Knn, Summary};
 use m3ret_pretrain::{RunFacts, Watcher};
 
+use crate::out;
 use crate::progress::time_left;
 use crate::screen::{self, Screen};
 use crate::verbs::write_json_line;
@@ -47,8 +48,8 @@ impl TerminalWatch {
     }
 
     /// Writes a line to standard output; a failure ends the run soon.
-    fn line(&mut self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) {
-        let written = self.bar.suspend(|| write(&mut io::stdout().lock()));
+    fn line(&mut self, write: impl FnOnce(&mut out::Stdout) -> io::Result<()>) {
+        let written = self.bar.suspend(|| write(&mut out::stdout()));
         if let Err(error) = written {
             self.broken.get_or_insert(error);
         }
@@ -138,7 +139,7 @@ impl Watcher for TerminalWatch {
     fn note(&mut self, sentence: &str) {
         self.bar.suspend(|| {
             // A run does not end because nobody can be told.
-            let _ = writeln!(io::stderr(), "m3ret: {}", printable_lines(sentence));
+            out::tell(sentence);
         });
     }
 

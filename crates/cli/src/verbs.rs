@@ -17,6 +17,7 @@ pub(crate) mod study;
 use std::io::Write;
 use std::path::Path;
 
+use m3ret::words::acts_on_a_terminal;
 use m3ret_manifest::{path_of, text_of};
 use serde::Serialize;
 
@@ -28,8 +29,28 @@ struct LastLine<'a, S> {
 
 /// Writes a value as one line of JSON.
 pub(crate) fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
+    let line = serde_json::to_string(value)?;
+    if line.contains(acts_on_a_terminal) {
+        out.write_all(visible_json(&line).as_bytes())?;
+    } else {
+        out.write_all(line.as_bytes())?;
+    }
     out.write_all(b"\n")
+}
+
+/// Writes characters that act on a terminal as JSON escapes: the value stays the same.
+fn visible_json(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    for character in line.chars() {
+        if acts_on_a_terminal(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                text += &format!("\\u{unit:04x}");
+            }
+        } else {
+            text.push(character);
+        }
+    }
+    text
 }
 
 /// Returns a number of 32 bits as the one of 64 bits that is printed alike: `json!` would print the binary digits of
@@ -44,5 +65,20 @@ pub(crate) fn short(path: &str) -> String {
     match path_of(path).strip_prefix(&here) {
         Ok(below) if below != Path::new("") => text_of(below),
         _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_shows_no_character_that_acts_on_a_terminal_and_keeps_all() {
+        let value = "a\u{202e}b\u{9b}\u{e0041}\u{7f}\u{fc}\n";
+        let mut out = Vec::new();
+        write_json_line(&mut out, &value).unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert!(!line.trim_end().contains(acts_on_a_terminal), "{line:?}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), value);
     }
 }

@@ -310,6 +310,10 @@ fn a_users_columns_are_never_taken_for_those_of_m3ret() {
             "v.npy",
             "--encoder",
             "e",
+            "--keep",
+            "pixels",
+            "--keep",
+            "root",
         ],
     );
     assert_eq!(built.0, 0, "{}", built.2);

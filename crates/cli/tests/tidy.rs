@@ -90,3 +90,28 @@ fn every_crate_takes_the_workspace_lints() {
         );
     }
 }
+
+#[test]
+fn only_one_module_touches_the_output_streams() {
+    let mut files = Vec::new();
+    rust_files(&root().join("crates/cli/src"), &mut files);
+    assert!(files.len() > 20);
+    for file in files.iter().filter(|file| !file.ends_with("out.rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for stream in [
+            "io::stdout",
+            "io::stderr",
+            "print!(",
+            "println!(",
+            "Stdout::",
+            "Stderr",
+            "/dev/tty",
+        ] {
+            assert!(
+                !text.contains(stream),
+                "{}: {stream} without the module out",
+                file.display()
+            );
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! A file is written beside its name, synced, and renamed. Unfinished files are listed while they exist, so
 //! that a program that is interrupted can remove them.
 
+mod leftovers;
 mod outputs;
 mod paths;
 mod private;
@@ -14,6 +15,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use leftovers::remove_leftovers;
 pub use outputs::{Force, Inputs, Output, Refusal, Replaces};
 pub use paths::{folder_of, place_of, plain_path, way_between};
 pub use private::{check_own, make_private_folder, open_regular};
@@ -169,7 +171,7 @@ fn create_listed(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     }
     // The lock is held so that an interrupt finds every file that exists.
     let mut listed = unfinished();
-    let begun = builder.tempfile_in(folder_of(path))?;
+    let begun = leftovers::begin(folder_of(path), |folder| builder.tempfile_in(folder))?;
     listed.push(begun.path().to_path_buf());
     Ok(begun)
 }

@@ -188,6 +188,7 @@ mod tests {
                 options: ReadOptions::default(),
                 n_readers: 2,
                 retries_refused: false,
+                keep: Vec::new(),
             },
         };
         let mut verdicts = Vec::new();

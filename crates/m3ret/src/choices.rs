@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use m3ret_manifest::LABEL_SEPARATOR;
 use m3ret_manifest::columns::{OWN_PREFIX, PAIR};
+use m3ret_manifest::privacy::identifies_people;
 use m3ret_search::Collection;
 
 use crate::galleries::columns::own_names;
-use crate::galleries::identifies_people;
 
 /// Most values that a message lists.
 const MAX_LISTED: usize = 12;

@@ -1,10 +1,13 @@
 //! Which pairs of images may be duplicates, and how alike two images are.
 
+use std::collections::HashMap;
+
 use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
 use m3ret_imaging::archive::read_image;
 use m3ret_search::{Collection, Method, Queries, RowId, SearchOptions};
 use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::galleries::RowCells;
 use crate::panics;
@@ -16,8 +19,9 @@ const N_NEIGHBOURS: usize = 20;
 const MAX_NEIGHBOURS: usize = 320;
 /// Number of images that are searched together.
 const BATCH_ROWS: usize = 2048;
-/// Largest gallery that is searched exactly; above, that takes hours.
-const MAX_EXACT_ROWS: usize = 1 << 18;
+/// Largest gallery of which every pair is compared. Above, lists and codes choose the pairs, as for a search, and vectors
+/// give their scores: the work then grows little faster than the gallery.
+const MAX_EXACT_ROWS: usize = 1 << 14;
 /// Smallest correlation of two thumbnails of which one is the other, encoded again at a usual quality.
 const REENCODED: f64 = 0.998;
 /// Smallest correlation of two thumbnails of near duplicates, for any score of the encoder.
@@ -76,32 +80,36 @@ pub(crate) fn neighbours(
         ..SearchOptions::default()
     };
     let mut found = Neighbours::default();
-    let mut left: Vec<RowId> = from.scan().collect();
+    // Rows with one vector have one answer, so that it is looked for once.
+    let groups = groups(from)?;
+    if is_one {
+        groups
+            .iter()
+            .for_each(|group| found.add_equal(group, reach));
+    }
+    let mut left: Vec<&Vec<RowId>> = groups.iter().collect();
     loop {
         let mut cut = Vec::new();
-        for rows in left.chunks(BATCH_ROWS) {
-            let vectors = vectors(from, rows)?;
-            let own: Vec<Vec<RowId>> = rows.iter().copied().map(|row| vec![row]).collect();
+        for groups in left.chunks(BATCH_ROWS) {
+            let first: Vec<RowId> = groups.iter().map(|group| group[0]).collect();
+            let vectors = vectors(from, &first)?;
+            let own: Vec<Vec<RowId>> = groups.iter().copied().cloned().collect();
             let queries = Queries {
                 vectors: &vectors,
                 own: if is_one { &own } else { &[] },
                 left_out: &[],
             };
-            for (&row, hits) in rows.iter().zip(to.search(queries, &options)?) {
+            for (&group, hits) in groups.iter().zip(to.search(queries, &options)?) {
                 let near = hits.iter().filter(|hit| hit.score >= near);
-                let pairs = near.map(|hit| match is_one {
-                    true => (row.min(hit.row), row.max(hit.row), hit.score),
-                    false => (row, hit.row, hit.score),
-                });
-                let n_before = found.pairs.len();
-                found.pairs.extend(pairs);
-                if found.pairs.len() - n_before == options.k {
-                    cut.push(row);
+                let near: Vec<(RowId, f32)> = near.map(|hit| (hit.row, hit.score)).collect();
+                if near.len() == options.k {
+                    cut.push(group);
                 }
+                found.add_near(group, &near, is_one);
             }
         }
         if reach == Reach::Closest || cut.is_empty() || options.k == MAX_NEIGHBOURS {
-            found.n_cut = cut.len();
+            found.n_cut += cut.iter().map(|group| group.len()).sum::<usize>();
             break;
         }
         (left, options.k) = (cut, MAX_NEIGHBOURS);
@@ -109,6 +117,65 @@ pub(crate) fn neighbours(
     found.pairs.sort_unstable_by_key(|&(a, b, _)| (a, b));
     found.pairs.dedup_by_key(|&mut (a, b, _)| (a, b));
     Ok(found)
+}
+
+impl Neighbours {
+    /// Adds the pairs of rows that have one vector: all of them, or of many the pairs with the first, which join them.
+    fn add_equal(&mut self, group: &[RowId], reach: Reach) {
+        let most = match reach {
+            Reach::Closest => N_NEIGHBOURS,
+            Reach::All => MAX_NEIGHBOURS,
+        };
+        let n_first = if group.len() > most { 1 } else { group.len() };
+        if n_first < group.len() && reach == Reach::All {
+            self.n_cut += group.len();
+        }
+        for (idx, &one) in group[..n_first].iter().enumerate() {
+            let others = group[idx + 1..].iter();
+            self.pairs.extend(others.map(|&other| (one, other, 1.0)));
+        }
+    }
+
+    /// Adds the pairs of the rows of a group with the rows near to it; of many rows, the pairs of the first.
+    fn add_near(&mut self, group: &[RowId], near: &[(RowId, f32)], is_one: bool) {
+        let n_rows = if is_one && group.len() > N_NEIGHBOURS {
+            1
+        } else {
+            group.len()
+        };
+        for &row in &group[..n_rows] {
+            let pairs = near.iter().map(|&(other, score)| match is_one {
+                true => (row.min(other), row.max(other), score),
+                false => (row, other, score),
+            });
+            self.pairs.extend(pairs);
+        }
+    }
+}
+
+/// Returns the rows of a gallery, those with equal vectors together, in the order of their first rows.
+fn groups(gallery: &dyn Collection) -> anyhow::Result<Vec<Vec<RowId>>> {
+    let rows: Vec<RowId> = gallery.scan().collect();
+    let mut places: HashMap<u128, usize> = HashMap::with_capacity(rows.len());
+    let mut groups: Vec<Vec<RowId>> = Vec::new();
+    for rows in rows.chunks(BATCH_ROWS) {
+        let vectors = gallery.vectors(rows)?;
+        for (&row, vector) in rows.iter().zip(vectors.chunks_exact(gallery.width())) {
+            let mut hasher = Xxh3::new();
+            for number in vector {
+                hasher.update(&number.to_le_bytes());
+            }
+            let place = *places.entry(hasher.digest128()).or_insert(groups.len());
+            match groups.get_mut(place) {
+                Some(group) => group.push(row),
+                None => groups.push(vec![row]),
+            }
+        }
+    }
+    for group in &mut groups {
+        group.sort_unstable();
+    }
+    Ok(groups)
 }
 
 /// Returns the unit vectors of rows, [rows, width].
@@ -186,6 +253,99 @@ fn correlate(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use m3ret_search::{Batch, Gallery, Maker, Numbers, Setup, Writer};
+
+    /// A gallery of vectors of 8 numbers, in a folder that lives as long as it.
+    fn gallery(vectors: &[[f32; 8]]) -> (tempfile::TempDir, Gallery) {
+        let folder = tempfile::tempdir().unwrap();
+        let maker = Maker {
+            model: "m".to_owned(),
+            precision: "f32".to_owned(),
+            fingerprint: "f".to_owned(),
+        };
+        let setup = Setup {
+            maker,
+            width: 8,
+            numbers: Numbers::F32,
+        };
+        let mut writer = Writer::create(&folder.path().join("g"), setup).unwrap();
+        let ids: Vec<String> = (0..vectors.len()).map(|idx| format!("{idx:06}")).collect();
+        let batch = Batch {
+            vectors: &vectors.concat(),
+            ids: &ids,
+            columns: &[],
+            attachments: &[],
+        };
+        writer.replace(batch, &[]).unwrap();
+        let gallery = Gallery::open(&folder.path().join("g")).unwrap();
+        (folder, gallery)
+    }
+
+    /// Unit vectors that follow from their numbers; some are near to another, and some equal it.
+    fn some_vectors(n_vectors: usize) -> Vec<[f32; 8]> {
+        let vector = |seed: usize, shift: f32| {
+            let mut vector = [0.0; 8];
+            for (place, number) in vector.iter_mut().enumerate() {
+                let hash = xxhash_rust::xxh3::xxh3_64(&[
+                    (seed % 256) as u8,
+                    (seed / 256) as u8,
+                    place as u8,
+                ]);
+                *number = (hash % 1000) as f32 / 500.0 - 1.0 + shift * place as f32;
+            }
+            m3ret_search::normalize(&mut vector).unwrap();
+            vector
+        };
+        let of = |idx: usize| match idx % 5 {
+            1 => vector(idx / 5, 0.01),
+            2 => vector(idx / 5, 0.0),
+            3 => vector(7, 0.0),
+            _ => vector(idx / 5, idx as f32 % 2.0 * 0.3),
+        };
+        (0..n_vectors).map(of).collect()
+    }
+
+    #[test]
+    fn the_pairs_are_those_of_comparing_every_two() {
+        let near = 0.97;
+        let vectors = some_vectors(400);
+        let (_folder, gallery) = gallery(&vectors);
+        let found = neighbours(&gallery, &gallery, near, Reach::All).unwrap();
+        let found: Vec<(String, String)> = found
+            .pairs
+            .iter()
+            .map(|&(a, b, _)| {
+                (
+                    gallery.id(a).unwrap().to_owned(),
+                    gallery.id(b).unwrap().to_owned(),
+                )
+            })
+            .collect();
+        let mut wanted = Vec::new();
+        for (a, one) in vectors.iter().enumerate() {
+            for (b, other) in vectors.iter().enumerate().skip(a + 1) {
+                if correlate(one, other) >= f64::from(near) {
+                    wanted.push((format!("{a:06}"), format!("{b:06}")));
+                }
+            }
+        }
+        assert!(wanted.len() > 3000, "{}", wanted.len());
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|(a, b)| if a < b { (a, b) } else { (b, a) })
+            .collect();
+        found.sort();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn many_equal_images_are_joined_by_as_many_pairs() {
+        let (_folder, gallery) = gallery(&vec![some_vectors(1)[0]; 2000]);
+        for reach in [Reach::Closest, Reach::All] {
+            let found = neighbours(&gallery, &gallery, 0.9, reach).unwrap();
+            assert_eq!(found.pairs.len(), 1999, "{reach:?}");
+        }
+    }
 
     #[test]
     fn thumbnails_confirm_or_refuse_what_vectors_say() {

@@ -24,7 +24,7 @@ pub use places::{PruneSummary, PrunedImage, RewriteSummary, move_files, prune};
 pub(crate) use places::{prune_left, relabel};
 pub(crate) use rows::{
     Columns, Pseudonym, Pseudonyms, RowCells, cells_of_manifest, digest_of_cells, file_of,
-    identifies_people, is_same_place,
+    is_same_place,
 };
 pub use update::{RefusedImage, UpdateSummary};
 pub(crate) use update::{UpdateOptions, forget_gone, tell_notes, update, with_part};

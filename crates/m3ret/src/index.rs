@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::embed::items::keep;
 use crate::error::ensure;
 use anyhow::Context as _;
 use m3ret_imaging::Limits;
@@ -178,7 +179,8 @@ fn add_vectors(
     let source = &options.source;
     let doing = || format!("opening {}", source.display());
     let table = Manifest::open(source, &Limits::default()).and_then(Manifest::load);
-    let table = table.with_context(doing)?;
+    let mut table = table.with_context(doing)?;
+    keep(&mut table, &options.reading.keep)?;
     let file = vectors::read(&given.path)?;
     let maker = maker_of(options, given, &file, watch)?;
     let (mut vectors, join) = file.rows_of(&given.path, &table)?;

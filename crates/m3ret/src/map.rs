@@ -75,7 +75,11 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
     let opening = OpenOptions {
         cache: options.cache.clone(),
         model: options.model.clone(),
-        reading: options.reading.clone(),
+        reading: Reading {
+            // The cache of a folder stores what is shown.
+            keep: vec![options.colour.clone()],
+            ..options.reading.clone()
+        },
         labels: options.labels,
         ..OpenOptions::default()
     };

@@ -15,6 +15,8 @@ pub struct Reading {
     pub n_readers: usize,
     /// Whether images that a gallery remembers as refused are read again although they have not changed.
     pub retries_refused: bool,
+    /// Columns of a manifest that a gallery stores beside those that m3ret knows, in any spelling.
+    pub keep: Vec<String>,
 }
 
 impl Default for Reading {
@@ -24,6 +26,7 @@ impl Default for Reading {
             options: ReadOptions::default(),
             n_readers: n_cores(),
             retries_refused: false,
+            keep: Vec::new(),
         }
     }
 }

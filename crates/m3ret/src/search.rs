@@ -7,7 +7,10 @@ mod why;
 use std::path::{Path, PathBuf};
 
 use crate::error::{bail, ensure};
-use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE, meaning};
+use m3ret_manifest::columns::{
+    BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE, is_patient, meaning,
+};
+use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics};
 use serde::Serialize;
@@ -282,7 +285,10 @@ fn column_of<'a>(gallery: &dyn Collection, name: &'a str) -> &'a str {
     if gallery.columns().contains(&name) {
         return name;
     }
-    meaning(name).unwrap_or(name)
+    match is_patient(name) {
+        true => columns::PATIENT,
+        false => meaning(name).unwrap_or(name),
+    }
 }
 
 fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
@@ -378,9 +384,10 @@ fn explain(
 /// Replaces patients, studies and series in filters by the hashes that the gallery stores.
 fn with_hashes(gallery: &dyn Collection, mut options: SearchOptions) -> SearchOptions {
     for filter in &mut options.filters {
-        if [columns::PATIENT, columns::STUDY, columns::SERIES].contains(&filter.column.as_str()) {
+        let stored = storage(&filter.column).requested();
+        if let Storage::Hashed(kind) = stored {
             for value in &mut filter.values {
-                *value = gallery.pseudonym(&filter.column, value);
+                *value = gallery.pseudonym(&kind, value);
             }
         }
     }

@@ -61,7 +61,7 @@ pub fn printable(text: &str) -> String {
     text.chars().fold(
         String::with_capacity(text.len()),
         |mut printable, character| {
-            if character.is_control() || is_invisible(character) {
+            if acts_on_a_terminal(character) {
                 printable.extend(character.escape_default());
             } else {
                 printable.push(character);
@@ -69,6 +69,12 @@ pub fn printable(text: &str) -> String {
             printable
         },
     )
+}
+
+/// Returns whether a character acts on a terminal instead of being seen: control characters, marks of direction, and
+/// characters without width.
+pub fn acts_on_a_terminal(character: char) -> bool {
+    character.is_control() || is_invisible(character)
 }
 
 /// Returns whether a character has no shape of its own: format characters (category Cf of Unicode, but for the signs

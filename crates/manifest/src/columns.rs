@@ -4,9 +4,12 @@
 //! `Patient ID`, `PatientID` and `patient_id` are one column, and so is `subject_id`. A manifest's
 //! columns are known by our own names from there on.
 
+use std::collections::{HashMap, HashSet};
+
 use m3ret_imaging::{Error, Result};
 
-use super::FORMAT;
+use super::privacy::{Storage, storage};
+use super::{FORMAT, bounds};
 
 /// Where an image lies; the one column that every manifest has.
 pub const PATH: &str = "path";
@@ -74,9 +77,34 @@ const NAMES: [(&str, &[&str]); 15] = [
     (DISTURBED, &["disturbed"]),
 ];
 
+/// Names of the patient's column where no other has that meaning, the likeliest first: without it, patients would be
+/// strangers to their own images.
+const PATIENTS: [&str; 20] = [
+    "patient",
+    "mrn",
+    "medicalrecordnumber",
+    "subject",
+    "patientnumber",
+    "patientno",
+    "patientnr",
+    "patientennummer",
+    "patientenid",
+    "idpatient",
+    "numeropatient",
+    "idpaciente",
+    "paciente",
+    "personid",
+    "ptid",
+    "pid",
+    "nhsnumber",
+    "hospitalnumber",
+    "patients",
+    "subjects",
+];
+
 /// Names that are often given to what we call otherwise. They are not used, since they may mean
 /// something else, and the user is told.
-const NEARLY: [(&str, &[&str]); 9] = [
+const NEARLY: [(&str, &[&str]); 8] = [
     (
         PATH,
         &[
@@ -105,20 +133,6 @@ const NEARLY: [(&str, &[&str]); 9] = [
             "class",
             "pathology",
             "disease",
-        ],
-    ),
-    (
-        PATIENT,
-        &[
-            "patient",
-            "patients",
-            "patientids",
-            "subject",
-            "subjects",
-            "mrn",
-            "pid",
-            "personid",
-            "caseid",
         ],
     ),
     (
@@ -183,6 +197,29 @@ fn find(names: &[(&'static str, &[&str])], name: &str) -> Option<&'static str> {
     found.map(|&(ours, _)| ours)
 }
 
+/// Returns whether a column is the patient's where no other is.
+#[must_use]
+pub fn is_patient(name: &str) -> bool {
+    PATIENTS.contains(&plain(name).as_str())
+}
+
+/// Gives the likeliest column our name of the patient's, if none has it.
+fn find_patient(names: &mut [String]) {
+    if names.iter().any(|name| name == PATIENT) {
+        return;
+    }
+    let rank = |name: &String| {
+        let plain = plain(name);
+        PATIENTS.iter().position(|other| *other == plain)
+    };
+    let ranked = names
+        .iter_mut()
+        .filter_map(|name| Some((rank(name)?, name)));
+    if let Some((_, name)) = ranked.min_by_key(|(rank, _)| *rank) {
+        PATIENT.clone_into(name);
+    }
+}
+
 /// Returns whether a column identifies patients, studies or series: its values are hashed.
 #[must_use]
 pub fn is_identifier(name: &str) -> bool {
@@ -204,6 +241,8 @@ pub(super) struct Header {
     pub(super) written: Vec<String>,
     /// The position of `path`.
     pub(super) path_idx: usize,
+    /// What galleries do with the columns.
+    pub(super) storage: Vec<Storage>,
 }
 
 impl Header {
@@ -216,7 +255,9 @@ impl Header {
     /// `Malformed` if a name comes twice, two columns mean the same and none is written as we write
     /// it, one has our prefix, or none is `path`.
     pub(super) fn new(written: Vec<String>) -> Result<Self> {
+        bounds::columns(written.len())?;
         refuse_repeated(&written)?;
+        let all: HashSet<&str> = written.iter().map(String::as_str).collect();
         let mut names: Vec<String> = Vec::with_capacity(written.len());
         for (idx, name) in written.iter().enumerate() {
             if name.starts_with(OWN_PREFIX) {
@@ -229,8 +270,7 @@ impl Header {
                     "another name: these are m3ret's own",
                 ));
             }
-            let ours =
-                meaning(name).filter(|ours| name == ours || !written.iter().any(|n| n == ours));
+            let ours = meaning(name).filter(|ours| name == ours || !all.contains(ours));
             if let Some(ours) = ours
                 && let Some(first) = names.iter().position(|other| other == ours)
             {
@@ -246,18 +286,22 @@ impl Header {
             }
             names.push(ours.map_or_else(|| name.clone(), str::to_owned));
         }
+        find_patient(&mut names);
         let path_idx = names.iter().position(|name| name == PATH);
         let path_idx = path_idx.ok_or_else(|| without_path(&written))?;
+        let storage = names.iter().map(|name| storage(name)).collect();
         Ok(Self {
             names,
             written,
             path_idx,
+            storage,
         })
     }
 
     /// Returns what a user should know of the columns.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        let all: HashSet<&str> = self.names.iter().map(String::as_str).collect();
         for (ours, written) in self.names.iter().zip(&self.written) {
             if ours != written {
                 notes.push(format!("column {written} is used as {ours}"));
@@ -266,7 +310,7 @@ impl Header {
                     "column {written} is not used: there is a column {other}"
                 ));
             } else if let Some(other) = nearly(written)
-                && !self.names.iter().any(|name| name == other)
+                && !all.contains(other)
             {
                 notes.push(format!(
                     "column {written} has no meaning to m3ret; rename it {other} if that is what it holds"
@@ -279,8 +323,9 @@ impl Header {
 
 /// Names that are not ours are not repeated in errors: without a header line, they are a row's cells.
 fn refuse_repeated(written: &[String]) -> Result<()> {
+    let mut places = HashMap::with_capacity(written.len());
     for (idx, name) in written.iter().enumerate() {
-        let Some(first) = written.iter().take(idx).position(|earlier| earlier == name) else {
+        let Some(first) = places.insert(name, idx) else {
             continue;
         };
         let named = meaning(name).map_or_else(String::new, |ours| format!(" ({ours})"));
@@ -337,6 +382,7 @@ mod tests {
             ("licence", Some(LICENSE)),
             ("pixels", None),
             ("patient", None),
+            ("mrn", None),
         ] {
             assert_eq!(meaning(written), ours, "{written}");
         }
@@ -369,6 +415,22 @@ mod tests {
                 "column Finding is used as finding",
             ]
         );
+    }
+
+    #[test]
+    fn the_patient_is_found_under_another_name_where_no_column_has_ours() {
+        for (written, patient) in [
+            (&["path", "MRN", "Subject"][..], Some(1)),
+            (&["path", "mrn", "patient"], Some(2)),
+            (&["path", "Patienten-Nr", "Patientennummer"], Some(2)),
+            (&["path", "mrn", "PatientID"], Some(2)),
+            (&["path", "case"], None),
+        ] {
+            let found = header(written).unwrap();
+            assert_eq!(found.names.iter().position(|name| name == PATIENT), patient);
+        }
+        let notes = header(&["path", "MRN"]).unwrap().notes();
+        assert_eq!(notes, ["column MRN is used as patient_id"]);
     }
 
     #[test]

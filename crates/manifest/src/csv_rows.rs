@@ -9,6 +9,7 @@ use csv::StringRecord;
 use m3ret_imaging::{Error, Result};
 
 use super::FORMAT;
+use super::bounds;
 use super::columns::{PATH, meaning};
 use super::table::Builder;
 
@@ -91,6 +92,7 @@ impl CsvRows {
                 "a first line that names the columns",
             ));
         }
+        bounds::columns(rows.row.len())?;
         let names: Vec<String> = rows.row.iter().map(|name| name.trim().to_owned()).collect();
         rows.n_columns = names.len();
         Ok((rows, names))

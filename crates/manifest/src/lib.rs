@@ -11,11 +11,13 @@
 //!
 //! `Manifest` streams batches of rows; `Manifest::load` keeps all of them in a compact `Table`.
 
+mod bounds;
 pub mod columns;
 mod csv_rows;
 mod notes;
 mod parquet_rows;
 mod place;
+pub mod privacy;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use parquet::file::reader::ChunkReader;
 
 use m3ret_imaging::{Error, Limits, Result, sniff};
 
+use bounds::Bounds;
 use columns::Header;
 use csv_rows::{CsvRows, Text};
 use parquet_rows::ParquetRows;
@@ -58,7 +61,8 @@ const FORMAT: &str = "manifest";
 pub struct Manifest {
     source: Source,
     shared: Arc<Shared>,
-    limits: Limits,
+    bounds: Bounds,
+    n_rows: u64,
     finished: bool,
 }
 
@@ -98,7 +102,8 @@ impl Manifest {
     /// Opens a manifest and checks its columns.
     ///
     /// # Errors
-    /// `Io`; `LimitExceeded` if the file is larger than `max_bytes`; `Malformed` if there is no
+    /// `Io`; `LimitExceeded` if the file is larger than `max_bytes`, or has more columns, rows or cells than a
+    /// file of its size holds honestly; `Malformed` if there is no
     /// column `path`, two columns have the same name or meaning, or the file is neither CSV in UTF-8
     /// nor Parquet; `Unsupported` for compression that is not built in, and for a column that has a
     /// meaning and a type that cannot be read as text.
@@ -115,6 +120,7 @@ impl Manifest {
             ));
         }
         limits.bytes(status.len())?;
+        let bounds = Bounds::new(status.len(), limits);
         let mut magic = Vec::with_capacity(4);
         (&mut file)
             .take(4)
@@ -123,8 +129,8 @@ impl Manifest {
             .map_err(|e| Error::io("reading the manifest", e))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         match told_by(&magic)? {
-            Layout::Parquet => Self::new(Source::parquet(file)?, folder, limits),
-            Layout::Csv => Self::new(Source::csv(Box::new(file))?, folder, limits),
+            Layout::Parquet => Self::new(Source::parquet(file, bounds)?, folder, bounds),
+            Layout::Csv => Self::new(Source::csv(Box::new(file))?, folder, bounds),
         }
     }
 
@@ -133,14 +139,18 @@ impl Manifest {
     /// # Errors
     /// As `open`.
     pub fn from_bytes(bytes: Vec<u8>, folder: &Path, limits: &Limits) -> Result<Self> {
-        limits.bytes(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+        let n_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        limits.bytes(n_bytes)?;
+        let bounds = Bounds::new(n_bytes, limits);
         match told_by(&bytes)? {
-            Layout::Parquet => Self::new(Source::parquet(Bytes::from(bytes))?, folder, limits),
-            Layout::Csv => Self::new(Source::csv(Box::new(Cursor::new(bytes)))?, folder, limits),
+            Layout::Parquet => {
+                Self::new(Source::parquet(Bytes::from(bytes), bounds)?, folder, bounds)
+            }
+            Layout::Csv => Self::new(Source::csv(Box::new(Cursor::new(bytes)))?, folder, bounds),
         }
     }
 
-    fn new(opened: Opened, folder: &Path, limits: &Limits) -> Result<Self> {
+    fn new(opened: Opened, folder: &Path, bounds: Bounds) -> Result<Self> {
         let Opened {
             source,
             names,
@@ -155,7 +165,8 @@ impl Manifest {
         Ok(Self {
             source,
             shared,
-            limits: limits.clone(),
+            bounds,
+            n_rows: 0,
             finished: false,
         })
     }
@@ -169,19 +180,25 @@ impl Manifest {
     /// Reads the remaining rows into one table.
     ///
     /// # Errors
-    /// As the iterator; `LimitExceeded` if the table would take more than `max_bytes`.
+    /// As the iterator; `LimitExceeded` if the table would take more than `max_bytes`, or than
+    /// `Limits::max_decompressed` of its file.
     pub fn load(mut self) -> Result<Table> {
-        let mut builder = Builder::new(Arc::clone(&self.shared), self.limits.max_bytes);
+        let mut builder = Builder::new(Arc::clone(&self.shared), self.bounds.max_bytes);
         while self.fill(&mut builder)? > 0 {}
         Ok(builder.finish())
     }
 
     /// Appends at most `BATCH_ROWS` rows and returns how many came.
     fn fill(&mut self, builder: &mut Builder) -> Result<usize> {
-        match &mut self.source {
+        let n_filled = match &mut self.source {
             Source::Csv(rows) => rows.fill(builder, BATCH_ROWS),
             Source::Parquet(rows) => rows.fill(builder, BATCH_ROWS),
-        }
+        }?;
+        let n_new = u64::try_from(n_filled).unwrap_or(u64::MAX);
+        self.n_rows = self.n_rows.saturating_add(n_new);
+        self.bounds
+            .rows(self.n_rows, self.shared.header.names.len())?;
+        Ok(n_filled)
     }
 }
 
@@ -200,7 +217,7 @@ impl Iterator for Manifest {
         if self.finished {
             return None;
         }
-        let mut builder = Builder::new(Arc::clone(&self.shared), self.limits.max_bytes);
+        let mut builder = Builder::new(Arc::clone(&self.shared), self.bounds.max_bytes);
         let filled = self.fill(&mut builder);
         self.finished = !matches!(filled, Ok(n_rows) if n_rows > 0);
         match filled {
@@ -228,8 +245,8 @@ impl Source {
         })
     }
 
-    fn parquet(bytes: impl ChunkReader + 'static) -> Result<Opened> {
-        let (rows, names, unread) = ParquetRows::open(bytes)?;
+    fn parquet(bytes: impl ChunkReader + 'static, bounds: Bounds) -> Result<Opened> {
+        let (rows, names, unread) = ParquetRows::open(bytes, bounds)?;
         Ok(Opened {
             source: Self::Parquet(Box::new(rows)),
             names,

@@ -1,30 +1,87 @@
 //! Rows of a Parquet manifest, one batch of one row group at a time.
 
-use std::fmt::Write as _;
+mod pages;
+mod thrift;
 
-use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, PageType, TimeUnit, Type};
-use parquet::column::page::{Page, PageMetadata, PageReader};
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{ByteArray, DataType, FixedLenByteArray, Int96};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
-use parquet::file::reader::{ChunkReader, FileReader};
+use parquet::file::reader::{ChunkReader, FileReader, Length};
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::schema::types::{ColumnDescriptor, Type as Schema};
 
 use m3ret_imaging::{Error, Result};
 
+use super::bounds::{self, Bounds, MAX_CELL_BYTES};
 use super::table::Builder;
 use super::{FORMAT, LABEL_SEPARATOR};
+use pages::{CheckedPages, GroupCost};
 
 pub(super) struct ParquetRows {
-    file: Box<dyn FileReader + Send>,
+    file: Box<dyn Groups>,
     columns: Vec<Leaf>,
     next_group: usize,
     group: Vec<ColumnReader>,
     n_left: usize,
     n_before: u64,
-    n_file_bytes: u64,
+}
+
+/// A file of any kind, with the check of its row groups.
+trait Groups: Send {
+    fn reader(&self) -> &dyn FileReader;
+
+    /// Checks what a column of a row group costs.
+    fn charge(&self, cost: &mut GroupCost, chunk: &ColumnChunkMetaData) -> Result<()>;
+
+    fn n_file_bytes(&self) -> u64;
+}
+
+struct File<R: ChunkReader> {
+    bytes: Arc<R>,
+    reader: SerializedFileReader<Shared<R>>,
+    bounds: Bounds,
+}
+
+impl<R: ChunkReader + 'static> Groups for File<R> {
+    fn reader(&self) -> &dyn FileReader {
+        &self.reader
+    }
+
+    fn charge(&self, cost: &mut GroupCost, chunk: &ColumnChunkMetaData) -> Result<()> {
+        cost.add(self.bytes.as_ref(), chunk, &self.bounds)
+    }
+
+    fn n_file_bytes(&self) -> u64 {
+        self.bytes.len()
+    }
+}
+
+/// The same bytes for the library and for the checks.
+struct Shared<R>(Arc<R>);
+
+impl<R: ChunkReader> Length for Shared<R> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl<R: ChunkReader> ChunkReader for Shared<R> {
+    type T = R::T;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        self.0.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        self.0.get_bytes(start, length)
+    }
 }
 
 /// A column that can be rendered as text.
@@ -53,6 +110,8 @@ enum Meaning {
     Binary,
 }
 
+/// Rows of text that are read together.
+const STEP_ROWS: usize = 128;
 /// Digits of the largest decimal that an i128 holds.
 const MAX_DECIMAL_DIGITS: i32 = 38;
 
@@ -60,9 +119,14 @@ impl ParquetRows {
     /// Reads the footer and returns the names of the usable and of the ignored columns.
     pub(super) fn open(
         bytes: impl ChunkReader + 'static,
+        bounds: Bounds,
     ) -> Result<(Self, Vec<String>, Vec<String>)> {
-        let n_file_bytes = bytes.len();
-        let file = SerializedFileReader::new(bytes).map_err(|e| explain(e, "a broken footer"))?;
+        pages::check_footer(&bytes, &bounds)?;
+        let bytes = Arc::new(bytes);
+        let file = SerializedFileReader::new(Shared(Arc::clone(&bytes)))
+            .map_err(|e| explain(e, "a broken footer"))?;
+        let n_leaves = file.metadata().file_metadata().schema_descr().num_columns();
+        bounds::columns(n_leaves)?;
         let (mut columns, mut names, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
         let schema = file.metadata().file_metadata().schema_descr_ptr();
         for (leaf_idx, column) in schema.columns().iter().enumerate() {
@@ -82,7 +146,15 @@ impl ParquetRows {
                 None => {}
             }
         }
+        let groups = file.metadata().row_groups().iter();
+        let n_rows = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
+        bounds.rows(n_rows.fold(0, u64::saturating_add), columns.len())?;
         let (next_group, group, n_left, n_before) = (0, Vec::new(), 0, 0);
+        let file = File {
+            bytes,
+            reader: file,
+            bounds,
+        };
         let rows = Self {
             file: Box::new(file),
             columns,
@@ -90,7 +162,6 @@ impl ParquetRows {
             group,
             n_left,
             n_before,
-            n_file_bytes,
         };
         Ok((rows, names, ignored))
     }
@@ -134,30 +205,26 @@ impl ParquetRows {
     }
 
     fn open_next_group(&mut self) -> Result<bool> {
-        if self.next_group >= self.file.num_row_groups() {
+        let file = self.file.reader();
+        if self.next_group >= file.num_row_groups() {
             return Ok(false);
         }
-        let group = self
-            .file
+        let group = file
             .get_row_group(self.next_group)
             .map_err(|e| explain(e, "a broken row group"))?;
         self.next_group += 1;
         self.group.clear();
+        let mut cost = GroupCost::default();
         for leaf in &self.columns {
-            check_chunk(
-                group.metadata().columns().get(leaf.leaf_idx),
-                self.n_file_bytes,
-            )?;
+            let chunk = group.metadata().columns().get(leaf.leaf_idx);
+            let chunk = check_chunk(chunk, self.file.n_file_bytes())?;
+            self.file.charge(&mut cost, chunk)?;
             let pages = group
                 .get_column_page_reader(leaf.leaf_idx)
                 .map_err(|e| explain(e, "a broken column"))?;
-            let schema = group.metadata().schema_descr();
-            let pages = Box::new(CheckedPages {
-                pages,
-                has_dictionary: false,
-            });
-            self.group
-                .push(get_column_reader(schema.column(leaf.leaf_idx), pages));
+            let column = group.metadata().schema_descr().column(leaf.leaf_idx);
+            let pages = Box::new(CheckedPages::new(pages, &column));
+            self.group.push(get_column_reader(column, pages));
         }
         self.n_left = usize::try_from(group.metadata().num_rows()).map_err(|_| {
             Error::malformed(
@@ -167,49 +234,6 @@ impl ParquetRows {
             )
         })?;
         Ok(true)
-    }
-}
-
-/// Pages of which none needs a dictionary that was not there: the library panics on those.
-struct CheckedPages {
-    pages: Box<dyn PageReader>,
-    has_dictionary: bool,
-}
-
-impl PageReader for CheckedPages {
-    fn get_next_page(&mut self) -> parquet::errors::Result<Option<Page>> {
-        let page = self.pages.get_next_page()?;
-        match page
-            .as_ref()
-            .map(|page| (page.page_type(), page.encoding()))
-        {
-            Some((PageType::DICTIONARY_PAGE, _)) => self.has_dictionary = true,
-            Some((_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY))
-                if !self.has_dictionary =>
-            {
-                return Err(ParquetError::General(
-                    "a page without its dictionary".into(),
-                ));
-            }
-            _ => {}
-        }
-        Ok(page)
-    }
-
-    fn peek_next_page(&mut self) -> parquet::errors::Result<Option<PageMetadata>> {
-        self.pages.peek_next_page()
-    }
-
-    fn skip_next_page(&mut self) -> parquet::errors::Result<()> {
-        self.pages.skip_next_page()
-    }
-}
-
-impl Iterator for CheckedPages {
-    type Item = parquet::errors::Result<Page>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.get_next_page().transpose()
     }
 }
 
@@ -341,6 +365,7 @@ fn sure<T>(write: impl Fn(&T, &mut String)) -> impl Fn(&T, &mut String) -> Resul
     }
 }
 
+/// Reads cells a few at a time: values that are built from the one before are copied before they are seen here.
 fn render<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     leaf: Leaf,
@@ -348,11 +373,37 @@ fn render<T: DataType>(
     write: impl Fn(&T::T, &mut String) -> Result<()>,
     sink: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<usize> {
+    let step = match T::get_physical_type() {
+        Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY => STEP_ROWS,
+        _ => n_rows,
+    };
+    let mut n_cells = 0;
+    while n_cells < n_rows {
+        let wanted = step.min(n_rows - n_cells);
+        let n_read = render_some(reader, leaf, wanted, &write, sink)?;
+        n_cells += n_read;
+        if n_read < wanted {
+            break;
+        }
+    }
+    Ok(n_cells)
+}
+
+fn render_some<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    leaf: Leaf,
+    n_rows: usize,
+    write: &impl Fn(&T::T, &mut String) -> Result<()>,
+    sink: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<usize> {
     let (mut levels, mut repeats, mut values) = (Vec::new(), Vec::new(), Vec::new());
     let repetition = leaf.is_list.then_some(&mut repeats);
-    let (_, n_values, n_levels) = reader
-        .read_records(n_rows, Some(&mut levels), repetition, &mut values)
-        .map_err(|e| explain(e, "a broken page"))?;
+    // The library panics on differences of text that do not add up. Its reader is not used after an error.
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        reader.read_records(n_rows, Some(&mut levels), repetition, &mut values)
+    }));
+    let read = read.unwrap_or_else(|_| Err(ParquetError::General("a broken page".into())));
+    let (_, n_values, n_levels) = read.map_err(|e| explain(e, "a broken page"))?;
     // A cell begins at each level that repeats nothing; a required value has no levels at all.
     let n_levels = if leaf.present == 0 {
         n_values
@@ -375,6 +426,9 @@ fn render<T: DataType>(
                 cell.push(LABEL_SEPARATOR);
             }
             write(value, &mut cell)?;
+            if cell.len() > MAX_CELL_BYTES {
+                return Err(too_long(cell.len()));
+            }
         }
     }
     if n_levels > 0 {
@@ -382,6 +436,14 @@ fn render<T: DataType>(
         n_cells += 1;
     }
     Ok(n_cells)
+}
+
+fn too_long(n_bytes: usize) -> Error {
+    Error::LimitExceeded {
+        what: "bytes of one manifest cell",
+        allowed: u64::try_from(MAX_CELL_BYTES).unwrap_or(u64::MAX),
+        asked: u64::try_from(n_bytes).unwrap_or(u64::MAX),
+    }
 }
 
 fn show(cell: &mut String, value: impl std::fmt::Display) {
@@ -504,7 +566,10 @@ fn show_date(cell: &mut String, day: i64) {
 }
 
 /// Checks what the library takes for granted: it panics on a negative size or offset.
-fn check_chunk(chunk: Option<&ColumnChunkMetaData>, n_file_bytes: u64) -> Result<()> {
+fn check_chunk(
+    chunk: Option<&ColumnChunkMetaData>,
+    n_file_bytes: u64,
+) -> Result<&ColumnChunkMetaData> {
     let start = |chunk: &ColumnChunkMetaData| {
         chunk
             .dictionary_page_offset()
@@ -527,7 +592,7 @@ fn check_chunk(chunk: Option<&ColumnChunkMetaData>, n_file_bytes: u64) -> Result
         Compression::UNCOMPRESSED
         | Compression::SNAPPY
         | Compression::GZIP(_)
-        | Compression::ZSTD(_) => return Ok(()),
+        | Compression::ZSTD(_) => return Ok(chunk),
         Compression::BROTLI(_) => "Brotli",
         Compression::LZ4 | Compression::LZ4_RAW => "LZ4",
         Compression::LZO => "LZO",

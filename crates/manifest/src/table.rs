@@ -8,7 +8,9 @@ use hashbrown::HashTable;
 
 use m3ret_imaging::{Error, Result};
 
+use super::bounds::Account;
 use super::place::path_of;
+use super::privacy::Storage;
 use super::words::Kind;
 use super::{Shared, columns, notes};
 
@@ -21,6 +23,8 @@ pub struct Table {
     shared: Arc<Shared>,
     columns: Vec<Column>,
     n_rows: usize,
+    /// Our names of columns that a gallery stores on request.
+    requested: Vec<String>,
 }
 
 impl Table {
@@ -59,6 +63,31 @@ impl Table {
             .or_else(written)
             .or_else(|| place(columns::meaning(name)?))?;
         header.names.get(idx).map(String::as_str)
+    }
+
+    /// Asks for columns to be stored, in any spelling; returns the first name of no column.
+    pub fn request<'a>(&mut self, names: &'a [String]) -> Option<&'a str> {
+        let mut unknown = None;
+        for name in names {
+            match self.name_of(name).map(str::to_owned) {
+                Some(ours) => self.requested.push(ours),
+                None => unknown = unknown.or(Some(name.as_str())),
+            }
+        }
+        unknown
+    }
+
+    /// Iterates over our names of the columns and what a gallery does with them.
+    pub fn storage(&self) -> impl Iterator<Item = (&str, Storage)> {
+        let header = &self.shared.header;
+        let columns = header.names.iter().zip(&header.storage);
+        columns.map(|(name, storage)| {
+            let storage = storage.clone();
+            match self.requested.contains(name) {
+                true => (name.as_str(), storage.requested()),
+                false => (name.as_str(), storage),
+            }
+        })
     }
 
     /// Returns the column of that name, if the manifest has it.
@@ -113,7 +142,9 @@ impl Table {
                 builder.push(column_idx, if is_path { path } else { "" })?;
             }
         }
-        Ok(builder.finish())
+        let mut table = builder.finish();
+        table.requested.clone_from(&self.requested);
+        Ok(table)
     }
 
     /// Iterates over the rows in the order of the file.
@@ -173,6 +204,12 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn get(&self, column: &str) -> Option<&'a str> {
         self.table.column(column)?.get(self.idx)
+    }
+
+    /// Returns the table that the row is of.
+    #[must_use]
+    pub fn table(&self) -> &'a Table {
+        self.table
     }
 
     /// Iterates over our names of the columns and the cells in them.
@@ -235,17 +272,10 @@ impl Column {
         self.written.as_deref().unwrap_or(self)
     }
 
-    /// Returns about how much memory the column takes.
-    fn n_bytes(&self) -> u64 {
-        let n_bytes = match &self.ids {
-            Ids::Same => 0,
-            Ids::Narrow(ids) => ids.len(),
-            Ids::Medium(ids) => 2 * ids.len(),
-            Ids::Wide(ids) => 4 * ids.len(),
-        };
-        let n_bytes = u64::try_from(n_bytes + self.words.text.len()).unwrap_or(u64::MAX);
-        let n_words = u64::try_from(self.words.len()).unwrap_or(u64::MAX);
-        n_bytes.saturating_add(n_words.saturating_mul(CELL_BYTES))
+    /// Returns how much memory a copy of the column takes.
+    fn n_bytes(&self) -> usize {
+        let n_bytes = self.ids.n_bytes() + self.words.text.len();
+        n_bytes.saturating_add(self.words.len().saturating_mul(size_of::<usize>()))
     }
 
     pub(super) fn n_emptied(&self) -> usize {
@@ -279,9 +309,12 @@ impl Arena {
         self.text.get(start..end)
     }
 
-    fn push(&mut self, word: &str) {
+    fn push(&mut self, word: &str, account: &mut Account) -> Result<()> {
+        account.reserve_text(&mut self.text, word.len())?;
+        account.reserve(&mut self.ends, 1)?;
         self.text.push_str(word);
         self.ends.push(self.text.len());
+        Ok(())
     }
 }
 
@@ -296,22 +329,45 @@ enum Ids {
 }
 
 impl Ids {
-    fn push(&mut self, id: u32) {
+    fn push(&mut self, id: u32, account: &mut Account) -> Result<()> {
         loop {
             match self {
-                Self::Same => return,
+                Self::Same => return Ok(()),
                 Self::Narrow(ids) => match u8::try_from(id) {
-                    Ok(id) => return ids.push(id),
-                    Err(_) => *self = Self::Medium(ids.iter().map(|&id| u16::from(id)).collect()),
+                    Ok(id) => return push(ids, id, account),
+                    Err(_) => *self = Self::Medium(widened(ids, account)?),
                 },
                 Self::Medium(ids) => match u16::try_from(id) {
-                    Ok(id) => return ids.push(id),
-                    Err(_) => *self = Self::Wide(ids.iter().map(|&id| u32::from(id)).collect()),
+                    Ok(id) => return push(ids, id, account),
+                    Err(_) => *self = Self::Wide(widened(ids, account)?),
                 },
-                Self::Wide(ids) => return ids.push(id),
+                Self::Wide(ids) => return push(ids, id, account),
             }
         }
     }
+
+    fn n_bytes(&self) -> usize {
+        match self {
+            Self::Same => 0,
+            Self::Narrow(ids) => ids.len(),
+            Self::Medium(ids) => ids.len().saturating_mul(2),
+            Self::Wide(ids) => ids.len().saturating_mul(4),
+        }
+    }
+}
+
+fn push<T>(ids: &mut Vec<T>, id: T, account: &mut Account) -> Result<()> {
+    account.reserve(ids, 1)?;
+    ids.push(id);
+    Ok(())
+}
+
+fn widened<T: Copy, U: From<T>>(ids: &[T], account: &mut Account) -> Result<Vec<U>> {
+    let mut wide = Vec::new();
+    account.reserve(&mut wide, ids.len() + 1)?;
+    wide.extend(ids.iter().map(|&id| U::from(id)));
+    account.release(size_of_val(ids));
+    Ok(wide)
 }
 
 /// Grows a `Table`, by rows or by columns.
@@ -319,8 +375,7 @@ impl Ids {
 pub(super) struct Builder {
     shared: Arc<Shared>,
     columns: Vec<Growing>,
-    n_bytes: u64,
-    max_bytes: u64,
+    account: Account,
 }
 
 #[derive(Debug)]
@@ -332,10 +387,6 @@ struct Growing {
     /// The column as it stands in the file, from the first cell on that is read otherwise.
     written: Option<Box<Growing>>,
 }
-
-/// What a cell may cost at most beside its text: its number, its word's end, its place in the
-/// index.
-const CELL_BYTES: u64 = 16;
 
 impl Builder {
     pub(super) fn new(shared: Arc<Shared>, max_bytes: u64) -> Self {
@@ -356,8 +407,7 @@ impl Builder {
         Self {
             shared,
             columns,
-            n_bytes: 0,
-            max_bytes,
+            account: Account::new(max_bytes),
         }
     }
 
@@ -377,20 +427,11 @@ impl Builder {
         let Some(growing) = self.columns.get_mut(column_idx) else {
             return Ok(());
         };
-        let n_new = if is_path {
-            growing.column.words.push_counted(cell)
+        if is_path {
+            growing.column.words.push(cell, &mut self.account)
         } else {
-            growing.push_both(cell)?
-        };
-        self.n_bytes = self.n_bytes.saturating_add(n_new);
-        if self.n_bytes > self.max_bytes {
-            return Err(Error::LimitExceeded {
-                what: "bytes of the manifest in memory",
-                allowed: self.max_bytes,
-                asked: self.n_bytes,
-            });
+            growing.push_both(cell, &mut self.account)
         }
-        Ok(())
     }
 
     pub(super) fn finish(self) -> Table {
@@ -400,6 +441,7 @@ impl Builder {
             shared: self.shared,
             columns,
             n_rows,
+            requested: Vec::new(),
         }
     }
 }
@@ -413,13 +455,13 @@ impl Growing {
         }
     }
 
-    /// Appends a cell, as it is read and as it stands in the file, and returns what it costs in memory.
-    fn push_both(&mut self, cell: &str) -> Result<u64> {
+    /// Appends a cell, as it is read and as it stands in the file.
+    fn push_both(&mut self, cell: &str, account: &mut Account) -> Result<()> {
         let read = self.kind.read(cell);
         self.column.n_emptied += usize::from(read.is_empty() && !cell.trim().is_empty());
-        let mut n_bytes = 0;
         if read != cell && self.written.is_none() {
             // So far, all cells were read as they stand there.
+            account.charge(self.column.n_bytes() + self.index.allocation_size())?;
             self.written = Some(Box::new(Self {
                 kind: self.kind,
                 column: self.column.clone(),
@@ -427,16 +469,14 @@ impl Growing {
                 last: self.last,
                 written: None,
             }));
-            n_bytes = self.column.n_bytes();
         }
         if let Some(written) = &mut self.written {
-            n_bytes += written.push(cell)?;
+            written.push(cell, account)?;
         }
-        Ok(n_bytes + self.push(read)?)
+        self.push(read, account)
     }
 
-    /// Appends a cell and returns what it costs in memory.
-    fn push(&mut self, cell: &str) -> Result<u64> {
+    fn push(&mut self, cell: &str, account: &mut Account) -> Result<()> {
         let Self {
             column: Column { words, ids, .. },
             index,
@@ -446,17 +486,15 @@ impl Growing {
         } = self;
         // Neighbouring rows mostly agree, which saves the search.
         if usize::try_from(*last).ok().and_then(|id| words.get(id)) == Some(cell) {
-            ids.push(*last);
-            return Ok(4);
+            return ids.push(*last, account);
         }
-        let word = |id: u32| {
-            usize::try_from(id)
-                .ok()
-                .and_then(|id| words.get(id))
-                .unwrap_or_default()
+        let word = |words: &Arena, id: u32| -> u64 {
+            let id = usize::try_from(id).unwrap_or(usize::MAX);
+            hash(words.get(id).unwrap_or_default())
         };
-        let hash = hash(cell);
-        let found = index.find(hash, |&id| word(id) == cell).copied();
+        let is_cell =
+            |id: &u32| usize::try_from(*id).ok().and_then(|id| words.get(id)) == Some(cell);
+        let found = index.find(hash(cell), is_cell).copied();
         let id = match found {
             Some(id) => id,
             None => {
@@ -465,32 +503,20 @@ impl Growing {
                     allowed: u64::from(u32::MAX),
                     asked: u64::MAX,
                 })?;
-                index.insert_unique(hash, id, |&id| self::hash(word(id)));
-                words.push(cell);
+                if index.len() == index.capacity() {
+                    // The table doubles, and is there twice while it moves.
+                    account.charge(index.allocation_size().max(64))?;
+                    let grown = index.try_reserve(1, |&id| word(words, id));
+                    grown.map_err(|_| account.out_of_memory())?;
+                }
+                index.insert_unique(hash(cell), id, |&id| word(words, id));
+                words.push(cell, account)?;
                 id
             }
         };
-        ids.push(id);
         *last = id;
-        Ok(if found.is_some() {
-            4
-        } else {
-            n_cell_bytes(cell)
-        })
+        ids.push(id, account)
     }
-}
-
-impl Arena {
-    fn push_counted(&mut self, word: &str) -> u64 {
-        self.push(word);
-        n_cell_bytes(word)
-    }
-}
-
-fn n_cell_bytes(cell: &str) -> u64 {
-    u64::try_from(cell.len())
-        .unwrap_or(u64::MAX)
-        .saturating_add(CELL_BYTES)
 }
 
 fn hash(word: &str) -> u64 {

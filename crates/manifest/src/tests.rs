@@ -1,3 +1,5 @@
+mod bombs;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;

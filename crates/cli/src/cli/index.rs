@@ -93,6 +93,13 @@ pub(crate) struct BuildArguments {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Store a column of the manifest that m3ret does not know [repeatable]
+    ///
+    /// Other columns are not stored. Cells are stored as they are; where the name of the column says that it
+    /// identifies people, as hashes; where it says that it describes people, it is refused.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) keep: Vec<String>,
+
     #[command(flatten)]
     pub(crate) labels: LabelArguments,
 

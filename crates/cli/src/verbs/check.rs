@@ -1,7 +1,7 @@
 //! `m3ret check`: reads every object of an archive and says which need a look.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::time::{Duration, Instant};
 
 use m3ret_imaging::{Code, Severity};
@@ -10,6 +10,7 @@ use super::LastLine;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::CheckArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::{MAX_GROUPS, Paint, line, rest, section};
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &CheckArguments, screen: Screen) -> anyhow::Result<
     };
     let start = Instant::now();
     let progress = Progress::start(screen);
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     let tally = check(&options, &progress, |report| {
         if !arguments.json {
             return Ok(());

@@ -1,6 +1,6 @@
 //! `m3ret compare`: which of two evaluated models is better, task by task.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,6 +9,7 @@ use m3ret_search::evaluation::Bootstrap;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::CompareArguments;
+use crate::out;
 use crate::screen::Screen;
 use m3ret::compare::{CompareOptions, compare};
 use m3ret::evaluation::comparison::Comparison;
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &CompareArguments, _: Screen) -> anyhow::Result<Out
         },
     };
     let comparison = compare(&options)?;
-    let mut out = io::stdout().lock();
+    let mut out = out::stdout();
     let told = if arguments.json {
         write_json_line(&mut out, &comparison)
     } else {

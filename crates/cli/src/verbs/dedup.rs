@@ -1,12 +1,13 @@
 //! `m3ret dedup`: images that an archive holds more than once.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 
 use serde_json::json;
 
 use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::DedupArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
@@ -55,7 +56,7 @@ fn print(
     screen: Screen,
 ) -> anyhow::Result<()> {
     let (n_items, n_refused) = (archive.gallery.len(), archive.updated.refused.len());
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     let count = |verdict| pairs.iter().filter(|pair| pair.verdict == verdict).count();
     let counts = [
         CopyVerdict::Exact,

@@ -1,13 +1,14 @@
 //! `m3ret embed`: every object of a file, folder or manifest as a unit vector.
 
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, StdoutLock, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::time::Duration;
 
 use super::LastLine;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::EmbedArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::{Paint, rate, section};
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
 
 /// Standard output, as long as somebody reads it.
 struct Lines {
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<out::Stdout>,
     is_json: bool,
     /// Nobody reads standard output any more; the file is still wanted.
     is_closed: bool,
@@ -52,7 +53,7 @@ struct Lines {
 impl Lines {
     fn new(is_json: bool) -> Self {
         Self {
-            out: BufWriter::new(io::stdout().lock()),
+            out: BufWriter::new(out::stdout()),
             is_json,
             is_closed: false,
         }

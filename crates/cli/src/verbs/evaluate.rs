@@ -10,6 +10,7 @@ use m3ret_search::evaluation::Bootstrap;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::EvaluateArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::evaluate::options::{EvaluateOptions, NamedModel, NamedVectors};
@@ -27,7 +28,7 @@ pub(crate) fn run(arguments: &EvaluateArguments, screen: Screen) -> anyhow::Resu
     progress.clear();
     tell(arguments, &result, screen).context("writing to standard output")?;
     if !result.has_tasks() {
-        let _ = writeln!(io::stderr(), "m3ret: no task could be measured");
+        out::tell("no task could be measured");
     }
     Ok(Outcome::of(result.n_refused() == 0 && result.has_tasks()))
 }
@@ -76,7 +77,7 @@ fn named_model(text: &str) -> NamedModel {
 
 fn tell(arguments: &EvaluateArguments, result: &EvaluateResult, screen: Screen) -> io::Result<()> {
     let comparisons = &result.comparisons;
-    let mut out = io::stdout().lock();
+    let mut out = out::stdout();
     for model in &result.models {
         if arguments.json {
             write_json_line(&mut out, &model.results)?;

@@ -14,10 +14,12 @@ use crate::cli::{
     AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
     PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
 };
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::galleries::{self, PruneSummary, PrunedImage, UpdateSummary, refused_text};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
+use m3ret::options::Reading;
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
 
@@ -38,7 +40,7 @@ pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<
 
 /// Prints a value as JSON, or the text that stands for it.
 fn print(is_json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out::stdout();
     if is_json {
         write_json_line(&mut out, value)
     } else {
@@ -64,7 +66,10 @@ fn options_of(arguments: &BuildArguments) -> BuildOptions {
         },
         has_thumbnails: arguments.thumbnails,
         model: arguments.model.choice(),
-        reading: arguments.reading.reading(),
+        reading: Reading {
+            keep: arguments.keep.clone(),
+            ..arguments.reading.reading()
+        },
         labels: arguments.labels.choice(),
     }
 }

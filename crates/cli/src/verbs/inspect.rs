@@ -1,10 +1,11 @@
 //! `m3ret inspect`: what a file or folder holds.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::InspectArguments;
+use crate::out;
 use crate::screen::Screen;
 use crate::text::{Paint, block};
 use m3ret::check::report::Verdict;
@@ -21,7 +22,7 @@ pub(crate) fn run(arguments: &InspectArguments, screen: Screen) -> anyhow::Resul
         is_forced: arguments.force,
         reading: arguments.reading.reading(),
     };
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     let paint = Paint {
         is_on: screen.has_colour,
     };

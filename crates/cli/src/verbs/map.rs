@@ -1,11 +1,12 @@
 //! `m3ret map`: an archive as a map, similar images close together.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use anyhow::Context as _;
 
 use crate::Outcome;
 use crate::cli::MapArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::map::{MapOptions, map};
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
     let summary = map(&options, &progress)?;
     progress.clear();
     let told = writeln!(
-        io::stdout(),
+        out::stdout(),
         "{} on {}",
         counted(summary.n_points as u64, "image", "images"),
         printable_path(&options.html)

@@ -1,12 +1,13 @@
 //! `m3ret pretrain`: a config to a trained model folder.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 
 use m3ret_pretrain::{Begin, Config, train};
 
 use crate::Outcome;
 use crate::cli::{PretrainArguments, n_cores};
+use crate::out;
 use crate::screen::{self, Screen};
 use crate::training::{TerminalWatch, told};
 use m3ret::words::{counted, printable_path};
@@ -47,7 +48,7 @@ pub(crate) fn run(arguments: &PretrainArguments, screen: Screen) -> anyhow::Resu
             .canonicalize()
             .unwrap_or_else(|_| config.out.clone());
         let model = out.join(model.file_name().unwrap_or_default());
-        let mut screen = io::stdout().lock();
+        let mut screen = out::stdout();
         let steps = counted(outcome.next_step, "step", "steps");
         writeln!(screen, "Trained for {steps}")?;
         if let Some(knn) = teller.knn {

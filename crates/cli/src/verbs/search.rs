@@ -1,6 +1,6 @@
 //! `m3ret search`: the most similar images of an archive.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -8,12 +8,14 @@ use anyhow::Context as _;
 use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::SearchArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
 use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
+use m3ret::options::Reading;
 use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
@@ -66,11 +68,8 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
     }
     progress.clear();
     for query in &found.refused {
-        eprintln!(
-            "m3ret: {}: {}",
-            printable_path(&query.path),
-            printable(&query.message)
-        );
+        let path = printable_path(&query.path);
+        out::tell(&format!("{path}: {}", printable(&query.message)));
     }
     print(arguments, &found.answers, screen)?;
     Ok(Outcome::of(
@@ -91,11 +90,18 @@ fn note_remembered(archive: &Archive, progress: &Progress) {
 }
 
 fn opening_of(arguments: &SearchArguments) -> OpenOptions {
+    // A column that is asked for is stored in the cache of a folder or a manifest.
+    let filters = arguments.filter.iter().map(|filter| &filter.column);
+    let asked = filters.chain(&arguments.group_by).chain(&arguments.exclude);
+    let keep = asked.cloned().collect();
     OpenOptions {
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
         default_model: model_name::DEFAULT,
-        reading: arguments.retry.reading(&arguments.reading),
+        reading: Reading {
+            keep,
+            ..arguments.retry.reading(&arguments.reading)
+        },
         labels: arguments.labels.choice(),
     }
 }
@@ -122,7 +128,7 @@ fn ask_of(arguments: &SearchArguments) -> Ask {
 }
 
 fn print(arguments: &SearchArguments, answers: &[Answer], screen: Screen) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     let paint = Paint {
         is_on: screen.has_colour,
     };

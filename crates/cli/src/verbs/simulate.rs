@@ -1,6 +1,6 @@
 //! `m3ret simulate`: images of one kind from another, such as radiographs from CT.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 
 use anyhow::Context as _;
 
@@ -8,6 +8,7 @@ use super::LastLine;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::{RadiographsArguments, SimulateAction, SimulateArguments};
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::{Paint, section};
@@ -27,7 +28,7 @@ pub(crate) fn run(arguments: &SimulateArguments, screen: Screen) -> anyhow::Resu
 fn run_radiographs(arguments: &RadiographsArguments, screen: Screen) -> anyhow::Result<Outcome> {
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     let mut print = |result: &RadiographResult| {
         if !arguments.json {
             return Ok(());

@@ -3,7 +3,7 @@
 mod overlaps;
 mod summary;
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::SplitArguments;
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::Paint;
@@ -48,7 +49,7 @@ fn run_split(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<Outco
         progress.note(&remark);
     }
     progress.clear();
-    let mut out = io::stdout().lock();
+    let mut out = out::stdout();
     if arguments.json {
         let summary = summary::as_json(&options, &result);
         write_json_line(&mut out, &json!({"summary": summary}))?;
@@ -77,7 +78,7 @@ fn run_check(
         progress.note(&remark);
     }
     progress.clear();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(out::stdout());
     if arguments.json {
         overlaps::write_json(&mut out, &check)?;
     } else {

@@ -1,6 +1,6 @@
 //! `m3ret study scaling`: a ladder of sizes and shares of data, trained, evaluated, and drawn.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use m3ret_pretrain::Watcher;
 
 use crate::Outcome;
 use crate::cli::{StudyAction, StudyArguments, n_cores};
+use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::training::TerminalWatch;
@@ -28,7 +29,7 @@ pub(crate) fn run(arguments: &StudyArguments, screen: Screen) -> anyhow::Result<
         changes: arguments.set.clone(),
     };
     let result = scaling(&options, &Terminal { screen })?;
-    let mut out = io::stdout().lock();
+    let mut out = out::stdout();
     out.write_all(printable_lines(&result.text()).as_bytes())
         .and_then(|()| writeln!(out, "\n{}", printable_path(&result.report)))
         .context("writing to standard output")?;
@@ -43,7 +44,7 @@ struct Terminal {
 impl StudyWatch for Terminal {
     fn training(&self, size: &str, fraction: f64) -> anyhow::Result<Box<dyn Watcher>> {
         writeln!(
-            io::stdout(),
+            out::stdout(),
             "Training {} on {fraction} of the data",
             printable(size)
         )

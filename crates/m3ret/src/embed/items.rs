@@ -3,7 +3,6 @@
 mod labels;
 
 use m3ret_manifest::{path_of, text_of};
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -12,7 +11,8 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use m3ret_imaging::archive::Object;
-use m3ret_imaging::{Code, ReadOptions, read_head};
+use m3ret_imaging::{Code, Limits, ReadOptions, read_head};
+use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{Manifest, Table, is_manifest};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::Outputs;
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
+use crate::choices::no_column;
 use crate::objects::{Entry, entries};
 use crate::options::FolderLabels;
 use crate::vectors;
@@ -45,7 +46,8 @@ pub(crate) struct Item {
 /// What an item is read from.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
-    Object(Object),
+    /// On the heap: it is large, and rows are many.
+    Object(Box<Object>),
     /// A row of a manifest: it names one image.
     Row {
         path: PathBuf,
@@ -78,7 +80,7 @@ pub(crate) fn list(
 ) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
     if let Some(table) = open_manifest(source, options).with_context(doing)? {
-        return Ok(rows(table));
+        return Ok(rows(table, &options.limits)?);
     }
     let listing = objects(source, outputs, options).with_context(doing)?;
     let listing = match labels {
@@ -101,19 +103,62 @@ fn open_manifest(source: &Path, options: &ReadOptions) -> anyhow::Result<Option<
     Ok(Some(Manifest::open(source, &options.limits)?.load()?))
 }
 
-fn rows(table: Table) -> Listing {
+/// Asks a gallery to store columns of a manifest.
+pub(crate) fn keep(table: &mut Table, names: &[String]) -> anyhow::Result<()> {
+    if let Some(name) = table.request(names) {
+        let columns = table.columns().iter().map(String::as_str);
+        let option = format!("--keep {name}");
+        return Err(no_column(&option, "the manifest", columns));
+    }
+    let asked = names.iter().filter_map(|name| table.name_of(name));
+    let never = asked.filter(|name| storage(name) == Storage::Never).next();
+    if let Some(name) = never {
+        anyhow::bail!(
+            "--keep {name}: the name of the column says that it describes people, and galleries store nothing of that; \
+             rename the column if it does not"
+        );
+    }
+    Ok(())
+}
+
+impl Listing {
+    /// Lets a gallery store columns of the manifest. A search names columns for its filters, which may be any.
+    pub(crate) fn keeping(mut self, names: &[String], is_search: bool) -> anyhow::Result<Self> {
+        match &mut self.table {
+            Some(table) if is_search => drop(table.request(names)),
+            Some(table) => keep(table, names)?,
+            None if is_search || names.is_empty() => {}
+            None => anyhow::bail!(
+                "--keep {}: no manifest says anything of the images",
+                names.join(", ")
+            ),
+        }
+        Ok(self)
+    }
+}
+
+/// About what the heap keeps for the two texts of an item, beside their bytes.
+const TEXTS_BYTES: u64 = 32;
+
+/// Lists the rows of a manifest; what that takes in memory counts as the manifest does.
+fn rows(table: Table, limits: &Limits) -> m3ret_imaging::Result<Listing> {
+    let n_paths: usize = table.rows().map(|row| 2 * row.path().len()).sum();
+    // Both lists are there while one is made of the other.
+    let of_one = (size_of::<Item>() + size_of::<(String, Content)>()) as u64 + TEXTS_BYTES;
+    let n_bytes = of_one.saturating_mul(table.len() as u64);
+    limits.bytes(n_bytes.saturating_add(n_paths as u64))?;
     let mut contents = Vec::with_capacity(table.len());
     for row in table.rows() {
         let path = row.file();
         let part = row.part().map(str::to_owned);
         contents.push((row.path().to_owned(), Content::Row { path, part }));
     }
-    Listing {
+    Ok(Listing {
         items: with_keys(contents),
         n_foreign: 0,
         table: Some(table),
         notes: Vec::new(),
-    }
+    })
 }
 
 fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
@@ -127,7 +172,7 @@ fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::R
             Entry::Object(object) => {
                 if !object.files.iter().any(|file| is_result(file)) {
                     let path = text_of(&object.path);
-                    contents.push((path, Content::Object(object)));
+                    contents.push((path, Content::Object(Box::new(object))));
                 }
             }
             Entry::Skipped(report) if is_result(&path_of(&report.path)) => {}
@@ -205,16 +250,22 @@ fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
     });
     let mut items: Vec<Item> = items.collect();
     // An image in several rows, as in a list with one row for each finding, is one item for each row.
-    let mut n_seen: HashMap<u128, u64> = HashMap::new();
-    for item in &mut items {
-        let n_before = n_seen.entry(item.key).or_default();
-        if *n_before > 0 {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|&idx| items[idx].key);
+    let (mut last, mut n_before) = (None, 0_u64);
+    for idx in order {
+        let item = &mut items[idx];
+        n_before = match last == Some(item.key) {
+            true => n_before + 1,
+            false => 0,
+        };
+        last = Some(item.key);
+        if n_before > 0 {
             let mut words = item.key.to_le_bytes().to_vec();
             words.extend(n_before.to_le_bytes());
-            item.again = *n_before;
+            item.again = n_before;
             item.key = xxh3_128(&words);
         }
-        *n_before += 1;
     }
     items
 }
@@ -331,9 +382,8 @@ fn stamps(path: &str, content: &Content) -> (u128, u128) {
     };
     word(path.as_bytes());
     match content {
-        Content::Object(Object { part, .. }) | Content::Row { part, .. } => {
-            word(part.as_deref().unwrap_or_default().as_bytes());
-        }
+        Content::Object(object) => word(object.part.as_deref().unwrap_or_default().as_bytes()),
+        Content::Row { part, .. } => word(part.as_deref().unwrap_or_default().as_bytes()),
         Content::Unreadable { .. } => {}
     }
     let mut changed_ns = 0;

@@ -120,6 +120,7 @@ impl Shards {
             _ => {}
         }
         let lock = lock(folder)?;
+        m3ret_files::remove_leftovers(folder);
         let mut shards = Self {
             folder: folder.to_owned(),
             width: settings.width,

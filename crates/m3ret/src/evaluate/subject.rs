@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret_manifest::columns::{BODY_PART, FINDING, PAIR, PATH, PATIENT, SPLIT};
+use m3ret_manifest::privacy::identifies_people;
 use m3ret_manifest::{LABEL_SEPARATOR, Table, is_unseen};
 use m3ret_search::evaluation::{Column, Columns, Scope, Task, Tasks, derive};
 
@@ -12,7 +13,7 @@ use super::options::{DEFAULT_EXCLUDE, EvaluateOptions};
 use crate::choices::{no_column, no_value};
 use crate::embed::Outputs;
 use crate::embed::items::{Content, Listing, list};
-use crate::galleries::{identifies_people, with_part};
+use crate::galleries::with_part;
 use crate::options::{ColumnValue, FolderLabels};
 use crate::words::counted;
 

@@ -214,7 +214,8 @@ fn tasks(table: &Table) -> anyhow::Result<BTreeMap<String, TaskRun>> {
     let mut seen = HashMap::<(String, String), u32>::new();
     for row in table.rows() {
         let cell = |name: &str| {
-            row.get(name)
+            // A name that means something to manifests is known by its meaning.
+            row.get(table.name_of(name).unwrap_or(name))
                 .with_context(|| format!("found no column {name}"))
         };
         let number = |name: &str| -> anyhow::Result<u32> {

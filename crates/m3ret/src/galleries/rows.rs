@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_manifest::columns::{
-    BODY_PART, DIMS, FINDING, ID, LABEL, MODALITY, PART, PATH, SOURCE, is_identifier, meaning,
-    names_people,
+    BODY_PART, DIMS, FINDING, ID, LABEL, MODALITY, PART, PATH, SOURCE, names_people,
 };
 use m3ret_manifest::path_of;
+use m3ret_manifest::privacy::Storage;
 use m3ret_manifest::{Row, Table};
 use m3ret_search::{Batch, Collection, Gallery, Numbers, RowId, Writer};
 
@@ -338,8 +338,26 @@ pub(super) fn set_cell(cells: &mut Vec<(String, String)>, name: &str, value: Str
     }
 }
 
-/// Returns the cells of a row of a manifest as a gallery stores them: without names of people, and with identifiers
-/// as hashes.
+/// Returns the columns of a table and what a gallery does with them: it goes on with columns that it has.
+fn storage_of<'a>(
+    table: &'a Table,
+    gallery: &'a dyn Collection,
+) -> impl Iterator<Item = (&'a str, Storage)> {
+    let is_asked = |(_, storage): (&str, Storage)| !storage.stores() && storage != Storage::Never;
+    let there = match table.storage().any(is_asked) {
+        true => gallery.columns(),
+        false => Vec::new(),
+    };
+    table
+        .storage()
+        .map(move |(name, storage)| match there.contains(&name) {
+            true => (name, storage.requested()),
+            false => (name, storage),
+        })
+}
+
+/// Returns the cells of a row of a manifest as a gallery stores them: identifiers as hashes, and of columns that m3ret
+/// does not know those that a person asked for.
 pub(crate) fn cells_of_manifest(
     table: &Table,
     row_idx: usize,
@@ -349,16 +367,16 @@ pub(crate) fn cells_of_manifest(
         return Vec::new();
     };
     let mut cells = Vec::new();
-    for (name, value) in table.columns().iter().zip(row.cells()) {
-        if [PATH, PART, ID].contains(&name.as_str()) || names_people(name) {
+    for ((name, storage), value) in storage_of(table, gallery).zip(row.cells()) {
+        if [PATH, PART, ID].contains(&name) {
             continue;
         }
-        // A second column of one meaning has its own name; its values are hashed as well.
-        let value = match meaning(name).filter(|_| is_identifier(name)) {
-            Some(kind) => gallery.pseudonym(kind, value),
-            None => value.to_owned(),
+        let value = match storage {
+            Storage::Plain => value.to_owned(),
+            Storage::Hashed(kind) => gallery.pseudonym(&kind, value),
+            Storage::OnRequest | Storage::HashedOnRequest(_) | Storage::Never => continue,
         };
-        cells.push((name.clone(), value));
+        cells.push((name.to_owned(), value));
     }
     cells
 }
@@ -374,10 +392,19 @@ pub(super) fn cell_of_stated(stated: &[(String, String)]) -> (String, String) {
     (columns::STATED.to_owned(), names.join(" "))
 }
 
-/// Returns a keyed hash of all cells of a row of a manifest, which detects a change of any cell.
+/// Returns a keyed hash of all cells of a row of a manifest and of the columns that are left out, which detects a change
+/// of any.
 pub(crate) fn digest_of_cells(row: Option<Row<'_>>, gallery: &dyn Collection) -> String {
     // Not empty even without cells, which distinguishes it from rows of older galleries.
     let mut text = "=".to_owned();
+    if let Some(row) = row {
+        for (name, storage) in storage_of(row.table(), gallery) {
+            // Galleries never had the columns of `names_people`; rows that had others are written again without them.
+            if !storage.stores() && !names_people(name) {
+                text += &format!("-{}:{name}", name.len());
+            }
+        }
+    }
     for (name, value) in row.iter().flat_map(Row::named_cells) {
         if name != PATH && name != PART && !value.is_empty() {
             text += &format!("{}:{name}{}:{value}", name.len(), value.len());
@@ -386,15 +413,43 @@ pub(crate) fn digest_of_cells(row: Option<Row<'_>>, gallery: &dyn Collection) ->
     gallery.pseudonym(columns::CELLS, &text)
 }
 
-/// Returns whether a column of a manifest identifies or names people, studies or series.
-pub(crate) fn identifies_people(column: &str) -> bool {
-    is_identifier(column) || names_people(column)
+/// Returns what is said of the columns of a manifest that are not stored, one sentence a reason.
+pub(super) fn notes_of_left_out(table: &Table) -> Vec<String> {
+    let of = |wanted: fn(&Storage) -> bool| {
+        let names = table.storage().filter(|(_, storage)| wanted(storage));
+        names.map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let reasons = [
+        (
+            of(|storage| *storage == Storage::Never),
+            "columns that name people are not stored",
+            "",
+        ),
+        (
+            of(|storage| matches!(storage, Storage::HashedOnRequest(_))),
+            "columns that identify people or visits are not stored",
+            "; --keep COLUMN stores one as hashes",
+        ),
+        (
+            of(|storage| *storage == Storage::OnRequest),
+            "columns that m3ret does not know are not stored",
+            "; --keep COLUMN stores one as it is",
+        ),
+    ];
+    let told = reasons.into_iter().filter(|(names, ..)| !names.is_empty());
+    let told = told.map(|(names, what, advice)| format!("{what}: {}{advice}", listed(&names)));
+    told.collect()
 }
 
-/// Returns the columns of a manifest that name people, which are not stored.
-pub(super) fn left_out_columns(table: &Table) -> Vec<&str> {
-    let names = table.columns().iter().map(String::as_str);
-    names.filter(|name| names_people(name)).collect()
+/// Most columns that a note names.
+const MAX_LISTED: usize = 20;
+
+fn listed(names: &[&str]) -> String {
+    let mut text = names[..names.len().min(MAX_LISTED)].join(", ");
+    if names.len() > MAX_LISTED {
+        text += &format!(" and {} more", names.len() - MAX_LISTED);
+    }
+    text
 }
 
 /// Returns the file or folder of a row.

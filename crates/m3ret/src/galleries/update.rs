@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::columns::{self, own_names};
 use super::rows::{
-    PendingRows, Pseudonyms, cell_of_stated, cells_of_manifest, digest_of_cells, left_out_columns,
+    PendingRows, Pseudonyms, cell_of_stated, cells_of_manifest, digest_of_cells, notes_of_left_out,
 };
 use super::{KnownVectors, maker_of};
 use crate::embed::ahead::AheadOptions;
@@ -150,6 +150,7 @@ pub(crate) fn update(
         .with_context(|| format!("opening {}", wanted.source.display()))?;
     let options = &wanted.reading.options;
     let listing = list(&source, &Outputs::default(), options, wanted.labels)?;
+    let listing = listing.keeping(&wanted.reading.keep, wanted.is_mirror)?;
     listing.notes.iter().for_each(|note| progress.note(note));
     if let Some(table) = &listing.table
         && listing.has_rows()
@@ -216,12 +217,8 @@ pub(crate) fn tell_notes(table: &Table, progress: &dyn Watch) {
     for note in table.notes() {
         progress.note(&note);
     }
-    let names = left_out_columns(table);
-    if !names.is_empty() {
-        progress.note(&format!(
-            "columns that name people are not stored: {}",
-            names.join(", ")
-        ));
+    for note in notes_of_left_out(table) {
+        progress.note(&note);
     }
 }
 

@@ -112,7 +112,10 @@ impl Listing {
         let bytes = writer
             .into_inner()
             .map_err(csv::IntoInnerError::into_error)?;
-        self.table = Some(Manifest::from_bytes(bytes, folder, limits)?.load()?);
+        let mut table = Manifest::from_bytes(bytes, folder, limits)?.load()?;
+        // Names of folders are used only where a person asks for them.
+        table.request(&[FOLDER.to_owned()]);
+        self.table = Some(table);
         self.notes.push(format!(
             "labels are names of folders, {} in all, and are stored as they are: none should name a patient",
             counted(names.len() as u64, "name", "names")
