@@ -1,7 +1,7 @@
 # Sourced by ./check and ./demo: finds and installs what a build and videos need.
 
-# A C and a C++ compiler and cmake build OpenJPEG and CharLS; ffmpeg decodes videos.
-BUILD_NEEDS=(cmake:cmake c++:g++ cc:gcc)
+# A C compiler builds libdeflate, zstd and BLAKE3's assembly; ffmpeg decodes videos.
+BUILD_NEEDS=(cc:gcc)
 VIDEO_NEEDS=(ffmpeg:ffmpeg ffprobe:ffmpeg)
 
 # Prints the Debian package of each COMMAND:PACKAGE whose command is not there, one a line.
