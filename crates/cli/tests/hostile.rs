@@ -295,7 +295,7 @@ fn no_name_acts_on_a_terminal_whatever_the_verb() {
 
 #[test]
 fn the_next_run_removes_what_a_killed_one_left() {
-    let folder = pictures(4);
+    let folder = pictures(6);
     let root = folder.path();
     put(
         root,

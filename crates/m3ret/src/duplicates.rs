@@ -1,5 +1,7 @@
 //! Which pairs of images may be duplicates, and how alike two images are.
 
+mod pairs;
+
 use std::collections::HashMap;
 
 use m3ret_encoder::Model;
@@ -19,9 +21,10 @@ const N_NEIGHBOURS: usize = 20;
 const MAX_NEIGHBOURS: usize = 320;
 /// Number of images that are searched together.
 const BATCH_ROWS: usize = 2048;
-/// Largest gallery of which every pair is compared. Above, lists and codes choose the pairs, as for a search, and vectors
-/// give their scores: the work then grows little faster than the gallery.
-const MAX_EXACT_ROWS: usize = 1 << 14;
+/// Largest gallery of which all pairs are found exactly; above, that takes too long.
+const MAX_EXACT_ROWS: usize = 1 << 18;
+/// Largest gallery of which every two images are compared, if so many are close to each other that nothing is saved.
+const MAX_COMPARED_ROWS: usize = 1 << 14;
 /// Smallest correlation of two thumbnails of which one is the other, encoded again at a usual quality.
 const REENCODED: f64 = 0.998;
 /// Smallest correlation of two thumbnails of near duplicates, for any score of the encoder.
@@ -69,7 +72,22 @@ pub(crate) fn neighbours(
     reach: Reach,
 ) -> anyhow::Result<Neighbours> {
     let is_one = std::ptr::addr_eq(from, to);
-    let is_exact = reach == Reach::All && to.len() <= MAX_EXACT_ROWS;
+    let mut found = Neighbours::default();
+    // Rows with one vector have one answer, so that it is looked for once.
+    let groups = groups(from)?;
+    if is_one {
+        groups
+            .iter()
+            .for_each(|group| found.add_equal(group, reach));
+    }
+    if reach == Reach::All && from.len().max(to.len()) <= MAX_EXACT_ROWS {
+        let rows = RowVectors::new(from, to, &groups);
+        if let Some(pairs) = pairs::close_pairs(&rows, near)? {
+            found.add_pairs(&rows, pairs);
+            return Ok(found.sorted());
+        }
+    }
+    let is_exact = reach == Reach::All && to.len() <= MAX_COMPARED_ROWS;
     let mut options = SearchOptions {
         k: N_NEIGHBOURS,
         method: if is_exact {
@@ -79,14 +97,6 @@ pub(crate) fn neighbours(
         },
         ..SearchOptions::default()
     };
-    let mut found = Neighbours::default();
-    // Rows with one vector have one answer, so that it is looked for once.
-    let groups = groups(from)?;
-    if is_one {
-        groups
-            .iter()
-            .for_each(|group| found.add_equal(group, reach));
-    }
     let mut left: Vec<&Vec<RowId>> = groups.iter().collect();
     loop {
         let mut cut = Vec::new();
@@ -105,7 +115,7 @@ pub(crate) fn neighbours(
                 if near.len() == options.k {
                     cut.push(group);
                 }
-                found.add_near(group, &near, is_one);
+                found.add_near(&group[..n_paired(group, reach)], &near, is_one);
             }
         }
         if reach == Reach::Closest || cut.is_empty() || options.k == MAX_NEIGHBOURS {
@@ -114,19 +124,89 @@ pub(crate) fn neighbours(
         }
         (left, options.k) = (cut, MAX_NEIGHBOURS);
     }
-    found.pairs.sort_unstable_by_key(|&(a, b, _)| (a, b));
-    found.pairs.dedup_by_key(|&mut (a, b, _)| (a, b));
-    Ok(found)
+    Ok(found.sorted())
+}
+
+/// The vectors of one gallery, those that are equal once, or of two galleries one after the other.
+struct RowVectors<'a> {
+    from: &'a dyn Collection,
+    /// `None` within one gallery.
+    to: Option<&'a dyn Collection>,
+    groups: &'a [Vec<RowId>],
+    others: Vec<RowId>,
+}
+
+impl<'a> RowVectors<'a> {
+    fn new(from: &'a dyn Collection, to: &'a dyn Collection, groups: &'a [Vec<RowId>]) -> Self {
+        let to = Some(to).filter(|to| !std::ptr::addr_eq(from, *to));
+        Self {
+            from,
+            to,
+            groups,
+            others: to.map_or_else(Vec::new, |to| to.scan().collect()),
+        }
+    }
+}
+
+impl pairs::Vectors for RowVectors<'_> {
+    fn len(&self) -> usize {
+        self.groups.len() + self.others.len()
+    }
+
+    fn width(&self) -> usize {
+        self.from.width()
+    }
+
+    fn read(&self, items: &[usize]) -> anyhow::Result<Vec<f32>> {
+        // Items are in order: those of the first gallery come first.
+        let n_first = items.partition_point(|&item| item < self.groups.len());
+        let (first, others) = items.split_at(n_first);
+        let first: Vec<RowId> = first.iter().map(|&item| self.groups[item][0]).collect();
+        let mut read = vectors(self.from, &first)?;
+        if let Some(to) = self.to {
+            let others = others
+                .iter()
+                .map(|&item| self.others[item - self.groups.len()]);
+            read.extend(vectors(to, &others.collect::<Vec<_>>())?);
+        }
+        Ok(read)
+    }
+
+    fn wants(&self, one: usize, other: usize) -> bool {
+        let is_first = |item: usize| item < self.groups.len();
+        self.to.is_none() || is_first(one) != is_first(other)
+    }
 }
 
 impl Neighbours {
+    /// Sorts the pairs and keeps each once.
+    fn sorted(mut self) -> Self {
+        self.pairs.sort_unstable_by_key(|&(a, b, _)| (a, b));
+        self.pairs.dedup_by_key(|&mut (a, b, _)| (a, b));
+        self
+    }
+
+    /// Adds close pairs of vectors as pairs of the rows that have them.
+    fn add_pairs(&mut self, rows: &RowVectors<'_>, pairs: Vec<(usize, usize, f32)>) {
+        let n_groups = rows.groups.len();
+        for (one, other, score) in pairs {
+            if other >= n_groups {
+                let near = [(rows.others[other - n_groups], score)];
+                self.add_near(&rows.groups[one], &near, false);
+                continue;
+            }
+            let [one, other] = [one, other].map(|group| {
+                let group = rows.groups[group].as_slice();
+                &group[..n_paired(group, Reach::All)]
+            });
+            let near: Vec<(RowId, f32)> = other.iter().map(|&row| (row, score)).collect();
+            self.add_near(one, &near, true);
+        }
+    }
+
     /// Adds the pairs of rows that have one vector: all of them, or of many the pairs with the first, which join them.
     fn add_equal(&mut self, group: &[RowId], reach: Reach) {
-        let most = match reach {
-            Reach::Closest => N_NEIGHBOURS,
-            Reach::All => MAX_NEIGHBOURS,
-        };
-        let n_first = if group.len() > most { 1 } else { group.len() };
+        let n_first = n_paired(group, reach);
         if n_first < group.len() && reach == Reach::All {
             self.n_cut += group.len();
         }
@@ -136,14 +216,9 @@ impl Neighbours {
         }
     }
 
-    /// Adds the pairs of the rows of a group with the rows near to it; of many rows, the pairs of the first.
+    /// Adds the pairs of some rows with the rows near to all of them.
     fn add_near(&mut self, group: &[RowId], near: &[(RowId, f32)], is_one: bool) {
-        let n_rows = if is_one && group.len() > N_NEIGHBOURS {
-            1
-        } else {
-            group.len()
-        };
-        for &row in &group[..n_rows] {
+        for &row in group {
             let pairs = near.iter().map(|&(other, score)| match is_one {
                 true => (row.min(other), row.max(other), score),
                 false => (row, other, score),
@@ -151,6 +226,15 @@ impl Neighbours {
             self.pairs.extend(pairs);
         }
     }
+}
+
+/// Returns how many rows of one vector are paired with others: all, or of many the first, to which the others are joined.
+fn n_paired(group: &[RowId], reach: Reach) -> usize {
+    let most = match reach {
+        Reach::Closest => N_NEIGHBOURS,
+        Reach::All => MAX_NEIGHBOURS,
+    };
+    if group.len() > most { 1 } else { group.len() }
 }
 
 /// Returns the rows of a gallery, those with equal vectors together, in the order of their first rows.
@@ -335,7 +419,42 @@ mod tests {
             .map(|(a, b)| if a < b { (a, b) } else { (b, a) })
             .collect();
         found.sort();
-        assert_eq!(found, wanted);
+        let differs = found
+            .iter()
+            .zip(&wanted)
+            .find(|(found, wanted)| found != wanted);
+        assert_eq!((differs, found.len()), (None, wanted.len()));
+    }
+
+    #[test]
+    fn the_pairs_between_galleries_are_those_of_comparing_every_two() {
+        let vectors = some_vectors(300);
+        let (one, other) = vectors.split_at(100);
+        let (_folder, one_gallery) = gallery(one);
+        let (_other_folder, other_gallery) = gallery(other);
+        for near in [0.9, 0.999] {
+            let found = neighbours(&one_gallery, &other_gallery, near, Reach::All).unwrap();
+            let id = |gallery: &Gallery, row| gallery.id(row).unwrap().parse::<usize>().unwrap();
+            let mut found: Vec<(usize, usize)> = found
+                .pairs
+                .iter()
+                .map(|&(a, b, _)| (id(&one_gallery, a), id(&other_gallery, b)))
+                .collect();
+            found.sort_unstable();
+            let mut wanted = Vec::new();
+            for (a, one) in one.iter().enumerate() {
+                let is_near = |other: &[f32; 8]| correlate(one, other) >= f64::from(near);
+                let others = other.iter().enumerate().filter(|(_, other)| is_near(other));
+                wanted.extend(others.map(|(b, _)| (a, b)));
+            }
+            assert!(wanted.len() > 100, "{}", wanted.len());
+            assert!(
+                found == wanted,
+                "{near}: {} of {}",
+                found.len(),
+                wanted.len()
+            );
+        }
     }
 
     #[test]
