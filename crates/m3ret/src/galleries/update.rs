@@ -138,6 +138,24 @@ const MAX_RELABELLED_NUMBERS: usize = 1 << 26;
 /// Most rows that are added together.
 const MAX_ROWS: usize = 4096;
 
+/// Lists what there is, with the columns that the gallery stores, and tells what a person should know of it.
+fn listed(
+    source: &Path,
+    wanted: &UpdateOptions<'_>,
+    progress: &dyn Watch,
+) -> anyhow::Result<Listing> {
+    let options = &wanted.reading.options;
+    let listing = list(source, &Outputs::default(), options, wanted.labels)?;
+    let listing = listing.keeping(&wanted.reading.keep, wanted.is_mirror)?;
+    listing.notes.iter().for_each(|note| progress.note(note));
+    if let Some(table) = &listing.table
+        && listing.has_rows()
+    {
+        tell_notes(table, progress);
+    }
+    Ok(listing)
+}
+
 /// Embeds what is new or changed and adds it to the gallery; an interrupted update resumes where it stopped.
 pub(crate) fn update(
     wanted: &UpdateOptions<'_>,
@@ -149,14 +167,7 @@ pub(crate) fn update(
         .canonicalize()
         .with_context(|| format!("opening {}", wanted.source.display()))?;
     let options = &wanted.reading.options;
-    let listing = list(&source, &Outputs::default(), options, wanted.labels)?;
-    let listing = listing.keeping(&wanted.reading.keep, wanted.is_mirror)?;
-    listing.notes.iter().for_each(|note| progress.note(note));
-    if let Some(table) = &listing.table
-        && listing.has_rows()
-    {
-        tell_notes(table, progress);
-    }
+    let listing = listed(&source, wanted, progress)?;
     let root = root_of(&source);
     if wanted.is_mirror
         && let Some((updated, left)) = kept_as_it_is(wanted, &listing, &root)
