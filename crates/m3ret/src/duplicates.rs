@@ -370,11 +370,7 @@ mod tests {
         let vector = |seed: usize, shift: f32| {
             let mut vector = [0.0; 8];
             for (place, number) in vector.iter_mut().enumerate() {
-                let hash = xxhash_rust::xxh3::xxh3_64(&[
-                    (seed % 256) as u8,
-                    (seed / 256) as u8,
-                    place as u8,
-                ]);
+                let hash = xxhash_rust::xxh3::xxh3_64(format!("{seed} {place}").as_bytes());
                 *number = (hash % 1000) as f32 / 500.0 - 1.0 + shift * place as f32;
             }
             m3ret_search::normalize(&mut vector).unwrap();

@@ -110,8 +110,8 @@ pub(crate) fn keep(table: &mut Table, names: &[String]) -> anyhow::Result<()> {
         let option = format!("--keep {name}");
         return Err(no_column(&option, "the manifest", columns));
     }
-    let asked = names.iter().filter_map(|name| table.name_of(name));
-    let never = asked.filter(|name| storage(name) == Storage::Never).next();
+    let mut asked = names.iter().filter_map(|name| table.name_of(name));
+    let never = asked.find(|name| storage(name) == Storage::Never);
     if let Some(name) = never {
         anyhow::bail!(
             "--keep {name}: the name of the column says that it describes people, and galleries store nothing of that; \
