@@ -234,6 +234,7 @@ fn are_close(one: &Shadow, other: &Shadow, max_squared: f32) -> bool {
 }
 
 /// Keeps the pairs with a cosine of `near` or more.
+#[expect(clippy::cast_possible_truncation, reason = "a cosine of unit vectors")]
 fn compare(
     vectors: &impl Vectors,
     pairs: &[(usize, usize)],
