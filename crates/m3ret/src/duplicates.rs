@@ -370,12 +370,8 @@ mod tests {
         let vector = |seed: usize, shift: f32| {
             let mut vector = [0.0; 8];
             for (place, number) in vector.iter_mut().enumerate() {
-<<<<<<< HEAD
                 let seeds = [seed.to_le_bytes(), place.to_le_bytes()].concat();
                 let hash = xxhash_rust::xxh3::xxh3_64(&seeds);
-=======
-                let hash = xxhash_rust::xxh3::xxh3_64(format!("{seed} {place}").as_bytes());
->>>>>>> part-b
                 *number = (hash % 1000) as f32 / 500.0 - 1.0 + shift * place as f32;
             }
             m3ret_search::normalize(&mut vector).unwrap();
