@@ -94,7 +94,8 @@ pub(crate) fn open_regular_as(options: &mut OpenOptions, path: &Path) -> io::Res
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
