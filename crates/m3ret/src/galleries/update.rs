@@ -191,7 +191,6 @@ pub(crate) fn update(
     };
     let mut update = Update::new(writer, root, &listing, wanted)?;
     let deferral = Deferral::start(progress);
-    let options = &wanted.reading.options;
     let left = update.reuse(options, progress, &deferral)?;
     update.updated.n_not_images = listing.n_foreign;
     progress.count(left.len());
@@ -222,23 +221,6 @@ pub(crate) fn update(
         update.writer.compact()?;
     }
     Ok(update.updated)
-}
-
-/// Lists a source, and notes what a person should know of its labels.
-fn listed(
-    source: &Path,
-    wanted: &UpdateOptions<'_>,
-    progress: &dyn Watch,
-) -> anyhow::Result<Listing> {
-    let options = &wanted.reading.options;
-    let listing = list(source, &Outputs::default(), options, wanted.labels)?;
-    listing.notes.iter().for_each(|note| progress.note(note));
-    if let Some(table) = &listing.table
-        && listing.has_rows()
-    {
-        tell_notes(table, progress);
-    }
-    Ok(listing)
 }
 
 /// Notes what a person should know of a manifest that goes into a gallery.
