@@ -255,10 +255,6 @@ fn compare(
             let place = items.binary_search(&item).unwrap_or_default();
             &values[place * width..][..width]
         };
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "a cosine is a number of a few digits"
-        )]
         let cosine = super::correlate(vector(one), vector(other)) as f32;
         if cosine >= near {
             close.push((one, other, cosine));
