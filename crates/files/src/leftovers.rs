@@ -4,12 +4,14 @@
 //! So a file that can be locked belongs to no run.
 
 use std::collections::HashSet;
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use tempfile::NamedTempFile;
+
+use crate::private::{is_own, open_regular};
 
 /// How the names of unfinished files begin and end.
 const NAME: (&str, &str) = (".m3ret-", ".part");
@@ -38,47 +40,13 @@ pub fn remove_leftovers(folder: &Path) -> usize {
 
 /// Removes a file that no run has locked.
 fn remove(path: &Path) -> Option<()> {
-    let file = open_itself(path).ok()?;
-    let status = file.metadata().ok()?;
-    if !status.is_file() || !is_own(&status) || file.try_lock().is_err() {
+    // A link or a pipe may have taken the name since the folder was listed.
+    let file = open_regular(path).ok()?;
+    let is_own = is_own(&file.metadata().ok()?);
+    if !is_own || file.try_lock().is_err() {
         return None;
     }
     std::fs::remove_file(path).ok()
-}
-
-#[cfg(target_os = "linux")]
-fn open_itself(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // O_NOFOLLOW and O_NONBLOCK: a link or a pipe may have taken the name since the folder was listed.
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(NO_FOLLOW | 0o4_000)
-        .open(path)
-}
-
-#[cfg(all(target_os = "linux", any(target_arch = "aarch64", target_arch = "arm")))]
-const NO_FOLLOW: i32 = 0o100_000;
-#[cfg(all(
-    target_os = "linux",
-    not(any(target_arch = "aarch64", target_arch = "arm"))
-))]
-const NO_FOLLOW: i32 = 0o400_000;
-
-#[cfg(not(target_os = "linux"))]
-fn open_itself(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).open(path)
-}
-
-#[cfg(target_os = "linux")]
-fn is_own(status: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    // This folder of the system belongs to the user of this process.
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == status.uid())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_own(_: &Metadata) -> bool {
-    true
 }
 
 /// Makes an unfinished file that no other run takes for a leftover; before the first of a folder, its leftovers are

@@ -40,12 +40,29 @@ pub fn check_own(folder: &Path) -> Result<()> {
     })
 }
 
+/// Returns the user of this process.
+#[cfg(unix)]
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Says whether a file belongs to the user of this process.
+#[cfg(unix)]
+pub(crate) fn is_own(status: &Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::uid(status) == user()
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_own(_: &Metadata) -> bool {
+    true
+}
+
 /// Returns who else may write to a folder, and what to do.
 #[cfg(unix)]
 fn foreign(status: &Metadata, folder: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt as _;
-    let user = rustix::process::geteuid().as_raw();
-    if status.uid() != user && status.uid() != 0 {
+    let user = user();
+    if !is_own(status) && status.uid() != 0 {
         return Some(format!(
             "it belongs to user {} and this is user {user}, who could be given wrong results; name a folder of your own",
             status.uid()

@@ -1,5 +1,7 @@
 //! The crate's one error type, grouped by who must act.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::reason::Code;
 
 /// Why nothing could be read; the caller adds the path.
@@ -166,3 +168,11 @@ fn advice(what: &str) -> String {
 
 /// The crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Runs a decoder of others' code: a panic in it is `failed`, and must not end a walk over an archive.
+pub(crate) fn guarded<T>(
+    decode: impl FnOnce() -> Result<T>,
+    failed: impl FnOnce() -> Error,
+) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(failed()))
+}

@@ -8,9 +8,7 @@
 //! # Source
 //! ITU-T T.800 annexes A and B, T.814 annex A.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, guarded};
 use crate::limits::Limits;
 use crate::memory;
 
@@ -51,15 +49,14 @@ pub(crate) fn decode(codestream: &[u8], header: &Header, limits: &Limits) -> Res
             .saturating_add(structure),
     )?;
     let ended = with_end(codestream);
-    // The decoders are others' code: a panic in them must not end a walk over an archive.
-    let planes = catch_unwind(AssertUnwindSafe(|| {
+    let decode = || {
         if header.is_high_throughput {
             high_throughput(&ended, header)
         } else {
             part_1(&ended, header)
         }
-    }));
-    planes.unwrap_or_else(|_| Err(damaged()))
+    };
+    guarded(decode, damaged)
 }
 
 /// Ends the stream with its marker where that alone is missing: an encoder may leave it out, and

@@ -26,9 +26,7 @@ pub(crate) fn zeroed(n: usize) -> Result<Vec<f32>> {
 /// As `zeroed`.
 pub(crate) fn with_capacity<T>(n: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values
-        .try_reserve_exact(n)
-        .map_err(|_| out_of_memory(n.saturating_mul(size_of::<T>())))?;
+    reserve(&mut values, n)?;
     advise(values.as_ptr(), n);
     Ok(values)
 }

@@ -12,9 +12,7 @@
 //! screens and are ignored; only an `ImageJ` description, which has physical units, gives spacing.
 //! Animations (GIF, WebP, APNG) are `Kind::Video` as a viewer composes them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, guarded};
 use crate::read::ReadOptions;
 use crate::reason::Code;
 use crate::volume::{Kind, Volume};
@@ -102,7 +100,7 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
         return tiff::read(bytes, options);
     }
     if container == Container::Jpeg {
-        let picture = guarded("JPEG", || jpeg::read(bytes, &options.limits))?;
+        let picture = guarded(|| jpeg::read(bytes, &options.limits), || failed(container))?;
         return Ok(vec![picture.into_volume()?]);
     }
     if container == Container::Jpeg2000 {
@@ -114,22 +112,18 @@ pub(crate) fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Volume>> {
         limits: &options.limits,
     };
     source.check_length()?;
-    let volume = guarded(container.name(), || {
-        match animation::read(source, options)? {
-            Some(film) => Ok(film),
-            None => still::read(source)?.into_volume(),
-        }
-    });
+    let decode = || match animation::read(source, options)? {
+        Some(film) => Ok(film),
+        None => still::read(source)?.into_volume(),
+    };
+    let volume = guarded(decode, || failed(container));
     Ok(vec![volume?])
 }
 
-/// Runs a decoder of others' code: a panic in one is a damaged file, not a fault of this program's.
-fn guarded<T>(name: &'static str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
-    let decoded = catch_unwind(AssertUnwindSafe(decode));
-    decoded.unwrap_or_else(|_| {
-        let found = "damaged image bytes, at which the decoder fails";
-        Err(Error::malformed(name, found, "a decodable image"))
-    })
+/// What is said of a file at which a decoder panics.
+fn failed(container: Container) -> Error {
+    let found = "damaged image bytes, at which the decoder fails";
+    Error::malformed(container.name(), found, "a decodable image")
 }
 
 impl Picture {

@@ -1,15 +1,13 @@
 //! One compressed frame -> samples, by transfer syntax. Sides are compared with the header's
 //! before any codec reserves memory.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use dicom_dictionary_std::uids;
 use jpeg_decoder::{ColorTransform, PixelFormat};
 use jxl_oxide::{AllocTracker, JxlImage};
 
 use super::codestream::{self, Declared};
 use super::{jpeg_ls, jpeg_sequential, rle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, guarded};
 use crate::jpeg2000::{self, Boxes, Header};
 use crate::limits::Limits;
 use crate::memory;
@@ -180,13 +178,10 @@ pub(crate) fn decode(
     expected: Expected,
     limits: &Limits,
 ) -> Result<Decoded> {
-    // The decoders are others' code: a panic in one of them must not end a walk over an archive.
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
-        dispatch(codec, frame, expected, limits)
-    }));
-    decoded.unwrap_or_else(|_| {
+    let decode = || dispatch(codec, frame, expected, limits);
+    guarded(decode, || {
         let found = "a frame at which its decoder fails";
-        Err(Error::malformed("dicom", found, "a valid codestream"))
+        Error::malformed("dicom", found, "a valid codestream")
     })
 }
 

@@ -96,11 +96,6 @@ fn unsupported(feature: &'static str) -> Error {
     Error::unsupported(FORMAT, feature, "decompress it with another tool")
 }
 
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    let raw = bytes.get(at..)?.first_chunk::<2>()?;
-    Some(u16::from_be_bytes(*raw))
-}
-
 impl Frame<'_> {
     fn segments(&mut self, bytes: &[u8]) -> Result<()> {
         let mut at = 2;
@@ -146,11 +141,10 @@ impl Frame<'_> {
     }
 
     fn restart(&mut self, body: &[u8]) -> Option<()> {
-        let lines = match body.len() {
-            2 => u32::from(be16(body, 0)?),
-            3 => u32::from_be_bytes([0, *body.first()?, *body.get(1)?, *body.get(2)?]),
-            _ => u32::from_be_bytes(*body.first_chunk::<4>()?),
-        };
+        // The number has two, three or four bytes.
+        let bytes = body.iter().take(4);
+        let lines = bytes.fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        (body.len() >= 2).then_some(())?;
         self.lines_a_restart = lines as usize;
         Some(())
     }

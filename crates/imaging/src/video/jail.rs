@@ -52,7 +52,7 @@ mod linux {
     use std::sync::OnceLock;
 
     use landlock::{
-        ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+        ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr as _,
         RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
     };
     use rustix::process::{
@@ -184,22 +184,14 @@ mod linux {
                 AccessFs::ReadFile | AccessFs::WriteFile,
             ))?
             .add_rules(path_beneath_rules(own_folders(program), read))?;
-        let Ok(file) = PathFd::new(format!("/proc/self/fd/{}", descriptor(input))) else {
-            return Ok(created);
-        };
         // Refused for a file in memory, which needs none.
         match created.try_clone() {
             Ok(copy) => {
-                let rule = PathBeneath::new(file, AccessFs::ReadFile);
+                let rule = PathBeneath::new(input, AccessFs::ReadFile);
                 Ok(copy.add_rule(rule).unwrap_or(created))
             }
             Err(_) => Ok(created),
         }
-    }
-
-    fn descriptor(file: &File) -> i32 {
-        use std::os::fd::AsRawFd as _;
-        file.as_raw_fd()
     }
 
     /// Where a program outside the system's folders has itself and its libraries.
