@@ -3,6 +3,7 @@
 mod cache;
 mod known;
 mod places;
+mod repair;
 mod rows;
 mod update;
 
@@ -22,6 +23,7 @@ pub(crate) use cache::folder_of as cache_folder_of;
 pub(crate) use known::KnownVectors;
 pub use places::{PruneSummary, PrunedImage, RewriteSummary, move_files, prune};
 pub(crate) use places::{prune_left, relabel};
+pub use repair::{LostImage, Repaired, repair};
 pub(crate) use rows::{
     Columns, Pseudonym, Pseudonyms, RowCells, cells_of_manifest, digest_of_cells, file_of,
     is_same_place,
@@ -97,7 +99,11 @@ pub(super) mod columns {
 
     /// Returns the names that a gallery uses; rows that are added to an older one follow it.
     pub(crate) fn own_names(gallery: &dyn m3ret_search::Collection) -> &'static OwnNames {
-        let columns = gallery.columns();
+        own_names_among(&gallery.columns())
+    }
+
+    /// Returns the names that are among those of columns.
+    pub(crate) fn own_names_among(columns: &[&str]) -> &'static OwnNames {
         let is_older = columns.contains(&OLD.root) && !columns.contains(&NEW.root);
         if is_older { &OLD } else { &NEW }
     }

@@ -10,6 +10,7 @@ mod catalog;
 mod dead;
 mod footer;
 mod refusals;
+mod repair;
 pub(crate) mod segment;
 pub(crate) mod source;
 mod text_hash;
@@ -29,8 +30,9 @@ use serde::{Deserialize, Serialize};
 pub use catalog::is_gallery;
 pub use footer::Numbers;
 pub use refusals::Refusal;
+pub use repair::{LostRow, Repair, repair};
 pub use source::Batch;
-pub use verify::{Finding, Repair, Report, repair, verify};
+pub use verify::{Finding, Report, verify};
 pub use writer::{Setup, Writer, is_begun};
 
 use crate::disk::read_regular;

@@ -202,12 +202,20 @@ pub(crate) struct VerifyArguments {
     pub(crate) gallery: PathBuf,
 
     /// Rebuild what is provable, and move damaged files to the gallery's folder quarantine
+    ///
+    /// Images whose rows are lost are embedded again from their files, if these hold the same pixels.
     #[arg(long)]
     pub(crate) repair: bool,
 
     /// Print a JSON object instead of text
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadArguments,
 }
 
 #[derive(Debug, Args)]

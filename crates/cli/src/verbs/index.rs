@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use m3ret_search::{Gallery, Numbers, Repair, Report, repair, verify};
+use m3ret_search::{Gallery, Numbers, Report, verify};
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::cli::{
 use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
-use m3ret::galleries::{self, PruneSummary, PrunedImage, UpdateSummary, refused_text};
+use m3ret::galleries::{self, PruneSummary, PrunedImage, Repaired, UpdateSummary, refused_text};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
 use m3ret::options::Reading;
 use m3ret::watch::Watch as _;
@@ -329,8 +329,10 @@ fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result
     progress.step("reading every byte");
     let folder = &arguments.gallery;
     let (report, repaired) = if arguments.repair {
-        let repaired = repair(folder)?;
-        (repaired.report.clone(), Some(repaired))
+        arguments.reading.start_threads()?;
+        let (choice, reading) = (arguments.model.choice(), arguments.reading.reading());
+        let mut repaired = galleries::repair(folder, &choice, &reading, &progress)?;
+        (std::mem::take(&mut repaired.repair.report), Some(repaired))
     } else {
         (verify(folder)?, None)
     };
@@ -341,7 +343,7 @@ fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result
         &report_json(&report, repaired.as_ref()),
         || report_text(&report, repaired.as_ref()),
     )?;
-    let is_mended = repaired.is_some_and(|repair| repair.n_lost == 0);
+    let is_mended = repaired.is_some_and(|repaired| repaired.n_lost() == 0);
     Ok(if is_good || is_mended {
         Outcome::AllGood
     } else {
@@ -349,7 +351,7 @@ fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result
     })
 }
 
-fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value {
+fn report_json(report: &Report, repaired: Option<&Repaired>) -> serde_json::Value {
     let findings = report.findings.iter().map(|finding| {
         json!({"file": finding.file, "what": finding.what, "is_harmless": finding.is_harmless})
     });
@@ -359,11 +361,12 @@ fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value 
         "n_bytes": report.n_bytes,
         "findings": findings.collect::<Vec<_>>(),
         "leftovers": report.leftovers,
-        "repair": repaired.map(|repair| json!({
-            "quarantined": repair.quarantined,
-            "n_lost": repair.n_lost,
-            "lost_ids": repair.lost,
-            "notes": repair.notes,
+        "repair": repaired.map(|repaired| json!({
+            "quarantined": repaired.repair.quarantined,
+            "rebuilt_ids": repaired.rebuilt,
+            "n_lost": repaired.n_lost(),
+            "lost": repaired.lost,
+            "notes": repaired.repair.notes,
         })),
     })
 }
@@ -371,7 +374,7 @@ fn report_json(report: &Report, repaired: Option<&Repair>) -> serde_json::Value 
 /// Most ids that are listed for a person.
 const MAX_LISTED: usize = 20;
 
-fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
+fn report_text(report: &Report, repaired: Option<&Repaired>) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         let harm = if finding.is_harmless {
@@ -391,27 +394,57 @@ fn report_text(report: &Report, repaired: Option<&Repair>) -> String {
             images(report.n_rows),
             bytes(report.n_bytes)
         );
-    } else if repaired.is_none() {
+    } else if let Some(repaired) = repaired {
+        text += &repaired_text(repaired);
+    } else {
         text += "`m3ret index verify --repair` rebuilds what is provable\n";
     }
-    let Some(repair) = repaired.filter(|_| !report.is_good()) else {
-        return text;
-    };
-    text += &format!(
-        "repaired; {} could not be proved, and the rows were removed\n",
-        images(repair.n_lost)
+    text
+}
+
+fn repaired_text(repaired: &Repaired) -> String {
+    let mut text = format!(
+        "repaired: {} embedded again from their files, {} lost\n",
+        images(repaired.rebuilt.len()),
+        images(repaired.n_lost())
     );
-    for id in repair.lost.iter().take(MAX_LISTED) {
-        text += &format!("lost: {}\n", printable(id));
+    for id in repaired.rebuilt.iter().take(MAX_LISTED) {
+        text += &format!("embedded again: {}\n", printable(id));
     }
-    for note in &repair.notes {
+    text += &more(repaired.rebuilt.len());
+    for image in repaired.lost.iter().take(MAX_LISTED) {
+        text += &format!(
+            "lost: {}: {}\n",
+            printable(&image.id),
+            printable(&image.why)
+        );
+    }
+    text += &more(repaired.lost.len());
+    if repaired.n_unread > 0 {
+        text += &format!(
+            "lost: {} whose ids cannot be read\n",
+            images(repaired.n_unread)
+        );
+    }
+    if repaired.n_lost() > 0 {
+        text += "`m3ret index add` adds what is lost and still there\n";
+    }
+    for note in &repaired.repair.notes {
         text += &format!("note: {}\n", printable(note));
     }
-    if !repair.quarantined.is_empty() {
-        let files = printable(&repair.quarantined.join(", "));
+    if !repaired.repair.quarantined.is_empty() {
+        let files = printable(&repaired.repair.quarantined.join(", "));
         text += &format!("moved to quarantine: {files}\n");
     }
     text
+}
+
+/// Says how many of `n` are not listed.
+fn more(n: usize) -> String {
+    match n.saturating_sub(MAX_LISTED) {
+        0 => String::new(),
+        n => format!("and {n} more; --json lists all\n"),
+    }
 }
 
 fn images(n: usize) -> String {

@@ -236,6 +236,12 @@ impl Outputs {
     }
 }
 
+/// Makes an item of one image of a file; `path` is what reports show.
+pub(crate) fn item_of(path: &str, file: PathBuf, part: Option<String>) -> Option<Item> {
+    let content = Content::Row { path: file, part };
+    with_keys(vec![(path.to_owned(), content)]).pop()
+}
+
 fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
     let contents = contents.into_par_iter();
     let items = contents.map(|(path, content)| {

@@ -254,7 +254,7 @@ impl Columns {
 }
 
 /// The attachment that holds a small picture.
-const THUMBNAIL: &str = "thumbnail";
+pub(super) const THUMBNAIL: &str = "thumbnail";
 
 /// Rows on their way into a gallery, with their vectors and pictures.
 #[derive(Debug, Default)]

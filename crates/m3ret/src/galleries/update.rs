@@ -16,7 +16,7 @@ use m3ret_manifest::{Row, Table};
 use m3ret_search::{Gallery, Numbers, RowId, Setup, Writer};
 use serde::Serialize;
 
-use super::columns::{self, own_names};
+use super::columns::{self, OwnNames, own_names};
 use super::rows::{
     PendingRows, Pseudonyms, cell_of_stated, cells_of_manifest, digest_of_cells, notes_of_left_out,
 };
@@ -97,9 +97,9 @@ pub struct RefusedImage {
 }
 
 /// What a row stores of what its image states itself.
-struct Stored {
+pub(super) struct Stored {
     part: String,
-    pixels: String,
+    pub pixels: String,
     content: String,
     modality: String,
     modality_guess: String,
@@ -109,7 +109,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn of(facts: &Facts, gallery: &Gallery) -> Self {
+    pub(super) fn of(facts: &Facts, gallery: &Gallery) -> Self {
         let body_part = facts.body_part.as_deref().unwrap_or_default();
         Self {
             part: facts.part.clone().unwrap_or_default(),
@@ -122,6 +122,58 @@ impl Stored {
             people: Pseudonyms::of_facts(facts, gallery),
         }
     }
+}
+
+impl Stored {
+    /// Returns the cells that say where an image lies and what it states itself.
+    pub(super) fn placed(
+        &self,
+        item: &Item,
+        place: &Place<'_>,
+        own: &OwnNames,
+    ) -> Vec<(String, String)> {
+        cells([
+            (columns::PATH, place.path),
+            (columns::PART, &self.part),
+            (own.root, &text_of(place.root)),
+            (own.key, &hexadecimal(item.key)),
+            (own.pixels, &self.pixels),
+            (columns::CONTENT, &self.content),
+            (columns::CHANGED, &item.changed_ns.to_string()),
+            (columns::OWN_MODALITY, &self.modality),
+            (columns::OWN_MODALITY_GUESS, &self.modality_guess),
+            (columns::OWN_BODY_PART, &self.body_part),
+            (columns::OWN_DIMS, &self.dims),
+            (columns::OWN_PATIENT, &self.people.patient.header),
+            (columns::OWN_ISSUED_PATIENT, &self.people.patient.issued),
+            (columns::OWN_STUDY, &self.people.study.header),
+            (columns::OWN_SERIES, &self.people.series.header),
+        ])
+    }
+
+    /// Returns the cells that people see where no manifest states others.
+    pub(super) fn shown(&self) -> Vec<(String, String)> {
+        cells([
+            (MODALITY, &self.modality),
+            (MODALITY_GUESS, &self.modality_guess),
+            (BODY_PART, &self.body_part),
+            (DIMS, &self.dims),
+            (columns::PATIENT, self.people.patient.shown()),
+            (columns::STUDY, self.people.study.shown()),
+            (columns::SERIES, self.people.series.shown()),
+        ])
+    }
+}
+
+/// Where an image lies: the path as a row stores it, and the folder that it is relative to.
+pub(super) struct Place<'a> {
+    pub path: &'a str,
+    pub root: &'a Path,
+}
+
+fn cells<const N: usize>(cells: [(&str, &str); N]) -> Vec<(String, String)> {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    cells.map(owned).to_vec()
 }
 
 /// An image that needs a new row, with its vector at unit length.
@@ -653,43 +705,18 @@ impl<'a> Update<'a> {
     /// Returns the cells of one image.
     fn cells_of(&self, item: &Item, path: &str, stored: &Stored) -> Vec<(String, String)> {
         let gallery = self.writer.gallery();
-        let own = own_names(gallery);
         let idx = self.idx_of.get(&item.key).copied();
         let row = idx.and_then(|idx| self.listing.row(idx));
-        let cell = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut cells = vec![
-            cell(columns::PATH, path),
-            cell(columns::PART, &stored.part),
-            cell(own.root, &text_of(&self.root)),
-            cell(own.key, &format!("{:032x}", item.key)),
-            cell(own.pixels, &stored.pixels),
-            cell(columns::CELLS, &digest_of_cells(row, gallery)),
-            cell(columns::CONTENT, &stored.content),
-            cell(columns::CHANGED, &item.changed_ns.to_string()),
-            cell(columns::OWN_MODALITY, &stored.modality),
-            cell(columns::OWN_MODALITY_GUESS, &stored.modality_guess),
-            cell(columns::OWN_BODY_PART, &stored.body_part),
-            cell(columns::OWN_DIMS, &stored.dims),
-            cell(columns::OWN_PATIENT, &stored.people.patient.header),
-            cell(columns::OWN_ISSUED_PATIENT, &stored.people.patient.issued),
-            cell(columns::OWN_STUDY, &stored.people.study.header),
-            cell(columns::OWN_SERIES, &stored.people.series.header),
-        ];
+        let root = &self.root;
+        let mut cells = stored.placed(item, &Place { path, root }, own_names(gallery));
+        cells.push((columns::CELLS.to_owned(), digest_of_cells(row, gallery)));
         // What is stated takes precedence over what the file says.
         if let (Some(table), Some(idx)) = (&self.listing.table, idx) {
             let stated = cells_of_manifest(table, idx, gallery).into_iter();
             cells.extend(stated.filter(|(_, value)| !value.is_empty()));
         }
         cells.push(cell_of_stated(&cells));
-        cells.extend([
-            cell(MODALITY, &stored.modality),
-            cell(MODALITY_GUESS, &stored.modality_guess),
-            cell(BODY_PART, &stored.body_part),
-            cell(DIMS, &stored.dims),
-            cell(columns::PATIENT, stored.people.patient.shown()),
-            cell(columns::STUDY, stored.people.study.shown()),
-            cell(columns::SERIES, stored.people.series.shown()),
-        ]);
+        cells.extend(stored.shown());
         cells
     }
 

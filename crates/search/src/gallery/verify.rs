@@ -1,7 +1,7 @@
-//! Proving that a gallery is as it was written, and rebuilding what can be proved.
+//! Proving that a gallery is as it was written.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
@@ -9,11 +9,10 @@ use serde::de::DeserializeOwned;
 use super::catalog::{self, Catalog, Entry, Named, Reference};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
-use super::segment::{self, Chosen, Segment};
+use super::segment::{self, Segment};
 use super::source::Source as _;
-use super::writer::{is_ours, lock, needed_files, put_catalog, put_segment};
-use super::{Gallery, KEY, Key, Refusal, Writer, dead, open_segment, version};
-use crate::disk::{Disk as _, RealDisk};
+use super::writer::{is_ours, needed_files};
+use super::{Gallery, KEY, Key, Refusal, dead, open_segment};
 use crate::embedding::fault;
 use crate::error::{Error, Result};
 use crate::quantise::Encoder;
@@ -41,21 +40,6 @@ pub struct Report {
     pub n_bytes: u64,
     /// Files that no reader needs: what a writer that was killed left.
     pub leftovers: Vec<String>,
-}
-
-/// What `repair` did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repair {
-    /// What was wrong before.
-    pub report: Report,
-    /// Files that were moved to the folder `quarantine`.
-    pub quarantined: Vec<String>,
-    /// Rows that could not be proved and are no longer in the gallery.
-    pub n_lost: usize,
-    /// Ids of those of them whose id could be read.
-    pub lost: Vec<String>,
-    /// What else a person must know.
-    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -87,7 +71,7 @@ impl Report {
     }
 }
 
-fn name_of(path: &Path) -> String {
+pub(super) fn name_of(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
         .to_string_lossy()
@@ -142,7 +126,7 @@ pub fn verify(folder: &Path) -> Result<Report> {
 }
 
 /// Verifies a file that the catalog names, and says whether readers can use it.
-fn verify_named<T: DeserializeOwned>(
+pub(super) fn verify_named<T: DeserializeOwned>(
     folder: &Path,
     reference: Option<&Reference>,
     report: &mut Report,
@@ -166,7 +150,7 @@ fn verify_named<T: DeserializeOwned>(
 
 /// Verifies one segment and its list of removed rows. Fails for a segment of a newer m3ret only:
 /// that is no damage, and nothing must be repaired.
-fn verify_entry(
+pub(super) fn verify_entry(
     folder: &Path,
     catalog: &Catalog,
     entry: &Entry,
@@ -334,286 +318,4 @@ fn check_codes(segment: &Segment) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Rebuilds a gallery from what can be proved, and moves damaged files to its folder `quarantine`.
-///
-/// # Errors
-/// `Locked` if a process writes to the gallery; `Io`; `Damaged` if nothing can be rebuilt.
-pub fn repair(folder: &Path) -> Result<Repair> {
-    let report = verify(folder)?;
-    if report.is_good() {
-        return Ok(Repair {
-            report,
-            ..Repair::default()
-        });
-    }
-    let lock = lock(folder)?;
-    // A writer may have ended in between.
-    let mut repair = Repair {
-        report: verify(folder)?,
-        ..Repair::default()
-    };
-    let mut catalog = catalog_to_repair(folder, &mut repair)?;
-    if Key::read(folder, &catalog.key_check).is_err() {
-        quarantine(folder, &folder.join(KEY), &mut repair)?;
-        let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
-        super::writer::write_key(&RealDisk, folder, &key)?;
-        catalog.key_check = key.check();
-        repair.notes.push(
-            "the key was lost: patients, studies and series of rows added from now on are not \
-             recognised as those of older rows; build the gallery anew to mend that"
-                .to_owned(),
-        );
-    }
-    let mut ids = HashSet::new();
-    let mut kept = Vec::new();
-    for entry in std::mem::take(&mut catalog.segments) {
-        kept.extend(repair_segment(
-            folder,
-            &mut catalog,
-            entry,
-            &mut repair,
-            &mut ids,
-        )?);
-    }
-    catalog.segments = kept;
-    repair_named(folder, &mut catalog, &mut repair)?;
-    RealDisk
-        .sync_folder(folder)
-        .map_err(Error::io("syncing", folder))?;
-    catalog.generation += 1;
-    put_catalog(&RealDisk, folder, &catalog)?;
-    drop(lock);
-    if catalog.statistics.is_none() {
-        measure_again(folder, &mut repair)?;
-    }
-    Ok(repair)
-}
-
-/// Keeps the good ones of the files that the catalog names; of others, both copies are damaged.
-fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Result<()> {
-    let mut unread = Report::default();
-    let statistics = catalog.statistics.clone();
-    if !verify_named::<Statistics>(folder, statistics.as_ref(), &mut unread) {
-        // Both are made together.
-        (catalog.statistics, catalog.calibration) = (None, None);
-    }
-    let refusals = catalog.refusals.clone();
-    if !verify_named::<Vec<Refusal>>(folder, refusals.as_ref(), &mut unread) {
-        catalog.refusals = None;
-        repair.notes.push(
-            "the list of refused images was lost: they are read again with the next search or \
-             `m3ret index add`"
-                .to_owned(),
-        );
-    }
-    let unusable = unread.findings.iter();
-    for finding in unusable.filter(|finding| !finding.is_harmless) {
-        quarantine(folder, &folder.join(&finding.file), repair)?;
-    }
-    let named = [&catalog.statistics, &catalog.refusals].into_iter();
-    for reference in named.flatten() {
-        Named::read(folder, reference)?.mend(&RealDisk)?;
-    }
-    Ok(())
-}
-
-/// Takes samples of scores again, which percentiles and confidence need.
-fn measure_again(folder: &Path, repair: &mut Repair) -> Result<()> {
-    let mut writer = Writer::open(folder)?;
-    if writer.gallery().is_empty() {
-        return Ok(());
-    }
-    writer.calibrate()?;
-    repair.notes.push(
-        "percentiles and the confidence of matches are measured again on the rows that are there"
-            .to_owned(),
-    );
-    Ok(())
-}
-
-/// Moves a file out of the way; nothing is deleted.
-fn quarantine(folder: &Path, path: &Path, repair: &mut Repair) -> Result<()> {
-    let place = folder.join("quarantine");
-    if !place.is_dir() {
-        std::fs::create_dir(&place).map_err(Error::io("making", &place))?;
-    }
-    let name = name_of(path);
-    let free = (0..).map(|n| match n {
-        0 => place.join(&name),
-        n => place.join(format!("{name}.{n}")),
-    });
-    let mut free = free.filter(|path| !path.exists());
-    let target = free.next().unwrap_or_else(|| place.join(&name));
-    match std::fs::rename(path, &target) {
-        Ok(()) => repair.quarantined.push(name),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io("moving to quarantine", path)(error)),
-    }
-    Ok(())
-}
-
-/// Returns the newest catalog, or one made of the segments that lie there.
-fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
-    let generations = catalog::generations(folder)?;
-    let newest = generations.first().copied().unwrap_or(0);
-    match catalog::read(folder, newest) {
-        Ok((catalog, _)) => return Ok(catalog),
-        Err(error @ Error::Unsupported { .. }) => return Err(error),
-        Err(_) => {}
-    }
-    let segments = segments_there(folder)?;
-    quarantine(folder, &catalog::path_of(folder, newest), repair)?;
-    let replaced: HashSet<u64> = segments
-        .iter()
-        .flat_map(|s| s.footer().replaces.clone())
-        .collect();
-    let counted = segments
-        .iter()
-        .filter(|segment| !replaced.contains(&segment.footer().id));
-    let counted: Vec<&Segment> = counted.collect();
-    let Some(first) = counted.first() else {
-        let path = catalog::path_of(folder, newest);
-        return Err(Error::damaged(
-            &path,
-            "and there is no whole segment to make another of",
-        ));
-    };
-    repair.notes.push(
-        "the catalog was lost and made anew of the segments: rows that were being added, or were \
-         removed, may be back"
-            .to_owned(),
-    );
-    let entries = counted.iter().map(|segment| Entry {
-        id: segment.footer().id,
-        n_rows: segment.footer().n_rows,
-        digest: format!("{:032x}", segment.digest()),
-        dead: newest_dead(folder, segment),
-    });
-    let versions = counted.iter().map(|segment| segment.footer().version);
-    Ok(Catalog {
-        version: versions.max().unwrap_or(version::NEWEST),
-        generation: newest,
-        maker: first.footer().maker.clone(),
-        width: first.width(),
-        numbers: first.footer().numbers,
-        key_check: Key::of_file(folder)
-            .map(|key| key.check())
-            .unwrap_or_default(),
-        next_segment: segments.iter().map(|s| s.footer().id).max().unwrap_or(0) + 1,
-        segments: entries.collect(),
-        calibration: None,
-        statistics: None,
-        refusals: None,
-    })
-}
-
-/// Opens every segment file of a folder that can be opened, in the order of their numbers. Fails
-/// if a newer m3ret wrote one of them.
-fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
-    let entries = std::fs::read_dir(folder).map_err(Error::io("listing", folder))?;
-    let paths = entries.flatten().map(|entry| entry.path());
-    let mut paths: Vec<PathBuf> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == "m3s"))
-        .collect();
-    paths.sort();
-    let mut segments = Vec::with_capacity(paths.len());
-    for path in &paths {
-        match Segment::open(path) {
-            Ok(segment) => segments.push(segment),
-            Err(error @ Error::Unsupported { .. }) => return Err(error),
-            // It is damaged, and stays where it is.
-            Err(_) => {}
-        }
-    }
-    Ok(segments)
-}
-
-/// Finds the newest good list of a segment's removed rows.
-fn newest_dead(folder: &Path, segment: &Segment) -> Option<Reference> {
-    let start = format!("dead-{:016x}-", segment.footer().id);
-    let names = std::fs::read_dir(folder).ok()?.flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names
-        .filter(|name| name.starts_with(&start) && name.ends_with(".bits"))
-        .collect();
-    names.sort();
-    names.into_iter().rev().find_map(|file| {
-        let digest = dead::digest_of(&folder.join(&file), segment.n_rows())?;
-        Some(Reference { file, digest })
-    })
-}
-
-/// Keeps a good segment, or writes a new one of the rows of a damaged one that can be proved.
-fn repair_segment(
-    folder: &Path,
-    catalog: &mut Catalog,
-    entry: Entry,
-    repair: &mut Repair,
-    ids: &mut HashSet<String>,
-) -> Result<Option<Entry>> {
-    let mut report = Report::default();
-    let mut seen = ids.clone();
-    verify_entry(folder, catalog, &entry, &mut report, &mut seen)?;
-    if report.is_good() {
-        *ids = seen;
-        return Ok(Some(entry));
-    }
-    let path = segment::path_of(folder, entry.id);
-    let segment = open_segment(folder, &entry, catalog);
-    let n_rows = usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
-    let dead = entry.dead.as_ref().and_then(|reference| {
-        let dead = folder.join(&reference.file);
-        let read = dead::read(&dead, n_rows, &reference.digest);
-        if read.is_err() {
-            repair.notes.push(format!(
-                "the list {} of removed rows was lost: rows that it removed are back",
-                reference.file
-            ));
-        }
-        read.ok().map(|(words, _)| words)
-    });
-    let Ok(segment) = segment else {
-        let n_dead: u32 = dead.iter().flatten().map(|word| word.count_ones()).sum();
-        repair.n_lost += n_rows - n_dead as usize;
-        quarantine(folder, &path, repair)?;
-        return Ok(None);
-    };
-    let segment = segment.with_dead(dead);
-    let mut provable = Vec::new();
-    for row in segment.live() {
-        match prove(&segment, row) {
-            Ok(id) if ids.insert(id.to_owned()) => provable.push(row),
-            _ => {
-                repair.n_lost += 1;
-                repair.lost.extend(segment.id(row).ok().map(str::to_owned));
-            }
-        }
-    }
-    let rebuilt = match provable.len() {
-        0 => None,
-        _ => {
-            let source = Chosen::lenient(&segment, provable);
-            let replaces = vec![entry.id];
-            Some(put_segment(&RealDisk, folder, catalog, &source, replaces)?)
-        }
-    };
-    quarantine(folder, &path, repair)?;
-    if let Some(reference) = &entry.dead {
-        quarantine(folder, &folder.join(&reference.file), repair)?;
-    }
-    Ok(rebuilt)
-}
-
-/// Reads everything that makes up a row but what is attached to it, and returns its id.
-fn prove(segment: &Segment, row: u32) -> Result<&str> {
-    let vector = segment.vector(row)?;
-    if let Some(found) = fault(&vector) {
-        return Err(Error::damaged(segment.path(), found));
-    }
-    for column in 0..segment.columns().len() {
-        segment.value(column, row)?;
-    }
-    segment.id(row)
 }
