@@ -67,8 +67,27 @@ pub(crate) struct PixelModule {
     order: ByteOrder,
 }
 
+/// Returns a number of 16 bits that describes pixels. A value of another length is another number: of 32 bits if it
+/// fits, else none.
+fn stated(set: &DataSet<'_>, tag: Tag) -> Result<Option<u16>> {
+    let n_bytes = set.bytes(tag).map_or(0, <[u8]>::len);
+    if n_bytes <= 2 {
+        return Ok(set.u16(tag));
+    }
+    let long = set.u32(tag).filter(|_| n_bytes == 4);
+    if let Some(value) = long.and_then(|value| u16::try_from(value).ok()) {
+        set.repaired(tag, "a number of 32 bits; read as one of 16");
+        return Ok(Some(value));
+    }
+    let found = match long {
+        Some(value) => format!("{} {value}", name_of(tag)),
+        None => format!("{n_bytes} bytes of {}", name_of(tag)),
+    };
+    Err(Error::malformed(FORMAT, found, "one number of 16 bits"))
+}
+
 fn required(set: &DataSet<'_>, tag: Tag) -> Result<u16> {
-    let value = set.u16(tag).filter(|&value| value > 0);
+    let value = stated(set, tag)?.filter(|&value| value > 0);
     value.ok_or_else(|| {
         let found = format!("pixels without a {} above 0", name_of(tag));
         Error::malformed(FORMAT, found, "an image pixel module")
@@ -81,11 +100,9 @@ impl PixelModule {
         let n_rows = required(set, tags::ROWS)?;
         let n_columns = required(set, tags::COLUMNS)?;
         let bits_allocated = required(set, tags::BITS_ALLOCATED)?;
-        let bits_stored = set.u16(tags::BITS_STORED).unwrap_or(bits_allocated);
-        let high_bit = set
-            .u16(tags::HIGH_BIT)
-            .unwrap_or(bits_stored.saturating_sub(1));
-        let signed = match set.u16(tags::PIXEL_REPRESENTATION) {
+        let bits_stored = stated(set, tags::BITS_STORED)?.unwrap_or(bits_allocated);
+        let high_bit = stated(set, tags::HIGH_BIT)?.unwrap_or(bits_stored.saturating_sub(1));
+        let signed = match stated(set, tags::PIXEL_REPRESENTATION)? {
             None | Some(0) => false,
             Some(1) => true,
             Some(other) => {
@@ -93,7 +110,7 @@ impl PixelModule {
                 return Err(Error::malformed(FORMAT, found, "0 or 1"));
             }
         };
-        let n_samples = usize::from(set.u16(tags::SAMPLES_PER_PIXEL).unwrap_or(1));
+        let n_samples = usize::from(stated(set, tags::SAMPLES_PER_PIXEL)?.unwrap_or(1));
         let modality = set.first_item(tags::MODALITY_LUT_SEQUENCE)?;
         let photometric = photometric(set, n_samples, signed)?;
         let is_float = set.has(tags::FLOAT_PIXEL_DATA) || set.has(tags::DOUBLE_FLOAT_PIXEL_DATA);

@@ -105,7 +105,7 @@ fn promised_bytes(set: &DataSet<'_>, n_frames: u64) -> Option<u64> {
         tags::BITS_ALLOCATED,
     ];
     let bits = sides.iter().try_fold(n_frames, |product, &tag| {
-        product.checked_mul(u64::from(set.u16(tag).unwrap_or(1)))
+        product.checked_mul(u64::from(super::stated(set, tag).ok()?.unwrap_or(1)))
     })?;
     Some(bits.div_ceil(8))
 }
