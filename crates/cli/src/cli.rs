@@ -23,8 +23,9 @@ use m3ret_manifest::columns::MODALITY;
 
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use index::{
-    AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
-    PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
+    AddArguments, BuildArguments, CachedArguments, ExportArguments, GalleryArguments, IndexAction,
+    IndexArguments, MoveArguments, PruneArguments, RelabelArguments, RemoveArguments,
+    VerifyArguments,
 };
 use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;
@@ -35,9 +36,29 @@ pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArgument
 pub(crate) use split::SplitArguments;
 pub(crate) use study::{StudyAction, StudyArguments};
 
+#[cfg(feature = "weights")]
+macro_rules! weights_line {
+    () => {
+        "\nmodel m3ret-tiny in it: CC BY-NC-SA 4.0, research use only"
+    };
+}
+#[cfg(not(feature = "weights"))]
+macro_rules! weights_line {
+    () => {
+        "\nno model in it"
+    };
+}
+
+/// The version and the licences of what is in the program.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\nprogram: MIT OR Apache-2.0",
+    weights_line!()
+);
+
 /// Finds similar medical images, and reads, checks and embeds them. For research; not a medical device.
 #[derive(Debug, Parser)]
-#[command(name = "m3ret", version, max_term_width = 100)]
+#[command(name = "m3ret", version, long_version = VERSION, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -58,6 +79,24 @@ pub(crate) enum Command {
     Map(MapArguments),
     Simulate(SimulateArguments),
     Split(SplitArguments),
+    Completions(CompletionsArguments),
+    Man(ManArguments),
+}
+
+/// Prints a script that completes m3ret's commands and options in a shell
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Writes a manual page for each command, m3ret*.1, into a folder
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// The folder; it must exist
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual
@@ -214,9 +253,9 @@ pub(crate) struct PretrainArguments {
 /// manifest is embedded the first time and kept in the user's cache folder; later, only new and
 /// changed files are.
 ///
-/// Scores are cosines. The percentile says how many random pairs of the same two modalities score
-/// lower, and a match is confident if images of the archive reach such a score among other
-/// patients, too. "No confident match" is an answer.
+/// Scores are cosines. "agreement" says how often searches like this one find the body part of their
+/// query first, among other patients: measured on the archive's own images, else on images that were kept
+/// apart for the model, with its 95 % interval; "unknown" where neither can tell.
 ///
 /// Exit status: 0 if every query was answered, 1 if one was refused, 2 for wrong usage.
 #[derive(Debug, Args)]
@@ -246,6 +285,14 @@ pub(crate) struct SearchArguments {
     #[arg(short, long, value_name = "N", default_value = "10", value_parser = count)]
     pub(crate) k: NonZeroUsize,
 
+    /// Leave out the N best hits, to page through an answer
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) offset: usize,
+
+    /// Only hits with at least this score, -1 to 1
+    #[arg(long, value_name = "SCORE", value_parser = cosine, allow_negative_numbers = true)]
+    pub(crate) min_score: Option<f32>,
+
     /// Only images with this value in a column, e.g. modality=CT, or without it: modality!=CT
     ///
     /// Several values of one column are alternatives; several columns must all fit.
@@ -263,6 +310,10 @@ pub(crate) struct SearchArguments {
     /// Show only the best image of each value of a column, such as the one with patients
     #[arg(long, value_name = "COLUMN")]
     pub(crate) group_by: Option<String>,
+
+    /// Say how often first hits have the query's value in this column [default: body_part]
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) agree: Option<String>,
 
     /// Look at every vector instead of codes first
     #[arg(long)]

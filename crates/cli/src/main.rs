@@ -14,6 +14,8 @@ mod screen;
 mod text;
 mod training;
 mod verbs;
+#[cfg(feature = "weights")]
+mod weights;
 
 use std::io;
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ impl Outcome {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     panics::stay_silent_about_values();
+    #[cfg(feature = "weights")]
+    m3ret::model_name::build_in(&weights::MODELS);
     match run(&cli) {
         Ok(Outcome::AllGood) => ExitCode::SUCCESS,
         Ok(Outcome::SomeRefused) => ExitCode::FAILURE,
@@ -82,6 +86,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Map(arguments) => verbs::map::run(arguments, screen),
         Command::Simulate(arguments) => verbs::simulate::run(arguments, screen),
         Command::Split(arguments) => verbs::split::run(arguments, screen),
+        Command::Completions(arguments) => verbs::manual::completions(arguments),
+        Command::Man(arguments) => verbs::manual::man(arguments),
     }
 }
 

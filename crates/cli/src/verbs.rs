@@ -7,6 +7,7 @@ pub(crate) mod embed;
 pub(crate) mod evaluate;
 pub(crate) mod index;
 pub(crate) mod inspect;
+pub(crate) mod manual;
 pub(crate) mod map;
 pub(crate) mod pretrain;
 pub(crate) mod search;

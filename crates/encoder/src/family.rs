@@ -22,12 +22,13 @@ use self::tensors::{Bias, KernelAxes, PatchKernel, Tensors};
 use crate::config::Pooling;
 use crate::error::{Error, Result};
 use crate::kernels::Activation;
+use crate::model::ModelBytes;
 use crate::pack::Pack;
 use crate::position::{Position, Resize};
 use crate::preprocess::{PREPARATION_VERSION, Preparation};
 use crate::stem::{STEM_GROUPS, Stage, Stages};
 use crate::vit::{Head, Mlp, Norm, Vit, VitSizes};
-use crate::weights::{Weights, parse_json, read_json, shown};
+use crate::weights::{Weights, json_of, parse_json, read_json, shown};
 
 /// The advice of an error about an unknown family.
 const SUPPORTED: &str = "supported are our own models, the model types dinov2, \
@@ -60,14 +61,39 @@ pub(crate) fn open<P: Pack>(folder: &Path, pack: P) -> Result<ModelParts<P::Laye
         value: read_json(&files.config)?,
         path: files.config,
     };
-    let mut tensors = Tensors {
+    let tensors = Tensors {
         weights: Weights::open(&files.weights)?,
         pack,
     };
-    let (mut vit, preparation) = if files.is_open_clip {
-        open_clip::load(&config, &mut tensors)?
+    assemble(&config, tensors, files.is_open_clip)
+}
+
+/// Opens a model that lies in memory.
+///
+/// # Errors
+/// As `open`, but `Io`.
+pub(crate) fn open_bytes<P: Pack>(model: &ModelBytes, pack: P) -> Result<ModelParts<P::Layer>> {
+    let path = Path::new(model.name).join("config.json");
+    let config = Config {
+        value: json_of(&path, model.config)?,
+        path,
+    };
+    let tensors = Tensors {
+        weights: Weights::of_bytes(Path::new(model.name), model.weights)?,
+        pack,
+    };
+    assemble(&config, tensors, false)
+}
+
+fn assemble<P: Pack>(
+    config: &Config,
+    mut tensors: Tensors<P>,
+    is_open_clip: bool,
+) -> Result<ModelParts<P::Layer>> {
+    let (mut vit, preparation) = if is_open_clip {
+        open_clip::load(config, &mut tensors)?
     } else {
-        load(&config, &mut tensors)?
+        load(config, &mut tensors)?
     };
     if let (Preparation::Planes(input), Position::Table(table)) = (&preparation, &mut vit.position)
         && let Some(grid) = input.usual_grid()

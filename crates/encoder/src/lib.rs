@@ -37,7 +37,7 @@ mod weights;
 pub use config::{ModelConfig, Pooling, VitConfig};
 pub use error::{Error, Result};
 pub use kernels::Precision;
-pub use model::{Model, Prepared, RunOptions};
+pub use model::{Model, ModelBytes, Prepared, RunOptions};
 pub use plain::{PlainTensor, PlainWeights, plain_weights};
 pub use position::{part_widths, sin_cos};
 pub use stem::Stem;

@@ -6,9 +6,10 @@ use m3ret_imaging::{Input, InputConfig, Volume};
 
 use crate::config::{ModelConfig, VitConfig};
 use crate::error::{Error, Result};
-use crate::family;
+use crate::family::{self, ModelParts};
 use crate::hog;
 use crate::kernels::{CpuPack, Kernels, Precision};
+use crate::pack::Pack;
 use crate::preprocess::{PREPARATION_VERSION, Preparation, THUMBNAIL};
 use crate::random;
 use crate::vit::{CpuVit, Tokens, View};
@@ -65,6 +66,17 @@ impl Prepared {
     }
 }
 
+/// A model of ours whose files are part of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelBytes {
+    /// What the model is called, as a folder would be.
+    pub name: &'static str,
+    /// `config.json`.
+    pub config: &'static [u8],
+    /// `model.safetensors`.
+    pub weights: &'static [u8],
+}
+
 impl Model {
     /// Opens a model folder: ours, or as a public library saves it; docs/models.md lists which.
     ///
@@ -73,18 +85,36 @@ impl Model {
     /// their formats or do not fit each other; `Unsupported` if the family is not known or the
     /// weights are there only as a pickle.
     pub fn open(folder: &Path, options: &RunOptions) -> Result<Self> {
+        let name = folder.file_name().unwrap_or(folder.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        Self::assemble(name, options, |pack| family::open(folder, pack))
+    }
+
+    /// Opens a model of ours that is part of the program.
+    ///
+    /// # Errors
+    /// `Io` if no threads can be started; `Malformed` or `Unsupported` as `open`.
+    pub fn from_bytes(model: &ModelBytes, options: &RunOptions) -> Result<Self> {
+        let name = model.name.to_owned();
+        Self::assemble(name, options, |pack| family::open_bytes(model, pack))
+    }
+
+    fn assemble(
+        name: String,
+        options: &RunOptions,
+        open: impl FnOnce(CpuPack) -> Result<ModelParts<<CpuPack as Pack>::Layer>>,
+    ) -> Result<Self> {
         let kernels = Kernels::detect();
         let precision = options
             .precision
             .unwrap_or_else(|| kernels.fastest_precision());
-        let parts = family::open(folder, CpuPack { precision })?;
+        let parts = open(CpuPack { precision })?;
         let vit = CpuVit {
             vit: parts.vit,
             kernels,
         };
-        let name = folder.file_name().unwrap_or(folder.as_os_str());
         Ok(Self {
-            name: name.to_string_lossy().into_owned(),
+            name,
             fingerprint: parts.fingerprint,
             precision,
             network: Network::Vit(Box::new(vit)),

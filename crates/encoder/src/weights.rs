@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::Read as _;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::{Component, Path, PathBuf};
 
 use memmap2::Mmap;
@@ -39,7 +39,26 @@ pub(crate) struct Weights {
 #[derive(Debug)]
 struct Mapped {
     path: PathBuf,
-    bytes: Mmap,
+    bytes: Bytes,
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    /// Part of the program.
+    Static(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+        }
+    }
 }
 
 /// Where a tensor lies.
@@ -71,13 +90,27 @@ impl Weights {
             digests: BTreeMap::new(),
         };
         for path in paths {
-            weights.add(path)?;
+            let bytes = Bytes::Mapped(map(&path)?);
+            weights.add(path, bytes)?;
         }
         Ok(weights)
     }
 
-    fn add(&mut self, path: PathBuf) -> Result<()> {
-        let bytes = map(&path)?;
+    /// Takes one safetensors file that is part of the program; `path` is what messages call it.
+    ///
+    /// # Errors
+    /// `Malformed` if it breaks the format.
+    pub(crate) fn of_bytes(path: &Path, bytes: &'static [u8]) -> Result<Self> {
+        let mut weights = Self {
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            digests: BTreeMap::new(),
+        };
+        weights.add(path.to_owned(), Bytes::Static(bytes))?;
+        Ok(weights)
+    }
+
+    fn add(&mut self, path: PathBuf, bytes: Bytes) -> Result<()> {
         let (n_header, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
             Error::malformed(
                 &path,
@@ -241,14 +274,13 @@ impl Weights {
     #[allow(unsafe_code, reason = "madvise has no safe form that drops pages")]
     fn give_back(&self, place: &Place) {
         let Range { start, end } = place.bytes;
+        let Bytes::Mapped(bytes) = &self.files[place.file].bytes else {
+            return;
+        };
         // SAFETY: the map is private, read-only and of a file: pages dropped here are read from
         // the file again if they are touched again, with the same contents.
         let advised = unsafe {
-            self.files[place.file].bytes.unchecked_advise_range(
-                memmap2::UncheckedAdvice::DontNeed,
-                start,
-                end - start,
-            )
+            bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
         };
         // Failure costs memory only: the pages then stay until the map is closed.
         drop(advised);
@@ -283,8 +315,16 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
             asked: text.len() as u64,
         });
     }
+    json_of(path, &text)
+}
+
+/// Reads a JSON text; `path` is what messages call it.
+///
+/// # Errors
+/// `Malformed` if it is not JSON of the wanted form.
+pub(crate) fn json_of<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
     // Some editors begin a file with a byte order mark.
-    let json = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let json = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let value = serde_json::from_slice(json).map_err(|error| {
         Error::malformed(
             path,

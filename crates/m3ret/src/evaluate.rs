@@ -6,6 +6,7 @@ mod groups;
 mod mixed;
 pub mod options;
 mod page;
+mod reliability;
 pub mod results;
 mod subject;
 pub mod tables;
@@ -193,6 +194,7 @@ fn evaluate_trial(
     };
     let measurements = measure(subject, &embeddings, &settings)?;
     let mut results = results_of(options, subject, trial, measurements);
+    results.reliability = reliability::measure(subject, &values, width)?;
     let is_pixels = trial.contender.is_pixels();
     groups::complete(&mut results, pixels, is_pixels, subject, &settings);
     if results.groups.iter().any(|group| !group.knows_pixels) {
@@ -286,6 +288,7 @@ fn results_of(
         tasks: measurements.tasks,
         groups: Vec::new(),
         mixed: measurements.mixed,
+        reliability: None,
         skipped: measurements.skipped,
         privacy: measurements.privacy,
     }

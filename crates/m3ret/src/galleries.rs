@@ -1,6 +1,7 @@
 //! Galleries of images: what is stored of each image, and how a gallery is kept in step with a folder or manifest.
 
 mod cache;
+mod export;
 mod known;
 mod places;
 mod repair;
@@ -20,6 +21,8 @@ use crate::watch::Watch;
 use crate::words::printable;
 
 pub(crate) use cache::folder_of as cache_folder_of;
+pub use cache::{CachedGallery, cached, clear_cache};
+pub use export::{Exported, export};
 pub(crate) use known::KnownVectors;
 pub use places::{PruneSummary, PrunedImage, RewriteSummary, move_files, prune};
 pub(crate) use places::{prune_left, relabel};

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use m3ret_encoder::{Model, RunOptions};
+use m3ret_encoder::{Model, ModelBytes, RunOptions};
 
 use crate::options::ModelChoice;
 use crate::watch::Watch;
@@ -22,6 +23,11 @@ pub(crate) const HOG: &str = "hog";
 /// `target/release`.
 const N_ABOVE: usize = 2;
 
+/// The file of a model's folder that says how often first hits agreed on images that were kept apart from training.
+const AGREEMENT: &str = "agreement.json";
+/// Largest such file.
+const MAX_AGREEMENT_BYTES: u64 = 1 << 20;
+
 /// Files of which a model folder has at least one.
 const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
 
@@ -30,8 +36,50 @@ const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
 enum Named {
     Pixels,
     Hog,
-    Random { preset: String, seed: u64 },
+    Random {
+        preset: String,
+        seed: u64,
+    },
     Folder(PathBuf),
+    /// Part of the program.
+    BuiltIn(&'static BuiltIn),
+}
+
+/// A trained model that is part of the program.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// Its files.
+    pub bytes: ModelBytes,
+    /// What `agreement.json` in its folder says; empty if there is none.
+    pub agreement: &'static str,
+}
+
+static BUILT_IN: OnceLock<&'static [BuiltIn]> = OnceLock::new();
+
+/// Makes models known that are part of the program. A folder of the same name comes first. Of several calls, the first
+/// counts.
+pub fn build_in(models: &'static [BuiltIn]) {
+    let _ = BUILT_IN.set(models);
+}
+
+/// Returns the model of a name that is part of the program.
+fn built_in(name: &str) -> Option<&'static BuiltIn> {
+    let models = BUILT_IN.get().copied().unwrap_or_default();
+    models.iter().find(|model| model.bytes.name == name)
+}
+
+/// Returns what the model of a name says of its agreement (docs/search.md); `None` if it says nothing.
+pub(crate) fn agreement_of(name: &str) -> Option<String> {
+    match find(name, &Places::of_this_machine()).ok()? {
+        Named::Folder(folder) => {
+            let path = folder.join(AGREEMENT);
+            let is_small =
+                std::fs::metadata(&path).is_ok_and(|file| file.len() <= MAX_AGREEMENT_BYTES);
+            is_small.then(|| std::fs::read_to_string(&path).ok())?
+        }
+        Named::BuiltIn(model) => Some(model.agreement.to_owned()),
+        Named::Pixels | Named::Hog | Named::Random { .. } => None,
+    }
 }
 
 /// Folders in which models are searched, beside the name itself.
@@ -83,7 +131,7 @@ pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Mod
     let named = find(name, &Places::of_this_machine())?;
     named.open(options).with_context(|| match &named {
         Named::Folder(folder) => format!("opening the model {name}, {}", folder.display()),
-        Named::Pixels | Named::Hog | Named::Random { .. } => format!("opening the model {name}"),
+        _ => format!("opening the model {name}"),
     })
 }
 
@@ -96,7 +144,7 @@ pub fn folder_of(choice: &ModelChoice) -> Option<PathBuf> {
 pub(crate) fn folder_named(name: &str) -> Option<PathBuf> {
     match find(name, &Places::of_this_machine()).ok()? {
         Named::Folder(folder) => Some(folder),
-        Named::Pixels | Named::Hog | Named::Random { .. } => None,
+        _ => None,
     }
 }
 
@@ -107,6 +155,7 @@ impl Named {
             Self::Hog => Ok(Model::hog()),
             Self::Random { preset, seed } => Model::random(preset, *seed, options),
             Self::Folder(folder) => Model::open(folder, options),
+            Self::BuiltIn(model) => Model::from_bytes(&model.bytes, options),
         }
     }
 }
@@ -165,6 +214,9 @@ fn find(name: &str, places: &Places) -> anyhow::Result<Named> {
     let is_model = |folder: &&PathBuf| CONFIGS.iter().any(|config| folder.join(config).is_file());
     if let Some(folder) = candidates.iter().find(is_model) {
         return Ok(Named::Folder(folder.clone()));
+    }
+    if let Some(model) = built_in(name) {
+        return Ok(Named::BuiltIn(model));
     }
     let mut message = format!("found no model named {name:?}; looked for");
     for candidate in &candidates {

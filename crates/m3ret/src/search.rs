@@ -1,5 +1,6 @@
 //! Searches an archive for the images most similar to a query.
 
+mod agreement;
 mod ask;
 mod page;
 mod why;
@@ -12,9 +13,11 @@ use m3ret_manifest::columns::{
 };
 use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{LABEL_SEPARATOR, text_of};
-use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, Statistics};
+use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions};
 use serde::Serialize;
 
+use self::agreement::Known;
+pub use self::agreement::{Agreement, MeasuredOn};
 use self::ask::ReadyQuery;
 pub use self::ask::{Queries, VectorQueries};
 pub use self::page::page;
@@ -49,7 +52,7 @@ pub struct Labels {
 /// One image of the archive in the answer to a query.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hit {
-    /// Position among the hits of the query, from 1.
+    /// Position among all hits of the query, from 1.
     pub rank: usize,
     /// Id of the image in the gallery.
     pub id: String,
@@ -64,12 +67,6 @@ pub struct Hit {
     pub file: String,
     /// Cosine of the two vectors, -1..=1.
     pub score: f32,
-    /// Share of random pairs of images of these two modalities that score lower, 0..=100; `None` if the gallery has
-    /// too few pairs.
-    pub percentile: Option<f64>,
-    /// Whether at least one in ten images of the query's modality has no better match among other patients than this
-    /// score; `None` if fewer than 20 such images are known.
-    pub confident: Option<bool>,
     /// How the image and the query belong together.
     pub relation: Relation,
     /// Labels of the image.
@@ -111,8 +108,9 @@ pub struct Answer {
     /// Labels of the query.
     #[serde(flatten)]
     pub labels: Labels,
-    /// `confident` of the first hit; `None` without hits or where it is unknown.
-    pub confident: Option<bool>,
+    /// How often such first hits agree with their query; `None` without hits of other patients, or where nothing is
+    /// known.
+    pub agreement: Option<Agreement>,
     /// Hits with descending scores; equal scores are in ascending order of ids.
     pub hits: Vec<Hit>,
     /// Where the query's image lies; `None` for a vector.
@@ -137,6 +135,12 @@ pub struct Ask {
     pub group_by: Option<String>,
     /// Whether every vector is scored, instead of those that the codes select.
     pub is_exact: bool,
+    /// Column of which it is told how often first hits have the query's cell; `None` for `body_part`.
+    pub agree: Option<String>,
+    /// Number of best hits that are left out, to page through an answer.
+    pub offset: usize,
+    /// Least score of a hit, -1..=1; `None` for any.
+    pub min_score: Option<f32>,
 }
 
 impl Default for Ask {
@@ -148,6 +152,9 @@ impl Default for Ask {
             exclude: Vec::new(),
             group_by: None,
             is_exact: false,
+            agree: None,
+            offset: 0,
+            min_score: None,
         }
     }
 }
@@ -240,7 +247,9 @@ impl Archive {
             self.place.display(),
             refused_text(&self.updated)
         );
-        check_columns(&options(ask, self.gallery.as_ref()), self.gallery.as_ref())?;
+        let gallery = self.gallery.as_ref();
+        let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
+        check_columns(&options(ask, gallery), agree, gallery)?;
         watch.step("reading queries");
         let (ready, refused) = ask::all(queries, ask, self, watch)?;
         watch.step("searching");
@@ -312,7 +321,7 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
         }
     }
     SearchOptions {
-        k: ask.k,
+        k: ask.k.saturating_add(ask.offset),
         method: if ask.is_exact {
             Method::Exact
         } else {
@@ -326,14 +335,21 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
     }
 }
 
-/// Refuses filters and a grouping by columns that the gallery does not have.
-fn check_columns(options: &SearchOptions, gallery: &dyn Collection) -> anyhow::Result<()> {
+/// Refuses filters, a grouping and an agreement by columns that the gallery does not have.
+fn check_columns(
+    options: &SearchOptions,
+    agree: Option<&str>,
+    gallery: &dyn Collection,
+) -> anyhow::Result<()> {
     let filters = options.filters.iter();
     let mut asked: Vec<(String, &str)> = filters
         .map(|filter| (option_of(filter), filter.column.as_str()))
         .collect();
     if let Some(column) = &options.group_by {
         asked.push((format!("--group-by {column}"), column));
+    }
+    if let Some(column) = agree {
+        asked.push((format!("--agree {column}"), column));
     }
     for (option, column) in asked {
         if !gallery.columns().contains(&column) {
@@ -493,8 +509,8 @@ fn answer(
     let options = with_hashes(gallery, asked_options.clone());
     let found = gallery.search(queries, &options);
     let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
-    let none = Statistics::default();
-    let statistics = gallery.statistics()?.unwrap_or(&none);
+    let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
+    let known = Known::of(gallery, agree, &asked_options)?;
     // The cells of all hits are read together, as each reading may cost a way to another machine.
     let rows: Vec<RowId> = found.iter().flatten().map(|hit| hit.row).collect();
     let mut cells = RowCells::of_rows(gallery, &rows)?.into_iter();
@@ -505,13 +521,17 @@ fn answer(
         let hits = told.enumerate().map(|(idx, ((row_hit, cells), id))| Hit {
             rank: idx + 1,
             id: id.into_owned(),
-            ..hit_of(statistics, &query, row_hit, &cells)
+            ..hit_of(&query, row_hit, &cells)
         });
-        let hits: Vec<Hit> = hits.collect();
+        let mut hits: Vec<Hit> = hits.collect();
+        let modality = query.labels.modality.as_deref().unwrap_or_default();
         answers.push(Answer {
             query_row,
-            confident: hits.first().and_then(|hit| hit.confident),
-            hits,
+            agreement: known.agreement(modality, &hits),
+            hits: {
+                hits.retain(|hit| ask.min_score.is_none_or(|least| hit.score >= least));
+                hits.split_off(ask.offset.min(hits.len()))
+            },
             has_patient: query.people.patient != Pseudonym::default(),
             query: query.name,
             part: query.part,
@@ -523,10 +543,7 @@ fn answer(
 }
 
 /// Builds a hit from the cells of its row; the caller sets rank and id.
-fn hit_of(statistics: &Statistics, query: &ReadyQuery, hit: &RowHit, cells: &RowCells<'_>) -> Hit {
-    let labels = Labels::of(cells);
-    let modality = |labels: &Labels| labels.modality.clone().unwrap_or_default();
-    let (from, to) = (modality(&query.labels), modality(&labels));
+fn hit_of(query: &ReadyQuery, hit: &RowHit, cells: &RowCells<'_>) -> Hit {
     Hit {
         rank: 0,
         id: String::new(),
@@ -535,10 +552,8 @@ fn hit_of(statistics: &Statistics, query: &ReadyQuery, hit: &RowHit, cells: &Row
         part: cells.part().map(str::to_owned),
         file: text_of(&cells.file()),
         score: hit.score,
-        percentile: statistics.percentile(hit.score, &from, &to),
-        confident: statistics.is_confident(hit.score, &from, &to),
         relation: Relation::of(query, &Pseudonyms::of(cells), cells.pixels()),
-        labels,
+        labels: Labels::of(cells),
         row: hit.row,
     }
 }

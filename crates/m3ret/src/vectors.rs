@@ -78,6 +78,11 @@ impl Join {
     }
 }
 
+/// Returns what stands before the numbers of a `.npy` file of f32, [n, width].
+pub(super) fn npy_header(n_rows: usize, width: usize) -> anyhow::Result<Vec<u8>> {
+    npy::header(n_rows, width)
+}
+
 /// Reads a file of vectors in the format of its extension.
 pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     let end = path.extension().unwrap_or_default().to_ascii_lowercase();

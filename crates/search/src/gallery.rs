@@ -37,6 +37,7 @@ pub use writer::{Setup, Writer, is_begun};
 
 use crate::disk::read_regular;
 use crate::error::{Error, Result};
+use crate::names::BODY_PART;
 use crate::scan::{AllowedRows, Calibration, Filter};
 use crate::statistics::Statistics;
 use catalog::{Catalog, Named};
@@ -472,7 +473,7 @@ impl Gallery {
         self.key.pseudonym(kind, identifier)
     }
 
-    /// Returns the samples of scores that were taken when the gallery was built; they are read once.
+    /// Returns what was measured when the gallery was built; it is read once.
     ///
     /// # Errors
     /// `Damaged`.
@@ -487,11 +488,11 @@ impl Gallery {
         Ok(Some(self.statistics.get_or_init(|| statistics)))
     }
 
-    /// Says whether scores have no percentiles although there are rows: the samples were lost, or not taken yet.
-    /// `m3ret index compact` takes them.
+    /// Says whether nothing was measured although there are rows: it was lost, not taken yet, or taken by an older m3ret.
+    /// `m3ret index compact` measures.
     #[must_use]
     pub fn lacks_statistics(&self) -> bool {
-        self.statistics_file.is_none() && !self.is_empty()
+        !self.catalog.has_agreements() && !self.is_empty() && self.columns().contains(&BODY_PART)
     }
 
     /// Returns the images that were refused, and are not to be read again before they change.

@@ -12,6 +12,7 @@
     )
 )]
 
+mod agreement;
 mod collection;
 mod disk;
 mod embedding;
@@ -27,6 +28,7 @@ mod statistics;
 #[cfg(test)]
 mod testing;
 
+pub use agreement::{Agreements, Estimate, Searches, Step, Table};
 pub use collection::Collection;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
@@ -36,4 +38,4 @@ pub use gallery::{
     Writer, is_begun, is_gallery, repair, verify,
 };
 pub use scan::{Calibration, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions};
-pub use statistics::{ScoreSample, Statistics};
+pub use statistics::Statistics;

@@ -2,6 +2,8 @@
 
 /// The kind of image: CT, DX, US and others.
 pub const MODALITY: &str = "modality";
+/// Which part of the body is seen.
+pub const BODY_PART: &str = "body_part";
 /// 2d, 3d or video.
 pub const DIMS: &str = "dims";
 /// Whose image it is.

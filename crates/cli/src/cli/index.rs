@@ -48,6 +48,56 @@ pub(crate) enum IndexAction {
     Compact(GalleryArguments),
     /// Shows what a gallery holds, and how good its quick search is against the exact one
     Stats(GalleryArguments),
+    /// Writes vectors to F.npy, and ids and columns to F.npy.rows.csv, for other programs
+    ///
+    /// Rows are in ascending order of ids. `index build --embeddings` reads both files again.
+    Export(ExportArguments),
+    /// Lists the galleries that searches keep of plain folders and manifests
+    Cached(CachedArguments),
+    /// Removes galleries that searches keep of plain folders and manifests
+    ///
+    /// A later search of such an archive embeds it again. Galleries that `index build` made are elsewhere and stay.
+    ClearCache(ClearCacheArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The gallery
+    #[arg(value_name = "NAME.m3i")]
+    pub(crate) gallery: PathBuf,
+
+    /// Where to write: .npy, f32 [n, width]
+    #[arg(short, long, value_name = "F.npy")]
+    pub(crate) out: PathBuf,
+
+    /// Write even where files lie; they are lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Print a JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CachedArguments {
+    /// Where they are kept [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// Print JSON lines instead of text, one for each gallery
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClearCacheArguments {
+    /// Only those that were not written for so many days
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub(crate) older_than: u32,
+
+    #[command(flatten)]
+    pub(crate) cached: CachedArguments,
 }
 
 #[derive(Debug, Args)]

@@ -11,13 +11,16 @@ use serde_json::json;
 use super::{short, write_json_line};
 use crate::Outcome;
 use crate::cli::{
-    AddArguments, BuildArguments, GalleryArguments, IndexAction, IndexArguments, MoveArguments,
-    PruneArguments, RelabelArguments, RemoveArguments, VerifyArguments,
+    AddArguments, BuildArguments, CachedArguments, ExportArguments, GalleryArguments, IndexAction,
+    IndexArguments, MoveArguments, PruneArguments, RelabelArguments, RemoveArguments,
+    VerifyArguments,
 };
 use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
-use m3ret::galleries::{self, PruneSummary, PrunedImage, Repaired, UpdateSummary, refused_text};
+use m3ret::galleries::{
+    self, CachedGallery, PruneSummary, PrunedImage, Repaired, UpdateSummary, refused_text,
+};
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
 use m3ret::options::Reading;
 use m3ret::watch::Watch as _;
@@ -35,7 +38,53 @@ pub(crate) fn run(arguments: &IndexArguments, screen: Screen) -> anyhow::Result<
         IndexAction::Verify(arguments) => verify_gallery(arguments, screen),
         IndexAction::Compact(arguments) => compact(arguments, screen),
         IndexAction::Stats(arguments) => stats(arguments),
+        IndexAction::Export(arguments) => export(arguments),
+        IndexAction::Cached(arguments) => {
+            let all = galleries::cached(arguments.cache.as_deref())?;
+            print_cached(&all, arguments.json, "")
+        }
+        IndexAction::ClearCache(arguments) => {
+            let CachedArguments { cache, json } = &arguments.cached;
+            let days = f64::from(arguments.older_than);
+            let removed = galleries::clear_cache(cache.as_deref(), days)?;
+            print_cached(&removed, *json, "removed: ")
+        }
     }
+}
+
+fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
+    let written = galleries::export(&arguments.gallery, &arguments.out, arguments.force)?;
+    print(arguments.json, &written, || {
+        format!(
+            "{} of {} numbers: {}\n  rows     {} says which is which\n",
+            counted(written.n_items as u64, "vector", "vectors"),
+            written.width,
+            printable_path(&written.vectors),
+            printable_path(&written.rows)
+        )
+    })?;
+    Ok(Outcome::AllGood)
+}
+
+fn print_cached(all: &[CachedGallery], is_json: bool, before: &str) -> anyhow::Result<Outcome> {
+    for cached in all {
+        print(is_json, cached, || {
+            format!(
+                "{before}{}, {}, {} days old: {} ({})\n",
+                images(cached.n_items),
+                bytes(cached.n_bytes),
+                cached.days.floor(),
+                printable(&cached.archive),
+                printable(&cached.model)
+            )
+        })?;
+    }
+    let n_bytes: u64 = all.iter().map(|cached| cached.n_bytes).sum();
+    if !is_json {
+        let galleries = counted(all.len() as u64, "gallery", "galleries");
+        out::stdout().write_all(format!("{galleries}, {}\n", bytes(n_bytes)).as_bytes())?;
+    }
+    Ok(Outcome::AllGood)
 }
 
 /// Prints a value as JSON, or the text that stands for it.

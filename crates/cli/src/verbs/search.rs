@@ -16,7 +16,7 @@ use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::options::Reading;
-use m3ret::search::{Answer, Ask, Hit, Labels, Queries, VectorQueries, page};
+use m3ret::search::{Answer, Ask, Hit, Labels, MeasuredOn, Queries, VectorQueries, page};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
 
@@ -93,6 +93,7 @@ fn opening_of(arguments: &SearchArguments) -> OpenOptions {
     // A column that is asked for is stored in the cache of a folder or a manifest.
     let filters = arguments.filter.iter().map(|filter| &filter.column);
     let asked = filters.chain(&arguments.group_by).chain(&arguments.exclude);
+    let asked = asked.chain(&arguments.agree);
     let keep = asked.cloned().collect();
     OpenOptions {
         cache: arguments.cache.clone(),
@@ -124,6 +125,9 @@ fn ask_of(arguments: &SearchArguments) -> Ask {
         exclude: arguments.exclude.clone(),
         group_by: arguments.group_by.clone(),
         is_exact: arguments.exact,
+        agree: arguments.agree.clone(),
+        offset: arguments.offset,
+        min_score: arguments.min_score,
     }
 }
 
@@ -161,6 +165,34 @@ fn labels_text(labels: &Labels) -> String {
     all.join(" ")
 }
 
+/// Says how often such searches find what the query shows.
+fn agreement_text(answer: &Answer, paint: Paint) -> String {
+    let Some(found) = &answer.agreement else {
+        return format!("  {}\n", paint.dim("agreement: unknown"));
+    };
+    let text = format!(
+        "  agreement: {} {:.2} [{:.2}, {:.2}], n {} ({}{})\n",
+        printable(&found.column),
+        found.value,
+        found.low,
+        found.high,
+        found.n,
+        printable(&found.searches),
+        match found.measured_on {
+            MeasuredOn::Archive => "",
+            MeasuredOn::Model => ", on images kept apart for the model",
+        }
+    );
+    if found.is_reliable {
+        return text;
+    }
+    let searches = printable(&found.searches);
+    text + &format!(
+        "  {}\n",
+        paint.bold(&format!("the encoder is not reliable: {searches}"))
+    )
+}
+
 /// Writes an answer for a person: a line for each hit.
 fn text(answer: &Answer, paint: Paint) -> String {
     let mut name = printable(&answer.query);
@@ -175,10 +207,7 @@ fn text(answer: &Answer, paint: Paint) -> String {
     if answer.hits.is_empty() {
         return text + "  nothing was found\n\n";
     }
-    if answer.confident == Some(false) {
-        text += "  No confident match: images of this archive that have a similar one among other \
-                 patients score higher.\n";
-    }
+    text += &agreement_text(answer, paint);
     let what = |hit: &Hit| labels_text(&hit.labels);
     let width = answer
         .hits
@@ -188,23 +217,19 @@ fn text(answer: &Answer, paint: Paint) -> String {
         .unwrap_or(0);
     let width = width.clamp(4, 32);
     let heading = format!(
-        "  {:>3}  {:>6}  {:>6}  {:<13}  {:<width$}  file",
-        "#", "score", "pct", "relation", "what"
+        "  {:>3}  {:>6}  {:<13}  {:<width$}  file",
+        "#", "score", "relation", "what"
     );
     text += &format!("{}\n", paint.dim(&heading));
     for hit in &answer.hits {
-        let percentile = hit
-            .percentile
-            .map_or("-".to_owned(), |value| format!("{value:.1}"));
         let mut file = printable(&hit.file);
         if let Some(part) = &hit.part {
             file += &format!(" [{}]", printable(part));
         }
         text += &format!(
-            "  {:>3}  {:>6.4}  {:>6}  {:<13}  {:<width$}  {file}\n",
+            "  {:>3}  {:>6.4}  {:<13}  {:<width$}  {file}\n",
             hit.rank,
             hit.score,
-            percentile,
             hit.relation.name(),
             what(hit)
         );

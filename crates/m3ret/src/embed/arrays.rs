@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use super::EmbedResult;
+use crate::vectors::npy_header;
 
 /// Longest header that readers of safetensors accept.
 const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -17,14 +18,7 @@ pub(super) fn write_npy(
     vectors: impl Iterator<Item = anyhow::Result<Option<Vec<f32>>>>,
 ) -> anyhow::Result<()> {
     let (n_rows, width) = (result.rows.len(), result.width);
-    let dict =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {width}), }}");
-    // Magic, version and length take 10 bytes, the line feed 1; numbers begin at a multiple of 64.
-    let n_padding = (64 - (dict.len() + 11) % 64) % 64;
-    let n_header = u16::try_from(dict.len() + n_padding + 1)?;
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&n_header.to_le_bytes())?;
-    out.write_all(format!("{dict}{:n_padding$}\n", "").as_bytes())?;
+    out.write_all(&npy_header(n_rows, width)?)?;
     write_vectors(out, width, vectors)
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 pub use super::groups::{GroupResult, ResolutionValue};
 use super::mixed;
 pub use super::mixed::{MixedResult, Share};
+pub use super::reliability::{Bin, Kind, Reliability};
 use super::subject::{Subject, is_identifier};
 use crate::evaluation::protocol::GROUP_METRICS;
 use crate::words::counted;
@@ -50,6 +51,8 @@ pub struct Results {
     pub groups: Vec<GroupResult>,
     /// Searches over all modalities in one gallery.
     pub mixed: Vec<MixedResult>,
+    /// Whether the agreement that searches tell is the one that is found; `None` without a split or body parts.
+    pub reliability: Option<Reliability>,
     /// Tasks that were not measured.
     pub skipped: Vec<SkippedTask>,
     /// Tasks in which every image of a kind queries all others: `hit_at_1` is how often the nearest image is of the

@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use m3ret_encoder::Model;
 use m3ret_files::{check_own, make_private_folder};
 use m3ret_imaging::ReadOptions;
+use m3ret_search::{Gallery, Writer};
+use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
+
+use super::columns::own_names;
 
 /// Returns the folder of the gallery of an archive and a model, in `cache` or in the cache of the user.
 pub(crate) fn folder_of(
@@ -15,10 +19,7 @@ pub(crate) fn folder_of(
     cache: Option<&Path>,
     options: &ReadOptions,
 ) -> anyhow::Result<PathBuf> {
-    let place = match cache {
-        Some(place) => place.to_owned(),
-        None => user_cache()?.join("m3ret").join("galleries"),
-    };
+    let place = place_of(cache)?;
     let advice = "name another folder with --cache";
     make_private_folder(&place).context(advice)?;
     check_own(&place).context(advice)?;
@@ -39,6 +40,92 @@ pub(crate) fn folder_of(
     let folder = place.join(format!("{name}-{:016x}.m3i", xxh3_128(&words) >> 64));
     keep_private(&folder).context(advice)?;
     Ok(folder)
+}
+
+/// Returns the folder of all galleries of plain folders and manifests.
+fn place_of(cache: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match cache {
+        Some(place) => Ok(place.to_owned()),
+        None => Ok(user_cache()?.join("m3ret").join("galleries")),
+    }
+}
+
+/// A gallery of a folder or manifest in the cache.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CachedGallery {
+    /// The gallery.
+    pub gallery: PathBuf,
+    /// The folder that the paths of its first image are relative to; empty if it holds none.
+    pub archive: String,
+    /// Name of the model that made its vectors.
+    pub model: String,
+    /// Number of images.
+    pub n_items: usize,
+    /// Bytes of all its files.
+    pub n_bytes: u64,
+    /// Days since it was written, or built.
+    pub days: f64,
+}
+
+/// Lists the galleries of a cache, that of the user without a name, in the order of their names. What cannot be read is
+/// left out.
+///
+/// # Errors
+/// If there is no place for a cache.
+pub fn cached(cache: Option<&Path>) -> crate::Result<Vec<CachedGallery>> {
+    let place = place_of(cache)?;
+    let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "m3i"));
+    paths.sort();
+    Ok(paths.iter().filter_map(|path| describe(path)).collect())
+}
+
+fn describe(path: &Path) -> Option<CachedGallery> {
+    let is_folder = std::fs::symlink_metadata(path).ok()?.is_dir();
+    let gallery = is_folder.then(|| Gallery::open(path).ok())??;
+    let (mut n_bytes, mut newest) = (0, None);
+    for entry in std::fs::read_dir(path).ok()?.flatten() {
+        let status = entry.metadata().ok()?;
+        n_bytes += status.len();
+        newest = newest.max(status.modified().ok());
+    }
+    let age = newest
+        .and_then(|time| time.elapsed().ok())
+        .unwrap_or_default();
+    let root = own_names(&gallery).root;
+    let first = gallery.rows().next();
+    let archive = first.and_then(|row| gallery.value(row, root).ok().map(str::to_owned));
+    Some(CachedGallery {
+        gallery: path.to_owned(),
+        archive: archive.unwrap_or_default(),
+        model: gallery.maker().model.clone(),
+        n_items: gallery.len(),
+        n_bytes,
+        days: age.as_secs_f64() / 86_400.0,
+    })
+}
+
+/// Removes the galleries of a cache that were not written for some days, and returns them. Galleries that somebody
+/// writes to stay.
+///
+/// # Errors
+/// If there is no place for a cache; if a gallery cannot be removed.
+pub fn clear_cache(cache: Option<&Path>, days: f64) -> crate::Result<Vec<CachedGallery>> {
+    let mut removed = cached(cache)?;
+    removed.retain(|gallery| gallery.days >= days);
+    let mut kept = Vec::new();
+    for (idx, cached) in removed.iter().enumerate() {
+        match Writer::open(&cached.gallery) {
+            Err(m3ret_search::Error::Locked { .. }) => kept.push(idx),
+            _ => std::fs::remove_dir_all(&cached.gallery)
+                .with_context(|| format!("removing {}", cached.gallery.display()))?,
+        }
+    }
+    for idx in kept.into_iter().rev() {
+        removed.remove(idx);
+    }
+    Ok(removed)
 }
 
 /// Makes the folder of a gallery that only this user may enter, and takes the right to read one that is there from

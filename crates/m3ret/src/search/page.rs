@@ -88,7 +88,7 @@ fn query(archive: &Archive, answer: &Answer) -> anyhow::Result<serde_json::Value
         "labels": answer.labels,
         "planes": planes,
         "missing": missing,
-        "confident": answer.confident,
+        "agreement": answer.agreement,
         "hits": cards,
     }))
 }

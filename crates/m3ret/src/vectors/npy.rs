@@ -97,6 +97,19 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vectors> {
     Ok(Vectors { values, width })
 }
 
+/// Returns what stands before the numbers of an array of f32, [n, width].
+pub(super) fn header(n_rows: usize, width: usize) -> anyhow::Result<Vec<u8>> {
+    let dict =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {width}), }}");
+    // Magic, version and length take 10 bytes, the line feed 1; numbers begin at a multiple of 64.
+    let n_padding = (64 - (dict.len() + 11) % 64) % 64;
+    let n_header = u16::try_from(dict.len() + n_padding + 1)?;
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(n_header.to_le_bytes());
+    bytes.extend(format!("{dict}{:n_padding$}\n", "").as_bytes());
+    Ok(bytes)
+}
+
 /// Appends numbers of 2, 4 or 8 bytes.
 pub(super) fn append(bytes: &[u8], n_bytes: usize, values: &mut Vec<f32>) {
     #[expect(clippy::cast_possible_truncation, reason = "the gallery stores f32")]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::footer::Numbers;
+use super::writer::AGREEMENTS;
 use super::{Maker, version};
 use crate::disk::{Disk, DiskFile as _, read_regular, unfinished_name};
 use crate::error::{Error, Result};
@@ -31,11 +32,19 @@ pub(crate) struct Catalog {
     pub(crate) segments: Vec<Entry>,
     /// How to search, and how good that was when it was measured.
     pub(crate) calibration: Option<Calibration>,
-    /// The file with samples of scores, and its checksum.
+    /// The file of `Statistics`, and its checksum; of an older m3ret, samples of scores that nothing reads.
     pub(crate) statistics: Option<Reference>,
     /// The file with images that were refused, and its checksum; a catalog of version 3 may have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refusals: Option<Reference>,
+}
+
+impl Catalog {
+    /// Returns whether it was measured how often first hits agree.
+    pub(crate) fn has_agreements(&self) -> bool {
+        let file = self.statistics.as_ref();
+        file.is_some_and(|file| file.file.starts_with(AGREEMENTS))
+    }
 }
 
 /// One segment of a gallery.

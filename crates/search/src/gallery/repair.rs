@@ -101,7 +101,7 @@ pub fn repair(folder: &Path) -> Result<Repair> {
     catalog.generation += 1;
     put_catalog(&RealDisk, folder, &catalog)?;
     drop(lock);
-    if catalog.statistics.is_none() {
+    if catalog.calibration.is_none() {
         measure_again(folder, &mut repair)?;
     }
     Ok(repair)
@@ -135,17 +135,16 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
     Ok(())
 }
 
-/// Takes samples of scores again, which percentiles and confidence need.
+/// Measures again how often first hits agree.
 fn measure_again(folder: &Path, repair: &mut Repair) -> Result<()> {
     let mut writer = Writer::open(folder)?;
     if writer.gallery().is_empty() {
         return Ok(());
     }
     writer.calibrate()?;
-    repair.notes.push(
-        "percentiles and the confidence of matches are measured again on the rows that are there"
-            .to_owned(),
-    );
+    repair
+        .notes
+        .push("how often first hits agree is measured again on the rows that are there".to_owned());
     Ok(())
 }
 

@@ -21,7 +21,7 @@ type Contents = BTreeMap<String, (Vec<f32>, Vec<String>, Vec<u8>)>;
 fn contents(gallery: &Gallery) -> Result<Contents> {
     let mut contents = Contents::new();
     for row in gallery.rows() {
-        let columns = ["modality", "patient_id", "bucket", "rare"];
+        let columns = ["modality", "patient_id", "body_part", "bucket", "rare"];
         let cells = columns.map(|column| gallery.value(row, column).map(str::to_owned));
         let cells = cells.into_iter().collect::<Result<Vec<String>>>()?;
         let thumbnail = gallery.attachment(row, "thumbnail")?.to_vec();
@@ -428,7 +428,7 @@ fn statistics_are_read_once_and_are_those_that_the_catalog_names() {
     writer.calibrate().unwrap();
     assert!(!file.exists());
     let first = reader.statistics().unwrap().unwrap();
-    assert!(!first.pairs.is_empty());
+    assert!(!first.agreements.is_empty());
     assert!(std::ptr::eq(first, reader.statistics().unwrap().unwrap()));
 }
 

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub(super) const NEWEST: u32 = 2;
 /// From this version on, a catalog may name a file of refusals.
 pub(super) const REFUSALS: u32 = 3;
+/// From this version on, a catalog may name a file of agreements.
+pub(super) const AGREEMENTS: u32 = 4;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
 /// From this version on, the values of a column stand in ascending order.
@@ -28,7 +30,7 @@ impl Of {
     /// The newest version that is read.
     fn newest(self) -> u32 {
         match self {
-            Self::Gallery => REFUSALS,
+            Self::Gallery => AGREEMENTS,
             Self::Segment => NEWEST,
         }
     }

@@ -180,7 +180,7 @@ impl<D: Disk> Writer<D> {
         self.calibrate()
     }
 
-    /// Measures how deep the quantised pass must look, and samples scores for percentiles.
+    /// Measures how deep the quantised pass must look, and how often first hits agree.
     ///
     /// # Errors
     /// `Io`; `Damaged`.
@@ -189,13 +189,15 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         let calibration = calibrate(&self.gallery)?;
-        let statistics = Statistics::sample(&self.gallery, &calibration)?;
+        let statistics = Statistics::measure(&self.gallery)?;
         let mut catalog = self.gallery.catalog.clone();
-        let name = format!("statistics-{:016x}.json", catalog.generation + 1);
+        let name = format!("{AGREEMENTS}{:016x}.json", catalog.generation + 1);
         let folder = &self.gallery.folder;
-        let put = Reference::put(&self.disk, folder, name, &statistics)?;
         catalog.calibration = Some(calibration);
-        catalog.statistics = Some(put);
+        catalog.statistics = match statistics.agreements.is_empty() {
+            true => None,
+            false => Some(Reference::put(&self.disk, folder, name, &statistics)?),
+        };
         self.commit(catalog)
     }
 
@@ -219,11 +221,12 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Says whether so much has changed since `calibrate` that its measurements are of another
-    /// gallery: more than a fifth of the rows.
+    /// gallery: more than a fifth of the rows, or that an older m3ret took them.
     #[must_use]
     pub fn is_calibration_old(&self) -> bool {
         let n_rows = self.gallery.len();
         match &self.gallery.catalog.calibration {
+            Some(_) if self.gallery.lacks_statistics() => true,
             Some(calibration) => calibration.n_rows.abs_diff(n_rows) * 5 > n_rows,
             None => n_rows > 0,
         }
@@ -384,11 +387,16 @@ impl<D: Disk> Writer<D> {
     }
 }
 
+/// Begins the name of the file of `Statistics`.
+pub(super) const AGREEMENTS: &str = "agreements-";
+
 /// Says whether a name is one of those that writers give to files, but to the key and the lock.
 pub(super) fn is_ours(name: &str) -> bool {
     let starts = [
         "segment-",
         "dead-",
+        AGREEMENTS,
+        // Of an older m3ret.
         "statistics-",
         "refusals-",
         "catalog-",
@@ -459,9 +467,12 @@ pub(super) fn put_segment<D: Disk>(
 pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -> Result<()> {
     let path = catalog::path_of(folder, catalog.generation);
     // An older m3ret refuses what it does not know by the version.
-    let version = match (&catalog.refusals, catalog.version) {
-        (Some(_), _) => version::REFUSALS,
-        (None, version) => version.min(version::NEWEST),
+    let version = if catalog.has_agreements() {
+        version::AGREEMENTS
+    } else if catalog.refusals.is_some() {
+        version::REFUSALS
+    } else {
+        catalog.version.min(version::NEWEST)
     };
     let catalog = Catalog {
         version,

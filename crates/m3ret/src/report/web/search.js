@@ -39,15 +39,6 @@ function planes(image, overlay) {
   return make("div", { class: kind }, all);
 }
 
-function percentile(query, hit) {
-  // What is said above the hits holds for each of them.
-  if (hit.percentile === null) return null;
-  const known = query.labels.modality && hit.modality;
-  const pairs = known ? `random pairs of ${query.labels.modality} and ${hit.modality}` : "random pairs of images";
-  return make("div", { class: "small num" },
-    `higher than ${hit.percentile.toFixed(1)} % of ${pairs} that do not belong together`);
-}
-
 function hitCard(query, hit, index) {
   const badges = [make("span", { class: hit.relation.startsWith("same") ? "badge strong" : "badge" }, relations[hit.relation])];
   for (const label of [hit.modality, hit.body_part, hit.finding, hit.dims, hit.source]) {
@@ -62,7 +53,6 @@ function hitCard(query, hit, index) {
     make("div", { class: "row" }, planes(hit),
       make("div", { class: "text" },
         make("div", { class: "score num" }, make("span", { class: "rank" }, String(hit.rank)), hit.score.toFixed(4)),
-        percentile(query, hit),
         make("div", { style: "margin: 6px 0 2px" }, badges),
         make("div", { class: "path" }, nameOf(hit.file, hit.part)),
         make("div", { style: "margin-top: 8px; display: flex; gap: 8px; flex-wrap: wrap" }, toggle, copy))));
@@ -160,18 +150,21 @@ function mark(index) {
   history.replaceState(null, "", `#q=${state.query + 1}&hit=${index + 1}${why}`);
 }
 
+/** How often searches like this one find what the query shows. */
 function banner(query) {
-  if (query.confident === false) {
-    return make("div", { class: "banner", role: "status" }, make("b", {}, "No confident match"),
-      "The best score is lower than what nine of ten images of this archive reach among other patients. " +
-      "What follows is the nearest there is, and probably not alike.");
-  }
-  if (query.confident === null && query.hits.length) {
-    const what = query.hits[0].percentile === null ? "How unusual these scores are, and whether" : "Whether";
+  const found = query.agreement;
+  if (!query.hits.length) return null;
+  if (!found) {
     return make("p", { class: "dim small" },
-      `${what} the best is a confident match cannot be said: too few images of known modality and patient are there.`);
+      "Agreement: unknown. Too few images of other patients have a known body part.");
   }
-  return null;
+  const percent = (share) => `${Math.round(100 * share)} %`;
+  const what = found.column.replaceAll("_", " ");
+  const text = `In ${percent(found.value)} of such searches (${percent(found.low)} to ${percent(found.high)}, n ${found.n}, ` +
+    `${found.searches}) the first hit has the ${what} of its query.`;
+  if (found.is_reliable) return make("p", { class: "small" }, text);
+  return make("div", { class: "banner", role: "status" },
+    make("b", {}, `Not reliable: ${found.searches}`), text);
 }
 
 function show() {

@@ -1,0 +1,97 @@
+//! Writes what a gallery holds for other programs: vectors as `.npy`, ids and columns as CSV beside it.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use m3ret_manifest::columns::ID;
+use m3ret_search::Gallery;
+use serde::Serialize;
+
+use super::columns;
+use crate::error::ensure;
+use crate::files::{Force, Inputs, Output, Replaces, write_whole};
+use crate::vectors::{VECTOR, npy_header};
+
+/// What `export` wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// Number of vectors.
+    pub n_items: usize,
+    /// Number of values of a vector.
+    pub width: usize,
+    /// The vectors: f32 [n, width].
+    pub vectors: PathBuf,
+    /// The CSV file: `row`, the number of the vector, `id`, and every column that is no bookkeeping of m3ret's own.
+    pub rows: PathBuf,
+}
+
+/// Writes all vectors of a gallery to `out`, and their ids and columns to `out`.rows.csv, in ascending order of ids.
+/// `m3ret index build --embeddings` reads both again.
+///
+/// # Errors
+/// If the gallery cannot be opened or is damaged; if `out` does not end in `.npy`; if a file is there already and
+/// `is_forced` is false, or cannot be written.
+pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Exported> {
+    let rows = {
+        let mut name = out.as_os_str().to_owned();
+        name.push(".rows.csv");
+        PathBuf::from(name)
+    };
+    ensure!(
+        out.extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("npy")),
+        "{}: found another ending, wanted .npy",
+        out.display()
+    );
+    let inputs = [gallery];
+    let inputs = Inputs {
+        named: &inputs,
+        listed: &Vec::new,
+    };
+    for path in [out, &rows] {
+        let output = Output {
+            path,
+            replaces: Replaces::Nothing,
+            force: Force::of(is_forced),
+        };
+        output.check_file(&inputs)?;
+    }
+    let opened = Gallery::open(gallery)?;
+    let mut order = Vec::with_capacity(opened.len());
+    for row in opened.rows() {
+        order.push((opened.id(row)?, row));
+    }
+    order.sort_unstable();
+    write_whole(out, |file| {
+        let mut file = BufWriter::new(file);
+        file.write_all(&npy_header(order.len(), opened.width())?)?;
+        for (_, row) in &order {
+            for value in opened.vector(*row)? {
+                file.write_all(&value.to_le_bytes())?;
+            }
+        }
+        Ok(file.flush()?)
+    })?;
+    let mut names = opened.columns();
+    names.retain(|name| !name.starts_with(columns::OWN) && ![ID, VECTOR].contains(name));
+    write_whole(&rows, |file| {
+        let mut csv = csv::Writer::from_writer(file);
+        csv.write_record([VECTOR, ID].iter().chain(&names))?;
+        for (number, (id, row)) in order.iter().enumerate() {
+            csv.write_field(number.to_string())?;
+            csv.write_field(id)?;
+            for name in &names {
+                csv.write_field(opened.value(*row, name)?)?;
+            }
+            csv.write_record(None::<&[u8]>)?;
+        }
+        csv.flush().context("writing ids and columns")
+    })?;
+    Ok(Exported {
+        n_items: order.len(),
+        width: opened.width(),
+        vectors: out.to_owned(),
+        rows,
+    })
+}

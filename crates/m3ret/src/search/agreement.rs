@@ -1,0 +1,134 @@
+//! How far an answer can be relied on: how often first hits like its own agree with their queries.
+
+use std::borrow::Cow;
+
+use m3ret_manifest::columns::{BODY_PART, MODALITY};
+use m3ret_search::{Agreements, Collection, Estimate, SearchOptions, Searches};
+use serde::Serialize;
+
+use super::{Hit, Relation};
+use crate::model_name;
+
+/// An encoder is reliable if more than this share of first hits agrees.
+const RELIABLE_FROM: f64 = 0.5;
+
+/// How often first hits with the score of an answer's agree with their query, among other patients.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Agreement {
+    /// The column whose cells are equal: `body_part`, or another one that was asked for.
+    pub column: String,
+    /// Estimated chance that the first hit agrees, 0..=1.
+    pub value: f64,
+    /// Lower end of its 95 % interval. It counts searches of one patient as independent.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Number of searches that it rests on.
+    pub n: u32,
+    /// Which searches these were: `CT among MR`, `CT among all`, `within one modality`, `across modalities`, `all`.
+    pub searches: String,
+    /// Whose images these were.
+    pub measured_on: MeasuredOn,
+    /// Whether more than half of such searches agree, by the whole interval.
+    pub is_reliable: bool,
+}
+
+/// Images on which agreement was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MeasuredOn {
+    /// Those of the archive itself.
+    Archive,
+    /// Those that were kept apart when the model was trained.
+    Model,
+}
+
+/// What is known of one column.
+pub(super) struct Known<'a> {
+    archive: Option<Cow<'a, Agreements>>,
+    model: Option<Agreements>,
+    /// The only modality that hits may have.
+    hits: Option<String>,
+}
+
+impl<'a> Known<'a> {
+    /// Finds what is known of searches with these options. A column that the caller names is measured now if the archive
+    /// has not measured it before.
+    pub(super) fn of(
+        gallery: &'a dyn Collection,
+        asked: Option<&str>,
+        options: &SearchOptions,
+    ) -> anyhow::Result<Self> {
+        let column = asked.unwrap_or(BODY_PART);
+        let stored = gallery
+            .statistics()?
+            .and_then(|measured| measured.of(column));
+        let archive = match (stored, asked) {
+            (Some(stored), _) => Some(Cow::Borrowed(stored)),
+            (None, Some(_)) => Some(Cow::Owned(Agreements::measure(gallery, column)?)),
+            (None, None) => None,
+        };
+        let model = match asked {
+            // Labels of another archive's column of that name may be others.
+            Some(_) => None,
+            None => of_model(&gallery.maker().model),
+        };
+        let mut modalities = options
+            .filters
+            .iter()
+            .filter(|filter| filter.column == MODALITY);
+        let hits = match (modalities.next(), modalities.next()) {
+            (Some(filter), None) if !filter.is_negated => match filter.values.as_slice() {
+                [only] => Some(only.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(Self {
+            archive,
+            model,
+            hits,
+        })
+    }
+
+    /// Returns how often such answers agree; `None` if nothing is known.
+    pub(super) fn agreement(&self, modality: &str, hits: &[Hit]) -> Option<Agreement> {
+        // Measured among other patients; another image of the patient says nothing of them.
+        let is_other =
+            |hit: &&Hit| matches!(hit.relation, Relation::OtherPatient | Relation::Unknown);
+        let first = hits.iter().find(is_other)?;
+        let of = |known: &Agreements, measured_on| {
+            let found = known.estimate(first.score, modality, self.hits.as_deref())?;
+            Some(told(&known.column, &found, measured_on))
+        };
+        let own = self.archive.as_deref();
+        let own = own.and_then(|known| of(known, MeasuredOn::Archive));
+        own.or_else(|| of(self.model.as_ref()?, MeasuredOn::Model))
+    }
+}
+
+fn told(column: &str, found: &Estimate<'_>, measured_on: MeasuredOn) -> Agreement {
+    let searches = match found.searches {
+        Searches::Pair { query, hits } => format!("{query} among {hits}"),
+        Searches::AmongAll { query } => format!("{query} among all"),
+        Searches::Within => "within one modality".to_owned(),
+        Searches::Across => "across modalities".to_owned(),
+        Searches::All => "all".to_owned(),
+    };
+    Agreement {
+        column: column.to_owned(),
+        value: found.value,
+        low: found.low,
+        high: found.high,
+        n: found.n,
+        searches,
+        measured_on,
+        is_reliable: found.low > RELIABLE_FROM,
+    }
+}
+
+/// Reads what a model says; `None` if it says nothing, or nothing that can be read: the answer is then unknown.
+fn of_model(name: &str) -> Option<Agreements> {
+    let text = model_name::agreement_of(name)?;
+    serde_json::from_str(&text).ok()
+}

@@ -1,0 +1,427 @@
+//! How often the first hit of a search agrees with its query: has the same label, such as the same body part.
+//!
+//! A score says how close two vectors are, not whether the images show the same thing; how the two are related differs
+//! from one pair of modalities to the next. So images of the collection are asked for among other patients, first hits
+//! are counted by score, and a search with a score like theirs is expected to agree as often.
+
+use std::collections::BTreeMap;
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::collection::Collection;
+use crate::embedding::normalize;
+use crate::error::Result;
+use crate::gallery::RowId;
+use crate::names::MODALITY;
+use crate::scan::{BELONGING, Filter, LeftOut, Queries, SearchOptions};
+
+/// Images of each modality that are asked for.
+const N_QUERIES: usize = 256;
+/// Modalities that have tables of their own: those with most images.
+const MAX_MODALITIES: usize = 10;
+/// Searches that a table needs; fewer say nothing.
+const MIN_SEARCHES: usize = 30;
+/// Searches of one step of a table.
+const STEP_SEARCHES: usize = 16;
+/// Most steps before they are joined to rise.
+const MAX_STEPS: usize = 8;
+/// Searches with the mean outcome of the table that are added to each step: a few first hits that all agree do not make
+/// the next one certain.
+const PRIOR: f64 = 8.0;
+/// Hits that are looked at for one with a label.
+const N_HITS: usize = 10;
+/// Where random choices begin.
+const SEED: u64 = 0x6d33_7265_7400_0005;
+/// 97.5 % quantile of the normal distribution.
+const Z: f64 = 1.959_964;
+
+/// Which searches a table is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Searches {
+    /// For images of one modality among those of one modality.
+    Pair {
+        /// Modality of the query.
+        query: String,
+        /// Modality of the hits.
+        hits: String,
+    },
+    /// For images of one modality among all images.
+    AmongAll {
+        /// Modality of the query.
+        query: String,
+    },
+    /// Within any one modality.
+    Within,
+    /// For images of any modality among those of another one.
+    Across,
+    /// For any image among all images.
+    All,
+}
+
+/// First hits of like scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Scores from here to that of the next step.
+    pub from: f32,
+    /// Searches whose first hit had such a score.
+    pub n: u32,
+    /// Those of them whose first hit agreed.
+    pub n_agree: u32,
+}
+
+/// Outcomes of searches by the score of their first hit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// What was searched.
+    pub searches: Searches,
+    /// In ascending order of scores; the share that agrees rises from step to step.
+    pub steps: Vec<Step>,
+}
+
+/// How often first hits agree in one column.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreements {
+    /// The column, e.g. `body_part`.
+    pub column: String,
+    /// Only those with enough searches.
+    pub tables: Vec<Table>,
+}
+
+/// The chance that a first hit agrees.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate<'a> {
+    /// 0..=1.
+    pub value: f64,
+    /// 95 % interval of Wilson; searches of one patient count as independent, which makes it too narrow.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+    /// Searches that it rests on.
+    pub n: u32,
+    /// What was searched by these.
+    pub searches: &'a Searches,
+}
+
+impl Table {
+    /// Makes a table of the first hits of searches: score, and whether the hit agreed. `None` if there are too few.
+    fn new(searches: Searches, mut outcomes: Vec<(f32, bool)>) -> Option<Self> {
+        if outcomes.len() < MIN_SEARCHES {
+            return None;
+        }
+        outcomes.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let n_steps = (outcomes.len() / STEP_SEARCHES).clamp(1, MAX_STEPS);
+        let mut steps: Vec<Step> = Vec::with_capacity(n_steps);
+        for number in 0..n_steps {
+            let [start, end] = [number, number + 1].map(|i| i * outcomes.len() / n_steps);
+            let part = outcomes.get(start..end).unwrap_or_default();
+            let n_agree = part.iter().filter(|(_, agrees)| *agrees).count();
+            steps.push(Step {
+                from: part.first().map_or(f32::NEG_INFINITY, |(score, _)| *score),
+                n: u32::try_from(part.len()).unwrap_or(u32::MAX),
+                n_agree: u32::try_from(n_agree).unwrap_or(u32::MAX),
+            });
+            join_falling(&mut steps);
+        }
+        Some(Self { searches, steps })
+    }
+
+    /// Returns the chance at a score.
+    fn estimate(&self, score: f32) -> Option<Estimate<'_>> {
+        let place = self.steps.partition_point(|step| step.from <= score);
+        let step = self.steps.get(place.saturating_sub(1))?;
+        let sum = |of: fn(&Step) -> u32| self.steps.iter().map(of).map(f64::from).sum::<f64>();
+        let mean = sum(|step| step.n_agree) / sum(|step| step.n).max(1.0);
+        let n = f64::from(step.n) + PRIOR;
+        let value = (f64::from(step.n_agree) + PRIOR * mean) / n;
+        let [low, high] = wilson(value, n);
+        Some(Estimate {
+            value,
+            low,
+            high,
+            n: step.n,
+            searches: &self.searches,
+        })
+    }
+}
+
+/// Joins the last step with those before it for as long as it agrees less often than they.
+fn join_falling(steps: &mut Vec<Step>) {
+    while let [.., before, last] = steps.as_mut_slice() {
+        // n_agree / n of the last one, compared without dividing.
+        let rises = u64::from(last.n_agree) * u64::from(before.n)
+            > u64::from(before.n_agree) * u64::from(last.n);
+        if rises {
+            return;
+        }
+        before.n += last.n;
+        before.n_agree += last.n_agree;
+        steps.pop();
+    }
+}
+
+/// Returns the 95 % interval of a share of `n` independent draws, by Wilson's score.
+fn wilson(share: f64, n: f64) -> [f64; 2] {
+    let z = Z * Z / n;
+    let middle = (share + z / 2.0) / (1.0 + z);
+    let half = Z / (1.0 + z) * (share * (1.0 - share) / n + z / (4.0 * n)).sqrt();
+    [(middle - half).max(0.0), (middle + half).min(1.0)]
+}
+
+impl Agreements {
+    /// Measures a column on the collection's own images: each is asked for among images of other patients.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn measure(collection: &dyn Collection, column: &str) -> Result<Self> {
+        let mut measured = Self {
+            column: column.to_owned(),
+            tables: Vec::new(),
+        };
+        if !collection.columns().contains(&column) {
+            return Ok(measured);
+        }
+        let chosen = choose(collection, column)?;
+        let mut outcomes: Vec<(Searches, Vec<(f32, bool)>)> = Vec::new();
+        let mut pooled = [Searches::Within, Searches::Across, Searches::All].map(|of| (of, vec![]));
+        let names: Vec<&str> = chosen.keys().map(String::as_str).collect();
+        for (query, rows) in &chosen {
+            let found = ask(collection, (column, rows), None)?;
+            pooled[2].1.extend(&found);
+            if query.is_empty() {
+                continue;
+            }
+            let query = query.clone();
+            outcomes.push((
+                Searches::AmongAll {
+                    query: query.clone(),
+                },
+                found,
+            ));
+            for hits in names.iter().filter(|name| !name.is_empty()) {
+                let found = ask(collection, (column, rows), Some(hits))?;
+                pooled[usize::from(query != *hits)].1.extend(&found);
+                let [query, hits] = [&query, *hits].map(str::to_owned);
+                outcomes.push((Searches::Pair { query, hits }, found));
+            }
+        }
+        let all = outcomes.into_iter().chain(pooled);
+        measured.tables = all
+            .filter_map(|(of, found)| Table::new(of, found))
+            .collect();
+        Ok(measured)
+    }
+
+    /// Returns the chance that the first hit agrees with the query.
+    ///
+    /// `query` is the modality of the query, empty if it is unknown; `hits` the one that the search was restricted to.
+    /// Where such searches say too little, those within any modality or across any two are taken. `None` if nothing is
+    /// known.
+    #[must_use]
+    pub fn estimate(&self, score: f32, query: &str, hits: Option<&str>) -> Option<Estimate<'_>> {
+        let own = |query: &str| match hits {
+            Some(hits) => Searches::Pair {
+                query: query.to_owned(),
+                hits: hits.to_owned(),
+            },
+            None => Searches::AmongAll {
+                query: query.to_owned(),
+            },
+        };
+        let pooled = match hits {
+            // Of a query of unknown modality it is not known whether hits are of another one.
+            Some(_) if query.is_empty() => return None,
+            Some(hits) if hits == query => Searches::Within,
+            Some(_) => Searches::Across,
+            None => Searches::All,
+        };
+        let find = |wanted: &Searches| self.tables.iter().find(|table| table.searches == *wanted);
+        let table = find(&own(query)).or_else(|| find(&pooled))?;
+        table.estimate(score)
+    }
+}
+
+/// Chooses rows with a label by their modality, empty where it is unknown: of the most frequent modalities, some of each.
+fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, Vec<RowId>>> {
+    let rows: Vec<RowId> = collection.scan().collect();
+    let mut by_modality: BTreeMap<String, Vec<RowId>> = BTreeMap::new();
+    for rows in rows.chunks(4096) {
+        for (row, cells) in rows.iter().zip(collection.rows(rows, &[column, MODALITY])?) {
+            if let [label, modality] = cells.as_slice()
+                && !label.is_empty()
+            {
+                let of_modality = by_modality.entry(modality.clone().into_owned());
+                of_modality.or_default().push(*row);
+            }
+        }
+    }
+    let mut sizes: Vec<usize> = by_modality.values().map(Vec::len).collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    let smallest = sizes.get(MAX_MODALITIES - 1).copied().unwrap_or(0);
+    by_modality.retain(|_, rows| rows.len() >= smallest);
+    let mut random = ChaCha8Rng::seed_from_u64(SEED);
+    for rows in by_modality.values_mut() {
+        let n_chosen = rows.len().min(N_QUERIES);
+        let mut chosen = rand::seq::index::sample(&mut random, rows.len(), n_chosen).into_vec();
+        chosen.sort_unstable();
+        *rows = chosen
+            .into_iter()
+            .filter_map(|idx| rows.get(idx).copied())
+            .collect();
+    }
+    Ok(by_modality)
+}
+
+/// Searches for rows among those of other patients, and of one modality if given: score of each first hit with a label,
+/// and whether it agrees.
+fn ask(
+    collection: &dyn Collection,
+    (column, rows): (&str, &[RowId]),
+    modality: Option<&str>,
+) -> Result<Vec<(f32, bool)>> {
+    let width = collection.width();
+    let mut vectors = collection.vectors(rows)?;
+    for vector in vectors.chunks_exact_mut(width) {
+        normalize(vector)?;
+    }
+    let belonging = collection.rows(rows, &BELONGING)?;
+    let left_out = BELONGING.iter().enumerate().map(|(place, name)| LeftOut {
+        column: (*name).to_owned(),
+        values: belonging
+            .iter()
+            .map(|cells| {
+                cells
+                    .get(place)
+                    .map_or_else(String::new, |cell| cell.to_string())
+            })
+            .collect(),
+    });
+    let left_out: Vec<LeftOut> = left_out.collect();
+    let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
+    let queries = Queries {
+        vectors: &vectors,
+        own: &own,
+        left_out: &left_out,
+    };
+    let filter = modality.map(|modality| Filter {
+        column: MODALITY.to_owned(),
+        values: vec![modality.to_owned()],
+        is_negated: false,
+    });
+    let options = SearchOptions {
+        k: N_HITS,
+        filters: filter.into_iter().collect(),
+        ..SearchOptions::default()
+    };
+    let mut outcomes = Vec::with_capacity(rows.len());
+    for (&row, hits) in rows.iter().zip(collection.search(queries, &options)?) {
+        let label = collection.value(row, column)?;
+        for hit in hits {
+            let other = collection.value(hit.row, column)?;
+            if !other.is_empty() {
+                outcomes.push((hit.score, other == label));
+                break;
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(n: u32, agrees: impl Fn(u32) -> bool) -> Vec<(f32, bool)> {
+        (0..n).map(|i| (i as f32 / n as f32, agrees(i))).collect()
+    }
+
+    #[test]
+    fn the_chance_rises_with_the_score_and_stays_between_the_outcomes() {
+        // Every third agrees in the lower half, every one in the upper half.
+        let found = outcomes(240, |i| i >= 120 || i % 3 == 0);
+        let table = Table::new(Searches::All, found).unwrap();
+        let at = |score: f32| table.estimate(score).unwrap();
+        let chances: Vec<f64> = (0..20).map(|i| at(i as f32 / 20.0).value).collect();
+        assert!(chances.is_sorted(), "{chances:?}");
+        assert!((at(0.2).value - 1.0 / 3.0).abs() < 0.1, "{:?}", at(0.2));
+        assert!(at(0.9).value > 0.9 && at(0.9).value < 1.0);
+        for score in [-1.0, 0.0, 0.3, 0.99, 2.0] {
+            let Estimate {
+                value,
+                low,
+                high,
+                n,
+                ..
+            } = at(score);
+            assert!(
+                0.0 <= low && low < value && value < high && high <= 1.0,
+                "{score}"
+            );
+            assert!(n >= 30, "{n}");
+        }
+    }
+
+    #[test]
+    fn outcomes_that_do_not_rise_are_one_step() {
+        for agrees in [|_| true, |_| false, |i: u32| i < 64, |i: u32| i % 2 == 0] {
+            let table = Table::new(Searches::All, outcomes(128, agrees)).unwrap();
+            let n_agree: u32 = table.steps.iter().map(|step| step.n_agree).sum();
+            assert_eq!(table.steps.iter().map(|step| step.n).sum::<u32>(), 128);
+            assert_eq!(n_agree, (0..128).filter(|&i| agrees(i)).count() as u32);
+            assert_eq!(table.steps.len(), 1);
+        }
+        assert_eq!(Table::new(Searches::All, outcomes(29, |_| true)), None);
+    }
+
+    #[test]
+    fn an_interval_is_wilsons() {
+        // 10 of 20, and 0 of 20, from the formula of the score interval.
+        let close = |a: [f64; 2], b: [f64; 2]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 5e-4);
+        assert!(
+            close(wilson(0.5, 20.0), [0.2993, 0.7007]),
+            "{:?}",
+            wilson(0.5, 20.0)
+        );
+        assert!(
+            close(wilson(0.0, 20.0), [0.0, 0.1611]),
+            "{:?}",
+            wilson(0.0, 20.0)
+        );
+    }
+
+    #[test]
+    fn few_searches_are_judged_by_those_of_their_kind_only() {
+        let table = |searches, share: u32| {
+            Table::new(searches, outcomes(100, |i| i % 100 < share)).unwrap()
+        };
+        let pair = |query: &str, hits: &str| Searches::Pair {
+            query: query.to_owned(),
+            hits: hits.to_owned(),
+        };
+        let measured = Agreements {
+            column: "body_part".to_owned(),
+            tables: vec![
+                table(pair("CT", "MR"), 70),
+                table(Searches::Within, 90),
+                table(Searches::Across, 20),
+                table(Searches::All, 80),
+            ],
+        };
+        let of = |query, hits| {
+            measured
+                .estimate(0.5, query, hits)
+                .map(|found| (found.value * 100.0).round())
+        };
+        assert_eq!(of("CT", Some("MR")), Some(70.0));
+        assert_eq!(of("US", Some("MR")), Some(20.0));
+        assert_eq!(of("MR", Some("MR")), Some(90.0));
+        assert_eq!((of("US", None), of("", None)), (Some(80.0), Some(80.0)));
+        assert_eq!(of("", Some("MR")), None);
+        assert_eq!(Agreements::default().estimate(0.5, "CT", None), None);
+    }
+}
