@@ -17,6 +17,7 @@ mod dicom;
 mod dicomdir;
 mod division;
 mod error;
+mod flat;
 mod foreign;
 mod geometry;
 mod guess;
@@ -51,6 +52,7 @@ mod volume;
 mod zip;
 
 pub use error::{Error, Result};
+pub use flat::{FLAT_VIEWS, flat_views};
 pub use geometry::{Affine, canonicalise};
 pub use identifiers::{Identifier, Identifiers};
 pub use limits::Limits;

@@ -113,7 +113,7 @@ pub(super) struct Outputs {
 }
 
 /// What a reader states about an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Which image of the path this is; `None` if the path holds one image.
     pub part: Option<String>,
@@ -129,7 +129,7 @@ pub struct Facts {
 }
 
 /// What identifies an image beside its vector.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Traits {
     /// Patient, study and series in the file's header.
     pub identifiers: Identifiers,
@@ -141,6 +141,9 @@ pub(crate) struct Traits {
     pub content: Option<u128>,
     /// A small picture as PNG; empty unless one was requested.
     pub thumbnail: Vec<u8>,
+    /// Further unit vectors of the image by the name of its view (`imaging::FLAT_VIEWS`); empty unless they were
+    /// requested.
+    pub views: Vec<(&'static str, Vec<f32>)>,
 }
 
 /// Why an image has no vector.
@@ -151,7 +154,7 @@ pub(super) struct Refusal {
 }
 
 /// One image: where its vector lies, or why there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Row {
     facts: Facts,
     place: Result<Place, Refusal>,

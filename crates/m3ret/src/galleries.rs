@@ -209,6 +209,7 @@ impl Archive {
             is_mirror: true,
             replaces: false,
             has_thumbnails: false,
+            has_views: true,
             numbers: m3ret_search::Numbers::F32,
         };
         let updated = update(&wanted, &model, watch)?;

@@ -34,6 +34,8 @@ pub struct BuildOptions {
     pub numbers: Numbers,
     /// Whether a small picture of each image is stored.
     pub has_thumbnails: bool,
+    /// Whether volumes have vectors of their projections, by which radiographs find them.
+    pub has_views: bool,
     /// The model that embeds images; ignored for vectors that were made elsewhere.
     pub model: ModelChoice,
     /// How images are read.
@@ -145,6 +147,7 @@ fn wanted(options: &BuildOptions, adding: AddOptions) -> UpdateOptions<'_> {
         is_mirror: false,
         replaces: adding.replaces,
         has_thumbnails: options.has_thumbnails,
+        has_views: options.has_views,
         numbers: options.numbers,
     }
 }

@@ -108,6 +108,7 @@ fn archive(root: &Path) {
         vectors: None,
         numbers: Numbers::F32,
         has_thumbnails: false,
+        has_views: false,
         model: ModelChoice::named("pixels"),
         reading: Reading::default(),
         labels: FolderLabels::default(),

@@ -139,6 +139,12 @@ pub(crate) struct BuildArguments {
     #[arg(long)]
     pub(crate) thumbnails: bool,
 
+    /// Keep one vector of a volume, and none of its projections
+    ///
+    /// By its projections a radiograph finds the CT of its patient. They take four small vectors a volume.
+    #[arg(long)]
+    pub(crate) no_views: bool,
+
     /// Print a JSON object instead of text
     #[arg(long)]
     pub(crate) json: bool,

@@ -114,6 +114,7 @@ fn options_of(arguments: &BuildArguments) -> BuildOptions {
             Numbers::F32
         },
         has_thumbnails: arguments.thumbnails,
+        has_views: !arguments.no_views,
         model: arguments.model.choice(),
         reading: Reading {
             keep: arguments.keep.clone(),

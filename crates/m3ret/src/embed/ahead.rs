@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::archive::{read_image, read_object, visit_object};
-use m3ret_imaging::{Error, Kind, ReadOptions, Volume, thumbnail};
+use m3ret_imaging::{Error, Kind, ReadOptions, Volume, flat_views, thumbnail};
 
 use super::items::{Content, Item};
 use super::{Facts, Refusal, Traits};
@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// What an item gives, in order: its images, readable or not, then its end.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    Image(Facts, Prepared),
+    /// An image, and its further views by name.
+    Image(Facts, Prepared, Vec<(&'static str, Prepared)>),
     /// An image whose vector is known already.
     Known(Facts, Vec<f32>),
     Refused(Facts, Refusal),
@@ -41,7 +42,10 @@ pub(crate) enum Piece {
 impl Piece {
     fn n_bytes(&self) -> usize {
         match self {
-            Self::Image(_, prepared) => n_values(prepared).saturating_mul(4),
+            Self::Image(_, prepared, views) => {
+                let views = views.iter().map(|(_, prepared)| n_values(prepared));
+                (n_values(prepared) + views.sum::<usize>()).saturating_mul(4)
+            }
             Self::Known(..) | Self::Refused(..) | Self::End => 0,
         }
     }
@@ -97,6 +101,8 @@ pub(crate) struct AheadOptions<'a> {
     pub n_readers: usize,
     /// Each image comes with a small picture for people.
     pub has_thumbnails: bool,
+    /// Volumes come with vectors of their projections.
+    pub has_views: bool,
     /// Vectors of images that were embedded earlier; if given, each image comes with the digest of its content.
     pub known: Option<&'a KnownVectors>,
 }
@@ -276,7 +282,13 @@ fn read(
             Piece::Known(facts, vector)
         } else {
             match prepare(model, &volume) {
-                Ok(prepared) => Piece::Image(facts, prepared),
+                Ok(prepared) => {
+                    let views = match reading.has_views {
+                        true => views_of(&volume, model),
+                        false => Vec::new(),
+                    };
+                    Piece::Image(facts, prepared, views)
+                }
                 Err(refusal) => Piece::Refused(facts, refusal),
             }
         };
@@ -308,6 +320,15 @@ const PICTURE_PX: usize = 256;
 fn picture(volume: &Volume) -> Vec<u8> {
     let drawn = panics::guard(|| thumbnail(volume, PICTURE_PX).png());
     drawn.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Prepares the projections of a volume; one that fails is left out.
+fn views_of(volume: &Volume, model: &Model) -> Vec<(&'static str, Prepared)> {
+    let views = panics::guard(|| flat_views(volume)).unwrap_or_default();
+    let views = views.into_iter();
+    views
+        .filter_map(|(name, picture)| Some((name, prepare(model, &picture).ok()?)))
+        .collect()
 }
 
 fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {
@@ -344,6 +365,7 @@ fn facts(part: Option<String>, volume: &Volume) -> Facts {
             modality_guess: volume.modality_guess,
             content: None,
             thumbnail: Vec::new(),
+            views: Vec::new(),
         },
     }
 }
@@ -368,7 +390,7 @@ mod tests {
 
     fn image(n_values: usize) -> Piece {
         let input = Input::new(vec![0.0; n_values], [1, 1, 1, n_values]).unwrap();
-        Piece::Image(Facts::default(), Prepared::new(vec![input]))
+        Piece::Image(Facts::default(), Prepared::new(vec![input]), Vec::new())
     }
 
     /// Item `i` has `i % 4` images of 10 numbers.

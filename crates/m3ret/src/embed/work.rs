@@ -62,6 +62,7 @@ pub(super) fn embed_all(
         options: tools.options,
         n_readers: tools.n_readers,
         has_thumbnails: false,
+        has_views: false,
         known: None,
     };
     let deferral = Deferral::start(tools.watch);
@@ -153,7 +154,7 @@ struct Batch {
 
 impl Batch {
     fn add(&mut self, idx: usize, piece: Piece) {
-        if let Piece::Image(_, prepared) = &piece {
+        for prepared in inputs_of(&piece) {
             self.n_inputs += prepared.inputs().len();
             self.n_values += n_values(prepared);
         }
@@ -172,18 +173,20 @@ impl Batch {
 
     /// Embeds the images, and returns the images of every item that is complete.
     fn embed(&mut self, model: &Model) -> Vec<(usize, Vec<Embedded>)> {
-        let inputs = self.pieces.iter().filter_map(|(_, piece)| match piece {
-            Piece::Image(_, prepared) => Some(prepared),
-            Piece::Known(..) | Piece::Refused(..) | Piece::End => None,
-        });
+        let inputs = self.pieces.iter().flat_map(|(_, piece)| inputs_of(piece));
         let mut vectors = embed(model, &inputs.collect::<Vec<_>>()).into_iter();
         (self.n_inputs, self.n_values) = (0, 0);
         let mut complete = Vec::new();
         for (idx, piece) in self.pieces.drain(..) {
             match piece {
-                Piece::Image(facts, _) => {
+                Piece::Image(mut facts, _, views) => {
                     let lost = || Err(Refusal::internal("a vector was lost; this is a bug".into()));
                     let vector = vectors.next().unwrap_or_else(lost);
+                    for (name, _) in views {
+                        // A projection without a vector is left out.
+                        let view = vectors.next().and_then(Result::ok);
+                        facts.traits.views.extend(view.map(|vector| (name, vector)));
+                    }
                     self.images.push((facts, vector));
                 }
                 Piece::Known(facts, vector) => self.images.push((facts, Ok(vector))),
@@ -193,6 +196,17 @@ impl Batch {
         }
         complete
     }
+}
+
+/// Returns what a piece has for the network: the image, then its views.
+fn inputs_of(piece: &Piece) -> impl Iterator<Item = &Prepared> {
+    let parts = match piece {
+        Piece::Image(_, prepared, views) => Some((prepared, views)),
+        Piece::Known(..) | Piece::Refused(..) | Piece::End => None,
+    };
+    parts.into_iter().flat_map(|(prepared, views)| {
+        std::iter::once(prepared).chain(views.iter().map(|(_, prepared)| prepared))
+    })
 }
 
 /// Embeds images together, or one by one if that fails, so that only images without a vector are refused.

@@ -196,6 +196,7 @@ fn rebuild(
         options: &reading.options,
         n_readers: reading.n_readers,
         has_thumbnails,
+        has_views: false,
         known: Some(&KnownVectors::default()),
     };
     let items: Vec<Item> = wanted.iter().map(|image| image.item.clone()).collect();

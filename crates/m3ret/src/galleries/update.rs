@@ -47,6 +47,8 @@ pub(crate) struct UpdateOptions<'a> {
     pub replaces: bool,
     /// Whether a small picture of each image is stored.
     pub has_thumbnails: bool,
+    /// Whether volumes have vectors of their projections.
+    pub has_views: bool,
     /// How vectors of a new gallery are stored.
     pub numbers: Numbers,
 }
@@ -254,6 +256,7 @@ pub(crate) fn update(
         options,
         n_readers: wanted.reading.n_readers,
         has_thumbnails: wanted.has_thumbnails,
+        has_views: wanted.has_views,
         known: Some(&known),
     };
     embed_each(&left, model, reading, |done| {

@@ -294,6 +294,7 @@ impl QueryReader {
             options,
             n_readers: archive.reading.n_readers,
             has_thumbnails: false,
+            has_views: false,
             known: None,
         };
         embed_each(&items, model, ahead, |done| {
