@@ -113,7 +113,7 @@ impl Shards {
     ) -> anyhow::Result<(Self, KeptRows, EarlierWork)> {
         let doing = || format!("opening the work folder {}", folder.display());
         refuse_foreign(folder).with_context(doing)?;
-        match std::fs::create_dir(folder) {
+        match m3ret_files::make_one_private_folder(folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).with_context(doing);
             }
