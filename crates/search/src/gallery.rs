@@ -9,6 +9,7 @@ mod blocks;
 mod catalog;
 mod dead;
 mod footer;
+mod leftovers;
 mod refusals;
 pub(crate) mod segment;
 pub(crate) mod source;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalog::is_gallery;
 pub use footer::Numbers;
+pub use leftovers::{abandon_changes, collect};
 pub use refusals::Refusal;
 pub use source::Batch;
 pub use verify::{Finding, Repair, Report, repair, verify};
