@@ -4,9 +4,9 @@
     M3RET=target/release/m3ret tools/gallery_rounds.py --rounds 1000 --seed 1
 
 A round is one writer (index add, remove or compact), which is killed after a random time (kill -9), or one of whose
-system calls on a file of the gallery fails with ENOSPC or EIO (strace), alone or with all calls of its kind that follow,
-or which ends. Which calls a kind of writer makes, and how long it takes, is measured every 50 rounds, so that faults
-fire and kills strike while it works. Readers search all the time. Checked:
+system calls on a file of the gallery fails with ENOSPC or EIO (strace), alone or with all calls of its kind that
+follow, or which ends. Which calls a kind of writer makes, and how long it takes, is measured every 50 rounds, so
+that faults fire and kills strike while it works. Readers search all the time. Checked:
 
 lost      an id whose writer returned 0, and that is not in the gallery afterwards
 phantom   an id that is there though no writer added it, or that was removed by a writer that returned 0
@@ -14,9 +14,9 @@ torn      a writer that failed or was killed and left neither the state before n
 wrong     an answer that is not of a state that the gallery had
 failed    a reader that ended with another status than 0, or could not read
 
-The last line sums up. Of writers: killed; failed because their fault fired, which strace reports (faulted); ended with
-status 0 although it fired (survived); their fault did not fire (missed); ended before the kill came (late); left alone.
-The seed decides everything but times. Status 1 if anything of the list is not 0.
+The last line sums up. Of writers: killed; failed because their fault fired, which strace reports (faulted); ended
+with status 0 although it fired (survived); their fault did not fire (missed); ended before the kill came (late); left
+alone. The seed decides everything but times. Status 1 if anything of the list is not 0.
 """
 
 import argparse
@@ -191,7 +191,7 @@ class Writers:
 
 
 def calls_on(log, folder):
-    """Which calls of each kind concern a folder: their numbers within the thread that makes most of them, as strace counts."""
+    """Numbers of the calls of each kind that concern a folder, within the thread that makes most of them."""
     of_threads = {}
     with open(log, errors="replace") as lines:
         for line in lines:
@@ -284,7 +284,7 @@ def main():
     bad = sums["lost"] + sums["phantom"] + sums["torn"] + sums["damaged"] + len(readers.failed) + len(readers.wrong)
     counts = ", ".join(f"{n} {name}" for name, n in sums.items())
     print(
-        f"{arguments.rounds} rounds, seed {arguments.seed}{'' if has_strace else ' (no strace: kills only)'}: {counts}; "
+        f"{arguments.rounds} rounds, seed {arguments.seed}{'' if has_strace else ' (no strace)'}: {counts}; "
         f"{readers.n_reads} reads: {len(readers.failed)} failed, {len(readers.wrong)} wrong"
     )
     sys.exit(1 if bad else 0)
