@@ -141,6 +141,12 @@ impl Write for Unfinished {
 }
 
 impl Finished {
+    /// Returns where the file lies until it has its name.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        &self.name.0
+    }
+
     /// Gives the file its name, in place of an older one.
     ///
     /// # Errors
