@@ -3,8 +3,10 @@
 
     M3RET=target/release/m3ret tools/gallery_rounds.py --rounds 1000 --seed 1
 
-A round is one writer (index add, remove or compact), which is killed after a random time (kill -9), or whose system
-call number N fails with ENOSPC or EIO (strace), or which ends. Readers search all the time. Checked:
+A round is one writer (index add, remove or compact), which is killed after a random time (kill -9), or one of whose
+system calls on a file of the gallery fails with ENOSPC or EIO (strace), alone or with all calls of its kind that
+follow, or which ends. Which calls a kind of writer makes, and how long it takes, is measured every 50 rounds, so
+that faults fire and kills strike while it works. Readers search all the time. Checked:
 
 lost      an id whose writer returned 0, and that is not in the gallery afterwards
 phantom   an id that is there though no writer added it, or that was removed by a writer that returned 0
@@ -12,7 +14,9 @@ torn      a writer that failed or was killed and left neither the state before n
 wrong     an answer that is not of a state that the gallery had
 failed    a reader that ended with another status than 0, or could not read
 
-The last line sums up. The seed decides everything but times. Status 1 if anything is not 0.
+The last line sums up. Of writers: killed; failed because their fault fired, which strace reports (faulted); ended
+with status 0 although it fired (survived); their fault did not fire (missed); ended before the kill came (late); left
+alone. The seed decides everything but times. Status 1 if anything of the list is not 0.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import math
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -29,7 +34,12 @@ import threading
 import time
 
 WIDTH, N_ADDED, N_REMOVED = 16, 12, 7
-CALLS = ["write", "fsync", "rename", "openat", "unlink", "flock"]
+CALLS = [
+    "write", "writev", "pwrite64", "read", "pread64", "openat", "fsync", "fdatasync", "ftruncate", "fallocate",
+    "rename", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "flock", "mmap", "fchmod", "getdents64",
+]  # fmt: skip
+N_ROUNDS_OF_A_MEASUREMENT = 50
+FATES = ["killed", "faulted", "survived", "missed", "late", "alone"]
 
 
 def vector(name):
@@ -121,24 +131,89 @@ def writer_words(kind, gallery, removed):
     return ["index", "compact", gallery.path]
 
 
-def run_writer(words, gallery, chance, has_strace):
-    """Returns what was done to the writer, and its status."""
-    fate = chance.choice(["kill", "kill", "fault", "none"] if has_strace else ["kill", "kill", "none"])
-    command = [gallery.program, *words]
-    if fate == "fault":
-        error, call = chance.choice(["ENOSPC", "EIO"]), chance.choice(CALLS)
-        when = f"{chance.randrange(1, 40)}{chance.choice(['', '+'])}"
-        inject = f"inject={call}:error={error}:when={when}"
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject, *command]
-    begun = subprocess.Popen(command, cwd=gallery.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if fate == "kill":
-        time.sleep(chance.random() ** 2 * 0.08)
-        begun.kill()
-    return fate, begun.wait()
+class Writers:
+    """Runs writers, and knows of each kind which calls on files of the gallery it makes and how long it takes."""
+
+    def __init__(self, gallery, chance, has_strace):
+        self.gallery, self.chance, self.has_strace = gallery, chance, has_strace
+        self.log = os.path.join(gallery.folder, "strace.log")
+        self.calls, self.seconds, self.measured_in = {}, {}, {}
+
+    def under_strace(self, calls, inject, words):
+        """The command that runs a writer under strace, which names the file of each descriptor."""
+        options = ["-f", "-qq", "-y", "-o", self.log, "-e", f"trace={','.join(calls)}", *inject]
+        return ["strace", *options, self.gallery.program, *words]
+
+    def measure(self, kind, words):
+        """Runs a writer on copies of the gallery."""
+        copy = self.gallery.path + "-copy"
+        words = [copy if word == self.gallery.path else word for word in words]
+
+        def seconds(command):
+            shutil.copytree(self.gallery.path, copy)
+            begun = time.monotonic()
+            subprocess.run(command, cwd=self.gallery.folder, capture_output=True, check=True)
+            took = time.monotonic() - begun
+            shutil.rmtree(copy)
+            return took
+
+        self.seconds[kind] = seconds([self.gallery.program, *words])
+        if self.has_strace:
+            # The question mark: not every machine has every call.
+            seconds(self.under_strace(["?" + call for call in CALLS], [], words))
+            self.calls[kind] = calls_on(self.log, copy)
+
+    def run(self, kind, words, number):
+        """Returns what became of the writer, as the last line counts it, and its status."""
+        if number - self.measured_in.get(kind, -N_ROUNDS_OF_A_MEASUREMENT) >= N_ROUNDS_OF_A_MEASUREMENT:
+            self.measured_in[kind] = number
+            self.measure(kind, words)
+        fate = self.chance.choice(["kill"] * 6 + ["fault"] * (4 if self.has_strace else 0) + ["none"])
+        command = [self.gallery.program, *words]
+        if fate == "fault":
+            call, error = self.chance.choice(sorted(self.calls[kind])), self.chance.choice(["ENOSPC", "EIO"])
+            when = f"{self.chance.choice(self.calls[kind][call])}{self.chance.choice(['', '+'])}"
+            command = self.under_strace([call], ["-e", f"inject={call}:error={error}:when={when}"], words)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        begun = subprocess.Popen(command, cwd=self.gallery.folder, **quiet)
+        if fate == "kill":
+            time.sleep(self.chance.random() * self.seconds[kind])
+            begun.kill()
+        status = begun.wait()
+        if fate == "fault":
+            with open(self.log, errors="replace") as lines:
+                if "(INJECTED)" not in lines.read():
+                    return "missed", status
+            return ("survived" if status == 0 else "faulted"), status
+        if fate == "kill":
+            return ("killed" if status == -signal.SIGKILL else "late"), status
+        return "alone", status
 
 
-def one_round(gallery, state, known, chance, number, has_strace):
-    """Runs one writer; returns the state afterwards and what was wrong."""
+def calls_on(log, folder):
+    """Numbers of the calls of each kind that concern a folder, within the thread that makes most of them."""
+    of_threads = {}
+    with open(log, errors="replace") as lines:
+        for line in lines:
+            thread, _, text = line.partition(" ")
+            name = text.strip().partition("(")[0]
+            # A call that another thread interrupts has a second line, which strace does not count.
+            if name not in CALLS:
+                continue
+            n_calls, found = of_threads.setdefault((name, thread), [0, []])
+            of_threads[name, thread][0] = n_calls + 1
+            if folder in text:
+                found.append(n_calls + 1)
+    numbers = {}
+    for (name, _), (_, found) in of_threads.items():
+        if len(found) > len(numbers.get(name, [])):
+            numbers[name] = found
+    return numbers
+
+
+def one_round(writers, state, known, number):
+    """Runs one writer; returns the state afterwards, what became of the writer, and what was wrong."""
+    gallery, chance = writers.gallery, writers.chance
     kind = chance.choice(["add", "add", "remove", "compact"])
     if kind == "remove" and len(state) <= N_REMOVED:
         kind = "add"
@@ -148,7 +223,7 @@ def one_round(gallery, state, known, chance, number, has_strace):
     if added:
         write_batch(gallery.folder, sorted(added))
         known |= added
-    fate, status = run_writer(writer_words(kind, gallery, sorted(removed)), gallery, chance, has_strace)
+    fate, status = writers.run(kind, writer_words(kind, gallery, sorted(removed)), number)
     after = (state | added) - removed
     found = gallery.ids()
     faults = {"lost": 0, "phantom": 0, "torn": 0}
@@ -176,7 +251,7 @@ def main():
     program = os.path.abspath(os.environ.get("M3RET", "target/release/m3ret"))
     has_strace = shutil.which("strace") is not None
     chance = random.Random(arguments.seed)
-    sums = {"killed": 0, "faulted": 0, "ended": 0, "lost": 0, "phantom": 0, "torn": 0, "damaged": 0}
+    sums = dict.fromkeys(FATES + ["lost", "phantom", "torn", "damaged"], 0)
     with tempfile.TemporaryDirectory() as folder:
         gallery = Gallery(program, folder)
         state = {"anchor"} | {f"first-{i}" for i in range(40)}
@@ -187,11 +262,13 @@ def main():
         if built.returncode != 0:
             sys.exit(f"index build: {built.stderr}")
         readers = Readers(gallery, arguments.readers, known)
+        writers = Writers(gallery, chance, has_strace)
         try:
             for number in range(arguments.rounds):
-                state, fate, status, faults = one_round(gallery, state, known, chance, number, has_strace)
-                how = "ended" if status == 0 else {"kill": "killed", "fault": "faulted"}.get(fate, "faulted")
-                sums[how] += 1
+                state, fate, status, faults = one_round(writers, state, known, number)
+                sums[fate] += 1
+                if fate in ("missed", "late", "alone") and status != 0:
+                    sys.exit(f"round {number}: a writer that nothing was done to ended with status {status}")
                 for name, n_faults in faults.items():
                     sums[name] += n_faults
                 if any(faults.values()):
@@ -207,7 +284,7 @@ def main():
     bad = sums["lost"] + sums["phantom"] + sums["torn"] + sums["damaged"] + len(readers.failed) + len(readers.wrong)
     counts = ", ".join(f"{n} {name}" for name, n in sums.items())
     print(
-        f"{arguments.rounds} rounds, seed {arguments.seed}{'' if has_strace else ' (no strace: kills only)'}: {counts}; "
+        f"{arguments.rounds} rounds, seed {arguments.seed}{'' if has_strace else ' (no strace)'}: {counts}; "
         f"{readers.n_reads} reads: {len(readers.failed)} failed, {len(readers.wrong)} wrong"
     )
     sys.exit(1 if bad else 0)

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use binary::{json_lines, names_in, npy, run};
 use m3ret::words::acts_on_a_terminal;
+use m3ret_search::{Batch, Gallery, Numbers, Setup, Writer};
 use pictures::{picture, pictures, put, search, vectors};
 
 /// All bytes of the files of a folder.
@@ -237,13 +238,12 @@ const VERBS: [&[&str]; 19] = [
     &["inspect", "no\x1b[31m.png", "a/c1\u{9b}31m\u{85}.png"],
 ];
 
-#[test]
-fn no_name_acts_on_a_terminal_whatever_the_verb() {
+/// An archive `a` with a good and a broken file of each name, and a manifest of some.
+fn hostile_archive() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     std::fs::create_dir(root.join("a")).unwrap();
-    let names = hostile_names();
-    for (seed, name) in names.iter().enumerate() {
+    for (seed, name) in hostile_names().iter().enumerate() {
         let mut good = name.clone();
         good.push(".npy");
         std::fs::write(
@@ -260,7 +260,12 @@ fn no_name_acts_on_a_terminal_whatever_the_verb() {
         "m.csv",
         "path,finding\na/rtl\u{202e}gnp.npy,\x1b[31mred\u{9b}\n\"a/line\nbreak\r.npy\",b\n",
     );
-    for words in VERBS {
+    folder
+}
+
+/// Runs verbs, none of which may write what acts on a terminal, or end by a fault of ours.
+fn check_words(root: &Path, verbs: &[&[&str]]) {
+    for words in verbs {
         let (_, out, told) = run(root, words);
         for text in [&out, &told] {
             let acting = |c: char| acts_on_a_terminal(c) && c != '\n' && c != '\t';
@@ -273,9 +278,187 @@ fn no_name_acts_on_a_terminal_whatever_the_verb() {
         }
         assert!(!(out + &told).contains("internal error"), "{words:?}");
     }
+}
+
+#[test]
+fn no_name_acts_on_a_terminal_whatever_the_verb() {
+    let folder = hostile_archive();
+    let root = folder.path();
+    check_words(root, &VERBS);
     // Every image was found, and each under a name of its own.
     let (_, out, _) = run(root, &["index", "stats", "h.m3i", "--json"]);
-    assert_eq!(json_lines(&out)[0]["n_items"], names.len());
+    assert_eq!(json_lines(&out)[0]["n_items"], hostile_names().len());
+}
+
+/// Verbs that measure and make models and images.
+const MEASURES: [&[&str]; 17] = [
+    &["evaluate", "e.csv", "-m", "pixels", "-o", "e\u{202e}"],
+    &[
+        "evaluate",
+        "e.csv",
+        "-m",
+        "pixels",
+        "-o",
+        "f\x1b[31m",
+        "--json",
+    ],
+    &["evaluate", "e.csv", "-m", "no\x1b[2J", "-o", "g"],
+    &[
+        "evaluate",
+        "e.csv",
+        "-m",
+        "pixels",
+        "-o",
+        "g",
+        "--relevance",
+        "no\u{9b}31m",
+    ],
+    &[
+        "evaluate",
+        "no\nsuch\x1b[31m.csv",
+        "-m",
+        "pixels",
+        "-o",
+        "g",
+    ],
+    &["compare", "e\u{202e}", "f\x1b[31m", "-o", "t\u{9b}31m.md"],
+    &["compare", "e\u{202e}", "f\x1b[31m", "--json"],
+    &["compare", "no\x1b[31m", "e\u{202e}"],
+    &["simulate", "radiographs", "a", "--out", "s\x1b[31m"],
+    &[
+        "simulate",
+        "radiographs",
+        "e.csv",
+        "--out",
+        "s\u{202e}",
+        "--json",
+    ],
+    &["simulate", "radiographs", "no\nsuch\u{9b}31m", "--out", "s"],
+    &["pretrain", "p\x1b[31m.toml"],
+    &["pretrain", "p\x1b[31m.toml", "--resume", "--json"],
+    &["pretrain", "no\u{202e}.toml"],
+    &["pretrain", "p\x1b[31m.toml", "--set", "no\x1b[31m=1"],
+    &["study", "scaling", "s\u{202e}.toml"],
+    &["study", "scaling", "no\nsuch\x1b[31m.toml"],
+];
+
+#[test]
+fn no_name_acts_on_a_terminal_where_models_are_made_and_measured() {
+    let folder = hostile_archive();
+    let root = folder.path();
+    let mut rows = "path,body_part,patient_id,modality\n".to_owned();
+    for (i, name) in hostile_names().iter().enumerate() {
+        if let Some(name) = name.to_str() {
+            // Some of them cannot be read.
+            let end = if i == 3 { "png" } else { "npy" };
+            rows += &format!("\"a/{name}.{end}\",part\x1b[3{}m,p\u{202e}{i},CT\n", i % 2);
+        }
+    }
+    put(root, "e.csv", rows);
+    let train = "out = \"run\\u001b[31m\"\nmanifests = [\"e.csv\"]\nmethod = \"mae\"\n[model]\npreset = \"tiny\"\n\
+                 embed_dim = 24\nnum_heads = 2\ndepth = 1\n[images]\nvalidation = 0.0\n[train]\nsteps = 1\nbatch = 2\n";
+    put(root, "p\x1b[31m.toml", train);
+    let study = "out = \"study\\u202e\"\npretrain = \"p\\u001b[31m.toml\"\nevaluate = \"e.csv\"\nallow_overlap = true\n\
+                 fractions = [1.0]\n[[sizes]]\nname = \"s\"\nset = []\n";
+    put(root, "s\u{202e}.toml", study);
+    check_words(root, &MEASURES);
+    assert!(root.join("e\u{202e}/results.json").exists());
+    assert!(root.join("run\x1b[31m/log.jsonl").exists());
+}
+
+/// A gallery as older programs made them: with their names of columns, and with columns of people as they were.
+fn older_gallery(root: &Path, maker: m3ret_search::Maker) {
+    let setup = Setup {
+        maker,
+        width: 4,
+        numbers: Numbers::F32,
+    };
+    let mut writer = Writer::create(&root.join("g.m3i"), setup).unwrap();
+    let mut vector = [0.0; 16];
+    (0..4).for_each(|row| vector[5 * row] = 1.0);
+    let ids: Vec<String> = (0..4).map(|row| format!("i{row}")).collect();
+    let cells = |name: &str| (0..4).map(|row| format!("OLD-{name}-{row}")).collect();
+    let mut columns: Vec<(String, Vec<String>)> = ["PatientName", "mrn", "report", "finding"]
+        .map(|name| (name.to_owned(), cells(name)))
+        .into();
+    columns.push(("root".into(), vec![root.to_str().unwrap().to_owned(); 4]));
+    columns.push((
+        "path".into(),
+        (0..4).map(|row| format!("{row}.npy")).collect(),
+    ));
+    let batch = Batch {
+        vectors: &vector,
+        ids: &ids,
+        columns: &columns,
+        ..Batch::default()
+    };
+    writer.add(batch).unwrap();
+}
+
+#[test]
+fn columns_of_people_leave_a_gallery_of_an_older_program_when_it_is_labelled_again() {
+    let folder = pictures(6);
+    let root = folder.path();
+    // The maker of vectors that a person brings.
+    put(root, "t.csv", "path,id\n0.npy,a\n1.npy,b\n");
+    put(root, "t.npy", vectors(2));
+    let given = ["--embeddings", "t.npy", "--encoder", "e"];
+    run(
+        root,
+        &[&["index", "build", "t.m3i", "t.csv"], &given[..]].concat(),
+    );
+    older_gallery(
+        root,
+        Gallery::open(&root.join("t.m3i")).unwrap().maker().clone(),
+    );
+    for words in [
+        &["index", "stats", "g.m3i"][..],
+        &["search", "-d", "g.m3i", "-i", "i1"],
+        &[
+            "search",
+            "-d",
+            "g.m3i",
+            "-i",
+            "i1",
+            "--filter",
+            "finding=OLD-finding-2",
+        ],
+    ] {
+        let (status, _, told) = run(root, words);
+        assert_eq!(status, 0, "{words:?}: {told}");
+    }
+    assert!(has(&bytes_of(&root.join("g.m3i")), "OLD-PatientName-1"));
+    // New rows have none of it, and numbers of people as hashes.
+    put(
+        root,
+        "t.csv",
+        "path,id,PatientName,mrn,report,finding\n4.npy,j4,NEW-n,NEW-m,NEW-r,NEW-f\n5.npy,j5,NEW-n,NEW-m,NEW-r,NEW-f\n",
+    );
+    let (status, _, told) = run(
+        root,
+        &[&["index", "add", "g.m3i", "t.csv"], &given[..]].concat(),
+    );
+    assert_eq!(status, 0, "{told}");
+    let bytes = bytes_of(&root.join("g.m3i"));
+    assert!(has(&bytes, "NEW-f"));
+    for name in ["NEW-n", "NEW-m", "NEW-r"] {
+        assert!(!has(&bytes, name), "{name}");
+    }
+    // A row that is written again keeps what the manifest says now, and nothing else.
+    let rows: Vec<String> = (0..4)
+        .map(|row| format!("{row}.npy,i{row},x,y\n"))
+        .collect();
+    put(
+        root,
+        "m.csv",
+        format!("path,id,finding,PatientName\n{}", rows.concat()),
+    );
+    let (status, _, told) = run(root, &["index", "relabel", "g.m3i", "m.csv"]);
+    assert_eq!(status, 0, "{told}");
+    assert_eq!(run(root, &["index", "compact", "g.m3i"]).0, 0);
+    assert!(!has(&bytes_of(&root.join("g.m3i")), "OLD-"));
+    assert_eq!(run(root, &["index", "verify", "g.m3i"]).0, 0);
+    assert_eq!(run(root, &["search", "-d", "g.m3i", "-i", "i1"]).0, 0);
 }
 
 #[test]

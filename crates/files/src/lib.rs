@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use leftovers::remove_leftovers;
 pub use outputs::{Force, Inputs, Output, Refusal, Replaces};
 pub use paths::{folder_of, place_of, plain_path, way_between};
-pub use private::{check_own, make_private_folder, open_regular};
+pub use private::{check_own, make_one_private_folder, make_private_folder, open_regular};
 
 /// An operation on a file that failed.
 #[derive(Debug)]
@@ -141,6 +141,12 @@ impl Write for Unfinished {
 }
 
 impl Finished {
+    /// Returns where the file lies until it has its name.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        &self.name.0
+    }
+
     /// Gives the file its name, in place of an older one.
     ///
     /// # Errors
@@ -164,9 +170,7 @@ fn create_listed(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // As for any new file, the user's umask decides; but who may not read the folder may not read its files.
-        let folder = std::fs::metadata(folder_of(path))?;
-        let mode = folder.permissions().mode() & 0o666;
+        let mode = private::mode_in(folder_of(path))?;
         builder.permissions(std::fs::Permissions::from_mode(mode));
     }
     // The lock is held so that an interrupt finds every file that exists.
@@ -313,7 +317,12 @@ pub enum Locking {
 pub fn lock(folder: &Path) -> Result<Locking> {
     let path = folder.join("lock");
     let mut options = File::options();
-    let opened = private::open_regular_as(options.write(true).create(true).truncate(false), &path);
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    if let Ok(mode) = private::mode_in(folder) {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    }
+    let opened = private::open_regular_as(&mut options, &path);
     let file = opened.map_err(|source| Error {
         doing: "opening",
         path,

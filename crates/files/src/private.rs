@@ -11,15 +11,26 @@ use crate::{Error, Result, make_folder};
 /// # Errors
 /// If a file is in the way, or the machine refuses.
 pub fn make_private_folder(path: &Path) -> Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
+    match private_folders().recursive(true).create(path) {
         Ok(()) => Ok(()),
         // Says what is in the way.
         Err(_) => make_folder(path),
     }
+}
+
+/// Makes a folder that only this user may enter; the folder above it must be there.
+///
+/// # Errors
+/// The machine's own; `AlreadyExists` if anything has that name.
+pub fn make_one_private_folder(path: &Path) -> io::Result<()> {
+    private_folders().create(path)
+}
+
+fn private_folders() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 /// Fails unless a folder belongs to this user or to the system, and others cannot put files there: a cache is read
@@ -83,6 +94,13 @@ fn foreign(status: &Metadata, folder: &Path) -> Option<String> {
 #[cfg(not(unix))]
 fn foreign(_: &Metadata, _: &Path) -> Option<String> {
     None
+}
+
+/// Returns the permissions of new files in a folder: who may not read the folder may not read them either. The user's
+/// umask takes more away.
+#[cfg(unix)]
+pub(crate) fn mode_in(folder: &Path) -> io::Result<u32> {
+    Ok(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(folder)?) & 0o666)
 }
 
 /// Opens a regular file for reading. Links are not followed, and a pipe or device is refused without waiting for it.
@@ -150,6 +168,12 @@ mod tests {
         );
         crate::replace(&inner.join("new"), |place| std::fs::write(place, "x")).unwrap();
         assert_eq!(mode_of(&inner.join("new")), 0o600);
+        let one = inner.join("one");
+        make_one_private_folder(&one).unwrap();
+        crate::lock(&one).unwrap();
+        assert_eq!((mode_of(&one), mode_of(&one.join("lock"))), (0o700, 0o600));
+        assert!(make_one_private_folder(&one).is_err());
+        assert!(make_one_private_folder(&one.join("no/where")).is_err());
     }
 
     #[test]

@@ -20,8 +20,8 @@ mod detached;
 mod walk;
 mod zipped;
 
-pub use self::detached::detached_files;
 use self::detached::without_detached_voxels;
+pub use self::detached::{detached_files, voxel_files};
 use self::zipped::Members;
 
 /// One thing to read: a file, the files of one DICOM series, or what is either in a zip archive.

@@ -294,11 +294,13 @@ impl<'i> Grid<'i> {
         None
     }
 
-    /// Returns true if all images lie at one position, one a class: a film of one slice.
+    /// Returns true if all images lie at one place, one a class: a film of one slice. Beside each other at one
+    /// position lie scouts and stations.
     fn is_one_moment_each(&self, classes: &[Vec<usize>]) -> bool {
         self.n_positions == 1
             && classes.len() >= MIN_FILM
             && classes.iter().all(|class| class.len() == 1)
+            && stack::spread_mm(&self.planes(&classes.concat())) < SAME_PLACE_MM
     }
 
     /// Divides images whose positions do not coincide, where each class is a volume by itself: two

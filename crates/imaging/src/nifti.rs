@@ -192,10 +192,14 @@ fn note_behind(volume: &mut Volume, grid: &Grid, n_behind: u64) {
     }
 }
 
+/// The names that the voxels of a pair may have, `*` for that of the header, and whether they say that it is compressed.
+pub(crate) const VOXEL_FILES: [(&str, bool); 3] =
+    [("*.img", false), ("*.img.gz", true), ("*.IMG", false)];
+
 /// Fetches the voxels of a pair, whose file the header does not name, and says whether the name
 /// ends in `.gz`.
 fn fetch_img(siblings: Siblings<'_>, header_is_compressed: bool) -> Result<(Vec<u8>, bool)> {
-    let mut names = [("*.img", false), ("*.img.gz", true), ("*.IMG", false)];
+    let mut names = VOXEL_FILES;
     if header_is_compressed {
         names.swap(0, 1);
     }

@@ -176,10 +176,15 @@ fn whole_of(store: Store<'_>, limits: &Limits) -> impl Fn(&Path) -> Result<Vec<u
 
 /// Fetches the files that a header names.
 fn siblings_of(store: Store<'_>, path: &Path, limits: &Limits) -> impl Fn(&str) -> Result<Vec<u8>> {
-    let (stem, whole) = (stem(path), whole_of(store, limits));
-    move |name: &str| match name.strip_prefix('*') {
-        Some(end) => whole(&store.sibling(path, &format!("{stem}{end}"))?),
-        None => whole(&store.sibling(path, name)?),
+    let whole = whole_of(store, limits);
+    move |name: &str| whole(&sibling(store, path, name)?)
+}
+
+/// Finds a file that a header names, `*` for its own name.
+pub(crate) fn sibling(store: Store<'_>, header: &Path, name: &str) -> Result<PathBuf> {
+    match name.strip_prefix('*') {
+        Some(end) => store.sibling(header, &format!("{}{end}", stem(header))),
+        None => store.sibling(header, name),
     }
 }
 

@@ -420,7 +420,9 @@ fn check_paths(options: &EmbedOptions, outputs: &Outputs) -> anyhow::Result<()> 
         path: &outputs.out,
         replaces: Replaces::Own {
             what: "file of vectors",
-            is_own: &vectors::is_of_embed,
+            is_own: &|array| {
+                vectors::is_of_embed(array) || shards::is_exchanged(&outputs.work, array)
+            },
         },
         force,
     };
@@ -513,6 +515,7 @@ fn write_results(
         });
     }
     let rows = write_beside(&outputs.rows, |file| table::write_rows(file, result))?;
+    shards.note_exchange([&outputs.out, array.place()])?;
     // The old list is removed first, so that no list ever lies beside an array that it does not describe.
     remove_if_there(&outputs.rows)?;
     array.put()?;

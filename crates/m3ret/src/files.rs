@@ -5,13 +5,19 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-pub use m3ret_files::remove_unfinished;
 use m3ret_files::{Finished, Unfinished};
 pub(crate) use m3ret_files::{Force, Inputs, Output, Refusal, Replaces};
 pub(crate) use m3ret_files::{make_folder, refuse_irregular, way_between};
 use m3ret_imaging::archive::{detached_files, find_objects};
 use m3ret_imaging::{ReadOptions, read_head};
 use m3ret_manifest::{Manifest, is_manifest};
+
+/// Removes every unfinished file of this process, of galleries too, and lets no further one appear until `end` returns.
+///
+/// For a program that is about to end: `end` usually does not return.
+pub fn remove_unfinished(end: impl FnOnce()) {
+    m3ret_search::abandon_changes(|| m3ret_files::remove_unfinished(end));
+}
 
 /// Writes a temporary file beside `path` and renames it to `path` once it is complete and synced to disk.
 ///

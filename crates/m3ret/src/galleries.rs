@@ -32,7 +32,7 @@ pub(crate) use rows::{
     is_same_place,
 };
 pub use update::{RefusedImage, UpdateSummary};
-pub(crate) use update::{UpdateOptions, forget_gone, tell_notes, update, with_part};
+pub(crate) use update::{UpdateOptions, forget_gone, forget_moved, tell_notes, update, with_part};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {

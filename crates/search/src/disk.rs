@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a gallery does to a disk. A test's disk fails where it is told to, and forgets what was
 /// not synced.
@@ -52,6 +53,15 @@ pub trait DiskFile: Write {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// Folders whose galleries this process is changing. Names come and go on the real disk only while this is held, so
+/// that a program that is interrupted can stop all of them.
+static CHANGING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+pub(crate) fn changing() -> MutexGuard<'static, Vec<PathBuf>> {
+    // A list of paths is good, whoever panicked while it was locked.
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The disk of this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
@@ -60,14 +70,17 @@ impl Disk for RealDisk {
     type File = File;
 
     fn create(&self, path: &Path) -> io::Result<File> {
+        let _held = changing();
         create_new(path, mode_below(path))
     }
 
     fn create_private(&self, path: &Path) -> io::Result<File> {
+        let _held = changing();
         create_new(path, 0o600)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _held = changing();
         std::fs::rename(from, to)
     }
 
@@ -82,6 +95,7 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        let _held = changing();
         std::fs::remove_file(path)
     }
 }
@@ -101,7 +115,7 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 /// Returns the permissions of new files below a folder: those who may not read the folder may not read them either.
 /// The user's umask takes more away.
 #[cfg(unix)]
-fn mode_below(path: &Path) -> u32 {
+pub(crate) fn mode_below(path: &Path) -> u32 {
     use std::os::unix::fs::MetadataExt as _;
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let status = std::fs::metadata(folder.unwrap_or(Path::new(".")));

@@ -9,6 +9,7 @@ mod blocks;
 mod catalog;
 mod dead;
 mod footer;
+mod leftovers;
 mod refusals;
 mod repair;
 pub(crate) mod segment;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalog::is_gallery;
 pub use footer::Numbers;
+pub use leftovers::{abandon_changes, collect};
 pub use refusals::Refusal;
 pub use repair::{LostRow, Repair, repair};
 pub use source::Batch;

@@ -35,7 +35,7 @@ pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use gallery::{
     Batch, Finding, Gallery, LostRow, Maker, Numbers, Refusal, Repair, Report, RowId, Setup,
-    Writer, is_begun, is_gallery, repair, verify,
+    Writer, abandon_changes, collect, is_begun, is_gallery, repair, verify,
 };
 pub use scan::{Calibration, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions};
 pub use statistics::Statistics;

@@ -1,13 +1,14 @@
 //! Files that hold the voxels of a header beside or above them.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use super::{Object, Skipped};
 use crate::limits::Limits;
-use crate::read::{Format, SNIFF_BYTES};
+use crate::read::{Format, SNIFF_BYTES, read_head, sibling, sniff};
 use crate::store::Store;
-use crate::{metaimage, nrrd};
+use crate::{metaimage, nifti, nrrd};
 
 /// Most bytes of a header in which the names of its files are looked for.
 const MAX_LIST_BYTES: u64 = 1 << 20;
@@ -30,6 +31,31 @@ pub fn detached_files(object: &Object) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Most bytes of a header whose voxels lie in other files; longer files are not looked into.
+const MAX_HEADER_BYTES: u64 = 1 << 16;
+
+/// Lists the files with the voxels of a header, links resolved, in the order in which it names them. Nothing if the file
+/// is no such header.
+#[must_use]
+pub fn voxel_files(header: &Path) -> Vec<PathBuf> {
+    let is_short = |status: Metadata| status.is_file() && status.len() <= MAX_HEADER_BYTES;
+    if !std::fs::metadata(header).is_ok_and(is_short) {
+        return Vec::new();
+    }
+    let head = read_head(header).unwrap_or_default();
+    match sniff(&head) {
+        Some(format @ (Format::Nrrd | Format::MetaImage)) => {
+            named_by(header, format, Store::Disk, &Limits::default())
+        }
+        Some(Format::Nifti) => {
+            let names = nifti::VOXEL_FILES.iter();
+            let beside = names.filter_map(|(name, _)| sibling(Store::Disk, header, name).ok());
+            beside.collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Drops files that hold the voxels of a header: those it names, and those that share folder and
@@ -67,14 +93,16 @@ fn may_be_detached(object: &Object) -> bool {
 
 /// Lists the files that a header names, as far as they are there and it may name them.
 fn named_files(object: &Object, store: Store<'_>) -> Vec<PathBuf> {
-    let path = &object.path;
-    let names_of = match object.format {
+    named_by(&object.path, object.format, store, &Limits::default())
+}
+
+fn named_by(path: &Path, format: Format, store: Store<'_>, limits: &Limits) -> Vec<PathBuf> {
+    let names_of = match format {
         Format::Nrrd => nrrd::data_files,
         Format::MetaImage => metaimage::data_files,
         _ => return Vec::new(),
     };
-    let limits = Limits::default();
-    let prefix = |n_bytes| store.prefix(path, n_bytes, &limits).map(|(head, _)| head);
+    let prefix = |n_bytes| store.prefix(path, n_bytes, limits).map(|(head, _)| head);
     let Ok(mut head) = prefix(SNIFF_BYTES as u64) else {
         return Vec::new();
     };

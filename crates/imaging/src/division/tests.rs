@@ -299,6 +299,31 @@ fn images_at_one_position_that_follow_in_time_are_a_film() {
     assert!((seconds.unwrap() - 0.03).abs() < 1e-12);
 }
 
+#[test]
+fn images_beside_each_other_are_no_film_though_each_has_a_moment_of_its_own() {
+    let rows = [0.0, 0.03, 0.06].map(|time| (5.0, vec![n(time)]));
+    let divided = |places: [f64; 3]| {
+        let mut images = images(&[PHASE], &rows);
+        for (plane, x) in images.planes.iter_mut().zip(places) {
+            plane.position[0] = x;
+        }
+        divide(&images, &|_| None)
+    };
+    // Two pictures of one station and one of the next: not every place has as many, so nothing parts them before.
+    for places in [[0.0, 0.0, 100.0], [0.0, 1.0, 0.0], [0.0, -40.0, 0.0]] {
+        let divisions = divided(places);
+        assert_eq!(divisions.len(), 3, "{places:?}");
+        assert!(divisions.iter().all(|division| !division.is_time));
+    }
+    // Positions are rounded text.
+    let film = divided([0.0, 0.4, -0.4]);
+    assert!(film.len() == 1 && film[0].is_time);
+    // The same moments along the patient are a stack.
+    let stack = [0.0, 1.0, 2.0].map(|z| (z, vec![n(0.03 * z)]));
+    let divisions = check(&[PHASE], &stack, &[("", &[0, 1, 2])]);
+    assert!(!divisions[0].is_time);
+}
+
 proptest::proptest! {
     /// Whatever headers say, no image is lost or doubled, and no volume holds two at one position
     /// unless it is refused on reading.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
-use m3ret_imaging::archive::Object;
-use m3ret_imaging::{Code, Limits, ReadOptions, read_head};
+use m3ret_imaging::archive::{Object, voxel_files};
+use m3ret_imaging::{Code, Format, Limits, ReadOptions, read_head};
 use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{Manifest, Table, is_manifest};
 use rayon::prelude::*;
@@ -277,7 +277,7 @@ fn with_keys(contents: Vec<(String, Content)>) -> Vec<Item> {
 }
 
 impl Content {
-    /// Returns every file that is read for it, in order.
+    /// Returns every file that is read for it, in order, those with the voxels of a header too.
     fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         match self {
@@ -285,7 +285,18 @@ impl Content {
             Self::Row { path, .. } => collect_files(path, MAX_DEPTH, &mut files),
             Self::Unreadable { .. } => {}
         }
+        let may_lack_voxels = match self {
+            Self::Object(object) => {
+                [Format::Nifti, Format::Nrrd, Format::MetaImage].contains(&object.format)
+            }
+            Self::Row { .. } | Self::Unreadable { .. } => true,
+        };
+        if may_lack_voxels {
+            let voxels: Vec<PathBuf> = files.iter().flat_map(|file| voxel_files(file)).collect();
+            files.extend(voxels);
+        }
         files.sort();
+        files.dedup();
         files
     }
 }

@@ -1,6 +1,7 @@
 //! The work folder: finished work in shards that appear whole or not at all.
 //!
-//! `F.part/` holds `settings.json`, `lock`, and `shard-000000.m3s` and so on. A shard is the magic,
+//! `F.part/` holds `settings.json`, `lock`, `shard-000000.m3s` and so on, and `exchanged.json` while results take
+//! the place of older ones. A shard is the magic,
 //! a JSON header with its length before it, the vectors as f32, and a checksum of all of that;
 //! integers and floats are little-endian. A shard never changes: rows that are no longer current
 //! (another key) are skipped when the results are written.
@@ -10,20 +11,22 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use m3ret_files::{FolderLock, Locking};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Facts, Row};
+use super::{Facts, Row, remove_if_there};
 use crate::files::write_whole;
 
 const MAGIC: &[u8; 8] = b"m3shard1";
 
 /// The file with the settings of the shards, which marks the folder as ours.
 const SETTINGS: &str = "settings.json";
+/// Names the arrays that lie at the place of the result while it is exchanged, without a list that shows whose they are.
+const EXCHANGED: &str = "exchanged.json";
 
 /// Most items of one shard; it is written earlier when the time between saves has passed.
 const MAX_ITEMS: usize = 1024;
@@ -113,7 +116,7 @@ impl Shards {
     ) -> anyhow::Result<(Self, KeptRows, EarlierWork)> {
         let doing = || format!("opening the work folder {}", folder.display());
         refuse_foreign(folder).with_context(doing)?;
-        match std::fs::create_dir(folder) {
+        match m3ret_files::make_one_private_folder(folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).with_context(doing);
             }
@@ -297,12 +300,23 @@ impl Shards {
             .collect())
     }
 
+    /// Notes the array that is about to be replaced, if there is one, and the one that takes its place: a run that ends in
+    /// between leaves one of them without its list, and the next run may replace it.
+    pub(super) fn note_exchange(&self, arrays: [&Path; 2]) -> anyhow::Result<()> {
+        let stamps: Vec<String> = arrays.into_iter().filter_map(stamp_of).collect();
+        write_whole(&self.folder.join(EXCHANGED), |out| {
+            Ok(serde_json::to_writer(out, &stamps)?)
+        })?;
+        Ok(())
+    }
+
     /// Removes the folder once the results are on disk; files that are not ours stay.
     pub(super) fn remove(self) -> anyhow::Result<()> {
         let doing = || format!("removing the work folder {}", self.folder.display());
         for number in self.numbers().with_context(doing)? {
             std::fs::remove_file(self.path(number)).with_context(doing)?;
         }
+        remove_if_there(&self.folder.join(EXCHANGED))?;
         for name in [SETTINGS, "lock"] {
             std::fs::remove_file(self.folder.join(name)).with_context(doing)?;
         }
@@ -368,6 +382,21 @@ fn add(kept: &mut KeptRows, shard: usize, header: Header) {
             kept.insert(key, rows);
         }
     }
+}
+
+/// Returns whether an array is one that a run was exchanging when it ended, as its work folder says.
+pub(super) fn is_exchanged(folder: &Path, array: &Path) -> bool {
+    let noted = std::fs::read(folder.join(EXCHANGED)).ok();
+    let stamps: Option<Vec<String>> = noted.and_then(|text| serde_json::from_slice(&text).ok());
+    let is_noted = |stamp| stamps.is_some_and(|stamps| stamps.contains(&stamp));
+    is_work_folder(folder) && stamp_of(array).is_some_and(is_noted)
+}
+
+/// Returns the size and the time of a file, which a new name does not change.
+fn stamp_of(path: &Path) -> Option<String> {
+    let status = std::fs::metadata(path).ok()?;
+    let since = status.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{} bytes, {} ns", status.len(), since.as_nanos()))
 }
 
 /// Returns whether a folder is a work folder of any run.
@@ -497,6 +526,27 @@ mod tests {
         // New shards never replace old ones.
         let places = shards.push(Some(9), vec![(facts("d"), vec![7.0, 8.0])]);
         assert_eq!(places[0].shard, 2);
+        shards.remove().unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn an_array_that_was_being_exchanged_is_known_by_its_size_and_time() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, array) = (root.path().join("work"), root.path().join("v.npy"));
+        let (shards, ..) = open(&folder, &settings());
+        std::fs::write(&array, "old").unwrap();
+        let new = root.path().join("new");
+        std::fs::write(&new, "newer").unwrap();
+        assert!(!is_exchanged(&folder, &array));
+        shards.note_exchange([&array, &new]).unwrap();
+        assert!(is_exchanged(&folder, &array));
+        std::fs::rename(&new, &array).unwrap();
+        assert!(is_exchanged(&folder, &array));
+        std::fs::write(&array, "by the user").unwrap();
+        assert!(!is_exchanged(&folder, &array));
+        std::fs::remove_file(&array).unwrap();
+        assert!(!is_exchanged(&folder, &array));
         shards.remove().unwrap();
         assert!(!folder.exists());
     }

@@ -16,7 +16,7 @@ use super::rows::{
     PendingRows, cell_of_stated, cells_of_manifest, cells_of_row, digest_of_cells, file_of,
     set_cell, stored_parts,
 };
-use super::{forget_gone, with_part};
+use super::{forget_gone, forget_moved, with_part};
 
 /// Most numbers of vectors that wait while rows are written again: 256 MiB.
 const MAX_WAITING_NUMBERS: usize = 1 << 26;
@@ -190,6 +190,7 @@ pub fn move_files(folder: &Path, from: &Path, to: &Path) -> crate::Result<Rewrit
         }
     }
     rewriter.save()?;
+    forget_moved(&mut rewriter.writer, &from)?;
     Ok(moved)
 }
 

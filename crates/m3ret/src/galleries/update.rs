@@ -28,8 +28,8 @@ use crate::embed::{Facts, Outputs};
 use crate::options::{FolderLabels, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
 use crate::words::counted;
-pub(crate) use refusals::forget_gone;
 use refusals::{Remembered, unreadable};
+pub(crate) use refusals::{forget_gone, forget_moved};
 use reuse::Followed;
 use sorted::SortedRows;
 
@@ -227,6 +227,8 @@ pub(crate) fn update(
         && let Some((updated, left)) = kept_as_it_is(wanted, &listing, &root)
         && left.is_none()
     {
+        // What a killed run left in a folder that cannot be written stays there.
+        let _ = m3ret_search::collect(wanted.gallery);
         return Ok(updated);
     }
     let is_new = || Gallery::open(wanted.gallery).map_or(true, |there| there.is_empty());

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::catalog::{self, Catalog, Entry, Named, Reference};
+use super::leftovers::{self, Changing};
 use super::segment::{self, Chosen, Segment};
 use super::source::Source as _;
 use super::verify::{Report, name_of, verify, verify_entry, verify_named};
@@ -27,6 +28,8 @@ pub struct Repair {
     pub lost: Vec<LostRow>,
     /// What else a person must know.
     pub notes: Vec<String>,
+    /// Damaged files that stand for nothing once there is a new catalog.
+    replaced: Vec<PathBuf>,
 }
 
 /// A row that is no longer in the gallery, as far as it could be read.
@@ -59,12 +62,15 @@ impl LostRow {
 pub fn repair(folder: &Path) -> Result<Repair> {
     let report = verify(folder)?;
     if report.is_good() {
+        // Files of a writer or a repair that was killed; those of one that works are its own.
+        let _ = leftovers::collect(folder);
         return Ok(Repair {
             report,
             ..Repair::default()
         });
     }
     let lock = lock(folder)?;
+    let changing = Changing::begin(folder);
     // A writer may have ended in between.
     let mut repair = Repair {
         report: verify(folder)?,
@@ -78,7 +84,7 @@ pub fn repair(folder: &Path) -> Result<Repair> {
         catalog.key_check = key.check();
         repair.notes.push(
             "the key was lost: patients, studies and series of rows added from now on are not \
-             recognised as those of older rows; build the gallery anew to mend that"
+             recognised as those of older rows; build the gallery again to mend that"
                 .to_owned(),
         );
     }
@@ -100,7 +106,12 @@ pub fn repair(folder: &Path) -> Result<Repair> {
         .map_err(Error::io("syncing", folder))?;
     catalog.generation += 1;
     put_catalog(&RealDisk, folder, &catalog)?;
-    drop(lock);
+    // Only now: until the new catalog is there, another repair needs what the old one names.
+    for path in std::mem::take(&mut repair.replaced) {
+        quarantine(folder, &path, &mut repair)?;
+    }
+    drop((changing, lock));
+    let _ = leftovers::collect(folder);
     if catalog.calibration.is_none() {
         measure_again(folder, &mut repair)?;
     }
@@ -126,7 +137,7 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
     }
     let unusable = unread.findings.iter();
     for finding in unusable.filter(|finding| !finding.is_harmless) {
-        quarantine(folder, &folder.join(&finding.file), repair)?;
+        repair.replaced.push(folder.join(&finding.file));
     }
     let named = [&catalog.statistics, &catalog.refusals].into_iter();
     for reference in named.flatten() {
@@ -179,7 +190,7 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         Err(_) => {}
     }
     let segments = segments_there(folder)?;
-    quarantine(folder, &catalog::path_of(folder, newest), repair)?;
+    repair.replaced.push(catalog::path_of(folder, newest));
     let replaced: HashSet<u64> = segments
         .iter()
         .flat_map(|s| s.footer().replaces.clone())
@@ -292,7 +303,7 @@ fn repair_segment(
     let Ok(segment) = segment else {
         let n_dead: u32 = dead.iter().flatten().map(|word| word.count_ones()).sum();
         repair.n_lost += n_rows - n_dead as usize;
-        quarantine(folder, &path, repair)?;
+        repair.replaced.push(path);
         return Ok(None);
     };
     let segment = segment.with_dead(dead);
@@ -318,10 +329,11 @@ fn repair_segment(
             Some(put_segment(&RealDisk, folder, catalog, &source, replaces)?)
         }
     };
-    quarantine(folder, &path, repair)?;
-    if let Some(reference) = &entry.dead {
-        quarantine(folder, &folder.join(&reference.file), repair)?;
-    }
+    repair.replaced.push(path);
+    let dead = entry.dead.as_ref();
+    repair
+        .replaced
+        .extend(dead.map(|reference| folder.join(&reference.file)));
     Ok(rebuilt)
 }
 

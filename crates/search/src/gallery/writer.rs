@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::{self, Catalog, Entry, Reference};
 use super::footer::Numbers;
+use super::leftovers::Changing;
 use super::segment::write::{Heading, write};
 use super::segment::{self, Chosen};
 use super::source::{Batch, Joined, NewRows, Source};
 use super::text_hash::TextHashes;
 use super::{Gallery, KEY, Key, LOCK, Maker, Refusal, dead, refusals, version};
-use crate::disk::{Disk, DiskFile as _, RealDisk, open_regular_as, unfinished_name};
+use crate::disk::{Disk, DiskFile as _, RealDisk, mode_below, open_regular_as, unfinished_name};
 use crate::embedding::{MAX_WIDTH, check_unit};
 use crate::error::{Error, Result};
 use crate::scan::calibrate;
@@ -37,6 +38,8 @@ pub struct Setup {
 pub struct Writer<D: Disk = RealDisk> {
     disk: D,
     gallery: Gallery,
+    /// Taken off the list before the lock is given back.
+    _changing: Changing,
     _lock: File,
 }
 
@@ -78,10 +81,15 @@ impl<D: Disk> Writer<D> {
             }
             made => made.map_err(Error::io("making", folder))?,
         }
-        let (lock, gallery) = create_begun(&disk, folder, setup)?;
+        let Begun {
+            gallery,
+            changing,
+            lock,
+        } = create_begun(&disk, folder, setup)?;
         Ok(Self {
             disk,
             gallery,
+            _changing: changing,
             _lock: lock,
         })
     }
@@ -94,11 +102,13 @@ impl<D: Disk> Writer<D> {
         // No lock is made in a folder that is no gallery.
         Gallery::open(folder)?;
         let lock = lock(folder)?;
+        let changing = Changing::begin(folder);
         // Another writer may have ended in between.
         let gallery = Gallery::open(folder)?;
         let mut writer = Self {
             disk,
             gallery,
+            _changing: changing,
             _lock: lock,
         };
         writer.remove_leftovers();
@@ -482,13 +492,18 @@ pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -
     catalog::put(disk, &path, &bytes)
 }
 
+/// A gallery that was just made.
+#[derive(Debug)]
+pub(super) struct Begun {
+    gallery: Gallery,
+    changing: Changing,
+    lock: File,
+}
+
 /// Makes a gallery in a folder that holds none yet.
-pub(super) fn create_begun<D: Disk>(
-    disk: &D,
-    folder: &Path,
-    setup: Setup,
-) -> Result<(File, Gallery)> {
+pub(super) fn create_begun<D: Disk>(disk: &D, folder: &Path, setup: Setup) -> Result<Begun> {
     let lock = lock(folder)?;
+    let changing = Changing::begin(folder);
     // Another process may have made the gallery between the look and the lock, and its key must stay.
     if !is_begun(folder) {
         return Err(occupied(folder));
@@ -513,7 +528,11 @@ pub(super) fn create_begun<D: Disk>(
         disk.sync_folder(parent)
             .map_err(Error::io("syncing", parent))?;
     }
-    Ok((lock, Gallery::open(folder)?))
+    Ok(Begun {
+        gallery: Gallery::open(folder)?,
+        changing,
+        lock,
+    })
 }
 
 fn occupied(folder: &Path) -> Error {
@@ -548,7 +567,10 @@ pub fn is_begun(folder: &Path) -> bool {
 pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
     let mut options = File::options();
-    let file = open_regular_as(options.create(true).truncate(false).write(true), &path);
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode_below(&path));
+    let file = open_regular_as(&mut options, &path);
     let file = file.map_err(Error::io("opening", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

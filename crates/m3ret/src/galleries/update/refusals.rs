@@ -1,7 +1,7 @@
 //! Images that were refused before: they are not read again before they change.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use m3ret_imaging::Code;
 use m3ret_manifest::{path_of, text_of};
@@ -163,8 +163,20 @@ pub(super) fn unreadable(item: &Item, root: &Path) -> Option<RefusedImage> {
 
 /// Forgets refused images whose files are gone.
 pub(crate) fn forget_gone(writer: &mut Writer) -> m3ret_search::Result<()> {
-    let mut refusals = writer.gallery().refusals()?;
     // A file that cannot be looked up may still exist.
-    refusals.retain(|refusal| path_of(&refusal.file).try_exists().unwrap_or(true));
+    forget(writer, |file| !file.try_exists().unwrap_or(true))
+}
+
+/// Forgets refused images below folders whose images lie elsewhere now: they are read again at their new place.
+pub(crate) fn forget_moved(writer: &mut Writer, from: &[PathBuf]) -> m3ret_search::Result<()> {
+    forget_gone(writer)?;
+    forget(writer, |file| {
+        from.iter().any(|folder| file.starts_with(folder))
+    })
+}
+
+fn forget(writer: &mut Writer, is_gone: impl Fn(&Path) -> bool) -> m3ret_search::Result<()> {
+    let mut refusals = writer.gallery().refusals()?;
+    refusals.retain(|refusal| !is_gone(&path_of(&refusal.file)));
     writer.keep_refusals(&refusals)
 }
