@@ -107,7 +107,7 @@ pub(crate) fn neighbours(
             let queries = Queries {
                 vectors: &vectors,
                 own: if is_one { &own } else { &[] },
-                left_out: &[],
+                ..Queries::default()
             };
             for (&group, hits) in groups.iter().zip(to.search(queries, &options)?) {
                 let near = hits.iter().filter(|hit| hit.score >= near);
@@ -357,8 +357,7 @@ mod tests {
         let batch = Batch {
             vectors: &vectors.concat(),
             ids: &ids,
-            columns: &[],
-            attachments: &[],
+            ..Batch::default()
         };
         writer.replace(batch, &[]).unwrap();
         let gallery = Gallery::open(&folder.path().join("g")).unwrap();

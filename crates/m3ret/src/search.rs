@@ -323,6 +323,7 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
             .group_by
             .as_deref()
             .map(|name| column_of(gallery, name).to_owned()),
+        ..SearchOptions::default()
     }
 }
 
@@ -488,6 +489,7 @@ fn answer(
         vectors: &vectors,
         own: &own,
         left_out: &left_out,
+        ..m3ret_search::Queries::default()
     };
     let asked_options = options(ask, gallery);
     let options = with_hashes(gallery, asked_options.clone());

@@ -6,12 +6,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::embedding::normalize;
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
-use crate::kernels::dot;
 use crate::names::{MODALITY, PATIENT};
-use crate::scan::{BELONGING, Calibration, Filter, LeftOut, Queries, SearchOptions};
+use crate::scan::{BELONGING, Calibration, Filter, LeftOut, Queries, RowAsQuery, SearchOptions};
 
 /// Scores between a query of one modality and gallery rows of one modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,7 +156,8 @@ fn pair(
                 to.rows[random.random_range(0..to.rows.len())],
             );
             if scores.len() < N_RANDOM && !belong_together(gallery, a, b)? {
-                scores.push(dot(&gallery.vector(a)?, &gallery.vector(b)?));
+                let [a, b] = [RowAsQuery::read(gallery, a)?, RowAsQuery::read(gallery, b)?];
+                scores.push(a.score(&b));
             }
         }
     }
@@ -194,6 +193,7 @@ fn best(
     let chosen = rand::seq::index::sample(random, from.len(), from.len().min(N_BEST));
     let chosen: Vec<RowId> = chosen.into_iter().map(|idx| from[idx]).collect();
     let mut vectors = Vec::with_capacity(chosen.len() * gallery.width());
+    let mut further = Vec::with_capacity(chosen.len());
     let mut left_out: Vec<LeftOut> = BELONGING
         .iter()
         .map(|column| LeftOut {
@@ -202,9 +202,9 @@ fn best(
         })
         .collect();
     for &row in &chosen {
-        let mut vector = gallery.vector(row)?;
-        normalize(&mut vector)?;
-        vectors.extend(vector);
+        let query = RowAsQuery::read_unit(gallery, row)?;
+        vectors.extend(query.own);
+        further.push(query.further);
         for LeftOut { column, values } in &mut left_out {
             values.push(gallery.value(row, column)?.to_owned());
         }
@@ -214,6 +214,7 @@ fn best(
         vectors: &vectors,
         own: &own,
         left_out: &left_out,
+        further: &further,
     };
     let filters = modality.map(|modality| Filter {
         column: MODALITY.to_owned(),
