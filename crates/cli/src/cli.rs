@@ -31,7 +31,8 @@ use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;
 use m3ret::options::{ColumnValue, FolderLabels, ModelChoice, Reading};
 use m3ret::panics;
-use numbers::{cosine, count, thread_count, whole};
+use m3ret::search::DEFAULT_HANDICAP;
+use numbers::{cosine, count, handicap, thread_count, whole};
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;
 pub(crate) use study::{StudyAction, StudyArguments};
@@ -318,6 +319,14 @@ pub(crate) struct SearchArguments {
     /// Look at every vector instead of codes first
     #[arg(long)]
     pub(crate) exact: bool,
+
+    /// Compare whole images only, and no projections of volumes
+    #[arg(long, conflicts_with = "handicap")]
+    pub(crate) whole: bool,
+
+    /// What a score loses that is that of a projection
+    #[arg(long, value_name = "SCORE", default_value_t = DEFAULT_HANDICAP, value_parser = handicap)]
+    pub(crate) handicap: f32,
 
     /// Print one JSON object a line for each query
     #[arg(long)]

@@ -8,6 +8,17 @@ pub const FLAT_VIEWS: [&str; 4] = ["front", "front mirrored", "side", "side mirr
 /// Fewer slices are no object that one could look at from the side.
 const MIN_SLICES: usize = 8;
 
+/// Returns whether a volume has pictures of `flat_views`.
+#[must_use]
+pub fn has_flat_views(volume: &Volume) -> bool {
+    let [n_channels, n_slices, ..] = volume.shape();
+    let mut reasons = volume.reasons.iter();
+    let is_placed = volume.affine.is_some()
+        && volume.spacing.iter().all(Option::is_some)
+        && !reasons.any(|reason| reason.code == Code::OrientationUnknown);
+    volume.kind == Kind::Volume && is_placed && n_channels == 1 && n_slices >= MIN_SLICES
+}
+
 /// Returns pictures of a grey volume whose place in the patient is known: the mean along the axis from front to back and
 /// along that from side to side, head up, each also mirrored. Empty for anything else.
 ///
@@ -15,17 +26,11 @@ const MIN_SLICES: usize = 8;
 /// back, W to the patient's left. Rows and columns have the volume's spacing in mm.
 #[must_use]
 pub fn flat_views(volume: &Volume) -> Vec<(&'static str, Volume)> {
-    let [n_channels, n_slices, n_rows, n_columns] = volume.shape();
+    let [_, n_slices, n_rows, n_columns] = volume.shape();
     let [Some(deep), Some(high), Some(wide)] = volume.spacing else {
         return Vec::new();
     };
-    let is_placed = volume.affine.is_some()
-        && !volume
-            .reasons
-            .iter()
-            .any(|reason| reason.code == Code::OrientationUnknown);
-    let is_flat_enough = n_channels == 1 && n_slices >= MIN_SLICES;
-    if volume.kind != Kind::Volume || !is_placed || !is_flat_enough {
+    if !has_flat_views(volume) {
         return Vec::new();
     }
     // [D, W] and [D, H]; the first row is that of the last slice: the head is up.

@@ -52,7 +52,7 @@ mod volume;
 mod zip;
 
 pub use error::{Error, Result};
-pub use flat::{FLAT_VIEWS, flat_views};
+pub use flat::{FLAT_VIEWS, flat_views, has_flat_views};
 pub use geometry::{Affine, canonicalise};
 pub use identifiers::{Identifier, Identifiers};
 pub use limits::Limits;

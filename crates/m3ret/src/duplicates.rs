@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use m3ret_encoder::Model;
 use m3ret_imaging::ReadOptions;
 use m3ret_imaging::archive::read_image;
-use m3ret_search::{Collection, Method, Queries, RowId, SearchOptions};
+use m3ret_search::{Collection, Method, Queries, RowId, SearchOptions, Views};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -95,6 +95,8 @@ pub(crate) fn neighbours(
         } else {
             Method::Auto
         },
+        // Copies are alike as a whole.
+        views: Views::Own,
         ..SearchOptions::default()
     };
     let mut left: Vec<&Vec<RowId>> = groups.iter().collect();
@@ -107,7 +109,7 @@ pub(crate) fn neighbours(
             let queries = Queries {
                 vectors: &vectors,
                 own: if is_one { &own } else { &[] },
-                left_out: &[],
+                ..Queries::default()
             };
             for (&group, hits) in groups.iter().zip(to.search(queries, &options)?) {
                 let near = hits.iter().filter(|hit| hit.score >= near);
@@ -357,8 +359,7 @@ mod tests {
         let batch = Batch {
             vectors: &vectors.concat(),
             ids: &ids,
-            columns: &[],
-            attachments: &[],
+            ..Batch::default()
         };
         writer.replace(batch, &[]).unwrap();
         let gallery = Gallery::open(&folder.path().join("g")).unwrap();

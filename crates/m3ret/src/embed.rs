@@ -128,6 +128,9 @@ pub struct Facts {
     pub(crate) traits: Traits,
 }
 
+/// Further unit vectors of an image, each with the name of its view.
+pub(crate) type Views = Vec<(String, Vec<f32>)>;
+
 /// What identifies an image beside its vector.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Traits {
@@ -143,7 +146,7 @@ pub(crate) struct Traits {
     pub thumbnail: Vec<u8>,
     /// Further unit vectors of the image by the name of its view (`imaging::FLAT_VIEWS`); empty unless they were
     /// requested.
-    pub views: Vec<(&'static str, Vec<f32>)>,
+    pub views: Views,
 }
 
 /// Why an image has no vector.

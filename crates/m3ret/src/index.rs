@@ -218,7 +218,7 @@ fn add_vectors(
         vectors: &vectors.values,
         ids: &ids,
         columns: &cells,
-        attachments: &[],
+        ..Batch::default()
     };
     let added = writer.replace(batch, &replaced);
     added.with_context(|| match has_ids {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use bhtsne::{Neighbor, tSNE};
 use m3ret_manifest::columns::{BODY_PART, FINDING, LABEL, MODALITY};
 use m3ret_manifest::text_of;
-use m3ret_search::{Collection, Queries, RowId, SearchOptions};
+use m3ret_search::{Collection, Queries, RowId, SearchOptions, Views};
 use serde_json::json;
 
 use super::duplicates::vectors as unit_vectors;
@@ -127,6 +127,8 @@ fn places(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> 
         .collect();
     let options = SearchOptions {
         k: n_neighbours(rows.len()),
+        // Places are those of whole images.
+        views: Views::Own,
         ..SearchOptions::default()
     };
     let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
@@ -139,7 +141,7 @@ fn places(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> 
         let queries = Queries {
             vectors: &vectors,
             own: &own,
-            left_out: &[],
+            ..Queries::default()
         };
         for hits in gallery.search(queries, &options)? {
             let near = hits

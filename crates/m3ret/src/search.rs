@@ -14,6 +14,7 @@ use m3ret_manifest::columns::{
 use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions};
+pub use m3ret_search::{DEFAULT_HANDICAP, Views};
 use serde::Serialize;
 
 use self::agreement::Known;
@@ -67,6 +68,10 @@ pub struct Hit {
     pub file: String,
     /// Cosine of the two vectors, -1..=1.
     pub score: f32,
+    /// The view of the image that is like the query, such as `front` of a CT; `None`: the whole image.
+    pub view: Option<String>,
+    /// The view of the query that is like it; `None`: the whole query.
+    pub query_view: Option<String>,
     /// How the image and the query belong together.
     pub relation: Relation,
     /// Labels of the image.
@@ -141,6 +146,8 @@ pub struct Ask {
     pub offset: usize,
     /// Least score of a hit, -1..=1; `None` for any.
     pub min_score: Option<f32>,
+    /// Which vectors are compared, where images have several.
+    pub views: Views,
 }
 
 impl Default for Ask {
@@ -155,6 +162,7 @@ impl Default for Ask {
             agree: None,
             offset: 0,
             min_score: None,
+            views: Views::default(),
         }
     }
 }
@@ -332,6 +340,7 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
             .group_by
             .as_deref()
             .map(|name| column_of(gallery, name).to_owned()),
+        views: ask.views,
     }
 }
 
@@ -500,10 +509,16 @@ fn answer(
         .collect();
     let own: Vec<Vec<RowId>> = asked.iter().map(|query| query.own.clone()).collect();
     let left_out = left_out(ask, gallery, &asked, watch)?;
+    let of_views = |query: &ReadyQuery| {
+        let views = query.views.iter().flat_map(|(_, vector)| vector);
+        views.copied().collect()
+    };
+    let further: Vec<Vec<f32>> = asked.iter().map(of_views).collect();
     let queries = m3ret_search::Queries {
         vectors: &vectors,
         own: &own,
         left_out: &left_out,
+        further: &further,
     };
     let asked_options = options(ask, gallery);
     let options = with_hashes(gallery, asked_options.clone());
@@ -511,6 +526,7 @@ fn answer(
     let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
     let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
     let known = Known::of(gallery, agree, &asked_options)?;
+    let views = gallery.views();
     // The cells of all hits are read together, as each reading may cost a way to another machine.
     let rows: Vec<RowId> = found.iter().flatten().map(|hit| hit.row).collect();
     let mut cells = RowCells::of_rows(gallery, &rows)?.into_iter();
@@ -521,7 +537,7 @@ fn answer(
         let hits = told.enumerate().map(|(idx, ((row_hit, cells), id))| Hit {
             rank: idx + 1,
             id: id.into_owned(),
-            ..hit_of(&query, row_hit, &cells)
+            ..hit_of(&query, row_hit, &cells, &views)
         });
         let mut hits: Vec<Hit> = hits.collect();
         let modality = query.labels.modality.as_deref().unwrap_or_default();
@@ -543,7 +559,11 @@ fn answer(
 }
 
 /// Builds a hit from the cells of its row; the caller sets rank and id.
-fn hit_of(query: &ReadyQuery, hit: &RowHit, cells: &RowCells<'_>) -> Hit {
+fn hit_of(query: &ReadyQuery, hit: &RowHit, cells: &RowCells<'_>, views: &[&str]) -> Hit {
+    let of_row = hit.view.and_then(|view| views.get(view.0 as usize));
+    let of_query = hit
+        .query_vector
+        .and_then(|view| query.views.get(view as usize));
     Hit {
         rank: 0,
         id: String::new(),
@@ -552,6 +572,8 @@ fn hit_of(query: &ReadyQuery, hit: &RowHit, cells: &RowCells<'_>) -> Hit {
         part: cells.part().map(str::to_owned),
         file: text_of(&cells.file()),
         score: hit.score,
+        view: of_row.map(|name| (*name).to_owned()),
+        query_view: of_query.map(|(name, _)| name.clone()),
         relation: Relation::of(query, &Pseudonyms::of(cells), cells.pixels()),
         labels: Labels::of(cells),
         row: hit.row,

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vectors: &vectors,
         ids: &ids,
         columns: &columns,
-        attachments: &[],
+        ..Batch::default()
     };
     writer.add(batch)?;
     let added = (cpu_s() - cpu, start.elapsed().as_secs_f64());
@@ -79,7 +79,7 @@ fn add(
         vectors,
         ids: &ids,
         columns,
-        attachments: &[],
+        ..Batch::default()
     };
     let start = Instant::now();
     writer.add(batch)?;

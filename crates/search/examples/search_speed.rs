@@ -141,7 +141,7 @@ fn options_of(arguments: &[String], gallery: &Gallery, k: usize) -> SearchOption
             .into_iter()
             .map(|text| filter(text))
             .collect(),
-        group_by: None,
+        ..SearchOptions::default()
     }
 }
 

@@ -303,10 +303,15 @@ fn ask(
     });
     let left_out: Vec<LeftOut> = left_out.collect();
     let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
+    let further: Vec<Vec<f32>> = rows
+        .iter()
+        .map(|&row| further_of(collection, row))
+        .collect::<Result<_>>()?;
     let queries = Queries {
         vectors: &vectors,
         own: &own,
         left_out: &left_out,
+        further: &further,
     };
     let filter = modality.map(|modality| Filter {
         column: MODALITY.to_owned(),
@@ -330,6 +335,16 @@ fn ask(
         }
     }
     Ok(outcomes)
+}
+
+/// Returns the further vectors of a row at unit length.
+fn further_of(collection: &dyn Collection, row: RowId) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    for (_, mut vector) in collection.view_vectors(row)? {
+        normalize(&mut vector)?;
+        all.append(&mut vector);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

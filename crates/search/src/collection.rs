@@ -87,11 +87,25 @@ pub trait Collection: Send + Sync {
     /// `Damaged`.
     fn rows(&self, rows: &[RowId], columns: &[&str]) -> Result<Vec<Vec<Cow<'_, str>>>>;
 
-    /// Returns the vectors of rows as they are stored, [rows, width]; in 16 bits, rounding changes their length a little.
+    /// Returns the own vectors of rows as they are stored, [rows, width]; in 16 bits, rounding changes their length a little.
     ///
     /// # Errors
     /// `Damaged`.
     fn vectors(&self, rows: &[RowId]) -> Result<Vec<f32>>;
+
+    /// Returns the names of the views that rows have further vectors of, in ascending order: a `ViewId` is a place
+    /// among them.
+    fn views(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// Returns the further vectors of a row as they are stored, each with the name of its view.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    fn view_vectors(&self, _row: RowId) -> Result<Vec<(Cow<'_, str>, Vec<f32>)>> {
+        Ok(Vec::new())
+    }
 
     /// Returns what is attached to a row under a name, e.g. `thumbnail`; empty for nothing.
     ///
@@ -190,6 +204,16 @@ impl Collection for Gallery {
             vectors.extend(Self::vector(self, row)?);
         }
         Ok(vectors)
+    }
+
+    fn views(&self) -> Vec<&str> {
+        Self::views(self)
+    }
+
+    fn view_vectors(&self, row: RowId) -> Result<Vec<(Cow<'_, str>, Vec<f32>)>> {
+        let vectors = Self::view_vectors(self, row)?.into_iter();
+        let named = vectors.map(|(name, vector)| (Cow::Borrowed(name), vector));
+        Ok(named.collect())
     }
 
     fn attachment(&self, row: RowId, name: &str) -> Result<Cow<'_, [u8]>> {

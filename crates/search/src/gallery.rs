@@ -33,18 +33,17 @@ pub use footer::Numbers;
 pub use leftovers::{abandon_changes, collect};
 pub use refusals::Refusal;
 pub use repair::{LostRow, Repair, repair};
-pub use source::Batch;
+pub use source::{Batch, View, ViewVectors};
 pub use verify::{Finding, Report, verify};
 pub use writer::{Setup, Writer, is_begun};
 
 use crate::disk::read_regular;
 use crate::error::{Error, Result};
 use crate::names::BODY_PART;
-use crate::scan::{AllowedRows, Calibration, Filter};
+use crate::scan::{AllowedVectors, Calibration, Filter};
 use crate::statistics::Statistics;
 use catalog::{Catalog, Named};
 use segment::Segment;
-use source::Source as _;
 
 /// What made the vectors: only vectors of the same encoder and input config can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,16 +64,22 @@ pub struct RowId {
     pub(crate) row: u32,
 }
 
+/// A view that some row has a further vector of: its place in `Gallery::views`. Good for one open gallery only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewId(pub u32);
+
 /// An open gallery: what it was when it was opened, whatever a writer does meanwhile.
 #[derive(Debug)]
 pub struct Gallery {
     folder: PathBuf,
     catalog: Catalog,
     segments: Vec<Segment>,
+    /// Names of the views of further vectors, in ascending order.
+    views: Vec<String>,
     key: Key,
     has_damaged_copy: bool,
-    /// Rows that pass the filters that were used before.
-    allowed: Mutex<HashMap<Vec<Filter>, Arc<AllowedRows>>>,
+    /// Vectors that pass the filters that were used before: of all, and of the rows' own alone.
+    allowed: [Mutex<HashMap<Vec<Filter>, Arc<AllowedVectors>>>; 2],
     /// The file with samples of scores: read when the gallery is opened, because a writer may remove it afterwards.
     statistics_file: Option<Named>,
     /// The samples, parsed when they are first asked for.
@@ -211,24 +216,27 @@ impl Gallery {
         has_damaged_copy |= files.into_iter().flatten().any(|file| file.is_damaged);
         Ok(Self {
             folder: folder.to_owned(),
+            views: names_of_views(&segments),
             catalog,
             segments,
             key,
             has_damaged_copy,
-            allowed: Mutex::default(),
+            allowed: Default::default(),
             statistics_file,
             statistics: OnceLock::new(),
             refusals_file,
         })
     }
 
-    /// Returns the rows that pass some filters, found by `find` the first time.
+    /// Returns the vectors that pass some filters, found by `find` the first time; of all, or of the rows' own alone.
     pub(crate) fn allowed(
         &self,
         filters: &[Filter],
-        find: impl FnOnce() -> Result<AllowedRows>,
-    ) -> Result<Arc<AllowedRows>> {
-        let lock = || self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        is_own_only: bool,
+        find: impl FnOnce() -> Result<AllowedVectors>,
+    ) -> Result<Arc<AllowedVectors>> {
+        let known = &self.allowed[usize::from(is_own_only)];
+        let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(allowed) = lock().get(filters) {
             return Ok(Arc::clone(allowed));
         }
@@ -418,12 +426,57 @@ impl Gallery {
         self.segment(row)?.id(row.row)
     }
 
-    /// Returns a row's vector.
+    /// Returns a row's own vector.
     ///
     /// # Errors
     /// `Damaged`.
     pub fn vector(&self, row: RowId) -> Result<Vec<f32>> {
         self.segment(row)?.vector(row.row)
+    }
+
+    /// Returns the names of the views that rows have further vectors of, in ascending order. Views that only removed
+    /// rows had stay until `compact`.
+    #[must_use]
+    pub fn views(&self) -> Vec<&str> {
+        self.views.iter().map(String::as_str).collect()
+    }
+
+    /// Returns how many vectors there are: one for each row, and further ones.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn n_vectors(&self) -> Result<usize> {
+        let counts = self.segments.iter().map(Segment::n_live_vectors);
+        counts.sum()
+    }
+
+    /// Returns the further vectors of a row, each with the name of its view, in ascending order of names.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn view_vectors(&self, row: RowId) -> Result<Vec<(&str, Vec<f32>)>> {
+        let segment = self.segment(row)?;
+        let places = segment.vectors_of(row.row)?;
+        let further = places.as_slice().iter().skip(1).map(|&place| {
+            let name = segment.view_name(segment.view_at(place)?);
+            Ok((name, segment.vector_at(place)?))
+        });
+        further.collect()
+    }
+
+    /// Returns the view of the vector at a place of a segment; `None` for a row's own.
+    pub(crate) fn view_of(&self, segment: &Segment, place: u32) -> Result<Option<ViewId>> {
+        if !segment.has_views() {
+            return Ok(None);
+        }
+        let name = segment.view_name(segment.view_at(place)?);
+        let found = self
+            .views
+            .binary_search_by(|other| other.as_str().cmp(name));
+        Ok(found
+            .ok()
+            .and_then(|place| u32::try_from(place).ok())
+            .map(ViewId))
     }
 
     /// Returns a row's cell in a column; empty where the row or the gallery has none.
@@ -518,6 +571,15 @@ impl Gallery {
     }
 }
 
+/// Returns the names of the views of further vectors, in ascending order.
+fn names_of_views(segments: &[Segment]) -> Vec<String> {
+    let names = segments.iter().flat_map(|segment| &segment.footer().views);
+    let mut names: Vec<String> = names.filter(|name| !name.is_empty()).cloned().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// Makes a file that is missing a fault of the gallery, which repair mends.
 fn missing_as_damaged(error: Error) -> Error {
     match error {
@@ -534,7 +596,7 @@ fn open_segment(folder: &Path, entry: &catalog::Entry, catalog: &Catalog) -> Res
     let segment = Segment::open(&path)?;
     let footer = segment.footer();
     let is_meant = format!("{:032x}", segment.digest()) == entry.digest
-        && footer.version <= catalog.version
+        && version::of_gallery(footer.version) <= catalog.version
         && footer.id == entry.id
         && footer.n_rows == entry.n_rows
         && footer.width as usize == catalog.width

@@ -34,8 +34,11 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use gallery::{
-    Batch, Finding, Gallery, LostRow, Maker, Numbers, Refusal, Repair, Report, RowId, Setup,
-    Writer, abandon_changes, collect, is_begun, is_gallery, repair, verify,
+    Batch, Finding, Gallery, LostRow, Maker, Numbers, Refusal, Repair, Report, RowId, Setup, View,
+    ViewId, ViewVectors, Writer, abandon_changes, collect, is_begun, is_gallery, repair, verify,
 };
-pub use scan::{Calibration, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions};
+pub use scan::{
+    Calibration, DEFAULT_HANDICAP, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions,
+    Views,
+};
 pub use statistics::Statistics;

@@ -3,11 +3,15 @@
 //! Three passes: the first looks at codes of all rows or of the lists nearest to the query, the
 //! second at 8-bit codes of what is left, the last at the vectors. `Method::Exact` has only the
 //! last, over all rows, and is the reference for everything else.
+//!
+//! A row has the score of the best of its vectors. The passes look at vectors, wherever they lie; rows are what they
+//! count, and what rules are asked about. A query with several vectors is several searches whose hits are merged.
 
 mod best;
 mod calibrate;
 mod pass;
 mod rules;
+mod views;
 
 #[cfg(test)]
 mod tests;
@@ -16,15 +20,18 @@ use rayon::prelude::*;
 
 pub(crate) use calibrate::{BELONGING, calibrate};
 pub use calibrate::{Calibration, Plan};
-pub(crate) use rules::AllowedRows;
+pub(crate) use rules::AllowedVectors;
 pub use rules::{Filter, LeftOut};
+pub(crate) use views::RowAsQuery;
+pub use views::{DEFAULT_HANDICAP, Views};
 
 use crate::embedding::check_unit;
 use crate::error::{Error, Result};
-use crate::gallery::{Gallery, RowId};
+use crate::gallery::{Gallery, RowId, ViewId};
 use best::{Best, Candidate};
 use pass::{Chunk, First, Passed};
 use rules::Rules;
+use views::Asked;
 
 /// How thorough a search is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +57,8 @@ pub struct SearchOptions {
     /// Of rows with the same value in this column only the best is a hit; rows without a value
     /// stand for themselves.
     pub group_by: Option<String>,
+    /// Which vectors are compared, where rows or queries have several.
+    pub views: Views,
 }
 
 /// Several queries.
@@ -61,6 +70,8 @@ pub struct Queries<'a> {
     pub own: &'a [Vec<RowId>],
     /// Rows that have a query's value in a column are no hits for it.
     pub left_out: &'a [LeftOut],
+    /// Further unit vectors of each query's object, [n, width] each; empty if no query has any.
+    pub further: &'a [Vec<f32>],
 }
 
 /// One row that was found.
@@ -68,8 +79,12 @@ pub struct Queries<'a> {
 pub struct RowHit {
     /// Where it lies.
     pub row: RowId,
-    /// Dot product with the query: the cosine of their angle.
+    /// Dot product of the two vectors, the cosine of their angle; less the handicap if either is a further one.
     pub score: f32,
+    /// The view of the row whose vector has the score; `None`: its own vector.
+    pub view: Option<ViewId>,
+    /// Which of the query's further vectors has the score; `None`: its own vector.
+    pub query_vector: Option<u32>,
 }
 
 /// Candidates that all queries of one chunk may hold together.
@@ -80,12 +95,15 @@ const CHUNK_QUERIES: usize = 512;
 impl Gallery {
     /// Finds the best hits of each query, best first; of equal scores, the smaller id first.
     ///
+    /// A row's score is the best over all pairs of vectors that `views` allows; of equally good pairs, that of the
+    /// first vector of the query counts, and then that of the first view of the row.
+    ///
     /// Runs in rayon's current pool; results do not depend on its threads, nor on which queries
     /// come together.
     ///
     /// # Errors
-    /// `Mismatch` if a vector does not have the gallery's width or is no unit vector, or a filter
-    /// names a column or value that no row has; `Damaged`.
+    /// `Mismatch` if a vector does not have the gallery's width or is no unit vector, a filter names a column or
+    /// value that no row has, or the handicap is negative or not finite; `Damaged`.
     pub fn search(
         &self,
         queries: Queries<'_>,
@@ -95,6 +113,11 @@ impl Gallery {
         let n_queries = queries.vectors.len() / width;
         let fits = queries.vectors.len() == n_queries * width
             && (queries.own.is_empty() || queries.own.len() == n_queries)
+            && (queries.further.is_empty() || queries.further.len() == n_queries)
+            && queries
+                .further
+                .iter()
+                .all(|further| further.len().is_multiple_of(width))
             && queries
                 .left_out
                 .iter()
@@ -107,37 +130,44 @@ impl Gallery {
             ));
         }
         check_unit(queries.vectors, width)?;
-        let rules = Rules::new(self, queries, &options.filters)?;
+        for further in queries.further {
+            check_unit(further, width)?;
+        }
+        options.views.check()?;
+        let asked = Asked::new(queries, width, options.views);
+        let rules = Rules::new(self, queries, options)?;
         match &options.group_by {
-            None => self.search_all(queries.vectors, &rules, options.k, options.method),
-            Some(column) => self.search_groups(queries.vectors, &rules, options, column),
+            None => self.search_all(&asked, &rules, options.k, options.method),
+            Some(column) => self.search_groups(&asked, &rules, options, column),
         }
     }
 
     fn search_all(
         &self,
-        vectors: &[f32],
+        asked: &Asked<'_>,
         rules: &Rules<'_>,
         k: usize,
         method: Method,
     ) -> Result<Vec<Vec<RowHit>>> {
         let k = k.min(self.len());
-        if k == 0 || vectors.is_empty() {
-            return Ok(vec![Vec::new(); vectors.len() / self.width()]);
+        if k == 0 {
+            return Ok(vec![Vec::new(); asked.n_queries()]);
         }
-        let plan = self.plan(k, method, rules.has_filters());
+        let plan = self.plan(k, method, rules.is_restricted());
         let depth = plan.depth_bits.max(plan.depth_codes).max(k);
         let n_together = (CHUNK_CANDIDATES / depth).clamp(1, CHUNK_QUERIES);
-        let mut hits = Vec::with_capacity(vectors.len() / self.width());
-        for (idx, vectors) in vectors.chunks(n_together * self.width()).enumerate() {
-            let chunk = Chunk::new(vectors, self.width(), idx * n_together);
+        let mut hits = Vec::with_capacity(asked.n_queries());
+        for chunk in asked.chunks(n_together) {
             hits.append(&mut self.search_chunk(&chunk, rules, k, plan)?);
         }
-        Ok(hits)
+        match asked.has_further() {
+            true => asked.merge(self, hits, k),
+            false => Ok(hits),
+        }
     }
 
     /// Chooses how to search for `k` hits.
-    fn plan(&self, k: usize, method: Method, has_filters: bool) -> Plan {
+    fn plan(&self, k: usize, method: Method, is_restricted: bool) -> Plan {
         let planned = match (method, self.calibration()) {
             (Method::Planned(plan), _) => Some(plan),
             (Method::Exact, _) | (_, None) => None,
@@ -145,8 +175,8 @@ impl Gallery {
         };
         match planned {
             None => Plan::EXACT,
-            // Rows that pass a filter may lie in any list.
-            Some(plan) if has_filters => Plan {
+            // Vectors that pass a filter, or are the rows' own, may lie in any list.
+            Some(plan) if is_restricted => Plan {
                 n_probe: None,
                 ..plan
             },
@@ -178,14 +208,19 @@ impl Gallery {
                 let exact = pass::finish(segment, &alone, best, k, true)?;
                 rows[query] = exact.into_iter().next().unwrap_or_default();
             }
-            for (found, rows) in found.iter_mut().zip(rows) {
-                found.extend(rows.into_iter().map(|Candidate { score, row, .. }| RowHit {
-                    row: RowId {
-                        segment: segment_idx,
-                        row,
-                    },
-                    score,
-                }));
+            for (query, (found, rows)) in found.iter_mut().zip(rows).enumerate() {
+                let query_vector = chunk.query_vector(query);
+                for Candidate { score, vector, .. } in rows {
+                    found.push(RowHit {
+                        row: RowId {
+                            segment: segment_idx,
+                            row: segment.row_of(vector)?,
+                        },
+                        score,
+                        view: self.view_of(segment, vector)?,
+                        query_vector,
+                    });
+                }
             }
         }
         if self.segments().len() > 1 {
@@ -198,7 +233,7 @@ impl Gallery {
     }
 
     /// Sorts hits of several segments: best first, then by id.
-    fn sort(&self, hits: &mut [RowHit]) -> Result<()> {
+    pub(crate) fn sort(&self, hits: &mut [RowHit]) -> Result<()> {
         let mut fault = None;
         hits.sort_by(|a, b| {
             b.score.total_cmp(&a.score).then_with(|| {
@@ -218,7 +253,7 @@ impl Gallery {
     /// Looks deeper and deeper until there are `k` groups or no more rows.
     fn search_groups(
         &self,
-        vectors: &[f32],
+        asked: &Asked<'_>,
         rules: &Rules<'_>,
         options: &SearchOptions,
         column: &str,
@@ -226,13 +261,13 @@ impl Gallery {
         if !self.columns().contains(&column) {
             return Err(rules::no_column(self, column));
         }
-        let n_queries = vectors.len() / self.width();
+        let n_queries = asked.n_queries();
         let mut done: Vec<Vec<RowHit>> = Vec::with_capacity(n_queries);
-        for (idx, vector) in vectors.chunks_exact(self.width()).enumerate() {
-            let rules = rules.only(idx);
+        for query in 0..n_queries {
+            let (asked, rules) = (asked.only(query), rules.only(query));
             let mut depth = options.k.saturating_mul(4).max(1);
             let groups = loop {
-                let hits = self.search_all(vector, &rules, depth, options.method)?;
+                let hits = self.search_all(&asked, &rules, depth, options.method)?;
                 let hits = hits.into_iter().next().unwrap_or_default();
                 let n_hits = hits.len();
                 let groups = self.best_of_groups(hits, column, options.k)?;

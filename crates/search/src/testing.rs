@@ -4,7 +4,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::embedding::normalize;
-use crate::gallery::{Batch, Maker, Numbers, Setup, Writer};
+use crate::gallery::{Batch, Maker, Numbers, Setup, View, ViewVectors, Writer};
 
 /// Returns what made the vectors of tests.
 pub(crate) fn maker() -> Maker {
@@ -46,6 +46,36 @@ pub(crate) struct TestRows {
     pub(crate) ids: Vec<String>,
     pub(crate) columns: Vec<(String, Vec<String>)>,
     pub(crate) attachments: Vec<(String, Vec<Vec<u8>>)>,
+    pub(crate) views: TestViews,
+}
+
+/// Further vectors of rows of a test.
+#[derive(Default)]
+pub(crate) struct TestViews {
+    pub(crate) names: Vec<String>,
+    pub(crate) of: Vec<View>,
+    pub(crate) vectors: Vec<f32>,
+}
+
+impl TestViews {
+    /// Makes up to four further vectors of each of `n_rows` rows, near other rows of the same clusters; the names
+    /// that `name` gives are not in order.
+    pub(crate) fn new(seed: u64, n_rows: usize, width: usize, n_clusters: usize) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x7669_6577);
+        let names = ["side", "front", "slice 3/8", "front mirrored"].map(str::to_owned);
+        let mut of = Vec::new();
+        for row in 0..u32::try_from(n_rows).unwrap() {
+            let has_some = random.random_range(0..3) > 0;
+            let named = 0..names.len() as u32;
+            let named = named.filter(|_| has_some && random.random_range(0..3) > 0);
+            of.extend(named.map(|name| View { row, name }));
+        }
+        Self {
+            names: names.to_vec(),
+            vectors: vectors(seed + 1000, of.len(), width, n_clusters),
+            of,
+        }
+    }
 }
 
 impl TestRows {
@@ -73,8 +103,13 @@ impl TestRows {
                 "thumbnail".to_owned(),
                 numbers.map(|i| vec![i as u8; i % 5]).collect(),
             )],
+            views: TestViews::default(),
             vectors,
         }
+    }
+
+    pub(crate) fn with_views(self, views: TestViews) -> Self {
+        Self { views, ..self }
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
@@ -83,6 +118,11 @@ impl TestRows {
             ids: &self.ids,
             columns: &self.columns,
             attachments: &self.attachments,
+            views: ViewVectors {
+                names: &self.views.names,
+                of: &self.views.of,
+                vectors: &self.views.vectors,
+            },
         }
     }
 }

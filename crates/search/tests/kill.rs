@@ -12,14 +12,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use m3ret_search::{Batch, Gallery, Maker, Numbers, Setup, Writer, verify};
+use m3ret_search::{Batch, Gallery, Maker, Numbers, Setup, View, ViewVectors, Writer, verify};
 
 const WIDTH: usize = 16;
 /// Says to the child which gallery to write to.
 const GALLERY: &str = "M3RET_TEST_GALLERY";
 const N_ROUNDS: u64 = 250;
 
-/// One change: rows of number `step` are added, older ones removed, or all is compacted.
+/// One change: rows of number `step` are added, half of them with a further vector each second time, older ones
+/// removed, or all is compacted.
 fn change(writer: &mut Writer, step: u64) {
     match step % 4 {
         3 if step % 12 == 3 => writer.compact().unwrap(),
@@ -38,9 +39,17 @@ fn change(writer: &mut Writer, step: u64) {
             for (i, vector) in vectors.chunks_mut(WIDTH).enumerate() {
                 vector[i % WIDTH] = 1.0;
             }
+            let n_views = if step % 4 == 1 { 15 } else { 0 };
+            let of: Vec<View> = (0..n_views).map(|row| View { row, name: 0 }).collect();
+            let names = ["front".to_owned()];
             let batch = Batch {
                 vectors: &vectors,
                 ids: &ids,
+                views: ViewVectors {
+                    names: &names,
+                    of: &of,
+                    vectors: &vectors[..of.len() * WIDTH],
+                },
                 ..Batch::default()
             };
             writer.add(batch).unwrap();

@@ -31,6 +31,13 @@ pub(super) fn cosine(text: &str) -> Result<f32, String> {
     cosine.ok_or_else(|| "a number from -1 to 1 is wanted".to_owned())
 }
 
+/// Reads what scores lose.
+pub(super) fn handicap(text: &str) -> Result<f32, String> {
+    let handicap = text.parse().ok();
+    let handicap = handicap.filter(|handicap: &f32| (0.0..=2.0).contains(handicap));
+    handicap.ok_or_else(|| "a number from 0 to 2 is wanted".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

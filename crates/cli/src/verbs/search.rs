@@ -16,7 +16,7 @@ use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::options::Reading;
-use m3ret::search::{Answer, Ask, Hit, Labels, MeasuredOn, Queries, VectorQueries, page};
+use m3ret::search::{Answer, Ask, Hit, Labels, MeasuredOn, Queries, VectorQueries, Views, page};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
 
@@ -128,6 +128,13 @@ fn ask_of(arguments: &SearchArguments) -> Ask {
         agree: arguments.agree.clone(),
         offset: arguments.offset,
         min_score: arguments.min_score,
+        views: if arguments.whole {
+            Views::Own
+        } else {
+            Views::All {
+                handicap: arguments.handicap,
+            }
+        },
     }
 }
 
@@ -225,6 +232,9 @@ fn text(answer: &Answer, paint: Paint) -> String {
         let mut file = printable(&hit.file);
         if let Some(part) = &hit.part {
             file += &format!(" [{}]", printable(part));
+        }
+        if let Some(view) = &hit.view {
+            file += &format!(" seen from: {}", printable(view));
         }
         text += &format!(
             "  {:>3}  {:>6.4}  {:<13}  {:<width$}  {file}\n",

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::archive::{read_image, read_object, visit_object};
-use m3ret_imaging::{Error, Kind, ReadOptions, Volume, flat_views, thumbnail};
+use m3ret_imaging::{Error, Kind, ReadOptions, Volume, flat_views, has_flat_views, thumbnail};
 
 use super::items::{Content, Item};
-use super::{Facts, Refusal, Traits};
+use super::{Facts, Refusal, Traits, Views};
 use crate::check::pixel_hash;
 use crate::galleries::KnownVectors;
 use crate::panics;
@@ -277,8 +277,13 @@ fn read(
             facts.traits.thumbnail = picture(&volume);
         }
         let known = reading.known.zip(digest);
-        let known = known.and_then(|(known, digest)| known.vector(digest, facts.part.as_deref()));
-        let piece = if let Some(vector) = known {
+        let known = known.and_then(|(known, digest)| known.vectors(digest, facts.part.as_deref()));
+        // A volume that was embedded without its projections is embedded again where they are wanted.
+        let is_whole = |(_, views): &(_, Views)| {
+            !reading.has_views || !views.is_empty() || !has_flat_views(&volume)
+        };
+        let piece = if let Some((vector, views)) = known.filter(is_whole) {
+            facts.traits.views = views;
             Piece::Known(facts, vector)
         } else {
             match prepare(model, &volume) {

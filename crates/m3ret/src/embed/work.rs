@@ -185,7 +185,10 @@ impl Batch {
                     for (name, _) in views {
                         // A projection without a vector is left out.
                         let view = vectors.next().and_then(Result::ok);
-                        facts.traits.views.extend(view.map(|vector| (name, vector)));
+                        facts
+                            .traits
+                            .views
+                            .extend(view.map(|vector| (name.to_owned(), vector)));
                     }
                     self.images.push((facts, vector));
                 }

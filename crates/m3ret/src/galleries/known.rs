@@ -7,6 +7,8 @@ use std::path::Path;
 use m3ret_search::{Gallery, Maker, Numbers, RowId};
 
 use super::columns;
+use super::rows::views_of;
+use crate::embed::Views;
 use crate::embed::items::Digest;
 
 /// The vectors of other galleries of one encoder, by the digest of their images' content.
@@ -53,18 +55,21 @@ impl KnownVectors {
         self.galleries.push(gallery);
     }
 
-    /// Returns the vector of an image, if one of this content and part is known.
-    pub(crate) fn vector(&self, digest: Digest, part: Option<&str>) -> Option<Vec<f32>> {
+    /// Returns the vector of an image and those of its views, if one of this content and part is known.
+    pub(crate) fn vectors(&self, digest: Digest, part: Option<&str>) -> Option<(Vec<f32>, Views)> {
         let places = [digest.of(part), digest.whole()];
         let mut places = places.iter().filter_map(|content| self.places.get(content));
-        places.find_map(|places| self.vector_of(places, part.unwrap_or_default()))
+        places.find_map(|places| self.vectors_of(places, part.unwrap_or_default()))
     }
 
-    fn vector_of(&self, places: &[(usize, RowId)], part: &str) -> Option<Vec<f32>> {
+    fn vectors_of(&self, places: &[(usize, RowId)], part: &str) -> Option<(Vec<f32>, Views)> {
         places.iter().find_map(|&(idx, row)| {
             let gallery = self.galleries.get(idx)?;
             let is_it = gallery.value(row, columns::PART).ok()? == part;
-            is_it.then(|| gallery.vector(row).ok())?
+            if !is_it {
+                return None;
+            }
+            Some((gallery.vector(row).ok()?, views_of(gallery, row).ok()?))
         })
     }
 }

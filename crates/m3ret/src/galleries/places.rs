@@ -390,8 +390,8 @@ impl Rewriter {
     }
 
     fn push(&mut self, row: RowId, id: String, cells: Vec<(String, String)>) -> anyhow::Result<()> {
-        let (vector, thumbnail) = stored_parts(self.writer.gallery(), row)?;
-        self.pending.push(id, &vector, cells, thumbnail);
+        let parts = stored_parts(self.writer.gallery(), row)?;
+        self.pending.push(id, cells, parts);
         if self.pending.n_numbers() >= MAX_WAITING_NUMBERS {
             self.save()?;
         }

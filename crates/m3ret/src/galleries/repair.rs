@@ -7,7 +7,7 @@ use m3ret_search::{Gallery, LostRow, Repair, Writer};
 use serde::Serialize;
 
 use super::columns::{self, OwnNames, own_names_among};
-use super::rows::{PendingRows, THUMBNAIL, set_cell};
+use super::rows::{PendingRows, RowParts, THUMBNAIL, set_cell};
 use super::update::{Place, Stored};
 use super::{KnownVectors, model_of, with_part};
 use crate::embed::ahead::AheadOptions;
@@ -191,12 +191,13 @@ fn rebuild(
     let deferral = Deferral::start(watch);
     watch.step("embedding lost images again");
     watch.count(wanted.len());
-    let has_thumbnails = writer.gallery().attachments().contains(&THUMBNAIL);
+    let gallery = writer.gallery();
+    let has_thumbnails = gallery.attachments().contains(&THUMBNAIL);
     let ahead = AheadOptions {
         options: &reading.options,
         n_readers: reading.n_readers,
         has_thumbnails,
-        has_views: false,
+        has_views: gallery.is_empty() || !gallery.views().is_empty(),
         known: Some(&KnownVectors::default()),
     };
     let items: Vec<Item> = wanted.iter().map(|image| image.item.clone()).collect();
@@ -209,9 +210,7 @@ fn rebuild(
             && let Some(image) = left.next()
         {
             match rebuilt(&image, images, writer.gallery()) {
-                Ok((vector, cells, thumbnail)) => {
-                    pending.push(image.row.id, &vector, cells, thumbnail);
-                }
+                Ok((cells, parts)) => pending.push(image.row.id, cells, parts),
                 Err(why) => repaired.lost.push(image.lost(&why)),
             }
             watch.advance(repaired.lost.len());
@@ -237,9 +236,9 @@ fn save(
     Ok(())
 }
 
-type Row = (Vec<f32>, Vec<(String, String)>, Vec<u8>);
+type Row = (Vec<(String, String)>, RowParts);
 
-/// Returns vector, cells and picture of an image if its file still holds it, else why not.
+/// Returns the row of an image if its file still holds it, else why not.
 fn rebuilt(image: &Wanted, images: Vec<Embedded>, gallery: &Gallery) -> Result<Row, String> {
     match gallery.find(&image.row.id) {
         Ok(None) => {}
@@ -253,5 +252,10 @@ fn rebuilt(image: &Wanted, images: Vec<Embedded>, gallery: &Gallery) -> Result<R
     if stored.pixels != image.row.cell(image.own.pixels) {
         return Err("its file holds other pixels now".to_owned());
     }
-    Ok((vector, image.cells(&stored), facts.traits.thumbnail))
+    let parts = RowParts {
+        vector,
+        thumbnail: facts.traits.thumbnail,
+        views: facts.traits.views,
+    };
+    Ok((image.cells(&stored), parts))
 }

@@ -10,10 +10,10 @@ use m3ret_manifest::columns::{
 use m3ret_manifest::path_of;
 use m3ret_manifest::privacy::Storage;
 use m3ret_manifest::{Row, Table};
-use m3ret_search::{Batch, Collection, Gallery, Numbers, RowId, Writer};
+use m3ret_search::{Batch, Collection, Gallery, Numbers, RowId, View, ViewVectors, Writer};
 
 use super::columns;
-use crate::embed::Facts;
+use crate::embed::{Facts, Views};
 
 /// One identifier as hashes keyed with the gallery's secret, by origin. Only identifiers of one origin are
 /// compared, since the pseudonym in a manifest says nothing of the number in a header.
@@ -264,21 +264,42 @@ pub(crate) struct PendingRows {
     vectors: Vec<f32>,
     cells: Columns,
     thumbnails: Vec<Vec<u8>>,
+    /// What `view_vectors` are of.
+    views: Vec<View>,
+    view_names: Vec<String>,
+    /// [views, width]
+    view_vectors: Vec<f32>,
+}
+
+/// What a row holds beside its cells.
+#[derive(Debug, Default)]
+pub(crate) struct RowParts {
+    /// Its vector at unit length.
+    pub vector: Vec<f32>,
+    /// Its small picture; empty for none.
+    pub thumbnail: Vec<u8>,
+    /// Further vectors at unit length.
+    pub views: Views,
 }
 
 impl PendingRows {
-    /// Appends a row; no thumbnail is an empty one.
-    pub(crate) fn push(
-        &mut self,
-        id: String,
-        vector: &[f32],
-        cells: Vec<(String, String)>,
-        thumbnail: Vec<u8>,
-    ) {
+    /// Appends a row.
+    pub(crate) fn push(&mut self, id: String, cells: Vec<(String, String)>, parts: RowParts) {
+        let row = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
+        for (name, vector) in parts.views {
+            let place = self.view_names.iter().position(|known| *known == name);
+            let place = place.unwrap_or_else(|| {
+                self.view_names.push(name);
+                self.view_names.len() - 1
+            });
+            let name = u32::try_from(place).unwrap_or(u32::MAX);
+            self.views.push(View { row, name });
+            self.view_vectors.extend(vector);
+        }
         self.ids.push(id);
-        self.vectors.extend(vector);
+        self.vectors.extend(parts.vector);
         self.cells.push(cells);
-        self.thumbnails.push(thumbnail);
+        self.thumbnails.push(parts.thumbnail);
     }
 
     pub(crate) fn ids(&self) -> &[String] {
@@ -291,7 +312,7 @@ impl PendingRows {
 
     /// Returns how many numbers all vectors have.
     pub(crate) fn n_numbers(&self) -> usize {
-        self.vectors.len()
+        self.vectors.len() + self.view_vectors.len()
     }
 
     /// Adds the rows to a gallery, and removes others in the same change.
@@ -305,22 +326,46 @@ impl PendingRows {
             ids: &self.ids,
             columns: &cells,
             attachments: if has_any { &attachments } else { &[] },
+            views: ViewVectors {
+                names: &self.view_names,
+                of: &self.views,
+                vectors: &self.view_vectors,
+            },
         };
         writer.replace(batch, removed)?;
         self.ids.clear();
         self.vectors.clear();
+        self.views.clear();
+        self.view_names.clear();
+        self.view_vectors.clear();
         Ok(())
     }
 }
 
-/// Returns a row's vector at unit length and its small picture, to write the row again.
-pub(crate) fn stored_parts(gallery: &Gallery, row: RowId) -> anyhow::Result<(Vec<f32>, Vec<u8>)> {
+/// Returns what a row holds beside its cells, to write the row again.
+pub(crate) fn stored_parts(gallery: &Gallery, row: RowId) -> anyhow::Result<RowParts> {
     let mut vector = gallery.vector(row)?;
     if gallery.numbers() == Numbers::F16 {
         // 16 bits keep no unit length, which the writer asks for.
         m3ret_search::normalize(&mut vector)?;
     }
-    Ok((vector, gallery.attachment(row, THUMBNAIL)?.to_vec()))
+    Ok(RowParts {
+        vector,
+        thumbnail: gallery.attachment(row, THUMBNAIL)?.to_vec(),
+        views: views_of(gallery, row)?,
+    })
+}
+
+/// Returns the further vectors of a row at unit length.
+pub(crate) fn views_of(gallery: &dyn Collection, row: RowId) -> anyhow::Result<Views> {
+    let mut views = Vec::new();
+    for (name, mut vector) in gallery.view_vectors(row)? {
+        if gallery.numbers() == Numbers::F16 {
+            m3ret_search::normalize(&mut vector)?;
+        }
+        views.push((name.into_owned(), vector));
+    }
+    Ok(views)
 }
 
 /// Returns all cells of a row, to write it again.

@@ -18,7 +18,8 @@ use serde::Serialize;
 
 use super::columns::{self, OwnNames, own_names};
 use super::rows::{
-    PendingRows, Pseudonyms, cell_of_stated, cells_of_manifest, digest_of_cells, notes_of_left_out,
+    PendingRows, Pseudonyms, RowParts, cell_of_stated, cells_of_manifest, digest_of_cells,
+    notes_of_left_out,
 };
 use super::{KnownVectors, maker_of};
 use crate::embed::ahead::AheadOptions;
@@ -654,8 +655,12 @@ impl<'a> Update<'a> {
         {
             let id = self.new_id(item, &path, facts.part.as_deref())?;
             let cells = self.cells_of(item, &path, &stored);
-            self.pending
-                .push(id, &vector, cells, facts.traits.thumbnail);
+            let parts = RowParts {
+                vector,
+                thumbnail: facts.traits.thumbnail,
+                views: facts.traits.views,
+            };
+            self.pending.push(id, cells, parts);
             self.updated.n_new += 1;
         }
         Ok(())

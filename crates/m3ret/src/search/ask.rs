@@ -13,10 +13,12 @@ use super::{Ask, Labels, RefusedQuery};
 use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, list};
 use crate::embed::work::embed_each;
-use crate::embed::{Facts, Outputs};
+use crate::embed::{Facts, Outputs, Views};
 use crate::files::way_between;
 use crate::galleries::columns::{self, own_names};
-use crate::galleries::{Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of};
+use crate::galleries::{
+    Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
+};
 use crate::options::FolderLabels;
 use crate::vectors::{self, VectorFile};
 use crate::watch::Watch;
@@ -30,6 +32,8 @@ pub(super) struct ReadyQuery {
     /// Where the image lies; `None` for a vector.
     pub(super) file: Option<PathBuf>,
     pub(super) vector: Vec<f32>,
+    /// Its further vectors, which are compared only where the gallery has some, too.
+    pub(super) views: Views,
     /// The rows of the gallery that hold the same image: more than one where a manifest lists it more than once.
     pub(super) own: Vec<RowId>,
     pub(super) labels: Labels,
@@ -248,6 +252,7 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
         part: cells.part().map(str::to_owned),
         file: Some(cells.file()),
         vector,
+        views: views_of(gallery, row)?,
         own,
         labels: Labels::of(&cells),
         people: Pseudonyms::of(&cells),
@@ -294,7 +299,7 @@ impl QueryReader {
             options,
             n_readers: archive.reading.n_readers,
             has_thumbnails: false,
-            has_views: false,
+            has_views: !gallery.views().is_empty(),
             known: None,
         };
         embed_each(&items, model, ahead, |done| {
@@ -337,6 +342,7 @@ fn of_image(
 ) -> anyhow::Result<ReadyQuery> {
     let people = Pseudonyms::of_facts(&facts, gallery);
     let pixels = format!("{:032x}", facts.traits.pixels);
+    let views = facts.traits.views;
     let mut labels = Labels {
         modality: facts.modality,
         body_part: facts
@@ -350,6 +356,7 @@ fn of_image(
         part: facts.part,
         file: Some(path.to_owned()),
         vector,
+        views,
         own,
         people,
         pixels,

@@ -28,10 +28,10 @@ pub(crate) struct Footer {
     /// The segment's number, as in its name.
     pub(crate) id: u64,
     pub(crate) n_rows: u64,
-    /// As many as rows, one a row; a later m3ret may store more. `None` in version 1 only.
+    /// As many as rows, or more in version 3. `None` in version 1 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) n_vectors: Option<u64>,
-    /// Names of views, where there are more vectors than rows.
+    /// Names of views in ascending order, the empty one first, where there are more vectors than rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) views: Vec<String>,
     /// Numbers of a vector.
@@ -191,22 +191,43 @@ impl Tail {
     }
 }
 
-/// Checks that there is one vector a row.
+/// Checks that the number of vectors and the names of views are those that the version allows.
 fn check_vectors(footer: &Footer, path: &Path) -> Result<()> {
-    match footer.n_vectors {
-        Some(n_vectors) if n_vectors != footer.n_rows => Err(Error::Unsupported {
+    let is_several = footer.version == version::SEVERAL_VECTORS;
+    if footer.n_vectors.is_some() != (footer.version >= version::N_VECTORS) {
+        return Err(Error::damaged(
+            path,
+            "its description does not fit its version",
+        ));
+    }
+    let n_vectors = footer.n_vectors.unwrap_or(footer.n_rows);
+    if !is_several && n_vectors != footer.n_rows {
+        return Err(Error::Unsupported {
             path: path.to_owned(),
             found: format!("{n_vectors} vectors for {} rows", footer.n_rows),
-            wanted: "this program reads one vector a row; use a newer m3ret".to_owned(),
-        }),
-        n_vectors if n_vectors.is_some() != (footer.version >= version::N_VECTORS) => Err(
-            Error::damaged(path, "its description does not fit its version"),
-        ),
-        _ => Ok(()),
+            wanted: "a segment of its version has one vector a row; use a newer m3ret".to_owned(),
+        });
+    }
+    let views = &footer.views;
+    let are_names = views.first().is_some_and(String::is_empty) && views.is_sorted_by(|a, b| a < b);
+    let fits = match is_several {
+        true => n_vectors > footer.n_rows && are_names,
+        false => views.is_empty(),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(Error::damaged(
+            path,
+            format!(
+                "{n_vectors} vectors of {} views for {} rows",
+                views.len(),
+                footer.n_rows
+            ),
+        )),
     }
 }
 
-/// Checks that there is one vector a row, and that sections lie one after another within the payload.
+/// Checks the numbers of vectors and views, and that sections lie one after another within the payload.
 fn check(footer: &Footer, n_payload: u64, path: &Path) -> Result<()> {
     check_vectors(footer, path)?;
     let mut end = MAGIC.len() as u64;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::{self, Catalog, Entry, Named, Reference};
 use super::leftovers::{self, Changing};
-use super::segment::{self, Chosen, Segment};
-use super::source::Source as _;
+use super::segment::views::RowVectors;
+use super::segment::{self, Chosen, ProvedRow, Segment};
 use super::verify::{Report, name_of, verify, verify_entry, verify_named};
 use super::writer::{lock, put_catalog, put_segment};
 use super::{KEY, Key, Refusal, Writer, dead, open_segment, version};
@@ -219,7 +219,7 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
     });
     let versions = counted.iter().map(|segment| segment.footer().version);
     Ok(Catalog {
-        version: versions.max().unwrap_or(version::NEWEST),
+        version: version::of_gallery(versions.max().unwrap_or(version::ONE_VECTOR)),
         generation: newest,
         maker: first.footer().maker.clone(),
         width: first.width(),
@@ -307,13 +307,7 @@ fn repair_segment(
         return Ok(None);
     };
     let segment = segment.with_dead(dead);
-    let (mut provable, mut lost) = (Vec::new(), Vec::new());
-    for row in segment.live() {
-        match prove(&segment, row) {
-            Ok(id) if ids.insert(id.to_owned()) => provable.push(row),
-            _ => lost.push(row),
-        }
-    }
+    let (provable, lost) = prove_all(&segment, repair, ids);
     repair.n_lost += lost.len();
     let unchecked = Segment::open(&path)?;
     unchecked.blocks().trust_all();
@@ -324,7 +318,7 @@ fn repair_segment(
     let rebuilt = match provable.len() {
         0 => None,
         _ => {
-            let source = Chosen::lenient(&segment, provable);
+            let source = Chosen::lenient(&segment, &provable);
             let replaces = vec![entry.id];
             Some(put_segment(&RealDisk, folder, catalog, &source, replaces)?)
         }
@@ -337,16 +331,57 @@ fn repair_segment(
     Ok(rebuilt)
 }
 
-/// Reads everything that makes up a row but what is attached to it, and returns its id.
-fn prove(segment: &Segment, row: u32) -> Result<&str> {
-    let vector = segment.vector(row)?;
-    if let Some(found) = fault(&vector) {
-        return Err(Error::damaged(segment.path(), found));
+/// Divides the rows of a segment into those that can be proved and those that cannot; tells how many further vectors
+/// were lost of the first.
+fn prove_all(
+    segment: &Segment,
+    repair: &mut Repair,
+    ids: &mut HashSet<String>,
+) -> (Vec<ProvedRow>, Vec<u32>) {
+    let (mut provable, mut lost) = (Vec::new(), Vec::new());
+    let (mut n_vectors_less, mut n_rows_less) = (0, 0);
+    let all = segment.provable_vectors();
+    for row in segment.live() {
+        let vectors = &all[row as usize];
+        match prove(segment, row, vectors) {
+            Ok((id, proved)) if ids.insert(id.to_owned()) => {
+                let n_less = vectors.n_further.saturating_sub(proved.further.len());
+                n_vectors_less += n_less;
+                n_rows_less += usize::from(n_less > 0);
+                provable.push(proved);
+            }
+            _ => lost.push(row),
+        }
     }
+    if n_vectors_less > 0 {
+        repair.notes.push(format!(
+            "{n_vectors_less} further vectors of {n_rows_less} rows could not be proved and are no longer in the \
+             gallery: these rows are found by the others"
+        ));
+    }
+    (provable, lost)
+}
+
+/// Reads everything that makes up a row but what is attached to it; returns its id and what is left of its vectors.
+fn prove<'s>(segment: &'s Segment, row: u32, vectors: &RowVectors) -> Result<(&'s str, ProvedRow)> {
+    let check = |place: u32| match fault(&segment.vector_at(place)?) {
+        Some(found) => Err(Error::damaged(segment.path(), found)),
+        None => Ok(()),
+    };
+    let Some(own) = vectors.own else {
+        return Err(Error::damaged(segment.path(), "a row without its vector"));
+    };
+    check(own)?;
     for column in 0..segment.columns().len() {
         segment.value(column, row)?;
     }
-    segment.id(row)
+    let further = vectors.further.iter().copied();
+    let proved = ProvedRow {
+        row,
+        own,
+        further: further.filter(|&(_, place)| check(place).is_ok()).collect(),
+    };
+    Ok((segment.id(row)?, proved))
 }
 
 /// Reads what there is of a row that cannot be proved.

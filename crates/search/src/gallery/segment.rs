@@ -1,6 +1,7 @@
 //! A segment: an immutable file with some of a gallery's rows. docs/gallery-format.md has every byte.
 
 pub(crate) mod lookup;
+pub(crate) mod views;
 pub(crate) mod write;
 
 use std::collections::HashMap;
@@ -13,13 +14,14 @@ use half::slice::HalfBitsSliceExt as _;
 
 use super::blocks::Blocks;
 use super::footer::{self, Digest, Footer, Numbers};
-use super::source::Source;
+use super::source::{Source, View};
 use crate::embedding::MAX_WIDTH;
 use crate::error::{Error, Result};
 use crate::partition::Directions;
 use crate::quantise::{Terms, bit_stride, code_stride};
+use views::OWN_VIEW;
 
-/// Most rows of one segment.
+/// Most rows, and most vectors, of one segment.
 pub(crate) const MAX_ROWS: u64 = u32::MAX as u64 - 1;
 
 /// An open segment. Everything in it is checked against its checksum when it is read first.
@@ -34,7 +36,10 @@ pub(crate) struct Segment {
     /// Where the arrays lie that a search reads all the time.
     hot: Hot,
     n_rows: usize,
+    n_vectors: usize,
     width: usize,
+    /// Set when what each vector is of was looked at.
+    has_good_views: OnceLock<()>,
     /// One bit for each row that was removed.
     dead: Option<Vec<u64>>,
     /// Made of the centroids when they are first asked for.
@@ -50,7 +55,7 @@ struct Hot {
     bits: Range<usize>,
 }
 
-/// Vectors as they are stored, [rows, width].
+/// Vectors as they are stored, [n, width].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Vectors<'a> {
     F32(&'a [f32]),
@@ -70,8 +75,9 @@ impl Segment {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let (blocks, footer, digest, has_damaged_copy) = footer::open(path)?;
         let damaged = |found: String| Err(Error::damaged(path, found));
-        let (Ok(width), true) = (usize::try_from(footer.width), footer.n_rows <= MAX_ROWS) else {
-            return damaged(format!("{} rows of {}", footer.n_rows, footer.width));
+        let n_vectors = footer.n_vectors.unwrap_or(footer.n_rows);
+        let (Ok(width), true) = (usize::try_from(footer.width), n_vectors <= MAX_ROWS) else {
+            return damaged(format!("{n_vectors} vectors of {}", footer.width));
         };
         if width == 0 || width > MAX_WIDTH {
             return damaged(format!("vectors of {width} numbers"));
@@ -86,7 +92,9 @@ impl Segment {
             hot: Hot::default(),
             places: sections.collect(),
             n_rows: usize::try_from(footer.n_rows).unwrap_or(usize::MAX),
+            n_vectors: usize::try_from(n_vectors).unwrap_or(usize::MAX),
             width,
+            has_good_views: OnceLock::new(),
             blocks,
             footer,
             digest,
@@ -110,11 +118,17 @@ impl Segment {
             Numbers::F32 => 4 * self.width,
             Numbers::F16 => 2 * self.width,
         };
+        self.check_length("vectors", self.n_vectors, n_vector)?;
+        self.check_length("codes", self.n_vectors, code_stride(self.width))?;
+        self.check_length("terms", self.n_vectors, size_of::<Terms>())?;
+        self.check_length("bits", self.n_vectors, 8 * bit_stride(self.width))?;
+        if self.has_views() {
+            for name in ["vector/rows", "vector/views", "vector/order"] {
+                self.check_length(name, self.n_vectors, 4)?;
+            }
+            self.check_length("vector/starts", self.n_rows + 1, 4)?;
+        }
         let mut per_row = vec![
-            ("vectors".to_owned(), n_vector),
-            ("codes".to_owned(), code_stride(self.width)),
-            ("terms".to_owned(), size_of::<Terms>()),
-            ("bits".to_owned(), 8 * bit_stride(self.width)),
             ("ids/ends".to_owned(), 8),
             ("ids/order".to_owned(), 4),
             ("ids/rank".to_owned(), 4),
@@ -129,11 +143,7 @@ impl Segment {
             per_row.push((format!("attachment/{kind}/ends"), 8));
         }
         for (name, n_bytes) in per_row {
-            let wanted = self.n_rows.checked_mul(n_bytes);
-            let found = self.place(&name)?.len();
-            if wanted != Some(found) {
-                return Err(self.damaged(format!("{found} bytes of {name}")));
-            }
+            self.check_length(&name, self.n_rows, n_bytes)?;
         }
         if self.has_sorted_values() {
             for column in 0..self.footer.columns.len() {
@@ -141,6 +151,15 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    /// Checks that an array has `n` items of some bytes each.
+    fn check_length(&self, name: &str, n: usize, n_bytes: usize) -> Result<()> {
+        let found = self.place(name)?.len();
+        match n.checked_mul(n_bytes) == Some(found) {
+            true => Ok(()),
+            false => Err(self.damaged(format!("{found} bytes of {name}"))),
+        }
     }
 
     /// Checks that a column has no more values than rows.
@@ -280,10 +299,15 @@ impl Segment {
         self.footer.columns.iter().position(|other| other == name)
     }
 
-    /// Returns one row's vector as f32.
+    /// Returns one row's own vector as f32.
     pub(crate) fn vector(&self, row: u32) -> Result<Vec<f32>> {
+        self.vector_at(self.own_vector_of(row)?)
+    }
+
+    /// Returns the vector at a place as f32.
+    pub(crate) fn vector_at(&self, place: u32) -> Result<Vec<f32>> {
         let mut vector = Vec::with_capacity(self.width);
-        self.read(&[row], &mut vector)?;
+        self.read(&[place], &mut vector)?;
         Ok(vector)
     }
 }
@@ -326,15 +350,16 @@ impl<'a> Texts<'a> {
     }
 }
 
-impl Source for Segment {
-    fn n_rows(&self) -> usize {
+impl Segment {
+    pub(crate) fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    fn read(&self, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
-        for &row in rows {
-            let row = row as usize;
-            match self.vectors(row..row + 1)? {
+    /// Appends the vectors at some places.
+    pub(crate) fn read(&self, places: &[u32], out: &mut Vec<f32>) -> Result<()> {
+        for &place in places {
+            let place = place as usize;
+            match self.vectors(place..place + 1)? {
                 Vectors::F32(values) => out.extend_from_slice(values),
                 Vectors::F16(values) => out.extend(values.iter().map(|x| x.to_f32())),
             }
@@ -342,62 +367,99 @@ impl Source for Segment {
         Ok(())
     }
 
-    fn id(&self, row: u32) -> Result<&str> {
+    pub(crate) fn id(&self, row: u32) -> Result<&str> {
         self.texts("ids")?.get_str(row as usize)
     }
 
-    fn columns(&self) -> &[String] {
+    pub(crate) fn columns(&self) -> &[String] {
         &self.footer.columns
     }
 
-    fn value(&self, column: usize, row: u32) -> Result<&str> {
+    pub(crate) fn value(&self, column: usize, row: u32) -> Result<&str> {
         let row = row as usize;
         let name = format!("column/{column}/codes");
         let code: &[u32] = self.numbers(&name, row..row + 1)?;
         self.dictionary(column)?.get_str(code[0] as usize)
     }
 
-    fn attachments(&self) -> &[String] {
+    pub(crate) fn attachments(&self) -> &[String] {
         &self.footer.attachments
     }
 
-    fn attachment(&self, kind: usize, row: u32) -> Result<&[u8]> {
+    pub(crate) fn attachment(&self, kind: usize, row: u32) -> Result<&[u8]> {
         self.texts(&format!("attachment/{kind}"))?.get(row as usize)
     }
 }
 
-/// The rows of a segment that were not removed, or those of them that are asked for.
+/// The rows of a segment that were not removed, or those of them that are asked for, with their vectors.
 pub(crate) struct Chosen<'a> {
     segment: &'a Segment,
     rows: Vec<u32>,
+    /// Where the own vector of each chosen row lies; `None`: at the row's number.
+    own: Option<Vec<u32>>,
+    /// What each further vector is of, with rows counted among the chosen ones, and where it lies.
+    further: Vec<(View, u32)>,
     /// What is attached to a row and cannot be read is left out.
     is_lenient: bool,
 }
 
 impl<'a> Chosen<'a> {
-    pub(crate) fn live(segment: &'a Segment) -> Self {
-        Self {
-            rows: segment.live().collect(),
-            segment,
-            is_lenient: false,
-        }
+    pub(crate) fn live(segment: &'a Segment) -> Result<Self> {
+        Self::new(segment, segment.live().collect())
     }
 
-    pub(crate) fn new(segment: &'a Segment, rows: Vec<u32>) -> Self {
-        Self {
+    pub(crate) fn new(segment: &'a Segment, rows: Vec<u32>) -> Result<Self> {
+        let (mut own, mut further) = (None, Vec::new());
+        if segment.has_views() {
+            let mut places_of_own = Vec::with_capacity(rows.len());
+            for (number, &row) in (0_u32..).zip(&rows) {
+                let places = segment.vectors_of(row)?;
+                for &place in places.as_slice() {
+                    match segment.view_at(place)? {
+                        OWN_VIEW => places_of_own.push(place),
+                        name => further.push((View { row: number, name }, place)),
+                    }
+                }
+                if places_of_own.len() != number as usize + 1 {
+                    return Err(segment.damaged(format!("row {row} does not have one own vector")));
+                }
+            }
+            own = Some(places_of_own);
+        }
+        Ok(Self {
             segment,
             rows,
+            own,
+            further,
             is_lenient: false,
-        }
+        })
     }
 
-    pub(crate) fn lenient(segment: &'a Segment, rows: Vec<u32>) -> Self {
+    /// Takes rows whose vectors are known to be good, without what is attached to them and cannot be read.
+    pub(crate) fn lenient(segment: &'a Segment, rows: &[ProvedRow]) -> Self {
+        let mut further = Vec::new();
+        for (number, row) in (0_u32..).zip(rows) {
+            let views = row.further.iter();
+            further.extend(views.map(|&(name, place)| (View { row: number, name }, place)));
+        }
         Self {
             segment,
-            rows,
+            own: Some(rows.iter().map(|row| row.own).collect()),
+            rows: rows.iter().map(|row| row.row).collect(),
+            further,
             is_lenient: true,
         }
     }
+}
+
+/// A row of a damaged segment, and where those of its vectors lie that can be read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProvedRow {
+    pub(crate) row: u32,
+    /// The place of its own vector.
+    pub(crate) own: u32,
+    /// View and place of each further one.
+    pub(crate) further: Vec<(u32, u32)>,
 }
 
 impl Source for Chosen<'_> {
@@ -405,9 +467,25 @@ impl Source for Chosen<'_> {
         self.rows.len()
     }
 
-    fn read(&self, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
-        let rows: Vec<u32> = rows.iter().map(|&row| self.rows[row as usize]).collect();
-        self.segment.read(&rows, out)
+    fn n_vectors(&self) -> usize {
+        self.rows.len() + self.further.len()
+    }
+
+    fn read(&self, vectors: &[u32], out: &mut Vec<f32>) -> Result<()> {
+        let place = |&vector: &u32| match (vector as usize).checked_sub(self.rows.len()) {
+            None => self.own.as_ref().unwrap_or(&self.rows)[vector as usize],
+            Some(idx) => self.further[idx].1,
+        };
+        let places: Vec<u32> = vectors.iter().map(place).collect();
+        self.segment.read(&places, out)
+    }
+
+    fn views(&self) -> &[String] {
+        &self.segment.footer.views
+    }
+
+    fn further(&self, idx: usize) -> View {
+        self.further[idx].0
     }
 
     fn id(&self, row: u32) -> Result<&str> {
@@ -415,7 +493,7 @@ impl Source for Chosen<'_> {
     }
 
     fn columns(&self) -> &[String] {
-        Source::columns(self.segment)
+        self.segment.columns()
     }
 
     fn value(&self, column: usize, row: u32) -> Result<&str> {
@@ -439,9 +517,9 @@ impl Segment {
         self.width
     }
 
-    /// Returns the vectors of some rows.
-    pub(crate) fn vectors(&self, rows: Range<usize>) -> Result<Vectors<'_>> {
-        let items = rows.start * self.width..rows.end * self.width;
+    /// Returns the vectors at some places.
+    pub(crate) fn vectors(&self, places: Range<usize>) -> Result<Vectors<'_>> {
+        let items = places.start * self.width..places.end * self.width;
         Ok(match self.footer.numbers {
             Numbers::F32 => Vectors::F32(self.numbers_at(&self.hot.vectors, items)?),
             Numbers::F16 => {
@@ -451,21 +529,21 @@ impl Segment {
         })
     }
 
-    /// Returns the 8-bit codes of some rows.
-    pub(crate) fn codes(&self, rows: Range<usize>) -> Result<&[i8]> {
+    /// Returns the 8-bit codes of some vectors.
+    pub(crate) fn codes(&self, places: Range<usize>) -> Result<&[i8]> {
         let stride = code_stride(self.width);
-        self.numbers_at(&self.hot.codes, rows.start * stride..rows.end * stride)
+        self.numbers_at(&self.hot.codes, places.start * stride..places.end * stride)
     }
 
     /// Returns what turns sums of codes into scores.
-    pub(crate) fn terms(&self, rows: Range<usize>) -> Result<&[Terms]> {
-        self.numbers_at(&self.hot.terms, rows)
+    pub(crate) fn terms(&self, places: Range<usize>) -> Result<&[Terms]> {
+        self.numbers_at(&self.hot.terms, places)
     }
 
-    /// Returns the 1-bit codes of some rows.
-    pub(crate) fn bits(&self, rows: Range<usize>) -> Result<&[u64]> {
+    /// Returns the 1-bit codes of some vectors.
+    pub(crate) fn bits(&self, places: Range<usize>) -> Result<&[u64]> {
         let stride = bit_stride(self.width);
-        self.numbers_at(&self.hot.bits, rows.start * stride..rows.end * stride)
+        self.numbers_at(&self.hot.bits, places.start * stride..places.end * stride)
     }
 
     /// Returns the place of each row in the order of ids.
@@ -479,7 +557,7 @@ impl Segment {
         self.numbers("lists/centroids", 0..n_lists * self.width)
     }
 
-    /// Returns where each list of rows begins, and the end.
+    /// Returns where each list of vectors begins, and the end.
     pub(crate) fn starts(&self) -> Result<&[u32]> {
         let n_starts = self.place("lists/starts")?.len() / 4;
         let starts: &[u32] = self.numbers("lists/starts", 0..n_starts)?;
@@ -488,9 +566,9 @@ impl Segment {
             && starts.is_sorted()
             && starts
                 .last()
-                .is_some_and(|&end| end as usize == self.n_rows);
+                .is_some_and(|&end| end as usize == self.n_vectors);
         if !is_good {
-            return Err(self.damaged("lists that do not cover the rows"));
+            return Err(self.damaged("lists that do not cover the vectors"));
         }
         Ok(starts)
     }

@@ -1,6 +1,9 @@
 //! Rows on their way into a segment: new ones, or those of older segments.
 
+use std::collections::HashSet;
+
 use super::Numbers;
+use crate::embedding::fault;
 use crate::error::{Error, Result};
 
 /// New rows for a gallery, column by column.
@@ -14,10 +17,82 @@ pub struct Batch<'a> {
     pub columns: &'a [(String, Vec<String>)],
     /// What is attached to rows, e.g. thumbnails: name, and bytes for each row; empty for none.
     pub attachments: &'a [(String, Vec<Vec<u8>>)],
+    /// Further vectors of rows.
+    pub views: ViewVectors<'a>,
+}
+
+/// Further vectors of rows of a batch, each of a view of the row's object.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ViewVectors<'a> {
+    /// Names of the views, each once; none is empty.
+    pub names: &'a [String],
+    /// What each further vector is of; no two are of one view of one row.
+    pub of: &'a [View],
+    /// Unit vectors, [further vectors, width].
+    pub vectors: &'a [f32],
+}
+
+/// What a further vector is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct View {
+    /// The row.
+    pub row: u32,
+    /// The name of the view, as its place among the names.
+    pub name: u32,
+}
+
+/// Most views of one batch.
+const MAX_VIEWS: usize = 4096;
+/// Longest name of a view in bytes.
+const MAX_VIEW_BYTES: usize = 255;
+
+impl ViewVectors<'_> {
+    fn check(&self, n_rows: usize, width: usize) -> Result<()> {
+        let wanted = "different names, none empty";
+        let unlike =
+            |what: String, wanted: String, got: String| Err(Error::mismatch(what, wanted, got));
+        if self.names.len() > MAX_VIEWS {
+            return Err(Error::LimitExceeded {
+                what: "views of one batch",
+                allowed: MAX_VIEWS as u64,
+                asked: self.names.len() as u64,
+            });
+        }
+        let mut seen = HashSet::new();
+        for name in self.names {
+            if name.is_empty() || name.len() > MAX_VIEW_BYTES || !seen.insert(name) {
+                let wanted = format!("{wanted}, of at most {MAX_VIEW_BYTES} bytes");
+                return unlike("names of views".to_owned(), wanted, format!("{name:?}"));
+            }
+        }
+        if self.vectors.len() != self.of.len() * width {
+            let wanted = format!("{} x {width}", self.of.len());
+            let what = "numbers of all further vectors".to_owned();
+            return unlike(what, wanted, self.vectors.len().to_string());
+        }
+        let mut seen = HashSet::with_capacity(self.of.len());
+        for (idx, (view, vector)) in self
+            .of
+            .iter()
+            .zip(self.vectors.chunks_exact(width))
+            .enumerate()
+        {
+            let what = format!("further vector {idx} (from 0)");
+            let is_there = (view.row as usize) < n_rows && (view.name as usize) < self.names.len();
+            if !is_there || !seen.insert(view) {
+                let wanted = "a row and a name of the batch, and no view of a row twice";
+                return unlike(what, wanted.to_owned(), format!("{view:?}"));
+            }
+            if let Some(found) = fault(vector) {
+                return unlike(what, "finite numbers and length 1".to_owned(), found);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Batch<'_> {
-    /// Checks that all parts have the same number of rows, and returns it.
+    /// Checks that all parts have the same number of rows, and the further vectors; returns the number of rows.
     pub(crate) fn check(&self, width: usize) -> Result<usize> {
         let n_rows = self.ids.len();
         let lengths = [("vectors", self.vectors.len() / width.max(1))].into_iter();
@@ -43,15 +118,22 @@ impl Batch<'_> {
                 self.vectors.len().to_string(),
             ));
         }
+        self.views.check(n_rows, width)?;
         Ok(n_rows)
     }
 }
 
-/// What a segment is written from: rows by number, from 0.
+/// What a segment is written from: rows by number, from 0, and vectors by number. Each row's own vector has the number
+/// of the row; further vectors follow.
 pub(crate) trait Source: Sync {
     fn n_rows(&self) -> usize;
-    /// Appends the vectors of some rows.
-    fn read(&self, rows: &[u32], out: &mut Vec<f32>) -> Result<()>;
+    fn n_vectors(&self) -> usize;
+    /// Appends the vectors with some numbers.
+    fn read(&self, vectors: &[u32], out: &mut Vec<f32>) -> Result<()>;
+    /// Returns names of views, each once; more than those of further vectors, perhaps.
+    fn views(&self) -> &[String];
+    /// Returns what a further vector is of; they count from 0.
+    fn further(&self, idx: usize) -> View;
     fn id(&self, row: u32) -> Result<&str>;
     fn columns(&self) -> &[String];
     /// Returns a cell of the column with that index in `columns`.
@@ -88,12 +170,28 @@ impl Source for NewRows<'_> {
         self.batch.ids.len()
     }
 
-    fn read(&self, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
-        for &row in rows {
-            let start = row as usize * self.width;
-            out.extend_from_slice(&self.batch.vectors[start..start + self.width]);
+    fn n_vectors(&self) -> usize {
+        self.n_rows() + self.batch.views.of.len()
+    }
+
+    fn read(&self, vectors: &[u32], out: &mut Vec<f32>) -> Result<()> {
+        let n_own = self.n_rows();
+        for &vector in vectors {
+            let (values, idx) = match (vector as usize).checked_sub(n_own) {
+                None => (self.batch.vectors, vector as usize),
+                Some(idx) => (self.batch.views.vectors, idx),
+            };
+            out.extend_from_slice(&values[idx * self.width..][..self.width]);
         }
         Ok(())
+    }
+
+    fn views(&self) -> &[String] {
+        self.batch.views.names
+    }
+
+    fn further(&self, idx: usize) -> View {
+        self.batch.views.of[idx]
     }
 
     fn id(&self, row: u32) -> Result<&str> {
@@ -122,8 +220,11 @@ pub(crate) struct Joined<'a> {
     parts: Vec<&'a dyn Source>,
     /// Rows before each part, and of all.
     starts: Vec<usize>,
+    /// Further vectors before each part, and of all.
+    further_starts: Vec<usize>,
     columns: Names,
     attachments: Names,
+    views: Names,
 }
 
 /// Names of all parts, and where each part has them.
@@ -148,28 +249,50 @@ impl Names {
         let places = places.collect();
         Self { all, places }
     }
+
+    /// Returns where a part's name is among all.
+    fn number(&self, part: usize, name: usize) -> u32 {
+        let number = self.places[part]
+            .iter()
+            .position(|&place| place == Some(name));
+        number.map_or(u32::MAX, as_u32)
+    }
 }
 
 impl<'a> Joined<'a> {
     pub(crate) fn new(parts: Vec<&'a dyn Source>) -> Self {
-        let mut starts = vec![0];
-        for part in &parts {
-            starts.push(starts[starts.len() - 1] + part.n_rows());
-        }
+        let starts = |n: &dyn Fn(&dyn Source) -> usize| {
+            let ends = parts.iter().scan(0, |end, &part| {
+                *end += n(part);
+                Some(*end)
+            });
+            std::iter::once(0).chain(ends).collect()
+        };
         Self {
+            starts: starts(&|part| part.n_rows()),
+            further_starts: starts(&|part| part.n_vectors() - part.n_rows()),
             columns: Names::join(&parts, |part| part.columns()),
             attachments: Names::join(&parts, |part| part.attachments()),
+            views: Names::join(&parts, |part| part.views()),
             parts,
-            starts,
         }
     }
 
     /// Returns which part a row lies in, and where there.
     fn place(&self, row: u32) -> (usize, u32) {
-        let part = self.starts.partition_point(|&start| start <= row as usize) - 1;
-        let within = row as usize - self.starts[part];
-        (part, u32::try_from(within).unwrap_or(u32::MAX))
+        let (part, within) = place_in(&self.starts, row as usize);
+        (part, as_u32(within))
     }
+}
+
+/// Returns which part the item of a number lies in, and where there.
+fn place_in(starts: &[usize], number: usize) -> (usize, usize) {
+    let part = starts.partition_point(|&start| start <= number) - 1;
+    (part, number - starts[part])
+}
+
+fn as_u32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 impl Source for Joined<'_> {
@@ -177,12 +300,36 @@ impl Source for Joined<'_> {
         self.starts[self.parts.len()]
     }
 
-    fn read(&self, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
-        for &row in rows {
-            let (part, row) = self.place(row);
-            self.parts[part].read(&[row], out)?;
+    fn n_vectors(&self) -> usize {
+        self.n_rows() + self.further_starts[self.parts.len()]
+    }
+
+    fn read(&self, vectors: &[u32], out: &mut Vec<f32>) -> Result<()> {
+        let n_own = self.n_rows();
+        for &vector in vectors {
+            let (part, number) = match (vector as usize).checked_sub(n_own) {
+                None => self.place(vector),
+                Some(idx) => {
+                    let (part, within) = place_in(&self.further_starts, idx);
+                    (part, as_u32(self.parts[part].n_rows() + within))
+                }
+            };
+            self.parts[part].read(&[number], out)?;
         }
         Ok(())
+    }
+
+    fn views(&self) -> &[String] {
+        &self.views.all
+    }
+
+    fn further(&self, idx: usize) -> View {
+        let (part, within) = place_in(&self.further_starts, idx);
+        let View { row, name } = self.parts[part].further(within);
+        View {
+            row: as_u32(self.starts[part] + row as usize),
+            name: self.views.number(part, name as usize),
+        }
     }
 
     fn id(&self, row: u32) -> Result<&str> {

@@ -3,6 +3,7 @@
 mod faulty;
 mod files;
 mod formats;
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +11,14 @@ use std::path::Path;
 use super::*;
 use crate::disk::RealDisk;
 use crate::scan::{Queries, SearchOptions};
-use crate::testing::{TestRows, gallery, maker, vectors};
+use crate::testing::{TestRows, TestViews, gallery, maker, vectors};
 use faulty::{Fault, FaultyDisk};
 
 const WIDTH: usize = 8;
 
-/// Everything that a gallery says of its rows, by id.
-type Contents = BTreeMap<String, (Vec<f32>, Vec<String>, Vec<u8>)>;
+/// Everything that a gallery says of its rows, by id: vector, cells, thumbnail and further vectors by view.
+type Contents = BTreeMap<String, (Vec<f32>, Vec<String>, Vec<u8>, Views)>;
+type Views = BTreeMap<String, Vec<f32>>;
 
 fn contents(gallery: &Gallery) -> Result<Contents> {
     let mut contents = Contents::new();
@@ -25,15 +27,22 @@ fn contents(gallery: &Gallery) -> Result<Contents> {
         let cells = columns.map(|column| gallery.value(row, column).map(str::to_owned));
         let cells = cells.into_iter().collect::<Result<Vec<String>>>()?;
         let thumbnail = gallery.attachment(row, "thumbnail")?.to_vec();
-        let content = (gallery.vector(row)?, cells, thumbnail);
+        let views = gallery.view_vectors(row)?.into_iter();
+        let views: Views = views
+            .map(|(name, vector)| (name.to_owned(), vector))
+            .collect();
+        let content = (gallery.vector(row)?, cells, thumbnail, views);
         let before = contents.insert(gallery.id(row)?.to_owned(), content);
         assert!(before.is_none(), "an id twice");
     }
     Ok(contents)
 }
 
+/// Makes rows; those of every second batch have further vectors.
 fn rows(first: usize, n: usize) -> TestRows {
-    TestRows::new(first, vectors(first as u64, n, WIDTH, 0), WIDTH)
+    let rows = TestRows::new(first, vectors(first as u64, n, WIDTH, 0), WIDTH);
+    let n_with_views = if first.is_multiple_of(2) { n } else { 0 };
+    rows.with_views(TestViews::new(first as u64, n_with_views, WIDTH, 0))
 }
 
 /// What rows say of themselves.
@@ -46,9 +55,16 @@ fn expected(rows: &TestRows) -> Contents {
             .iter()
             .map(|(_, cells)| cells[idx].clone())
             .collect();
+        let views = rows.views.of.iter().zip(rows.views.vectors.chunks(WIDTH));
+        let views = views.filter(|(view, _)| view.row as usize == idx);
+        let views = views.map(|(view, vector)| {
+            let name = rows.views.names[view.name as usize].clone();
+            (name, vector.to_vec())
+        });
+        let thumbnail = rows.attachments[0].1[idx].clone();
         (
             id.clone(),
-            (vector.to_vec(), cells, rows.attachments[0].1[idx].clone()),
+            (vector.to_vec(), cells, thumbnail, views.collect()),
         )
     })
     .collect()
@@ -231,8 +247,11 @@ fn identifiers_leave_no_trace_but_a_keyed_hash() {
 
 /// Three segments with removed rows, and what is in them.
 fn damaged_later(path: &Path) -> Contents {
-    let parts = [90, 40, 5].map(|n| vectors(n as u64, n, WIDTH, 0));
-    let mut writer = gallery(path, WIDTH, Numbers::F32, &parts);
+    let mut writer = gallery(path, WIDTH, Numbers::F32, &[]);
+    for (first, n) in [(0, 90), (90, 41), (131, 5)] {
+        writer.add(rows(first, n).batch()).unwrap();
+    }
+    assert_eq!(writer.gallery().n_segments(), 3);
     writer.remove(&ids([3, 50, 100, 131])).unwrap();
     writer.calibrate().unwrap();
     contents(writer.gallery()).unwrap()
@@ -361,8 +380,13 @@ fn repair_keeps_every_row_that_can_be_proved() {
             );
             let (left, ..) = read_all(&path).unwrap();
             // Thumbnails that cannot be proved are left out; rows never change.
-            for (id, (vector, cells, _)) in &left {
+            for (id, (vector, cells, _, views)) in &left {
                 assert_eq!((vector, cells), (&whole[id].0, &whole[id].1));
+                assert!(
+                    views
+                        .iter()
+                        .all(|(name, view)| whole[id].3.get(name) == Some(view))
+                );
             }
             assert_eq!(
                 left.len() + repair.n_lost,

@@ -10,7 +10,6 @@ use super::catalog::{self, Catalog, Entry, Named, Reference};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
 use super::segment::{self, Segment};
-use super::source::Source as _;
 use super::writer::{is_ours, needed_files};
 use super::{Gallery, KEY, Key, Refusal, dead, open_segment};
 use crate::embedding::fault;
@@ -207,7 +206,7 @@ pub(super) fn verify_entry(
     Ok(())
 }
 
-/// Rows whose codes are computed again at once.
+/// Vectors whose codes are computed again at once.
 const CHUNK_ROWS: usize = 4096;
 
 /// Checks that arrays with good checksums also agree with each other.
@@ -222,6 +221,7 @@ fn check_contents(segment: &Segment, ids: &mut HashSet<String>) -> Result<()> {
         ));
     }
     check_ids(segment, ids)?;
+    segment.check_views()?;
     for column in 0..segment.columns().len() {
         check_column(segment, column)?;
     }
@@ -279,12 +279,12 @@ fn check_column(segment: &Segment, column: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks vectors, and that all codes are those of the vectors.
+/// Checks all vectors, and that all codes are those of the vectors.
 fn check_codes(segment: &Segment) -> Result<()> {
     let (width, starts) = (segment.width(), segment.starts()?);
     let encoder = Encoder::new(width, segment.centroids()?);
-    for first in (0..segment.n_rows()).step_by(CHUNK_ROWS) {
-        let rows = first..segment.n_rows().min(first + CHUNK_ROWS);
+    for first in (0..segment.n_vectors()).step_by(CHUNK_ROWS) {
+        let rows = first..segment.n_vectors().min(first + CHUNK_ROWS);
         let numbers: Vec<u32> = rows
             .clone()
             .map(|row| u32::try_from(row).unwrap_or(0))
@@ -311,7 +311,7 @@ fn check_codes(segment: &Segment) -> Result<()> {
             return Err(Error::damaged(
                 segment.path(),
                 format!(
-                    "codes of rows {} to {} are not those of their vectors",
+                    "codes of vectors {} to {} are not those of their vectors",
                     rows.start, rows.end
                 ),
             ));

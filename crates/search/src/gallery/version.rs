@@ -6,12 +6,14 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// The version of segments that is written, and of galleries without refusals.
-pub(super) const NEWEST: u32 = 2;
+/// The version of segments with one vector a row, and of galleries of such segments without refusals.
+pub(super) const ONE_VECTOR: u32 = 2;
+/// The version of segments with several vectors a row.
+pub(super) const SEVERAL_VECTORS: u32 = 3;
 /// From this version on, a catalog may name a file of refusals.
 pub(super) const REFUSALS: u32 = 3;
-/// From this version on, a catalog may name a file of agreements.
-pub(super) const AGREEMENTS: u32 = 4;
+/// From this version on, a catalog may name segments with several vectors a row, and a file of agreements.
+pub(super) const GALLERY_OF_SEVERAL: u32 = 4;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
 /// From this version on, the values of a column stand in ascending order.
@@ -30,9 +32,17 @@ impl Of {
     /// The newest version that is read.
     fn newest(self) -> u32 {
         match self {
-            Self::Gallery => AGREEMENTS,
-            Self::Segment => NEWEST,
+            Self::Gallery => GALLERY_OF_SEVERAL,
+            Self::Segment => SEVERAL_VECTORS,
         }
+    }
+}
+
+/// Returns the version that a catalog has at least, by that of one of its segments.
+pub(super) fn of_gallery(segment: u32) -> u32 {
+    match segment {
+        SEVERAL_VECTORS => GALLERY_OF_SEVERAL,
+        version => version,
     }
 }
 

@@ -124,8 +124,9 @@ impl<D: Disk> Writer<D> {
     /// Adds rows; when this returns, they survive a power cut. All of them are added, or none.
     ///
     /// # Errors
-    /// `Mismatch` if the parts of the batch differ in length, a vector is not a unit vector, or an
-    /// id is empty, comes twice or is in the gallery already; `Io`; `Damaged`.
+    /// `Mismatch` if the parts of the batch differ in length, a vector is not a unit vector, an id is empty, comes
+    /// twice or is in the gallery already, or a further vector is of a row or view that the batch lacks, or of the
+    /// row and view of another; `LimitExceeded` for thousands of views; `Io`; `Damaged`.
     pub fn add(&mut self, batch: Batch<'_>) -> Result<()> {
         self.replace(batch, &[])
     }
@@ -172,10 +173,13 @@ impl<D: Disk> Writer<D> {
         }
         if !is_compact {
             let all = 0..self.gallery.segments.len();
-            let live: Vec<Chosen<'_>> = self.gallery.segments.iter().map(Chosen::live).collect();
+            let live = self.gallery.segments.iter().map(Chosen::live);
+            let live: Vec<Chosen<'_>> = live.collect::<Result<_>>()?;
             let parts = live.iter().map(|part| part as &dyn Source).collect();
             let joined = Joined::new(parts);
             let replaces = all.map(|idx| catalog.segments[idx].id).collect();
+            // All segments go, so their versions no longer count.
+            catalog.version = version::ONE_VECTOR;
             let entry = match joined.n_rows() {
                 0 => None,
                 _ => {
@@ -327,7 +331,7 @@ impl<D: Disk> Writer<D> {
                 segment.live().filter(|&row| !is_dead(row)).collect(),
             )
         });
-        let live: Vec<Chosen<'_>> = live.collect();
+        let live: Vec<Chosen<'_>> = live.collect::<Result<_>>()?;
         let mut parts: Vec<&dyn Source> = live.iter().map(|part| part as &dyn Source).collect();
         parts.push(rows);
         let (disk, folder) = (&self.disk, &self.gallery.folder);
@@ -460,12 +464,12 @@ pub(super) fn put_segment<D: Disk>(
             .map(|()| digest)
             .map_err(Error::io("renaming", &temporary))
     });
-    let (digest, _) = renamed.inspect_err(|_| {
+    let (digest, version) = renamed.inspect_err(|_| {
         // What cannot be removed now is removed by the next writer.
         let _ = disk.remove(&temporary);
     })?;
     catalog.next_segment += 1;
-    catalog.version = catalog.version.max(version::NEWEST);
+    catalog.version = catalog.version.max(version::of_gallery(version));
     Ok(Entry {
         id,
         n_rows: source.n_rows() as u64,
@@ -477,12 +481,11 @@ pub(super) fn put_segment<D: Disk>(
 pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -> Result<()> {
     let path = catalog::path_of(folder, catalog.generation);
     // An older m3ret refuses what it does not know by the version.
-    let version = if catalog.has_agreements() {
-        version::AGREEMENTS
-    } else if catalog.refusals.is_some() {
-        version::REFUSALS
-    } else {
-        catalog.version.min(version::NEWEST)
+    let version = match (&catalog.refusals, catalog.version) {
+        _ if catalog.has_agreements() => version::GALLERY_OF_SEVERAL,
+        (_, version::GALLERY_OF_SEVERAL) => version::GALLERY_OF_SEVERAL,
+        (Some(_), _) => version::REFUSALS,
+        (None, version) => version.min(version::ONE_VECTOR),
     };
     let catalog = Catalog {
         version,
@@ -511,7 +514,7 @@ pub(super) fn create_begun<D: Disk>(disk: &D, folder: &Path, setup: Setup) -> Re
     let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
     write_key(disk, folder, &key)?;
     let catalog = Catalog {
-        version: version::NEWEST,
+        version: version::ONE_VECTOR,
         generation: 1,
         maker: setup.maker,
         width: setup.width,

@@ -10,7 +10,7 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{LeftOut, Method, Queries, RowHit, SearchOptions};
+use super::{LeftOut, Method, Queries, RowAsQuery, RowHit, SearchOptions};
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 use crate::names::{PAIR, PATIENT, STUDY};
@@ -57,8 +57,8 @@ pub struct Calibration {
     pub recall_at_10_filtered: f64,
 }
 
-/// Smaller galleries are searched exactly, which takes a few milliseconds at most.
-const MIN_ROWS: usize = 8192;
+/// Galleries of fewer vectors are searched exactly, which takes a few milliseconds at most.
+const MIN_VECTORS: usize = 8192;
 /// Recall that a plan must reach. The documents promise 0.995; the margin is for queries from elsewhere, which
 /// may be harder than the gallery's own rows.
 const TARGET: f64 = 0.998;
@@ -97,6 +97,8 @@ impl Calibration {
 struct Sample {
     /// [queries, width]
     vectors: Vec<f32>,
+    /// Further vectors of each query.
+    further: Vec<Vec<f32>>,
     /// The row that each query is, alone.
     own: Vec<Vec<RowId>>,
     /// Patient, study and pair of each query. Real queries are of patients that the gallery does not hold, so
@@ -117,16 +119,17 @@ impl Sample {
         let n_before = if is_second { N_QUERIES } else { 0 };
         let own: Vec<Vec<RowId>> = chosen.skip(n_before).take(N_QUERIES).collect();
         let mut vectors = Vec::with_capacity(own.len() * gallery.width());
+        let mut further = Vec::with_capacity(own.len());
         for row in own.iter().flatten() {
-            vectors.extend(gallery.vector(*row)?);
-        }
-        // Vectors that were stored in 16 bits have length 1 only up to rounding, and a search wants unit vectors.
-        for vector in vectors.chunks_exact_mut(gallery.width()) {
-            crate::embedding::normalize(vector)?;
+            // Vectors that were stored in 16 bits have length 1 only up to rounding, and a search wants unit vectors.
+            let query = RowAsQuery::read_unit(gallery, *row)?;
+            vectors.extend(query.own);
+            further.push(query.further);
         }
         let mut taken = Self {
             left_out: belonging(gallery, &own)?,
             vectors,
+            further,
             own,
             exact: Vec::new(),
         };
@@ -155,6 +158,7 @@ impl Sample {
         let left_out: Vec<LeftOut> = left_out.collect();
         let queries = Queries {
             vectors: &self.vectors[some.start * width..some.end * width],
+            further: &self.further[some.clone()],
             own: &self.own[some],
             left_out: &left_out,
         };
@@ -250,7 +254,7 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
         recall_at_10: 1.0,
         recall_at_10_filtered: 1.0,
     };
-    if n_rows < MIN_ROWS {
+    if gallery.n_vectors()? < MIN_VECTORS {
         return Ok(calibration);
     }
     // The exact hits are searched once: those for the largest `k` contain those for every other.

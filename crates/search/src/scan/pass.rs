@@ -2,19 +2,23 @@
 //!
 //! The first pass scores many rows by vectors or codes and keeps some candidates of each query. After 1-bit
 //! codes, `refine` orders them by their 8-bit codes; after any codes, `finish` computes the exact scores.
+//!
+//! What is scored are vectors, by their places in the segment. Where each row has one vector, they are the rows; else
+//! `finish` makes rows of them.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::best::{Best, Candidate};
+use super::best::{Best, Candidate, keep_best_of_rows};
 use super::calibrate::Plan;
 use super::merge;
 use super::rules::Allowed;
+use super::views::{Handicap, QueryVector};
 use crate::error::Result;
+use crate::gallery::segment::views::{Belonging, OWN_VIEW, Places};
 use crate::gallery::segment::{Segment, Vectors};
-use crate::gallery::source::Source as _;
 use crate::kernels::{Kernels, LANES, dot};
 use crate::quantise::{QueryBits, QueryCodes, Rotation, Terms, code_stride, score_of_codes};
 
@@ -29,13 +33,15 @@ const BITS_SAVE_FROM: usize = 8;
 /// Multiplications below which threads cost more than they save.
 const MIN_PARALLEL: usize = 1 << 24;
 
-/// Some queries, in every form that a pass may need; each form is computed when a pass first asks for it.
+/// Some query vectors, in every form that a pass may need; each form is computed when a pass first asks for it.
 pub(super) struct Chunk<'a> {
     /// [queries, width]
     vectors: &'a [f32],
     width: usize,
-    /// Number of the first one among all queries.
-    start: usize,
+    /// What each vector is of.
+    of: &'a [QueryVector],
+    /// What pairs lose in which a vector is a further one.
+    handicap: f32,
     /// [queries, width rounded up to `LANES`]
     padded: OnceLock<Vec<f32>>,
     codes: OnceLock<QueryCodes>,
@@ -44,11 +50,17 @@ pub(super) struct Chunk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    pub(super) fn new(vectors: &'a [f32], width: usize, start: usize) -> Self {
+    pub(super) fn new(
+        vectors: &'a [f32],
+        width: usize,
+        of: &'a [QueryVector],
+        handicap: f32,
+    ) -> Self {
         Self {
             vectors,
             width,
-            start,
+            of,
+            handicap,
             padded: OnceLock::new(),
             codes: OnceLock::new(),
             bits: OnceLock::new(),
@@ -61,7 +73,25 @@ impl<'a> Chunk<'a> {
 
     /// Returns one query alone.
     pub(super) fn only(&self, idx: usize) -> Chunk<'_> {
-        Chunk::new(self.query(idx), self.width, self.start + idx)
+        let of = &self.of[idx..=idx];
+        Chunk::new(self.query(idx), self.width, of, self.handicap)
+    }
+
+    /// Returns which of its query's further vectors one is; `None`: the query's own.
+    pub(super) fn query_vector(&self, idx: usize) -> Option<u32> {
+        self.of[idx].further
+    }
+
+    /// Returns the number of a vector's query among all.
+    #[inline]
+    fn number(&self, idx: u32) -> usize {
+        self.of[idx as usize].query as usize
+    }
+
+    /// Returns what pairs with a vector lose.
+    #[inline]
+    fn handicap(&self, idx: usize) -> Handicap {
+        Handicap::new(self.of[idx], self.handicap)
     }
 
     fn query(&self, idx: usize) -> &[f32] {
@@ -127,7 +157,7 @@ impl First {
         }
         let n_lists = segment.starts()?.len() - 1;
         let n_probe = plan.n_probe.filter(|&n_probe| n_probe < n_lists);
-        let n_looked_at = segment.n_rows() * n_probe.unwrap_or(n_lists) / n_lists;
+        let n_looked_at = segment.n_vectors() * n_probe.unwrap_or(n_lists) / n_lists;
         // A pass that keeps most of the rows it looks at saves nothing over 8-bit codes. With filters and without
         // lists it is chosen anyway: it skips rows that do not pass one by one, where the pass over 8-bit codes
         // computes the products of whole pieces.
@@ -169,7 +199,7 @@ impl First {
         let lists = self.lists(segment, chunk, rules, &nearness)?;
         self.into_centres(segment, chunk, &mut nearness)?;
         let pieces = match &lists {
-            None => self.pieces(segment.n_rows(), &all),
+            None => self.pieces(segment.n_vectors(), &all),
             Some(looking) => pieces_of_lists(starts, &looking.lists),
         };
         let work = Work {
@@ -178,12 +208,13 @@ impl First {
             chunk,
             rules,
             ranks: segment.ranks()?,
+            views: segment.belonging()?.map(|belonging| belonging.views),
             starts,
             centres: nearness,
         };
         // One `Best` for each query and part of the pieces. Which candidates are the best does not depend on the
         // order in which they come, so results do not depend on the threads.
-        let new = || vec![Best::new(self.depth(k)); chunk.len()];
+        let new = || vec![Best::new(self.depth(k), segment.has_views()); chunk.len()];
         let products = pieces
             .iter()
             .map(|piece| piece.rows.len() * piece.queries.len());
@@ -277,7 +308,7 @@ impl First {
                 let (left, right) = (scores[a as usize], scores[b as usize]);
                 right.total_cmp(&left).then(a.cmp(&b))
             });
-            let number = chunk.start + query as usize;
+            let number = chunk.number(query);
             let nearest = &order[..n_probe];
             if rules.thins_out(number, starts, nearest, scores) {
                 // The plan was measured where few rows are hidden. If removed and left-out rows are most of those
@@ -355,7 +386,10 @@ struct Work<'a> {
     segment: &'a Segment,
     chunk: &'a Chunk<'a>,
     rules: &'a Allowed<'a>,
+    /// Places of the rows in the order of ids.
     ranks: &'a [u32],
+    /// The view of each vector; `None` where each row has one vector.
+    views: Option<&'a [u32]>,
     /// Where the lists begin, and the end of the last.
     starts: &'a [u32],
     /// Products of queries and centroids, [queries, lists], for 1-bit codes only.
@@ -389,9 +423,33 @@ impl Work<'_> {
         }
     }
 
-    /// Offers every row whose score may be among the best; `scores` has one for each row from `first_row` on.
+    /// Says whether the scores of a query are the products themselves: no vector is a further one.
     #[inline]
-    fn offer(&self, query: u32, first_row: usize, scores: &[f32], best: &mut [Best]) {
+    fn is_plain(&self, query: u32) -> bool {
+        self.views.is_none() && self.chunk.of[query as usize].further.is_none()
+    }
+
+    /// Takes the handicap off the scores of some vectors for a query.
+    fn take_handicap(&self, query: u32, places: impl Iterator<Item = usize>, scores: &mut [f32]) {
+        let handicap = self.chunk.handicap(query as usize);
+        match self.views {
+            None => scores
+                .iter_mut()
+                .for_each(|score| *score -= handicap.of_own),
+            Some(views) => {
+                for (score, place) in scores.iter_mut().zip(places) {
+                    *score -= handicap.of(views[place]);
+                }
+            }
+        }
+    }
+
+    /// Offers every vector whose score may be among the best; `scores` has one for each vector from `first` on.
+    #[inline]
+    fn offer(&self, query: u32, first: usize, scores: &mut [f32], best: &mut [Best]) {
+        if !self.is_plain(query) {
+            self.take_handicap(query, first.., scores);
+        }
         let best = &mut best[query as usize];
         for (group_idx, group) in scores.chunks(16).enumerate() {
             // Most scores are far below the threshold. Comparing 16 of them together takes one comparison of
@@ -405,26 +463,24 @@ impl Work<'_> {
             }
             for (idx, &score) in group.iter().enumerate() {
                 if score >= best.threshold {
-                    let row = first_row + 16 * group_idx + idx;
-                    self.push(query, row, score, best);
+                    let vector = first + 16 * group_idx + idx;
+                    self.push(query, vector, score, best);
                 }
             }
         }
     }
 
-    /// Keeps a row as a candidate, if the rules allow it for the query.
+    /// Keeps a vector as a candidate, if the rules allow its row for the query.
     #[inline]
-    fn push(&self, query: u32, row: usize, score: f32, best: &mut Best) {
-        // The rules are asked last: few rows reach the threshold, and a rule reads memory for each row.
-        let row_number = u32::try_from(row).unwrap_or(u32::MAX);
-        if self
-            .rules
-            .allows(self.chunk.start + query as usize, row_number)
-        {
+    fn push(&self, query: u32, vector: usize, score: f32, best: &mut Best) {
+        // The rules are asked last: few vectors reach the threshold, and a rule reads memory for each.
+        let vector = u32::try_from(vector).unwrap_or(u32::MAX);
+        let row = self.rules.row_of(vector);
+        if self.rules.allows(self.chunk.number(query), vector, row) {
             best.push(Candidate {
                 score,
-                rank: self.ranks[row],
-                row: row_number,
+                rank: self.ranks[row as usize],
+                vector,
             });
         }
     }
@@ -447,7 +503,8 @@ impl Work<'_> {
         for (queries, numbers) in groups.zip(piece.queries.chunks(GROUP_QUERIES)) {
             scratch.scores.resize(numbers.len() * n_rows, 0.0);
             (Kernels::get().dots_f32)(queries, vectors, self.chunk.width, &mut scratch.scores);
-            for (&query, scores) in numbers.iter().zip(scratch.scores.chunks_exact(n_rows)) {
+            let scores = scratch.scores.chunks_exact_mut(n_rows);
+            for (&query, scores) in numbers.iter().zip(scores) {
                 self.offer(query, piece.rows.start, scores, best);
             }
         }
@@ -478,7 +535,7 @@ impl Work<'_> {
             for (&query, products) in numbers.iter().zip(scratch.products.chunks_exact(n_rows)) {
                 let scale = all.scales[query as usize];
                 to_scores(products, scale, terms, &mut scratch.scores);
-                self.offer(query, piece.rows.start, &scratch.scores, best);
+                self.offer(query, piece.rows.start, &mut scratch.scores, best);
             }
         }
         Ok(())
@@ -517,6 +574,10 @@ impl Work<'_> {
                     .extend(rows.iter().zip(common).map(|(&row, &common)| {
                         form.score(common, &terms[row as usize], centres[list])
                     }));
+                if !self.is_plain(query) {
+                    let places = rows.iter().map(|&row| piece.rows.start + row as usize);
+                    self.take_handicap(query, places, &mut scratch.scores);
+                }
                 for (&row, &score) in rows.iter().zip(&scratch.scores) {
                     if score >= best.threshold {
                         self.push(query, piece.rows.start + row as usize, score, best);
@@ -551,20 +612,23 @@ pub(super) fn refine(
 ) -> Result<Vec<Best>> {
     let stride = code_stride(chunk.width);
     let codes = chunk.codes();
+    let views = segment.belonging()?.map(|belonging| belonging.views);
     let queries = best.into_par_iter().enumerate().with_min_len(8);
     let refined = queries.map(|(query, best)| {
         let own = &codes.codes[query * stride..][..stride];
-        let mut kept = Best::new(depth);
+        let mut kept = Best::new(depth, views.is_some());
+        let handicap = chunk.handicap(query);
         let mut candidates = best.into_candidates();
         // The codes lie in a mapped file, so they are read in the order of memory.
-        candidates.sort_unstable_by_key(|candidate| candidate.row);
+        candidates.sort_unstable_by_key(|candidate| candidate.vector);
         for candidate in candidates {
-            let row = candidate.row as usize;
+            let place = candidate.vector as usize;
             let mut product = [0];
-            let row_codes = segment.codes(row..row + 1)?;
+            let row_codes = segment.codes(place..place + 1)?;
             (Kernels::get().dots_i8)(own, row_codes, stride, &mut product);
-            let terms = &segment.terms(row..row + 1)?[0];
-            let score = score_of_codes(product[0], codes.scales[query], terms);
+            let terms = &segment.terms(place..place + 1)?[0];
+            let view = views.map_or(OWN_VIEW, |views| views[place]);
+            let score = score_of_codes(product[0], codes.scales[query], terms) - handicap.of(view);
             if score >= kept.threshold {
                 kept.push(Candidate { score, ..candidate });
             }
@@ -574,8 +638,8 @@ pub(super) fn refine(
     refined.collect()
 }
 
-/// Gives candidates their exact scores, unless `is_exact` says that they have them, and returns the best
-/// `k` of each query, in order.
+/// Gives candidates their exact scores, unless `is_exact` says that they have them, and returns the best `k` rows of
+/// each query, in order.
 pub(super) fn finish(
     segment: &Segment,
     chunk: &Chunk<'_>,
@@ -583,18 +647,27 @@ pub(super) fn finish(
     k: usize,
     is_exact: bool,
 ) -> Result<Vec<Vec<Candidate>>> {
+    let belonging = segment.belonging()?;
     let queries = best.into_par_iter().enumerate().with_min_len(8);
     let finished = queries.map(|(query, best)| {
+        let mut scorer = Scorer {
+            segment,
+            belonging,
+            query: chunk.query(query),
+            handicap: chunk.handicap(query),
+            vector: Vec::new(),
+        };
         let mut candidates = best.into_candidates();
         // After the exact pass the scores are final. After any codes each candidate's vector is read once, again
         // in the order of memory.
         if !is_exact {
-            candidates.sort_unstable_by_key(|candidate| candidate.row);
-            let mut vector = Vec::new();
+            candidates.sort_unstable_by_key(|candidate| candidate.vector);
             for candidate in &mut candidates {
-                candidate.score =
-                    exact_score(segment, chunk.query(query), candidate.row, &mut vector)?;
+                candidate.score = scorer.score(candidate.vector)?;
             }
+        }
+        if let Some(belonging) = belonging {
+            scorer.keep_rows(&mut candidates, belonging, k, is_exact)?;
         }
         candidates.sort_unstable_by(Candidate::order);
         candidates.truncate(k);
@@ -603,10 +676,64 @@ pub(super) fn finish(
     finished.collect()
 }
 
-/// Computes the score of one row; `vector` is room for a row that is stored in 16 bits.
-fn exact_score(segment: &Segment, query: &[f32], row: u32, vector: &mut Vec<f32>) -> Result<f32> {
-    let row = row as usize;
-    Ok(match segment.vectors(row..row + 1)? {
+/// Computes exact scores of one query.
+struct Scorer<'a> {
+    segment: &'a Segment,
+    belonging: Option<Belonging<'a>>,
+    query: &'a [f32],
+    handicap: Handicap,
+    /// Room for a vector that is stored in 16 bits.
+    vector: Vec<f32>,
+}
+
+impl Scorer<'_> {
+    /// Returns the score of the vector at a place.
+    fn score(&mut self, place: u32) -> Result<f32> {
+        let product = exact_score(self.segment, self.query, place, &mut self.vector)?;
+        let view = |belonging: Belonging<'_>| belonging.views[place as usize];
+        Ok(product - self.handicap.of(self.belonging.map_or(OWN_VIEW, view)))
+    }
+
+    /// Keeps the best candidate of each of the best `k` rows; of equally good vectors, that of the first view.
+    fn keep_rows(
+        &mut self,
+        candidates: &mut Vec<Candidate>,
+        belonging: Belonging<'_>,
+        k: usize,
+        is_exact: bool,
+    ) -> Result<()> {
+        let view = |candidate: &Candidate| belonging.views[candidate.vector as usize];
+        let order = |a: &Candidate, b: &Candidate| a.order(b).then(view(a).cmp(&view(b)));
+        keep_best_of_rows(candidates, order);
+        if is_exact {
+            return Ok(());
+        }
+        candidates.sort_unstable_by(Candidate::order);
+        candidates.truncate(k);
+        // Codes may have missed the best vector of a row, but the row's score is to be exact.
+        for candidate in candidates {
+            let row = belonging.rows[candidate.vector as usize];
+            if let Places::Several(places) = self.segment.vectors_of(row)? {
+                for &place in places {
+                    let other = Candidate {
+                        score: self.score(place)?,
+                        vector: place,
+                        ..*candidate
+                    };
+                    if order(&other, candidate).is_lt() {
+                        *candidate = other;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Computes the product with one vector; `vector` is room for one that is stored in 16 bits.
+fn exact_score(segment: &Segment, query: &[f32], place: u32, vector: &mut Vec<f32>) -> Result<f32> {
+    let place = place as usize;
+    Ok(match segment.vectors(place..place + 1)? {
         Vectors::F32(values) => one_product(query, values),
         Vectors::F16(halves) => {
             vector.clear();

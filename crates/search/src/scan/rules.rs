@@ -1,14 +1,16 @@
 //! Which rows may be hits: filters, removed rows, and what each query leaves out.
+//!
+//! Passes ask about vectors, by their places in a segment; what is allowed of rows is laid out by vectors once.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gallery::segment::Segment;
-use crate::gallery::source::Source as _;
+use crate::gallery::segment::views::{Belonging, OWN_VIEW};
 use crate::gallery::{Gallery, RowId};
 
-use super::Queries;
+use super::{Queries, SearchOptions};
 
 /// Only rows with one of some values in a column are hits, or only those without.
 ///
@@ -54,25 +56,28 @@ const NO_CODE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
     segments: Vec<SegmentRules<'a>>,
-    allowed: Arc<AllowedRows>,
+    allowed: Arc<AllowedVectors>,
     own: Vec<Vec<RowId>>,
-    has_filters: bool,
+    is_restricted: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 struct SegmentRules<'a> {
+    /// The row of each vector; `None` where each row has one, at its number.
+    rows: Option<&'a [u32]>,
     /// Cells of a column, and the cell that each query leaves out.
     left_out: Vec<(&'a [u32], Vec<u32>)>,
 }
 
-/// For each segment, one bit for each row that was not removed and passes all filters; `None`: all
-/// of its rows.
-pub(crate) type AllowedRows = Vec<Option<Vec<u64>>>;
+/// For each segment, one bit for each vector that may be looked at, whose row was not removed and passes all filters;
+/// `None`: all of its vectors.
+pub(crate) type AllowedVectors = Vec<Option<Vec<u64>>>;
 
 /// The rules for one segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed<'a> {
     pub(super) allowed: Option<&'a [u64]>,
+    rows: Option<&'a [u32]>,
     left_out: &'a [(&'a [u32], Vec<u32>)],
     own: &'a [Vec<RowId>],
     segment: u32,
@@ -82,12 +87,18 @@ impl<'a> Rules<'a> {
     pub(super) fn new(
         gallery: &'a Gallery,
         queries: Queries<'_>,
-        filters: &[Filter],
+        options: &SearchOptions,
     ) -> Result<Self> {
-        let allowed = gallery.allowed(filters, || allowed(gallery, filters))?;
+        let (filters, is_own_only) = (&options.filters, options.views.is_own_only());
+        let find = || allowed(gallery, filters, is_own_only);
+        let allowed = gallery.allowed(filters, is_own_only, find)?;
+        let has_views = gallery.segments().iter().any(Segment::has_views);
         let mut segments = Vec::new();
         for segment in gallery.segments() {
-            let mut rules = SegmentRules::default();
+            let mut rules = SegmentRules {
+                rows: segment.belonging()?.map(|belonging| belonging.rows),
+                ..SegmentRules::default()
+            };
             for LeftOut { column, values } in queries.left_out {
                 let Some(column) = segment.column(column) else {
                     continue;
@@ -101,18 +112,20 @@ impl<'a> Rules<'a> {
             segments,
             allowed,
             own: queries.own.to_vec(),
-            has_filters: !filters.is_empty(),
+            is_restricted: !filters.is_empty() || is_own_only && has_views,
         })
     }
 
-    pub(super) fn has_filters(&self) -> bool {
-        self.has_filters
+    /// Says whether filters, or the choice of own vectors alone, may leave few vectors of any list.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.is_restricted
     }
 
     pub(super) fn of(&self, segment: usize) -> Allowed<'_> {
         let rules = &self.segments[segment];
         Allowed {
             allowed: self.allowed[segment].as_deref(),
+            rows: rules.rows,
             left_out: &rules.left_out,
             own: &self.own,
             segment: u32::try_from(segment).unwrap_or(u32::MAX),
@@ -122,6 +135,7 @@ impl<'a> Rules<'a> {
     /// Returns the rules of one query alone.
     pub(super) fn only(&self, query: usize) -> Self {
         let segments = self.segments.iter().map(|rules| SegmentRules {
+            rows: rules.rows,
             left_out: rules
                 .left_out
                 .iter()
@@ -132,22 +146,31 @@ impl<'a> Rules<'a> {
             segments: segments.collect(),
             allowed: Arc::clone(&self.allowed),
             own: self.own.get(query).cloned().into_iter().collect(),
-            has_filters: self.has_filters,
+            is_restricted: self.is_restricted,
         }
     }
 }
 
 impl Allowed<'_> {
-    /// Says whether a row was removed or does not pass the filters.
+    /// Says whether the row of a vector was not removed and passes the filters.
     #[inline]
-    pub(super) fn passes(&self, row: u32) -> bool {
+    pub(super) fn passes(&self, vector: u32) -> bool {
         match self.allowed {
             None => true,
-            Some(words) => words[row as usize / 64] >> (row % 64) & 1 == 1,
+            Some(words) => words[vector as usize / 64] >> (vector % 64) & 1 == 1,
         }
     }
 
-    /// Says whether so many rows of the lists nearest to a query are no hits for it that the best
+    /// Returns the row of a vector.
+    #[inline]
+    pub(super) fn row_of(&self, vector: u32) -> u32 {
+        match self.rows {
+            None => vector,
+            Some(rows) => rows[vector as usize],
+        }
+    }
+
+    /// Says whether so many vectors of the lists nearest to a query are no hits for it that the best
     /// hits may lie in other lists: a quarter of all, or half of the nearest list.
     ///
     /// `starts` says where each list begins; `nearest` are the lists that the query looks at, and `scores`
@@ -164,10 +187,10 @@ impl Allowed<'_> {
             return false;
         }
         let count = |list: u32| {
-            let rows = starts[list as usize]..starts[list as usize + 1];
-            let n_rows = rows.len();
-            let n_hidden = rows.filter(|&row| !self.may_be_hit(query, row)).count();
-            (n_rows, n_hidden)
+            let vectors = starts[list as usize]..starts[list as usize + 1];
+            let n_vectors = vectors.len();
+            let is_hidden = |&vector: &u32| !self.may_be_hit(query, vector, self.row_of(vector));
+            (n_vectors, vectors.filter(is_hidden).count())
         };
         let score = |list: &u32| scores[*list as usize];
         let first = nearest.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
@@ -175,53 +198,54 @@ impl Allowed<'_> {
             return true;
         }
         let all = nearest.iter().map(|&list| count(list));
-        let (n_rows, n_hidden) = all.fold((0, 0), |sum, list| (sum.0 + list.0, sum.1 + list.1));
-        4 * n_hidden > n_rows
+        let (n, n_hidden) = all.fold((0, 0), |sum, list| (sum.0 + list.0, sum.1 + list.1));
+        4 * n_hidden > n
     }
 
-    /// Says whether a row was not removed, passes the filters and is not left out by a query.
+    /// Says whether a row was not removed, passes the filters and is not left out by a query; `vector` is of it.
     #[inline]
-    fn may_be_hit(&self, query: usize, row: u32) -> bool {
-        self.passes(row)
+    fn may_be_hit(&self, query: usize, vector: u32, row: u32) -> bool {
+        self.passes(vector)
             && self
                 .left_out
                 .iter()
                 .all(|(cells, codes)| cells[row as usize] != codes[query])
     }
 
-    /// Collects those of some rows that pass, counted from the first.
-    pub(super) fn passing(&self, rows: &Range<usize>, passing: &mut Vec<u32>) {
+    /// Collects those of some vectors whose rows pass, counted from the first.
+    pub(super) fn passing(&self, places: &Range<usize>, passing: &mut Vec<u32>) {
         passing.clear();
         let Some(words) = self.allowed else {
-            passing.extend(0..u32::try_from(rows.len()).unwrap_or(u32::MAX));
+            passing.extend(0..u32::try_from(places.len()).unwrap_or(u32::MAX));
             return;
         };
-        let first = rows.start / 64;
-        for (idx, &word) in words[first..rows.end.div_ceil(64)].iter().enumerate() {
+        let first = places.start / 64;
+        for (idx, &word) in words[first..places.end.div_ceil(64)].iter().enumerate() {
             let (word_idx, mut word) = (first + idx, word);
             while word != 0 {
-                let row = 64 * word_idx + word.trailing_zeros() as usize;
-                if rows.contains(&row) {
-                    passing.extend(u32::try_from(row - rows.start));
+                let place = 64 * word_idx + word.trailing_zeros() as usize;
+                if places.contains(&place) {
+                    passing.extend(u32::try_from(place - places.start));
                 }
                 word &= word - 1;
             }
         }
     }
 
-    /// Says whether a row may be a hit for a query.
+    /// Says whether a row may be a hit for a query; `vector` is of it.
     #[inline]
-    pub(super) fn allows(&self, query: usize, row: u32) -> bool {
+    pub(super) fn allows(&self, query: usize, vector: u32, row: u32) -> bool {
         let place = RowId {
             segment: self.segment,
             row,
         };
-        self.own.get(query).is_none_or(|own| !own.contains(&place)) && self.may_be_hit(query, row)
+        self.own.get(query).is_none_or(|own| !own.contains(&place))
+            && self.may_be_hit(query, vector, row)
     }
 }
 
-/// Finds the rows that were not removed and pass all filters.
-fn allowed(gallery: &Gallery, filters: &[Filter]) -> Result<AllowedRows> {
+/// Finds the vectors of the rows that were not removed and pass all filters; of all, or of their own vectors.
+fn allowed(gallery: &Gallery, filters: &[Filter], is_own_only: bool) -> Result<AllowedVectors> {
     for filter in filters {
         check_filter(gallery, filter)?;
     }
@@ -242,9 +266,33 @@ fn allowed(gallery: &Gallery, filters: &[Filter]) -> Result<AllowedRows> {
                     .is_some_and(|&passes| passes)
             });
         }
-        Ok(allowed)
+        match segment.belonging()? {
+            None => Ok(allowed),
+            Some(belonging) => Ok(by_vectors(allowed.as_deref(), belonging, is_own_only)),
+        }
     });
     segments.collect()
+}
+
+/// Lays out by vectors which rows are allowed, and takes out further vectors where only the rows' own count.
+fn by_vectors(
+    rows: Option<&[u64]>,
+    belonging: Belonging<'_>,
+    is_own_only: bool,
+) -> Option<Vec<u64>> {
+    if rows.is_none() && !is_own_only {
+        return None;
+    }
+    let is_allowed = |row: u32| match rows {
+        None => true,
+        Some(words) => words[row as usize / 64] >> (row % 64) & 1 == 1,
+    };
+    let mut allowed = None;
+    keep(&mut allowed, belonging.rows.len(), |vector| {
+        let is_asked = !is_own_only || belonging.views[vector] == OWN_VIEW;
+        is_asked && is_allowed(belonging.rows[vector])
+    });
+    allowed
 }
 
 /// Says of each value of a column whether its rows pass.
@@ -257,12 +305,14 @@ fn passing(segment: &Segment, column: usize, filter: &Filter) -> Result<Vec<bool
     Ok(passing)
 }
 
-/// Keeps those allowed rows that pass.
-fn keep(allowed: &mut Option<Vec<u64>>, n_rows: usize, passes: impl Fn(usize) -> bool) {
-    let words = allowed.get_or_insert_with(|| vec![u64::MAX; n_rows.div_ceil(64)]);
+/// Keeps those allowed ones of `n` that pass.
+fn keep(allowed: &mut Option<Vec<u64>>, n: usize, passes: impl Fn(usize) -> bool) {
+    let words = allowed.get_or_insert_with(|| vec![u64::MAX; n.div_ceil(64)]);
     for (idx, word) in words.iter_mut().enumerate() {
-        let rows = 64 * idx..n_rows.min(64 * idx + 64);
-        let bits = rows.fold(0, |bits, row| bits | u64::from(passes(row)) << (row % 64));
+        let items = 64 * idx..n.min(64 * idx + 64);
+        let bits = items.fold(0, |bits, item| {
+            bits | u64::from(passes(item)) << (item % 64)
+        });
         *word &= bits;
     }
 }

@@ -1,5 +1,7 @@
 //! The scan against plain definitions.
 
+mod views;
+
 use std::collections::HashSet;
 
 use super::calibrate::recall;
@@ -118,6 +120,7 @@ fn filters_and_exclusions_are_exact() {
         vectors: &queries,
         own: &own,
         left_out: &left_out,
+        ..Queries::default()
     };
     for filters in [
         vec![],

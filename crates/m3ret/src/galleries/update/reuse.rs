@@ -347,11 +347,11 @@ impl<'a> Update<'a> {
                 false => Pseudonyms::of(&RowCells::of_row(gallery, row)?).of_header(),
             },
         };
-        let (vector, thumbnail) = stored_parts(gallery, row)?;
+        let parts = stored_parts(gallery, row)?;
         let path = self.path_of(item);
         let id = self.id_again(id, item, &stored.part, origin)?;
         let cells = self.cells_of(item, &path, &stored);
-        self.pending.push(id.clone(), &vector, cells, thumbnail);
+        self.pending.push(id.clone(), cells, parts);
         Ok(id)
     }
 
@@ -375,7 +375,7 @@ impl<'a> Update<'a> {
         let own = own_names(gallery);
         let part = gallery.value(row, columns::PART)?.to_owned();
         let mut cells = cells_of_row(gallery, row)?;
-        let (vector, thumbnail) = stored_parts(gallery, row)?;
+        let parts = stored_parts(gallery, row)?;
         let path = self.path_of(item);
         set_cell(&mut cells, columns::PATH, path);
         set_cell(&mut cells, own.root, text_of(&self.root));
@@ -397,7 +397,7 @@ impl<'a> Update<'a> {
             set_cell(&mut cells, &name, value);
         }
         let id = self.id_again(id, item, &part, origin)?;
-        self.pending.push(id.clone(), &vector, cells, thumbnail);
+        self.pending.push(id.clone(), cells, parts);
         Ok(id)
     }
 

@@ -7,11 +7,12 @@ use std::path::Path;
 use super::super::Maker;
 use super::super::blocks::BlockWriter;
 use super::super::footer::{Digest, Footer, MAGIC, Numbers, Section, write_end};
-use super::super::source::{Source, round};
+use super::super::source::{Source, View, round};
 use super::super::text_hash::TextHashes;
-use super::super::version::NEWEST;
+use super::super::version;
 use super::MAX_ROWS;
 use super::lookup::{order_of, stores_order};
+use super::views::{OWN_VIEW, order_of_vectors};
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
@@ -40,7 +41,21 @@ struct Arrays<'a, F> {
     path: &'a Path,
 }
 
-impl<F: DiskFile> Arrays<'_, F> {
+impl<'a, F: DiskFile> Arrays<'a, F> {
+    /// Begins a file with its header.
+    fn new(file: F, path: &'a Path, version: u32) -> Result<Self> {
+        let mut out = BlockWriter::new(file);
+        let mut header = [0; 64];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&version.to_le_bytes());
+        out.write(&header).map_err(Error::io("writing", path))?;
+        Ok(Self {
+            out,
+            sections: Vec::new(),
+            path,
+        })
+    }
+
     fn begin(&mut self, name: impl Into<String>) -> Result<()> {
         self.out
             .align(ALIGNMENT)
@@ -90,58 +105,57 @@ impl<F: DiskFile> Arrays<'_, F> {
     }
 }
 
-/// Writes all rows of a source as a segment; they lie in the order of the partition's lists.
-/// Returns what tells the file from any other, and its size.
+/// Writes all rows of a source as a segment; vectors lie in the order of the partition's lists, rows in that of
+/// their own vectors.
+/// Returns what tells the file from any other, and its version.
 pub(crate) fn write<F: DiskFile>(
     file: F,
     path: &Path,
     source: &dyn Source,
     heading: &Heading,
-) -> Result<(Digest, u64)> {
-    if source.n_rows() as u64 > MAX_ROWS {
+) -> Result<(Digest, u32)> {
+    let (n_rows, n_vectors) = (source.n_rows(), source.n_vectors());
+    if n_vectors as u64 > MAX_ROWS {
         return Err(Error::LimitExceeded {
-            what: "rows of one segment",
+            what: "vectors of one segment",
             allowed: MAX_ROWS,
-            asked: source.n_rows() as u64,
+            asked: n_vectors as u64,
         });
     }
+    let version = match n_vectors > n_rows {
+        true => version::SEVERAL_VECTORS,
+        false => version::ONE_VECTOR,
+    };
     let io = |error: io::Error| Error::io("writing", path)(error);
-    let partition = Partition::of(source.n_rows(), heading.width, |rows, out| {
+    let partition = Partition::of(n_vectors, heading.width, |vectors, out| {
         let start = out.len();
-        source.read(rows, out)?;
+        source.read(vectors, out)?;
         round(&mut out[start..], heading.numbers);
         Ok(())
     })?;
     let order = partition.order();
-    let mut out = BlockWriter::new(file);
-    let mut header = [0; 64];
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&NEWEST.to_le_bytes());
-    out.write(&header).map_err(io)?;
-    let mut arrays = Arrays {
-        out,
-        sections: Vec::new(),
-        path,
-    };
+    let mut arrays = Arrays::new(file, path, version)?;
     write_vectors(&mut arrays, source, heading, &order)?;
     write_codes(&mut arrays, source, heading, &order, &partition)?;
     arrays.array("lists/centroids", &partition.centroids)?;
     arrays.array("lists/starts", &partition.starts)?;
-    write_ids(&mut arrays, source, &order)?;
-    write_columns(&mut arrays, source, &order)?;
-    for kind in 0..source.attachments().len() {
-        let attached = order.iter().map(|&row| source.attachment(kind, row));
-        arrays.texts(&format!("attachment/{kind}"), attached)?;
-    }
+    let is_own = |vector: &u32| (*vector as usize) < n_rows;
+    let rows: Vec<u32> = order.iter().copied().filter(is_own).collect();
+    let views = match n_vectors > n_rows {
+        true => write_views(&mut arrays, source, &order, &rows)?,
+        false => Vec::new(),
+    };
+    drop(order);
+    write_rows(&mut arrays, source, &rows)?;
     let Arrays { out, sections, .. } = arrays;
     let n_payload = out.n_bytes();
     let (mut file, sums) = out.finish().map_err(io)?;
     let footer = Footer {
-        version: NEWEST,
+        version,
         id: heading.id,
-        n_rows: source.n_rows() as u64,
-        n_vectors: Some(source.n_rows() as u64),
-        views: Vec::new(),
+        n_rows: n_rows as u64,
+        n_vectors: Some(n_vectors as u64),
+        views,
         width: u32::try_from(heading.width).unwrap_or(u32::MAX),
         numbers: heading.numbers,
         columns: source.columns().to_vec(),
@@ -153,7 +167,7 @@ pub(crate) fn write<F: DiskFile>(
     let digest = write_end(&mut file, n_payload, &sums, &footer).map_err(io)?;
     file.flush().map_err(io)?;
     file.sync().map_err(io)?;
-    Ok((digest, n_payload))
+    Ok((digest, version))
 }
 
 /// Reads vectors as they will be stored.
@@ -206,6 +220,70 @@ fn write_codes<F: DiskFile>(
     }
     arrays.array("bits", &bits)?;
     arrays.array("terms", &terms)
+}
+
+/// Writes which row and view each vector is of, and the vectors of each row; returns the names of the views.
+///
+/// `order` has the source's vectors as they lie in the file, `rows` its rows.
+fn write_views<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    order: &[u32],
+    rows: &[u32],
+) -> Result<Vec<String>> {
+    let n_rows = source.n_rows();
+    // Views that only rows had which are gone are left out.
+    let further = 0..source.n_vectors() - n_rows;
+    let mut is_used = vec![false; source.views().len()];
+    for idx in further {
+        is_used[source.further(idx).name as usize] = true;
+    }
+    let named = (0_usize..).zip(source.views());
+    let mut names: Vec<(usize, &String)> = named.filter(|&(name, _)| is_used[name]).collect();
+    names.sort_by_key(|&(_, name)| name);
+    let mut view_of = vec![0; is_used.len()];
+    for (view, &(name, _)) in (1_u32..).zip(&names) {
+        view_of[name] = view;
+    }
+    let mut place_of = vec![0; n_rows];
+    for (place, &row) in (0_u32..).zip(rows) {
+        place_of[row as usize] = place;
+    }
+    // [vectors]: row and view, as they are numbered in the file.
+    let belongs = order
+        .iter()
+        .map(|&vector| match (vector as usize).checked_sub(n_rows) {
+            None => (place_of[vector as usize], OWN_VIEW),
+            Some(idx) => {
+                let View { row, name } = source.further(idx);
+                (place_of[row as usize], view_of[name as usize])
+            }
+        });
+    let belongs: Vec<(u32, u32)> = belongs.collect();
+    let of_rows: Vec<u32> = belongs.iter().map(|&(row, _)| row).collect();
+    let of_views: Vec<u32> = belongs.iter().map(|&(_, view)| view).collect();
+    let (by_row, starts) = order_of_vectors(&of_rows, &of_views, n_rows);
+    arrays.array("vector/rows", &of_rows)?;
+    arrays.array("vector/views", &of_views)?;
+    arrays.array("vector/order", &by_row)?;
+    arrays.array("vector/starts", &starts)?;
+    let further = names.into_iter().map(|(_, name)| name.clone());
+    Ok(std::iter::once(String::new()).chain(further).collect())
+}
+
+/// Writes what rows have but vectors: ids, cells and what is attached.
+fn write_rows<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    rows: &[u32],
+) -> Result<()> {
+    write_ids(arrays, source, rows)?;
+    write_columns(arrays, source, rows)?;
+    for kind in 0..source.attachments().len() {
+        let attached = rows.iter().map(|&row| source.attachment(kind, row));
+        arrays.texts(&format!("attachment/{kind}"), attached)?;
+    }
+    Ok(())
 }
 
 fn write_ids<F: DiskFile>(
