@@ -22,7 +22,7 @@ pub use compare::{Difference, DifferenceVerdict, QueryPair};
 pub use metrics::{Block, KNN_K, KNN_TEMPERATURE, MAX_TIED_VOTE_K, Metric, Ranking, Vote};
 pub use ranking::{
     Answer, COLLAPSED_RANGE, Embeddings, Evaluation, LeftOutQueries, MIXED_K, Measures, Mixed,
-    MixedAnswer, RankedItem, RelevanceRule, evaluate, mixed, relevant_items,
+    MixedAnswer, RankedItem, RankedViews, RelevanceRule, evaluate, mixed, relevant_items,
 };
 pub use resolution::{CORRELATION, Resolution};
 pub use strata::{Strata, Stratum};

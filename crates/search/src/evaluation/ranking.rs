@@ -12,15 +12,18 @@ use crate::error::{Error, Result};
 use crate::kernels::{Kernels, LANES};
 use exclusion::ExclusionRule;
 use query::Room;
+use views::FurtherItems;
 
 mod collapse;
 mod constant;
 mod exclusion;
 mod mixed;
 mod query;
+mod views;
 
 pub use collapse::COLLAPSED_RANGE;
 pub use mixed::{MIXED_K, Mixed, MixedAnswer, mixed};
+pub use views::RankedViews;
 
 /// Queries that a thread ranks together.
 const GROUP_QUERIES: usize = 32;
@@ -32,6 +35,7 @@ const PIECE_ROWS: usize = 256;
 pub struct Embeddings<'a> {
     values: &'a [f32],
     width: usize,
+    views: RankedViews<'a>,
 }
 
 impl<'a> Embeddings<'a> {
@@ -47,7 +51,11 @@ impl<'a> Embeddings<'a> {
                 format!("{} numbers", values.len()),
             ));
         }
-        let embeddings = Self { values, width };
+        let embeddings = Self {
+            values,
+            width,
+            views: RankedViews::default(),
+        };
         let mut first: Option<&[f32]> = None;
         let (mut has_two, mut n_vectors) = (false, 0);
         for (row, vector) in values.chunks_exact(width).enumerate() {
@@ -78,6 +86,17 @@ impl<'a> Embeddings<'a> {
             ));
         }
         Ok(embeddings)
+    }
+
+    /// Adds further vectors of rows: the score of two rows is then the best over all pairs of their vectors, less the
+    /// handicap where either is a further one.
+    ///
+    /// # Errors
+    /// `Mismatch` if rows are not in ascending order or have no own vector, a vector is no unit vector, or the handicap
+    /// is negative or not finite.
+    pub fn with_views(self, views: RankedViews<'a>) -> Result<Self> {
+        views.check(&self)?;
+        Ok(Self { views, ..self })
     }
 
     /// Returns whether a row has a vector.
@@ -335,6 +354,7 @@ struct TaskGallery {
     codes: Vec<u32>,
     /// [items, width]
     vectors: Vec<f32>,
+    further: FurtherItems,
 }
 
 impl TaskGallery {
@@ -356,6 +376,7 @@ impl TaskGallery {
         Self {
             codes: codes.collect(),
             vectors: vectors.collect(),
+            further: FurtherItems::new(&rows, &embeddings.views, embeddings.width),
             rows,
         }
     }
@@ -498,32 +519,49 @@ impl Ranker<'_> {
         outcomes
     }
 
-    /// Computes the cosines of some queries with all items, [queries, items].
+    /// Computes the scores of some queries with all items, [queries, items].
     fn scores(&self, queries: &[u32], embeddings: &Embeddings<'_>) -> Vec<f32> {
-        let (width, n) = (embeddings.width, self.gallery.rows.len());
+        let n = self.gallery.rows.len();
         if let Some(score) = self.common_score {
             return vec![score; queries.len() * n];
         }
-        let stride = width.next_multiple_of(LANES);
-        let mut padded = vec![0.0; queries.len() * stride];
-        for (place, &query) in padded.chunks_exact_mut(stride).zip(queries) {
-            place[..width].copy_from_slice(embeddings.vector(query as usize));
-        }
+        let own = queries
+            .iter()
+            .map(|&query| embeddings.vector(query as usize));
+        let own: Vec<&[f32]> = own.collect();
         let mut scores = vec![0.0; queries.len() * n];
-        let mut part = Vec::new();
-        let kernels = Kernels::get();
-        for (piece, rows) in self.gallery.vectors.chunks(PIECE_ROWS * width).enumerate() {
-            let n_rows = rows.len() / width;
-            part.resize(queries.len() * n_rows, 0.0);
-            (kernels.dots_f32)(&padded, rows, width, &mut part);
-            let start = piece * PIECE_ROWS;
-            for (all, part) in scores.chunks_exact_mut(n).zip(part.chunks_exact(n_rows)) {
+        products(&own, &self.gallery.vectors, |query, item, score| {
+            scores[query * n + item] = score;
+        });
+        self.gallery
+            .further
+            .raise(queries, embeddings, &self.gallery.vectors, &mut scores);
+        scores
+    }
+}
+
+/// Computes the products of queries and rows, [n, width], and hands each on with the numbers of both.
+fn products(queries: &[&[f32]], rows: &[f32], mut put: impl FnMut(usize, usize, f32)) {
+    let Some(width) = queries.first().map(|query| query.len()) else {
+        return;
+    };
+    let stride = width.next_multiple_of(LANES);
+    let mut padded = vec![0.0; queries.len() * stride];
+    for (place, query) in padded.chunks_exact_mut(stride).zip(queries) {
+        place[..width].copy_from_slice(query);
+    }
+    let mut part = Vec::new();
+    let kernels = Kernels::get();
+    for (piece, rows) in rows.chunks(PIECE_ROWS * width).enumerate() {
+        let n_rows = rows.len() / width;
+        part.resize(queries.len() * n_rows, 0.0);
+        (kernels.dots_f32)(&padded, rows, width, &mut part);
+        for (query, scores) in part.chunks_exact(n_rows).enumerate() {
+            for (idx, score) in scores.iter().enumerate() {
                 // 0 and -0 are one score.
-                let places = all[start..start + n_rows].iter_mut().zip(part);
-                places.for_each(|(place, score)| *place = score + 0.0);
+                put(query, piece * PIECE_ROWS + idx, score + 0.0);
             }
         }
-        scores
     }
 }
 

@@ -185,8 +185,7 @@ impl Counter<'_> {
     fn score(&self, query: u32, item: usize) -> f32 {
         self.common_score.unwrap_or_else(|| {
             let row = self.gallery.rows[item];
-            let [query, row] = [query, row].map(|row| self.embeddings.vector(row as usize));
-            crate::kernels::dot(query, row)
+            self.embeddings.score(query, row)
         })
     }
 }

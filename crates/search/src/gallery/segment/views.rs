@@ -1,5 +1,7 @@
 //! Several vectors a row: which row and view each vector is of, and the vectors of each row.
 
+use std::ops::Range;
+
 use super::super::source::View;
 use super::Segment;
 use super::lookup::order_of;
@@ -87,13 +89,21 @@ impl Segment {
         if !self.has_views() {
             return Ok(Places::One(row));
         }
-        let row = row as usize;
-        let ends: &[u32] = self.numbers("vector/starts", row..row + 2)?;
-        let range = ends[0] as usize..ends[1] as usize;
+        let range = self.starts_of(row)?;
         if range.is_empty() {
             return Err(self.damaged(format!("row {row} has no vector")));
         }
         Ok(Places::Several(self.numbers("vector/order", range)?))
+    }
+
+    /// Returns where the vectors of a row lie in the order of vectors.
+    fn starts_of(&self, row: u32) -> Result<Range<usize>> {
+        let row = row as usize;
+        let ends: &[u32] = match self.has_views() {
+            true => self.numbers("vector/starts", row..row + 2)?,
+            false => &[0, 1],
+        };
+        Ok(ends[0] as usize..ends[1] as usize)
     }
 
     /// Returns where a row's own vector lies.
@@ -135,10 +145,11 @@ impl Segment {
     pub(crate) fn provable_vectors(&self) -> Vec<RowVectors> {
         let mut found = vec![RowVectors::default(); self.n_rows];
         for (row, found) in (0_u32..).zip(&mut found) {
+            let n_vectors = self.starts_of(row).map_or(0, |range| range.len());
+            found.n_further = n_vectors.saturating_sub(1);
             let Ok(places) = self.vectors_of(row) else {
                 continue;
             };
-            found.n_further = places.as_slice().len() - 1;
             for (idx, &place) in places.as_slice().iter().enumerate() {
                 match self.says(place) {
                     // What it says is damaged, and the order is not.
