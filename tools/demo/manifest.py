@@ -3,8 +3,8 @@
     python3 tools/demo/manifest.py ct OUT     OUT/ct.csv: the CT volumes that are projected to radiographs
     python3 tools/demo/manifest.py all OUT    OUT/manifest.csv: every image of the gallery
 
-Only images that are there are listed: of testdata/real, of OUT/cache, and of OUT/radiographs, which
-`m3ret simulate radiographs OUT/ct.csv --out OUT/radiographs` made.
+Only images that are there are listed: of testdata/real, of OUT/cache, and of OUT/radiographs and OUT/disturbed, which
+`m3ret simulate radiographs OUT/ct.csv --out ...` made, the latter with --disturb.
 """
 
 import csv
@@ -90,7 +90,8 @@ def main(what, out):
     if what == "ct":
         write(out / "ct.csv", [image for image in of_volumes(cache) if image["modality"] == "CT"])
         return
-    rows = of_testdata(out) + of_cache(cache) + of_volumes(cache) + of_radiographs(out / "radiographs")
+    radiographs = of_radiographs(out / "radiographs") + of_radiographs(out / "disturbed")
+    rows = of_testdata(out) + of_cache(cache) + of_volumes(cache) + radiographs
     write(out / "manifest.csv", rows)
     patients = len({image["patient_id"] for image in rows})
     print(f"  {len(rows)} images of {patients} patients: {out}/manifest.csv")

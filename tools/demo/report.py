@@ -16,6 +16,7 @@ class Hit:
     rank: int
     score: float
     relation: str
+    view: object
     row: dict
 
 
@@ -25,7 +26,7 @@ class Asked:
 
     question: object
     row: dict
-    confident: object
+    agreement: object
     hits: list
 
 
@@ -125,7 +126,13 @@ def figure_of_hit(hit, asked, pictures):
     badges += SEEN if row["trained_on"] else ""
     return (f'<figure>{picture(row, pictures)}<figcaption><span class="score">{hit.score:.3f}</span>'
             f'<b>{hit.rank}. {text(row["modality"])} {text(row["body_part"])}</b><br>'
-            f'<span class="dim">{text(hit.relation)}</span> &middot; {origin(row)}<br>{badges}</figcaption></figure>')
+            f'<span class="dim">{text(hit.relation)}{seen_from(hit)}</span> &middot; {origin(row)}<br>{badges}</figcaption>'
+            "</figure>")
+
+
+def seen_from(hit):
+    """Says which projection of a volume is like the query."""
+    return f", seen from: {text(hit.view)}" if hit.view else ""
 
 
 def limits_of(question):
@@ -135,9 +142,19 @@ def limits_of(question):
     return f' <span class="dim">({text("; ".join(limits))})</span>' if limits else ""
 
 
+def agreement_of(asked):
+    """Says how often searches like this one find the body part of the query first."""
+    found = asked.agreement
+    if not found:
+        return "agreement: unknown"
+    doubt = "" if found["is_reliable"] else "; the encoder is not reliable here"
+    return (f"agreement: {found['column']} {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}], n {found['n']}"
+            f" ({found['searches']}{', on other images' if found['measured_on'] == 'model' else ''}){doubt}")
+
+
 def section(asked, pictures):
     """Shows one question and its answer."""
-    doubt = "" if asked.confident is not False else "<p><b>No confident match.</b></p>"
+    doubt = f'<p class="dim">{text(agreement_of(asked))}</p>'
     hits = "".join(figure_of_hit(hit, asked, pictures) for hit in asked.hits)
     return (f"<section><h2>{text(asked.question.title)}</h2>"
             f"<p>{text(asked.question.text)}{limits_of(asked.question)}</p>{doubt}"

@@ -24,6 +24,9 @@ pub struct Exported {
     pub vectors: PathBuf,
     /// The CSV file: `row`, the number of the vector, `id`, and every column that is no bookkeeping of m3ret's own.
     pub rows: PathBuf,
+    /// Number of further vectors, such as those of projections. They are in `F.views.npy`, and `F.views.npy.rows.csv` says
+    /// which `row` and `view` each is of; without any, neither file is written.
+    pub n_views: usize,
 }
 
 /// Writes all vectors of a gallery to `out`, and their ids and columns to `out`.rows.csv, in ascending order of ids.
@@ -33,11 +36,9 @@ pub struct Exported {
 /// If the gallery cannot be opened or is damaged; if `out` does not end in `.npy`; if a file is there already and
 /// `is_forced` is false, or cannot be written.
 pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Exported> {
-    let rows = {
-        let mut name = out.as_os_str().to_owned();
-        name.push(".rows.csv");
-        PathBuf::from(name)
-    };
+    let rows = with_ending(out, ".rows.csv");
+    let view_vectors = out.with_extension("views.npy");
+    let view_rows = with_ending(&view_vectors, ".rows.csv");
     ensure!(
         out.extension()
             .is_some_and(|end| end.eq_ignore_ascii_case("npy")),
@@ -49,7 +50,7 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
         named: &inputs,
         listed: &Vec::new,
     };
-    for path in [out, &rows] {
+    for path in [out, &rows, &view_vectors, &view_rows] {
         let output = Output {
             path,
             replaces: Replaces::Nothing,
@@ -73,6 +74,29 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
         }
         Ok(file.flush()?)
     })?;
+    let mut views = Vec::new();
+    for (number, (_, row)) in order.iter().enumerate() {
+        let of_row = opened.view_vectors(*row)?.into_iter();
+        views.extend(of_row.map(|(name, vector)| (number, name, vector)));
+    }
+    if !views.is_empty() {
+        write_whole(&view_vectors, |file| {
+            let mut file = BufWriter::new(file);
+            file.write_all(&npy_header(views.len(), opened.width())?)?;
+            for value in views.iter().flat_map(|(.., vector)| vector) {
+                file.write_all(&value.to_le_bytes())?;
+            }
+            Ok(file.flush()?)
+        })?;
+        write_whole(&view_rows, |file| {
+            let mut csv = csv::Writer::from_writer(file);
+            csv.write_record([VECTOR, "view"])?;
+            for (number, name, _) in &views {
+                csv.write_record([&number.to_string(), *name])?;
+            }
+            Ok(csv.flush()?)
+        })?;
+    }
     let mut names = opened.columns();
     names.retain(|name| !name.starts_with(columns::OWN) && ![ID, VECTOR].contains(name));
     write_whole(&rows, |file| {
@@ -93,5 +117,12 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
         width: opened.width(),
         vectors: out.to_owned(),
         rows,
+        n_views: views.len(),
     })
+}
+
+fn with_ending(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
 }
