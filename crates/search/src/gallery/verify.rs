@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 
-use super::catalog::{self, Catalog, Entry, Named, Reference};
+use super::catalog::{self, Catalog, Entry, Named, REFUSALS, Reference, STATISTICS};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
 use super::segment::{self, Chosen, Segment};
@@ -128,8 +128,9 @@ pub fn verify(folder: &Path) -> Result<Report> {
     for entry in &catalog.segments {
         verify_entry(folder, &catalog, entry, &mut report, &mut ids)?;
     }
-    verify_named::<Statistics>(folder, catalog.statistics.as_ref(), &mut report);
-    verify_named::<Vec<Refusal>>(folder, catalog.refusals.as_ref(), &mut report);
+    let (statistics, refusals) = (&catalog.statistics, &catalog.refusals);
+    verify_named::<Statistics>(folder, (statistics, STATISTICS), &mut report);
+    verify_named::<Vec<Refusal>>(folder, (refusals, REFUSALS), &mut report);
     let needed = needed_files(&catalog);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -141,16 +142,16 @@ pub fn verify(folder: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// Verifies a file that the catalog names, and says whether readers can use it.
+/// Verifies a file of a kind that the catalog names, and says whether readers can use it.
 fn verify_named<T: DeserializeOwned>(
     folder: &Path,
-    reference: Option<&Reference>,
+    (reference, kind): (&Option<Reference>, &str),
     report: &mut Report,
 ) -> bool {
     let Some(reference) = reference else {
         return true;
     };
-    let named = Named::read(folder, reference);
+    let named = Named::read(folder, reference, kind);
     match named.and_then(|named| named.parse::<T>().map(|_| named)) {
         Ok(named) if named.is_damaged => {
             report.find(&named.path, "one of its two copies is damaged", true);
@@ -185,22 +186,21 @@ fn verify_entry(
     if segment.has_damaged_copy {
         report.find(&path, "one of the copies of its end is damaged", true);
     }
-    let dead = entry.dead.as_ref().map(|reference| {
-        let path = folder.join(&reference.file);
-        (dead::read(&path, segment.n_rows(), &reference.digest), path)
-    });
-    let dead = match dead {
+    let dead = match entry.dead.as_ref() {
         None => None,
-        Some((Ok((dead, is_damaged)), path)) => {
-            if is_damaged {
-                report.find(&path, "one of its two copies is damaged", true);
+        Some(reference) => match read_dead(folder, entry, reference, segment.n_rows()) {
+            Ok((dead, is_damaged)) => {
+                if is_damaged {
+                    let path = folder.join(&reference.file);
+                    report.find(&path, "one of its two copies is damaged", true);
+                }
+                Some(dead)
             }
-            Some(dead)
-        }
-        Some((Err(error), path)) => {
-            report.find_error(&path, &error);
-            None
-        }
+            Err(error) => {
+                report.find_error(&folder.join(&reference.file), &error);
+                None
+            }
+        },
     };
     let segment = segment.with_dead(dead);
     report.n_rows += segment.n_live();
@@ -221,6 +221,17 @@ fn verify_entry(
         report.find(&path, format!("{n_more} more blocks like this"), false);
     }
     Ok(())
+}
+
+/// Reads the list of a segment's removed rows, and says whether a copy of it is damaged.
+fn read_dead(
+    folder: &Path,
+    entry: &Entry,
+    reference: &Reference,
+    n_rows: usize,
+) -> Result<(Vec<u64>, bool)> {
+    let path = reference.path_in(folder, &entry.dead_kind())?;
+    dead::read(&path, n_rows, &reference.digest)
 }
 
 /// Rows whose codes are computed again at once.
@@ -394,13 +405,18 @@ pub fn repair(folder: &Path) -> Result<Repair> {
 /// Keeps the good ones of the files that the catalog names; of others, both copies are damaged.
 fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Result<()> {
     let mut unread = Report::default();
-    let statistics = catalog.statistics.clone();
-    if !verify_named::<Statistics>(folder, statistics.as_ref(), &mut unread) {
+    let before = [
+        (catalog.statistics.clone(), STATISTICS),
+        (catalog.refusals.clone(), REFUSALS),
+    ];
+    let before = before
+        .into_iter()
+        .filter_map(|(reference, kind)| Some((reference?, kind)));
+    if !verify_named::<Statistics>(folder, (&catalog.statistics, STATISTICS), &mut unread) {
         // Both are made together.
         (catalog.statistics, catalog.calibration) = (None, None);
     }
-    let refusals = catalog.refusals.clone();
-    if !verify_named::<Vec<Refusal>>(folder, refusals.as_ref(), &mut unread) {
+    if !verify_named::<Vec<Refusal>>(folder, (&catalog.refusals, REFUSALS), &mut unread) {
         catalog.refusals = None;
         repair.notes.push(
             "the list of refused images was lost: they are read again with the next search or \
@@ -408,13 +424,17 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
                 .to_owned(),
         );
     }
-    let unusable = unread.findings.iter();
-    for finding in unusable.filter(|finding| !finding.is_harmless) {
-        quarantine(folder, &folder.join(&finding.file), repair)?;
-    }
-    let named = [&catalog.statistics, &catalog.refusals].into_iter();
-    for reference in named.flatten() {
-        Named::read(folder, reference)?.mend(&RealDisk)?;
+    for (reference, kind) in before {
+        let path = reference.path_in(folder, kind);
+        let is_kept = [&catalog.statistics, &catalog.refusals]
+            .into_iter()
+            .any(|kept| kept.as_ref() == Some(&reference));
+        match path {
+            Ok(_) if is_kept => Named::read(folder, &reference, kind)?.mend(&RealDisk)?,
+            Ok(path) => quarantine(folder, &path, repair)?,
+            // It names a file that is not the gallery's to move.
+            Err(_) => {}
+        }
     }
     Ok(())
 }
@@ -436,8 +456,11 @@ fn measure_again(folder: &Path, repair: &mut Repair) -> Result<()> {
 /// Moves a file out of the way; nothing is deleted.
 fn quarantine(folder: &Path, path: &Path, repair: &mut Repair) -> Result<()> {
     let place = folder.join("quarantine");
-    if !place.is_dir() {
-        std::fs::create_dir(&place).map_err(Error::io("making", &place))?;
+    match std::fs::symlink_metadata(&place) {
+        Ok(status) if status.is_dir() => {}
+        // A link would lead files out of the gallery.
+        Ok(_) => return Err(Error::damaged(&place, "it is no folder")),
+        Err(_) => std::fs::create_dir(&place).map_err(Error::io("making", &place))?,
     }
     let name = name_of(path);
     let free = (0..).map(|n| match n {
@@ -521,7 +544,11 @@ fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
     let mut segments = Vec::with_capacity(paths.len());
     for path in &paths {
         match Segment::open(path) {
-            Ok(segment) => segments.push(segment),
+            // A copy under another name would count twice.
+            Ok(segment) if *path == segment::path_of(folder, segment.footer().id) => {
+                segments.push(segment);
+            }
+            Ok(_) => {}
             Err(error @ Error::Unsupported { .. }) => return Err(error),
             // It is damaged, and stays where it is.
             Err(_) => {}
@@ -564,8 +591,7 @@ fn repair_segment(
     let segment = open_segment(folder, &entry, catalog);
     let n_rows = usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
     let dead = entry.dead.as_ref().and_then(|reference| {
-        let dead = folder.join(&reference.file);
-        let read = dead::read(&dead, n_rows, &reference.digest);
+        let read = read_dead(folder, &entry, reference, n_rows);
         if read.is_err() {
             repair.notes.push(format!(
                 "the list {} of removed rows was lost: rows that it removed are back",
@@ -600,8 +626,10 @@ fn repair_segment(
         }
     };
     quarantine(folder, &path, repair)?;
-    if let Some(reference) = &entry.dead {
-        quarantine(folder, &folder.join(&reference.file), repair)?;
+    let dead = entry.dead.as_ref();
+    let dead = dead.and_then(|reference| reference.path_in(folder, &entry.dead_kind()).ok());
+    if let Some(path) = dead {
+        quarantine(folder, &path, repair)?;
     }
     Ok(rebuilt)
 }
