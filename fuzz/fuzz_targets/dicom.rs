@@ -2,4 +2,6 @@
 
 use m3ret_imaging::Format;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| m3ret_fuzz::read_as(Format::Dicom, bytes));
+libfuzzer_sys::fuzz_target!(init: m3ret_fuzz::let_decoders_panic(), |bytes: &[u8]| {
+    m3ret_fuzz::read_as(Format::Dicom, bytes);
+});

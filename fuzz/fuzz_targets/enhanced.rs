@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use m3ret_fuzz::dicom::{Input, file, sequence, short, text};
+use m3ret_fuzz::dicom::{file, sequence, short, text};
+use m3ret_fuzz::input::Input;
 use m3ret_imaging::{Format, read_bytes};
 
 /// Attributes that dimensions may point to.

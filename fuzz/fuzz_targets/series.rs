@@ -6,7 +6,7 @@ use m3ret_imaging::archive::{find_objects, read_object};
 
 const SEPARATOR: &[u8] = b"//next//";
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+libfuzzer_sys::fuzz_target!(init: m3ret_fuzz::let_decoders_panic(), |bytes: &[u8]| {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut rest = bytes;
     for number in 0..4 {

@@ -4,7 +4,8 @@
 
 use std::collections::HashSet;
 
-use m3ret_fuzz::dicom::{Input, file, text};
+use m3ret_fuzz::dicom::{file, text};
+use m3ret_fuzz::input::Input;
 use m3ret_imaging::archive::{find_objects, read_object};
 
 /// Attributes that may divide a series, as text.

@@ -4,7 +4,7 @@
 
 use m3ret_imaging::archive::{find_objects, read_object};
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+libfuzzer_sys::fuzz_target!(init: m3ret_fuzz::let_decoders_panic(), |bytes: &[u8]| {
     if !bytes.starts_with(b"PK\x03\x04") {
         return;
     }

@@ -1,36 +1,6 @@
 //! Writes small DICOM files out of a fuzzer's bytes: sound in form, and free in what they say.
 
-use std::borrow::Cow;
-
-/// Takes numbers off the input; zeros behind its end.
-pub struct Input<'b>(pub &'b [u8]);
-
-impl Input<'_> {
-    /// Returns the next byte.
-    pub fn byte(&mut self) -> u8 {
-        let (&first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        first
-    }
-
-    /// Returns one of the choices.
-    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[usize::from(self.byte()) % choices.len()]
-    }
-
-    /// Returns a number written as text: mostly small and plain, sometimes odd.
-    pub fn decimal(&mut self) -> Cow<'static, str> {
-        match self.byte() {
-            250 => "1e300".into(),
-            251 => "-0,5".into(),
-            252 => "NaN".into(),
-            253 => "".into(),
-            254 => "7.000000001".into(),
-            255 => "x".into(),
-            n => format!("{}", f32::from(n % 32) / 2.0).into(),
-        }
-    }
-}
+use crate::input::Input;
 
 /// An element with a 16-bit length.
 pub fn short(group: u16, element: u16, vr: &str, value: &[u8]) -> Vec<u8> {
@@ -87,4 +57,50 @@ pub fn file(mut elements: Vec<Vec<u8>>, n_frames: u16, input: &mut Input<'_>) ->
         out.push(input.byte() % 4);
     }
     out
+}
+
+/// One compressed frame and what its header says of it.
+pub struct Frame<'a> {
+    /// The UID of the transfer syntax.
+    pub syntax: &'a str,
+    /// Rows and columns.
+    pub sides: [u16; 2],
+    /// Bits of one sample.
+    pub stored: u16,
+    /// Whether samples are signed.
+    pub is_signed: bool,
+    /// Samples of a pixel.
+    pub n_samples: u16,
+    /// What samples mean.
+    pub photometric: &'a str,
+    /// The codestream.
+    pub stream: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Returns a file of one frame in one fragment.
+    pub fn file(&self) -> Vec<u8> {
+        let mut uid = self.syntax.as_bytes().to_vec();
+        uid.resize(uid.len().next_multiple_of(2), 0);
+        let us = |element, value: u16| short(0x28, element, "US", &value.to_le_bytes());
+        let allocated = if self.stored <= 8 { 8 } else { 16 };
+        let stored = self.stored.clamp(1, allocated);
+        let mut out = vec![0; 128];
+        out.extend_from_slice(b"DICM");
+        out.extend(short(2, 0x10, "UI", &uid));
+        out.extend(us(2, self.n_samples));
+        out.extend(text(0x28, 4, "CS", self.photometric));
+        out.extend(us(0x10, self.sides[0].max(1)));
+        out.extend(us(0x11, self.sides[1].max(1)));
+        out.extend(us(0x100, allocated));
+        out.extend(us(0x101, stored));
+        out.extend(us(0x102, stored - 1));
+        out.extend(us(0x103, self.is_signed.into()));
+        out.extend_from_slice(&[0xE0, 0x7F, 0x10, 0, b'O', b'B', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
+        out.extend_from_slice(&[0xFE, 0xFF, 0, 0xE0, 0, 0, 0, 0, 0xFE, 0xFF, 0, 0xE0]);
+        out.extend_from_slice(&(self.stream.len() as u32).to_le_bytes());
+        out.extend_from_slice(self.stream);
+        out.extend_from_slice(&[0xFE, 0xFF, 0xDD, 0xE0, 0, 0, 0, 0]);
+        out
+    }
 }

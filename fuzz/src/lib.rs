@@ -2,8 +2,17 @@
 //! `-rss_limit_mb` and `-malloc_limit_mb` see to that), and sound Volumes.
 
 pub mod dicom;
+pub mod gallery;
+pub mod input;
+pub mod jpeg2000;
+pub mod jpeg_ls;
+pub mod patch;
+pub mod random;
+pub mod segments;
 
 use m3ret_imaging::{Format, Limits, ReadOptions, Volume, read_bytes, sniff};
+
+use random::Random;
 
 /// Limits small enough that an honest reader stays below 256 MiB.
 pub fn options() -> ReadOptions {
@@ -44,4 +53,52 @@ pub fn check(volume: &Volume) {
     if let Some(affine) = volume.affine {
         assert!(affine.is_usable(), "{affine:?}");
     }
+}
+
+/// Decoders of others whose panics the readers turn into refusals.
+const GUARDED: [&str; 9] = [
+    "hayro-jpeg2000",
+    "dicom-toolkit-jpeg2000",
+    "jpeg-decoder",
+    "jxl-",
+    "image-",
+    "image-webp",
+    "png-",
+    "fax-",
+    "weezl",
+];
+
+/// Lets panics in decoders of others pass: the readers catch them. One that nobody catches still
+/// ends the target, as every panic of our own does at once.
+pub fn let_decoders_panic() {
+    let abort = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or("", |location| location.file());
+        let is_guarded = |name: &&str| place.contains("/registry/src/") && place.contains(&format!("/{name}"));
+        if !GUARDED.iter().any(|name| is_guarded(&name)) {
+            abort(panic);
+        }
+    }));
+}
+
+/// Changes a stream behind one byte of choices: as segments mostly, sometimes as any bytes.
+pub fn mutate_stream(
+    data: &mut [u8],
+    [size, max_size]: [usize; 2],
+    seed: u32,
+    mutate: fn(&[u8], &mut Random) -> Option<Vec<u8>>,
+) -> usize {
+    let mut random = Random::new(seed);
+    let changed = match random.below(8) {
+        0 => None,
+        _ => data.get(1..size).and_then(|stream| mutate(stream, &mut random)),
+    };
+    let Some(changed) = changed.filter(|changed| changed.len() < max_size) else {
+        return libfuzzer_sys::fuzzer_mutate(data, size, max_size);
+    };
+    if random.once_in(8) {
+        data[0] = random.byte();
+    }
+    data[1..=changed.len()].copy_from_slice(&changed);
+    changed.len() + 1
 }

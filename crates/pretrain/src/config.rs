@@ -542,7 +542,7 @@ impl Config {
                 embed_dim,
                 depth: model.depth.unwrap_or(preset.depth),
                 num_heads: model.num_heads.unwrap_or(preset.num_heads),
-                mlp_hidden: model.mlp_hidden.unwrap_or(4 * embed_dim),
+                mlp_hidden: model.mlp_hidden.unwrap_or(embed_dim.saturating_mul(4)),
                 num_registers: model.num_registers.unwrap_or(preset.num_registers),
                 patch,
                 stem: model.stem.unwrap_or_default(),

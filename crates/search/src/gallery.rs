@@ -196,7 +196,7 @@ impl Gallery {
             let dead = match &entry.dead {
                 None => None,
                 Some(reference) => {
-                    let path = reference.path_in(folder)?;
+                    let path = reference.path_in(folder, &entry.dead_kind())?;
                     let (dead, is_damaged) = dead::read(&path, n_rows, &reference.digest)?;
                     has_damaged_copy |= is_damaged;
                     Some(dead)
@@ -204,14 +204,14 @@ impl Gallery {
             };
             segments.push(segment.with_dead(dead));
         }
-        let named = |reference: &Option<catalog::Reference>| {
+        let named = |reference: &Option<catalog::Reference>, kind: &str| {
             let reference = reference.as_ref();
             reference
-                .map(|reference| Named::read(folder, reference))
+                .map(|reference| Named::read(folder, reference, kind))
                 .transpose()
         };
-        let statistics_file = named(&catalog.statistics)?;
-        let refusals_file = named(&catalog.refusals)?;
+        let statistics_file = named(&catalog.statistics, catalog.statistics_kind())?;
+        let refusals_file = named(&catalog.refusals, catalog::REFUSALS)?;
         let files = [&statistics_file, &refusals_file];
         has_damaged_copy |= files.into_iter().flatten().any(|file| file.is_damaged);
         Ok(Self {

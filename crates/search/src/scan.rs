@@ -235,17 +235,17 @@ impl Gallery {
     /// Sorts hits of several segments: best first, then by id.
     pub(crate) fn sort(&self, hits: &mut [RowHit]) -> Result<()> {
         let mut fault = None;
+        // An id that cannot be read comes first: a sort panics where the order is no order.
+        let mut id = |row| match self.id(row) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                fault = Some(error);
+                None
+            }
+        };
         hits.sort_by(|a, b| {
-            b.score.total_cmp(&a.score).then_with(|| {
-                let ids = self.id(a.row).and_then(|id| Ok((id, self.id(b.row)?)));
-                match ids {
-                    Ok((a, b)) => a.as_bytes().cmp(b.as_bytes()),
-                    Err(error) => {
-                        fault = Some(error);
-                        std::cmp::Ordering::Equal
-                    }
-                }
-            })
+            let by_score = b.score.total_cmp(&a.score);
+            by_score.then_with(|| id(a.row).cmp(&id(b.row)))
         });
         fault.map_or(Ok(()), Err)
     }

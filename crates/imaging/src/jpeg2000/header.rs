@@ -14,16 +14,30 @@ pub(crate) const MAX_BITS: u8 = 20;
 /// The block coder of part 15 hands over at most 16 bits.
 const MAX_HIGH_THROUGHPUT_BITS: u8 = 16;
 /// What the decoders keep of each tile and component, precinct, code-block, and block and layer.
-const TILE_BYTES: u64 = 512;
+const TILE_BYTES: u64 = 768;
 const PRECINCT_BYTES: u64 = 256;
 const BLOCK_BYTES: u64 = 320;
 const LAYER_BYTES: u64 = 32;
+/// What they keep of each precinct for each change of the progression, before the first packet is read.
+const CHANGE_BYTES: u64 = 64;
+/// Most changes of the progression in the main header, and in those of one tile; encoders write a few.
+const MAX_CHANGES: u64 = 64;
+/// Most bytes of the steps of one component: a style, and 2 bytes for each band. The decoders keep all that a segment
+/// has, once for each tile and component.
+const MAX_STEP_BYTES: usize = 1 + 2 * (3 * MAX_LEVELS as usize + 1);
+/// Precincts of all tiles that are built without a look at the bytes there are.
+const FREE_PRECINCTS: u64 = 1 << 24;
+/// How far `Style::parts` may be above the number of packets of a layer: 2 an axis, and 3 bands.
+const PARTS_A_PACKET: u64 = 12;
 /// Most levels of the wavelet transform.
 const MAX_LEVELS: u8 = 32;
 
 const SIZ: u8 = 0x51;
 const COD: u8 = 0x52;
 const COC: u8 = 0x53;
+const QCD: u8 = 0x5C;
+const QCC: u8 = 0x5D;
+const POC: u8 = 0x5F;
 const SOT: u8 = 0x90;
 const SOD: u8 = 0x93;
 const EOC: u8 = 0xD9;
@@ -80,6 +94,7 @@ pub(crate) struct Header {
     /// Bytes that a decoder keeps for tiles, precincts, code-blocks and layers.
     pub(crate) structure_bytes: u64,
     n_tiles: u64,
+    n_changes: u64,
     is_whole: bool,
     mixes_transforms: bool,
 }
@@ -112,6 +127,13 @@ impl Header {
                 what: "tiles of a JPEG 2000 codestream",
                 allowed: MAX_TILES,
                 asked: self.n_tiles,
+            });
+        }
+        if self.n_changes > MAX_CHANGES {
+            return Err(Error::LimitExceeded {
+                what: "progression changes of a JPEG 2000 tile",
+                allowed: MAX_CHANGES,
+                asked: self.n_changes,
             });
         }
         let Some(&first) = self.components.first() else {
@@ -273,6 +295,11 @@ struct Walk<'a> {
     tile: usize,
     /// Bytes of packets of each tile.
     tile_bytes: Vec<u64>,
+    /// Changes of the progression in the headers of each tile, and the most of the main header or any of them.
+    tile_changes: Vec<u64>,
+    main_changes: u64,
+    most_changes: u64,
+    n_bytes: u64,
     has_packed_headers: bool,
     least_layers: u64,
     sides: [u32; 2],
@@ -305,6 +332,10 @@ impl<'a> Walk<'a> {
             is_in_tile: false,
             tile: 0,
             tile_bytes: Vec::new(),
+            tile_changes: Vec::new(),
+            main_changes: 0,
+            most_changes: 0,
+            n_bytes: codestream.len() as u64,
             has_packed_headers: false,
             least_layers: u64::MAX,
             sides: [0, 0],
@@ -375,6 +406,9 @@ impl<'a> Walk<'a> {
             PPM | PPT => self.has_packed_headers = true,
             COD => self.style(segment.body).ok_or_else(damaged)?,
             COC => self.component_style(segment.body).ok_or_else(damaged)?,
+            QCD if segment.body.len() > MAX_STEP_BYTES => return Err(damaged()),
+            QCC if segment.body.len() > MAX_STEP_BYTES + 2 => return Err(damaged()),
+            POC => self.changes(segment.body),
             _ => {}
         }
         Ok(())
@@ -417,6 +451,7 @@ impl<'a> Walk<'a> {
         }
         let n_listed = usize::try_from(self.n_tiles.min(MAX_TILES)).unwrap_or(0);
         self.tile_bytes = vec![0; n_listed];
+        self.tile_changes = vec![0; n_listed];
         Ok(())
     }
 
@@ -438,6 +473,18 @@ impl<'a> Walk<'a> {
             self.main = Some(style);
         }
         Some(())
+    }
+
+    /// POC: changes of the progression.
+    fn changes(&mut self, body: &[u8]) {
+        let n_change = if self.components.len() < 257 { 7 } else { 9 };
+        let n = (body.len() / n_change) as u64;
+        let total = match self.tile_changes.get_mut(self.tile) {
+            Some(of_tile) if self.is_in_tile => of_tile,
+            _ => &mut self.main_changes,
+        };
+        *total = total.saturating_add(n);
+        self.most_changes = self.most_changes.max(*total);
     }
 
     /// COC: the style of one component.
@@ -468,14 +515,20 @@ impl<'a> Walk<'a> {
         }
         // A packet takes at least a byte, and each component has one in each layer.
         let least = self.components.len() as u64 * self.least_layers;
-        let is_whole = self.has_packed_headers || self.tile_bytes.iter().all(|n| *n >= least);
+        let has_all = self.has_packed_headers || self.tile_bytes.iter().all(|n| *n >= least);
         let n_components = self.components.len() as u64;
         // Tiles are listed all at once, and built one after the other with all their components.
         let tiles = self.n_tiles.saturating_mul(n_components);
+        let precincts = self.most.n_precincts.saturating_mul(n_components);
+        let all_precincts = precincts.saturating_mul(self.n_tiles);
+        let is_whole = has_all
+            && (all_precincts <= FREE_PRECINCTS || all_precincts / PARTS_A_PACKET <= self.n_bytes);
+        let changes = precincts.saturating_mul(self.most_changes.saturating_mul(CHANGE_BYTES));
         let one = self
             .most
             .n_bytes(self.n_layers)
-            .saturating_mul(n_components);
+            .saturating_mul(n_components)
+            .saturating_add(changes);
         Ok(Header {
             width: self.sides[0],
             height: self.sides[1],
@@ -484,6 +537,7 @@ impl<'a> Walk<'a> {
             is_reversible: self.is_reversible,
             structure_bytes: tiles.saturating_mul(TILE_BYTES).saturating_add(one),
             n_tiles: self.n_tiles,
+            n_changes: self.most_changes,
             is_whole,
             mixes_transforms: self.mixes_transforms,
         })

@@ -138,6 +138,63 @@ fn what_a_stream_makes_a_decoder_build_is_charged_before_it_is_built() {
     assert_eq!(code(&tiles.bytes()), Code::LimitExceeded);
 }
 
+/// A stream with further segments in its main header.
+fn with_main_header(stream: &Stream, extra: &[u8]) -> Vec<u8> {
+    let bytes = stream.bytes();
+    let tile = bytes.windows(2).position(|w| w == [0xFF, 0x90]).unwrap();
+    [&bytes[..tile], extra, &bytes[tile..]].concat()
+}
+
+#[test]
+fn changes_of_the_progression_are_charged_for_the_precincts_they_list() {
+    // By position: a decoder lists all precincts for each change before it reads a packet.
+    let changes = |n: usize| segment(0x5F, &[0, 0, 0, 1, 33, 0, 3].repeat(n));
+    let small = Stream {
+        sides: [128; 2],
+        tile: [128; 2],
+        precincts: Some(0x11),
+        ..PLAIN
+    };
+    assert!(read(&with_main_header(&small, &changes(4))).is_ok());
+    let many = with_main_header(&small, &changes(9000));
+    let in_parts = with_main_header(&small, &changes(10).repeat(10));
+    let of_tile = small.with_tile_header(&changes(9000));
+    for bomb in [many, in_parts, of_tile] {
+        assert_eq!(code(&bomb), Code::LimitExceeded);
+    }
+    let large = Stream {
+        sides: [160; 2],
+        tile: [160; 2],
+        ..small
+    };
+    assert!(read(&large.bytes()).is_ok());
+    let listed = with_main_header(&large, &changes(64));
+    assert_eq!(code(&listed), Code::LimitExceeded);
+}
+
+#[test]
+fn more_steps_than_bands_are_damage() {
+    // A decoder would keep them once for each tile and component.
+    for (marker, body) in [(0x5C, vec![0x20; 60_000]), (0x5D, vec![0; 200])] {
+        let extra = segment(marker, &body);
+        assert_eq!(code(&with_main_header(&PLAIN, &extra)), Code::Malformed);
+        assert_eq!(code(&PLAIN.with_tile_header(&extra)), Code::Malformed);
+    }
+}
+
+#[test]
+fn precincts_of_all_tiles_need_bytes_for_their_packets() {
+    let stream = Stream {
+        sides: [8192; 2],
+        tile: [128; 2],
+        precincts: Some(0x11),
+        block: [0, 0],
+        n_levels: 1,
+        ..PLAIN
+    };
+    assert_eq!(code(&stream.bytes()), Code::Malformed);
+}
+
 #[test]
 fn an_image_of_empty_packets_is_grey_and_cheap() {
     for side in [64, 1000] {

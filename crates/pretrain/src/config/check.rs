@@ -222,7 +222,7 @@ impl Config {
         let vit = self.model_config().vit;
         let patch = vit.patch.map(|side| side.max(1));
         let [_, ph, pw] = patch;
-        let n_cells = (self.views.side / ph) * (self.views.side / pw);
+        let n_cells = (self.views.side / ph).saturating_mul(self.views.side / pw);
         vec![
             (
                 self.method == Method::SimDino || n_cells > 1,

@@ -242,4 +242,75 @@ mod tests {
         let again = load(&config.to_toml().unwrap(), &[]).unwrap();
         assert_eq!(config, again);
     }
+
+    /// Replaces a key's value by one that is odd, and keeps the length of arrays.
+    fn put_odd(table: &mut Table, key: &str, odd: &Value) {
+        let (parents, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let parents = parents.split('.').filter(|part| !part.is_empty());
+        let place = parents.fold(table, |place, part| {
+            place.get_mut(part).and_then(Value::as_table_mut).unwrap()
+        });
+        match place.get_mut(last).unwrap() {
+            Value::Array(values) => values.fill(odd.clone()),
+            value => *value = odd.clone(),
+        }
+    }
+
+    #[test]
+    fn no_odd_value_makes_a_config_panic_and_what_is_accepted_survives() {
+        use rand::{RngExt as _, SeedableRng as _};
+        let everything = [
+            "model.patch=[4, 16, 16]",
+            "model.embed_dim=192",
+            "model.num_heads=3",
+            "model.mlp_hidden=768",
+            "model.ref_grid=[16, 14, 14]",
+            "mae.decoder_hidden=768",
+            "optimizer.base_lr=1.0",
+            "optimizer.betas=[0.9, 0.9]",
+        ];
+        let config = load(SHORT, &everything).unwrap();
+        let table: Table = config.to_toml().unwrap().parse().unwrap();
+        let keys = keys("", &table);
+        let integers = [
+            0,
+            1,
+            -1,
+            3,
+            512,
+            1 << 20,
+            1 << 31,
+            1 << 32,
+            1 << 53,
+            i64::MAX,
+        ];
+        let integers = integers.into_iter().map(Value::Integer);
+        let floats = [-0.0, 1e-300, 1e300, f64::INFINITY, f64::NAN].map(Value::Float);
+        let odd: Vec<Value> = integers.chain(floats).collect();
+        let check = |table: &Table| {
+            let Ok(config) = Config::from_toml(&table.to_string(), Path::new("/some"), &[]) else {
+                return;
+            };
+            let text = config.to_toml().unwrap();
+            let again = Config::from_toml(&text, Path::new("/some"), &[]).unwrap();
+            assert_eq!(again, config, "{text}");
+        };
+        for (key, odd) in keys
+            .iter()
+            .flat_map(|key| odd.iter().map(move |odd| (key, odd)))
+        {
+            let mut changed = table.clone();
+            put_odd(&mut changed, key, odd);
+            check(&changed);
+        }
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        for _ in 0..1000 {
+            let mut changed = table.clone();
+            for _ in 0..random.random_range(2..5) {
+                let key = &keys[random.random_range(0..keys.len())];
+                put_odd(&mut changed, key, &odd[random.random_range(0..odd.len())]);
+            }
+            check(&changed);
+        }
+    }
 }

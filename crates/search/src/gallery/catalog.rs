@@ -1,5 +1,6 @@
 //! The catalog: which segments make up a gallery now. One file a generation; the highest counts.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,14 @@ impl Catalog {
         let file = self.statistics.as_ref();
         file.is_some_and(|file| file.file.starts_with(AGREEMENTS))
     }
+
+    /// Returns how the name of the file of `Statistics` begins.
+    pub(crate) fn statistics_kind(&self) -> &'static str {
+        match self.has_agreements() {
+            true => AGREEMENTS,
+            false => STATISTICS,
+        }
+    }
 }
 
 /// One segment of a gallery.
@@ -59,6 +68,18 @@ pub(crate) struct Entry {
     pub(crate) dead: Option<Reference>,
 }
 
+impl Entry {
+    /// Returns how the names of lists of this segment's removed rows begin.
+    pub(crate) fn dead_kind(&self) -> String {
+        format!("dead-{:016x}-", self.id)
+    }
+}
+
+/// How the names of files with samples of scores begin.
+pub(crate) const STATISTICS: &str = "statistics-";
+/// How the names of files with refused images begin.
+pub(crate) const REFUSALS: &str = "refusals-";
+
 /// A file that belongs to a catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +87,30 @@ pub(crate) struct Reference {
     pub(crate) file: String,
     /// XXH3-128 of its contents, in hexadecimal.
     pub(crate) digest: String,
+}
+
+/// Generations and segments have numbers below this, so that the next one never overflows.
+pub(super) const MAX_NUMBER: u64 = 1 << 53;
+
+impl Catalog {
+    /// Checks the numbers that later arithmetic relies on: a forged catalog has sound checksums, too.
+    fn check(&self, path: &Path) -> Result<()> {
+        let mut ids = HashSet::new();
+        let segments = self.segments.iter();
+        let has_sound_segments = self.next_segment <= MAX_NUMBER
+            && segments
+                .clone()
+                .all(|entry| entry.id < self.next_segment && ids.insert(entry.id));
+        if !has_sound_segments {
+            return Err(Error::damaged(path, "numbers of segments out of range"));
+        }
+        match &self.calibration {
+            Some(calibration) if !calibration.is_sound() => {
+                Err(Error::damaged(path, "a calibration out of range"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Returns the catalogs in a folder, the newest first.
@@ -89,7 +134,7 @@ pub(crate) fn newest(folder: &Path) -> Result<Option<u64>> {
 fn generation_of(name: &str) -> Option<u64> {
     let hexadecimal = name.strip_prefix("catalog-")?.strip_suffix(".json")?;
     let generation = u64::from_str_radix(hexadecimal, 16).ok()?;
-    (name == name_of(generation)).then_some(generation)
+    (name == name_of(generation) && generation < MAX_NUMBER).then_some(generation)
 }
 
 fn name_of(generation: u64) -> String {
@@ -145,6 +190,7 @@ pub(crate) fn read(folder: &Path, generation: u64) -> Result<(Catalog, bool)> {
     if catalog.generation != generation {
         return Err(Error::damaged(&path, "a catalog of another generation"));
     }
+    catalog.check(&path)?;
     Ok((catalog, is_damaged))
 }
 
@@ -169,9 +215,9 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Reads the first good copy.
-    pub(crate) fn read(folder: &Path, reference: &Reference) -> Result<Self> {
-        let path = reference.path_in(folder)?;
+    /// Reads the first good copy of a file of a kind.
+    pub(crate) fn read(folder: &Path, reference: &Reference, kind: &str) -> Result<Self> {
+        let path = reference.path_in(folder, kind)?;
         let bytes = read_regular(&path, MAX_BYTES).map_err(Error::io("reading", &path))?;
         let (json, is_damaged) = named_copy(&bytes, &reference.digest, &path)?;
         let json = json.to_vec();
@@ -210,14 +256,19 @@ impl Reference {
         Ok(Self { file, digest })
     }
 
-    /// Returns where the file lies: in the gallery itself, so that a forged catalog names nothing elsewhere.
-    pub(crate) fn path_in(&self, folder: &Path) -> Result<PathBuf> {
+    /// Returns where the file lies: in the gallery itself, and named as files of its kind, so that a forged catalog
+    /// names nothing elsewhere and nothing that serves another purpose. `kind` begins the name.
+    pub(crate) fn path_in(&self, folder: &Path, kind: &str) -> Result<PathBuf> {
         let path = folder.join(&self.file);
         if path.parent() != Some(folder) || path.file_name() != Some(self.file.as_ref()) {
             return Err(Error::damaged(
                 folder,
                 "its catalog names a file outside the gallery",
             ));
+        }
+        if !self.file.starts_with(kind) {
+            let found = format!("its catalog names a file that is none of `{kind}`");
+            return Err(Error::damaged(folder, found));
         }
         Ok(path)
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::blocks::{BLOCK_BYTES, Blocks, map};
+use super::catalog::MAX_NUMBER;
 use super::{Maker, version};
 use crate::error::{Error, Result};
 
@@ -230,6 +231,9 @@ fn check_vectors(footer: &Footer, path: &Path) -> Result<()> {
 /// Checks the numbers of vectors and views, and that sections lie one after another within the payload.
 fn check(footer: &Footer, n_payload: u64, path: &Path) -> Result<()> {
     check_vectors(footer, path)?;
+    if footer.id >= MAX_NUMBER {
+        return Err(Error::damaged(path, format!("the number {}", footer.id)));
+    }
     let mut end = MAGIC.len() as u64;
     for section in &footer.sections {
         let next = section.offset.checked_add(section.length);

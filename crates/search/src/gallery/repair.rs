@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::catalog::{self, Catalog, Entry, Named, Reference};
+use super::catalog::{self, Catalog, Entry, Named, REFUSALS, Reference};
 use super::leftovers::{self, Changing};
 use super::segment::views::RowVectors;
 use super::segment::{self, Chosen, ProvedRow, Segment};
-use super::verify::{Report, name_of, verify, verify_entry, verify_named};
+use super::verify::{Report, name_of, read_dead, verify, verify_entry, verify_named};
 use super::writer::{lock, put_catalog, put_segment};
 use super::{KEY, Key, Refusal, Writer, dead, open_segment, version};
 use crate::disk::{Disk as _, RealDisk};
@@ -121,13 +121,16 @@ pub fn repair(folder: &Path) -> Result<Repair> {
 /// Keeps the good ones of the files that the catalog names; of others, both copies are damaged.
 fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Result<()> {
     let mut unread = Report::default();
-    let statistics = catalog.statistics.clone();
-    if !verify_named::<Statistics>(folder, statistics.as_ref(), &mut unread) {
+    let kind = catalog.statistics_kind();
+    let before = [
+        (catalog.statistics.clone(), kind),
+        (catalog.refusals.clone(), REFUSALS),
+    ];
+    if !verify_named::<Statistics>(folder, (&catalog.statistics, kind), &mut unread) {
         // Both are made together.
         (catalog.statistics, catalog.calibration) = (None, None);
     }
-    let refusals = catalog.refusals.clone();
-    if !verify_named::<Vec<Refusal>>(folder, refusals.as_ref(), &mut unread) {
+    if !verify_named::<Vec<Refusal>>(folder, (&catalog.refusals, REFUSALS), &mut unread) {
         catalog.refusals = None;
         repair.notes.push(
             "the list of refused images was lost: they are read again with the next search or \
@@ -135,13 +138,16 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
                 .to_owned(),
         );
     }
-    let unusable = unread.findings.iter();
-    for finding in unusable.filter(|finding| !finding.is_harmless) {
-        repair.replaced.push(folder.join(&finding.file));
-    }
-    let named = [&catalog.statistics, &catalog.refusals].into_iter();
-    for reference in named.flatten() {
-        Named::read(folder, reference)?.mend(&RealDisk)?;
+    let kept = [&catalog.statistics, &catalog.refusals];
+    for (reference, kind) in before {
+        let Some(reference) = reference else { continue };
+        let is_kept = kept.iter().any(|kept| kept.as_ref() == Some(&reference));
+        match reference.path_in(folder, kind) {
+            Ok(_) if is_kept => Named::read(folder, &reference, kind)?.mend(&RealDisk)?,
+            Ok(path) => repair.replaced.push(path),
+            // It names a file that is not the gallery's to move.
+            Err(_) => {}
+        }
     }
     Ok(())
 }
@@ -162,8 +168,11 @@ fn measure_again(folder: &Path, repair: &mut Repair) -> Result<()> {
 /// Moves a file out of the way; nothing is deleted.
 fn quarantine(folder: &Path, path: &Path, repair: &mut Repair) -> Result<()> {
     let place = folder.join("quarantine");
-    if !place.is_dir() {
-        std::fs::create_dir(&place).map_err(Error::io("making", &place))?;
+    match std::fs::symlink_metadata(&place) {
+        Ok(status) if status.is_dir() => {}
+        // A link would lead files out of the gallery.
+        Ok(_) => return Err(Error::damaged(&place, "it is no folder")),
+        Err(_) => std::fs::create_dir(&place).map_err(Error::io("making", &place))?,
     }
     let name = name_of(path);
     let free = (0..).map(|n| match n {
@@ -247,7 +256,11 @@ fn segments_there(folder: &Path) -> Result<Vec<Segment>> {
     let mut segments = Vec::with_capacity(paths.len());
     for path in &paths {
         match Segment::open(path) {
-            Ok(segment) => segments.push(segment),
+            // A copy under another name would count twice.
+            Ok(segment) if *path == segment::path_of(folder, segment.footer().id) => {
+                segments.push(segment);
+            }
+            Ok(_) => {}
             Err(error @ Error::Unsupported { .. }) => return Err(error),
             // It is damaged, and stays where it is.
             Err(_) => {}
@@ -290,8 +303,7 @@ fn repair_segment(
     let segment = open_segment(folder, &entry, catalog);
     let n_rows = usize::try_from(entry.n_rows).unwrap_or(usize::MAX);
     let dead = entry.dead.as_ref().and_then(|reference| {
-        let dead = folder.join(&reference.file);
-        let read = dead::read(&dead, n_rows, &reference.digest);
+        let read = read_dead(folder, &entry, reference, n_rows);
         if read.is_err() {
             repair.notes.push(format!(
                 "the list {} of removed rows was lost: rows that it removed are back",
@@ -325,9 +337,8 @@ fn repair_segment(
     };
     repair.replaced.push(path);
     let dead = entry.dead.as_ref();
-    repair
-        .replaced
-        .extend(dead.map(|reference| folder.join(&reference.file)));
+    let dead = dead.and_then(|reference| reference.path_in(folder, &entry.dead_kind()).ok());
+    repair.replaced.extend(dead);
     Ok(rebuilt)
 }
 

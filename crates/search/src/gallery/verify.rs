@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 
-use super::catalog::{self, Catalog, Entry, Named, Reference};
+use super::catalog::{self, Catalog, Entry, Named, REFUSALS, Reference};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
 use super::segment::{self, Segment};
@@ -111,8 +111,9 @@ pub fn verify(folder: &Path) -> Result<Report> {
     for entry in &catalog.segments {
         verify_entry(folder, &catalog, entry, &mut report, &mut ids)?;
     }
-    verify_named::<Statistics>(folder, catalog.statistics.as_ref(), &mut report);
-    verify_named::<Vec<Refusal>>(folder, catalog.refusals.as_ref(), &mut report);
+    let (statistics, refusals) = (&catalog.statistics, &catalog.refusals);
+    verify_named::<Statistics>(folder, (statistics, catalog.statistics_kind()), &mut report);
+    verify_named::<Vec<Refusal>>(folder, (refusals, REFUSALS), &mut report);
     let needed = needed_files(&catalog);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -124,16 +125,16 @@ pub fn verify(folder: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// Verifies a file that the catalog names, and says whether readers can use it.
+/// Verifies a file of a kind that the catalog names, and says whether readers can use it.
 pub(super) fn verify_named<T: DeserializeOwned>(
     folder: &Path,
-    reference: Option<&Reference>,
+    (reference, kind): (&Option<Reference>, &str),
     report: &mut Report,
 ) -> bool {
     let Some(reference) = reference else {
         return true;
     };
-    let named = Named::read(folder, reference);
+    let named = Named::read(folder, reference, kind);
     match named.and_then(|named| named.parse::<T>().map(|_| named)) {
         Ok(named) if named.is_damaged => {
             report.find(&named.path, "one of its two copies is damaged", true);
@@ -168,22 +169,21 @@ pub(super) fn verify_entry(
     if segment.has_damaged_copy {
         report.find(&path, "one of the copies of its end is damaged", true);
     }
-    let dead = entry.dead.as_ref().map(|reference| {
-        let path = folder.join(&reference.file);
-        (dead::read(&path, segment.n_rows(), &reference.digest), path)
-    });
-    let dead = match dead {
+    let dead = match entry.dead.as_ref() {
         None => None,
-        Some((Ok((dead, is_damaged)), path)) => {
-            if is_damaged {
-                report.find(&path, "one of its two copies is damaged", true);
+        Some(reference) => match read_dead(folder, entry, reference, segment.n_rows()) {
+            Ok((dead, is_damaged)) => {
+                if is_damaged {
+                    let path = folder.join(&reference.file);
+                    report.find(&path, "one of its two copies is damaged", true);
+                }
+                Some(dead)
             }
-            Some(dead)
-        }
-        Some((Err(error), path)) => {
-            report.find_error(&path, &error);
-            None
-        }
+            Err(error) => {
+                report.find_error(&folder.join(&reference.file), &error);
+                None
+            }
+        },
     };
     let segment = segment.with_dead(dead);
     report.n_rows += segment.n_live();
@@ -204,6 +204,17 @@ pub(super) fn verify_entry(
         report.find(&path, format!("{n_more} more blocks like this"), false);
     }
     Ok(())
+}
+
+/// Reads the list of a segment's removed rows, and says whether a copy of it is damaged.
+pub(super) fn read_dead(
+    folder: &Path,
+    entry: &Entry,
+    reference: &Reference,
+    n_rows: usize,
+) -> Result<(Vec<u64>, bool)> {
+    let path = reference.path_in(folder, &entry.dead_kind())?;
+    dead::read(&path, n_rows, &reference.digest)
 }
 
 /// Vectors whose codes are computed again at once.

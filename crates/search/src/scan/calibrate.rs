@@ -57,6 +57,24 @@ pub struct Calibration {
     pub recall_at_10_filtered: f64,
 }
 
+/// Most rows that plans are made for, and the deepest that they look.
+const MAX_COUNT: u64 = 1 << 40;
+
+impl Calibration {
+    /// Says whether a search can follow every plan: a calibration comes from a file.
+    pub(crate) fn is_sound(&self) -> bool {
+        let fits = |count: usize| count as u64 <= MAX_COUNT;
+        let is_possible = |plan: &Plan| {
+            plan.k > 0
+                && plan.n_probe != Some(0)
+                && [plan.k, plan.depth_bits, plan.depth_codes]
+                    .into_iter()
+                    .all(fits)
+        };
+        fits(self.n_rows) && self.plans.iter().all(is_possible)
+    }
+}
+
 /// Galleries of fewer vectors are searched exactly, which takes a few milliseconds at most.
 const MIN_VECTORS: usize = 8192;
 /// Recall that a plan must reach. The documents promise 0.995; the margin is for queries from elsewhere, which
@@ -81,7 +99,8 @@ impl Calibration {
         // Codes of 8 bits confuse only close neighbours, so a margin beyond `k` is enough. Codes of 1 bit confuse
         // many more: their depth grows with `k`.
         let depth_codes = k + k / 4 + last.depth_codes;
-        let depth_bits = (last.depth_bits * k).div_ceil(last.k).max(2 * depth_codes);
+        let depth_bits = last.depth_bits.saturating_mul(k).div_ceil(last.k);
+        let depth_bits = depth_bits.max(2 * depth_codes);
         // From an eighth of all rows on the exact search takes the plan's place: it reads rows in order. The number
         // of lists was measured for fewer hits, so the derived plan looks at all rows.
         (depth_codes * 8 < self.n_rows).then_some(Plan {

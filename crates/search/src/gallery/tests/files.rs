@@ -266,3 +266,130 @@ fn statistics_that_are_lost_are_taken_again() {
     assert_eq!(gallery.refusals().unwrap().len(), 2);
     assert!(verify(&path).unwrap().is_good());
 }
+
+/// Puts a changed catalog in the place of a gallery's newest.
+fn forge(path: &Path, change: impl Fn(&mut Catalog)) {
+    let newest = catalog::generations(path).unwrap()[0];
+    let (mut catalog, _) = catalog::read(path, newest).unwrap();
+    change(&mut catalog);
+    writer::put_catalog(&RealDisk, path, &catalog).unwrap();
+}
+
+/// Flips a bit in the vectors of the first segment.
+fn damage_segment(path: &Path) {
+    let segment = segment::path_of(path, 1);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4100] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+#[test]
+fn a_repair_moves_no_file_that_is_not_the_gallerys() {
+    for name in [
+        "../beside",
+        "/ABSOLUTE",
+        "key",
+        "catalog-0000000000000001.json",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.m3i");
+        drop(whole(&path));
+        let beside = folder.path().join("beside");
+        std::fs::write(&beside, "of somebody").unwrap();
+        let name = name.replace("/ABSOLUTE", beside.to_str().unwrap());
+        forge(&path, |catalog| {
+            for reference in [
+                &mut catalog.segments[0].dead,
+                &mut catalog.statistics,
+                &mut catalog.refusals,
+            ] {
+                reference.as_mut().unwrap().file.clone_from(&name);
+            }
+        });
+        assert!(Gallery::open(&path).is_err());
+        let repaired = repair(&path).unwrap();
+        assert_eq!(std::fs::read(&beside).unwrap(), b"of somebody", "{name}");
+        assert!(!repaired.quarantined.contains(&"key".to_owned()));
+        let report = verify(&path).unwrap();
+        assert!(report.is_good(), "{name}: {report:?} after {repaired:?}");
+        assert!(!Gallery::open(&path).unwrap().is_empty(), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_named_quarantine_leads_no_file_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.m3i");
+    drop(whole(&path));
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, path.join("quarantine")).unwrap();
+    damage_segment(&path);
+    let error = repair(&path).unwrap_err().to_string();
+    assert!(error.contains("no folder"), "{error}");
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[test]
+fn numbers_that_no_writer_makes_are_damage_and_can_be_repaired() {
+    use crate::scan::{Calibration, Plan};
+    fn plan(catalog: &mut Catalog, change: impl Fn(&mut Plan)) {
+        let mut plan = Plan {
+            k: 10,
+            n_probe: None,
+            depth_bits: 80,
+            depth_codes: 40,
+        };
+        change(&mut plan);
+        let calibration: &mut Calibration = catalog.calibration.as_mut().unwrap();
+        calibration.plans = vec![plan];
+    }
+    let changes: [fn(&mut Catalog); 8] = [
+        |catalog| catalog.next_segment = u64::MAX,
+        |catalog| catalog.next_segment = 1,
+        |catalog| catalog.segments.push(catalog.segments[0].clone()),
+        |catalog| plan(catalog, |plan| plan.k = 0),
+        |catalog| plan(catalog, |plan| plan.n_probe = Some(0)),
+        |catalog| plan(catalog, |plan| plan.depth_bits = usize::MAX),
+        |catalog| plan(catalog, |plan| plan.depth_codes = usize::MAX),
+        |catalog| catalog.calibration.as_mut().unwrap().n_rows = usize::MAX,
+    ];
+    for (idx, change) in changes.into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.m3i");
+        drop(whole(&path));
+        forge(&path, change);
+        let error = Gallery::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{idx}: {error}");
+        repair(&path).unwrap();
+        assert!(verify(&path).unwrap().is_good(), "{idx}");
+        assert!(!Gallery::open(&path).unwrap().is_empty(), "{idx}");
+    }
+    // The next generation would overflow.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.m3i");
+    drop(whole(&path));
+    let newest = catalog::generations(&path).unwrap()[0];
+    let last = catalog::path_of(&path, u64::MAX);
+    std::fs::copy(catalog::path_of(&path, newest), last).unwrap();
+    assert_eq!(catalog::generations(&path).unwrap()[0], newest);
+    assert!(Gallery::open(&path).is_ok());
+}
+
+#[test]
+fn a_copy_of_a_segment_counts_once_where_the_catalog_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.m3i");
+    let mut writer = whole(&path);
+    writer.compact().unwrap();
+    let n_rows = writer.gallery().len();
+    let segment = segment::path_of(&path, writer.gallery().catalog.segments[0].id);
+    drop(writer);
+    std::fs::copy(segment, segment::path_of(&path, 77)).unwrap();
+    let newest = catalog::generations(&path).unwrap()[0];
+    std::fs::write(catalog::path_of(&path, newest), "lost").unwrap();
+    repair(&path).unwrap();
+    assert!(verify(&path).unwrap().is_good());
+    assert_eq!(Gallery::open(&path).unwrap().len(), n_rows);
+}
