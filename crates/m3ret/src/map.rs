@@ -139,7 +139,7 @@ fn places(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> 
         let queries = Queries {
             vectors: &vectors,
             own: &own,
-            left_out: &[],
+            ..Queries::default()
         };
         for hits in gallery.search(queries, &options)? {
             let near = hits

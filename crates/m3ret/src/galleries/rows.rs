@@ -305,6 +305,7 @@ impl PendingRows {
             ids: &self.ids,
             columns: &cells,
             attachments: if has_any { &attachments } else { &[] },
+            ..Batch::default()
         };
         writer.replace(batch, removed)?;
         self.ids.clear();
