@@ -230,8 +230,10 @@ pub(crate) struct Joined<'a> {
 /// Names of all parts, and where each part has them.
 struct Names {
     all: Vec<String>,
-    /// [part][name]
+    /// [part][name of all]: its place in the part.
     places: Vec<Vec<Option<usize>>>,
+    /// [part][name of the part]: its place among all.
+    numbers: Vec<Vec<u32>>,
 }
 
 impl Names {
@@ -247,15 +249,18 @@ impl Names {
             all.iter().map(place).collect()
         });
         let places = places.collect();
-        Self { all, places }
-    }
-
-    /// Returns where a part's name is among all.
-    fn number(&self, part: usize, name: usize) -> u32 {
-        let number = self.places[part]
-            .iter()
-            .position(|&place| place == Some(name));
-        number.map_or(u32::MAX, as_u32)
+        let numbers = parts.iter().map(|&part| {
+            let number = |name: &String| all.iter().position(|other| other == name);
+            let numbers = of(part).iter().map(number);
+            numbers
+                .map(|number| as_u32(number.unwrap_or(usize::MAX)))
+                .collect()
+        });
+        Self {
+            numbers: numbers.collect(),
+            places,
+            all,
+        }
     }
 }
 
@@ -328,7 +333,7 @@ impl Source for Joined<'_> {
         let View { row, name } = self.parts[part].further(within);
         View {
             row: as_u32(self.starts[part] + row as usize),
-            name: self.views.number(part, name as usize),
+            name: self.views.numbers[part][name as usize],
         }
     }
 

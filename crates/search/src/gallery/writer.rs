@@ -179,7 +179,7 @@ impl<D: Disk> Writer<D> {
             let joined = Joined::new(parts);
             let replaces = all.map(|idx| catalog.segments[idx].id).collect();
             // All segments go, so their versions no longer count.
-            catalog.version = version::ONE_VECTOR;
+            catalog.version = catalog.version.min(version::ONE_VECTOR);
             let entry = match joined.n_rows() {
                 0 => None,
                 _ => {

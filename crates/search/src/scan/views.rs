@@ -14,8 +14,7 @@ use crate::gallery::{Gallery, RowId};
 /// What a pair of vectors loses if one of them is a further one, where the caller says nothing else.
 ///
 /// # Source
-/// DESIGN, "Several vectors an object": projections need a handicap against images that are what the query is. The
-/// number is provisional until it is chosen on held-out patients.
+/// docs/search.md, "Several vectors an image": provisional until it is chosen on held-out patients.
 pub const DEFAULT_HANDICAP: f32 = 0.2;
 
 /// Which vectors of rows and queries a search compares.
