@@ -57,7 +57,7 @@ pub use geometry::{Affine, canonicalise};
 pub use identifiers::{Identifier, Identifiers};
 pub use limits::Limits;
 pub use npy::write_npy;
-pub use png::{Pixels, encode_png};
+pub use png::{Pixels, encode_jpeg, encode_png};
 pub use prepare::{
     Filter, Input, InputConfig, Scaled, prepare, scaled, scaled_planes, scaled_sides, square_sides,
 };
@@ -67,6 +67,6 @@ pub use read::{
 };
 pub use reason::{Code, Reason, Severity};
 pub use resample::resample;
-pub use thumbnail::{Picture, thumbnail};
+pub use thumbnail::{Cut, HU_LEVELS, Picture, Sheet, Strip, has_three_planes, strip, thumbnail};
 pub use views::{ViewConfig, view};
 pub use volume::{Kind, Padding, Volume};

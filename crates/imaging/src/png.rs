@@ -1,5 +1,6 @@
-//! Pictures as PNG: the only encoder.
+//! Pictures as PNG and JPEG: the only encoders.
 
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 
@@ -15,6 +16,46 @@ pub enum Pixels<'a> {
     Grey16(&'a [u16]),
     /// Red, green and blue, a byte each.
     Rgb8(&'a [u8]),
+}
+
+/// Encodes pixels as JPEG of a quality of 1 to 100: for people to look at, never to measure.
+///
+/// # Shapes
+/// `pixels` [height, width, channels] with 1 channel of grey or 3 of RGB.
+///
+/// # Errors
+/// `Mismatch` if the pixels do not fill the picture; `LimitExceeded` if a side is above 65,535, which JPEG cannot hold.
+pub fn encode_jpeg(pixels: &[u8], shape: [usize; 3], quality: u8) -> Result<Vec<u8>> {
+    let [height, width, n_channels] = shape;
+    let colour = match n_channels {
+        1 => Some(ExtendedColorType::L8),
+        3 => Some(ExtendedColorType::Rgb8),
+        _ => None,
+    };
+    let n_wanted = height
+        .checked_mul(width)
+        .and_then(|n| n.checked_mul(n_channels));
+    let is_filled = n_wanted == Some(pixels.len()) && !pixels.is_empty();
+    let Some(colour) = colour.filter(|_| is_filled) else {
+        return Err(Error::Mismatch {
+            what: "picture",
+            expected: format!("{height} x {width} pixels of {n_channels} numbers"),
+            got: format!("{} numbers", pixels.len()),
+        });
+    };
+    let sides = u16::try_from(width).ok().zip(u16::try_from(height).ok());
+    let Some((width, height)) = sides else {
+        return Err(Error::LimitExceeded {
+            what: "side of a JPEG",
+            allowed: u64::from(u16::MAX),
+            asked: height.max(width) as u64,
+        });
+    };
+    let mut jpeg = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut jpeg, quality.clamp(1, 100));
+    let written = encoder.write_image(pixels, u32::from(width), u32::from(height), colour);
+    written.map_err(|error| Error::io("encoding a JPEG", std::io::Error::other(error)))?;
+    Ok(jpeg)
 }
 
 /// Encodes pixels as PNG.

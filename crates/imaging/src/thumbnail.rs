@@ -1,5 +1,9 @@
 //! `Volume` -> a small picture for people: one plane, three planes, or a strip of frames.
 
+mod strip;
+
+pub use strip::{Cut, HU_LEVELS, Sheet, Strip, has_three_planes, strip};
+
 use crate::error::Result;
 use crate::intensity::Window;
 use crate::prepare::{in_plane_steps, relative_steps};
