@@ -268,6 +268,9 @@ impl Archive {
         let (Some(model), Some(file)) = (&self.model, &answer.file) else {
             return Ok(None);
         };
+        if model.tokens(&[]).is_err() {
+            return Ok(None);
+        }
         let see = |file: &Path, part: Option<&str>| {
             let seen = ImageTokens::read(file, part, model, &self.reading.options);
             seen.map_err(|message| anyhow::anyhow!("{}: {message}", file.display()))

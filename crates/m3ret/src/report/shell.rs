@@ -86,6 +86,11 @@ pub(crate) fn data_url(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", base64(png))
 }
 
+/// Returns a JPEG as an address that needs no other file.
+pub(crate) fn jpeg_url(jpeg: &[u8]) -> String {
+    format!("data:image/jpeg;base64,{}", base64(jpeg))
+}
+
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Writes bytes as base64 with padding.

@@ -3,35 +3,30 @@
 use std::path::Path;
 
 use m3ret_encoder::{Model, View};
-use m3ret_imaging::archive::read_image;
-use m3ret_imaging::{Input, Kind, Picture, ReadOptions, Volume, thumbnail};
+use m3ret_imaging::{Input, ReadOptions, Volume, square_sides};
 use serde::Serialize;
 
-use crate::embed::ahead::guarded;
-use crate::report::shell::data_url;
+use crate::report::viewer;
 
-/// One picture of an image, with the patches that lie on it.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Plane {
-    pub(super) name: String,
-    /// A data URL.
-    pub(super) png: String,
-    /// Width divided by height, as it is to be shown.
-    pub(super) aspect: f64,
-    /// Rows and columns of patches.
-    pub(super) grid: [usize; 2],
-    /// The patch of each cell, row by row.
-    pub(super) cells: Vec<usize>,
+/// Where the patches of an image lie on its pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct PatchGrid {
+    /// Patches along D, H and W of the model's input.
+    pub(super) grid: [usize; 3],
+    /// Where the picture lies in the input: top, left, height and width in shares of the input's sides. A side above 1 is
+    /// one that the model cuts.
+    pub(super) area: [f64; 4],
+    /// Whether the patches are those of the middle slice or frame alone.
+    pub(super) is_sliced: bool,
 }
 
-/// An image with its pictures and the tokens of its patches.
+/// The input of an image and the tokens of its patches.
 pub(super) struct ImageTokens {
-    pub(super) planes: Vec<Plane>,
     input: Input,
     /// Whether the model embeds slices or frames one by one, of which this is the middle one.
     is_sliced: bool,
-    /// `None` for a model without patches.
-    tokens: Option<Tokens>,
+    grid: [usize; 3],
+    tokens: Tokens,
 }
 
 struct Tokens {
@@ -63,11 +58,25 @@ pub struct Why {
 
 /// At most one in this number of the patches of a hit match.
 const MAX_SHARE: usize = 4;
-/// Frames of a video that are shown.
-const MAX_FRAMES: usize = 6;
+/// Fewer pairs of patches, or pairs that are less alike, explain nothing.
+const LEAST_MATCHES: usize = 3;
+const LEAST_COSINE: f32 = 0.5;
+/// A score that falls by less without the matching patches comes from the whole image.
+const LEAST_DROP: f32 = 0.02;
 /// The note for encoders that embed slices one by one.
 const SLICE_NOTE: &str =
     "this encoder sees single slices or frames: only the middle ones are compared here";
+
+impl Why {
+    /// Whether the matching patches are alike, and the score depends on them.
+    pub(super) fn says_something(&self) -> bool {
+        let n = self.matches.len();
+        let sum: f32 = self.matches.iter().map(|(.., cosine)| cosine).sum();
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
+        let is_alike = sum >= LEAST_COSINE * n as f32;
+        n >= LEAST_MATCHES && is_alike && self.score - self.score_without >= LEAST_DROP
+    }
+}
 
 impl ImageTokens {
     /// Reads an image, and computes the tokens of its patches.
@@ -77,9 +86,15 @@ impl ImageTokens {
         model: &Model,
         options: &ReadOptions,
     ) -> Result<Self, String> {
-        let volume =
-            guarded(|| read_image(file, part, options)).map_err(|refusal| refusal.message)?;
-        let prepared = model.prepare(&volume).map_err(|error| error.to_string())?;
+        Self::of(&viewer::read(file, part, options)?, model)
+    }
+
+    /// Computes the tokens of an image's patches.
+    ///
+    /// # Errors
+    /// A sentence if the image does not fit the model, or the model has no patches.
+    pub(super) fn of(volume: &Volume, model: &Model) -> Result<Self, String> {
+        let prepared = model.prepare(volume).map_err(|error| error.to_string())?;
         let inputs = prepared.inputs();
         let input = inputs
             .get(inputs.len() / 2)
@@ -89,39 +104,46 @@ impl ImageTokens {
             input: &input,
             left_out: &[],
         };
-        let seen = model.look(&[view]).ok().and_then(|mut seen| seen.pop());
-        let Some((tokens, vector)) = seen else {
-            // A model without patches has a plain picture.
-            return Ok(Self {
-                planes: vec![picture(&png_of(&thumbnail(&volume, PICTURE_PX))?)],
-                input,
-                is_sliced: false,
-                tokens: None,
-            });
-        };
-        let is_sliced = inputs.len() > 1;
-        let kind = if is_sliced { Kind::Image } else { volume.kind };
+        let seen = model.look(&[view]).map_err(|error| error.to_string())?;
+        let (tokens, vector) = seen.into_iter().next().ok_or("nothing to look at")?;
         Ok(Self {
-            planes: planes(
-                &input,
-                kind,
-                tokens.grid(),
-                depth_over_height(&volume, &input),
-            )?,
-            tokens: Some(Tokens {
+            grid: tokens.grid(),
+            tokens: Tokens {
                 patches: tokens.patches().to_vec(),
                 is_plain: plain_patches(&input, tokens.grid()),
                 embed_dim: tokens.embed_dim(),
                 vector,
-            }),
+            },
+            is_sliced: inputs.len() > 1,
             input,
-            is_sliced,
         })
     }
 
-    /// Compares the patches of a query and a hit; `None` for a model without patches.
+    /// Finds where the patches lie on the pictures of an image; `None` where the model's input looks like none of the ways
+    /// in which models prepare pictures.
+    pub(super) fn patch_grid(&self, volume: &Volume) -> Option<PatchGrid> {
+        let [_, depth, ..] = volume.shape();
+        let [_, n_planes, height, width] = self.input.shape();
+        let place = n_planes / 2 * height * width;
+        let seen = self.input.values().get(place..place + height * width)?;
+        let plane = volume.plane(0, depth / 2)?;
+        let [_, _, rows, columns] = volume.shape();
+        let areas = areas(square_sides(volume), [height, width]).into_iter();
+        let rated = areas.map(|area| {
+            let pair = [(seen, [height, width]), (plane, [rows, columns])];
+            (agreement(pair, area), area)
+        });
+        let (best, area) = rated.max_by(|one, other| one.0.total_cmp(&other.0))?;
+        (best >= LEAST_AGREEMENT).then_some(PatchGrid {
+            grid: self.grid,
+            area,
+            is_sliced: self.is_sliced,
+        })
+    }
+
+    /// Compares the patches of a query and a hit.
     pub(super) fn why(&self, hit: &Self, model: &Model) -> Option<Why> {
-        let (own, other) = (self.tokens.as_ref()?, hit.tokens.as_ref()?);
+        let (own, other) = (&self.tokens, &hit.tokens);
         let matches = mutual(own, other);
         let n_patches = other.is_plain.iter().filter(|&&is_plain| !is_plain).count();
         let mut left_out: Vec<usize> = matches.iter().map(|&(_, hit, _)| hit).collect();
@@ -236,156 +258,68 @@ fn mutual(own: &Tokens, other: &Tokens) -> Vec<(usize, usize, f32)> {
     pairs
 }
 
-/// Returns how high a volume is along D, measured in heights of the model's input.
-fn depth_over_height(volume: &Volume, input: &Input) -> f64 {
-    let [_, depth, height, width] = volume.shape();
-    let [_, _, input_height, input_width] = input.shape();
-    #[expect(clippy::cast_precision_loss, reason = "sides are small")]
-    let extent = |side: usize, spacing: Option<f64>| side as f64 * spacing.unwrap_or(1.0);
-    // The longer side fills the input.
-    let side = extent(height, volume.spacing[1]).max(extent(width, volume.spacing[2]));
-    let known = volume.spacing.iter().all(Option::is_some);
-    let ratio = extent(depth, volume.spacing[0]) / side;
-    if known && input_height == input_width {
-        ratio.clamp(0.2, 3.0)
-    } else {
-        1.0
-    }
-}
+/// Correlation of a picture with the model's input from which on one is taken for the other.
+const LEAST_AGREEMENT: f64 = 0.6;
+/// Points along each side at which a picture and an input are compared.
+const N_POINTS: usize = 24;
+/// Models that cut the middle 224 of 256 pixels out.
+const USUAL_CUT: f64 = 256.0 / 224.0;
 
-/// Draws the middle planes of a volume, frames of a video, or an image.
-fn planes(
-    input: &Input,
-    kind: Kind,
-    [n_z, n_y, n_x]: [usize; 3],
-    depth_over_height: f64,
-) -> Result<Vec<Plane>, String> {
-    let [_, depth, height, width] = input.shape();
-    let cell = |z: usize, y: usize, x: usize| (z * n_y + y) * n_x + x;
-    let flat = |name: String, z: usize| {
-        // The middle of the slab of slices that the patch covers.
-        let slice = ((2 * z + 1) * depth / (2 * n_z)).min(depth - 1);
-        let cells = (0..n_y * n_x).map(|i| cell(z, i / n_x, i % n_x));
-        let cut = Cut {
-            name,
-            height,
-            width,
-            grid: [n_y, n_x],
-            cells: cells.collect(),
-            aspect: 1.0,
-        };
-        cut.plane(input, |y, x| (slice, y, x))
+/// Returns where a picture of sides `square` may lie in an input: padded, cut, cut more closely, or stretched.
+#[expect(clippy::cast_precision_loss, reason = "sides are small")]
+fn areas(square: [f64; 2], input: [usize; 2]) -> [[f64; 4]; 4] {
+    let [rows, columns] = square;
+    let [height, width] = input.map(|side| side as f64);
+    let (along_h, along_w) = (height / rows, width / columns);
+    let centred = |scale: f64| {
+        let [h, w] = [rows * scale / height, columns * scale / width];
+        [(1.0 - h) / 2.0, (1.0 - w) / 2.0, h, w]
     };
-    match kind {
-        Kind::Image => Ok(vec![flat("image".to_owned(), n_z / 2)?]),
-        Kind::Video => {
-            let n_frames = n_z.min(MAX_FRAMES);
-            let frames = (0..n_frames).map(|i| {
-                let z = (2 * i + 1) * n_z / (2 * n_frames);
-                flat(format!("{} of {n_frames}", i + 1), z)
-            });
-            frames.collect()
-        }
-        Kind::Volume => {
-            let (y, x) = (height / 2, width / 2);
-            // Superior is up.
-            let up = |row: usize| depth - 1 - row;
-            let coronal = (0..n_z * n_x).map(|i| cell(n_z - 1 - i / n_x, n_y / 2, i % n_x));
-            let sagittal = (0..n_z * n_y).map(|i| cell(n_z - 1 - i / n_y, i % n_y, n_x / 2));
-            let shape = 1.0 / depth_over_height;
-            Ok(vec![
-                flat("axial".to_owned(), n_z / 2)?,
-                Cut {
-                    name: "coronal".to_owned(),
-                    height: depth,
-                    width,
-                    grid: [n_z, n_x],
-                    cells: coronal.collect(),
-                    aspect: shape,
-                }
-                .plane(input, |row, column| (up(row), y, column))?,
-                Cut {
-                    name: "sagittal".to_owned(),
-                    height: depth,
-                    width: height,
-                    grid: [n_z, n_y],
-                    cells: sagittal.collect(),
-                    aspect: shape,
-                }
-                .plane(input, |row, column| (up(row), column, x))?,
-            ])
-        }
+    [
+        centred(along_h.min(along_w)),
+        centred(along_h.max(along_w)),
+        centred(along_h.max(along_w) * USUAL_CUT),
+        [0.0, 0.0, 1.0, 1.0],
+    ]
+}
+
+/// Returns how well an input agrees with a picture that lies in `area` of it: the size of their correlation, 0..=1.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sides are small, and shares in 0..1"
+)]
+fn agreement([input, picture]: [(&[f32], [usize; 2]); 2], area: [f64; 4]) -> f64 {
+    let [top, left, height, width] = area;
+    let at = |(values, [rows, columns]): (&[f32], [usize; 2]), y: f64, x: f64| {
+        let is_inside = (0.0..1.0).contains(&y) && (0.0..1.0).contains(&x);
+        let (row, column) = ((y * rows as f64) as usize, (x * columns as f64) as usize);
+        let value = values.get(row * columns + column).filter(|_| is_inside)?;
+        value.is_finite().then_some(f64::from(*value))
+    };
+    let points = (0..N_POINTS * N_POINTS).filter_map(|i| {
+        let share = |i: usize| (i as f64 + 0.5) / N_POINTS as f64;
+        let (y, x) = (share(i / N_POINTS), share(i % N_POINTS));
+        let shown = at(picture, (y - top) / height, (x - left) / width)?;
+        Some((at(input, y, x)?, shown))
+    });
+    let points: Vec<(f64, f64)> = points.collect();
+    let n = points.len().max(1) as f64;
+    let (sum_a, sum_b) = points
+        .iter()
+        .fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+    let (mean_a, mean_b) = (sum_a / n, sum_b / n);
+    let mut sums = [0.0; 3];
+    for (a, b) in points {
+        let (a, b) = (a - mean_a, b - mean_b);
+        sums = [sums[0] + a * b, sums[1] + a * a, sums[2] + b * b];
     }
-}
-
-/// A plane through an image that is to be drawn.
-struct Cut {
-    name: String,
-    /// Rows and columns of pixels.
-    height: usize,
-    width: usize,
-    /// Rows and columns of patches, and the patch of each cell.
-    grid: [usize; 2],
-    cells: Vec<usize>,
-    /// Width divided by height of a pixel's place, as it is to be shown.
-    aspect: f64,
-}
-
-impl Cut {
-    /// Draws the plane; `voxel` says which voxel (z, y, x) a row and a column show.
-    fn plane(
-        self,
-        input: &Input,
-        voxel: impl Fn(usize, usize) -> (usize, usize, usize),
-    ) -> Result<Plane, String> {
-        let Self {
-            name,
-            height,
-            width,
-            grid,
-            cells,
-            aspect,
-        } = self;
-        let [n_channels, depth, input_height, input_width] = input.shape();
-        let values = input.values();
-        let mut rgb = Vec::with_capacity(height * width * 3);
-        let (low, high) = range(values);
-        for row in 0..height {
-            for column in 0..width {
-                let (z, y, x) = voxel(row, column);
-                for channel in 0..3 {
-                    let channel = channel.min(n_channels - 1);
-                    let at = ((channel * depth + z) * input_height + y) * input_width + x;
-                    rgb.push(grey((values[at] - low) / (high - low).max(1e-6)));
-                }
-            }
-        }
-        let bytes = png_of(&Picture { width, height, rgb })?;
-        Ok(Plane {
-            name,
-            aspect,
-            grid,
-            cells,
-            ..picture(&bytes)
-        })
-    }
-}
-
-/// Longest side of a picture without patches.
-const PICTURE_PX: usize = 512;
-
-fn png_of(picture: &Picture) -> Result<Vec<u8>, String> {
-    picture.png().map_err(|error| error.to_string())
-}
-
-/// Shows a PNG as it is, without patches.
-pub(super) fn picture(png: &[u8]) -> Plane {
-    Plane {
-        name: "picture".to_owned(),
-        png: data_url(png),
-        aspect: 1.0,
-        grid: [0, 0],
-        cells: Vec::new(),
+    let scale = (sums[1] * sums[2]).sqrt();
+    if scale > 0.0 {
+        (sums[0] / scale).abs()
+    } else {
+        0.0
     }
 }
 
@@ -396,15 +330,6 @@ fn range(values: &[f32]) -> (f32, f32) {
         .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| {
             (low.min(x), high.max(x))
         })
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to a byte"
-)]
-fn grey(x: f32) -> u8 {
-    (x.clamp(0.0, 1.0) * 255.0).round() as u8
 }
 
 #[cfg(test)]
@@ -435,5 +360,60 @@ mod tests {
         pairs.sort_unstable();
         assert!(pairs.iter().all(|&(query, hit)| query != 3 && hit != 4));
         assert!(pairs.contains(&(1, 0)), "{pairs:?}");
+    }
+    #[test]
+    fn patches_are_found_on_padded_cut_and_stretched_pictures() {
+        // A picture of 20 rows and 40 columns whose values change along both.
+        let picture: Vec<f32> = (0..800_u16)
+            .map(|i| f32::from(i / 40 * (i / 40)) + f32::from(3 * (i % 40)))
+            .collect();
+        for wanted in areas([20.0, 40.0], [32, 32]) {
+            let [top, left, height, width] = wanted;
+            let input: Vec<f32> = (0..1024_u16)
+                .map(|i| {
+                    let [y, x] = [i / 32, i % 32].map(|side| (f64::from(side) + 0.5) / 32.0);
+                    let [y, x] = [(y - top) / height * 20.0, (x - left) / width * 40.0];
+                    let is_inside = (0.0..20.0).contains(&y) && (0.0..40.0).contains(&x);
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "small"
+                    )]
+                    let place = (y.max(0.0) as usize * 40 + x.max(0.0) as usize).min(799);
+                    if is_inside { picture[place] } else { 0.0 }
+                })
+                .collect();
+            let rate = |area| agreement([(&input, [32, 32]), (&picture, [20, 40])], area);
+            let best = areas([20.0, 40.0], [32, 32])
+                .into_iter()
+                .max_by(|&one, &other| rate(one).total_cmp(&rate(other)));
+            assert_eq!(best, Some(wanted));
+        }
+    }
+
+    #[test]
+    fn weak_or_idle_matches_say_nothing() {
+        let why = Why {
+            matches: vec![(0, 0, 0.8), (1, 1, 0.6), (2, 2, 0.5)],
+            score: 0.9,
+            score_without: 0.8,
+            n_left_out: 3,
+            n_patches: 12,
+            note: None,
+        };
+        assert!(why.says_something());
+        let idle = Why {
+            score_without: 0.89,
+            ..why.clone()
+        };
+        let few = Why {
+            matches: why.matches[..2].to_vec(),
+            ..why.clone()
+        };
+        let weak = Why {
+            matches: vec![(0, 0, 0.3); 5],
+            ..why
+        };
+        assert!([idle, few, weak].iter().all(|why| !why.says_something()));
     }
 }

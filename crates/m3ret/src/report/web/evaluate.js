@@ -1,59 +1,25 @@
-"use strict";
-const { results, tasks, map, pictures } = JSON.parse(document.getElementById("data").textContent);
-/** Makes an element; text is never read as HTML. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  for (const child of children.flat()) if (child !== null && child !== undefined) element.append(child);
-  return element;
-}
-const content = document.getElementById("content");
-const three = (x) => x === null || x === undefined ? "-" : x.toFixed(3);
-const card = (...children) => { const made = make("section", { class: "card" }, ...children); content.append(made); return made; };
-const row = (cells, head, numbers = 1) => make("tr", {}, cells.map((cell, i) =>
-  make(head ? "th" : "td", { class: i >= numbers ? "n" : null }, cell)));
-const percent = (x) => `${Math.min(100, Math.max(0, 100 * x))}%`;
+const { headline, meaning, results, tasks, map, pictures } = JSON.parse(document.getElementById("data").textContent);
 const rule = (columns) => columns.length ? `same ${columns.join(" or ")}` : "the query itself";
+document.getElementById("headline").append(make("p", { class: "headline" }, headline), make("p", { class: "dim small" }, meaning));
 
 /** Whether a fixed ranking, the same for every query, nearly solves a task. */
 const isConstant = (task) => task.constant_share !== null && task.constant_share >= 0.8;
 const tasksOf = (n) => `${n} task${n === 1 ? "" : "s"}`;
 
-/** A value with its interval, and chance as a line. */
-function bar(value, chance) {
-  const made = make("span", { class: "bar", title: `${three(value.value)}, chance ${three(chance)}` });
-  if (value.ci95_low !== null) {
-    const range = make("i");
-    range.style.left = percent(value.ci95_low); range.style.width = percent(value.ci95_high - value.ci95_low);
-    made.append(range);
-  }
-  const line = make("u"), point = make("b");
-  line.style.left = percent(chance); point.style.left = percent(value.value);
-  made.append(line, point);
-  return made;
-}
-const interval = (value) => value.ci95_low === null ? "" : `[${three(value.ci95_low)}, ${three(value.ci95_high)}]`;
-
 function tables() {
-  const names = [...new Set(tasks.flatMap((task) => Object.keys(task.metrics)))].sort((a, b) =>
-    a.localeCompare(b, "en", { numeric: true }));
-  const wanted = ["map_at_r", "precision_at_5", "hit_at_1"].find((name) => names.includes(name)) || names[0];
-  const choice = make("select", { "aria-label": "metric" }, names.map((name) => make("option", { value: name }, name)));
-  choice.value = wanted;
-  const body = make("tbody");
+  const names = metricsOf(tasks.map((task) => task.metrics)), choice = metricChoice(names), body = make("tbody");
   function fill() {
     body.replaceChildren();
     const name = choice.value;
-    const head = (text) => body.append(make("tr", { class: "group" }, make("td", { colspan: 10 }, text)));
+    const head = (text) => body.append(make("tr", { class: "group" }, make("td", { colspan: 8 }, text)));
     const line = (one, label, gallery) => {
       const value = one.metrics[name], found = one.resolution[name];
       if (!value) return;
-      const told = !found ? "-" : found.expected !== null ? three(found.expected) : `<=${three(found.at_most)}`;
-      body.append(row([label, one.n_queries, one.n_patients, gallery, three(one.chance[name]), three(one.constant[name]),
-        told, three(value.value), interval(value), bar(value, one.chance[name])]));
+      const resolves = !found ? "n too small" : found.expected !== null ? three(found.expected) : `<=${three(found.at_most)}`;
+      const constant = one.constant[name] === undefined ? "none" : three(one.constant[name]);
+      body.append(make("tr", {}, make("td", {}, label), make("td", {}, barWithValue(value, one.chance[name])),
+        [one.n_queries, one.n_patients, gallery, three(one.chance[name]), constant, resolves].map((cell) => make("td", { class: "n wide" }, cell)),
+        make("td", { class: "phone-only dim small" }, `n ${one.n_queries}, patients ${one.n_patients}, chance ${three(one.chance[name])}, constant ${constant}`)));
     };
     const link = (task) => make("a", { href: `#${task.task}` }, task.task);
     let group = "";
@@ -62,16 +28,17 @@ function tables() {
       line(task, link(task), task.n_gallery);
     }
     if (results.groups.length > 0) head("means of groups");
-    for (const one of results.groups) line(one, `${one.group} (${tasksOf(one.tasks.length)})`, "");
+    for (const one of results.groups) line(one, `${one.group} (${tasksOf(one.tasks.length)})`, "all");
     const apart = tasks.filter(isConstant);
     if (apart.length > 0) head("a fixed ranking (constant) reaches 0.8 of the maximum: in no mean");
     for (const task of apart) line(task, link(task), task.n_gallery);
   }
   choice.addEventListener("change", fill);
   fill();
-  card(make("h2", {}, "Tasks"), make("p", {}, "Metric ", choice),
-    make("table", {}, make("thead", {}, row(["task", "n", "patients", "gallery", "chance", "constant", "resolves", "value", "95 % interval", ""], true)), body),
-    make("p", { class: "dim small" }, "constant: the best fixed ranking, the same for every query. resolves: the difference of two models that can be expected to show, or the most it may have to be. map_at_r decides groups."));
+  const titles = ["task", "value and 95 % interval", "n", "patients", "gallery", "chance", "constant", "resolves"];
+  card(make("h2", {}, "Tasks"), make("p", {}, "Metric ", choice), barLegend(),
+    make("table", { class: "tasks" }, make("thead", {}, make("tr", {}, titles.map((title, i) => make("th", { class: i > 1 ? "n" : null }, title)))), body),
+    make("p", { class: "dim small" }, "n: queries. constant: the best fixed ranking, the same for every query; a vote has none. resolves: the difference of two models that can be expected to show, or the most it may have to be. n too small: fewer than five patients, so that there is no interval. map_at_r decides groups."));
 }
 
 function mixed() {
@@ -106,7 +73,7 @@ function matrix() {
     for (const from of names) {
       table.append(make("tr", {}, make("th", {}, from), names.map((to) => {
         const cell = cells.get(`${from} ${to}`);
-        if (!cell) return make("td", { class: "dim" }, "-");
+        if (!cell) return make("td", { class: "dim small" }, "no task");
         const [value, chance] = [cell.value / cell.n, cell.chance / cell.n];
         const made = make("td", { title: `n = ${cell.n}` }, make("div", { class: "value" }, three(value)),
           make("div", { class: "dim small" }, `chance ${three(chance)}`));
@@ -128,7 +95,7 @@ function ladder() {
   const rungs = some[0].ladder.map((rung) => rung.exclude);
   const table = make("table", {}, row(["task", ...rungs.map((rung) => `without ${rule(rung)}`)], true));
   for (const task of some) {
-    table.append(row([task.task, ...task.ladder.map((rung) => rung.n_queries === 0 ? "-" :
+    table.append(row([task.task, ...task.ladder.map((rung) => rung.n_queries === 0 ? "no query left" :
       `${three(rung.metrics[metric])} (chance ${three(rung.chance[metric])}, n ${rung.n_queries})`)]));
   }
   card(make("h2", {}, "How much of a score is identity or source"),

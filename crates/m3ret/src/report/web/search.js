@@ -1,163 +1,132 @@
-"use strict";
 const report = JSON.parse(document.getElementById("data").textContent);
-const state = { query: 0, hit: 0, open: new Set(), colours: true };
+const state = { query: 0, hit: 0, made: [] };
+viewer.useLevels(report.hu_levels);
 
-/** Makes an element; text is never read as HTML. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  for (const child of children.flat()) {
-    if (child !== null && child !== undefined) element.append(child);
-  }
-  return element;
-}
-
-const labelsOf = (labels) => [labels.modality, labels.body_part, labels.finding].filter(Boolean).join(" \u00b7 ");
+const labelsOf = (labels) => [labels.modality, labels.body_part, labels.finding, labels.label].filter(Boolean).join(" \u00b7 ");
 const nameOf = (name, part) => part ? `${name} [${part}]` : name;
+const lastOf = (path) => path.split(/[\\/]/).pop() || path;
 const relations = { same_image: "same image", same_series: "same series", same_study: "same study",
   same_patient: "same patient", other_patient: "other patient", unknown: "patient unknown" };
-
-/** The pictures of an image: planes of a volume, frames of a clip, or one. */
-function planes(image, overlay) {
-  const isClip = image.planes.length > 3;
-  const all = image.planes.map((plane) => {
-    const picture = make("img", { src: plane.png, alt: plane.name, loading: "lazy" });
-    if (plane.aspect !== 1) picture.style.aspectRatio = String(plane.aspect);
-    const figure = make("figure", { class: "plane" }, picture,
-      image.planes.length > 1 ? make("figcaption", {}, plane.name) : null);
-    if (overlay) figure.append(overlay(plane));
-    return figure;
-  });
-  if (all.length === 0) {
-    return make("div", { class: "dim small" }, `no picture: ${image.missing || "not known"}`);
-  }
-  const isPlain = all.length === 1 && image.planes[0].grid[0] === 0;
-  const kind = isPlain ? "planes plain" : isClip ? "planes clip" : all.length === 1 ? "planes single" : "planes";
-  return make("div", { class: kind }, all);
-}
+const pictureOf = (one) => one.picture === null ? { missing: "a vector has no picture" } : report.pictures[one.picture];
 
 function percentile(query, hit) {
-  // What is said above the hits holds for each of them.
   if (hit.percentile === null) return null;
   const known = query.labels.modality && hit.modality;
-  const pairs = known ? `random pairs of ${query.labels.modality} and ${hit.modality}` : "random pairs of images";
-  return make("div", { class: "small num" },
-    `higher than ${hit.percentile.toFixed(1)} % of ${pairs} that do not belong together`);
+  /* No sample of pairs says that nothing is above. */
+  const percent = (Math.min(999, Math.floor(10 * hit.percentile)) / 10).toFixed(1);
+  const pairs = known ? `random ${query.labels.modality}-${hit.modality} pairs` : "random pairs";
+  return make("div", { class: "small num dim" }, `above ${percent} % of ${pairs}`);
+}
+
+/** Says that a file is gone, and what is shown in its place. */
+function noteOf(image) {
+  if (!image || !image.missing || !image.views) return null;
+  return make("div", { class: "note", title: image.missing }, `The file cannot be read: ${image.missing}. Shown is the small picture of the gallery.`);
 }
 
 function hitCard(query, hit, index) {
-  const badges = [make("span", { class: hit.relation.startsWith("same") ? "badge strong" : "badge" }, relations[hit.relation])];
-  for (const label of [hit.modality, hit.body_part, hit.finding, hit.dims, hit.source]) {
-    if (label) badges.push(make("span", { class: "badge" }, label));
-  }
-  const isOpen = state.open.has(index);
-  const toggle = hit.why ? make("button", { "aria-expanded": String(isOpen), onclick: () => openWhy(index) },
-    isOpen ? "Close" : "Why they match") : null;
-  const copy = make("button", { onclick: () => navigator.clipboard && navigator.clipboard.writeText(hit.file) }, "Copy path");
-  const card = make("section", { class: "card hit", tabindex: "0", "aria-label": `hit ${hit.rank}`,
-      onfocus: () => mark(index) },
-    make("div", { class: "row" }, planes(hit),
-      make("div", { class: "text" },
-        make("div", { class: "score num" }, make("span", { class: "rank" }, String(hit.rank)), hit.score.toFixed(4)),
-        percentile(query, hit),
-        make("div", { style: "margin: 6px 0 2px" }, badges),
-        make("div", { class: "path" }, nameOf(hit.file, hit.part)),
-        make("div", { style: "margin-top: 8px; display: flex; gap: 8px; flex-wrap: wrap" }, toggle, copy))));
-  if (isOpen && hit.why) card.append(whyPanel(query, hit));
+  const image = pictureOf(hit), seen = viewer.pictures(image);
+  state.made.push(seen);
+  const card = make("section", { class: "hit", tabindex: "0", "aria-label": `hit ${hit.rank}`, onfocus: () => mark(index),
+      onclick: (event) => { if (!event.target.closest(".text, .scroll")) enlarge(index); } },
+    seen.element,
+    make("div", { class: "text" },
+      make("div", { class: "head" }, make("span", { class: "rank num" }, `${hit.rank}.`),
+        make("span", { class: "score num" }, hit.score.toFixed(4)),
+        make("span", { class: hit.relation.startsWith("same") ? "badge strong" : "badge" }, relations[hit.relation])),
+      percentile(query, hit),
+      make("div", { class: "what" }, labelsOf(hit) || make("span", { class: "dim" }, "no label")),
+      hit.view ? make("div", { class: "small" }, `matched by ${hit.view}`) : null,
+      make("div", { class: "path", title: nameOf(hit.file, hit.part) }, nameOf(lastOf(hit.file), hit.part)),
+      noteOf(image),
+      make("div", { class: "acts" },
+        make("button", { type: "button", class: "button-small", onclick: () => enlarge(index) }, "Enlarge"),
+        hit.why ? make("button", { type: "button", class: "button-small", onclick: () => enlarge(index, true) }, "Why") : null,
+        viewer.copyButton(hit.file, "Copy path")),
+      make("details", {}, make("summary", {}, "Details"), detailsTable(hit, image))));
   return card;
 }
 
+function detailsTable(hit, image) {
+  const rows = hit.columns.map(([name, value]) => [name, value]);
+  if (image && image.facts) rows.unshift(["size", image.facts]);
+  rows.unshift(["file", nameOf(hit.file, hit.part)], ["id", hit.id]);
+  return make("table", {}, rows.map(([name, value]) => make("tr", {}, make("td", {}, name), make("td", {}, value))));
+}
+
 /** A colour for each patch of the query, by where it lies: neighbours look alike. */
-function colourOf(query, patch) {
-  for (const plane of query.planes) {
-    const cell = plane.cells.indexOf(patch);
-    if (cell >= 0) {
-      const [rows, columns] = plane.grid;
-      const x = (cell % columns + 0.5) / columns, y = (Math.floor(cell / columns) + 0.5) / rows;
-      // Hue runs around the picture's centre; colours near it are paler.
-      const angle = Math.atan2(y - 0.5, x - 0.5) * 180 / Math.PI;
-      const far = Math.min(1, 2 * Math.hypot(x - 0.5, y - 0.5));
-      return `hsl(${Math.round(angle + 180)} ${Math.round(55 + 40 * far)}% ${Math.round(66 - 10 * far)}%)`;
+function colourOf(grid, patch) {
+  const [, rows, columns] = grid, cell = patch % (rows * columns);
+  const x = (cell % columns + 0.5) / columns, y = (Math.floor(cell / columns) + 0.5) / rows;
+  const angle = Math.atan2(y - 0.5, x - 0.5) * 180 / Math.PI, far = Math.min(1, 2 * Math.hypot(x - 0.5, y - 0.5));
+  return `hsl(${Math.round(angle + 180)} ${Math.round(60 + 40 * far)}% ${Math.round(66 - 10 * far)}%)`;
+}
+
+/** Draws the matching patches of one side; `side` is 0 for the query and 1 for the hit. */
+function overlayOf(query, hit, side) {
+  const matches = new Map(hit.why.matches.map((match) => [match[side], match]));
+  const grid = pictureOf(query).patches.grid;
+  return (canvas, image, index, frame) => {
+    const view = image.views[index], { grid: [nz, ny, nx], area: [top, left, height, width], is_sliced } = image.patches;
+    const scale = Math.max(1, Math.round(640 / Math.max(...view.size)));
+    canvas.width = view.size[1] * scale; canvas.height = view.size[0] * scale;
+    const n = view.planes.length, context = canvas.getContext("2d");
+    if (is_sliced && (index > 0 || frame !== Math.floor(n / 2))) return;
+    const z = Math.min(nz - 1, Math.floor((view.planes[frame] + 0.5) / view.n_all * nz));
+    const isUp = view.name === "coronal" || view.name === "sagittal";
+    const middle = (n_) => Math.min(n_ - 1, Math.floor(n_ / 2));
+    /* Rows and columns of patches on this plane: where they begin, how many there are, and which patch it is. */
+    const planes = [
+      [ny, nx, top, height, left, width, (r, c) => (z * ny + r) * nx + c],
+      [nz, nx, 0, 1, left, width, (r, c) => ((isUp ? nz - 1 - r : r) * ny + middle(ny)) * nx + c],
+      [nz, ny, 0, 1, top, height, (r, c) => ((isUp ? nz - 1 - r : r) * ny + c) * nx + middle(nx)],
+    ];
+    const [rows, columns, y0, h, x0, w, patchAt] = planes[index];
+    for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+      const match = matches.get(patchAt(r, c));
+      if (!match) continue;
+      const [x, y] = [(c / columns - x0) / w * canvas.width, (r / rows - y0) / h * canvas.height];
+      const [dx, dy] = [canvas.width / columns / w, canvas.height / rows / h];
+      context.fillStyle = context.strokeStyle = colourOf(grid, match[0]);
+      context.globalAlpha = 0.12 + 0.3 * clamp(match[2], 0, 1);
+      context.fillRect(x, y, dx, dy);
+      context.globalAlpha = 0.9; context.lineWidth = 2;
+      context.strokeRect(x + 1, y + 1, dx - 2, dy - 2);
     }
-  }
-  return "hsl(0 0% 80%)";
-}
-
-function whyPanel(query, hit) {
-  const why = hit.why;
-  const side = (position) => new Map(why.matches.map((match) => [match[position], match]));
-  const ofQuery = side(0), ofHit = side(1);
-  const canvases = [];
-  let chosen = null;
-  const draw = () => canvases.forEach(({ canvas, plane, matches }) => {
-    const [rows, columns] = plane.grid;
-    const scale = 24;
-    canvas.width = columns * scale; canvas.height = rows * scale;
-    const context = canvas.getContext("2d");
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    if (!state.colours) return;
-    plane.cells.forEach((patch, cell) => {
-      const match = matches.get(patch);
-      if (!match) return;
-      const x = cell % columns * scale, y = Math.floor(cell / columns) * scale;
-      const isChosen = match === chosen;
-      context.globalAlpha = chosen && !isChosen ? 0.12 : 0.2 + 0.45 * Math.max(0, Math.min(1, match[2]));
-      context.fillStyle = colourOf(query, match[0]);
-      context.fillRect(x, y, scale, scale);
-      if (isChosen) {
-        context.globalAlpha = 1; context.strokeStyle = "#fff"; context.lineWidth = 4;
-        context.strokeRect(x + 2, y + 2, scale - 4, scale - 4);
-      }
-    });
-  });
-  const overlay = (matches) => (plane) => {
-    const canvas = make("canvas", { "aria-hidden": "true" });
-    const choose = (event) => {
-      const box = canvas.getBoundingClientRect();
-      const [rows, columns] = plane.grid;
-      const column = Math.min(columns - 1, Math.floor((event.clientX - box.left) / box.width * columns));
-      const row = Math.min(rows - 1, Math.floor((event.clientY - box.top) / box.height * rows));
-      const match = matches.get(plane.cells[row * columns + column]) || null;
-      if (match !== chosen) { chosen = match; draw(); }
-    };
-    canvas.addEventListener("pointermove", choose);
-    canvas.addEventListener("pointerdown", choose);
-    canvas.addEventListener("pointerleave", () => { chosen = null; draw(); });
-    canvases.push({ canvas, plane, matches });
-    return canvas;
   };
-  const drop = why.score - why.score_without;
-  const told = why.n_left_out === 0
-    ? "No patch of one image is nearest to a patch of the other: the score comes from the whole."
-    : `Leaving out these ${why.n_left_out} of the hit's ${why.n_patches} patches that show something changes the score from ` +
-      `${why.score.toFixed(4)} to ${why.score_without.toFixed(4)} (${drop > 0 ? "-" : "+"}${Math.abs(drop).toFixed(4)}).`;
-  const panel = make("div", { class: "why" },
-    make("div", { class: "pair" },
-      make("div", {}, make("h3", {}, "query"), planes(query, overlay(ofQuery))),
-      make("div", {}, make("h3", {}, `hit ${hit.rank}`), planes(hit, overlay(ofHit)))),
-    make("p", { class: "num", style: "margin: 10px 0 4px" }, told),
-    make("p", { class: "dim small", style: "margin: 0" },
-      "The same colour marks patches that are each other's most alike to the encoder; point at one to see its partner. " +
-      "Partners may lie on planes that are not shown. " + (why.note ? `Note: ${why.note}.` : "")));
-  panel.redraw = draw;
-  draw();
-  return panel;
 }
 
-function openWhy(index) {
-  if (state.open.has(index)) state.open.delete(index); else state.open.add(index);
-  state.hit = index;
-  show();
+function whyText(hit) {
+  const why = hit.why, drop = why.score - why.score_without;
+  return `Patches of one colour are each other's most alike to the encoder. Without these ${why.n_left_out} of the hit's ${why.n_patches} ` +
+    `patches the score is ${why.score_without.toFixed(4)} instead of ${why.score.toFixed(4)} (${drop > 0 ? "-" : "+"}${Math.abs(drop).toFixed(4)}). ` +
+    `Partners may lie on planes that are not shown.${why.note ? ` Note: ${why.note}.` : ""}`;
 }
+
+const box = viewer.lightbox({
+  at(index) {
+    const query = report.queries[state.query], hit = query && query.hits[index];
+    if (!hit) return null;
+    const image = pictureOf(hit), own = query.picture === null ? null : pictureOf(query);
+    return {
+      image, other: own,
+      title: [make("b", {}, `${hit.rank}. ${labelsOf(hit) || "no label"}`), make("br"),
+        `score ${hit.score.toFixed(4)}, ${relations[hit.relation]} \u00b7 ${nameOf(lastOf(hit.file), hit.part)}${image.facts ? ` \u00b7 ${image.facts}` : ""}`],
+      otherTitle: [make("b", {}, `Query: ${labelsOf(query.labels) || "no label"}`), make("br"),
+        `${nameOf(lastOf(query.name), query.part)}${own && own.facts ? ` \u00b7 ${own.facts}` : ""}`],
+      place: `hit ${index + 1} of ${query.hits.length}`,
+      overlays: hit.why && own && own.patches && image.patches ? [overlayOf(query, hit, 0), overlayOf(query, hit, 1)] : null,
+      told: hit.why ? whyText(hit) : null,
+    };
+  },
+  onmove: (index) => { mark(index); document.querySelectorAll(".hit")[index]?.scrollIntoView({ block: "nearest" }); },
+});
+const enlarge = (index, withMarks = false) => { mark(index); box.open(index, withMarks); };
 
 function mark(index) {
   state.hit = index;
   document.querySelectorAll(".hit").forEach((card, i) => card.classList.toggle("current", i === index));
-  const why = state.open.has(index) ? "&why" : "";
-  history.replaceState(null, "", `#q=${state.query + 1}&hit=${index + 1}${why}`);
+  try { history.replaceState(null, "", `#q=${state.query + 1}&hit=${index + 1}`); } catch { /* A page in a frame may have no history. */ }
 }
 
 function banner(query) {
@@ -174,41 +143,59 @@ function banner(query) {
   return null;
 }
 
+function queryPanel(query) {
+  const image = pictureOf(query), seen = viewer.pictures(image);
+  state.made.push(seen);
+  const hasHu = [image, ...query.hits.map(pictureOf)].some((one) => one && one.is_hu);
+  return [
+    make("h2", {}, "Query ", make("span", { class: "dim" }, labelsOf(query.labels) || "no label"), make("br"),
+      make("span", { class: "path", title: nameOf(query.name, query.part) }, nameOf(lastOf(query.name), query.part))),
+    make("div", { class: "seen open", onclick: (event) => { if (!event.target.closest(".scroll")) box.open(state.hit); } }, seen.element),
+    image.facts ? make("p", { class: "dim small facts" }, image.facts) : null,
+    noteOf(image),
+    make("div", { class: "tools" }, hasHu ? viewer.windowButtons() : null,
+      query.hits.length ? make("button", { type: "button", class: "button-small enlarge", onclick: () => box.open(state.hit) }, "Compare with the hit") : null),
+  ].filter(Boolean);
+}
+
 function show() {
-  const query = report.queries[state.query];
-  const content = document.getElementById("content");
-  if (!query) { content.replaceChildren(make("p", {}, "No query could be read.")); return; }
-  const cards = query.hits.map((hit, index) => hitCard(query, hit, index));
+  const query = report.queries[state.query], content = document.getElementById("content");
+  for (const one of state.made) if (one.forget) one.forget();
+  state.made = [];
+  if (!query) {
+    document.getElementById("query").hidden = true;
+    content.replaceChildren(make("p", {}, "No query could be read."));
+    return;
+  }
+  document.getElementById("query").replaceChildren(...queryPanel(query));
   content.replaceChildren(...[
-    make("section", { class: "card query", "aria-label": "query" },
-      make("h2", {}, "Query ", make("span", { class: "path" }, nameOf(query.name, query.part)),
-        labelsOf(query.labels) ? make("span", { class: "dim" }, ` \u00b7 ${labelsOf(query.labels)}`) : ""),
-      planes(query)),
     banner(query),
-    report.has_patches ? null : make("p", { class: "dim small" },
-      `The model ${report.model} has no patches: why images match is shown with an encoder only.`),
-    query.hits.length ? null : make("p", {}, "Nothing was found."), ...cards].filter(Boolean));
+    query.hits.length ? null : make("p", {}, "Nothing was found."),
+    make("div", { class: "grid" }, query.hits.map((hit, index) => hitCard(query, hit, index)))].filter(Boolean));
   const select = document.querySelector("#queries select");
   if (select) select.value = String(state.query);
   document.querySelectorAll(".hit").forEach((card, i) => card.classList.toggle("current", i === state.hit));
 }
 
 function go(query) {
-  state.query = Math.max(0, Math.min(report.queries.length - 1, query));
-  state.hit = 0; state.open.clear();
+  state.query = clamp(query, 0, report.queries.length - 1);
+  state.hit = 0;
   show(); scrollTo(0, 0); mark(0);
 }
 
-function step(by) {
-  const cards = document.querySelectorAll(".hit");
+/** Goes from hit to hit; up and down go a row of the grid. */
+function step(by, isRow = false) {
+  const cards = [...document.querySelectorAll(".hit")];
   if (!cards.length) return;
-  const index = Math.max(0, Math.min(cards.length - 1, state.hit + by));
+  const first = cards[0].offsetTop, n = isRow ? Math.max(1, cards.filter((card) => card.offsetTop === first).length) : 1;
+  const index = clamp(state.hit + by * n, 0, cards.length - 1);
   mark(index);
   cards[index].focus({ preventScroll: true });
   cards[index].scrollIntoView({ block: "nearest" });
 }
 
 function begin() {
+  document.getElementById("theme").append(viewer.themeButton());
   const facts = [`${report.n_items.toLocaleString("en")} images in ${report.archive}`, `model ${report.model}`];
   if (report.filters.length) facts.push(`only ${report.filters.join(", ")}`);
   if (report.excluded.length) facts.push(`without ${report.excluded.join(", ")}`);
@@ -217,29 +204,29 @@ function begin() {
   document.getElementById("about").textContent = facts.join(" \u00b7 ");
   if (report.queries.length > 1) {
     const select = make("select", { "aria-label": "query", onchange: (event) => go(Number(event.target.value)) },
-      report.queries.map((query, i) => make("option", { value: String(i) }, `${i + 1}. ${nameOf(query.name, query.part)}`)));
+      report.queries.map((query, i) => make("option", { value: String(i) }, `${i + 1}. ${nameOf(lastOf(query.name), query.part)}`)));
     document.getElementById("queries").append(
-      make("button", { onclick: () => go(state.query - 1) }, "Previous"), select,
-      make("button", { onclick: () => go(state.query + 1) }, "Next"));
+      make("button", { type: "button", onclick: () => go(state.query - 1) }, "Previous"), select,
+      make("button", { type: "button", onclick: () => go(state.query + 1) }, "Next"));
   }
   const place = new URLSearchParams(location.hash.slice(1));
-  state.query = Math.max(0, Math.min(report.queries.length - 1, Number(place.get("q") || 1) - 1));
+  state.query = clamp(Number(place.get("q") || 1) - 1, 0, Math.max(0, report.queries.length - 1));
   state.hit = Math.max(0, Number(place.get("hit") || 1) - 1);
-  if (place.has("why")) state.open.add(state.hit);
   show();
-  if (place.has("hit")) document.querySelectorAll(".hit")[state.hit]?.scrollIntoView();
+  if (place.has("hit")) document.querySelectorAll(".hit")[state.hit]?.scrollIntoView({ block: "nearest" });
 }
 
 addEventListener("keydown", (event) => {
   const help = document.getElementById("help");
-  if (event.ctrlKey || event.metaKey || event.altKey || help.open || event.target.tagName === "SELECT") return;
+  const isTyping = ["SELECT", "INPUT", "TEXTAREA"].includes(event.target.tagName);
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open || box.isOpen || isTyping) return;
   const keys = {
-    j: () => step(1), ArrowDown: () => step(1), k: () => step(-1), ArrowUp: () => step(-1),
+    j: () => step(1), k: () => step(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1),
+    ArrowDown: () => step(1, true), ArrowUp: () => step(-1, true),
     n: () => go(state.query + 1), p: () => go(state.query - 1), "?": () => help.showModal(),
-    o: () => { state.colours = !state.colours; document.querySelectorAll(".why").forEach((panel) => panel.redraw()); },
-    Escape: () => { state.open.clear(); show(); },
-    Enter: () => { if (event.target.tagName !== "BUTTON") { openWhy(state.hit); step(0); } else return false; },
+    Enter: () => { if (["BUTTON", "SUMMARY"].includes(event.target.tagName)) return false; enlarge(state.hit); },
   };
+  for (const i of [1, 2, 3, 4]) keys[String(i)] = () => viewer.choose(i - 1);
   if (keys[event.key] && keys[event.key]() !== false) event.preventDefault();
 });
 begin();
