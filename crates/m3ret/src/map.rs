@@ -1,23 +1,20 @@
 //! Draws an archive as a map on which similar images lie close together.
 
-use std::io::Write as _;
+mod page;
+mod tiles;
+
 use std::path::PathBuf;
 
 use crate::choices::{columns_of, no_column};
 use crate::error::ensure;
-use anyhow::Context as _;
 use bhtsne::{Neighbor, tSNE};
-use m3ret_manifest::columns::{BODY_PART, FINDING, LABEL, MODALITY};
-use m3ret_manifest::text_of;
 use m3ret_search::{Collection, Queries, RowId, SearchOptions};
-use serde_json::json;
 
 use super::duplicates::vectors as unit_vectors;
-use super::galleries::{self, Archive, OpenOptions, RowCells};
-use crate::files::{check_page, write_whole};
+use super::galleries::{Archive, OpenOptions};
+use crate::files::check_page;
 use crate::model_name;
 use crate::options::{FolderLabels, ModelChoice, Reading};
-use crate::report::shell::Page;
 use crate::watch::Watch;
 use crate::words::counted;
 
@@ -27,8 +24,12 @@ const PERPLEXITY: usize = 30;
 const BATCH_ROWS: usize = 2048;
 /// Number of steps of t-SNE, its usual value.
 const N_STEPS: usize = 750;
-/// Most images of a map; above, t-SNE takes hours and a page with all points is of no use.
+/// Most images of a map, since t-SNE of more takes hours; of more, evenly spaced ones are shown.
 const MAX_POINTS: usize = 50_000;
+/// Nearest images that the page shows beside one.
+const N_NEAR: usize = 8;
+/// Largest factor by which more neighbours are searched where only some images are shown.
+const MAX_MORE: usize = 4;
 
 /// What is drawn, and where it is written.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ pub struct MapOptions {
 pub struct MapSummary {
     /// Number of images on the map.
     pub n_points: usize,
+    /// Number of images of the archive; more than `n_points` where only some of them are shown.
+    pub n_all: usize,
     /// Number of images that were refused while the archive was opened; they are not on the map.
     pub n_refused: usize,
 }
@@ -66,7 +69,7 @@ pub struct MapSummary {
 ///
 /// # Errors
 /// If the page would replace what is read, or a file that m3ret did not write; if the archive cannot be opened, has fewer than
-/// 5 images or more than 50,000, or lacks the column; if the page cannot be written.
+/// 5 images, or lacks the column; if the page cannot be written.
 pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary> {
     let mut inputs = vec![options.archive.as_path()];
     let model = model_name::folder_of(&options.model);
@@ -85,28 +88,33 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
     };
     let opened = Archive::open(&options.archive, &opening, watch)?;
     let gallery = opened.gallery.as_ref();
-    let n_points = gallery.len();
+    let n_all = gallery.len();
     ensure!(
-        n_points >= 5,
+        n_all >= 5,
         "found {}; a map needs 5 or more",
-        counted(n_points as u64, "image", "images")
-    );
-    ensure!(
-        n_points <= MAX_POINTS,
-        "found {n_points} images; a map holds at most {MAX_POINTS}: make a gallery of a part"
+        counted(n_all as u64, "image", "images")
     );
     if !gallery.columns().contains(&options.colour.as_str()) {
         let option = format!("--color {}", options.colour);
         return Err(no_column(&option, "the gallery", columns_of(gallery)).into());
     }
     watch.step("drawing the map");
-    let rows = in_order(gallery)?;
-    let places = places(gallery, &rows)?;
-    write(options, gallery, &rows, &places)?;
+    let rows = some_of(&in_order(gallery)?, MAX_POINTS);
+    let drawing = Drawing::of(gallery, &rows)?;
+    watch.step("drawing small pictures");
+    page::write(options, &opened, &rows, &drawing)?;
     Ok(MapSummary {
-        n_points,
+        n_points: rows.len(),
+        n_all,
         n_refused: opened.updated.refused.len(),
     })
+}
+
+/// Returns at most `n` of all, evenly spaced.
+fn some_of<T: Copy>(all: &[T], n: usize) -> Vec<T> {
+    let n = all.len().min(n);
+    let at = |i: usize| all.get(i * all.len() / n);
+    (0..n).filter_map(at).copied().collect()
 }
 
 /// Returns all rows sorted by id, so that a map does not depend on how a gallery is stored.
@@ -118,37 +126,54 @@ fn in_order(gallery: &dyn Collection) -> anyhow::Result<Vec<RowId>> {
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-/// Returns the position of each row on the map, [rows, 2].
-fn places(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Vec<f32>> {
-    let idx_of: std::collections::HashMap<RowId, usize> = rows
-        .iter()
-        .enumerate()
-        .map(|(idx, &row)| (row, idx))
-        .collect();
-    let options = SearchOptions {
-        k: n_neighbours(rows.len()),
-        ..SearchOptions::default()
-    };
-    let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
-    let mut start = Vec::with_capacity(2 * rows.len());
-    for rows in rows.chunks(BATCH_ROWS) {
-        let vectors = unit_vectors(gallery, rows)?;
-        let places = vectors.chunks_exact(gallery.width()).map(first_place);
-        start.extend(places.flatten());
-        let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
-        let queries = Queries {
-            vectors: &vectors,
-            own: &own,
-            left_out: &[],
+/// Where the images lie on the map, and which are nearest to each in the full space.
+struct Drawing {
+    /// [images, 2]
+    places: Vec<f32>,
+    /// For each image the positions of its nearest ones, the nearest first.
+    near: Vec<Vec<usize>>,
+}
+
+impl Drawing {
+    fn of(gallery: &dyn Collection, rows: &[RowId]) -> anyhow::Result<Self> {
+        let positions = rows.iter().enumerate();
+        let idx_of: std::collections::HashMap<RowId, usize> =
+            positions.map(|(idx, &row)| (row, idx)).collect();
+        // Hits that are not shown do not count, so that more are asked for.
+        let n_more = gallery.len().div_ceil(rows.len().max(1)).min(MAX_MORE);
+        let n_shaping = n_neighbours(rows.len());
+        let options = SearchOptions {
+            k: n_shaping.max(N_NEAR.min(rows.len() - 1)) * n_more,
+            ..SearchOptions::default()
         };
-        for hits in gallery.search(queries, &options)? {
-            let near = hits
-                .iter()
-                .filter_map(|hit| Some(neighbour(*idx_of.get(&hit.row)?, hit.score)));
-            neighbours.push(near.collect());
+        let mut neighbours: Vec<Vec<Neighbor<f32>>> = Vec::with_capacity(rows.len());
+        let mut near = Vec::with_capacity(rows.len());
+        let mut start = Vec::with_capacity(2 * rows.len());
+        for rows in rows.chunks(BATCH_ROWS) {
+            let vectors = unit_vectors(gallery, rows)?;
+            let places = vectors.chunks_exact(gallery.width()).map(first_place);
+            start.extend(places.flatten());
+            let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
+            let queries = Queries {
+                vectors: &vectors,
+                own: &own,
+                left_out: &[],
+            };
+            for hits in gallery.search(queries, &options)? {
+                let shown = hits
+                    .iter()
+                    .filter_map(|hit| Some(neighbour(*idx_of.get(&hit.row)?, hit.score)));
+                let mut shown: Vec<Neighbor<f32>> = shown.collect();
+                near.push(shown.iter().take(N_NEAR).map(|one| one.index).collect());
+                shown.truncate(n_shaping);
+                neighbours.push(shown);
+            }
         }
+        Ok(Self {
+            places: layout(&neighbours, start),
+            near,
+        })
     }
-    Ok(layout(&neighbours, start))
 }
 
 /// Returns how many neighbours of each of `n` images shape a map.
@@ -195,45 +220,6 @@ pub(super) fn first_place(vector: &[f32]) -> [f32; 2] {
     })
 }
 
-fn write(
-    options: &MapOptions,
-    gallery: &dyn Collection,
-    rows: &[RowId],
-    places: &[f32],
-) -> anyhow::Result<()> {
-    let mut points = Vec::with_capacity(rows.len());
-    let colours = gallery.rows(rows, &[&options.colour])?;
-    let cells = RowCells::of_rows(gallery, rows)?;
-    for ((cells, colour), place) in cells.iter().zip(&colours).zip(places.chunks_exact(2)) {
-        let file = cells.file();
-        let shown = options.shown_from.as_ref();
-        let shown = shown.and_then(|folder| file.strip_prefix(folder).ok());
-        let name = galleries::with_part(&text_of(shown.unwrap_or(&file)), cells.part());
-        let labels = [MODALITY, BODY_PART, FINDING, LABEL].map(|column| cells.get(column));
-        let labels: Vec<&str> = labels
-            .into_iter()
-            .filter(|label| !label.is_empty())
-            .collect();
-        let colour = colour.first();
-        points.push(json!([place[0], place[1], colour, name, labels.join(" ")]));
-    }
-    let map = json!({
-        "archive": text_of(&options.archive),
-        "model": gallery.maker().model,
-        "color": options.colour,
-        "points": points,
-    });
-    let page = Page {
-        title: "m3ret map",
-        style: include_str!("report/web/map.css"),
-        body: include_str!("report/web/map.html"),
-        script: include_str!("report/web/map.js"),
-        data: Some(&map),
-    };
-    let page = page.html();
-    write_whole(&options.html, |out| Ok(out.write_all(page.as_bytes())?)).context("writing the map")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,5 +233,11 @@ mod tests {
         };
         let n_same = (0..64).filter(|&i| place(i)[0] == place(i)[1]).count();
         assert!((16..48).contains(&n_same), "{n_same} of 64 signs are equal");
+    }
+    #[test]
+    fn a_part_of_all_is_evenly_spaced() {
+        let all: Vec<usize> = (0..10).collect();
+        assert_eq!(some_of(&all, 4), [0, 2, 5, 7]);
+        assert_eq!(some_of(&all, 50), all);
     }
 }

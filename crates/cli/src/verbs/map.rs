@@ -29,12 +29,16 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
     };
     let summary = map(&options, &progress)?;
     progress.clear();
-    let told = writeln!(
-        out::stdout(),
-        "{} on {}",
-        counted(summary.n_points as u64, "image", "images"),
-        printable_path(&options.html)
-    );
+    let shown = counted(summary.n_points as u64, "image", "images");
+    let html = printable_path(&options.html);
+    let told = match summary.n_all > summary.n_points {
+        true => writeln!(
+            out::stdout(),
+            "{shown} of {} on {html}, evenly spaced by id",
+            summary.n_all
+        ),
+        false => writeln!(out::stdout(), "{shown} on {html}"),
+    };
     told.context("writing to standard output")?;
     Ok(Outcome::of(summary.n_refused == 0))
 }
