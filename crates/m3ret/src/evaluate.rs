@@ -3,6 +3,7 @@
 mod contenders;
 mod files;
 mod groups;
+mod headline;
 mod mixed;
 pub mod options;
 mod page;
@@ -10,6 +11,7 @@ pub mod results;
 mod subject;
 pub mod tables;
 pub mod ties;
+mod together;
 mod vectors;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,7 @@ use super::evaluation::comparison::{Comparison, Runs, compare};
 use super::evaluation::protocol::{GROUP_METRICS, PROTOCOL};
 use super::evaluation::runs::Run;
 use crate::files::{Inputs, make_folder, write_whole};
-use crate::model_name::{self, DEFAULT, PIXELS};
+use crate::model_name::{self, DEFAULT, HOG, PIXELS};
 use crate::options::ColumnValue;
 use crate::watch::Watch;
 use crate::words::counted;
@@ -306,30 +308,44 @@ fn filter_text(filter: &ColumnValue, value: &str) -> String {
     format!("{}{sign}{value}", filter.column)
 }
 
-/// Compares every model with pixels, and writes that as text for people and papers.
+/// Compares every model with pixels, and writes that as text for people and papers, and as a page.
 fn write_comparisons(
     options: &EvaluateOptions,
     models: &[ModelEvaluation],
 ) -> anyhow::Result<Vec<Comparison>> {
     let runs = models.iter().map(|model| Run::open(&model.folder));
     let runs: Vec<Run> = runs.collect::<anyhow::Result<_>>()?;
+    let results: Vec<&Results> = models.iter().map(|model| &model.results).collect();
     let Some(pixels) = runs.iter().find(|run| run.name == PIXELS) else {
+        together::write(&options.out, &results, &[])?;
         return Ok(Vec::new());
     };
-    let mut comparisons = Vec::new();
-    for run in runs.iter().filter(|run| run.name != PIXELS) {
-        let runs = Runs {
-            a: pixels,
-            b: run,
-            pixels: Some(pixels),
-        };
-        comparisons.push(compare(runs, &GROUP_METRICS, options.bootstrap)?);
-    }
+    let compared = |a: &Run, metrics: &[Metric]| -> anyhow::Result<Vec<Comparison>> {
+        let others = runs
+            .iter()
+            .filter(|run| ![PIXELS, HOG].contains(&&*run.name));
+        let hog = runs
+            .iter()
+            .filter(|run| run.name == HOG && std::ptr::eq(a, pixels));
+        let pixels = Some(pixels);
+        let pairs = hog
+            .chain(others)
+            .map(|b| compare(Runs { a, b, pixels }, metrics, options.bootstrap));
+        pairs.collect()
+    };
+    let mut comparisons = compared(pixels, &GROUP_METRICS)?;
+    // In the order in which the models were named.
+    let place = |name: &str| runs.iter().position(|run| run.name == name);
+    comparisons.sort_by_key(|comparison| place(&comparison.b));
+    let [deciding, ..] = GROUP_METRICS;
+    let hog = runs.iter().find(|run| run.name == HOG);
+    let with_hog = hog.map_or(Ok(Vec::new()), |hog| compared(hog, &[deciding]))?;
     // The folder is known by this file, so it is written first.
     write_whole(&options.out.join(format!("{COMPARISON}.json")), |out| {
         Ok(serde_json::to_writer_pretty(out, &comparisons)?)
     })?;
-    let results: Vec<&Results> = models.iter().map(|model| &model.results).collect();
+    let all: Vec<&Comparison> = comparisons.iter().chain(&with_hog).collect();
+    together::write(&options.out, &results, &all)?;
     for (extension, layout) in [("md", Layout::Markdown), ("tex", Layout::Latex)] {
         let path = options.out.join(format!("{COMPARISON}.{extension}"));
         let mut text = String::new();

@@ -106,7 +106,7 @@ pub fn check_page(path: &Path, is_forced: bool, inputs: &[&Path]) -> crate::Resu
 }
 
 /// Returns whether a file is a page that m3ret wrote.
-fn is_page(path: &Path) -> bool {
+pub(crate) fn is_page(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
     let mut parts = head.windows(PAGE_MARK.len());

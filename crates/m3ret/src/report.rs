@@ -4,3 +4,4 @@ mod chart;
 mod picture;
 pub(crate) mod shell;
 pub mod training;
+pub(crate) mod viewer;

@@ -21,7 +21,7 @@ use super::results::{Results, TaskResult};
 use super::subject::Subject;
 use crate::embed::{is_own_work_folder, remove_if_there};
 use crate::evaluation::runs::{PER_QUERY, RESULTS, columns};
-use crate::files::{Force, Inputs, Output, Refusal, Replaces, make_folder, write_whole};
+use crate::files::{Force, Inputs, Output, Refusal, Replaces, is_page, make_folder, write_whole};
 
 /// The folder of runs and qrels.
 const TREC: &str = "trec";
@@ -37,6 +37,8 @@ pub(super) const VECTORS: &str = "vectors";
 const OURS: [&str; 4] = [RESULTS, PER_QUERY, TREC, "report.html"];
 /// Files that several evaluations leave in the folder above theirs.
 const OURS_TOGETHER: [&str; 3] = ["comparison.md", "comparison.tex", "comparison.json"];
+/// The page of several evaluations, which lies beside them; by itself it makes no folder of evaluations.
+pub(super) const TOGETHER: &str = "comparison.html";
 
 /// Deepest folder of several evaluations that is looked into: that of a model.
 const MAX_DEPTH: usize = 1;
@@ -75,6 +77,7 @@ fn is_of_evaluation(folder: &Path, depth: usize) -> bool {
         let path = entry.path();
         match entry.file_name() == VECTORS {
             true => is_own_work_folder(&path),
+            false if entry.file_name() == TOGETHER => is_page(&path),
             false => path.is_dir() && depth > 0 && is_of_evaluation(&path, depth - 1),
         }
     };

@@ -11,6 +11,7 @@ use m3ret_search::evaluation::{Answer, Embeddings};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::headline::{Headline, MEANING};
 use super::results::{Results, TaskResult};
 use super::subject::{Subject, is_identifier};
 use crate::embed::ahead::guarded;
@@ -19,6 +20,7 @@ use crate::files::write_whole;
 use crate::map::{first_place, layout, n_neighbours, neighbour};
 use crate::panics;
 use crate::report::shell::{Page, data_url};
+use crate::report::viewer;
 
 /// Queries that each task shows, and as many of the worst.
 const N_SHOWN: usize = 3;
@@ -50,6 +52,8 @@ pub(super) fn write(
     // Each image is stored once, with its picture.
     about["tasks"] = Value::Null;
     let data = json!({
+        "headline": Headline::of(results, &[]).sentence(),
+        "meaning": MEANING,
         "results": about,
         "tasks": tasks,
         "map": map(subject, embeddings),
@@ -57,9 +61,13 @@ pub(super) fn write(
     });
     let page = Page {
         title: "m3ret evaluation",
-        style: include_str!("../report/web/evaluate.css"),
+        style: &[viewer::STYLE, include_str!("../report/web/evaluate.css")].concat(),
         body: include_str!("../report/web/evaluate.html"),
-        script: include_str!("../report/web/evaluate.js"),
+        script: concat!(
+            include_str!("../report/web/viewer.js"),
+            include_str!("../report/web/bars.js"),
+            include_str!("../report/web/evaluate.js")
+        ),
         data: Some(&data),
     };
     let page = page.html();
