@@ -259,7 +259,7 @@ fn no_identifier_is_in_any_file_or_message() {
     let is_png = |window: &[u8]| window == b"\x89PNG";
     assert!(bytes.windows(4).any(is_png));
     let page = std::fs::read_to_string(root.join("r.html")).unwrap();
-    assert!(page.contains("data:image/png;base64") && page.contains("one/b.dcm"));
+    assert!(page.contains("data:image/jpeg;base64") && page.contains("one/b.dcm"));
 }
 
 /// Vectors of 8 numbers: unit vectors along an axis, a little turned.

@@ -9,6 +9,8 @@ const relations = { same_image: "same image", same_series: "same series", same_s
   same_patient: "same patient", other_patient: "other patient", unknown: "patient unknown" };
 const pictureOf = (one) => one.picture === null ? { missing: "a vector has no picture" } : report.pictures[one.picture];
 
+const hasSlider = (image) => Boolean(image && image.views && image.views[0].planes.length > 1);
+
 function percentile(query, hit) {
   if (hit.percentile === null) return null;
   const known = query.labels.modality && hit.modality;
@@ -48,9 +50,10 @@ function hitCard(query, hit, index) {
 }
 
 function detailsTable(hit, image) {
-  const rows = hit.columns.map(([name, value]) => [name, value]);
-  if (image && image.facts) rows.unshift(["size", image.facts]);
-  rows.unshift(["file", nameOf(hit.file, hit.part)], ["id", hit.id]);
+  const file = nameOf(hit.file, hit.part);
+  const rows = [["file", file], ["id", hit.id], ...(image && image.facts ? [["size", image.facts]] : []), ...hit.columns]
+    /* A path that is said already is not said again. */
+    .filter(([name, value]) => !(name === "id" && value === file) && !(name === "path" && [hit.id, file].includes(value)));
   return make("table", {}, rows.map(([name, value]) => make("tr", {}, make("td", {}, name), make("td", {}, value))));
 }
 
@@ -171,7 +174,7 @@ function show() {
   content.replaceChildren(...[
     banner(query),
     query.hits.length ? null : make("p", {}, "Nothing was found."),
-    make("div", { class: "grid" }, query.hits.map((hit, index) => hitCard(query, hit, index)))].filter(Boolean));
+    make("div", { class: query.hits.some((hit) => hasSlider(pictureOf(hit))) ? "grid level" : "grid" }, query.hits.map((hit, index) => hitCard(query, hit, index)))].filter(Boolean));
   const select = document.querySelector("#queries select");
   if (select) select.value = String(state.query);
   document.querySelectorAll(".hit").forEach((card, i) => card.classList.toggle("current", i === state.hit));
