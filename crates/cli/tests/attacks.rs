@@ -330,12 +330,12 @@ fn statistics_of_another_gallery_are_an_error_and_no_answer() {
     let root = folder.path();
     for (name, n_rows) in [("a", 40), ("b", 60)] {
         let rows: Vec<String> = (0..n_rows)
-            .map(|i| format!("p{i},i{i},q{}\n", i / 2))
+            .map(|i| format!("p{i},i{i},q{},chest\n", i / 2))
             .collect();
         put(
             root,
             &format!("{name}.csv"),
-            format!("path,id,patient_id\n{}", rows.concat()),
+            format!("path,id,patient_id,body_part\n{}", rows.concat()),
         );
         put(root, &format!("{name}.npy"), vectors(n_rows));
         let [gallery, list, array] = ["m3i", "csv", "npy"].map(|end| format!("{name}.{end}"));
@@ -353,7 +353,7 @@ fn statistics_of_another_gallery_are_an_error_and_no_answer() {
     }
     let search = ["search", "-d", "a.m3i", "-i", "i7", "-k", "2"];
     assert_eq!(run(root, &search).0, 0);
-    let is_statistics = |name: &String| name.starts_with("statistics-");
+    let is_statistics = |name: &String| name.starts_with("agreements-");
     let [own, other] = ["a.m3i", "b.m3i"].map(|gallery| {
         let name = names_in(&root.join(gallery))
             .into_iter()
@@ -364,7 +364,7 @@ fn statistics_of_another_gallery_are_an_error_and_no_answer() {
     let (status, out, told) = run(root, &search);
     assert_eq!((status, out.as_str()), (1, ""), "{told}");
     assert!(
-        told.contains("statistics-") && told.contains("is damaged"),
+        told.contains("agreements-") && told.contains("is damaged"),
         "{told}"
     );
     assert_eq!(run(root, &["index", "verify", "a.m3i"]).0, 1);

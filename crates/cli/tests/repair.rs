@@ -108,7 +108,7 @@ fn a_flip_anywhere_in_a_small_gallery_costs_nothing_that_has_a_file() {
         );
         if lost < 6 {
             for (id, score) in scores(root, "query.npy") {
-                assert_eq!(score, before[&id], "{share}");
+                assert!((score - before[&id]).abs() < 1e-9, "{share}");
             }
         }
         // What could not be told is embedded again by an update, and nothing twice.
@@ -153,7 +153,7 @@ fn rows_come_back_with_their_ids_and_labels() {
     let after = scores(root, "0.npy");
     assert_eq!(before.len() - after.len(), lost, "{out}");
     for (id, score) in &after {
-        assert_eq!(before[id], *score, "{id}");
+        assert!((before[id] - score).abs() < 1e-9, "{id}");
     }
     let asked = [
         "search", "-d", "g.m3i", "-i", "0.npy", "-k", "200", "--json", "--filter",

@@ -383,7 +383,12 @@ mod tests {
 
     #[test]
     fn outcomes_that_do_not_rise_are_one_step() {
-        for agrees in [|_| true, |_| false, |i: u32| i < 64, |i: u32| i % 2 == 0] {
+        for agrees in [
+            |_| true,
+            |_| false,
+            |i: u32| i < 64,
+            |i: u32| i.is_multiple_of(2),
+        ] {
             let table = Table::new(Searches::All, outcomes(128, agrees)).unwrap();
             let n_agree: u32 = table.steps.iter().map(|step| step.n_agree).sum();
             assert_eq!(table.steps.iter().map(|step| step.n).sum::<u32>(), 128);

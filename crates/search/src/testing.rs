@@ -89,7 +89,6 @@ impl TestRows {
             columns: vec![
                 column("modality", |i| ["CT", "MR", "DX"][i % 3].to_owned()),
                 column("patient_id", |i| format!("p{}", i / 4)),
-                column("body_part", |i| ["head", "chest"][i / 3 % 2].to_owned()),
                 column("bucket", |i| (i % 100).to_string()),
                 column("rare", |i| {
                     if i % 7 == 0 {
@@ -98,6 +97,7 @@ impl TestRows {
                         String::new()
                     }
                 }),
+                column("body_part", |i| ["head", "chest"][i / 3 % 2].to_owned()),
             ],
             attachments: vec![(
                 "thumbnail".to_owned(),

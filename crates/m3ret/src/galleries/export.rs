@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use m3ret_manifest::columns::ID;
-use m3ret_search::Gallery;
+use m3ret_search::{Gallery, RowId};
 use serde::Serialize;
 
 use super::columns;
@@ -64,30 +64,17 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
         order.push((opened.id(row)?, row));
     }
     order.sort_unstable();
-    write_whole(out, |file| {
-        let mut file = BufWriter::new(file);
-        file.write_all(&npy_header(order.len(), opened.width())?)?;
-        for (_, row) in &order {
-            for value in opened.vector(*row)? {
-                file.write_all(&value.to_le_bytes())?;
-            }
-        }
-        Ok(file.flush()?)
-    })?;
+    let own = order.iter().map(|(_, row)| Ok(opened.vector(*row)?));
+    write_vectors(out, [order.len(), opened.width()], own)?;
+    write_rows(&rows, &opened, &order)?;
     let mut views = Vec::new();
     for (number, (_, row)) in order.iter().enumerate() {
         let of_row = opened.view_vectors(*row)?.into_iter();
         views.extend(of_row.map(|(name, vector)| (number, name, vector)));
     }
     if !views.is_empty() {
-        write_whole(&view_vectors, |file| {
-            let mut file = BufWriter::new(file);
-            file.write_all(&npy_header(views.len(), opened.width())?)?;
-            for value in views.iter().flat_map(|(.., vector)| vector) {
-                file.write_all(&value.to_le_bytes())?;
-            }
-            Ok(file.flush()?)
-        })?;
+        let further = views.iter().map(|(.., vector)| Ok(vector.clone()));
+        write_vectors(&view_vectors, [views.len(), opened.width()], further)?;
         write_whole(&view_rows, |file| {
             let mut csv = csv::Writer::from_writer(file);
             csv.write_record([VECTOR, "view"])?;
@@ -97,27 +84,49 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
             Ok(csv.flush()?)
         })?;
     }
-    let mut names = opened.columns();
-    names.retain(|name| !name.starts_with(columns::OWN) && ![ID, VECTOR].contains(name));
-    write_whole(&rows, |file| {
-        let mut csv = csv::Writer::from_writer(file);
-        csv.write_record([VECTOR, ID].iter().chain(&names))?;
-        for (number, (id, row)) in order.iter().enumerate() {
-            csv.write_field(number.to_string())?;
-            csv.write_field(id)?;
-            for name in &names {
-                csv.write_field(opened.value(*row, name)?)?;
-            }
-            csv.write_record(None::<&[u8]>)?;
-        }
-        csv.flush().context("writing ids and columns")
-    })?;
     Ok(Exported {
         n_items: order.len(),
         width: opened.width(),
         vectors: out.to_owned(),
         rows,
         n_views: views.len(),
+    })
+}
+
+/// Writes vectors as an array of f32, [n, width].
+fn write_vectors(
+    path: &Path,
+    [n_rows, width]: [usize; 2],
+    vectors: impl Iterator<Item = anyhow::Result<Vec<f32>>>,
+) -> crate::Result<()> {
+    write_whole(path, |file| {
+        let mut file = BufWriter::new(file);
+        file.write_all(&npy_header(n_rows, width)?)?;
+        for vector in vectors {
+            for value in vector? {
+                file.write_all(&value.to_le_bytes())?;
+            }
+        }
+        Ok(file.flush()?)
+    })
+}
+
+/// Writes the number, id and cells of each row.
+fn write_rows(path: &Path, gallery: &Gallery, order: &[(&str, RowId)]) -> crate::Result<()> {
+    let mut names = gallery.columns();
+    names.retain(|name| !name.starts_with(columns::OWN) && ![ID, VECTOR].contains(name));
+    write_whole(path, |file| {
+        let mut csv = csv::Writer::from_writer(file);
+        csv.write_record([VECTOR, ID].iter().chain(&names))?;
+        for (number, (id, row)) in order.iter().enumerate() {
+            csv.write_field(number.to_string())?;
+            csv.write_field(id)?;
+            for name in &names {
+                csv.write_field(gallery.value(*row, name)?)?;
+            }
+            csv.write_record(None::<&[u8]>)?;
+        }
+        csv.flush().context("writing ids and columns")
     })
 }
 

@@ -23,7 +23,7 @@ type Views = BTreeMap<String, Vec<f32>>;
 fn contents(gallery: &Gallery) -> Result<Contents> {
     let mut contents = Contents::new();
     for row in gallery.rows() {
-        let columns = ["modality", "patient_id", "body_part", "bucket", "rare"];
+        let columns = ["modality", "patient_id", "bucket", "rare", "body_part"];
         let cells = columns.map(|column| gallery.value(row, column).map(str::to_owned));
         let cells = cells.into_iter().collect::<Result<Vec<String>>>()?;
         let thumbnail = gallery.attachment(row, "thumbnail")?.to_vec();

@@ -114,10 +114,8 @@ impl Calibration {
 
 /// The gallery's own rows as queries, and their exact hits.
 struct Sample {
-    /// [queries, width]
+    /// One vector of each query, [queries, width].
     vectors: Vec<f32>,
-    /// Further vectors of each query.
-    further: Vec<Vec<f32>>,
     /// The row that each query is, alone.
     own: Vec<Vec<RowId>>,
     /// Patient, study and pair of each query. Real queries are of patients that the gallery does not hold, so
@@ -138,17 +136,19 @@ impl Sample {
         let n_before = if is_second { N_QUERIES } else { 0 };
         let own: Vec<Vec<RowId>> = chosen.skip(n_before).take(N_QUERIES).collect();
         let mut vectors = Vec::with_capacity(own.len() * gallery.width());
-        let mut further = Vec::with_capacity(own.len());
-        for row in own.iter().flatten() {
+        for (idx, row) in own.iter().flatten().enumerate() {
             // Vectors that were stored in 16 bits have length 1 only up to rounding, and a search wants unit vectors.
-            let query = RowAsQuery::read_unit(gallery, *row)?;
-            vectors.extend(query.own);
-            further.push(query.further);
+            let RowAsQuery { own, further } = RowAsQuery::read_unit(gallery, *row)?;
+            // One of its vectors in turn: asked together, the row's own would find nearly all, and a radiograph asks with
+            // one that is like a projection.
+            let all: Vec<&[f32]> = std::iter::once(own.as_slice())
+                .chain(further.chunks_exact(own.len()))
+                .collect();
+            vectors.extend_from_slice(all[idx % all.len()]);
         }
         let mut taken = Self {
             left_out: belonging(gallery, &own)?,
             vectors,
-            further,
             own,
             exact: Vec::new(),
         };
@@ -177,9 +177,9 @@ impl Sample {
         let left_out: Vec<LeftOut> = left_out.collect();
         let queries = Queries {
             vectors: &self.vectors[some.start * width..some.end * width],
-            further: &self.further[some.clone()],
             own: &self.own[some],
             left_out: &left_out,
+            ..Queries::default()
         };
         let options = SearchOptions {
             k,

@@ -42,7 +42,8 @@ impl<'a> Bits<'a> {
 
     #[inline]
     fn skip(&mut self, n: u32) {
-        self.cache <<= n;
+        // All 64 at once, where 63 zeros come before a one.
+        self.cache = self.cache.checked_shl(n).unwrap_or(0);
         self.n_cached -= n;
     }
 
@@ -136,5 +137,26 @@ impl<'a> Bits<'a> {
             at -= 1;
         }
         at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bits_of_the_cache_may_be_taken_at_once() {
+        // 63 zeros and a one fill the cache; what comes next is read from new bytes.
+        let mut bits = Bits::new(&[0, 0, 0, 0, 0, 0, 0, 1, 0xA5, 0x80]);
+        assert_eq!(bits.zeros(64).unwrap(), 63);
+        assert_eq!(bits.read(8).unwrap(), 0xA5);
+        assert_eq!(bits.zeros(64).unwrap(), 0);
+        for n_zeros in 0..200_u32 {
+            let mut bytes = vec![0; 30];
+            bytes[n_zeros as usize / 8] = 0x80 >> (n_zeros % 8);
+            let mut bits = Bits::new(&bytes);
+            assert_eq!(bits.zeros(200).unwrap(), n_zeros);
+            assert_eq!(bits.read(8).unwrap(), 0, "{n_zeros}");
+        }
     }
 }
