@@ -98,6 +98,10 @@ pub(crate) struct ManArguments {
     /// The folder; it must exist
     #[arg(value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
+
+    /// Write even where files lie; they are lost
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Shows what a file or folder holds: geometry, modality, values, and what is unusual

@@ -196,7 +196,7 @@ fn evaluate_trial(
     };
     let measurements = measure(subject, &embeddings, &settings)?;
     let mut results = results_of(options, subject, trial, measurements);
-    results.reliability = reliability::measure(subject, &values, width)?;
+    results.reliability = reliability::measure(subject, &values, width);
     let is_pixels = trial.contender.is_pixels();
     groups::complete(&mut results, pixels, is_pixels, subject, &settings);
     if results.groups.iter().any(|group| !group.knows_pixels) {

@@ -30,6 +30,19 @@ pub fn write_whole(
     Ok(write_beside(path, write)?.put()?)
 }
 
+/// Refuses a name at which something lies; with `is_forced`, a file or link there is replaced and never followed.
+///
+/// # Errors
+/// As `Output::check_file`.
+pub fn check_free(path: &Path, is_forced: bool) -> crate::Result<()> {
+    let output = Output {
+        path,
+        replaces: Replaces::Nothing,
+        force: Force::of(is_forced),
+    };
+    Ok(output.check_file(&Inputs::NONE)?)
+}
+
 /// Writes a temporary file beside `path`: complete and synced to disk, but not yet renamed to `path`.
 pub(crate) fn write_beside(
     path: &Path,

@@ -68,18 +68,23 @@ fn built_in(name: &str) -> Option<&'static BuiltIn> {
     models.iter().find(|model| model.bytes.name == name)
 }
 
-/// Returns what the model of a name says of its agreement (docs/search.md); `None` if it says nothing.
+/// Returns what a model says of its agreement (docs/search.md): one that is part of the program, or lies in a folder of
+/// models under this plain name. The name may come from a stranger's gallery, so it is no path, and only a regular file is
+/// read. `None` if it says nothing.
 pub(crate) fn agreement_of(name: &str) -> Option<String> {
-    match find(name, &Places::of_this_machine()).ok()? {
-        Named::Folder(folder) => {
-            let path = folder.join(AGREEMENT);
-            let is_small =
-                std::fs::metadata(&path).is_ok_and(|file| file.len() <= MAX_AGREEMENT_BYTES);
-            is_small.then(|| std::fs::read_to_string(&path).ok())?
-        }
-        Named::BuiltIn(model) => Some(model.agreement.to_owned()),
-        Named::Pixels | Named::Hog | Named::Random { .. } => None,
+    if let Some(model) = built_in(name) {
+        return Some(model.agreement.to_owned());
     }
+    let mut parts = Path::new(name).components();
+    let is_name = matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    );
+    let models = Places::of_this_machine().models.filter(|_| is_name)?;
+    let path = models.join(name).join(AGREEMENT);
+    let status = std::fs::symlink_metadata(&path).ok()?;
+    let is_small = status.is_file() && status.len() <= MAX_AGREEMENT_BYTES;
+    is_small.then(|| std::fs::read_to_string(&path).ok())?
 }
 
 /// Folders in which models are searched, beside the name itself.

@@ -301,6 +301,9 @@ impl Archive {
     }
 }
 
+/// Hits that are looked for, even if fewer are wanted.
+const MIN_HITS: usize = 10;
+
 fn column_of<'a>(gallery: &dyn Collection, name: &'a str) -> &'a str {
     if gallery.columns().contains(&name) {
         return name;
@@ -332,7 +335,8 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
         }
     }
     SearchOptions {
-        k: ask.k.saturating_add(ask.offset),
+        // Agreement looks for the first hit of another patient.
+        k: ask.k.saturating_add(ask.offset).max(MIN_HITS),
         method: if ask.is_exact {
             Method::Exact
         } else {
@@ -361,7 +365,18 @@ fn check_columns(
         asked.push((format!("--group-by {column}"), column));
     }
     if let Some(column) = agree {
-        asked.push((format!("--agree {column}"), column));
+        let option = format!("--agree {column}");
+        let is_label = !column.starts_with(columns::OWN)
+            && !matches!(
+                storage(column),
+                Storage::Hashed(_) | Storage::HashedOnRequest(_)
+            )
+            && ![columns::PATH, columns::PART, own_names(gallery).root].contains(&column);
+        ensure!(
+            is_label,
+            "{option}: a column of labels is wanted, such as finding"
+        );
+        asked.push((option, column));
     }
     for (option, column) in asked {
         if !gallery.columns().contains(&column) {
@@ -528,7 +543,11 @@ fn answer(
     let found = gallery.search(queries, &options);
     let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
     let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
-    let known = Known::of(gallery, agree, &asked_options)?;
+    let known = match ask.exclude.iter().all(|name| name.starts_with("same_")) {
+        true => Known::of(gallery, agree, &asked_options)?,
+        // What hits must differ in was not measured.
+        false => Known::default(),
+    };
     let views = gallery.views();
     // The cells of all hits are read together, as each reading may cost a way to another machine.
     let rows: Vec<RowId> = found.iter().flatten().map(|hit| hit.row).collect();
@@ -549,6 +568,7 @@ fn answer(
             agreement: known.agreement(modality, &hits),
             hits: {
                 hits.retain(|hit| ask.min_score.is_none_or(|least| hit.score >= least));
+                hits.truncate(ask.k.saturating_add(ask.offset));
                 hits.split_off(ask.offset.min(hits.len()))
             },
             has_patient: query.people.patient != Pseudonym::default(),

@@ -136,10 +136,10 @@ const DESCRIBES_WHOLE: [&str; 22] = [
 /// Parts of names of columns that identify people, visits or objects.
 const IDENTIFIES: [&str; 26] = [
     "mrn",
+    "accno",
+    "chartno",
+    "nhs",
     "ssn",
-    "nhsnumber",
-    "nhsno",
-    "nhsid",
     "accession",
     "medicalrecord",
     "hospitalnumber",

@@ -14,7 +14,7 @@ use crate::collection::Collection;
 use crate::embedding::normalize;
 use crate::error::Result;
 use crate::gallery::RowId;
-use crate::names::MODALITY;
+use crate::names::{MODALITY, PATIENT};
 use crate::scan::{BELONGING, Filter, LeftOut, Queries, SearchOptions};
 
 /// Images of each modality that are asked for.
@@ -32,6 +32,8 @@ const MAX_STEPS: usize = 8;
 const PRIOR: f64 = 8.0;
 /// Hits that are looked at for one with a label.
 const N_HITS: usize = 10;
+/// Tables of every two modalities, of each among all, and three pooled ones.
+const MAX_TABLES: usize = MAX_MODALITIES * (MAX_MODALITIES + 1) + 3;
 /// Where random choices begin.
 const SEED: u64 = 0x6d33_7265_7400_0005;
 /// 97.5 % quantile of the normal distribution.
@@ -153,9 +155,10 @@ impl Table {
 /// Joins the last step with those before it for as long as it agrees less often than they.
 fn join_falling(steps: &mut Vec<Step>) {
     while let [.., before, last] = steps.as_mut_slice() {
-        // n_agree / n of the last one, compared without dividing.
-        let rises = u64::from(last.n_agree) * u64::from(before.n)
-            > u64::from(before.n_agree) * u64::from(last.n);
+        // n_agree / n of the last one, compared without dividing. Equal scores cannot be told apart.
+        let rises = last.from > before.from
+            && u64::from(last.n_agree) * u64::from(before.n)
+                > u64::from(before.n_agree) * u64::from(last.n);
         if rises {
             return;
         }
@@ -217,6 +220,64 @@ impl Agreements {
         Ok(measured)
     }
 
+    /// Makes tables of searches that were made elsewhere: the modality of the query, that of the hits or `None` for all, the
+    /// score of the first hit, and whether it agrees.
+    #[must_use]
+    pub fn of_outcomes<'a>(
+        column: &str,
+        outcomes: impl IntoIterator<Item = (&'a str, Option<&'a str>, f32, bool)>,
+    ) -> Self {
+        let mut all: Vec<(Searches, Vec<(f32, bool)>)> = Vec::new();
+        let mut add = |searches: Searches, outcome: (f32, bool)| match all
+            .iter_mut()
+            .find(|(of, _)| *of == searches)
+        {
+            Some((_, outcomes)) => outcomes.push(outcome),
+            None => all.push((searches, vec![outcome])),
+        };
+        for (query, hits, score, agrees) in outcomes {
+            let outcome = (score, agrees);
+            let own = query.to_owned();
+            match hits {
+                None => {
+                    add(Searches::All, outcome);
+                    add(Searches::AmongAll { query: own }, outcome);
+                }
+                Some(hits) => {
+                    let pooled = match hits == query {
+                        true => Searches::Within,
+                        false => Searches::Across,
+                    };
+                    add(pooled, outcome);
+                    let hits = hits.to_owned();
+                    add(Searches::Pair { query: own, hits }, outcome);
+                }
+            }
+        }
+        let tables = all
+            .into_iter()
+            .filter_map(|(of, found)| Table::new(of, found));
+        Self {
+            column: column.to_owned(),
+            tables: tables.collect(),
+        }
+    }
+
+    /// Returns whether the numbers can be those of searches: they may come from a file of anybody's.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let is_step = |step: &Step| {
+            step.n > 0 && step.n_agree <= step.n && step.n < 1 << 24 && step.from.is_finite()
+        };
+        let is_table = |table: &Table| {
+            let mut steps = table.steps.iter();
+            (1..=MAX_STEPS).contains(&table.steps.len())
+                && steps.all(is_step)
+                && table.steps.is_sorted_by(|a, b| a.from < b.from)
+        };
+        self.tables.len() <= MAX_TABLES && self.tables.iter().all(is_table)
+    }
+
     /// Returns the chance that the first hit agrees with the query.
     ///
     /// `query` is the modality of the query, empty if it is unknown; `hits` the one that the search was restricted to.
@@ -251,19 +312,26 @@ fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, 
     let rows: Vec<RowId> = collection.scan().collect();
     let mut by_modality: BTreeMap<String, Vec<RowId>> = BTreeMap::new();
     for rows in rows.chunks(4096) {
-        for (row, cells) in rows.iter().zip(collection.rows(rows, &[column, MODALITY])?) {
-            if let [label, modality] = cells.as_slice()
+        let names = [column, MODALITY, PATIENT];
+        for (row, cells) in rows.iter().zip(collection.rows(rows, &names)?) {
+            // Of an image of an unknown patient it is not known which others are of another one.
+            if let [label, modality, patient] = cells.as_slice()
                 && !label.is_empty()
+                && !patient.is_empty()
             {
                 let of_modality = by_modality.entry(modality.clone().into_owned());
                 of_modality.or_default().push(*row);
             }
         }
     }
-    let mut sizes: Vec<usize> = by_modality.values().map(Vec::len).collect();
-    sizes.sort_unstable_by(|a, b| b.cmp(a));
-    let smallest = sizes.get(MAX_MODALITIES - 1).copied().unwrap_or(0);
-    by_modality.retain(|_, rows| rows.len() >= smallest);
+    let mut sizes: Vec<(usize, String)> = by_modality
+        .iter()
+        .map(|(modality, rows)| (rows.len(), modality.clone()))
+        .collect();
+    sizes.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    for (_, modality) in sizes.into_iter().skip(MAX_MODALITIES) {
+        by_modality.remove(&modality);
+    }
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     for rows in by_modality.values_mut() {
         let n_chosen = rows.len().min(N_QUERIES);
@@ -328,7 +396,8 @@ fn ask(
         let label = collection.value(row, column)?;
         for hit in hits {
             let other = collection.value(hit.row, column)?;
-            if !other.is_empty() {
+            let is_known = !collection.value(hit.row, PATIENT)?.is_empty();
+            if !other.is_empty() && is_known {
                 outcomes.push((hit.score, other == label));
                 break;
             }

@@ -32,11 +32,12 @@ pub use catalog::is_gallery;
 pub use footer::Numbers;
 pub use leftovers::{abandon_changes, collect};
 pub use refusals::Refusal;
-pub use repair::{LostRow, Repair, repair};
+pub use repair::{LostRow, Repair, forget_lost, repair};
 pub use source::{Batch, View, ViewVectors};
 pub use verify::{Finding, Report, verify};
-pub use writer::{Setup, Writer, is_begun};
+pub use writer::{Setup, Writer, files_of, is_begun};
 
+use crate::agreement::Agreements;
 use crate::disk::read_regular;
 use crate::error::{Error, Result};
 use crate::names::BODY_PART;
@@ -539,7 +540,10 @@ impl Gallery {
         if let Some(statistics) = self.statistics.get() {
             return Ok(Some(statistics));
         }
-        let statistics = file.parse()?;
+        let statistics: Statistics = file.parse()?;
+        if !statistics.agreements.iter().all(Agreements::is_sound) {
+            return Err(Error::damaged(&file.path, "numbers that no searches have"));
+        }
         Ok(Some(self.statistics.get_or_init(|| statistics)))
     }
 

@@ -1,25 +1,25 @@
 //! Whether what `m3ret search` says of its answers holds: agreement is measured on the gallery's images, as a gallery
 //! does it, and compared with what the queries, images of other patients, really find.
 
-use anyhow::Context as _;
+use std::collections::BTreeMap;
+
 use m3ret_manifest::columns::{BODY_PART, MODALITY, PAIR, PATIENT, SPLIT};
-use m3ret_search::{
-    Agreements, Batch, Filter, Gallery, LeftOut, Maker, Numbers, Queries, SearchOptions, Setup,
-    Writer,
-};
+use m3ret_search::Agreements;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::subject::Subject;
 
+/// Images of each modality of the gallery that measure agreement, as many as a gallery takes.
+const N_MEASURED: usize = 256;
+/// Queries of each modality that test it.
+const N_ASKED: usize = 512;
+/// Modalities that are told apart.
+const MAX_MODALITIES: usize = 10;
 /// Bins of equal width of the diagram.
 const N_BINS: usize = 10;
 /// Searches below say nothing of their kind alone.
 const MIN_SEARCHES: usize = 30;
-/// Hits that are looked at for one with a label.
-const N_HITS: usize = 10;
-/// Columns whose cell a hit must not share with its query.
-const BELONGING: [&str; 2] = [PATIENT, PAIR];
-
 /// How far the agreement that a search tells is the one that is found.
 #[derive(Debug, Serialize)]
 pub struct Reliability {
@@ -64,67 +64,57 @@ pub struct Kind {
 /// What was told of a search, and whether it was so.
 type Outcome = (f64, bool);
 
-/// Measures vectors, [rows, width]; `None` without a split, body parts, or enough images.
-pub(super) fn measure(
-    subject: &Subject,
-    values: &[f32],
-    width: usize,
-) -> anyhow::Result<Option<Reliability>> {
-    let columns = &subject.columns;
-    let has_vector = |row: usize| {
-        let vector = values.get(row * width..(row + 1) * width);
-        vector.is_some_and(|vector| vector.iter().all(|x| !x.is_nan()))
-    };
-    let of_split = |split: &str| -> Vec<usize> {
-        let rows = 0..columns.n_rows();
-        let is_meant = |row: &usize| columns.text(SPLIT, *row) == split && has_vector(*row);
-        rows.filter(is_meant).collect()
-    };
-    let (queries, rows) = (of_split("query"), of_split("gallery"));
-    if queries.is_empty() || rows.is_empty() {
-        return Ok(None);
-    }
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
-    let set = Rows {
-        subject,
-        values,
-        width,
-    };
-    let gallery = set.gallery(&rows, &folder.path().join("reliability.m3i"))?;
-    let Some(known) = gallery
-        .statistics()?
-        .and_then(|measured| measured.of(BODY_PART))
-    else {
-        return Ok(None);
-    };
-    let mut modalities: Vec<&str> = gallery.values(MODALITY)?;
-    modalities.retain(|modality| !modality.is_empty());
-    let mut all: Vec<Outcome> = Vec::new();
-    let mut kinds = Vec::new();
-    for hits in std::iter::once(None).chain(modalities.iter().copied().map(Some)) {
-        for query in &modalities {
-            let of_kind = |row: &&usize| columns.text(MODALITY, **row) == *query;
-            let asked: Vec<usize> = queries.iter().filter(of_kind).copied().collect();
-            let outcomes = set.ask(&gallery, known, &asked, hits)?;
-            all.extend(&outcomes);
-            if outcomes.len() >= MIN_SEARCHES {
-                kinds.push(Kind {
-                    query: (*query).to_owned(),
-                    hits: hits.map(str::to_owned),
-                    all: bin(&outcomes),
-                    ece: ece(&bins(&outcomes)),
-                });
-            }
+/// The first hit of a search with a label: the modality of the query, that of the hits or `None` for all, the score, and
+/// whether it agrees.
+type First<'a> = (&'a str, Option<&'a str>, f32, bool);
+
+/// Measures vectors, [rows, width]; `None` without a split, patients, body parts, or enough images.
+///
+/// Everything stays in memory: labels of patients are numbers here, and nothing is written.
+pub(super) fn measure(subject: &Subject, values: &[f32], width: usize) -> Option<Reliability> {
+    let set = Rows::new(subject, values, width);
+    let (queries, rows) = (set.of_split("query"), set.of_split("gallery"));
+    let own = set.ask(&some_of_each(&set, &rows, N_MEASURED), &rows);
+    let known = Agreements::of_outcomes(BODY_PART, own);
+    let asked = set.ask(&some_of_each(&set, &queries, N_ASKED), &rows);
+    let mut by_kind: BTreeMap<(&str, Option<&str>), Vec<Outcome>> = BTreeMap::new();
+    for (query, hits, score, agrees) in asked {
+        if let Some(told) = known.estimate(score, query, hits) {
+            let of_kind = by_kind.entry((query, hits)).or_default();
+            of_kind.push((told.value, agrees));
         }
     }
+    let all: Vec<Outcome> = by_kind.values().flatten().copied().collect();
+    let told = by_kind
+        .iter()
+        .filter(|(_, outcomes)| outcomes.len() >= MIN_SEARCHES);
+    let kinds = told.map(|((query, hits), outcomes)| Kind {
+        query: (*query).to_owned(),
+        hits: hits.map(str::to_owned),
+        all: bin(outcomes),
+        ece: ece(&bins(outcomes)),
+    });
     let bins = bins(&all);
-    Ok((!all.is_empty()).then(|| Reliability {
+    (!all.is_empty()).then(|| Reliability {
         column: BODY_PART,
         n_searches: all.len(),
         ece: ece(&bins),
+        kinds: kinds.collect(),
         bins,
-        kinds,
-    }))
+    })
+}
+
+/// Takes at most `n` rows of each modality, spread evenly.
+fn some_of_each(set: &Rows<'_>, rows: &[usize], n: usize) -> Vec<usize> {
+    let mut by_modality: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for &row in rows {
+        by_modality.entry(set.modality(row)).or_default().push(row);
+    }
+    let some = by_modality.into_values().flat_map(|rows| {
+        let step = rows.len().div_ceil(n).max(1);
+        rows.into_iter().step_by(step).collect::<Vec<_>>()
+    });
+    some.collect()
 }
 
 /// Rows of a manifest with their vectors.
@@ -133,90 +123,89 @@ struct Rows<'a> {
     /// [rows, width]
     values: &'a [f32],
     width: usize,
+    /// The modalities that are told apart: those with most images.
+    modalities: Vec<&'a str>,
 }
 
-impl Rows<'_> {
-    fn vectors(&self, rows: &[usize]) -> Vec<f32> {
-        let vectors = rows.iter().filter_map(|&row| {
-            let start = row * self.width;
-            self.values.get(start..start + self.width)
-        });
-        vectors.flatten().copied().collect()
-    }
-
-    fn cells(&self, rows: &[usize], name: &str) -> Vec<String> {
-        let cells = rows.iter().map(|&row| self.subject.columns.text(name, row));
-        cells.map(str::to_owned).collect()
-    }
-
-    /// Makes a gallery of rows, which measures agreement as every gallery does.
-    fn gallery(&self, rows: &[usize], path: &std::path::Path) -> anyhow::Result<Gallery> {
-        let setup = Setup {
-            maker: Maker {
-                model: "evaluated".to_owned(),
-                precision: "f32".to_owned(),
-                fingerprint: "evaluated".to_owned(),
-            },
-            width: self.width,
-            numbers: Numbers::F32,
-        };
-        let mut writer = Writer::create(path, setup)?;
-        let ids: Vec<String> = rows.iter().map(usize::to_string).collect();
-        let columns = [MODALITY, BODY_PART, PATIENT, PAIR];
-        let columns = columns.map(|name| (name.to_owned(), self.cells(rows, name)));
-        writer.add(Batch {
-            vectors: &self.vectors(rows),
-            ids: &ids,
-            columns: &columns,
-            ..Batch::default()
-        })?;
-        writer.calibrate()?;
-        Ok(Gallery::open(path)?)
-    }
-
-    /// Searches for rows of one modality: what is told of each answer, and whether its first hit agrees.
-    fn ask(
-        &self,
-        gallery: &Gallery,
-        known: &Agreements,
-        rows: &[usize],
-        hits: Option<&str>,
-    ) -> anyhow::Result<Vec<Outcome>> {
-        let left_out = BELONGING.map(|name| LeftOut {
-            column: name.to_owned(),
-            values: self.cells(rows, name),
-        });
-        let vectors = self.vectors(rows);
-        let queries = Queries {
-            vectors: &vectors,
-            left_out: &left_out,
-            ..Queries::default()
-        };
-        let filter = hits.map(|modality| Filter {
-            column: MODALITY.to_owned(),
-            values: vec![modality.to_owned()],
-            is_negated: false,
-        });
-        let options = SearchOptions {
-            k: N_HITS,
-            filters: filter.into_iter().collect(),
-            ..SearchOptions::default()
-        };
-        let columns = &self.subject.columns;
-        let mut outcomes = Vec::with_capacity(rows.len());
-        for (&row, found) in rows.iter().zip(gallery.search(queries, &options)?) {
-            let label = columns.text(BODY_PART, row);
-            for hit in found {
-                let other = gallery.value(hit.row, BODY_PART)?;
-                if label.is_empty() || other.is_empty() {
-                    continue;
-                }
-                let told = known.estimate(hit.score, columns.text(MODALITY, row), hits);
-                outcomes.extend(told.map(|told| (told.value, label == other)));
-                break;
-            }
+impl<'a> Rows<'a> {
+    fn new(subject: &'a Subject, values: &'a [f32], width: usize) -> Self {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for row in 0..subject.columns.n_rows() {
+            *counts
+                .entry(subject.columns.text(MODALITY, row))
+                .or_default() += 1;
         }
-        Ok(outcomes)
+        counts.remove("");
+        let mut modalities: Vec<&str> = counts.keys().copied().collect();
+        modalities.sort_by_key(|modality| std::cmp::Reverse(counts[modality]));
+        modalities.truncate(MAX_MODALITIES);
+        Self {
+            subject,
+            values,
+            width,
+            modalities,
+        }
+    }
+
+    fn modality(&self, row: usize) -> &'a str {
+        self.subject.columns.text(MODALITY, row)
+    }
+
+    fn vector(&self, row: usize) -> &'a [f32] {
+        let start = row * self.width;
+        self.values
+            .get(start..start + self.width)
+            .unwrap_or_default()
+    }
+
+    /// Returns the rows of a split with a vector, a body part, a known patient and one of the modalities.
+    fn of_split(&self, split: &str) -> Vec<usize> {
+        let columns = &self.subject.columns;
+        let rows = 0..columns.n_rows();
+        let is_meant = |row: &usize| {
+            columns.text(SPLIT, *row) == split
+                && !columns.text(BODY_PART, *row).is_empty()
+                && !columns.text(PATIENT, *row).is_empty()
+                && self.modalities.contains(&self.modality(*row))
+                && self.vector(*row).iter().all(|x| !x.is_nan())
+        };
+        rows.filter(is_meant).collect()
+    }
+
+    /// Returns whether two rows are of one patient, or of one pair.
+    fn belong_together(&self, a: usize, b: usize) -> bool {
+        [PATIENT, PAIR].iter().any(|name| {
+            let column = self.subject.columns.get(name);
+            column.is_some_and(|column| column.code(a) != 0 && column.code(a) == column.code(b))
+        })
+    }
+
+    /// Finds the first hits of queries among all rows and among those of each modality.
+    fn ask(&self, queries: &[usize], rows: &[usize]) -> Vec<First<'a>> {
+        let of_query = queries.par_iter().flat_map_iter(|&query| {
+            // The best of each modality; the best of all is among them.
+            let mut best: BTreeMap<&str, (f32, usize)> = BTreeMap::new();
+            for &row in rows
+                .iter()
+                .filter(|&&row| !self.belong_together(query, row))
+            {
+                let pairs = self.vector(query).iter().zip(self.vector(row));
+                let score: f32 = pairs.map(|(a, b)| a * b).sum();
+                let of_modality = best.entry(self.modality(row)).or_insert((score, row));
+                if score > of_modality.0 {
+                    *of_modality = (score, row);
+                }
+            }
+            let label = |row| self.subject.columns.text(BODY_PART, row);
+            let own = self.modality(query);
+            let first = best.values().copied().max_by(|a, b| a.0.total_cmp(&b.0));
+            let agrees = move |row| label(row) == label(query);
+            let among_all = first.map(|(score, row)| (own, None, score, agrees(row)));
+            let each = best.into_iter();
+            let each = each.map(move |(hits, (score, row))| (own, Some(hits), score, agrees(row)));
+            among_all.into_iter().chain(each).collect::<Vec<_>>()
+        });
+        of_query.collect()
     }
 }
 

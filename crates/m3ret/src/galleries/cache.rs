@@ -76,9 +76,22 @@ pub fn cached(cache: Option<&Path>) -> crate::Result<Vec<CachedGallery>> {
     let place = place_of(cache)?;
     let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "m3i"));
+    paths.retain(|path| is_of_cache(path));
     paths.sort();
     Ok(paths.iter().filter_map(|path| describe(path)).collect())
+}
+
+/// Returns whether a folder has a name that `folder_of` gives, and belongs to this user: galleries that `index build`
+/// made may lie beside those of a cache.
+fn is_of_cache(path: &Path) -> bool {
+    let name = path
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let is_hash = |hash: &str| hash.len() == 16 && hash.chars().all(|c| c.is_ascii_hexdigit());
+    path.extension().is_some_and(|end| end == "m3i")
+        && name.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash))
+        && check_own(path).is_ok()
 }
 
 fn describe(path: &Path) -> Option<CachedGallery> {
@@ -117,15 +130,30 @@ pub fn clear_cache(cache: Option<&Path>, days: f64) -> crate::Result<Vec<CachedG
     let mut kept = Vec::new();
     for (idx, cached) in removed.iter().enumerate() {
         match Writer::open(&cached.gallery) {
-            Err(m3ret_search::Error::Locked { .. }) => kept.push(idx),
-            _ => std::fs::remove_dir_all(&cached.gallery)
-                .with_context(|| format!("removing {}", cached.gallery.display()))?,
+            Ok(writer) => {
+                drop(writer);
+                remove_gallery(&cached.gallery)
+                    .with_context(|| format!("removing {}", cached.gallery.display()))?;
+            }
+            // Somebody writes to it, or it is damaged and may be wanted for a repair.
+            Err(_) => kept.push(idx),
         }
     }
     for idx in kept.into_iter().rev() {
         removed.remove(idx);
     }
     Ok(removed)
+}
+
+/// Removes the files of a gallery, and its folder if nothing else lies there.
+fn remove_gallery(folder: &Path) -> std::io::Result<()> {
+    for name in m3ret_search::files_of(folder)? {
+        std::fs::remove_file(folder.join(name))?;
+    }
+    match std::fs::remove_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the folder of a gallery that only this user may enter, and takes the right to read one that is there from

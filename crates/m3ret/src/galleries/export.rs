@@ -4,13 +4,15 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use m3ret_files::Finished;
 use m3ret_manifest::columns::ID;
 use m3ret_search::{Gallery, RowId};
 use serde::Serialize;
 
 use super::columns;
+use crate::embed::remove_if_there;
 use crate::error::ensure;
-use crate::files::{Force, Inputs, Output, Replaces, write_whole};
+use crate::files::{Force, Inputs, Output, Replaces, write_beside};
 use crate::vectors::{VECTOR, npy_header};
 
 /// What `export` wrote.
@@ -65,8 +67,10 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
     }
     order.sort_unstable();
     let own = order.iter().map(|(_, row)| Ok(opened.vector(*row)?));
-    write_vectors(out, [order.len(), opened.width()], own)?;
-    write_rows(&rows, &opened, &order)?;
+    let mut parts = vec![
+        write_rows(&rows, &opened, &order)?,
+        write_vectors(out, [order.len(), opened.width()], own)?,
+    ];
     let mut views = Vec::new();
     for (number, (_, row)) in order.iter().enumerate() {
         let of_row = opened.view_vectors(*row)?.into_iter();
@@ -74,15 +78,16 @@ pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Expo
     }
     if !views.is_empty() {
         let further = views.iter().map(|(.., vector)| Ok(vector.clone()));
-        write_vectors(&view_vectors, [views.len(), opened.width()], further)?;
-        write_whole(&view_rows, |file| {
-            let mut csv = csv::Writer::from_writer(file);
-            csv.write_record([VECTOR, "view"])?;
-            for (number, name, _) in &views {
-                csv.write_record([&number.to_string(), *name])?;
-            }
-            Ok(csv.flush()?)
-        })?;
+        let shape = [views.len(), opened.width()];
+        parts.push(write_vectors(&view_vectors, shape, further)?);
+        parts.push(write_view_rows(&view_rows, &views)?);
+    }
+    // All parts are whole now. Old ones go first: vectors never lie beside the rows of others.
+    for path in [out, &rows, &view_vectors, &view_rows] {
+        remove_if_there(path)?;
+    }
+    for part in parts {
+        part.put()?;
     }
     Ok(Exported {
         n_items: order.len(),
@@ -98,8 +103,8 @@ fn write_vectors(
     path: &Path,
     [n_rows, width]: [usize; 2],
     vectors: impl Iterator<Item = anyhow::Result<Vec<f32>>>,
-) -> crate::Result<()> {
-    write_whole(path, |file| {
+) -> anyhow::Result<Finished> {
+    write_beside(path, |file| {
         let mut file = BufWriter::new(file);
         file.write_all(&npy_header(n_rows, width)?)?;
         for vector in vectors {
@@ -112,10 +117,10 @@ fn write_vectors(
 }
 
 /// Writes the number, id and cells of each row.
-fn write_rows(path: &Path, gallery: &Gallery, order: &[(&str, RowId)]) -> crate::Result<()> {
+fn write_rows(path: &Path, gallery: &Gallery, order: &[(&str, RowId)]) -> anyhow::Result<Finished> {
     let mut names = gallery.columns();
     names.retain(|name| !name.starts_with(columns::OWN) && ![ID, VECTOR].contains(name));
-    write_whole(path, |file| {
+    write_beside(path, |file| {
         let mut csv = csv::Writer::from_writer(file);
         csv.write_record([VECTOR, ID].iter().chain(&names))?;
         for (number, (id, row)) in order.iter().enumerate() {
@@ -127,6 +132,21 @@ fn write_rows(path: &Path, gallery: &Gallery, order: &[(&str, RowId)]) -> crate:
             csv.write_record(None::<&[u8]>)?;
         }
         csv.flush().context("writing ids and columns")
+    })
+}
+
+/// A row's number, the name of its view, and the vector.
+type ViewVector<'a> = (usize, &'a str, Vec<f32>);
+
+/// Writes which row and view each further vector is of.
+fn write_view_rows(path: &Path, views: &[ViewVector<'_>]) -> anyhow::Result<Finished> {
+    write_beside(path, |file| {
+        let mut csv = csv::Writer::from_writer(file);
+        csv.write_record([VECTOR, "view"])?;
+        for (number, name, _) in views {
+            csv.write_record([&number.to_string(), *name])?;
+        }
+        Ok(csv.flush()?)
     })
 }
 

@@ -66,7 +66,7 @@ pub fn repair(
     let mut repair = m3ret_search::repair(folder)?;
     let rows = std::mem::take(&mut repair.lost);
     let mut repaired = Repaired {
-        n_unread: repair.n_lost - rows.len(),
+        n_unread: repair.n_lost.saturating_sub(rows.len()),
         repair,
         ..Repaired::default()
     };
@@ -83,7 +83,10 @@ pub fn repair(
         let why = format!("{error:#}");
         let lose = |image: Wanted| image.lost(&why);
         repaired.lost.extend(wanted.into_iter().map(lose));
+        // The next repair tries these again.
+        return Ok(repaired);
     }
+    m3ret_search::forget_lost(folder)?;
     Ok(repaired)
 }
 

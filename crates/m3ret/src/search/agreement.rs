@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use m3ret_manifest::columns::{BODY_PART, MODALITY};
-use m3ret_search::{Agreements, Collection, Estimate, SearchOptions, Searches};
-use serde::Serialize;
+use m3ret_search::{Agreements, Collection, Estimate, Maker, SearchOptions, Searches, Views};
+use serde::{Deserialize, Serialize};
 
 use super::{Hit, Relation};
 use crate::model_name;
@@ -44,6 +44,7 @@ pub enum MeasuredOn {
 }
 
 /// What is known of one column.
+#[derive(Default)]
 pub(super) struct Known<'a> {
     archive: Option<Cow<'a, Agreements>>,
     model: Option<Agreements>,
@@ -60,6 +61,14 @@ impl<'a> Known<'a> {
         options: &SearchOptions,
     ) -> anyhow::Result<Self> {
         let column = asked.unwrap_or(BODY_PART);
+        let is_measured = options.views == Views::default()
+            && options
+                .filters
+                .iter()
+                .all(|filter| filter.column == MODALITY);
+        if !is_measured {
+            return Ok(Self::default());
+        }
         let stored = gallery
             .statistics()?
             .and_then(|measured| measured.of(column));
@@ -71,7 +80,7 @@ impl<'a> Known<'a> {
         let model = match asked {
             // Labels of another archive's column of that name may be others.
             Some(_) => None,
-            None => of_model(&gallery.maker().model),
+            None => of_model(gallery.maker()),
         };
         let mut modalities = options
             .filters
@@ -127,8 +136,19 @@ fn told(column: &str, found: &Estimate<'_>, measured_on: MeasuredOn) -> Agreemen
     }
 }
 
-/// Reads what a model says; `None` if it says nothing, or nothing that can be read: the answer is then unknown.
-fn of_model(name: &str) -> Option<Agreements> {
-    let text = model_name::agreement_of(name)?;
-    serde_json::from_str(&text).ok()
+/// What a model's file says.
+#[derive(Deserialize)]
+struct OfModel {
+    /// The model that it was measured with.
+    fingerprint: String,
+    agreements: Agreements,
+}
+
+/// Reads what the model that made a gallery says; `None` if it says nothing, or it was another one: the answer is then
+/// unknown.
+fn of_model(maker: &Maker) -> Option<Agreements> {
+    let text = model_name::agreement_of(&maker.model)?;
+    let told: OfModel = serde_json::from_str(&text).ok()?;
+    let is_its = told.fingerprint == maker.fingerprint && told.agreements.column == BODY_PART;
+    (is_its && told.agreements.is_sound()).then_some(told.agreements)
 }

@@ -199,6 +199,13 @@ pub(crate) fn to_copies(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
     Ok(copies(&serde_json::to_vec(value)?))
 }
 
+/// Reads a file of two copies that no catalog names.
+pub(crate) fn read_copies<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = read_regular(path, MAX_BYTES).map_err(Error::io("reading", path))?;
+    let (json, _) = good_copy(&bytes, path)?;
+    parse(json, path)
+}
+
 /// Returns both copies of some JSON.
 fn copies(json: &[u8]) -> Vec<u8> {
     let sum = format!("\n{:032x}\n", xxh3_128(json));

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::catalog::{self, Catalog, Entry, Named, REFUSALS, Reference};
 use super::leftovers::{self, Changing};
 use super::segment::views::RowVectors;
@@ -33,7 +35,7 @@ pub struct Repair {
 }
 
 /// A row that is no longer in the gallery, as far as it could be read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostRow {
     /// Its id; empty if it could not be read.
     pub id: String,
@@ -64,11 +66,16 @@ pub fn repair(folder: &Path) -> Result<Repair> {
     if report.is_good() {
         // Files of a writer or a repair that was killed; those of one that works are its own.
         let _ = leftovers::collect(folder);
+        // A repair that was killed before its rows were added again: they are told once more.
+        let lost = read_lost(folder)?;
         return Ok(Repair {
             report,
+            n_lost: lost.len(),
+            lost,
             ..Repair::default()
         });
     }
+    check_readable(folder, &report)?;
     let lock = lock(folder)?;
     let changing = Changing::begin(folder);
     // A writer may have ended in between.
@@ -76,6 +83,8 @@ pub fn repair(folder: &Path) -> Result<Repair> {
         report: verify(folder)?,
         ..Repair::default()
     };
+    check_readable(folder, &repair.report)?;
+    make_quarantine(folder)?;
     let mut catalog = catalog_to_repair(folder, &mut repair)?;
     if Key::read(folder, &catalog.key_check).is_err() {
         quarantine(folder, &folder.join(KEY), &mut repair)?;
@@ -101,6 +110,7 @@ pub fn repair(folder: &Path) -> Result<Repair> {
     }
     catalog.segments = kept;
     repair_named(folder, &mut catalog, &mut repair)?;
+    keep_lost(folder, &repair.lost)?;
     RealDisk
         .sync_folder(folder)
         .map_err(Error::io("syncing", folder))?;
@@ -165,15 +175,70 @@ fn measure_again(folder: &Path, repair: &mut Repair) -> Result<()> {
     Ok(())
 }
 
-/// Moves a file out of the way; nothing is deleted.
-fn quarantine(folder: &Path, path: &Path, repair: &mut Repair) -> Result<()> {
+/// Refuses to repair what cannot be read now: it may be good, and would be taken out of the gallery.
+fn check_readable(folder: &Path, report: &Report) -> Result<()> {
+    if report.unreadable.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        path: folder.to_owned(),
+        found: format!(
+            "files that cannot be read now ({})",
+            report.unreadable.join("; ")
+        ),
+        wanted: "files that this user can read, on a disk that works; nothing was changed"
+            .to_owned(),
+    })
+}
+
+/// Makes the folder of damaged files. A link in its place would lead files out of the gallery.
+fn make_quarantine(folder: &Path) -> Result<PathBuf> {
     let place = folder.join("quarantine");
     match std::fs::symlink_metadata(&place) {
         Ok(status) if status.is_dir() => {}
-        // A link would lead files out of the gallery.
         Ok(_) => return Err(Error::damaged(&place, "it is no folder")),
         Err(_) => std::fs::create_dir(&place).map_err(Error::io("making", &place))?,
     }
+    Ok(place)
+}
+
+/// The rows that a repair lost, until `forget_lost`, so that a repair that is killed can be repeated.
+const LOST: &str = "lost-rows.json";
+
+fn keep_lost(folder: &Path, lost: &[LostRow]) -> Result<()> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let path = make_quarantine(folder)?.join(LOST);
+    let bytes = catalog::to_copies(&lost).map_err(Error::io("writing", &path))?;
+    catalog::put(&RealDisk, &path, &bytes)
+}
+
+fn read_lost(folder: &Path) -> Result<Vec<LostRow>> {
+    let path = folder.join("quarantine").join(LOST);
+    match std::fs::symlink_metadata(&path) {
+        Err(_) => Ok(Vec::new()),
+        Ok(_) => catalog::read_copies(&path),
+    }
+}
+
+/// Forgets the rows that a repair lost: they were added again, or told.
+///
+/// # Errors
+/// `Io` if the list cannot be removed.
+pub fn forget_lost(folder: &Path) -> Result<()> {
+    let path = folder.join("quarantine").join(LOST);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("removing", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Moves a file out of the way; nothing is deleted.
+fn quarantine(folder: &Path, path: &Path, repair: &mut Repair) -> Result<()> {
+    let place = make_quarantine(folder)?;
     let name = name_of(path);
     let free = (0..).map(|n| match n {
         0 => place.join(&name),
@@ -314,7 +379,10 @@ fn repair_segment(
     });
     let Ok(segment) = segment else {
         let n_dead: u32 = dead.iter().flatten().map(|word| word.count_ones()).sum();
-        repair.n_lost += n_rows - n_dead as usize;
+        let n_live = n_rows
+            .min(u32::MAX as usize)
+            .saturating_sub(n_dead as usize);
+        repair.n_lost = repair.n_lost.saturating_add(n_live);
         repair.replaced.push(path);
         return Ok(None);
     };

@@ -39,6 +39,8 @@ pub struct Report {
     pub n_bytes: u64,
     /// Files that no reader needs: what a writer that was killed left.
     pub leftovers: Vec<String>,
+    /// What could not be read now, and may be good: rights, a disk that fails, a link.
+    pub unreadable: Vec<String>,
 }
 
 impl Report {
@@ -66,6 +68,11 @@ impl Report {
             } => (path.as_path(), format!("{action}: {source}")),
             other => (path, other.to_string()),
         };
+        if let Error::Io { source, .. } = error
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            self.unreadable.push(format!("{}: {what}", name_of(path)));
+        }
         self.find(path, what, false);
     }
 }

@@ -419,6 +419,23 @@ pub(super) fn is_ours(name: &str) -> bool {
     starts.iter().any(|start| name.starts_with(start))
 }
 
+/// Lists the files in a folder that writers of galleries made; nothing else that lies there.
+///
+/// # Errors
+/// If the folder cannot be listed.
+pub fn files_of(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_file = entry.file_type()?.is_file();
+        if is_file && (is_ours(&name) || name == KEY || name == LOCK) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 /// Returns the names of all files that a catalog needs, with its own.
 pub(super) fn needed_files(catalog: &Catalog) -> HashSet<String> {
     let name = |path: PathBuf| path.to_string_lossy().into_owned();
