@@ -56,13 +56,14 @@ pub fn check(volume: &Volume) {
 }
 
 /// Decoders of others whose panics the readers turn into refusals.
-const GUARDED: [&str; 9] = [
+const GUARDED: [&str; 10] = [
     "hayro-jpeg2000",
     "dicom-toolkit-jpeg2000",
     "jpeg-decoder",
     "jxl-",
     "image-",
     "image-webp",
+    "parquet-",
     "png-",
     "fax-",
     "weezl",
