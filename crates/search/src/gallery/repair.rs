@@ -84,7 +84,7 @@ pub fn repair(folder: &Path) -> Result<Repair> {
         ..Repair::default()
     };
     check_readable(folder, &repair.report)?;
-    make_quarantine(folder)?;
+    check_quarantine(folder)?;
     let mut catalog = catalog_to_repair(folder, &mut repair)?;
     if Key::read(folder, &catalog.key_check).is_err() {
         quarantine(folder, &folder.join(KEY), &mut repair)?;
@@ -191,15 +191,23 @@ fn check_readable(folder: &Path, report: &Report) -> Result<()> {
     })
 }
 
-/// Makes the folder of damaged files. A link in its place would lead files out of the gallery.
-fn make_quarantine(folder: &Path) -> Result<PathBuf> {
+/// Refuses a link or file in the place of the folder of damaged files: it would lead them out of the gallery.
+fn check_quarantine(folder: &Path) -> Result<PathBuf> {
     let place = folder.join("quarantine");
     match std::fs::symlink_metadata(&place) {
-        Ok(status) if status.is_dir() => {}
-        Ok(_) => return Err(Error::damaged(&place, "it is no folder")),
-        Err(_) => std::fs::create_dir(&place).map_err(Error::io("making", &place))?,
+        Ok(status) if !status.is_dir() => Err(Error::damaged(&place, "it is no folder")),
+        _ => Ok(place),
     }
-    Ok(place)
+}
+
+fn make_quarantine(folder: &Path) -> Result<PathBuf> {
+    let place = check_quarantine(folder)?;
+    match std::fs::create_dir(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io("making", &place)(error))
+        }
+        _ => Ok(place),
+    }
 }
 
 /// The rows that a repair lost, until `forget_lost`, so that a repair that is killed can be repeated.
