@@ -157,7 +157,7 @@ pub(super) fn unnamed(path: &Path, maker: Option<&Maker>) -> anyhow::Error {
 }
 
 /// Returns where the list of rows lies beside an array, as `m3ret embed` writes it.
-fn list_of(path: &Path) -> PathBuf {
+pub(super) fn list_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".rows.csv");
     PathBuf::from(name)

@@ -17,10 +17,6 @@ use crate::gallery::RowId;
 use crate::names::{MODALITY, PATIENT};
 use crate::scan::{BELONGING, Filter, LeftOut, Queries, SearchOptions};
 
-/// Images of each modality that are asked for.
-const N_QUERIES: usize = 256;
-/// Modalities that have tables of their own: those with most images.
-const MAX_MODALITIES: usize = 10;
 /// Searches that a table needs; fewer say nothing.
 const MIN_SEARCHES: usize = 30;
 /// Searches of one step of a table.
@@ -33,14 +29,14 @@ const PRIOR: f64 = 8.0;
 /// Hits that are looked at for one with a label.
 const N_HITS: usize = 10;
 /// Tables of every two modalities, of each among all, and three pooled ones.
-const MAX_TABLES: usize = MAX_MODALITIES * (MAX_MODALITIES + 1) + 3;
+const MAX_TABLES: usize = Agreements::MAX_MODALITIES * (Agreements::MAX_MODALITIES + 1) + 3;
 /// Where random choices begin.
 const SEED: u64 = 0x6d33_7265_7400_0005;
 /// 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_964;
 
 /// Which searches a table is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Searches {
     /// For images of one modality among those of one modality.
@@ -110,6 +106,31 @@ pub struct Estimate<'a> {
     pub searches: &'a Searches,
 }
 
+impl Searches {
+    /// Returns the searches of one modality that a search belongs to; `None` if the modality of the query is unknown.
+    fn own(query: &str, hits: Option<&str>) -> Option<Self> {
+        let own = query.to_owned();
+        (!query.is_empty()).then(|| match hits {
+            Some(hits) => Self::Pair {
+                query: own,
+                hits: hits.to_owned(),
+            },
+            None => Self::AmongAll { query: own },
+        })
+    }
+
+    /// Returns the searches of all modalities that a search belongs to.
+    fn pooled(query: &str, hits: Option<&str>) -> Option<Self> {
+        match hits {
+            // Of a query of unknown modality it is not known whether hits are of another one.
+            Some(_) if query.is_empty() => None,
+            Some(hits) if hits == query => Some(Self::Within),
+            Some(_) => Some(Self::Across),
+            None => Some(Self::All),
+        }
+    }
+}
+
 impl Table {
     /// Makes a table of the first hits of searches: score, and whether the hit agreed. `None` if there are too few.
     fn new(searches: Searches, mut outcomes: Vec<(f32, bool)>) -> Option<Self> {
@@ -177,47 +198,34 @@ fn wilson(share: f64, n: f64) -> [f64; 2] {
 }
 
 impl Agreements {
+    /// Images of each modality that are asked for.
+    pub const N_QUERIES: usize = 256;
+    /// Modalities that have tables of their own: those with most images.
+    pub const MAX_MODALITIES: usize = 10;
+
     /// Measures a column on the collection's own images: each is asked for among images of other patients.
     ///
     /// # Errors
     /// `Damaged`.
     pub fn measure(collection: &dyn Collection, column: &str) -> Result<Self> {
-        let mut measured = Self {
-            column: column.to_owned(),
-            tables: Vec::new(),
-        };
         if !collection.columns().contains(&column) {
-            return Ok(measured);
+            return Ok(Self::of_outcomes(column, []));
         }
         let chosen = choose(collection, column)?;
-        let mut outcomes: Vec<(Searches, Vec<(f32, bool)>)> = Vec::new();
-        let mut pooled = [Searches::Within, Searches::Across, Searches::All].map(|of| (of, vec![]));
         let names: Vec<&str> = chosen.keys().map(String::as_str).collect();
+        let mut outcomes = Vec::new();
         for (query, rows) in &chosen {
-            let found = ask(collection, (column, rows), None)?;
-            pooled[2].1.extend(&found);
-            if query.is_empty() {
-                continue;
-            }
-            let query = query.clone();
-            outcomes.push((
-                Searches::AmongAll {
-                    query: query.clone(),
-                },
-                found,
-            ));
-            for hits in names.iter().filter(|name| !name.is_empty()) {
-                let found = ask(collection, (column, rows), Some(hits))?;
-                pooled[usize::from(query != *hits)].1.extend(&found);
-                let [query, hits] = [&query, *hits].map(str::to_owned);
-                outcomes.push((Searches::Pair { query, hits }, found));
+            // Hits of one modality tell nothing of a query of unknown modality.
+            let known = names
+                .iter()
+                .filter(|name| !name.is_empty() && !query.is_empty());
+            for hits in std::iter::once(None).chain(known.copied().map(Some)) {
+                let found = ask(collection, (column, rows), hits)?;
+                let found = found.into_iter();
+                outcomes.extend(found.map(|(score, agrees)| (query.as_str(), hits, score, agrees)));
             }
         }
-        let all = outcomes.into_iter().chain(pooled);
-        measured.tables = all
-            .filter_map(|(of, found)| Table::new(of, found))
-            .collect();
-        Ok(measured)
+        Ok(Self::of_outcomes(column, outcomes))
     }
 
     /// Makes tables of searches that were made elsewhere: the modality of the query, that of the hits or `None` for all, the
@@ -227,31 +235,11 @@ impl Agreements {
         column: &str,
         outcomes: impl IntoIterator<Item = (&'a str, Option<&'a str>, f32, bool)>,
     ) -> Self {
-        let mut all: Vec<(Searches, Vec<(f32, bool)>)> = Vec::new();
-        let mut add = |searches: Searches, outcome: (f32, bool)| match all
-            .iter_mut()
-            .find(|(of, _)| *of == searches)
-        {
-            Some((_, outcomes)) => outcomes.push(outcome),
-            None => all.push((searches, vec![outcome])),
-        };
+        let mut all: BTreeMap<Searches, Vec<(f32, bool)>> = BTreeMap::new();
         for (query, hits, score, agrees) in outcomes {
-            let outcome = (score, agrees);
-            let own = query.to_owned();
-            match hits {
-                None => {
-                    add(Searches::All, outcome);
-                    add(Searches::AmongAll { query: own }, outcome);
-                }
-                Some(hits) => {
-                    let pooled = match hits == query {
-                        true => Searches::Within,
-                        false => Searches::Across,
-                    };
-                    add(pooled, outcome);
-                    let hits = hits.to_owned();
-                    add(Searches::Pair { query: own, hits }, outcome);
-                }
+            let searches = [Searches::own(query, hits), Searches::pooled(query, hits)];
+            for searches in searches.into_iter().flatten() {
+                all.entry(searches).or_default().push((score, agrees));
             }
         }
         let tables = all
@@ -285,25 +273,9 @@ impl Agreements {
     /// known.
     #[must_use]
     pub fn estimate(&self, score: f32, query: &str, hits: Option<&str>) -> Option<Estimate<'_>> {
-        let own = |query: &str| match hits {
-            Some(hits) => Searches::Pair {
-                query: query.to_owned(),
-                hits: hits.to_owned(),
-            },
-            None => Searches::AmongAll {
-                query: query.to_owned(),
-            },
-        };
-        let pooled = match hits {
-            // Of a query of unknown modality it is not known whether hits are of another one.
-            Some(_) if query.is_empty() => return None,
-            Some(hits) if hits == query => Searches::Within,
-            Some(_) => Searches::Across,
-            None => Searches::All,
-        };
-        let find = |wanted: &Searches| self.tables.iter().find(|table| table.searches == *wanted);
-        let table = find(&own(query)).or_else(|| find(&pooled))?;
-        table.estimate(score)
+        let wanted = [Searches::own(query, hits), Searches::pooled(query, hits)];
+        let find = |wanted| self.tables.iter().find(|table| table.searches == wanted);
+        wanted.into_iter().flatten().find_map(find)?.estimate(score)
     }
 }
 
@@ -329,12 +301,12 @@ fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, 
         .map(|(modality, rows)| (rows.len(), modality.clone()))
         .collect();
     sizes.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    for (_, modality) in sizes.into_iter().skip(MAX_MODALITIES) {
+    for (_, modality) in sizes.into_iter().skip(Agreements::MAX_MODALITIES) {
         by_modality.remove(&modality);
     }
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     for rows in by_modality.values_mut() {
-        let n_chosen = rows.len().min(N_QUERIES);
+        let n_chosen = rows.len().min(Agreements::N_QUERIES);
         let mut chosen = rand::seq::index::sample(&mut random, rows.len(), n_chosen).into_vec();
         chosen.sort_unstable();
         *rows = chosen

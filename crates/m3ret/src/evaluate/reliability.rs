@@ -10,12 +10,8 @@ use serde::Serialize;
 
 use super::subject::Subject;
 
-/// Images of each modality of the gallery that measure agreement, as many as a gallery takes.
-const N_MEASURED: usize = 256;
 /// Queries of each modality that test it.
 const N_ASKED: usize = 512;
-/// Modalities that are told apart.
-const MAX_MODALITIES: usize = 10;
 /// Bins of equal width of the diagram.
 const N_BINS: usize = 10;
 /// Searches below say nothing of their kind alone.
@@ -74,7 +70,7 @@ type First<'a> = (&'a str, Option<&'a str>, f32, bool);
 pub(super) fn measure(subject: &Subject, values: &[f32], width: usize) -> Option<Reliability> {
     let set = Rows::new(subject, values, width);
     let (queries, rows) = (set.of_split("query"), set.of_split("gallery"));
-    let own = set.ask(&some_of_each(&set, &rows, N_MEASURED), &rows);
+    let own = set.ask(&some_of_each(&set, &rows, Agreements::N_QUERIES), &rows);
     let known = Agreements::of_outcomes(BODY_PART, own);
     let asked = set.ask(&some_of_each(&set, &queries, N_ASKED), &rows);
     let mut by_kind: BTreeMap<(&str, Option<&str>), Vec<Outcome>> = BTreeMap::new();
@@ -138,7 +134,7 @@ impl<'a> Rows<'a> {
         counts.remove("");
         let mut modalities: Vec<&str> = counts.keys().copied().collect();
         modalities.sort_by_key(|modality| std::cmp::Reverse(counts[modality]));
-        modalities.truncate(MAX_MODALITIES);
+        modalities.truncate(Agreements::MAX_MODALITIES);
         Self {
             subject,
             values,

@@ -13,7 +13,7 @@ use super::columns;
 use crate::embed::remove_if_there;
 use crate::error::ensure;
 use crate::files::{Force, Inputs, Output, Replaces, write_beside};
-use crate::vectors::{VECTOR, npy_header};
+use crate::vectors::{VECTOR, list_of, npy_header};
 
 /// What `export` wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,9 +38,9 @@ pub struct Exported {
 /// If the gallery cannot be opened or is damaged; if `out` does not end in `.npy`; if a file is there already and
 /// `is_forced` is false, or cannot be written.
 pub fn export(gallery: &Path, out: &Path, is_forced: bool) -> crate::Result<Exported> {
-    let rows = with_ending(out, ".rows.csv");
+    let rows = list_of(out);
     let view_vectors = out.with_extension("views.npy");
-    let view_rows = with_ending(&view_vectors, ".rows.csv");
+    let view_rows = list_of(&view_vectors);
     ensure!(
         out.extension()
             .is_some_and(|end| end.eq_ignore_ascii_case("npy")),
@@ -148,10 +148,4 @@ fn write_view_rows(path: &Path, views: &[ViewVector<'_>]) -> anyhow::Result<Fini
         }
         Ok(csv.flush()?)
     })
-}
-
-fn with_ending(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
 }
