@@ -34,6 +34,9 @@ const BITS_SAVE_FROM: usize = 8;
 const MIN_PARALLEL: usize = 1 << 24;
 
 /// Some query vectors, in every form that a pass may need; each form is computed when a pass first asks for it.
+///
+/// Forms are computed by several threads, so a pass asks for its form before it divides its work: a thread that
+/// waits for its part of a form may run any other work of the pool, and must not come back here and wait for itself.
 pub(super) struct Chunk<'a> {
     /// [queries, width]
     vectors: &'a [f32],
@@ -100,7 +103,7 @@ impl<'a> Chunk<'a> {
 
     /// Returns all queries with zeros up to a multiple of the kernels' lanes.
     fn padded(&self) -> &[f32] {
-        self.padded.get_or_init(|| {
+        made_once::<Vec<f32>>(&self.padded, || {
             let stride = self.width.next_multiple_of(LANES);
             let mut padded = vec![0.0; self.len() * stride];
             for (idx, query) in padded.chunks_exact_mut(stride).enumerate() {
@@ -111,12 +114,11 @@ impl<'a> Chunk<'a> {
     }
 
     fn codes(&self) -> &QueryCodes {
-        self.codes
-            .get_or_init(|| QueryCodes::new(self.vectors, self.width))
+        made_once(&self.codes, || QueryCodes::new(self.vectors, self.width))
     }
 
     fn bits(&self) -> &[QueryBits] {
-        self.bits.get_or_init(|| {
+        made_once::<Vec<QueryBits>>(&self.bits, || {
             let rotation = Rotation::new(self.width);
             let queries = self.vectors.par_chunks_exact(self.width).with_min_len(16);
             queries
@@ -124,6 +126,15 @@ impl<'a> Chunk<'a> {
                 .collect()
         })
     }
+}
+
+/// Returns what a cell holds, made first if it holds nothing. The cell is not locked meanwhile.
+fn made_once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> T) -> &T {
+    if let Some(made) = cell.get() {
+        return made;
+    }
+    let made = make();
+    cell.get_or_init(|| made)
 }
 
 /// The first pass over a segment.
@@ -203,7 +214,11 @@ impl First {
             Some(looking) => pieces_of_lists(starts, &looking.lists),
         };
         let work = Work {
-            first: self,
+            queries: match self {
+                Self::Exact => Form::Vectors(chunk.padded()),
+                Self::Codes { .. } => Form::Codes(chunk.codes()),
+                Self::Bits { .. } => Form::Bits(chunk.bits()),
+            },
             segment,
             chunk,
             rules,
@@ -380,9 +395,19 @@ pub(super) struct Passed {
     pub(super) thinned: Vec<u32>,
 }
 
+/// All queries in the form that a pass compares.
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    /// [queries, width rounded up to `LANES`]
+    Vectors(&'a [f32]),
+    Codes(&'a QueryCodes),
+    /// One for each query.
+    Bits(&'a [QueryBits]),
+}
+
 /// What all threads of a pass share.
 struct Work<'a> {
-    first: First,
+    queries: Form<'a>,
     segment: &'a Segment,
     chunk: &'a Chunk<'a>,
     rules: &'a Allowed<'a>,
@@ -416,10 +441,10 @@ struct Scratch {
 impl Work<'_> {
     /// Scores the rows of a piece for its queries and keeps the best.
     fn look_at(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
-        match self.first {
-            First::Exact => self.exact(piece, best, scratch),
-            First::Codes { .. } => self.codes(piece, best, scratch),
-            First::Bits { .. } => self.bits(piece, best, scratch),
+        match self.queries {
+            Form::Vectors(padded) => self.exact(padded, piece, best, scratch),
+            Form::Codes(codes) => self.codes(codes, piece, best, scratch),
+            Form::Bits(bits) => self.bits(bits, piece, best, scratch),
         }
     }
 
@@ -486,7 +511,13 @@ impl Work<'_> {
     }
 
     /// Scores by the vectors themselves.
-    fn exact(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+    fn exact(
+        &self,
+        padded: &[f32],
+        piece: &Piece<'_>,
+        best: &mut [Best],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let n_rows = piece.rows.len();
         let vectors = match self.segment.vectors(piece.rows.clone())? {
             Vectors::F32(vectors) => vectors,
@@ -499,7 +530,7 @@ impl Work<'_> {
         let stride = self.chunk.width.next_multiple_of(LANES);
         // All queries look at all rows here, so `padded` lies in the order of the numbers. A group's scores are
         // [queries of the group, rows of the piece].
-        let groups = self.chunk.padded().chunks(GROUP_QUERIES * stride);
+        let groups = padded.chunks(GROUP_QUERIES * stride);
         for (queries, numbers) in groups.zip(piece.queries.chunks(GROUP_QUERIES)) {
             scratch.scores.resize(numbers.len() * n_rows, 0.0);
             (Kernels::get().dots_f32)(queries, vectors, self.chunk.width, &mut scratch.scores);
@@ -512,12 +543,17 @@ impl Work<'_> {
     }
 
     /// Scores by 8-bit codes.
-    fn codes(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+    fn codes(
+        &self,
+        all: &QueryCodes,
+        piece: &Piece<'_>,
+        best: &mut [Best],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let n_rows = piece.rows.len();
         let codes = self.segment.codes(piece.rows.clone())?;
         let terms = self.segment.terms(piece.rows.clone())?;
         let stride = code_stride(self.chunk.width);
-        let all = self.chunk.codes();
         for numbers in piece.queries.chunks(GROUP_QUERIES) {
             // The queries of a list are scattered over the chunk; the kernel wants them side by side.
             scratch.queries.clear();
@@ -542,7 +578,13 @@ impl Work<'_> {
     }
 
     /// Scores the rows that pass the filters by 1-bit codes.
-    fn bits(&self, piece: &Piece<'_>, best: &mut [Best], scratch: &mut Scratch) -> Result<()> {
+    fn bits(
+        &self,
+        forms: &[QueryBits],
+        piece: &Piece<'_>,
+        best: &mut [Best],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         self.rules.passing(&piece.rows, &mut scratch.rows);
         if scratch.rows.is_empty() {
             return Ok(());
@@ -554,7 +596,7 @@ impl Work<'_> {
         let n_lists = self.centres.len() / self.chunk.len();
         let first_list = self.list_of(piece.rows.start);
         for &query in piece.queries {
-            let form = &self.chunk.bits()[query as usize];
+            let form = &forms[query as usize];
             (Kernels::get().common)(&form.planes, bits, &scratch.rows, &mut scratch.common);
             let best = &mut best[query as usize];
             let centres = &self.centres[query as usize * n_lists..][..n_lists];

@@ -310,7 +310,10 @@ fn results_depend_neither_on_threads_nor_on_company() {
                 pool.install(|| gallery.search(of(&queries), &options).unwrap())
             };
             let alone = search(1);
-            assert_eq!(search(3), alone);
+            // A search whose threads wait for one another hangs by chance only.
+            for _ in 0..20 {
+                assert_eq!(search(3), alone);
+            }
             for (query, hits) in queries.chunks(WIDTH).zip(&alone) {
                 assert_eq!(gallery.search(of(query), &options).unwrap()[0], *hits);
             }
