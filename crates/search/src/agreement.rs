@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::collection::Collection;
 use crate::embedding::normalize;
@@ -88,6 +89,7 @@ pub struct Agreements {
     /// The column, e.g. `body_part`.
     pub column: String,
     /// Only those with enough searches.
+    #[serde(deserialize_with = "read_tables")]
     pub tables: Vec<Table>,
 }
 
@@ -197,6 +199,23 @@ fn wilson(share: f64, n: f64) -> [f64; 2] {
     [(middle - half).max(0.0), (middle + half).min(1.0)]
 }
 
+/// Reads tables, and refuses numbers that no searches have: a file may be anybody's.
+fn read_tables<'de, D: Deserializer<'de>>(file: D) -> std::result::Result<Vec<Table>, D::Error> {
+    let tables = Vec::<Table>::deserialize(file)?;
+    let is_step = |step: &Step| {
+        step.n > 0 && step.n_agree <= step.n && step.n < 1 << 24 && step.from.is_finite()
+    };
+    let is_table = |table: &Table| {
+        (1..=MAX_STEPS).contains(&table.steps.len())
+            && table.steps.iter().all(is_step)
+            && table.steps.is_sorted_by(|a, b| a.from < b.from)
+    };
+    match tables.len() <= MAX_TABLES && tables.iter().all(is_table) {
+        true => Ok(tables),
+        false => Err(D::Error::custom("numbers that no searches have")),
+    }
+}
+
 impl Agreements {
     /// Images of each modality that are asked for.
     pub const N_QUERIES: usize = 256;
@@ -249,21 +268,6 @@ impl Agreements {
             column: column.to_owned(),
             tables: tables.collect(),
         }
-    }
-
-    /// Returns whether the numbers can be those of searches: they may come from a file of anybody's.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        let is_step = |step: &Step| {
-            step.n > 0 && step.n_agree <= step.n && step.n < 1 << 24 && step.from.is_finite()
-        };
-        let is_table = |table: &Table| {
-            let mut steps = table.steps.iter();
-            (1..=MAX_STEPS).contains(&table.steps.len())
-                && steps.all(is_step)
-                && table.steps.is_sorted_by(|a, b| a.from < b.from)
-        };
-        self.tables.len() <= MAX_TABLES && self.tables.iter().all(is_table)
     }
 
     /// Returns the chance that the first hit agrees with the query.

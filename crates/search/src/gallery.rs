@@ -37,7 +37,6 @@ pub use source::{Batch, View, ViewVectors};
 pub use verify::{Finding, Report, verify};
 pub use writer::{Setup, Writer, files_of, is_begun};
 
-use crate::agreement::Agreements;
 use crate::disk::read_regular;
 use crate::error::{Error, Result};
 use crate::names::BODY_PART;
@@ -540,10 +539,7 @@ impl Gallery {
         if let Some(statistics) = self.statistics.get() {
             return Ok(Some(statistics));
         }
-        let statistics: Statistics = file.parse()?;
-        if !statistics.agreements.iter().all(Agreements::is_sound) {
-            return Err(Error::damaged(&file.path, "numbers that no searches have"));
-        }
+        let statistics = file.parse()?;
         Ok(Some(self.statistics.get_or_init(|| statistics)))
     }
 

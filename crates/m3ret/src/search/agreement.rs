@@ -150,5 +150,5 @@ fn of_model(maker: &Maker) -> Option<Agreements> {
     let text = model_name::agreement_of(&maker.model)?;
     let told: OfModel = serde_json::from_str(&text).ok()?;
     let is_its = told.fingerprint == maker.fingerprint && told.agreements.column == BODY_PART;
-    (is_its && told.agreements.is_sound()).then_some(told.agreements)
+    is_its.then_some(told.agreements)
 }

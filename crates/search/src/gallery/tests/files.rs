@@ -1,6 +1,8 @@
 //! Files that lie in a gallery and are not what they seem, and files that a catalog names.
 
 use super::*;
+use crate::agreement::Table;
+use crate::gallery::catalog::Reference;
 
 /// Makes a gallery with every kind of file: segments, removed rows, statistics and refusals.
 fn whole(path: &Path) -> Writer {
@@ -265,6 +267,41 @@ fn statistics_that_are_lost_are_taken_again() {
     assert!(gallery.statistics().unwrap().is_some() && !gallery.lacks_statistics());
     assert_eq!(gallery.refusals().unwrap().len(), 2);
     assert!(verify(&path).unwrap().is_good());
+}
+
+/// Numbers that no searches have, under good checksums: `verify` says what a search would, and a repair measures again.
+#[test]
+fn unsound_statistics_are_damage_to_every_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.m3i");
+    let mut writer = gallery(&path, WIDTH, Numbers::F32, &[vectors(5, 400, WIDTH, 0)]);
+    writer.calibrate().unwrap();
+    let measured = writer.gallery().statistics().unwrap().unwrap().clone();
+    drop(writer);
+    type Change = fn(&mut Table);
+    let forgeries: [Change; 4] = [
+        |table| table.steps[0].n_agree = table.steps[0].n + 1,
+        |table| table.steps[0].n = 0,
+        |table| table.steps.clear(),
+        |table| table.steps = vec![table.steps[0]; 2],
+    ];
+    for change in forgeries {
+        let mut unsound = measured.clone();
+        change(&mut unsound.agreements[0].tables[0]);
+        forge(&path, |catalog| {
+            let name = catalog.statistics.take().unwrap().file;
+            std::fs::remove_file(path.join(&name)).unwrap();
+            let put = Reference::put(&RealDisk, &path, name, &unsound);
+            catalog.statistics = Some(put.unwrap());
+        });
+        let error = Gallery::open(&path).unwrap().statistics().unwrap_err();
+        assert!(error.to_string().contains("no searches"), "{error}");
+        assert!(!verify(&path).unwrap().is_good());
+        repair(&path).unwrap();
+        assert!(verify(&path).unwrap().is_good());
+        let repaired = Gallery::open(&path).unwrap();
+        assert_eq!(repaired.statistics().unwrap(), Some(&measured));
+    }
 }
 
 /// Puts a changed catalog in the place of a gallery's newest.
