@@ -21,6 +21,7 @@ use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
 use m3ret_manifest::columns::MODALITY;
 
+use crate::screen::Detail;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use index::{
     AddArguments, BuildArguments, CachedArguments, ExportArguments, GalleryArguments, IndexAction,
@@ -29,7 +30,9 @@ pub(crate) use index::{
 };
 use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;
-use m3ret::options::{ColumnValue, FolderLabels, ModelChoice, Reading};
+use m3ret::options::{
+    ColumnValue, FilePattern, FilePatterns, FolderChoice, FolderLabels, ModelChoice, Reading,
+};
 use m3ret::panics;
 use m3ret::search::DEFAULT_HANDICAP;
 use numbers::{cosine, count, handicap, thread_count, whole};
@@ -63,6 +66,25 @@ const VERSION: &str = concat!(
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+
+    /// Print no progress and no notes: results and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Tell every step with the time since the start, and every ten seconds how far it is, in lines for a log
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}
+
+impl Cli {
+    /// Returns how much is told beside results and errors.
+    pub(crate) fn detail(&self) -> Detail {
+        match (self.quiet, self.verbose) {
+            (true, _) => Detail::Results,
+            (false, true) => Detail::Steps,
+            (false, false) => Detail::Notes,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -192,7 +214,7 @@ pub(crate) struct EmbedArguments {
     pub(crate) out: OutputFile,
 
     #[command(flatten)]
-    pub(crate) labels: LabelArguments,
+    pub(crate) folder: FolderArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -353,7 +375,7 @@ pub(crate) struct SearchArguments {
     pub(crate) normalize: bool,
 
     #[command(flatten)]
-    pub(crate) labels: LabelArguments,
+    pub(crate) folder: FolderArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -396,7 +418,7 @@ pub(crate) struct DedupArguments {
     pub(crate) cache: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) labels: LabelArguments,
+    pub(crate) folder: FolderArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -435,7 +457,7 @@ pub(crate) struct MapArguments {
     pub(crate) cache: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) labels: LabelArguments,
+    pub(crate) folder: FolderArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -504,9 +526,9 @@ impl PrecisionChoice {
     }
 }
 
-/// Where labels of the images of a folder come from.
+/// Which files of a folder are read, and what labels their images.
 #[derive(Debug, Args)]
-pub(crate) struct LabelArguments {
+pub(crate) struct FolderArguments {
     /// What labels the images of a folder, beside what their files state
     ///
     /// manifest: the rows of a manifest.csv or manifest.parquet that lies in the folder, where there is one;
@@ -515,6 +537,18 @@ pub(crate) struct LabelArguments {
     /// when asked for. none: neither. A manifest that is named itself labels its images in any case.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = LabelChoice::Manifest)]
     pub(crate) labels: LabelChoice,
+
+    /// Read only these files of a folder, e.g. '*_t1.nii.gz'
+    ///
+    /// Without it, all files but masks by the usual names: *_seg.*, *_mask.*, labelsTr and others
+    /// (docs/search.md). A pattern without / is compared with the name of a file and of each folder it lies in; with /, with
+    /// the path below the folder, where ** stands for any folders. May be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) include_files: Vec<FilePattern>,
+
+    /// Do not read these files of a folder
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude_files: Vec<FilePattern>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -524,13 +558,19 @@ pub(crate) enum LabelChoice {
     None,
 }
 
-impl LabelArguments {
-    /// Returns where labels come from.
-    pub(crate) fn choice(&self) -> FolderLabels {
-        match self.labels {
-            LabelChoice::Manifest => FolderLabels::Manifest,
-            LabelChoice::Folders => FolderLabels::Folders,
-            LabelChoice::None => FolderLabels::None,
+impl FolderArguments {
+    /// Returns which files are read, and where labels come from.
+    pub(crate) fn choice(&self) -> FolderChoice {
+        FolderChoice {
+            labels: match self.labels {
+                LabelChoice::Manifest => FolderLabels::Manifest,
+                LabelChoice::Folders => FolderLabels::Folders,
+                LabelChoice::None => FolderLabels::None,
+            },
+            files: FilePatterns {
+                include: self.include_files.clone(),
+                exclude: self.exclude_files.clone(),
+            },
         }
     }
 }

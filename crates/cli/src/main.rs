@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     screen::remove_temporaries_on_interrupt()?;
-    let screen = Screen::detect();
+    let screen = Screen::detect(cli.detail());
     match &cli.command {
         Command::Inspect(arguments) => verbs::inspect::run(arguments, screen),
         Command::Check(arguments) => verbs::check::run(arguments, screen),

@@ -1,17 +1,58 @@
-//! The bar on a terminal; nothing elsewhere.
+//! How far the work is: a bar on a terminal, or lines for a log where they are asked for; else nothing.
 
-use std::time::Duration;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::out;
-use crate::screen::{self, Screen};
+use crate::screen::{self, Detail, Screen};
 use crate::text::rate;
 use m3ret::watch::Watch;
 
 /// How far a walk over many objects is.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    has_notes: bool,
+    /// Lines in place of the bar.
+    lines: Option<RefCell<Lines>>,
+}
+
+/// Progress as lines.
+struct Lines {
+    began: Instant,
+    told: Instant,
+    n_done: usize,
+    n_objects: usize,
+}
+
+/// Time between lines that say how far a step is.
+const LINES_EVERY: Duration = Duration::from_secs(10);
+
+impl Lines {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            told: now,
+            n_done: 0,
+            n_objects: 0,
+        }
+    }
+
+    fn tell(&mut self, sentence: &str) {
+        self.told = Instant::now();
+        let seconds = self.began.elapsed().as_secs_f64();
+        out::tell(&format!("{seconds:.1} s: {sentence}"));
+    }
+
+    fn advance(&mut self, n_refused: usize) {
+        self.n_done += 1;
+        if self.n_done == self.n_objects || self.told.elapsed() >= LINES_EVERY {
+            let of = format!("{} of {} objects", self.n_done, self.n_objects);
+            self.tell(&format!("{of}, {n_refused} refused"));
+        }
+    }
 }
 
 impl Drop for Progress {
@@ -25,12 +66,18 @@ impl Progress {
     /// Starts before it is known how many objects there are.
     pub(crate) fn start(screen: Screen) -> Self {
         let bar = if screen.has_progress {
-            ProgressBar::new_spinner().with_message("looking for images")
+            ProgressBar::new_spinner()
         } else {
             ProgressBar::hidden()
         };
         bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar }
+        let progress = Self {
+            bar,
+            has_notes: screen.detail >= Detail::Notes,
+            lines: (screen.detail == Detail::Steps).then(|| RefCell::new(Lines::start())),
+        };
+        progress.step("looking for images");
+        progress
     }
 
     /// Writes to standard output without tearing the bar.
@@ -50,10 +97,18 @@ impl Progress {
 
 impl Watch for Progress {
     fn step(&self, name: &str) {
+        if let Some(lines) = &self.lines {
+            lines.borrow_mut().tell(name.trim_start_matches(", "));
+        }
         self.bar.set_message(name.to_owned());
     }
 
     fn count(&self, n_entries: usize) {
+        if let Some(lines) = &self.lines {
+            let mut lines = lines.borrow_mut();
+            (lines.n_done, lines.n_objects) = (0, n_entries);
+            lines.tell(&format!("{n_entries} objects to do"));
+        }
         let template = "{bar:30} {human_pos}/{human_len} objects, {rate}, {time_left}{msg}";
         let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             // A bar that cannot be drawn is no error.
@@ -75,6 +130,9 @@ impl Watch for Progress {
     }
 
     fn advance(&self, n_refused: usize) {
+        if let Some(lines) = &self.lines {
+            lines.borrow_mut().advance(n_refused);
+        }
         self.bar.inc(1);
         if n_refused > 0 {
             self.bar.set_message(format!(", {n_refused} refused"));
@@ -82,7 +140,9 @@ impl Watch for Progress {
     }
 
     fn note(&self, sentence: &str) {
-        self.bar.suspend(|| out::tell(sentence));
+        if self.has_notes {
+            self.bar.suspend(|| out::tell(sentence));
+        }
     }
 
     fn defer(&self, is_deferred: bool) {

@@ -12,16 +12,29 @@ pub(crate) struct Screen {
     pub(crate) has_colour: bool,
     /// Standard error may hold a progress bar.
     pub(crate) has_progress: bool,
+    pub(crate) detail: Detail,
+}
+
+/// How much is told on standard error beside errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Detail {
+    /// Nothing.
+    Results,
+    /// Notes, and a progress bar on a terminal.
+    Notes,
+    /// Notes, and progress as lines.
+    Steps,
 }
 
 impl Screen {
     /// Looks at the streams and at `NO_COLOR` and `TERM`.
-    pub(crate) fn detect() -> Self {
+    pub(crate) fn detect(detail: Detail) -> Self {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         Self {
             has_colour: out::is_terminal() && !is_plain,
-            has_progress: out::has_terminal_for_notes(),
+            has_progress: out::has_terminal_for_notes() && detail == Detail::Notes,
+            detail,
         }
     }
 }

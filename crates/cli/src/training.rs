@@ -11,7 +11,7 @@ use m3ret_pretrain::{RunFacts, Watcher};
 
 use crate::out;
 use crate::progress::time_left;
-use crate::screen::{self, Screen};
+use crate::screen::{self, Detail, Screen};
 use crate::verbs::write_json_line;
 
 /// Without a bar, how often a person is told how it goes.
@@ -20,6 +20,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Tells a person or a machine what happens.
 pub(crate) struct TerminalWatch {
     pub(crate) is_json: bool,
+    has_notes: bool,
     pub(crate) bar: ProgressBar,
     /// Standard output failed: the run ends at the next step.
     pub(crate) broken: Option<io::Error>,
@@ -39,6 +40,7 @@ impl TerminalWatch {
         screen::defer_interrupts(true);
         Self {
             is_json,
+            has_notes: screen.detail >= Detail::Notes,
             bar,
             broken: None,
             last_told: None,
@@ -131,12 +133,15 @@ impl Watcher for TerminalWatch {
             .items_per_second
             .map_or_else(String::new, |rate| format!(", {rate:.1} items/s"));
         self.bar.set_message(loss + &rate);
-        if !self.is_json {
+        if !self.is_json && self.has_notes {
             self.now_and_then(entry);
         }
     }
 
     fn note(&mut self, sentence: &str) {
+        if !self.has_notes {
+            return;
+        }
         self.bar.suspend(|| {
             // A run does not end because nobody can be told.
             out::tell(sentence);

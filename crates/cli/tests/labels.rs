@@ -1,5 +1,5 @@
-//! Labels of the images of a folder: of a manifest that lies in it, and of the names of its folders; and guesses of the
-//! modality, which are no labels.
+//! What is used of a folder: its files, and labels of a manifest that lies in it or of the names of its folders; and guesses
+//! of the modality, which are no labels.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -444,4 +444,84 @@ fn told_relabelled(root: &Path) {
     assert_eq!(relabelled["n_changed"], 1, "{relabelled}");
     let found = labelled(root, "g.m3i", "finding", &["--filter", "modality_guess=CT"]);
     assert_eq!(found, ["body.npy stone"]);
+}
+
+#[test]
+fn masks_are_left_out_of_a_folder_and_patterns_choose_its_files() {
+    let folder = archive(&["a.npy", "a_seg.npy", "masks/b.npy", "c/d.npy"]);
+    let root = folder.path();
+    let found = |words: &[&str]| {
+        let (hits, told) = search(root, "in", &[&["-i", "q.npy"][..], words].concat());
+        let paths = texts(&hits, "path").into_iter();
+        (paths.map(str::to_owned).collect::<Vec<_>>(), told)
+    };
+    let (paths, told) = found(&[]);
+    assert_eq!(paths, ["a.npy", "c/d.npy"]);
+    let note =
+        "left out 1 file *[-_]seg.*, 1 file masks; masks are read where --include-files names them";
+    assert!(told.contains(note), "{told}");
+    // The same cache, asked for other files.
+    let (paths, told) = found(&["--include-files", "*_seg.npy", "--include-files", "c"]);
+    assert_eq!(paths, ["a_seg.npy", "c/d.npy"]);
+    assert!(
+        told.contains("2 files that --include-files does not name"),
+        "{told}"
+    );
+    assert_eq!(found(&["--include-files", "*"]).0.len(), 4);
+    assert_eq!(found(&["--exclude-files", "c/*"]).0, ["a.npy"]);
+    assert_eq!(found(&["-q"]).1, "");
+
+    // A row of a manifest names its file, whatever it is called.
+    put(
+        root,
+        "in/manifest.csv",
+        "path,finding\na_seg.npy,mass\nc/d.npy,cyst\n",
+    );
+    assert_eq!(found(&[]).0, ["a.npy", "a_seg.npy", "c/d.npy"]);
+    assert_eq!(
+        found(&["--exclude-files", "*_seg.*"]).0,
+        ["a.npy", "c/d.npy"]
+    );
+
+    for (archive, words) in [
+        ("in/a.npy", "is no folder"),
+        ("in/manifest.csv", "is no folder"),
+    ] {
+        let asked = [
+            "search",
+            "-i",
+            "q.npy",
+            "-d",
+            archive,
+            "--include-files",
+            "*",
+        ];
+        let (status, _, told) = run(root, &asked);
+        assert!(status == 1 && told.contains(words), "{told}");
+    }
+}
+
+#[test]
+fn verbose_tells_the_steps_and_quiet_only_errors() {
+    let folder = archive(&["a.npy", "b.npy"]);
+    let root = folder.path();
+    put(root, "in/manifest.csv", "path,finding\na.npy,mass\n");
+    put(root, "in/broken.dcm", "DICM".repeat(50));
+    let embed = |words: &[&str]| {
+        let base = ["embed", "in", "--out", "v.npy", "--model", "pixels"];
+        run(root, &[&base[..], words].concat())
+    };
+    let (status, out, told) = embed(&["--verbose"]);
+    assert_eq!(status, 1, "one is refused: {out}{told}");
+    for wanted in [
+        "s: looking for images",
+        "objects to do",
+        "s: writing",
+        "used for labels",
+    ] {
+        assert!(told.contains(wanted), "{wanted}: {told}");
+    }
+    assert_eq!(embed(&["-q"]).2, "");
+    let (status, _, told) = run(root, &["-q", "embed", "nowhere", "--out", "w.npy"]);
+    assert!(status == 1 && told.contains("nowhere"), "{told}");
 }

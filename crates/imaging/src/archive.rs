@@ -68,10 +68,25 @@ struct Found {
 /// # Errors
 /// `Io` if `root` itself cannot be opened; everything below it is skipped with its reason.
 pub fn find_objects(root: &Path, options: &ReadOptions) -> Result<(Vec<Object>, Vec<Skipped>)> {
+    find_chosen(root, options, &mut |_| true)
+}
+
+/// Finds objects as `find_objects` does, in those files of a folder that are chosen; the others are not looked at, unless
+/// they hold the voxels of a detached header. A file is asked for by its path below `root`.
+///
+/// # Errors
+/// As `find_objects`.
+pub fn find_chosen(
+    root: &Path,
+    options: &ReadOptions,
+    is_chosen: &mut dyn FnMut(&Path) -> bool,
+) -> Result<(Vec<Object>, Vec<Skipped>)> {
     let status = std::fs::metadata(root).map_err(|e| Error::io("opening the path", e))?;
     let mut skipped = Vec::new();
     let files = if status.is_dir() {
-        walk::files_below(root, &mut skipped)?
+        let mut files = walk::files_below(root, &mut skipped)?;
+        files.retain(|file| is_chosen(file.strip_prefix(root).unwrap_or(file)));
+        files
     } else if is_index(root, options)? {
         dicomdir::referenced_files(root, &mut skipped, options)?
     } else {

@@ -51,7 +51,7 @@ pub fn check(
     mut sink: impl FnMut(&Report) -> io::Result<()>,
 ) -> crate::Result<Tally> {
     let (root, reading) = (&options.root, &options.reading);
-    let entries = entries(root, &reading.options, options.is_strict)
+    let entries = entries(root, &reading.options, options.is_strict, &mut |_| true)
         .with_context(|| format!("opening {}", root.display()))?;
     watch.count(entries.len());
     let mut tally = Tally::default();

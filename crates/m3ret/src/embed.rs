@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{Force, Inputs, Output, Replaces, listed_in, way_between, write_beside};
 use crate::model_name;
-use crate::options::{FolderLabels, ModelChoice, Reading};
+use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::vectors;
 use crate::watch::Watch;
 use crate::words::counted;
@@ -50,8 +50,8 @@ pub struct EmbedOptions {
     pub is_forced: bool,
     /// How images are read.
     pub reading: Reading,
-    /// Where labels of the images of a folder come from.
-    pub labels: FolderLabels,
+    /// Which files of a folder are read, and what labels their images.
+    pub folder: FolderChoice,
 }
 
 /// A file of vectors whose layout follows from its name.
@@ -294,7 +294,7 @@ pub fn embed(
     let outputs = Outputs::of(&options.out.path);
     check_paths(options, &outputs)?;
     let model = model_name::open(&options.model, watch)?;
-    let listing = list(&options.source, &outputs, read_options, options.labels)?;
+    let listing = list(&options.source, &outputs, read_options, &options.folder)?;
     listing.notes.iter().for_each(|note| watch.note(note));
     let settings = settings_of(&model, read_options);
     let opening = ShardOptions {

@@ -16,7 +16,7 @@ use m3ret_search::{Collection, Gallery, Maker};
 
 use super::embed::precision_name;
 use crate::model_name;
-use crate::options::{FolderLabels, ModelChoice, Reading};
+use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::watch::Watch;
 use crate::words::printable;
 
@@ -166,8 +166,8 @@ pub struct OpenOptions {
     pub default_model: &'static str,
     /// How images are read.
     pub reading: Reading,
-    /// Where labels of the images of a folder come from.
-    pub labels: FolderLabels,
+    /// Which files of a folder are read, and what labels their images.
+    pub folder: FolderChoice,
 }
 
 impl Default for OpenOptions {
@@ -178,7 +178,7 @@ impl Default for OpenOptions {
             model: ModelChoice::default(),
             default_model: model_name::DEFAULT,
             reading: Reading::default(),
-            labels: FolderLabels::default(),
+            folder: FolderChoice::default(),
         }
     }
 }
@@ -194,6 +194,11 @@ impl Archive {
     /// gallery; `Stopped` if the watcher stopped the work.
     pub fn open(place: &Path, options: &OpenOptions, watch: &dyn Watch) -> crate::Result<Self> {
         if is_gallery(place) {
+            crate::error::ensure!(
+                !options.folder.files.is_given(),
+                "{} is a gallery: --include-files and --exclude-files choose files of a folder; --filter chooses images",
+                place.display()
+            );
             let gallery = Box::new(Gallery::open(place)?);
             return Ok(Self::over(place, gallery, options));
         }
@@ -205,7 +210,7 @@ impl Archive {
             source: place,
             gallery: &folder,
             reading: &options.reading,
-            labels: options.labels,
+            folder: &options.folder,
             is_mirror: true,
             replaces: false,
             has_thumbnails: false,

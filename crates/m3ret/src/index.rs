@@ -18,7 +18,7 @@ use super::galleries::{self, PruneSummary, UpdateOptions, UpdateSummary, update}
 use super::vectors::{self, VectorFile, Vectors};
 use crate::files::{Force, Inputs, Output, Replaces};
 use crate::model_name;
-use crate::options::{FolderLabels, ModelChoice, Reading};
+use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::watch::Watch;
 
 /// What goes into a gallery, and how.
@@ -40,8 +40,8 @@ pub struct BuildOptions {
     pub model: ModelChoice,
     /// How images are read.
     pub reading: Reading,
-    /// Where labels of the images of a folder come from.
-    pub labels: FolderLabels,
+    /// Which files of a folder are read, and what labels their images.
+    pub folder: FolderChoice,
 }
 
 /// Vectors that were made elsewhere.
@@ -143,7 +143,7 @@ fn wanted(options: &BuildOptions, adding: AddOptions) -> UpdateOptions<'_> {
         source: &options.source,
         gallery: &options.gallery,
         reading: &options.reading,
-        labels: options.labels,
+        folder: &options.folder,
         is_mirror: false,
         replaces: adding.replaces,
         has_thumbnails: options.has_thumbnails,

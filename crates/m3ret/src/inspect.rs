@@ -107,7 +107,7 @@ fn inspect_object(
 
 /// Lists a path; a path without anything to read is refused.
 fn found_at(path: &Path, options: &ReadOptions) -> Vec<Entry> {
-    match entries(path, options, false) {
+    match entries(path, options, false, &mut |_| true) {
         Ok(found) if found.is_empty() => {
             let message = "the folder holds no file".to_owned();
             vec![refused(path, Code::NoPixels, message)]

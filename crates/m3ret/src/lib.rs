@@ -45,6 +45,7 @@ pub mod embed;
 mod error;
 pub mod evaluate;
 pub mod evaluation;
+mod file_patterns;
 pub mod files;
 pub mod galleries;
 pub mod index;

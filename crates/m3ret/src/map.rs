@@ -14,7 +14,7 @@ use super::duplicates::vectors as unit_vectors;
 use super::galleries::{Archive, OpenOptions};
 use crate::files::check_page;
 use crate::model_name;
-use crate::options::{FolderLabels, ModelChoice, Reading};
+use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::watch::Watch;
 use crate::words::counted;
 
@@ -50,8 +50,8 @@ pub struct MapOptions {
     pub model: ModelChoice,
     /// How images are read.
     pub reading: Reading,
-    /// Where labels of the images of a folder come from.
-    pub labels: FolderLabels,
+    /// Which files of a folder are read, and what labels their images.
+    pub folder: FolderChoice,
 }
 
 /// Counts of a map.
@@ -83,7 +83,7 @@ pub fn map(options: &MapOptions, watch: &dyn Watch) -> crate::Result<MapSummary>
             keep: vec![options.colour.clone()],
             ..options.reading.clone()
         },
-        labels: options.labels,
+        folder: options.folder.clone(),
         ..OpenOptions::default()
     };
     let opened = Archive::open(&options.archive, &opening, watch)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use m3ret_imaging::ReadOptions;
-use m3ret_imaging::archive::{Object, find_objects};
+use m3ret_imaging::archive::{Object, find_chosen};
 
 use crate::check::report::Report;
 
@@ -14,7 +14,8 @@ pub(crate) enum Entry {
     Skipped(Box<Report>),
 }
 
-/// Lists what a path holds, objects and skipped files in the order of their paths.
+/// Lists what a path holds, objects and skipped files in the order of their paths; of a folder, what is in the files that
+/// are chosen by their paths below it.
 ///
 /// # Errors
 /// `Io` if the path cannot be opened.
@@ -22,8 +23,9 @@ pub(crate) fn entries(
     path: &Path,
     options: &ReadOptions,
     is_strict: bool,
+    is_chosen: &mut dyn FnMut(&Path) -> bool,
 ) -> m3ret_imaging::Result<Vec<Entry>> {
-    let (objects, skipped) = find_objects(path, options)?;
+    let (objects, skipped) = find_chosen(path, options, is_chosen)?;
     let mut entries: Vec<(_, Entry)> = Vec::with_capacity(objects.len() + skipped.len());
     entries.extend(
         objects

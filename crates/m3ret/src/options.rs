@@ -6,6 +6,8 @@ use std::str::FromStr;
 use m3ret_encoder::RunOptions;
 use m3ret_imaging::ReadOptions;
 
+pub use crate::file_patterns::{FilePattern, FilePatterns};
+
 /// How images are read.
 #[derive(Debug, Clone)]
 pub struct Reading {
@@ -67,6 +69,25 @@ pub enum FolderLabels {
     Folders,
     /// Nothing else.
     None,
+}
+
+/// Which files of a folder are read, and what labels their images. Manifests and galleries say both themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FolderChoice {
+    /// Where labels of the images come from.
+    pub labels: FolderLabels,
+    /// Which files are read.
+    pub files: FilePatterns,
+}
+
+impl FolderChoice {
+    /// Reads the usual files, and uses no labels.
+    pub(crate) fn unlabelled() -> Self {
+        Self {
+            labels: FolderLabels::None,
+            ..Self::default()
+        }
+    }
 }
 
 /// A condition on a column of an archive, written `COLUMN=VALUE` or `COLUMN!=VALUE`.

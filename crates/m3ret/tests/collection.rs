@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::index::{AddOptions, BuildOptions, add, build};
-use m3ret::options::{FolderLabels, ModelChoice, Reading};
+use m3ret::options::{FolderChoice, ModelChoice, Reading};
 use m3ret::search::{Ask, Queries};
 use m3ret::watch::Quiet;
 use m3ret_imaging::{Pixels, encode_png};
@@ -111,7 +111,7 @@ fn archive(root: &Path) {
         has_views: false,
         model: ModelChoice::named("pixels"),
         reading: Reading::default(),
-        labels: FolderLabels::default(),
+        folder: FolderChoice::default(),
     };
     assert_eq!(build(&options, &Quiet).unwrap().n_items, 30);
     // Nothing is left to do.

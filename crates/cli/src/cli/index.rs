@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{LabelArguments, ModelArguments, ReadArguments, RetryArguments};
+use super::{FolderArguments, ModelArguments, ReadArguments, RetryArguments};
 
 /// Makes and keeps galleries: folders NAME.m3i that are searched at once
 ///
@@ -157,7 +157,7 @@ pub(crate) struct BuildArguments {
     pub(crate) keep: Vec<String>,
 
     #[command(flatten)]
-    pub(crate) labels: LabelArguments,
+    pub(crate) folder: FolderArguments,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,

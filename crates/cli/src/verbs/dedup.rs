@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &DedupArguments, screen: Screen) -> anyhow::Result<
         model: arguments.model.choice(),
         default_model: model_name::PIXELS,
         reading: arguments.retry.reading(&arguments.reading),
-        labels: arguments.labels.choice(),
+        folder: arguments.folder.choice(),
     };
     let archive = Archive::open(&arguments.archive, &opening, &progress)?;
     let mut pairs = archive.duplicates(arguments.near, &progress)?;

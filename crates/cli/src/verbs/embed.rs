@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<
         is_restart: arguments.restart,
         is_forced: arguments.force,
         reading: arguments.reading.reading(),
-        labels: arguments.labels.choice(),
+        folder: arguments.folder.choice(),
     };
     let progress = Progress::start(screen);
     let mut lines = Lines::new(arguments.json);

@@ -120,7 +120,7 @@ fn options_of(arguments: &BuildArguments) -> BuildOptions {
             keep: arguments.keep.clone(),
             ..arguments.reading.reading()
         },
-        labels: arguments.labels.choice(),
+        folder: arguments.folder.choice(),
     }
 }
 

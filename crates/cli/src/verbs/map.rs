@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &MapArguments, screen: Screen) -> anyhow::Result<Ou
         cache: arguments.cache.clone(),
         model: arguments.model.choice(),
         reading: arguments.retry.reading(&arguments.reading),
-        labels: arguments.labels.choice(),
+        folder: arguments.folder.choice(),
     };
     let summary = map(&options, &progress)?;
     progress.clear();

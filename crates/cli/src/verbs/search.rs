@@ -103,7 +103,7 @@ fn opening_of(arguments: &SearchArguments) -> OpenOptions {
             keep,
             ..arguments.retry.reading(&arguments.reading)
         },
-        labels: arguments.labels.choice(),
+        folder: arguments.folder.choice(),
     }
 }
 

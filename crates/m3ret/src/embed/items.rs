@@ -21,8 +21,9 @@ use super::Outputs;
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
 use crate::choices::no_column;
+use crate::file_patterns::FileChooser;
 use crate::objects::{Entry, entries};
-use crate::options::FolderLabels;
+use crate::options::{FolderChoice, FolderLabels};
 use crate::vectors;
 
 /// Deepest folder of a manifest's row that is looked at for changes.
@@ -71,21 +72,30 @@ pub(crate) struct Listing {
     pub notes: Vec<String>,
 }
 
-/// Lists what a source holds, without our own results; `labels` says what is used beside the files of a folder.
+/// Lists what a source holds, without our own results; `folder` says what is used of a folder.
 pub(crate) fn list(
     source: &Path,
     outputs: &Outputs,
     options: &ReadOptions,
-    labels: FolderLabels,
+    folder: &FolderChoice,
 ) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
+    crate::error::ensure!(
+        source.is_dir() || !folder.files.is_given(),
+        "{} is no folder: --include-files and --exclude-files choose files of a folder",
+        source.display()
+    );
     if let Some(table) = open_manifest(source, options).with_context(doing)? {
         return Ok(rows(table, &options.limits)?);
     }
-    let listing = objects(source, outputs, options).with_context(doing)?;
-    let listing = match labels {
+    let mut chooser = FileChooser::new(&folder.files);
+    let mut listing = objects(source, outputs, options, &mut chooser).with_context(doing)?;
+    listing.notes.extend(chooser.note());
+    let listing = match folder.labels {
         _ if !source.is_dir() => Ok(listing),
-        FolderLabels::Manifest => listing.with_manifest_of(source, outputs, &options.limits),
+        FolderLabels::Manifest => {
+            listing.with_manifest_of(source, outputs, &folder.files, &options.limits)
+        }
         FolderLabels::Folders => listing.with_folder_names(source, &options.limits),
         FolderLabels::None => Ok(listing),
     };
@@ -161,10 +171,15 @@ fn rows(table: Table, limits: &Limits) -> m3ret_imaging::Result<Listing> {
     })
 }
 
-fn objects(source: &Path, outputs: &Outputs, options: &ReadOptions) -> anyhow::Result<Listing> {
-    let found = entries(source, options, false)?;
+fn objects(
+    source: &Path,
+    outputs: &Outputs,
+    options: &ReadOptions,
+    chooser: &mut FileChooser<'_>,
+) -> anyhow::Result<Listing> {
     let is_walk = source.is_dir();
     let is_result = |file: &Path| outputs.own(file) || (is_walk && is_of_earlier_run(file));
+    let found = entries(source, options, false, &mut |way| chooser.chooses(way))?;
     let mut contents = Vec::with_capacity(found.len());
     let mut n_foreign = 0;
     for entry in found {

@@ -14,7 +14,7 @@ use crate::choices::{no_column, no_value};
 use crate::embed::Outputs;
 use crate::embed::items::{Content, Listing, list};
 use crate::galleries::with_part;
-use crate::options::{ColumnValue, FolderLabels};
+use crate::options::{ColumnValue, FolderChoice};
 use crate::words::counted;
 
 /// Columns of relevance if none are named.
@@ -52,7 +52,12 @@ impl Subject {
         let path = &options.manifest;
         let doing = || format!("reading {}", path.display());
         let read_options = &options.reading.options;
-        let listing = list(path, &Outputs::default(), read_options, FolderLabels::None)?;
+        let listing = list(
+            path,
+            &Outputs::default(),
+            read_options,
+            &FolderChoice::unlabelled(),
+        )?;
         let table = listing.table.as_ref().with_context(|| {
             let found = if path.is_dir() {
                 "is a folder; name the manifest in it"

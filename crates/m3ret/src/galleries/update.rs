@@ -26,7 +26,7 @@ use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, Listing, list};
 use crate::embed::work::{Embedded, embed_each};
 use crate::embed::{Facts, Outputs};
-use crate::options::{FolderLabels, Reading};
+use crate::options::{FolderChoice, Reading};
 use crate::watch::{Deferral, Stopped, Watch};
 use crate::words::counted;
 use refusals::{Remembered, unreadable};
@@ -40,8 +40,8 @@ pub(crate) struct UpdateOptions<'a> {
     pub source: &'a Path,
     pub gallery: &'a Path,
     pub reading: &'a Reading,
-    /// Where labels of the images of a folder come from.
-    pub labels: FolderLabels,
+    /// Which files of a folder are read, and what labels their images.
+    pub folder: &'a FolderChoice,
     /// Whether the gallery holds the source and nothing else: rows of files that are gone are removed.
     pub is_mirror: bool,
     /// Whether a new image replaces another one with its id, instead of being an error.
@@ -200,7 +200,7 @@ fn listed(
     progress: &dyn Watch,
 ) -> anyhow::Result<Listing> {
     let options = &wanted.reading.options;
-    let listing = list(source, &Outputs::default(), options, wanted.labels)?;
+    let listing = list(source, &Outputs::default(), options, wanted.folder)?;
     let listing = listing.keeping(&wanted.reading.keep, wanted.is_mirror)?;
     listing.notes.iter().for_each(|note| progress.note(note));
     if let Some(table) = &listing.table

@@ -19,7 +19,7 @@ use crate::galleries::columns::{self, own_names};
 use crate::galleries::{
     Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
 };
-use crate::options::FolderLabels;
+use crate::options::FolderChoice;
 use crate::vectors::{self, VectorFile};
 use crate::watch::Watch;
 
@@ -285,7 +285,12 @@ impl QueryReader {
         let gallery = archive.gallery.as_ref();
         gallery.check_maker(&maker_of(model))?;
         let options = &archive.reading.options;
-        let listing = match list(input, &Outputs::default(), options, FolderLabels::None) {
+        let listing = match list(
+            input,
+            &Outputs::default(),
+            options,
+            &FolderChoice::unlabelled(),
+        ) {
             Ok(listing) => listing,
             // A query that cannot be read is refused and ends no other query.
             Err(error) => {

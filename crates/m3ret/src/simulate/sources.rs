@@ -14,7 +14,7 @@ use super::picture::Subject;
 use super::{ANGLES, RadiographOptions};
 use crate::embed::Outputs;
 use crate::embed::items::{self, Content, Item};
-use crate::options::FolderLabels;
+use crate::options::FolderChoice;
 use crate::words::counted;
 
 /// Prefix of the sources of simulated radiographs.
@@ -184,7 +184,12 @@ pub(super) fn list(
 ) -> anyhow::Result<Listing> {
     let mut all = Listing::default();
     for source in sources {
-        let listing = items::list(source, &Outputs::default(), options, FolderLabels::None)?;
+        let listing = items::list(
+            source,
+            &Outputs::default(),
+            options,
+            &FolderChoice::unlabelled(),
+        )?;
         all.n_foreign += listing.n_foreign;
         let is_file = source.is_file();
         let (mut cts, mut radiographs) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ use m3ret_manifest::columns::{FOLDER, LABEL, PATH};
 use m3ret_manifest::{Manifest, Table, is_manifest, path_of, text_of};
 
 use super::{Content, Item, Listing, Outputs, with_keys};
+use crate::options::FilePatterns;
 use crate::words::counted;
 
 /// Names of a manifest that is used without being named; the first that is there and can be used counts.
@@ -21,6 +22,7 @@ impl Listing {
         mut self,
         folder: &Path,
         outputs: &Outputs,
+        files: &FilePatterns,
         limits: &Limits,
     ) -> anyhow::Result<Self> {
         for name in MANIFESTS {
@@ -28,7 +30,7 @@ impl Listing {
             if !path.is_file() || outputs.own(&path) {
                 continue;
             }
-            match rows_of_folder(&path, folder, limits) {
+            match rows_of_folder(&path, folder, files, limits) {
                 Ok(found) => return self.with_rows(found, name, limits),
                 Err(why) => self.notes.push(format!(
                     "{name} of the folder is not used for labels: {why}; --labels none leaves it out"
@@ -158,7 +160,12 @@ struct FolderRows {
 }
 
 /// Reads the manifest of a folder, or says why it cannot be used.
-fn rows_of_folder(path: &Path, folder: &Path, limits: &Limits) -> Result<FolderRows, String> {
+fn rows_of_folder(
+    path: &Path,
+    folder: &Path,
+    files: &FilePatterns,
+    limits: &Limits,
+) -> Result<FolderRows, String> {
     let head = read_head(path).map_err(|error| error.to_string())?;
     if !is_manifest(&head, path) {
         return Err("it is no table".to_owned());
@@ -174,6 +181,13 @@ fn rows_of_folder(path: &Path, folder: &Path, limits: &Limits) -> Result<FolderR
         let n_rows = counted(table.len() as u64, "row names", "rows name");
         return Err(format!("none of its {n_rows} a file that is there"));
     }
+    // A row names its file: a mask by its usual name is left out only where a caller says so.
+    let is_chosen = |&idx: &usize| {
+        let file = table.row(idx).map(|row| row.file()).unwrap_or_default();
+        let way = path_of(&below(folder, &file));
+        !files.is_given() || files.allow(&way, file.is_dir())
+    };
+    let rows = rows.into_iter().filter(is_chosen).collect();
     Ok(FolderRows {
         folder: folder.to_owned(),
         table,
