@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use m3ret_search::{Batch, Maker, Numbers, Refusal, Setup, Writer};
+use m3ret_search::{Batch, Maker, Numbers, Refusal, Setup, View, ViewVectors, Writer};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::input::Input;
@@ -90,12 +90,17 @@ fn add(writer: &mut Writer, numbers: std::ops::Range<usize>) -> m3ret_search::Re
         column("path", |i| format!("{i}.dcm")),
         column("m3ret:key", |i| format!("key{i}")),
     ];
+    // Every third row has two further vectors.
+    let named = |row: u32| (0..if row.is_multiple_of(3) { 2 } else { 0 }).map(move |name| View { row, name });
+    let of: Vec<View> = (0..numbers.len() as u32).flat_map(named).collect();
+    let further: Vec<f32> = (0..of.len()).flat_map(|i| vector(100 + i)).collect();
     let attached = numbers.clone().map(|i| vec![i as u8; i % 5]).collect();
     writer.add(Batch {
         vectors: &vectors,
         ids: &ids,
         columns: &columns,
         attachments: &[("thumbnail".to_owned(), attached)],
+        views: ViewVectors { names: &["front".to_owned(), "side".to_owned()], of: &of, vectors: &further },
     })
 }
 

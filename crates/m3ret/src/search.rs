@@ -13,7 +13,9 @@ use m3ret_manifest::columns::{
 };
 use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{LABEL_SEPARATOR, text_of};
-use m3ret_search::{Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions};
+use m3ret_search::{
+    Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, search_across,
+};
 pub use m3ret_search::{DEFAULT_HANDICAP, Views};
 use serde::Serialize;
 
@@ -540,7 +542,9 @@ fn answer(
     };
     let asked_options = options(ask, gallery);
     let options = with_hashes(gallery, asked_options.clone());
-    let found = gallery.search(queries, &options);
+    let modalities = asked.iter().map(|query| query.labels.modality.as_deref());
+    let modalities: Vec<&str> = modalities.map(Option::unwrap_or_default).collect();
+    let found = search_across(gallery, queries, &modalities, &options);
     let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
     let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
     let known = match ask.exclude.iter().all(|name| name.starts_with("same_")) {

@@ -7,7 +7,8 @@
 //! FOLDER keeps `own.npy` and `queries.npy` for `make_gallery` and `search_speed`.
 //!
 //! Vectors lie around random centres, 100 rows a centre; each view has centres of its own, as projections of volumes look
-//! unlike volumes. Queries lie around the centres of rows, and of each view in turn where a gallery holds views.
+//! unlike volumes. Queries lie around the centres of rows, and of each view in turn where a gallery holds views. A quarter of
+//! the rows is of the queries' modality: `by modality` compares these by their own vectors alone.
 
 #![allow(
     clippy::print_stdout,
@@ -21,7 +22,7 @@ use std::path::Path;
 
 use m3ret_search::{
     Batch, Gallery, Maker, Method, Numbers, Queries, RowHit, SearchOptions, Setup, View,
-    ViewVectors, Views, Writer, normalize,
+    ViewVectors, Views, Writer, normalize, search_across,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -88,17 +89,22 @@ fn main() -> Outcome<()> {
 fn measure(gallery: &Gallery, queries: &[f32], start: &str) -> Outcome<()> {
     let width = gallery.width();
     let ways = [
-        ("as calibrated", Method::Auto, Views::default()),
-        ("exact", Method::Exact, Views::default()),
-        ("own vectors only", Method::Auto, Views::Own),
+        ("as calibrated", Method::Auto, Views::default(), false),
+        ("exact", Method::Exact, Views::default(), false),
+        ("own vectors only", Method::Auto, Views::Own, false),
+        ("by modality", Method::Auto, Views::default(), true),
     ];
-    let n_ways = if gallery.views().is_empty() { 2 } else { 3 };
-    for (name, method, views) in ways.into_iter().take(n_ways) {
+    let n_ways = if gallery.views().is_empty() { 2 } else { 4 };
+    for (name, method, views, by_modality) in ways.into_iter().take(n_ways) {
         let options = SearchOptions {
             k: K,
             method,
             views,
             ..SearchOptions::default()
+        };
+        let asked = Asked {
+            gallery,
+            by_modality,
         };
         let share = if method == Method::Exact {
             EXACT_SHARE
@@ -109,9 +115,9 @@ fn measure(gallery: &Gallery, queries: &[f32], start: &str) -> Outcome<()> {
         println!(
             "| {} x {width}, {start} | {name} | {:.4} | {:.0} | {:.0} |",
             gallery.len(),
-            recall(gallery, queries, &options)?,
-            speed(gallery, batch, N_BATCH, &options)?,
-            speed(gallery, single, 1, &options)?,
+            asked.recall(queries, &options)?,
+            asked.speed(batch, N_BATCH, &options)?,
+            asked.speed(single, 1, &options)?,
         );
     }
     Ok(())
@@ -173,6 +179,8 @@ fn build(path: &Path, own: &[f32], further: &[f32], width: usize) -> Outcome<()>
     };
     let n_rows = own.len() / width;
     let ids: Vec<String> = (0..n_rows).map(|row| row.to_string()).collect();
+    let modality = |row: usize| ["CT", "MR", "DX", "US"][row % 4].to_owned();
+    let modalities = (0..n_rows).map(modality).collect();
     let names: Vec<String> = (1..=N_VIEWS).map(|view| format!("view {view}")).collect();
     let rows = u32::try_from(n_rows)?;
     let of = (0_u32..).take(further.len() / width).map(|idx| View {
@@ -184,6 +192,7 @@ fn build(path: &Path, own: &[f32], further: &[f32], width: usize) -> Outcome<()>
     writer.add(Batch {
         vectors: own,
         ids: &ids,
+        columns: &[("modality".to_owned(), modalities)],
         views: ViewVectors {
             names: &names,
             of: &of,
@@ -194,52 +203,56 @@ fn build(path: &Path, own: &[f32], further: &[f32], width: usize) -> Outcome<()>
     Ok(writer.compact()?)
 }
 
-fn search(
-    gallery: &Gallery,
-    vectors: &[f32],
-    options: &SearchOptions,
-) -> Outcome<Vec<Vec<RowHit>>> {
-    let queries = Queries {
-        vectors,
-        ..Queries::default()
-    };
-    Ok(gallery.search(queries, options)?)
+/// A gallery, and how it is asked.
+struct Asked<'a> {
+    gallery: &'a Gallery,
+    /// Queries are CT, and compared with the views of other modalities alone.
+    by_modality: bool,
 }
 
-/// Queries per CPU second, `n_together` at a time.
-fn speed(
-    gallery: &Gallery,
-    queries: &[f32],
-    n_together: usize,
-    options: &SearchOptions,
-) -> Outcome<f64> {
-    let width = gallery.width();
-    let mut best = f64::INFINITY;
-    for _ in 0..=N_ROUNDS {
-        let cpu = cpu_s();
-        for queries in queries.chunks(n_together * width) {
-            search(gallery, queries, options)?;
+impl Asked<'_> {
+    fn search(&self, vectors: &[f32], options: &SearchOptions) -> Outcome<Vec<Vec<RowHit>>> {
+        let queries = Queries {
+            vectors,
+            ..Queries::default()
+        };
+        let modalities = vec!["CT"; vectors.len() / self.gallery.width()];
+        Ok(match self.by_modality {
+            true => search_across(self.gallery, queries, &modalities, options)?,
+            false => self.gallery.search(queries, options)?,
+        })
+    }
+
+    /// Queries per CPU second, `n_together` at a time.
+    fn speed(&self, queries: &[f32], n_together: usize, options: &SearchOptions) -> Outcome<f64> {
+        let width = self.gallery.width();
+        let mut best = f64::INFINITY;
+        for _ in 0..=N_ROUNDS {
+            let cpu = cpu_s();
+            for queries in queries.chunks(n_together * width) {
+                self.search(queries, options)?;
+            }
+            best = best.min(cpu_s() - cpu);
         }
-        best = best.min(cpu_s() - cpu);
+        Ok((queries.len() / width) as f64 / best)
     }
-    Ok((queries.len() / width) as f64 / best)
-}
 
-/// The share of the exact ten best that is found.
-fn recall(gallery: &Gallery, queries: &[f32], options: &SearchOptions) -> Outcome<f64> {
-    let exact = SearchOptions {
-        method: Method::Exact,
-        ..options.clone()
-    };
-    let queries = &queries[..N_RECALL * gallery.width()];
-    let wanted = search(gallery, queries, &exact)?;
-    let found = search(gallery, queries, options)?;
-    let mut n_found = 0;
-    for (wanted, found) in wanted.iter().zip(&found) {
-        let is_found = |hit: &&RowHit| found.iter().any(|other| other.row == hit.row);
-        n_found += wanted.iter().filter(is_found).count();
+    /// The share of the exact ten best that is found.
+    fn recall(&self, queries: &[f32], options: &SearchOptions) -> Outcome<f64> {
+        let exact = SearchOptions {
+            method: Method::Exact,
+            ..options.clone()
+        };
+        let queries = &queries[..N_RECALL * self.gallery.width()];
+        let wanted = self.search(queries, &exact)?;
+        let found = self.search(queries, options)?;
+        let mut n_found = 0;
+        for (wanted, found) in wanted.iter().zip(&found) {
+            let is_found = |hit: &&RowHit| found.iter().any(|other| other.row == hit.row);
+            n_found += wanted.iter().filter(is_found).count();
+        }
+        Ok(n_found as f64 / wanted.iter().flatten().count() as f64)
     }
-    Ok(n_found as f64 / wanted.iter().flatten().count() as f64)
 }
 
 fn n_bytes(folder: &Path) -> Outcome<u64> {

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::across::search_across;
 use crate::collection::Collection;
 use crate::embedding::normalize;
 use crate::error::Result;
@@ -239,7 +240,7 @@ impl Agreements {
                 .iter()
                 .filter(|name| !name.is_empty() && !query.is_empty());
             for hits in std::iter::once(None).chain(known.copied().map(Some)) {
-                let found = ask(collection, (column, rows), hits)?;
+                let found = ask(collection, (column, query, rows), hits)?;
                 let found = found.into_iter();
                 outcomes.extend(found.map(|(score, agrees)| (query.as_str(), hits, score, agrees)));
             }
@@ -321,12 +322,12 @@ fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, 
     Ok(by_modality)
 }
 
-/// Searches for rows among those of other patients, and of one modality if given: score of each first hit with a label,
+/// Searches for rows of one modality among those of other patients, and of one modality if given: score of each first hit with a label,
 /// and whether it agrees.
 fn ask(
     collection: &dyn Collection,
-    (column, rows): (&str, &[RowId]),
-    modality: Option<&str>,
+    (column, query, rows): (&str, &str, &[RowId]),
+    hits: Option<&str>,
 ) -> Result<Vec<(f32, bool)>> {
     let width = collection.width();
     let mut vectors = collection.vectors(rows)?;
@@ -357,7 +358,7 @@ fn ask(
         left_out: &left_out,
         further: &further,
     };
-    let filter = modality.map(|modality| Filter {
+    let filter = hits.map(|modality| Filter {
         column: MODALITY.to_owned(),
         values: vec![modality.to_owned()],
         is_negated: false,
@@ -368,7 +369,9 @@ fn ask(
         ..SearchOptions::default()
     };
     let mut outcomes = Vec::with_capacity(rows.len());
-    for (&row, hits) in rows.iter().zip(collection.search(queries, &options)?) {
+    let modalities = vec![query; rows.len()];
+    let found = search_across(collection, queries, &modalities, &options)?;
+    for (&row, hits) in rows.iter().zip(found) {
         let label = collection.value(row, column)?;
         for hit in hits {
             let other = collection.value(hit.row, column)?;

@@ -12,6 +12,7 @@
     )
 )]
 
+mod across;
 mod agreement;
 mod collection;
 mod disk;
@@ -28,6 +29,7 @@ mod statistics;
 #[cfg(test)]
 mod testing;
 
+pub use across::search_across;
 pub use agreement::{Agreements, Estimate, Searches, Step, Table};
 pub use collection::Collection;
 pub use disk::{Disk, DiskFile, RealDisk};

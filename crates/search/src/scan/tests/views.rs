@@ -201,6 +201,79 @@ fn filters_exclusions_and_groups_are_of_rows() {
     }
 }
 
+#[test]
+fn across_modalities_all_vectors_are_compared_and_within_one_the_own_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = several(&folder.path().join("g"), Numbers::F32, 11);
+    let gallery = writer.gallery();
+    let rows: Vec<RowId> = gallery.rows().step_by(23).collect();
+    let read = |row: &RowId| RowAsQuery::read(gallery, *row).unwrap();
+    let vectors: Vec<f32> = rows.iter().flat_map(|row| read(row).own).collect();
+    let further: Vec<Vec<f32>> = rows.iter().map(|row| read(row).further).collect();
+    let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
+    let value = |row: RowId, column: &str| gallery.value(row, column).unwrap().to_owned();
+    let queries = Queries {
+        vectors: &vectors,
+        own: &own,
+        left_out: &[],
+        further: &further,
+    };
+    // Known, of no row, and unknown.
+    let modality = |idx: usize| match idx % 5 {
+        0 => String::new(),
+        1 => "US".to_owned(),
+        _ => value(rows[idx], "modality"),
+    };
+    let modalities: Vec<String> = (0..rows.len()).map(modality).collect();
+    let modalities: Vec<&str> = modalities.iter().map(String::as_str).collect();
+    let is_ct = filter("modality", &["CT"], false);
+    let mut n_views = 0;
+    for (filters, group_by) in [
+        (vec![], None),
+        (vec![is_ct], None),
+        (vec![], Some("bucket")),
+        (vec![filter("rare", &["yes"], true)], Some("modality")),
+    ] {
+        for views in ALL {
+            let options = SearchOptions {
+                filters: filters.clone(),
+                views,
+                group_by: group_by.map(str::to_owned),
+                ..exact(12)
+            };
+            let hits = crate::search_across(gallery, queries, &modalities, &options).unwrap();
+            assert_eq!(hits.len(), rows.len());
+            for (idx, hits) in hits.iter().enumerate() {
+                let passes = |row: RowId, filter: &Filter| {
+                    filter.values.contains(&value(row, &filter.column)) != filter.is_negated
+                };
+                let is_own = |row: RowId| value(row, "modality") == modalities[idx];
+                let query = [&vectors[idx * WIDTH..][..WIDTH], &further[idx]];
+                let mut expected = Vec::new();
+                for (views, is_within) in [(Views::Own, true), (views, false)] {
+                    let allows = |row: RowId| {
+                        let is_hit = filters.iter().all(|filter| passes(row, filter));
+                        row != rows[idx] && is_hit && is_own(row) == is_within
+                    };
+                    expected.extend(ranked(gallery, query, views, allows));
+                }
+                expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                let mut seen = HashSet::new();
+                expected.retain(|(id, ..)| {
+                    let row = gallery.find(id).unwrap().unwrap();
+                    group_by.is_none_or(|column| seen.insert(value(row, column)))
+                });
+                expected.truncate(12);
+                let hits = told(gallery, hits);
+                n_views += hits.iter().filter(|hit| hit.2.is_some()).count();
+                assert_eq!(hits, expected, "{options:?} {idx}");
+            }
+        }
+    }
+    assert!(n_views > 100, "{n_views}");
+    assert!(crate::search_across(gallery, queries, &modalities[1..], &exact(1)).is_err());
+}
+
 /// A gallery of a large segment whose rows have views around other clusters, and one without views.
 fn large_with_views(folder: &std::path::Path, n_clusters: usize) -> Writer {
     let mut writer = gallery(folder, WIDTH, Numbers::F32, &[]);
