@@ -9,6 +9,7 @@ mod index;
 mod numbers;
 mod simulate;
 mod split;
+#[cfg(feature = "training")]
 mod study;
 
 use std::num::NonZeroUsize;
@@ -38,6 +39,7 @@ use m3ret::search::DEFAULT_HANDICAP;
 use numbers::{cosine, count, handicap, thread_count, whole};
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;
+#[cfg(feature = "training")]
 pub(crate) use study::{StudyAction, StudyArguments};
 
 #[cfg(feature = "weights")]
@@ -92,11 +94,13 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     Check(CheckArguments),
     Embed(EmbedArguments),
+    #[cfg(feature = "training")]
     Pretrain(PretrainArguments),
     Search(SearchArguments),
     Index(IndexArguments),
     Evaluate(Box<EvaluateArguments>),
     Compare(CompareArguments),
+    #[cfg(feature = "training")]
     Study(StudyArguments),
     Dedup(DedupArguments),
     Map(MapArguments),
@@ -249,6 +253,7 @@ pub(crate) struct EmbedArguments {
 /// losses that an uninterrupted run would have had.
 ///
 /// Exit status: 0 if the run ended, 1 if it failed, 2 for wrong usage, 130 if it was interrupted.
+#[cfg(feature = "training")]
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArguments {
     /// The run's settings
@@ -570,6 +575,7 @@ impl FolderArguments {
             files: FilePatterns {
                 include: self.include_files.clone(),
                 exclude: self.exclude_files.clone(),
+                reads_masks: false,
             },
         }
     }

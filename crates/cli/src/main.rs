@@ -12,6 +12,7 @@ mod out;
 mod progress;
 mod screen;
 mod text;
+#[cfg(feature = "training")]
 mod training;
 mod verbs;
 #[cfg(feature = "weights")]
@@ -76,11 +77,13 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Inspect(arguments) => verbs::inspect::run(arguments, screen),
         Command::Check(arguments) => verbs::check::run(arguments, screen),
         Command::Embed(arguments) => verbs::embed::run(arguments, screen),
+        #[cfg(feature = "training")]
         Command::Pretrain(arguments) => verbs::pretrain::run(arguments, screen),
         Command::Search(arguments) => verbs::search::run(arguments, screen),
         Command::Index(arguments) => verbs::index::run(arguments, screen),
         Command::Evaluate(arguments) => verbs::evaluate::run(arguments, screen),
         Command::Compare(arguments) => verbs::compare::run(arguments, screen),
+        #[cfg(feature = "training")]
         Command::Study(arguments) => verbs::study::run(arguments, screen),
         Command::Dedup(arguments) => verbs::dedup::run(arguments, screen),
         Command::Map(arguments) => verbs::map::run(arguments, screen),

@@ -9,10 +9,12 @@ pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod manual;
 pub(crate) mod map;
+#[cfg(feature = "training")]
 pub(crate) mod pretrain;
 pub(crate) mod search;
 pub(crate) mod simulate;
 pub(crate) mod split;
+#[cfg(feature = "training")]
 pub(crate) mod study;
 
 use std::io::Write;

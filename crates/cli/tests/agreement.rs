@@ -74,6 +74,7 @@ fn agreement_is_told_of_searches_that_were_measured_and_of_no_others() {
     }
     for words in [
         &["--filter", "body_part=head"][..],
+        &["--filter", "modality=CT", "--filter", "modality=CT"],
         &["--exclude", "body_part"],
         &["--whole"],
         &["--handicap", "0.3"],

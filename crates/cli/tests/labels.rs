@@ -457,8 +457,7 @@ fn masks_are_left_out_of_a_folder_and_patterns_choose_its_files() {
     };
     let (paths, told) = found(&[]);
     assert_eq!(paths, ["a.npy", "c/d.npy"]);
-    let note =
-        "left out 1 file *[-_]seg.*, 1 file masks; masks are read where --include-files names them";
+    let note = "left out 1 file *[-_.]seg.*, 1 file masks; masks are read where --include-files or a row of a manifest names them";
     assert!(told.contains(note), "{told}");
     // The same cache, asked for other files.
     let (paths, told) = found(&["--include-files", "*_seg.npy", "--include-files", "c"]);
@@ -470,6 +469,37 @@ fn masks_are_left_out_of_a_folder_and_patterns_choose_its_files() {
     assert_eq!(found(&["--include-files", "*"]).0.len(), 4);
     assert_eq!(found(&["--exclude-files", "c/*"]).0, ["a.npy"]);
     assert_eq!(found(&["-q"]).1, "");
+    // Another choice leaves the vectors of this one where they are.
+    let none = [
+        "search",
+        "-i",
+        "q.npy",
+        "-d",
+        "in",
+        "--cache",
+        "cache",
+        "--model",
+        "pixels",
+        "--include-files",
+        "*.png",
+    ];
+    let (status, _, told) = run(root, &none);
+    assert_eq!(status, 1, "{told}");
+    assert!(
+        told.contains("--include-files and --exclude-files leave"),
+        "{told}"
+    );
+    let again = found(&["-v"]);
+    assert_eq!(again.0, ["a.npy", "c/d.npy"]);
+    assert!(!again.1.contains("objects to do"), "{}", again.1);
+    // Every image of a folder that is a query is one.
+    let (status, out, told) = run(
+        root,
+        &[
+            "search", "-i", "in", "-d", "in", "--cache", "cache", "--json", "--model", "pixels",
+        ],
+    );
+    assert!(status == 0 && json_lines(&out).len() == 4, "{told}");
 
     // A row of a manifest names its file, whatever it is called.
     put(
@@ -524,4 +554,24 @@ fn verbose_tells_the_steps_and_quiet_only_errors() {
     assert_eq!(embed(&["-q"]).2, "");
     let (status, _, told) = run(root, &["-q", "embed", "nowhere", "--out", "w.npy"]);
     assert!(status == 1 && told.contains("nowhere"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn patterns_fit_names_that_are_not_utf_8() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = archive(&["b.npy"]);
+    let root = folder.path();
+    for name in [&b"caf\xe9_seg.npy"[..], b"d\xe9.npy"] {
+        let path = root.join("in").join(std::ffi::OsStr::from_bytes(name));
+        std::fs::write(path, npy(&[16, 16], &picture(name.len()))).unwrap();
+    }
+    let n = |words: &[&str]| {
+        search(root, "in", &[&["-i", "q.npy"][..], words].concat())
+            .0
+            .len()
+    };
+    assert_eq!(n(&[]), 2);
+    assert_eq!(n(&["--include-files", "*.npy"]), 3);
+    assert_eq!(n(&["--exclude-files", "d*"]), 1);
 }

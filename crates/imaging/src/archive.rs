@@ -85,7 +85,10 @@ pub fn find_chosen(
     let mut skipped = Vec::new();
     let files = if status.is_dir() {
         let mut files = walk::files_below(root, &mut skipped)?;
-        files.retain(|file| is_chosen(file.strip_prefix(root).unwrap_or(file)));
+        let mut is_chosen = |path: &Path| is_chosen(path.strip_prefix(root).unwrap_or(path));
+        files.retain(|file| is_chosen(file));
+        // What could not be listed may hold files that are chosen.
+        skipped.retain(|skipped| skipped.path.is_dir() || is_chosen(&skipped.path));
         files
     } else if is_index(root, options)? {
         dicomdir::referenced_files(root, &mut skipped, options)?

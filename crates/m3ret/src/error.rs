@@ -87,7 +87,7 @@ impl From<anyhow::Error> for Error {
             Self::Gallery(Cause(error))
         } else if has(|cause| cause.is::<m3ret_encoder::Error>()) {
             Self::Model(Cause(error))
-        } else if has(|cause| cause.is::<m3ret_pretrain::Error>()) {
+        } else if has(is_of_training) {
             Self::Training(Cause(error))
         } else if has(|cause| cause.is::<m3ret_imaging::Error>()) {
             Self::Image(Cause(error))
@@ -97,6 +97,16 @@ impl From<anyhow::Error> for Error {
             Self::Caller(Cause(error))
         }
     }
+}
+
+#[cfg(feature = "training")]
+fn is_of_training(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<m3ret_pretrain::Error>()
+}
+
+#[cfg(not(feature = "training"))]
+fn is_of_training(_: &(dyn std::error::Error + 'static)) -> bool {
+    false
 }
 
 impl From<std::io::Error> for Error {
@@ -135,6 +145,7 @@ impl From<m3ret_search::Error> for Error {
     }
 }
 
+#[cfg(feature = "training")]
 impl From<m3ret_pretrain::Error> for Error {
     fn from(error: m3ret_pretrain::Error) -> Self {
         anyhow::Error::new(error).into()

@@ -9,8 +9,8 @@ use glob::{MatchOptions, Pattern};
 use crate::words::counted;
 
 /// Files that are left out unless a pattern to include names them: masks that lie beside their images.
-const LEFT_OUT: [&str; 17] = [
-    "*[-_]seg.*",
+const LEFT_OUT: [&str; 18] = [
+    "*[-_.]seg.*",
     "*[-_]dseg.*",
     "*[-_]probseg.*",
     "*[-_]segmentation.*",
@@ -19,6 +19,7 @@ const LEFT_OUT: [&str; 17] = [
     "*[-_]label.*",
     "*[-_]labels.*",
     "*[-_]labelmap.*",
+    "*aseg.*",
     "seg.*",
     "mask.*",
     "segmentation.*",
@@ -44,6 +45,11 @@ impl FromStr for FilePattern {
         if text.is_empty() {
             return Err("a pattern is wanted, such as *_t1.nii.gz".to_owned());
         }
+        if text.starts_with(['/', '.']) && text.contains('/') || text.ends_with('/') {
+            return Err(
+                "a path below the folder is wanted, such as a/*.nii; for a folder and all in it, its name".to_owned(),
+            );
+        }
         Pattern::new(text)
             .map(Self)
             .map_err(|error| format!("{} at character {}", error.msg, error.pos + 1))
@@ -58,11 +64,12 @@ impl FilePattern {
             require_literal_separator: true,
             require_literal_leading_dot: false,
         };
+        // Names that are not UTF-8 have U+FFFD in place of what is not.
         if self.0.as_str().contains('/') {
-            return self.0.matches_path_with(way, options);
+            return self.0.matches_with(&way.to_string_lossy(), options);
         }
         way.iter()
-            .any(|name| self.0.matches_path_with(Path::new(name), options))
+            .any(|name| self.0.matches_with(&name.to_string_lossy(), options))
     }
 }
 
@@ -73,12 +80,23 @@ pub struct FilePatterns {
     pub include: Vec<FilePattern>,
     /// Of those, not the files that fit one of these.
     pub exclude: Vec<FilePattern>,
+    /// Whether masks by the usual names are read although nothing to include names them.
+    pub reads_masks: bool,
 }
 
 impl FilePatterns {
     /// Returns whether a caller chose files.
     pub(crate) fn is_given(&self) -> bool {
         !self.include.is_empty() || !self.exclude.is_empty()
+    }
+
+    /// Returns all patterns as one text, the same for the same choice.
+    pub(crate) fn text(&self) -> String {
+        let text = |patterns: &[FilePattern]| {
+            let patterns = patterns.iter().map(|pattern| pattern.0.as_str());
+            patterns.collect::<Vec<_>>().join("\n")
+        };
+        format!("{}\n\n{}", text(&self.include), text(&self.exclude))
     }
 
     /// Returns whether these patterns alone allow a file; or a folder, of which it is not known which files are read.
@@ -100,7 +118,7 @@ pub(crate) struct FileChooser<'a> {
 impl<'a> FileChooser<'a> {
     pub(crate) fn new(patterns: &'a FilePatterns) -> Self {
         let mut exclude = patterns.exclude.clone();
-        if patterns.include.is_empty() {
+        if patterns.include.is_empty() && !patterns.reads_masks {
             exclude.extend(LEFT_OUT.iter().filter_map(|text| text.parse().ok()));
         }
         Self {
@@ -138,7 +156,7 @@ impl<'a> FileChooser<'a> {
         let by_pattern: Vec<String> = by_pattern.collect();
         let is_usual = |pattern: &String| LEFT_OUT.contains(&pattern.as_str());
         let how = match self.left_out.keys().any(is_usual) {
-            true => "; masks are read where --include-files names them",
+            true => "; masks are read where --include-files or a row of a manifest names them",
             false => "",
         };
         (!by_pattern.is_empty()).then(|| format!("left out {}{how}", by_pattern.join(", ")))
@@ -158,6 +176,7 @@ mod tests {
         let files = FilePatterns {
             include: patterns(include),
             exclude: patterns(exclude),
+            reads_masks: false,
         };
         let mut chooser = FileChooser::new(&files);
         let names = names.iter().copied();
@@ -187,13 +206,15 @@ mod tests {
             "x_mask.png",
             "sub-1_dseg.nii.gz",
             "Mask.nii.gz",
+            "x.seg.nrrd",
+            "mri/aparc+aseg.mgz",
         ];
         assert_eq!(chosen(&[], &[], &images), images);
         assert_eq!(chosen(&[], &[], &others), [""; 0]);
         // Whoever names them has them.
         assert_eq!(
             chosen(&["*seg*"], &[], &others),
-            [others[0], others[1], others[2], others[3], others[7]]
+            [0, 1, 2, 3, 7, 9, 10].map(|idx| others[idx])
         );
         assert_eq!(chosen(&["*"], &[], &others), others);
     }
@@ -213,6 +234,7 @@ mod tests {
         let files = FilePatterns {
             include: Vec::new(),
             exclude: patterns(&["*.png"]),
+            ..FilePatterns::default()
         };
         let mut chooser = FileChooser::new(&files);
         for name in ["a.png", "b.png", "a_seg.nii", "c.nii"] {
@@ -220,10 +242,10 @@ mod tests {
         }
         assert_eq!(
             chooser.note().unwrap(),
-            "left out 2 files *.png, 1 file *[-_]seg.*; masks are read where --include-files names them"
+            "left out 2 files *.png, 1 file *[-_.]seg.*; masks are read where --include-files or a row of a manifest names them"
         );
         assert_eq!(FileChooser::new(&files).note(), None);
-        for wrong in ["", "a[", "***"] {
+        for wrong in ["", "a[", "***", "./a/*", "/a/*", "a/"] {
             assert!(wrong.parse::<FilePattern>().is_err(), "{wrong}");
         }
     }

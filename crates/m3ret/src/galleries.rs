@@ -139,6 +139,8 @@ pub struct Archive {
     pub updated: UpdateSummary,
     /// How queries are read.
     pub(crate) reading: Reading,
+    /// Whether patterns chose its files.
+    pub(crate) is_chosen: bool,
     choice: ModelChoice,
 }
 
@@ -205,7 +207,13 @@ impl Archive {
         std::fs::metadata(place).with_context(|| format!("opening {}", place.display()))?;
         let model = model_name::open_or(options.default_model, &options.model, watch)?;
         let cache = options.cache.as_deref();
-        let folder = cache_folder_of(place, &model, cache, &options.reading.options)?;
+        let folder = cache_folder_of(
+            place,
+            &model,
+            cache,
+            &options.reading.options,
+            &options.folder.files,
+        )?;
         let wanted = UpdateOptions {
             source: place,
             gallery: &folder,
@@ -237,6 +245,7 @@ impl Archive {
             model: None,
             updated: UpdateSummary::default(),
             reading: options.reading.clone(),
+            is_chosen: options.folder.files.is_given(),
             choice: options.model.clone(),
         }
     }

@@ -59,6 +59,7 @@ pub mod report;
 pub mod search;
 pub mod simulate;
 pub mod split;
+#[cfg(feature = "training")]
 pub mod study;
 mod vectors;
 pub mod watch;

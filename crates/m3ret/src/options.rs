@@ -81,11 +81,14 @@ pub struct FolderChoice {
 }
 
 impl FolderChoice {
-    /// Reads the usual files, and uses no labels.
-    pub(crate) fn unlabelled() -> Self {
+    /// Reads every file, and uses no labels.
+    pub(crate) fn every_file() -> Self {
         Self {
             labels: FolderLabels::None,
-            ..Self::default()
+            files: FilePatterns {
+                reads_masks: true,
+                ..FilePatterns::default()
+            },
         }
     }
 }

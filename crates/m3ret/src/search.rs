@@ -106,9 +106,9 @@ pub enum Relation {
 /// The answer to one query.
 #[derive(Debug, Clone, Serialize)]
 pub struct Answer {
-    /// Path or id of the query as it was given; `row N` (from 0) for a vector.
+    /// Number of the query, from 0.
     pub query_row: usize,
-    /// The path or id as it was given, or the number of the vector.
+    /// Path or id of the query as it was given; `row N` (from 0) for a vector.
     pub query: String,
     /// Which image of the file the query is; `None` if the file holds one image.
     pub part: Option<String>,
@@ -253,8 +253,13 @@ impl Archive {
     ) -> crate::Result<Answers> {
         ensure!(
             !self.gallery.is_empty(),
-            "{} holds no image that can be searched\n{}",
+            "{} holds no image that can be searched{}\n{}",
             self.place.display(),
+            if self.is_chosen {
+                ", among the files that --include-files and --exclude-files leave"
+            } else {
+                ""
+            },
             refused_text(&self.updated)
         );
         let gallery = self.gallery.as_ref();
@@ -269,7 +274,6 @@ impl Archive {
     }
 }
 
-/// Returns the column of the gallery that `name` means: the one with this name, else the one with its meaning.
 impl Archive {
     /// Says why a hit matches its query: which patches look alike to the encoder, and what the score is without them.
     ///
@@ -306,6 +310,7 @@ impl Archive {
 /// Hits that are looked for, even if fewer are wanted.
 const MIN_HITS: usize = 10;
 
+/// Returns the column of the gallery that `name` means: the one with this name, else the one with its meaning.
 fn column_of<'a>(gallery: &dyn Collection, name: &'a str) -> &'a str {
     if gallery.columns().contains(&name) {
         return name;

@@ -50,7 +50,7 @@ enum Telling {
 }
 
 /// Parts of names of columns that describe people, as `bare` has them.
-const DESCRIBES: [&str; 54] = [
+const DESCRIBES: [&str; 56] = [
     "patientname",
     "nameofpatient",
     "subjectname",
@@ -104,6 +104,8 @@ const DESCRIBES: [&str; 54] = [
     "freetext",
     "comment",
     "clinicalhistory",
+    "initials",
+    "contact",
     "clinicalinformation",
 ];
 
@@ -134,7 +136,7 @@ const DESCRIBES_WHOLE: [&str; 22] = [
 ];
 
 /// Parts of names of columns that identify people, visits or objects.
-const IDENTIFIES: [&str; 26] = [
+const IDENTIFIES: [&str; 28] = [
     "mrn",
     "accno",
     "chartno",
@@ -144,6 +146,8 @@ const IDENTIFIES: [&str; 26] = [
     "medicalrecord",
     "hospitalnumber",
     "hospitalid",
+    "hospitalno",
+    "hospitalnr",
     "healthnumber",
     "insurance",
     "socialsecurity",

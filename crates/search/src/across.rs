@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::collection::Collection;
 use crate::error::{Error, Result};
+use crate::evaluation::LABEL_SEPARATOR;
 use crate::gallery::RowId;
 use crate::names::MODALITY;
 use crate::scan::{Filter, LeftOut, Queries, RowHit, SearchOptions, Views};
@@ -65,7 +66,14 @@ fn has_view_within(collection: &dyn Collection, modality: &str, hits: &[RowHit])
         .filter(|hit| hit.view.is_some() || hit.query_vector.is_some());
     let rows: Vec<RowId> = by_view.map(|hit| hit.row).collect();
     let cells = collection.rows(&rows, &[MODALITY])?;
-    Ok(cells.iter().flatten().any(|cell| cell == modality))
+    // As filters do, a cell with several labels has each of them.
+    let has = |cell: &str| {
+        cell == modality
+            || cell
+                .split(LABEL_SEPARATOR)
+                .any(|label| label.trim() == modality)
+    };
+    Ok(cells.iter().flatten().any(|cell| has(cell)))
 }
 
 /// Some of several queries.

@@ -157,10 +157,10 @@ impl Table {
         Some(Self { searches, steps })
     }
 
-    /// Returns the chance at a score.
+    /// Returns the chance at a score; `None` below all scores that were seen.
     fn estimate(&self, score: f32) -> Option<Estimate<'_>> {
         let place = self.steps.partition_point(|step| step.from <= score);
-        let step = self.steps.get(place.saturating_sub(1))?;
+        let step = self.steps.get(place.checked_sub(1)?)?;
         let sum = |of: fn(&Step) -> u32| self.steps.iter().map(of).map(f64::from).sum::<f64>();
         let mean = sum(|step| step.n_agree) / sum(|step| step.n).max(1.0);
         let n = f64::from(step.n) + PRIOR;
@@ -275,12 +275,20 @@ impl Agreements {
     ///
     /// `query` is the modality of the query, empty if it is unknown; `hits` the one that the search was restricted to.
     /// Where such searches say too little, those within any modality or across any two are taken. `None` if nothing is
-    /// known.
+    /// known, or all scores that were seen are higher.
     #[must_use]
     pub fn estimate(&self, score: f32, query: &str, hits: Option<&str>) -> Option<Estimate<'_>> {
         let wanted = [Searches::own(query, hits), Searches::pooled(query, hits)];
         let find = |wanted| self.tables.iter().find(|table| table.searches == wanted);
         wanted.into_iter().flatten().find_map(find)?.estimate(score)
+    }
+
+    /// Returns the chance in a search for an image of one modality among those of one modality, by such searches alone.
+    #[must_use]
+    pub fn of_pair(&self, score: f32, query: &str, hits: &str) -> Option<Estimate<'_>> {
+        let wanted = Searches::own(query, Some(hits))?;
+        let table = self.tables.iter().find(|table| table.searches == wanted)?;
+        table.estimate(score)
     }
 }
 
@@ -413,7 +421,8 @@ mod tests {
         assert!(chances.is_sorted(), "{chances:?}");
         assert!((at(0.2).value - 1.0 / 3.0).abs() < 0.1, "{:?}", at(0.2));
         assert!(at(0.9).value > 0.9 && at(0.9).value < 1.0);
-        for score in [-1.0, 0.0, 0.3, 0.99, 2.0] {
+        assert_eq!(table.estimate(-0.1), None);
+        for score in [0.0, 0.3, 0.99, 2.0] {
             let Estimate {
                 value,
                 low,

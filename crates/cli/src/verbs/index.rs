@@ -393,7 +393,8 @@ fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result
         &report_json(&report, repaired.as_ref()),
         || report_text(&report, repaired.as_ref()),
     )?;
-    let is_mended = repaired.is_some_and(|repaired| repaired.n_lost() == 0);
+    let is_whole = |repaired: Repaired| repaired.n_lost() == 0 && repaired.lost_cells.is_empty();
+    let is_mended = repaired.is_some_and(is_whole);
     Ok(if is_good || is_mended {
         Outcome::AllGood
     } else {
@@ -416,6 +417,7 @@ fn report_json(report: &Report, repaired: Option<&Repaired>) -> serde_json::Valu
             "rebuilt_ids": repaired.rebuilt,
             "n_lost": repaired.n_lost(),
             "lost": repaired.lost,
+            "lost_cells": repaired.lost_cells,
             "notes": repaired.repair.notes,
         })),
     })

@@ -208,7 +208,8 @@ impl<'a> Rows<'a> {
 #[expect(clippy::cast_precision_loss, reason = "searches are fewer than 2^52")]
 fn bin(outcomes: &[Outcome]) -> Bin {
     let n = outcomes.len();
-    let share = |sum: f64| sum / n.max(1) as f64;
+    // A sum of nothing is -0.
+    let share = |sum: f64| (sum + 0.0) / n.max(1) as f64;
     Bin {
         n,
         told: share(outcomes.iter().map(|(told, _)| told).sum()),

@@ -56,7 +56,7 @@ impl Subject {
             path,
             &Outputs::default(),
             read_options,
-            &FolderChoice::unlabelled(),
+            &FolderChoice::every_file(),
         )?;
         let table = listing.table.as_ref().with_context(|| {
             let found = if path.is_dir() {

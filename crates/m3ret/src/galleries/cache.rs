@@ -11,6 +11,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::columns::own_names;
+use crate::options::FilePatterns;
 
 /// Returns the folder of the gallery of an archive and a model, in `cache` or in the cache of the user.
 pub(crate) fn folder_of(
@@ -18,6 +19,7 @@ pub(crate) fn folder_of(
     model: &Model,
     cache: Option<&Path>,
     options: &ReadOptions,
+    files: &FilePatterns,
 ) -> anyhow::Result<PathBuf> {
     let place = place_of(cache)?;
     let advice = "name another folder with --cache";
@@ -31,6 +33,10 @@ pub(crate) fn folder_of(
     words.extend(model.fingerprint().as_bytes());
     // Another number of frames of a video gives another vector.
     words.extend(format!("{:?}", options.n_frames).as_bytes());
+    if files.is_given() {
+        // Each choice of files has its gallery, so that another choice drops no vectors.
+        words.extend(files.text().as_bytes());
+    }
     let name = archive.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name
         .chars()

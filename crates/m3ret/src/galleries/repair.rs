@@ -1,7 +1,9 @@
 //! Repairs a gallery: keeps what is provable, and embeds again from their files the images whose rows are lost.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use m3ret_manifest::columns::OWN_PREFIX;
 use m3ret_manifest::{path_of, text_of};
 use m3ret_search::{Gallery, LostRow, Repair, Writer};
 use serde::Serialize;
@@ -23,6 +25,9 @@ pub struct Repaired {
     pub repair: Repair,
     /// Ids of images that were lost and are in the gallery again.
     pub rebuilt: Vec<String>,
+    /// Number of rebuilt images whose cell in a column could not be proved, by the column. Whoever has the manifest relabels
+    /// the gallery.
+    pub lost_cells: BTreeMap<String, usize>,
     /// Images that are lost and whose id or path could be read.
     pub lost: Vec<LostImage>,
     /// Number of images that are lost and of which nothing could be read.
@@ -87,6 +92,15 @@ pub fn repair(
         return Ok(repaired);
     }
     m3ret_search::forget_lost(folder)?;
+    if !repaired.lost_cells.is_empty() {
+        let columns = repaired.lost_cells.iter();
+        let columns: Vec<String> = columns.map(|(name, n)| format!("{name} ({n})")).collect();
+        repaired.repair.notes.push(format!(
+            "images that were embedded again lack cells that could not be proved: {}; `m3ret index relabel` writes them from a \
+             manifest",
+            columns.join(", ")
+        ));
+    }
     Ok(repaired)
 }
 
@@ -134,6 +148,25 @@ impl Wanted {
             id: self.row.id,
             why: why.to_owned(),
         }
+    }
+
+    /// Returns the columns in which a row had something to say, and has nothing in these cells.
+    fn lost_cells<'a>(&'a self, cells: &[(String, String)]) -> impl Iterator<Item = &'a str> {
+        let said = self
+            .row
+            .unproved
+            .iter()
+            .filter(|(_, cell)| !cell.is_empty());
+        let is_kept = |name: &str| {
+            cells
+                .iter()
+                .any(|(kept, cell)| kept == name && !cell.is_empty())
+        };
+        let names = said.map(|(name, _)| name.as_str());
+        let lost: Vec<&str> = names
+            .filter(|name| !name.starts_with(OWN_PREFIX) && !is_kept(name))
+            .collect();
+        lost.into_iter()
     }
 
     /// Returns the cells of the image: those that are proved, and for others what its file says now.
@@ -213,7 +246,12 @@ fn rebuild(
             && let Some(image) = left.next()
         {
             match rebuilt(&image, images, writer.gallery()) {
-                Ok((cells, parts)) => pending.push(image.row.id, cells, parts),
+                Ok((cells, parts)) => {
+                    for name in image.lost_cells(&cells) {
+                        *repaired.lost_cells.entry(name.to_owned()).or_default() += 1;
+                    }
+                    pending.push(image.row.id, cells, parts);
+                }
                 Err(why) => repaired.lost.push(image.lost(&why)),
             }
             watch.advance(repaired.lost.len());

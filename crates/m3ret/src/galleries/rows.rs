@@ -478,7 +478,7 @@ pub(super) fn notes_of_left_out(table: &Table) -> Vec<String> {
         (
             of(|storage| *storage == Storage::OnRequest),
             "columns that m3ret does not know are not stored",
-            "; --keep COLUMN stores one as it is",
+            "; --keep COLUMN, or a search that names one, stores it as it is",
         ),
     ];
     let told = reasons.into_iter().filter(|(names, ..)| !names.is_empty());

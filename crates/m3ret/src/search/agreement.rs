@@ -61,12 +61,16 @@ impl<'a> Known<'a> {
         options: &SearchOptions,
     ) -> anyhow::Result<Self> {
         let column = asked.unwrap_or(BODY_PART);
-        let is_measured = options.views == Views::default()
-            && options
-                .filters
-                .iter()
-                .all(|filter| filter.column == MODALITY);
-        if !is_measured {
+        // What was measured are searches among all images and among those of one known modality.
+        let hits = match options.filters.as_slice() {
+            [] => None,
+            [only] if only.column == MODALITY && !only.is_negated => match only.values.as_slice() {
+                [modality] if !modality.is_empty() => Some(modality.clone()),
+                _ => return Ok(Self::default()),
+            },
+            _ => return Ok(Self::default()),
+        };
+        if options.views != Views::default() {
             return Ok(Self::default());
         }
         let stored = gallery
@@ -82,17 +86,6 @@ impl<'a> Known<'a> {
             Some(_) => None,
             None => of_model(gallery.maker()),
         };
-        let mut modalities = options
-            .filters
-            .iter()
-            .filter(|filter| filter.column == MODALITY);
-        let hits = match (modalities.next(), modalities.next()) {
-            (Some(filter), None) if !filter.is_negated => match filter.values.as_slice() {
-                [only] => Some(only.clone()),
-                _ => None,
-            },
-            _ => None,
-        };
         Ok(Self {
             archive,
             model,
@@ -106,13 +99,16 @@ impl<'a> Known<'a> {
         let is_other =
             |hit: &&Hit| matches!(hit.relation, Relation::OtherPatient | Relation::Unknown);
         let first = hits.iter().find(is_other)?;
-        let of = |known: &Agreements, measured_on| {
-            let found = known.estimate(first.score, modality, self.hits.as_deref())?;
-            Some(told(&known.column, &found, measured_on))
-        };
-        let own = self.archive.as_deref();
-        let own = own.and_then(|known| of(known, MeasuredOn::Archive));
-        own.or_else(|| of(self.model.as_ref()?, MeasuredOn::Model))
+        if let Some(known) = self.archive.as_deref()
+            && let Some(found) = known.estimate(first.score, modality, self.hits.as_deref())
+        {
+            return Some(told(&known.column, &found, MeasuredOn::Archive));
+        }
+        // The model was measured in an archive of another mix of images, where the first among all says nothing of this
+        // one. What is alike are searches among images of the first hit's modality.
+        let known = self.model.as_ref()?;
+        let found = known.of_pair(first.score, modality, first.labels.modality.as_deref()?)?;
+        Some(told(&known.column, &found, MeasuredOn::Model))
     }
 }
 

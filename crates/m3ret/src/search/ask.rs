@@ -289,7 +289,7 @@ impl QueryReader {
             input,
             &Outputs::default(),
             options,
-            &FolderChoice::unlabelled(),
+            &FolderChoice::every_file(),
         ) {
             Ok(listing) => listing,
             // A query that cannot be read is refused and ends no other query.

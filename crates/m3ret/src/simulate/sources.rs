@@ -188,7 +188,7 @@ pub(super) fn list(
             source,
             &Outputs::default(),
             options,
-            &FolderChoice::unlabelled(),
+            &FolderChoice::every_file(),
         )?;
         all.n_foreign += listing.n_foreign;
         let is_file = source.is_file();

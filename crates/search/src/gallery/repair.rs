@@ -443,7 +443,7 @@ fn prove_all(
     if n_vectors_less > 0 {
         repair.notes.push(format!(
             "{n_vectors_less} further vectors of {n_rows_less} rows could not be proved and are no longer in the \
-             gallery: these rows are found by the others"
+             gallery: these rows are found by the others; `m3ret index build` of their files makes a gallery with all"
         ));
     }
     (provable, lost)

@@ -27,7 +27,8 @@ impl Listing {
     ) -> anyhow::Result<Self> {
         for name in MANIFESTS {
             let path = folder.join(name);
-            if !path.is_file() || outputs.own(&path) {
+            let is_left_out = files.is_given() && !files.allow(Path::new(name), true);
+            if !path.is_file() || outputs.own(&path) || is_left_out {
                 continue;
             }
             match rows_of_folder(&path, folder, files, limits) {
@@ -45,13 +46,15 @@ impl Listing {
             folder,
             table,
             rows: in_folder,
+            n_outside,
+            is_listed,
         } = found;
         let mut named = Named::of(&table, &in_folder);
         let held: Vec<Held> = self.items.iter().map(|item| named.holding(item)).collect();
         let rows = named.unambiguous(&table, &in_folder, &held);
         let ambiguous = "with several objects, of which a column part names one,";
         let others = [
-            note_of_others(table.len() - in_folder.len(), "outside the folder"),
+            note_of_others(n_outside, "outside the folder"),
             note_of_others(in_folder.len() - rows.len(), ambiguous),
         ];
         let others = others.into_iter().flatten();
@@ -82,7 +85,7 @@ impl Listing {
         items.append(&mut further);
         self.items = items;
         // The manifest holds no image, and is not foreign.
-        self.n_foreign = self.n_foreign.saturating_sub(1);
+        self.n_foreign = self.n_foreign.saturating_sub(usize::from(is_listed));
         Ok(self)
     }
 
@@ -155,8 +158,12 @@ fn note_of_others(n_rows: usize, which: &str) -> Option<String> {
 struct FolderRows {
     folder: PathBuf,
     table: Table,
-    /// The rows of files in the folder.
+    /// The rows of files in the folder that are read.
     rows: Vec<usize>,
+    /// Number of rows of files elsewhere.
+    n_outside: usize,
+    /// Whether the manifest is one of the files that were looked at.
+    is_listed: bool,
 }
 
 /// Reads the manifest of a folder, or says why it cannot be used.
@@ -187,11 +194,17 @@ fn rows_of_folder(
         let way = path_of(&below(folder, &file));
         !files.is_given() || files.allow(&way, file.is_dir())
     };
+    let n_outside = table.len() - rows.len();
     let rows = rows.into_iter().filter(is_chosen).collect();
+    let is_listed = path
+        .file_name()
+        .is_some_and(|name| files.allow(Path::new(name), false));
     Ok(FolderRows {
         folder: folder.to_owned(),
         table,
         rows,
+        n_outside,
+        is_listed,
     })
 }
 

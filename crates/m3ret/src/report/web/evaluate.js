@@ -113,6 +113,49 @@ function privacy() {
     "How often the nearest of all other images of a kind is of the same patient. High numbers mean that vectors tell who somebody is."), table);
 }
 
+/** A square of shares: what was told of searches across, what was found up; on the dashed line both are equal. */
+function diagram(bins) {
+  const parsed = make("div");
+  parsed.innerHTML = "<svg></svg>";
+  const namespace = parsed.firstChild.namespaceURI;
+  const side = 300, left = 44, bottom = 40, svg = (tag, attributes, text) => {
+    const made = document.createElementNS(namespace, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  const x = (share) => left + share * side, y = (share) => 8 + (1 - share) * side;
+  const plot = svg("svg", { viewBox: `0 0 ${left + side + 14} ${side + bottom + 8}`, class: "reliability", role: "img",
+    "aria-label": "told agreement against the share of first hits that agree" });
+  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+    plot.append(svg("line", { x1: x(share), x2: x(share), y1: y(0), y2: y(1), class: "grid" }), svg("line", { x1: x(0), x2: x(1), y1: y(share), y2: y(share), class: "grid" }),
+      svg("text", { x: x(share), y: y(0) + 16, "text-anchor": "middle" }, share), svg("text", { x: x(0) - 6, y: y(share) + 4, "text-anchor": "end" }, share));
+  }
+  plot.append(svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "ideal" }),
+    svg("text", { x: x(0.5), y: y(0) + 34, "text-anchor": "middle" }, "told"),
+    svg("text", { x: 12, y: y(0.5), "text-anchor": "middle", transform: `rotate(-90 12 ${y(0.5)})` }, "found"));
+  const most = Math.max(...bins.map((bin) => bin.n));
+  for (const bin of bins.filter((bin) => bin.n > 0)) {
+    const dot = svg("circle", { cx: x(bin.told), cy: y(bin.found), r: 3 + 9 * Math.sqrt(bin.n / most) });
+    dot.append(svg("title", {}, `${bin.n} searches: told ${three(bin.told)}, found ${three(bin.found)}`));
+    plot.append(dot);
+  }
+  return plot;
+}
+
+function reliability() {
+  const told = results.reliability;
+  if (!told) return;
+  const kinds = make("table", {}, row(["query", "among", "n", "told", "found", "calibration error"], true));
+  for (const kind of told.kinds) {
+    kinds.append(row([kind.query || "not known", kind.hits ?? "all", kind.n, three(kind.told), three(kind.found), three(kind.ece)]));
+  }
+  card(make("h2", {}, "How well told agreement holds"), make("p", { class: "dim small" },
+    `Of ${told.n_searches} searches by images of other patients: the chance that a search tells of its first hit having the query's ${told.column}, and the share that has it. Expected calibration error ${three(told.ece)}.`),
+    make("div", { class: "beside" }, diagram(told.bins), make("div", { class: "kinds" }, kinds)),
+    make("p", { class: "dim small" }, "The larger a dot, the more searches; below the dashed line, too much is told. Kinds of at least 30 searches."));
+}
+
 function hubness() {
   const table = make("table", {}, row(["task", "k", "never found", "of random rankings", "found most often"], true));
   for (const task of tasks) {
@@ -214,4 +257,4 @@ const config = results.config;
 document.getElementById("about").textContent = `${results.model}${config.precision ? ` (${config.precision})` : ""} on ${config.manifest}, `
   + `${results.n_rows} rows, m3ret ${results.m3ret_version}, seed ${config.seed}, ${config.n_resamples} draws, config ${results.config_hash}`
   + (config.filter.length ? `, only ${config.filter.join(", ")}` : "");
-tables(); mixed(); matrix(); ladder(); privacy(); remarks(); details(); hubness(); drawMap();
+tables(); mixed(); matrix(); ladder(); reliability(); privacy(); remarks(); details(); hubness(); drawMap();

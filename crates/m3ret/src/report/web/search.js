@@ -36,7 +36,6 @@ function hitCard(query, hit, index) {
         make("span", { class: hit.relation.startsWith("same") ? "badge strong" : "badge" }, relations[hit.relation])),
       seenFrom(hit),
       make("div", { class: "what" }, labelsOf(hit) || make("span", { class: "dim" }, "no label")),
-      hit.view ? make("div", { class: "small" }, `matched by ${hit.view}`) : null,
       make("div", { class: "path", title: nameOf(hit.file, hit.part) }, nameOf(lastOf(hit.file), hit.part)),
       noteOf(image),
       make("div", { class: "acts" },
@@ -136,12 +135,12 @@ function banner(query) {
   if (!query.hits.length) return null;
   if (!found) {
     return make("p", { class: "dim small" },
-      "Agreement: unknown. Too few images of other patients have a known body part.");
+      "Agreement: unknown. Neither the archive nor the model was measured in searches like this one.");
   }
   const percent = (share) => `${Math.round(100 * share)} %`;
   const what = found.column.replaceAll("_", " ");
   const text = `In ${percent(found.value)} of such searches (${percent(found.low)} to ${percent(found.high)}, n ${found.n}, ` +
-    `${found.searches}) the first hit has the ${what} of its query.`;
+    `${found.searches}${found.measured_on === "model" ? ", on images kept apart for the model" : ""}) the first hit has the ${what} of its query.`;
   if (found.is_reliable) return make("p", { class: "small" }, text);
   return make("div", { class: "banner", role: "status" },
     make("b", {}, `Not reliable: ${found.searches}`), text);
