@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use m3ret_fuzz::gallery::{Piece, make, seal};
 use m3ret_fuzz::input::Input;
 use m3ret_fuzz::patch;
-use m3ret_search::{Filter, Gallery, Method, Plan, Queries, SearchOptions, Writer, repair, verify};
+use m3ret_search::{
+    Filter, Gallery, Method, Plan, Queries, SearchOptions, Views, Writer, repair, search_across, verify,
+};
 
 static GOOD: OnceLock<Vec<Piece>> = OnceLock::new();
 const BESIDE: &[u8] = b"a file that belongs to nobody";
@@ -99,11 +101,16 @@ fn read(gallery: &Gallery) {
             gallery.find(id).unwrap_or_default();
         }
         gallery.vector(row).unwrap_or_default();
+        gallery.view_vectors(row).unwrap_or_default();
         gallery.attachment(row, "thumbnail").unwrap_or_default();
         gallery.value(row, "path").unwrap_or_default();
     }
     if let Ok(Some(statistics)) = gallery.statistics() {
-        let _ = (statistics.percentile(0.5, "CT", "MR"), statistics.is_confident(0.5, "CT", "CT"));
+        for known in &statistics.agreements {
+            for found in [known.estimate(0.5, "CT", None), known.estimate(0.5, "CT", Some("MR"))].into_iter().flatten() {
+                assert!((0.0..=1.0).contains(&found.value), "{found:?}");
+            }
+        }
     }
     gallery.refusals().unwrap_or_default();
 }
@@ -118,9 +125,14 @@ fn search(gallery: &Gallery) {
     for method in [Method::Auto, Method::Exact, Method::Planned(plan), Method::Planned(flat)] {
         for filters in [Vec::new(), vec![filter.clone()]] {
             let group_by = (!filters.is_empty()).then(|| "path".to_owned());
-            let options = SearchOptions { k: 5, method, filters, group_by };
-            for hit in gallery.search(queries, &options).unwrap_or_default().iter().flatten() {
-                assert!(hit.score.is_finite(), "{hit:?}");
+            for views in [Views::Own, Views::default()] {
+                let (filters, group_by) = (filters.clone(), group_by.clone());
+                let options = SearchOptions { k: 5, method, filters, group_by, views };
+                let plain = gallery.search(queries, &options).unwrap_or_default();
+                let across = search_across(gallery, queries, &["CT"], &options).unwrap_or_default();
+                for hit in plain.iter().chain(&across).flatten() {
+                    assert!(hit.score.is_finite(), "{hit:?}");
+                }
             }
         }
     }
