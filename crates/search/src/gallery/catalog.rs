@@ -12,6 +12,7 @@ use super::footer::Numbers;
 use super::writer::AGREEMENTS;
 use super::{Maker, version};
 use crate::disk::{Disk, DiskFile as _, read_regular, unfinished_name};
+use crate::embedding::MAX_WIDTH;
 use crate::error::{Error, Result};
 use crate::scan::Calibration;
 
@@ -103,6 +104,12 @@ impl Catalog {
                 .all(|entry| entry.id < self.next_segment && ids.insert(entry.id));
         if !has_sound_segments {
             return Err(Error::damaged(path, "numbers of segments out of range"));
+        }
+        if !(1..=MAX_WIDTH).contains(&self.width) {
+            return Err(Error::damaged(
+                path,
+                format!("vectors of {} numbers", self.width),
+            ));
         }
         match &self.calibration {
             Some(calibration) if !calibration.is_sound() => {

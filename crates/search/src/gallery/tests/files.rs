@@ -382,7 +382,9 @@ fn numbers_that_no_writer_makes_are_damage_and_can_be_repaired() {
         let calibration: &mut Calibration = catalog.calibration.as_mut().unwrap();
         calibration.plans = vec![plan];
     }
-    let changes: [fn(&mut Catalog); 8] = [
+    let changes: [fn(&mut Catalog); 10] = [
+        |catalog| catalog.width = 0,
+        |catalog| catalog.width = usize::MAX,
         |catalog| catalog.next_segment = u64::MAX,
         |catalog| catalog.next_segment = 1,
         |catalog| catalog.segments.push(catalog.segments[0].clone()),
@@ -402,6 +404,16 @@ fn numbers_that_no_writer_makes_are_damage_and_can_be_repaired() {
         repair(&path).unwrap();
         assert!(verify(&path).unwrap().is_good(), "{idx}");
         assert!(!Gallery::open(&path).unwrap().is_empty(), "{idx}");
+    }
+    // Without segments, nothing else tells the width.
+    for width in [0, 1 << 60] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.m3i");
+        drop(gallery(&path, WIDTH, Numbers::F32, &[]));
+        forge(&path, |catalog| catalog.width = width);
+        let error = Gallery::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{width}: {error}");
+        assert!(!verify(&path).unwrap().is_good());
     }
     // The next generation would overflow.
     let folder = tempfile::tempdir().unwrap();
