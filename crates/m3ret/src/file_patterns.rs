@@ -45,7 +45,11 @@ impl FromStr for FilePattern {
         if text.is_empty() {
             return Err("a pattern is wanted, such as *_t1.nii.gz".to_owned());
         }
-        if text.starts_with(['/', '.']) && text.contains('/') || text.ends_with('/') {
+        if ["/", "./", "../"]
+            .iter()
+            .any(|start| text.starts_with(start))
+            || text.ends_with('/')
+        {
             return Err(
                 "a path below the folder is wanted, such as a/*.nii; for a folder and all in it, its name".to_owned(),
             );
@@ -245,7 +249,8 @@ mod tests {
             "left out 2 files *.png, 1 file *[-_.]seg.*; masks are read where --include-files or a row of a manifest names them"
         );
         assert_eq!(FileChooser::new(&files).note(), None);
-        for wrong in ["", "a[", "***", "./a/*", "/a/*", "a/"] {
+        assert!(".hidden/*".parse::<FilePattern>().is_ok());
+        for wrong in ["", "a[", "***", "./a/*", "../a", "/a/*", "a/"] {
             assert!(wrong.parse::<FilePattern>().is_err(), "{wrong}");
         }
     }
