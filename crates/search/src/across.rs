@@ -3,14 +3,13 @@
 //! A projection of a CT is like a radiograph. It is not like a slice, nor like another CT: there, whole images say more
 //! (docs/search.md has the measurement).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::evaluation::LABEL_SEPARATOR;
 use crate::gallery::RowId;
 use crate::names::MODALITY;
-use crate::scan::{Filter, LeftOut, Queries, RowHit, SearchOptions, Views};
+use crate::scan::{Filter, LeftOut, Queries, RowHit, SearchOptions, Views, best_of_groups};
 
 /// Searches as `Collection::search` does, but with rows of a query's own modality it compares own vectors alone. Of each
 /// query, `modalities` has the modality; where that is empty or no row has it, all vectors are compared.
@@ -41,11 +40,9 @@ pub fn search_across(
     // A row scores at most what it scores if all vectors are compared. So where each of the best hits of that search is of
     // a pair that counts, they are the best of this one, too.
     let mut found = collection.search(queries, options)?;
-    let known = collection.values(MODALITY)?;
     let mut by_modality: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (idx, (hits, &modality)) in found.iter().zip(modalities).enumerate() {
-        let is_known = !modality.is_empty() && known.iter().any(|value| value == modality);
-        if is_known && has_view_within(collection, modality, hits)? {
+        if !modality.is_empty() && has_view_within(collection, modality, hits)? {
             by_modality.entry(modality).or_default().push(idx);
         }
     }
@@ -66,14 +63,20 @@ fn has_view_within(collection: &dyn Collection, modality: &str, hits: &[RowHit])
         .filter(|hit| hit.view.is_some() || hit.query_vector.is_some());
     let rows: Vec<RowId> = by_view.map(|hit| hit.row).collect();
     let cells = collection.rows(&rows, &[MODALITY])?;
-    // As filters do, a cell with several labels has each of them.
-    let has = |cell: &str| {
-        cell == modality
-            || cell
-                .split(LABEL_SEPARATOR)
-                .any(|label| label.trim() == modality)
-    };
-    Ok(cells.iter().flatten().any(|cell| has(cell)))
+    let within = of_modality(modality, false);
+    Ok(cells
+        .iter()
+        .flatten()
+        .any(|cell| within.names(cell.as_bytes())))
+}
+
+/// Returns the filter that images of a modality pass, or all others.
+pub(crate) fn of_modality(modality: &str, is_negated: bool) -> Filter {
+    Filter {
+        column: MODALITY.to_owned(),
+        values: vec![modality.to_owned()],
+        is_negated,
+    }
 }
 
 /// Some of several queries.
@@ -125,11 +128,7 @@ impl Part {
                 views,
                 ..options.clone()
             };
-            options.filters.push(Filter {
-                column: MODALITY.to_owned(),
-                values: vec![modality.to_owned()],
-                is_negated,
-            });
+            options.filters.push(of_modality(modality, is_negated));
             collection.search(self.queries(), &options)
         };
         let within = searched(false, Views::Own)?;
@@ -159,13 +158,7 @@ fn merged(
     });
     let mut hits: Vec<RowHit> = named.into_iter().map(|(hit, _)| hit).collect();
     if let Some(column) = &options.group_by {
-        let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
-        let mut cells = collection.rows(&rows, &[column])?.into_iter().flatten();
-        let mut seen = HashSet::new();
-        hits.retain(|_| {
-            let cell = cells.next().unwrap_or_default();
-            cell.is_empty() || seen.insert(cell)
-        });
+        return best_of_groups(collection, hits, column, options.k);
     }
     hits.truncate(options.k);
     Ok(hits)

@@ -11,13 +11,13 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::across::search_across;
+use crate::across::{of_modality, search_across};
 use crate::collection::Collection;
 use crate::embedding::normalize;
 use crate::error::Result;
 use crate::gallery::RowId;
 use crate::names::{MODALITY, PATIENT};
-use crate::scan::{BELONGING, Filter, LeftOut, Queries, SearchOptions};
+use crate::scan::{BELONGING, LeftOut, Queries, SearchOptions};
 
 /// Searches that a table needs; fewer say nothing.
 const MIN_SEARCHES: usize = 30;
@@ -366,11 +366,7 @@ fn ask(
         left_out: &left_out,
         further: &further,
     };
-    let filter = hits.map(|modality| Filter {
-        column: MODALITY.to_owned(),
-        values: vec![modality.to_owned()],
-        is_negated: false,
-    });
+    let filter = hits.map(|modality| of_modality(modality, false));
     let options = SearchOptions {
         k: N_HITS,
         filters: filter.into_iter().collect(),

@@ -16,6 +16,8 @@ mod views;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 pub(crate) use calibrate::{BELONGING, calibrate};
@@ -25,6 +27,7 @@ pub use rules::{Filter, LeftOut};
 pub(crate) use views::RowAsQuery;
 pub use views::{DEFAULT_HANDICAP, Views};
 
+use crate::collection::Collection;
 use crate::embedding::check_unit;
 use crate::error::{Error, Result};
 use crate::gallery::{Gallery, RowId, ViewId};
@@ -270,7 +273,7 @@ impl Gallery {
                 let hits = self.search_all(&asked, &rules, depth, options.method)?;
                 let hits = hits.into_iter().next().unwrap_or_default();
                 let n_hits = hits.len();
-                let groups = self.best_of_groups(hits, column, options.k)?;
+                let groups = best_of_groups(self, hits, column, options.k)?;
                 if groups.len() == options.k || n_hits < depth {
                     break groups;
                 }
@@ -280,18 +283,24 @@ impl Gallery {
         }
         Ok(done)
     }
+}
 
-    fn best_of_groups(&self, hits: Vec<RowHit>, column: &str, k: usize) -> Result<Vec<RowHit>> {
-        let mut seen = std::collections::HashSet::new();
-        let mut kept = Vec::with_capacity(k);
-        for hit in hits {
-            let value = self.value(hit.row, column)?;
-            if kept.len() < k && (value.is_empty() || seen.insert(value)) {
-                kept.push(hit);
-            }
-        }
-        Ok(kept)
-    }
+/// Keeps the best `k` hits of which no two have the same value in a column; those without a value stand for themselves.
+pub(crate) fn best_of_groups(
+    collection: &dyn Collection,
+    mut hits: Vec<RowHit>,
+    column: &str,
+    k: usize,
+) -> Result<Vec<RowHit>> {
+    let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
+    let mut values = collection.rows(&rows, &[column])?.into_iter().flatten();
+    let mut seen = HashSet::new();
+    hits.retain(|_| {
+        let value = values.next().unwrap_or_default();
+        value.is_empty() || seen.insert(value)
+    });
+    hits.truncate(k);
+    Ok(hits)
 }
 
 /// Merges what several threads found.

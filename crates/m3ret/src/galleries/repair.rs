@@ -151,7 +151,7 @@ impl Wanted {
     }
 
     /// Returns the columns in which a row had something to say, and has nothing in these cells.
-    fn lost_cells<'a>(&'a self, cells: &[(String, String)]) -> impl Iterator<Item = &'a str> {
+    fn lost_cells<'a>(&'a self, cells: &[(String, String)]) -> Vec<&'a str> {
         let said = self
             .row
             .unproved
@@ -163,10 +163,9 @@ impl Wanted {
                 .any(|(kept, cell)| kept == name && !cell.is_empty())
         };
         let names = said.map(|(name, _)| name.as_str());
-        let lost: Vec<&str> = names
+        names
             .filter(|name| !name.starts_with(OWN_PREFIX) && !is_kept(name))
-            .collect();
-        lost.into_iter()
+            .collect()
     }
 
     /// Returns the cells of the image: those that are proved, and for others what its file says now.

@@ -27,7 +27,7 @@ pub struct Filter {
 
 impl Filter {
     /// Returns whether a cell is one of the values, or has one of them among its labels.
-    fn names(&self, cell: &[u8]) -> bool {
+    pub(crate) fn names(&self, cell: &[u8]) -> bool {
         let is_wanted = |text: &[u8]| self.values.iter().any(|wanted| wanted.as_bytes() == text);
         is_wanted(cell)
             || cell.contains(&SEPARATOR)

@@ -27,7 +27,7 @@ impl Listing {
     ) -> anyhow::Result<Self> {
         for name in MANIFESTS {
             let path = folder.join(name);
-            let is_left_out = files.is_given() && !files.allow(Path::new(name), true);
+            let is_left_out = !files.allow(Path::new(name), true);
             if !path.is_file() || outputs.own(&path) || is_left_out {
                 continue;
             }
