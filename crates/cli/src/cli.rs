@@ -27,7 +27,7 @@ pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use index::{
     AddArguments, BuildArguments, CachedArguments, ExportArguments, GalleryArguments, IndexAction,
     IndexArguments, MoveArguments, PruneArguments, RelabelArguments, RemoveArguments,
-    VerifyArguments,
+    VerifyArguments, ViewKind,
 };
 use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;

@@ -63,8 +63,13 @@ impl Drop for Progress {
 }
 
 impl Progress {
-    /// Starts before it is known how many objects there are.
+    /// Starts with a search for images, before it is known how many there are.
     pub(crate) fn start(screen: Screen) -> Self {
+        Self::begin(screen, "looking for images")
+    }
+
+    /// Starts with a step.
+    pub(crate) fn begin(screen: Screen, step: &str) -> Self {
         let bar = if screen.has_progress {
             ProgressBar::new_spinner()
         } else {
@@ -76,7 +81,7 @@ impl Progress {
             has_notes: screen.detail >= Detail::Notes,
             lines: (screen.detail == Detail::Steps).then(|| RefCell::new(Lines::start())),
         };
-        progress.step("looking for images");
+        progress.step(step);
         progress
     }
 

@@ -42,6 +42,7 @@ mod reason;
 mod resample;
 mod samples;
 mod series;
+mod slices;
 mod stack;
 mod store;
 mod thumbnail;
@@ -67,6 +68,7 @@ pub use read::{
 };
 pub use reason::{Code, Reason, Severity};
 pub use resample::resample;
+pub use slices::{MAX_SLICE_VIEWS, SLICE_VIEW, has_axial_slices, has_slice_views, slice_views};
 pub use thumbnail::{Cut, HU_LEVELS, Picture, Sheet, Strip, has_three_planes, strip, thumbnail};
 pub use views::{ViewConfig, view};
 pub use volume::{Kind, Padding, Volume};

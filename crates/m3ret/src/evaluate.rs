@@ -36,7 +36,7 @@ use contenders::{contenders, folder_name};
 use options::EvaluateOptions;
 use results::{Config, Measurements, Results, Settings, measure};
 use subject::Subject;
-use vectors::{Trial, keep_common};
+use vectors::{Further, Trial, keep_common};
 
 /// Files of several models' comparison.
 const COMPARISON: &str = "comparison";
@@ -185,6 +185,8 @@ fn evaluate_trial(
     let values: Vec<f32> = values.copied().collect();
     let embeddings = Embeddings::new(&values, width)
         .with_context(|| format!("vectors of {}", trial.contender.name))?;
+    let further = Further::of(subject, &trial.vectors.rows, &embeddings);
+    let embeddings = embeddings.with_views(further.views())?;
     let cutoffs = options.sorted_cutoffs();
     let metrics = metrics_of(&cutoffs);
     let settings = Settings {
@@ -196,7 +198,11 @@ fn evaluate_trial(
     };
     let measurements = measure(subject, &embeddings, &settings)?;
     let mut results = results_of(options, subject, trial, measurements);
-    results.reliability = reliability::measure(subject, &values, width);
+    match further.told() {
+        Some(told) => results.notes.push(told),
+        // Searches by further vectors are others than it measures.
+        None => results.reliability = reliability::measure(subject, &values, width),
+    }
     let is_pixels = trial.contender.is_pixels();
     groups::complete(&mut results, pixels, is_pixels, subject, &settings);
     if results.groups.iter().any(|group| !group.knows_pixels) {

@@ -29,7 +29,7 @@ pub(crate) use places::{prune_left, relabel};
 pub use repair::{LostImage, Repaired, repair};
 pub(crate) use rows::{
     Columns, Pseudonym, Pseudonyms, RowCells, cells_of_manifest, digest_of_cells, file_of,
-    is_same_place, views_of,
+    is_same_place, stored_parts, views_of,
 };
 pub use update::{RefusedImage, UpdateSummary};
 pub(crate) use update::{UpdateOptions, forget_gone, forget_moved, tell_notes, update, with_part};
@@ -222,7 +222,7 @@ impl Archive {
             is_mirror: true,
             replaces: false,
             has_thumbnails: false,
-            has_views: true,
+            views: None,
             numbers: m3ret_search::Numbers::F32,
         };
         let updated = update(&wanted, &model, watch)?;

@@ -15,10 +15,10 @@ use serde::Serialize;
 
 use super::galleries::columns::{self, own_names};
 use super::galleries::{self, PruneSummary, UpdateOptions, UpdateSummary, update};
-use super::vectors::{self, VectorFile, Vectors};
+use super::vectors::{self, RowsOf, VectorFile, Vectors};
 use crate::files::{Force, Inputs, Output, Replaces};
 use crate::model_name;
-use crate::options::{FolderChoice, ModelChoice, Reading};
+use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use crate::watch::Watch;
 
 /// What goes into a gallery, and how.
@@ -34,8 +34,8 @@ pub struct BuildOptions {
     pub numbers: Numbers,
     /// Whether a small picture of each image is stored.
     pub has_thumbnails: bool,
-    /// Whether volumes have vectors of their projections, by which radiographs find them.
-    pub has_views: bool,
+    /// Of which pictures volumes have further vectors; `None` for projections, and for slices where the gallery has some.
+    pub views: Option<VolumeViews>,
     /// The model that embeds images; ignored for vectors that were made elsewhere.
     pub model: ModelChoice,
     /// How images are read.
@@ -147,7 +147,7 @@ fn wanted(options: &BuildOptions, adding: AddOptions) -> UpdateOptions<'_> {
         is_mirror: false,
         replaces: adding.replaces,
         has_thumbnails: options.has_thumbnails,
-        has_views: options.has_views,
+        views: options.views,
         numbers: options.numbers,
     }
 }
@@ -186,7 +186,9 @@ fn add_vectors(
     keep(&mut table, &options.reading.keep)?;
     let file = vectors::read(&given.path)?;
     let maker = maker_of(options, given, &file, watch)?;
-    let (mut vectors, join) = file.rows_of(&given.path, &table)?;
+    let RowsOf {
+        mut vectors, join, ..
+    } = file.rows_of(&given.path, &table)?;
     let width = vectors.width;
     watch.note(&join.told(&given.path));
     // Before the gallery is made, so that none without images is left behind.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use m3ret_encoder::RunOptions;
 use m3ret_imaging::ReadOptions;
+use m3ret_search::names::is_slice;
 
 pub use crate::file_patterns::{FilePattern, FilePatterns};
 
@@ -56,6 +57,45 @@ impl ModelChoice {
             name: Some(name.to_owned()),
             ..Self::default()
         }
+    }
+}
+
+/// Of which pictures of a volume a gallery holds further vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeViews {
+    /// Means along its axes, by which radiographs find it.
+    pub projections: bool,
+    /// Up to 32 of its slices, by which a picture of one slice finds its level.
+    pub slices: bool,
+}
+
+impl Default for VolumeViews {
+    /// Wants projections alone.
+    fn default() -> Self {
+        Self {
+            projections: true,
+            slices: false,
+        }
+    }
+}
+
+impl VolumeViews {
+    /// Wants a volume's own vector alone.
+    pub const NONE: Self = Self {
+        projections: false,
+        slices: false,
+    };
+
+    /// Returns the kinds that some views are of, by their names.
+    pub(crate) fn among<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut found = Self::NONE;
+        for name in names {
+            match is_slice(name) {
+                true => found.slices = true,
+                false => found.projections = true,
+            }
+        }
+        found
     }
 }
 

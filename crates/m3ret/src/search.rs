@@ -14,7 +14,7 @@ use m3ret_manifest::columns::{
 use m3ret_manifest::privacy::{Storage, storage};
 use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{
-    Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, search_across,
+    AskedImage, Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, search_across,
 };
 pub use m3ret_search::{DEFAULT_HANDICAP, Views};
 use serde::Serialize;
@@ -387,6 +387,10 @@ fn check_columns(
     }
     for (option, column) in asked {
         if !gallery.columns().contains(&column) {
+            ensure!(
+                !matches!(storage(column), Storage::Never),
+                "{option}: no gallery stores {column}, which describes people"
+            );
             return Err(no_column(&option, "the gallery", columns_of(gallery)));
         }
     }
@@ -547,9 +551,8 @@ fn answer(
     };
     let asked_options = options(ask, gallery);
     let options = with_hashes(gallery, asked_options.clone());
-    let modalities = asked.iter().map(|query| query.labels.modality.as_deref());
-    let modalities: Vec<&str> = modalities.map(Option::unwrap_or_default).collect();
-    let found = search_across(gallery, queries, &modalities, &options);
+    let images: Vec<AskedImage<'_>> = asked.iter().map(ReadyQuery::image).collect();
+    let found = search_across(gallery, queries, &images, &options);
     let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
     let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
     let known = match ask.exclude.iter().all(|name| name.starts_with("same_")) {

@@ -1,6 +1,7 @@
 //! Reads vectors that were made elsewhere or by `m3ret embed` (`.npy`, `.safetensors`, `.parquet`), and joins them
 //! with the rows of a manifest.
 
+mod gallery;
 mod npy;
 mod table;
 mod tensors;
@@ -8,12 +9,13 @@ mod tensors;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, PART, PATH};
 use m3ret_manifest::{Manifest, Row, Table, text_of};
 use m3ret_search::Maker;
 
+use crate::galleries::is_gallery;
 use crate::words::counted;
 
 /// Vectors, one after another.
@@ -36,7 +38,19 @@ pub(super) struct VectorFile {
     pub(super) vectors: Vectors,
     /// What made the vectors, if the file states it as files of `m3ret embed` do.
     pub(super) maker: Option<Maker>,
+    /// Further unit vectors, such as those of projections, each with the place of its image's vector.
+    further: Vec<(usize, Vec<f32>)>,
+    /// Whether images that were refused are not named: rows of a manifest may have no vector.
+    lacks_refused: bool,
     names: Names,
+}
+
+/// The vectors of a manifest's rows, one for each, and how they were joined.
+pub(super) struct RowsOf {
+    pub(super) vectors: Vectors,
+    /// Further vectors, each with its row, in ascending order of rows.
+    pub(super) further: Vec<(u32, Vec<f32>)>,
+    pub(super) join: Join,
 }
 
 /// The name of an image: its path and part.
@@ -87,6 +101,7 @@ pub(super) fn npy_header(n_rows: usize, width: usize) -> anyhow::Result<Vec<u8>>
 pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
     let end = path.extension().unwrap_or_default().to_ascii_lowercase();
     let read = match end.to_str() {
+        _ if is_gallery(path) => gallery::read(path),
         Some("safetensors") => tensors::read(path),
         Some("parquet") => table::read(path),
         _ => npy::read(path).map(VectorFile::bare),
@@ -201,15 +216,17 @@ impl VectorFile {
         Self {
             vectors,
             maker: None,
+            further: Vec::new(),
+            lacks_refused: false,
             names: Names::None,
         }
     }
 
-    /// Returns the vectors of a manifest's rows, one for each, and how they were joined.
+    /// Joins the vectors with a manifest's rows.
     ///
     /// If the file, or the list beside it, names its images, they are looked up by name: the manifest may be sorted
     /// otherwise, lack images, or lie elsewhere.
-    pub(super) fn rows_of(self, path: &Path, table: &Table) -> anyhow::Result<(Vectors, Join)> {
+    pub(super) fn rows_of(self, path: &Path, table: &Table) -> anyhow::Result<RowsOf> {
         let (names, named_by) = match self.names {
             Names::None => {
                 let n_vectors = self.vectors.len();
@@ -220,7 +237,11 @@ impl VectorFile {
                     counted(n_vectors as u64, "vector", "vectors"),
                     counted(table.len() as u64, "row", "rows")
                 );
-                return Ok((self.vectors, Join::Position));
+                return Ok(RowsOf {
+                    vectors: self.vectors,
+                    further: Vec::new(),
+                    join: Join::Position,
+                });
             }
             Names::Images { names, named_by } => (names, named_by),
         };
@@ -230,9 +251,38 @@ impl VectorFile {
         }
         let list = Some(list_of(path)).filter(|list| list.exists());
         let list = list.unwrap_or_else(|| path.to_owned());
-        let vectors = joined(&self.vectors, &places_of, table, named_by);
-        let vectors = vectors.with_context(|| format!("reading {}", list.display()))?;
-        Ok((vectors, Join::Name(list)))
+        let places = joined(&places_of, table, named_by);
+        let lacks_first = || places.iter().position(Option::is_none);
+        if !self.lacks_refused
+            && let Some(row) = lacks_first()
+        {
+            bail!(
+                "reading {}: no vector of row {} of the manifest is there; give the manifest that the vectors were \
+                 made of, or an array without a list, to join by position",
+                list.display(),
+                row + 1
+            );
+        }
+        let width = self.vectors.width;
+        let mut further_of: HashMap<usize, Vec<Vec<f32>>> = HashMap::new();
+        for (place, vector) in self.further {
+            further_of.entry(place).or_default().push(vector);
+        }
+        let (mut values, mut further) = (Vec::with_capacity(places.len() * width), Vec::new());
+        for (row, place) in (0_u32..).zip(places) {
+            let Some(place) = place else {
+                values.extend(std::iter::repeat_n(f32::NAN, width));
+                continue;
+            };
+            values.extend(&self.vectors.values[place * width..][..width]);
+            let of_row = further_of.get(&place).into_iter().flatten();
+            further.extend(of_row.map(|vector| (row, vector.clone())));
+        }
+        Ok(RowsOf {
+            vectors: Vectors { values, width },
+            further,
+            join: Join::Name(list),
+        })
     }
 }
 
@@ -268,32 +318,27 @@ fn place_of(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| lexical())
 }
 
-/// Puts vectors into the order of a manifest's rows.
+/// Returns the place of the vector of each row of a manifest; `None` where none has its name.
 fn joined(
-    vectors: &Vectors,
     places_of: &HashMap<Name, Vec<usize>>,
     table: &Table,
     named_by: NamedBy,
-) -> anyhow::Result<Vectors> {
-    let width = vectors.width;
-    let mut values = Vec::with_capacity(table.len() * width);
+) -> Vec<Option<usize>> {
+    let mut joined = Vec::with_capacity(table.len());
     // An image in several rows has several vectors, in the order of its rows.
     let mut n_used: HashMap<Name, usize> = HashMap::new();
     for row in table.rows() {
         let name = name_of(row, named_by);
-        let places = places_of.get(&name).with_context(|| {
-            format!(
-                "no vector of row {} of the manifest is there; give the manifest that the vectors were made of, or \
-                 an array without a list, to join by position",
-                row.idx() + 1
-            )
-        })?;
+        let Some(places) = places_of.get(&name) else {
+            joined.push(None);
+            continue;
+        };
         let used = n_used.entry(name).or_default();
         let place = places[(*used).min(places.len() - 1)];
         *used += 1;
-        values.extend(&vectors.values[place * width..][..width]);
+        joined.push(Some(place));
     }
-    Ok(Vectors { values, width })
+    joined
 }
 
 /// Returns what made the vectors, from the metadata that `m3ret embed` writes.

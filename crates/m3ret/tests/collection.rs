@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::index::{AddOptions, BuildOptions, add, build};
-use m3ret::options::{FolderChoice, ModelChoice, Reading};
+use m3ret::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use m3ret::search::{Ask, Queries};
 use m3ret::watch::Quiet;
 use m3ret_imaging::{Pixels, encode_png};
@@ -108,7 +108,7 @@ fn archive(root: &Path) {
         vectors: None,
         numbers: Numbers::F32,
         has_thumbnails: false,
-        has_views: false,
+        views: Some(VolumeViews::NONE),
         model: ModelChoice::named("pixels"),
         reading: Reading::default(),
         folder: FolderChoice::default(),

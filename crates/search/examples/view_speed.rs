@@ -21,8 +21,8 @@
 use std::path::Path;
 
 use m3ret_search::{
-    Batch, Gallery, Maker, Method, Numbers, Queries, RowHit, SearchOptions, Setup, View,
-    ViewVectors, Views, Writer, normalize, search_across,
+    AskedImage, Batch, Gallery, Maker, Method, Numbers, Queries, RowHit, SearchOptions, Setup,
+    View, ViewVectors, Views, Writer, normalize, search_across,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -216,9 +216,13 @@ impl Asked<'_> {
             vectors,
             ..Queries::default()
         };
-        let modalities = vec!["CT"; vectors.len() / self.gallery.width()];
+        let image = AskedImage {
+            modality: "CT",
+            is_flat: true,
+        };
+        let images = vec![image; vectors.len() / self.gallery.width()];
         Ok(match self.by_modality {
-            true => search_across(self.gallery, queries, &modalities, options)?,
+            true => search_across(self.gallery, queries, &images, options)?,
             false => self.gallery.search(queries, options)?,
         })
     }

@@ -1,54 +1,74 @@
-//! Searches in which projections of volumes are compared across modalities only.
+//! Searches in which projections of volumes are compared across modalities only, and slices within one.
 //!
 //! A projection of a CT is like a radiograph. It is not like a slice, nor like another CT: there, whole images say more
-//! (docs/search.md has the measurement).
+//! (docs/search.md has the measurement). A slice of a CT is like a picture of one slice of a CT.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::gallery::RowId;
-use crate::names::MODALITY;
+use crate::names::{MODALITY, is_slice};
 use crate::scan::{Filter, LeftOut, Queries, RowHit, SearchOptions, Views, best_of_groups};
 
-/// Searches as `Collection::search` does, but with rows of a query's own modality it compares own vectors alone. Of each
-/// query, `modalities` has the modality; where that is empty or no row has it, all vectors are compared.
+/// What is known of the image of a query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskedImage<'a> {
+    /// Its modality; empty where that is not known.
+    pub modality: &'a str,
+    /// Whether it is a picture that may show one slice of a volume.
+    pub is_flat: bool,
+}
+
+/// Searches as `Collection::search` does, but compares each query with rows of its own modality by own vectors alone, and
+/// by slices where its image is flat; with rows of other modalities by all vectors but slices. Where the modality of a
+/// query is not known or no row has one, both are done with all rows. `images` has what is known of each query.
 ///
 /// # Errors
-/// As `Collection::search`; `Mismatch` if there are not as many modalities as queries.
+/// As `Collection::search`; `Mismatch` if there are not as many images as queries.
 pub fn search_across(
     collection: &dyn Collection,
     queries: Queries<'_>,
-    modalities: &[&str],
+    images: &[AskedImage<'_>],
     options: &SearchOptions,
 ) -> Result<Vec<Vec<RowHit>>> {
+    let has_slices = collection.views().into_iter().any(is_slice);
     let has_further =
         !collection.views().is_empty() || queries.further.iter().any(|v| !v.is_empty());
-    let is_plain = options.views == Views::Own || !has_further;
-    if is_plain || !collection.columns().contains(&MODALITY) {
+    if options.views == Views::Own || !has_further {
         return collection.search(queries, options);
     }
     let n_queries = queries.vectors.len() / collection.width();
-    if modalities.len() != n_queries {
+    if images.len() != n_queries {
         let wanted = format!("one for each of {n_queries} queries");
         return Err(Error::mismatch(
-            "modalities",
+            "images of queries",
             wanted,
-            modalities.len().to_string(),
+            images.len().to_string(),
         ));
     }
-    // A row scores at most what it scores if all vectors are compared. So where each of the best hits of that search is of
-    // a pair that counts, they are the best of this one, too.
+    let has_modalities = collection.columns().contains(&MODALITY);
+    // A row scores at most what it scores if all vectors but slices are compared. So where each of the best hits of that
+    // search is of a pair that counts, and no slice does, they are the best of this one, too.
     let mut found = collection.search(queries, options)?;
-    let mut by_modality: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (idx, (hits, &modality)) in found.iter().zip(modalities).enumerate() {
-        if !modality.is_empty() && has_view_within(collection, modality, hits)? {
-            by_modality.entry(modality).or_default().push(idx);
+    let mut alike: BTreeMap<AskedImage<'_>, Vec<usize>> = BTreeMap::new();
+    for (idx, (hits, image)) in found.iter().zip(images).enumerate() {
+        let image = AskedImage {
+            modality: if has_modalities { image.modality } else { "" },
+            is_flat: image.is_flat && has_slices,
+        };
+        let is_known = !image.modality.is_empty();
+        if image.is_flat || is_known && has_view_within(collection, image.modality, hits)? {
+            alike.entry(image).or_default().push(idx);
         }
     }
-    for (modality, chosen) in by_modality {
+    for (image, chosen) in alike {
+        if !image.modality.is_empty() && !has_modality(collection, image.modality)? {
+            // All rows are of other modalities, which is what was searched.
+            continue;
+        }
         let part = Part::of(queries, &chosen, collection.width());
-        let hits = part.search(collection, modality, options)?;
+        let hits = part.search(collection, image, options)?;
         for (idx, hits) in chosen.into_iter().zip(hits) {
             found[idx] = hits;
         }
@@ -68,6 +88,13 @@ fn has_view_within(collection: &dyn Collection, modality: &str, hits: &[RowHit])
         .iter()
         .flatten()
         .any(|cell| within.names(cell.as_bytes())))
+}
+
+/// Returns whether some row is of a modality.
+fn has_modality(collection: &dyn Collection, modality: &str) -> Result<bool> {
+    let wanted = of_modality(modality, false);
+    let values = collection.values(MODALITY)?;
+    Ok(values.iter().any(|value| wanted.names(value.as_bytes())))
 }
 
 /// Returns the filter that images of a modality pass, or all others.
@@ -116,11 +143,11 @@ impl Part {
         }
     }
 
-    /// Searches for images of one modality: for those of the same modality by own vectors, for the others by all.
+    /// Searches for images of which the same is known.
     fn search(
         &self,
         collection: &dyn Collection,
-        modality: &str,
+        image: AskedImage<'_>,
         options: &SearchOptions,
     ) -> Result<Vec<Vec<RowHit>>> {
         let searched = |is_negated, views| {
@@ -128,10 +155,18 @@ impl Part {
                 views,
                 ..options.clone()
             };
-            options.filters.push(of_modality(modality, is_negated));
+            if !image.modality.is_empty() {
+                let filter = of_modality(image.modality, is_negated);
+                options.filters.push(filter);
+            }
             collection.search(self.queries(), &options)
         };
-        let within = searched(false, Views::Own)?;
+        let views = if image.is_flat {
+            Views::Slices
+        } else {
+            Views::Own
+        };
+        let within = searched(false, views)?;
         let across = searched(true, options.views)?;
         let pairs = within.into_iter().zip(across);
         pairs
@@ -140,7 +175,7 @@ impl Part {
     }
 }
 
-/// Merges the hits of two searches that share no row.
+/// Merges the hits of two searches; of a row that both found, the better hit stays.
 fn merged(
     collection: &dyn Collection,
     (mut hits, more): (Vec<RowHit>, Vec<RowHit>),
@@ -156,7 +191,9 @@ fn merged(
         let by_score = b.score.total_cmp(&a.score);
         by_score.then_with(|| a_id.cmp(b_id))
     });
-    let mut hits: Vec<RowHit> = named.into_iter().map(|(hit, _)| hit).collect();
+    let mut seen = HashSet::new();
+    let hits = named.into_iter().map(|(hit, _)| hit);
+    let mut hits: Vec<RowHit> = hits.filter(|hit| seen.insert(hit.row)).collect();
     if let Some(column) = &options.group_by {
         return best_of_groups(collection, hits, column, options.k);
     }

@@ -11,13 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::across::{of_modality, search_across};
+use crate::across::{AskedImage, of_modality, search_across};
 use crate::collection::Collection;
-use crate::embedding::normalize;
 use crate::error::Result;
 use crate::gallery::RowId;
-use crate::names::{MODALITY, PATIENT};
-use crate::scan::{BELONGING, LeftOut, Queries, SearchOptions};
+use crate::names::{DIMS, FLAT, MODALITY, PATIENT};
+use crate::scan::{BELONGING, LeftOut, Queries, RowAsQuery, SearchOptions};
 
 /// Searches that a table needs; fewer say nothing.
 const MIN_SEARCHES: usize = 30;
@@ -338,9 +337,11 @@ fn ask(
     hits: Option<&str>,
 ) -> Result<Vec<(f32, bool)>> {
     let width = collection.width();
-    let mut vectors = collection.vectors(rows)?;
-    for vector in vectors.chunks_exact_mut(width) {
-        normalize(vector)?;
+    let (mut vectors, mut further) = (Vec::with_capacity(rows.len() * width), Vec::new());
+    for &row in rows {
+        let mut read = RowAsQuery::read_unit(collection, row)?;
+        vectors.append(&mut read.own);
+        further.push(read.further);
     }
     let belonging = collection.rows(rows, &BELONGING)?;
     let left_out = BELONGING.iter().enumerate().map(|(place, name)| LeftOut {
@@ -356,10 +357,6 @@ fn ask(
     });
     let left_out: Vec<LeftOut> = left_out.collect();
     let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
-    let further: Vec<Vec<f32>> = rows
-        .iter()
-        .map(|&row| further_of(collection, row))
-        .collect::<Result<_>>()?;
     let queries = Queries {
         vectors: &vectors,
         own: &own,
@@ -373,8 +370,8 @@ fn ask(
         ..SearchOptions::default()
     };
     let mut outcomes = Vec::with_capacity(rows.len());
-    let modalities = vec![query; rows.len()];
-    let found = search_across(collection, queries, &modalities, &options)?;
+    let images = images_of(collection, query, rows)?;
+    let found = search_across(collection, queries, &images, &options)?;
     for (&row, hits) in rows.iter().zip(found) {
         let label = collection.value(row, column)?;
         for hit in hits {
@@ -389,14 +386,21 @@ fn ask(
     Ok(outcomes)
 }
 
-/// Returns the further vectors of a row at unit length.
-fn further_of(collection: &dyn Collection, row: RowId) -> Result<Vec<f32>> {
-    let mut all = Vec::new();
-    for (_, mut vector) in collection.view_vectors(row)? {
-        normalize(&mut vector)?;
-        all.append(&mut vector);
-    }
-    Ok(all)
+/// Returns what is known of rows of one modality.
+fn images_of<'a>(
+    collection: &dyn Collection,
+    modality: &'a str,
+    rows: &[RowId],
+) -> Result<Vec<AskedImage<'a>>> {
+    let dims = match collection.columns().contains(&DIMS) {
+        true => collection.rows(rows, &[DIMS])?,
+        false => vec![Vec::new(); rows.len()],
+    };
+    let is_flat = dims
+        .iter()
+        .map(|cells| cells.first().is_some_and(|dims| dims == FLAT));
+    let images = is_flat.map(|is_flat| AskedImage { modality, is_flat });
+    Ok(images.collect())
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub use writer::{Setup, Writer, files_of, is_begun};
 use crate::disk::read_regular;
 use crate::error::{Error, Result};
 use crate::names::BODY_PART;
-use crate::scan::{AllowedVectors, Calibration, Filter};
+use crate::scan::{AllowedVectors, Calibration, Filter, Kinds};
 use crate::statistics::Statistics;
 use catalog::{Catalog, Named};
 use segment::Segment;
@@ -79,7 +79,7 @@ pub struct Gallery {
     key: Key,
     has_damaged_copy: bool,
     /// Vectors that pass the filters that were used before: of all, and of the rows' own alone.
-    allowed: [Mutex<HashMap<Vec<Filter>, Arc<AllowedVectors>>>; 2],
+    allowed: [Mutex<HashMap<Vec<Filter>, Arc<AllowedVectors>>>; Kinds::N],
     /// The file with samples of scores: read when the gallery is opened, because a writer may remove it afterwards.
     statistics_file: Option<Named>,
     /// The samples, parsed when they are first asked for.
@@ -228,14 +228,14 @@ impl Gallery {
         })
     }
 
-    /// Returns the vectors that pass some filters, found by `find` the first time; of all, or of the rows' own alone.
+    /// Returns the vectors of some kinds that pass some filters, found by `find` the first time.
     pub(crate) fn allowed(
         &self,
         filters: &[Filter],
-        is_own_only: bool,
+        kinds: Kinds,
         find: impl FnOnce() -> Result<AllowedVectors>,
     ) -> Result<Arc<AllowedVectors>> {
-        let known = &self.allowed[usize::from(is_own_only)];
+        let known = &self.allowed[kinds as usize];
         let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(allowed) = lock().get(filters) {
             return Ok(Arc::clone(allowed));

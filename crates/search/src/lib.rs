@@ -29,7 +29,7 @@ mod statistics;
 #[cfg(test)]
 mod testing;
 
-pub use across::search_across;
+pub use across::{AskedImage, search_across};
 pub use agreement::{Agreements, Estimate, Searches, Step, Table};
 pub use collection::Collection;
 pub use disk::{Disk, DiskFile, RealDisk};

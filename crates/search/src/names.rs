@@ -1,4 +1,4 @@
-//! Names of the columns that this crate knows: those by which galleries group images, and tasks follow.
+//! Names that this crate knows: of columns, by which galleries group images and tasks follow, and of views.
 
 /// The kind of image: CT, DX, US and others.
 pub const MODALITY: &str = "modality";
@@ -6,6 +6,8 @@ pub const MODALITY: &str = "modality";
 pub const BODY_PART: &str = "body_part";
 /// 2d, 3d or video.
 pub const DIMS: &str = "dims";
+/// The cell of `DIMS` of an image that is flat.
+pub const FLAT: &str = "2d";
 /// Whose image it is.
 pub const PATIENT: &str = "patient_id";
 /// One visit.
@@ -18,3 +20,12 @@ pub const SPLIT: &str = "split";
 pub const PAIR: &str = "pair_id";
 /// The seed of a disturbed radiograph; empty for any other image.
 pub const DISTURBED: &str = "disturbed";
+
+/// Begins the name of a view that is a slice of a volume, such as `slice 3/8`.
+pub const SLICE: &str = "slice ";
+
+/// Returns whether a view is a slice of a volume.
+#[must_use]
+pub fn is_slice(view: &str) -> bool {
+    view.starts_with(SLICE)
+}

@@ -24,8 +24,8 @@ pub(crate) use calibrate::{BELONGING, calibrate};
 pub use calibrate::{Calibration, Plan};
 pub(crate) use rules::AllowedVectors;
 pub use rules::{Filter, LeftOut};
-pub(crate) use views::RowAsQuery;
 pub use views::{DEFAULT_HANDICAP, Views};
+pub(crate) use views::{Kinds, RowAsQuery};
 
 use crate::collection::Collection;
 use crate::embedding::check_unit;

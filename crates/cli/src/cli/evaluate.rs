@@ -55,8 +55,9 @@ pub(crate) struct EvaluateArguments {
     #[arg(long, value_name = "[NAME=]M,...", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
 
-    /// Vectors that were made elsewhere: .npy, .safetensors or .parquet, [rows, width]
+    /// Vectors that were made elsewhere: .npy, .safetensors or .parquet, [rows, width], or a gallery
     ///
+    /// A gallery of the manifest's images brings the vectors of projections, which are compared across modalities.
     /// Where the file, or F.rows.csv beside it, names images, vectors are joined by path and part, else they are
     /// in the order of the manifest. Rows that are NaN have no vector. May be given several times, also beside models.
     #[arg(long, value_name = "[NAME=]F")]

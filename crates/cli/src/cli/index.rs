@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{FolderArguments, ModelArguments, ReadArguments, RetryArguments};
 
@@ -15,6 +15,14 @@ use super::{FolderArguments, ModelArguments, ReadArguments, RetryArguments};
 pub(crate) struct IndexArguments {
     #[command(subcommand)]
     pub(crate) action: IndexAction,
+}
+
+/// Pictures of a volume that have vectors of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ViewKind {
+    Projections,
+    Slices,
+    None,
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,11 +147,13 @@ pub(crate) struct BuildArguments {
     #[arg(long)]
     pub(crate) thumbnails: bool,
 
-    /// Keep one vector of a volume, and none of its projections
+    /// Of which pictures volumes have further vectors [default: projections]
     ///
-    /// By its projections a radiograph finds the CT of its patient. They take four small vectors a volume.
-    #[arg(long)]
-    pub(crate) no_views: bool,
+    /// By its projections a radiograph finds the CT of its patient; they take four vectors a volume. By its slices a
+    /// picture of one slice finds its level in a volume of the same modality; they take up to 32. `none` keeps the
+    /// vector of the whole volume alone. Images that are in the gallery already stay as they are.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) views: Option<Vec<ViewKind>>,
 
     /// Print a JSON object instead of text
     #[arg(long)]

@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::cli::{
     AddArguments, BuildArguments, CachedArguments, ExportArguments, GalleryArguments, IndexAction,
     IndexArguments, MoveArguments, PruneArguments, RelabelArguments, RemoveArguments,
-    VerifyArguments,
+    VerifyArguments, ViewKind,
 };
 use crate::out;
 use crate::progress::Progress;
@@ -22,8 +22,7 @@ use m3ret::galleries::{
     self, CachedGallery, PruneSummary, PrunedImage, Repaired, UpdateSummary, refused_text,
 };
 use m3ret::index::{self, AddOptions, Addition, BuildOptions, GivenVectors, Stats};
-use m3ret::options::Reading;
-use m3ret::watch::Watch as _;
+use m3ret::options::{Reading, VolumeViews};
 use m3ret::words::{counted, printable, printable_path};
 
 /// Runs one action.
@@ -114,13 +113,20 @@ fn options_of(arguments: &BuildArguments) -> BuildOptions {
             Numbers::F32
         },
         has_thumbnails: arguments.thumbnails,
-        has_views: !arguments.no_views,
+        views: arguments.views.as_deref().map(views_of),
         model: arguments.model.choice(),
         reading: Reading {
             keep: arguments.keep.clone(),
             ..arguments.reading.reading()
         },
         folder: arguments.folder.choice(),
+    }
+}
+
+fn views_of(kinds: &[ViewKind]) -> VolumeViews {
+    VolumeViews {
+        projections: kinds.contains(&ViewKind::Projections),
+        slices: kinds.contains(&ViewKind::Slices),
     }
 }
 
@@ -213,7 +219,7 @@ fn changes(updated: &UpdateSummary) -> String {
 }
 
 fn relabel(arguments: &RelabelArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let progress = Progress::start(screen);
+    let progress = Progress::begin(screen, "reading the manifest");
     let moved = index::relabel(&arguments.gallery, &arguments.manifest, &progress)?;
     progress.clear();
     print(arguments.json, &moved, || {
@@ -351,7 +357,7 @@ fn remove(arguments: &RemoveArguments) -> anyhow::Result<Outcome> {
 }
 
 fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let progress = Progress::start(screen);
+    let progress = Progress::begin(screen, "rewriting the gallery");
     let compaction = index::compact(&arguments.gallery, &progress)?;
     progress.clear();
     let (n_items, before, after) = (
@@ -375,8 +381,7 @@ fn compact(arguments: &GalleryArguments, screen: Screen) -> anyhow::Result<Outco
 }
 
 fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    let progress = Progress::start(screen);
-    progress.step("reading every byte");
+    let progress = Progress::begin(screen, "reading every byte");
     let folder = &arguments.gallery;
     let (report, repaired) = if arguments.repair {
         arguments.reading.start_threads()?;
@@ -393,7 +398,9 @@ fn verify_gallery(arguments: &VerifyArguments, screen: Screen) -> anyhow::Result
         &report_json(&report, repaired.as_ref()),
         || report_text(&report, repaired.as_ref()),
     )?;
-    let is_whole = |repaired: Repaired| repaired.n_lost() == 0 && repaired.lost_cells.is_empty();
+    let is_whole = |repaired: Repaired| {
+        repaired.n_lost() == 0 && repaired.lost_cells.is_empty() && repaired.incomplete.is_empty()
+    };
     let is_mended = repaired.is_some_and(is_whole);
     Ok(if is_good || is_mended {
         Outcome::AllGood
@@ -418,6 +425,8 @@ fn report_json(report: &Report, repaired: Option<&Repaired>) -> serde_json::Valu
             "n_lost": repaired.n_lost(),
             "lost": repaired.lost,
             "lost_cells": repaired.lost_cells,
+            "completed_ids": repaired.completed,
+            "incomplete": repaired.incomplete,
             "notes": repaired.repair.notes,
         })),
     })
@@ -464,6 +473,20 @@ fn repaired_text(repaired: &Repaired) -> String {
         text += &format!("embedded again: {}\n", printable(id));
     }
     text += &more(repaired.rebuilt.len());
+    if !repaired.completed.is_empty() {
+        text += &format!(
+            "further vectors embedded again: {}\n",
+            images(repaired.completed.len())
+        );
+    }
+    for image in repaired.incomplete.iter().take(MAX_LISTED) {
+        text += &format!(
+            "further vectors lost: {}: {}\n",
+            printable(&image.id),
+            printable(&image.why)
+        );
+    }
+    text += &more(repaired.incomplete.len());
     for image in repaired.lost.iter().take(MAX_LISTED) {
         text += &format!(
             "lost: {}: {}\n",

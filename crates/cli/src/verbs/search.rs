@@ -19,6 +19,7 @@ use m3ret::options::Reading;
 use m3ret::search::{Answer, Ask, Hit, Labels, MeasuredOn, Queries, VectorQueries, Views, page};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
+use m3ret_search::names::is_slice;
 
 /// Opens the archive, looks for every query, and prints what was found.
 pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -131,7 +132,7 @@ fn ask_of(arguments: &SearchArguments) -> Ask {
         views: if arguments.whole {
             Views::Own
         } else {
-            Views::All {
+            Views::Projections {
                 handicap: arguments.handicap,
             }
         },
@@ -147,7 +148,7 @@ fn print(arguments: &SearchArguments, answers: &[Answer], screen: Screen) -> any
         if arguments.json {
             write_json_line(&mut out, answer)?;
         } else {
-            out.write_all(text(answer, paint).as_bytes())?;
+            out.write_all(text(answer, arguments, paint).as_bytes())?;
         }
     }
     if let (Some(html), false) = (&arguments.html, arguments.json) {
@@ -201,7 +202,7 @@ fn agreement_text(answer: &Answer, paint: Paint) -> String {
 }
 
 /// Writes an answer for a person: a line for each hit.
-fn text(answer: &Answer, paint: Paint) -> String {
+fn text(answer: &Answer, arguments: &SearchArguments, paint: Paint) -> String {
     let mut name = printable(&answer.query);
     if let Some(part) = &answer.part {
         name += &format!(" [{}]", printable(part));
@@ -212,7 +213,11 @@ fn text(answer: &Answer, paint: Paint) -> String {
         labels => format!("{}  {}\n", paint.bold(&name), paint.dim(labels)),
     };
     if answer.hits.is_empty() {
-        return text + "  nothing was found\n\n";
+        let told = match arguments.offset {
+            0 => "nothing was found",
+            _ => "no hit is left after those that --offset leaves out",
+        };
+        return text + &format!("  {told}\n\n");
     }
     text += &agreement_text(answer, paint);
     let what = |hit: &Hit| labels_text(&hit.labels);
@@ -234,7 +239,8 @@ fn text(answer: &Answer, paint: Paint) -> String {
             file += &format!(" [{}]", printable(part));
         }
         if let Some(view) = &hit.view {
-            file += &format!(" seen from: {}", printable(view));
+            let seen = if is_slice(view) { "at" } else { "seen from:" };
+            file += &format!(" {seen} {}", printable(view));
         }
         text += &format!(
             "  {:>3}  {:>6.4}  {:<13}  {:<width$}  {file}\n",

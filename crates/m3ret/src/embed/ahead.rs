@@ -11,12 +11,17 @@ use std::time::Duration;
 
 use m3ret_encoder::{Model, Prepared};
 use m3ret_imaging::archive::{read_image, read_object, visit_object};
-use m3ret_imaging::{Error, Kind, ReadOptions, Volume, flat_views, has_flat_views, thumbnail};
+use m3ret_imaging::{
+    Error, Kind, ReadOptions, Volume, flat_views, has_flat_views, has_slice_views, slice_views,
+    thumbnail,
+};
+use m3ret_search::names::is_slice;
 
 use super::items::{Content, Item};
 use super::{Facts, Refusal, Traits, Views};
 use crate::check::pixel_hash;
 use crate::galleries::KnownVectors;
+use crate::options::VolumeViews;
 use crate::panics;
 
 /// Prepared input that may wait for the network; each reader may hold one image more.
@@ -32,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) enum Piece {
     /// An image, and its further views by name.
-    Image(Facts, Prepared, Vec<(&'static str, Prepared)>),
+    Image(Facts, Prepared, Vec<(String, Prepared)>),
     /// An image whose vector is known already.
     Known(Facts, Vec<f32>),
     Refused(Facts, Refusal),
@@ -101,8 +106,8 @@ pub(crate) struct AheadOptions<'a> {
     pub n_readers: usize,
     /// Each image comes with a small picture for people.
     pub has_thumbnails: bool,
-    /// Volumes come with vectors of their projections.
-    pub has_views: bool,
+    /// Of which pictures volumes come with further vectors.
+    pub views: VolumeViews,
     /// Vectors of images that were embedded earlier; if given, each image comes with the digest of its content.
     pub known: Option<&'a KnownVectors>,
 }
@@ -278,22 +283,26 @@ fn read(
         }
         let known = reading.known.zip(digest);
         let known = known.and_then(|(known, digest)| known.vectors(digest, facts.part.as_deref()));
-        // A volume that was embedded without its projections is embedded again where they are wanted.
+        // A volume that was embedded without the views that are wanted is embedded again.
+        let wanted = VolumeViews {
+            projections: reading.views.projections && has_flat_views(&volume),
+            slices: reading.views.slices && has_slice_views(&volume),
+        };
         let is_whole = |(_, views): &(_, Views)| {
-            !reading.has_views || !views.is_empty() || !has_flat_views(&volume)
+            let known = VolumeViews::among(views.iter().map(|(name, _)| name.as_str()));
+            (known.projections || !wanted.projections) && (known.slices || !wanted.slices)
         };
         let piece = if let Some((vector, views)) = known.filter(is_whole) {
             facts.traits.views = views;
+            let is_wanted = |(name, _): &(String, _)| match is_slice(name) {
+                true => wanted.slices,
+                false => wanted.projections,
+            };
+            facts.traits.views.retain(is_wanted);
             Piece::Known(facts, vector)
         } else {
             match prepare(model, &volume) {
-                Ok(prepared) => {
-                    let views = match reading.has_views {
-                        true => views_of(&volume, model),
-                        false => Vec::new(),
-                    };
-                    Piece::Image(facts, prepared, views)
-                }
+                Ok(prepared) => Piece::Image(facts, prepared, views_of(&volume, wanted, model)),
                 Err(refusal) => Piece::Refused(facts, refusal),
             }
         };
@@ -327,13 +336,23 @@ fn picture(volume: &Volume) -> Vec<u8> {
     drawn.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Prepares the projections of a volume; one that fails is left out.
-fn views_of(volume: &Volume, model: &Model) -> Vec<(&'static str, Prepared)> {
-    let views = panics::guard(|| flat_views(volume)).unwrap_or_default();
-    let views = views.into_iter();
+/// Prepares the views of a volume that are wanted; one that fails is left out.
+fn views_of(volume: &Volume, wanted: VolumeViews, model: &Model) -> Vec<(String, Prepared)> {
+    let prepared = |(name, picture): (String, Volume)| Some((name, prepare(model, &picture).ok()?));
+    let mut views = Vec::new();
+    if wanted.projections {
+        let flat = panics::guard(|| flat_views(volume)).unwrap_or_default();
+        let flat = flat.into_iter();
+        views.extend(
+            flat.map(|(name, picture)| (name.to_owned(), picture))
+                .filter_map(prepared),
+        );
+    }
+    if wanted.slices {
+        let slices = || slice_views(volume).filter_map(prepared).collect::<Vec<_>>();
+        views.extend(panics::guard(slices).unwrap_or_default());
+    }
     views
-        .filter_map(|(name, picture)| Some((name, prepare(model, &picture).ok()?)))
-        .collect()
 }
 
 fn prepare(model: &Model, volume: &Volume) -> Result<Prepared, Refusal> {

@@ -21,6 +21,8 @@ pub(crate) struct RowVectors {
     /// [rows, width]; NaN where there is no vector.
     pub values: Vec<f32>,
     pub width: usize,
+    /// Further unit vectors, each with its row, in ascending order of rows.
+    pub further: Vec<(u32, Vec<f32>)>,
     /// Rows whose image has no vector, and why.
     pub refused: Vec<(usize, Refusal)>,
 }
@@ -77,6 +79,7 @@ pub(crate) fn embed_rows(
     let mut vectors = RowVectors {
         values: vec![f32::NAN; listing.items.len() * model.width()],
         width: model.width(),
+        further: Vec::new(),
         refused: Vec::new(),
     };
     for (&row, embedded) in rows.iter().zip(embedded) {

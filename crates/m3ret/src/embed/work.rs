@@ -7,6 +7,7 @@ use super::ahead::{AheadOptions, Piece, n_values, read_ahead};
 use super::items::Item;
 use super::shards::{KeptRows, Shards};
 use super::{Facts, Refusal, Row};
+use crate::options::VolumeViews;
 use crate::panics;
 use crate::watch::{Deferral, Stopped, Watch};
 
@@ -62,7 +63,7 @@ pub(super) fn embed_all(
         options: tools.options,
         n_readers: tools.n_readers,
         has_thumbnails: false,
-        has_views: false,
+        views: VolumeViews::NONE,
         known: None,
     };
     let deferral = Deferral::start(tools.watch);
@@ -183,12 +184,9 @@ impl Batch {
                     let lost = || Err(Refusal::internal("a vector was lost; this is a bug".into()));
                     let vector = vectors.next().unwrap_or_else(lost);
                     for (name, _) in views {
-                        // A projection without a vector is left out.
+                        // A view without a vector is left out.
                         let view = vectors.next().and_then(Result::ok);
-                        facts
-                            .traits
-                            .views
-                            .extend(view.map(|vector| (name.to_owned(), vector)));
+                        facts.traits.views.extend(view.map(|vector| (name, vector)));
                     }
                     self.images.push((facts, vector));
                 }

@@ -1,9 +1,12 @@
 //! Vectors of what is evaluated: embedded by a model, or read from a file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use m3ret_search::evaluation::Embeddings;
+use m3ret_manifest::columns::MODALITY;
+use m3ret_search::DEFAULT_HANDICAP;
+use m3ret_search::evaluation::{Embeddings, RankedViews};
 
 use super::contenders::{Contender, Source};
 use super::files::VECTORS;
@@ -14,6 +17,7 @@ use crate::embed::rows::{RowVectors, WantedRows, embed_rows};
 use crate::model_name;
 use crate::vectors;
 use crate::watch::Watch;
+use crate::words::counted;
 
 /// The vectors of one contender, and what made them.
 pub(super) struct ContenderVectors {
@@ -48,6 +52,64 @@ impl<'a> Trial<'a> {
             folder,
             contender,
         })
+    }
+}
+
+/// Further vectors of the rows that take part.
+pub(super) struct Further {
+    rows: Vec<u32>,
+    /// [further vectors, width]
+    vectors: Vec<f32>,
+    /// A number for the modality of each row that takes part.
+    modalities: Vec<u32>,
+}
+
+impl Further {
+    /// Collects those of rows that have a vector in `embeddings`.
+    pub(super) fn of(subject: &Subject, vectors: &RowVectors, embeddings: &Embeddings<'_>) -> Self {
+        let mut of_row: HashMap<usize, Vec<&[f32]>> = HashMap::new();
+        for (row, vector) in &vectors.further {
+            of_row.entry(*row as usize).or_default().push(vector);
+        }
+        let modality = subject.columns.get(MODALITY);
+        let mut all = Self {
+            rows: Vec::new(),
+            vectors: Vec::new(),
+            modalities: Vec::with_capacity(subject.rows.len()),
+        };
+        for (row, manifest_row) in (0_u32..).zip(&subject.rows) {
+            let known = modality.filter(|column| !column.text(row as usize).is_empty());
+            let number = known.map_or(0, |column| column.code(row as usize) + 1);
+            all.modalities.push(number);
+            for vector in of_row.get(manifest_row).into_iter().flatten() {
+                if embeddings.has(row as usize) {
+                    all.rows.push(row);
+                    all.vectors.extend_from_slice(vector);
+                }
+            }
+        }
+        all
+    }
+
+    /// Says that there are some; `None` if there are none.
+    pub(super) fn told(&self) -> Option<String> {
+        let n = self.rows.len() as u64;
+        (n > 0).then(|| {
+            format!(
+                "{} of volumes are compared across modalities, less a handicap of {DEFAULT_HANDICAP}",
+                counted(n, "further vector", "further vectors")
+            )
+        })
+    }
+
+    /// Returns them as searches compare them.
+    pub(super) fn views(&self) -> RankedViews<'_> {
+        RankedViews {
+            rows: &self.rows,
+            vectors: &self.vectors,
+            modalities: &self.modalities,
+            handicap: DEFAULT_HANDICAP,
+        }
     }
 }
 
@@ -90,9 +152,9 @@ fn of_file(
         None => (format!("external:{name}"), None),
     };
     let table = subject.listing.table.as_ref().context("a manifest")?;
-    let (vectors, join) = file.rows_of(path, table)?;
-    let (mut values, width) = (vectors.values, vectors.width);
-    watch.note(&join.told(path));
+    let joined = file.rows_of(path, table)?;
+    let (mut values, width) = (joined.vectors.values, joined.vectors.width);
+    watch.note(&joined.join.told(path));
     if options.normalizes {
         for vector in values
             .chunks_exact_mut(width)
@@ -107,6 +169,7 @@ fn of_file(
         values,
         width,
         refused: Vec::new(),
+        further: joined.further,
     };
     Ok(ContenderVectors {
         rows,

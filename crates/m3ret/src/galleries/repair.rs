@@ -9,13 +9,13 @@ use m3ret_search::{Gallery, LostRow, Repair, Writer};
 use serde::Serialize;
 
 use super::columns::{self, OwnNames, own_names_among};
-use super::rows::{PendingRows, RowParts, THUMBNAIL, set_cell};
+use super::rows::{PendingRows, RowParts, THUMBNAIL, set_cell, stored_parts};
 use super::update::{Place, Stored};
 use super::{KnownVectors, model_of, with_part};
 use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, item_of};
 use crate::embed::work::{Embedded, embed_each};
-use crate::options::{ModelChoice, Reading};
+use crate::options::{ModelChoice, Reading, VolumeViews};
 use crate::watch::{Deferral, Watch};
 
 /// What `repair` did.
@@ -30,6 +30,10 @@ pub struct Repaired {
     pub lost_cells: BTreeMap<String, usize>,
     /// Images that are lost and whose id or path could be read.
     pub lost: Vec<LostImage>,
+    /// Ids of images whose further vectors were lost and are in the gallery again.
+    pub completed: Vec<String>,
+    /// Images that are in the gallery without further vectors that they had: they are found by the others.
+    pub incomplete: Vec<LostImage>,
     /// Number of images that are lost and of which nothing could be read.
     pub n_unread: usize,
 }
@@ -40,9 +44,19 @@ impl Repaired {
     pub fn n_lost(&self) -> usize {
         self.lost.len() + self.n_unread
     }
+
+    /// Tells why an image was not embedded again.
+    fn give_up(&mut self, image: Wanted, why: &str) {
+        let (id, why) = (image.row.id, why.to_owned());
+        let told = match image.is_there {
+            true => &mut self.incomplete,
+            false => &mut self.lost,
+        };
+        told.push(LostImage { id, why });
+    }
 }
 
-/// An image that is no longer in a gallery.
+/// An image that is no longer in a gallery, or not with all its vectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LostImage {
     /// Its id, or its path and part if the id could not be read.
@@ -83,11 +97,22 @@ pub fn repair(
             Err(None) => repaired.n_unread += 1,
         }
     }
+    let incomplete = std::mem::take(&mut repaired.repair.incomplete);
+    if !incomplete.is_empty() {
+        let gallery = Gallery::open(folder)?;
+        for id in incomplete {
+            match Wanted::there(&gallery, &id)? {
+                Ok(image) => wanted.push(image),
+                Err(image) => repaired.incomplete.extend(image),
+            }
+        }
+    }
     let outcome = rebuild(folder, &mut wanted, &mut repaired, (choice, reading), watch);
     if let Err(error) = outcome {
         let why = format!("{error:#}");
-        let lose = |image: Wanted| image.lost(&why);
-        repaired.lost.extend(wanted.into_iter().map(lose));
+        for image in wanted {
+            repaired.give_up(image, &why);
+        }
         // The next repair tries these again.
         return Ok(repaired);
     }
@@ -104,9 +129,11 @@ pub fn repair(
     Ok(repaired)
 }
 
-/// A lost image whose file may still be there.
+/// An image that is to be embedded again, and whose file may still be there.
 struct Wanted {
     row: LostRow,
+    /// Whether the gallery has it, without all its further vectors.
+    is_there: bool,
     item: Item,
     own: &'static OwnNames,
 }
@@ -138,16 +165,36 @@ impl Wanted {
             return lose("its file is not there");
         }
         match item_of(path, file, part.map(str::to_owned)) {
-            Some(item) => Ok(Self { row, item, own }),
+            Some(item) => Ok(Self {
+                row,
+                is_there: false,
+                item,
+                own,
+            }),
             None => lose("its file is not there"),
         }
     }
 
-    fn lost(self, why: &str) -> LostImage {
-        LostImage {
-            id: self.row.id,
-            why: why.to_owned(),
+    /// Finds the file of a row that the gallery has.
+    fn there(gallery: &Gallery, id: &str) -> anyhow::Result<Result<Self, Option<LostImage>>> {
+        let Some(row) = gallery.find(id)? else {
+            return Ok(Err(None));
+        };
+        let mut proved = Vec::new();
+        for column in gallery.columns() {
+            let cell = gallery.value(row, column)?;
+            proved.push((column.to_owned(), cell.to_owned()));
         }
+        let image = Self::of(LostRow {
+            id: id.to_owned(),
+            is_id_proved: true,
+            proved,
+            unproved: Vec::new(),
+        });
+        Ok(image.map(|image| Self {
+            is_there: true,
+            ..image
+        }))
     }
 
     /// Returns the columns in which a row had something to say, and has nothing in these cells.
@@ -232,13 +279,19 @@ fn rebuild(
         options: &reading.options,
         n_readers: reading.n_readers,
         has_thumbnails,
-        has_views: gallery.is_empty() || !gallery.views().is_empty(),
+        views: match gallery.is_empty() && repaired.repair.views.is_empty() {
+            true => VolumeViews::default(),
+            false => {
+                let before = repaired.repair.views.iter().map(String::as_str);
+                VolumeViews::among(gallery.views().into_iter().chain(before))
+            }
+        },
         known: Some(&KnownVectors::default()),
     };
     let items: Vec<Item> = wanted.iter().map(|image| image.item.clone()).collect();
     let items: Vec<&Item> = items.iter().collect();
     let mut left = std::mem::take(wanted).into_iter();
-    let mut pending = PendingRows::default();
+    let (mut pending, mut there) = (PendingRows::default(), Vec::new());
     let outcome = embed_each(&items, &model, ahead, |done| {
         anyhow::ensure!(!deferral.is_stopped(), "interrupted");
         if let Some((_, images)) = done
@@ -249,30 +302,37 @@ fn rebuild(
                     for name in image.lost_cells(&cells) {
                         *repaired.lost_cells.entry(name.to_owned()).or_default() += 1;
                     }
+                    if image.is_there {
+                        there.push(image.row.id.clone());
+                    }
                     pending.push(image.row.id, cells, parts);
                 }
-                Err(why) => repaired.lost.push(image.lost(&why)),
+                Err(why) => repaired.give_up(image, &why),
             }
-            watch.advance(repaired.lost.len());
+            watch.advance(repaired.lost.len() + repaired.incomplete.len());
         }
         if pending.len() >= MAX_ROWS {
-            save(&mut pending, &mut writer, &mut repaired.rebuilt)?;
+            save(&mut pending, &mut there, &mut writer, repaired)?;
         }
         Ok(())
     });
     wanted.extend(left);
-    save(&mut pending, &mut writer, &mut repaired.rebuilt)?;
+    save(&mut pending, &mut there, &mut writer, repaired)?;
     outcome
 }
 
+/// Adds rows in the place of those `there` that have their ids.
 fn save(
     pending: &mut PendingRows,
+    there: &mut Vec<String>,
     writer: &mut Writer,
-    rebuilt: &mut Vec<String>,
+    repaired: &mut Repaired,
 ) -> anyhow::Result<()> {
     let ids = pending.ids().to_vec();
-    pending.save(writer, &[])?;
-    rebuilt.extend(ids);
+    pending.save(writer, there)?;
+    let is_new = |id: &String| !there.contains(id);
+    repaired.rebuilt.extend(ids.into_iter().filter(is_new));
+    repaired.completed.append(there);
     Ok(())
 }
 
@@ -280,10 +340,10 @@ type Row = (Vec<(String, String)>, RowParts);
 
 /// Returns the row of an image if its file still holds it, else why not.
 fn rebuilt(image: &Wanted, images: Vec<Embedded>, gallery: &Gallery) -> Result<Row, String> {
-    match gallery.find(&image.row.id) {
-        Ok(None) => {}
-        Ok(Some(_)) => return Err("another image of the gallery has its id".to_owned()),
-        Err(error) => return Err(error.to_string()),
+    let row = gallery.find(&image.row.id);
+    let row = row.map_err(|error| error.to_string())?;
+    if row.is_some() != image.is_there {
+        return Err("another image of the gallery has its id".to_owned());
     }
     let first = images.into_iter().next();
     let (facts, outcome) = first.ok_or("its file holds no image")?;
@@ -292,10 +352,15 @@ fn rebuilt(image: &Wanted, images: Vec<Embedded>, gallery: &Gallery) -> Result<R
     if stored.pixels != image.row.cell(image.own.pixels) {
         return Err("its file holds other pixels now".to_owned());
     }
-    let parts = RowParts {
-        vector,
-        thumbnail: facts.traits.thumbnail,
-        views: facts.traits.views,
+    let views = facts.traits.views;
+    let Some(row) = row else {
+        let parts = RowParts {
+            vector,
+            thumbnail: facts.traits.thumbnail,
+            views,
+        };
+        return Ok((image.cells(&stored), parts));
     };
-    Ok((image.cells(&stored), parts))
+    let there = stored_parts(gallery, row).map_err(|error| format!("{error:#}"))?;
+    Ok((image.row.proved.clone(), RowParts { views, ..there }))
 }

@@ -26,7 +26,7 @@ use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, Listing, list};
 use crate::embed::work::{Embedded, embed_each};
 use crate::embed::{Facts, Outputs};
-use crate::options::{FolderChoice, Reading};
+use crate::options::{FolderChoice, Reading, VolumeViews};
 use crate::watch::{Deferral, Stopped, Watch};
 use crate::words::counted;
 use refusals::{Remembered, unreadable};
@@ -48,8 +48,8 @@ pub(crate) struct UpdateOptions<'a> {
     pub replaces: bool,
     /// Whether a small picture of each image is stored.
     pub has_thumbnails: bool,
-    /// Whether volumes have vectors of their projections.
-    pub has_views: bool,
+    /// Of which pictures volumes have further vectors; `None` for projections, and for slices where the gallery has some.
+    pub views: Option<VolumeViews>,
     /// How vectors of a new gallery are stored.
     pub numbers: Numbers,
 }
@@ -259,7 +259,7 @@ pub(crate) fn update(
         options,
         n_readers: wanted.reading.n_readers,
         has_thumbnails: wanted.has_thumbnails,
-        has_views: wanted.has_views,
+        views: views_of(wanted, update.writer.gallery()),
         known: Some(&known),
     };
     embed_each(&left, model, reading, |done| {
@@ -430,6 +430,15 @@ impl Listing {
     fn digest(&self, idx: usize, gallery: &Gallery) -> String {
         digest_of_cells(self.row(idx), gallery)
     }
+}
+
+/// Returns of which pictures volumes have further vectors: of projections, and of slices where the gallery has some, unless
+/// it is said.
+fn views_of(wanted: &UpdateOptions<'_>, gallery: &Gallery) -> VolumeViews {
+    wanted.views.unwrap_or_else(|| VolumeViews {
+        slices: VolumeViews::among(gallery.views()).slices,
+        ..VolumeViews::default()
+    })
 }
 
 /// Time between two attempts to lock the gallery for writing.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use m3ret_imaging::archive::read_image;
 use m3ret_imaging::{
-    Cut, HU_LEVELS, Kind, ReadOptions, Sheet, Strip, Volume, has_three_planes, read_bytes, strip,
+    Cut, HU_LEVELS, Kind, ReadOptions, Sheet, Strip, Volume, has_axial_slices, has_slice_views,
+    has_three_planes, read_bytes, strip,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,6 +41,8 @@ pub(crate) struct Pictures {
     pub(crate) is_hu: bool,
     /// What the image is, such as `512 x 512 x 40, 0.7 x 0.7 x 5 mm`.
     pub(crate) facts: String,
+    /// Whether the first view has the slices that `imaging::slice_views` counts.
+    pub(crate) has_slices_first: bool,
     pub(crate) views: Vec<View>,
 }
 
@@ -114,6 +117,7 @@ impl Pictures {
             kind: "stored",
             is_hu: false,
             facts: String::new(),
+            has_slices_first: false,
             views: vec![view],
         })
     }
@@ -153,6 +157,7 @@ fn drawn(volume: &Volume, max_chars: usize) -> Result<Pictures, String> {
         kind,
         is_hu: volume.unit == Some("HU"),
         facts: facts(volume),
+        has_slices_first: has_slice_views(volume) && has_axial_slices(volume),
         views,
     })
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use m3ret_manifest::Table;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE};
-use m3ret_search::{Collection, RowId};
+use m3ret_search::names::{FLAT, is_slice};
+use m3ret_search::{AskedImage, Collection, RowId};
 
 use super::{Ask, Labels, RefusedQuery};
 use crate::embed::ahead::AheadOptions;
@@ -19,7 +20,7 @@ use crate::galleries::columns::{self, own_names};
 use crate::galleries::{
     Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
 };
-use crate::options::FolderChoice;
+use crate::options::{FolderChoice, VolumeViews};
 use crate::vectors::{self, VectorFile};
 use crate::watch::Watch;
 
@@ -71,6 +72,14 @@ impl ReadyQuery {
                 _ => continue,
             };
             *place = Some(value.clone());
+        }
+    }
+
+    /// Returns what is known of its image for the choice of the vectors that are compared.
+    pub(super) fn image(&self) -> AskedImage<'_> {
+        AskedImage {
+            modality: self.labels.modality.as_deref().unwrap_or_default(),
+            is_flat: self.labels.dims.as_deref() == Some(FLAT),
         }
     }
 
@@ -247,12 +256,14 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
     m3ret_search::normalize(&mut vector)?;
     let cells = RowCells::of_row(gallery, row)?;
     let own = rows_at(&cells, gallery)?;
+    let mut views = views_of(gallery, row)?;
+    views.retain(|(name, _)| !is_slice(name));
     Ok(Some(ReadyQuery {
         name: id,
         part: cells.part().map(str::to_owned),
         file: Some(cells.file()),
         vector,
-        views: views_of(gallery, row)?,
+        views,
         own,
         labels: Labels::of(&cells),
         people: Pseudonyms::of(&cells),
@@ -304,7 +315,11 @@ impl QueryReader {
             options,
             n_readers: archive.reading.n_readers,
             has_thumbnails: false,
-            has_views: !gallery.views().is_empty(),
+            views: VolumeViews {
+                // Slices of a query are no queries.
+                slices: false,
+                ..VolumeViews::among(gallery.views())
+            },
             known: None,
         };
         embed_each(&items, model, ahead, |done| {

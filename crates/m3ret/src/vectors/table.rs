@@ -72,6 +72,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
         Names::None
     };
     Ok(VectorFile {
+        further: Vec::new(),
+        lacks_refused: false,
         vectors,
         maker,
         names,

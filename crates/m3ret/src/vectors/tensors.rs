@@ -93,6 +93,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
         }
     };
     Ok(VectorFile {
+        further: Vec::new(),
+        lacks_refused: false,
         vectors: Vectors { values, width },
         maker: maker_of(word),
         names,

@@ -533,9 +533,12 @@ impl Ranker<'_> {
         products(&own, &self.gallery.vectors, |query, item, score| {
             scores[query * n + item] = score;
         });
-        self.gallery
-            .further
-            .raise(queries, embeddings, &self.gallery.vectors, &mut scores);
+        self.gallery.further.raise(
+            queries,
+            embeddings,
+            (&self.gallery.rows, &self.gallery.vectors),
+            &mut scores,
+        );
         scores
     }
 }

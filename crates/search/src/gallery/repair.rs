@@ -28,6 +28,10 @@ pub struct Repair {
     pub n_lost: usize,
     /// Those of them that could be read in part.
     pub lost: Vec<LostRow>,
+    /// Ids of rows that are there, and lost some of their further vectors.
+    pub incomplete: Vec<String>,
+    /// Names of the views that segments with such rows, or with lost ones, had vectors of.
+    pub views: Vec<String>,
     /// What else a person must know.
     pub notes: Vec<String>,
     /// Damaged files that stand for nothing once there is a new catalog.
@@ -426,7 +430,8 @@ fn prove_all(
     ids: &mut HashSet<String>,
 ) -> (Vec<ProvedRow>, Vec<u32>) {
     let (mut provable, mut lost) = (Vec::new(), Vec::new());
-    let (mut n_vectors_less, mut n_rows_less) = (0, 0);
+    let n_before = repair.incomplete.len();
+    let mut n_vectors_less = 0;
     let all = segment.provable_vectors();
     for row in segment.live() {
         let vectors = &all[row as usize];
@@ -434,16 +439,21 @@ fn prove_all(
             Ok((id, proved)) if ids.insert(id.to_owned()) => {
                 let n_less = vectors.n_further.saturating_sub(proved.further.len());
                 n_vectors_less += n_less;
-                n_rows_less += usize::from(n_less > 0);
+                if n_less > 0 {
+                    repair.incomplete.push(id.to_owned());
+                }
                 provable.push(proved);
             }
             _ => lost.push(row),
         }
     }
+    let views = segment.footer().views.iter();
+    let further = views.filter(|view| !view.is_empty());
+    repair.views.extend(further.cloned());
+    let n_rows_less = repair.incomplete.len() - n_before;
     if n_vectors_less > 0 {
         repair.notes.push(format!(
-            "{n_vectors_less} further vectors of {n_rows_less} rows could not be proved and are no longer in the \
-             gallery: these rows are found by the others; `m3ret index build` of their files makes a gallery with all"
+            "{n_vectors_less} further vectors of {n_rows_less} rows could not be proved"
         ));
     }
     (provable, lost)

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gallery::segment::Segment;
-use crate::gallery::segment::views::{Belonging, OWN_VIEW};
+use crate::gallery::segment::views::Belonging;
 use crate::gallery::{Gallery, RowId};
 
+use super::views::Kinds;
 use super::{Queries, SearchOptions};
 
 /// Only rows with one of some values in a column are hits, or only those without.
@@ -89,10 +90,10 @@ impl<'a> Rules<'a> {
         queries: Queries<'_>,
         options: &SearchOptions,
     ) -> Result<Self> {
-        let (filters, is_own_only) = (&options.filters, options.views.is_own_only());
-        let find = || allowed(gallery, filters, is_own_only);
-        let allowed = gallery.allowed(filters, is_own_only, find)?;
-        let has_views = gallery.segments().iter().any(Segment::has_views);
+        let (filters, kinds) = (&options.filters, options.views.kinds());
+        let find = || allowed(gallery, filters, kinds);
+        let allowed = gallery.allowed(filters, kinds, find)?;
+        let has_others = gallery.views().iter().any(|view| !kinds.has(view));
         let mut segments = Vec::new();
         for segment in gallery.segments() {
             let mut rules = SegmentRules {
@@ -112,11 +113,11 @@ impl<'a> Rules<'a> {
             segments,
             allowed,
             own: queries.own.to_vec(),
-            is_restricted: !filters.is_empty() || is_own_only && has_views,
+            is_restricted: !filters.is_empty() || has_others,
         })
     }
 
-    /// Says whether filters, or the choice of own vectors alone, may leave few vectors of any list.
+    /// Says whether filters, or the choice of some kinds of vectors, may leave few vectors of any list.
     pub(super) fn is_restricted(&self) -> bool {
         self.is_restricted
     }
@@ -244,8 +245,8 @@ impl Allowed<'_> {
     }
 }
 
-/// Finds the vectors of the rows that were not removed and pass all filters; of all, or of their own vectors.
-fn allowed(gallery: &Gallery, filters: &[Filter], is_own_only: bool) -> Result<AllowedVectors> {
+/// Finds the vectors of some kinds of the rows that were not removed and pass all filters.
+fn allowed(gallery: &Gallery, filters: &[Filter], kinds: Kinds) -> Result<AllowedVectors> {
     for filter in filters {
         check_filter(gallery, filter)?;
     }
@@ -268,19 +269,23 @@ fn allowed(gallery: &Gallery, filters: &[Filter], is_own_only: bool) -> Result<A
         }
         match segment.belonging()? {
             None => Ok(allowed),
-            Some(belonging) => Ok(by_vectors(allowed.as_deref(), belonging, is_own_only)),
+            Some(belonging) => {
+                let views = segment.footer().views.iter();
+                let is_asked: Vec<bool> = views.map(|view| kinds.has(view)).collect();
+                Ok(by_vectors(allowed.as_deref(), belonging, &is_asked))
+            }
         }
     });
     segments.collect()
 }
 
-/// Lays out by vectors which rows are allowed, and takes out further vectors where only the rows' own count.
+/// Lays out by vectors which rows are allowed, and takes out the vectors of views that are not asked for.
 fn by_vectors(
     rows: Option<&[u64]>,
     belonging: Belonging<'_>,
-    is_own_only: bool,
+    is_asked: &[bool],
 ) -> Option<Vec<u64>> {
-    if rows.is_none() && !is_own_only {
+    if rows.is_none() && is_asked.iter().all(|&is_asked| is_asked) {
         return None;
     }
     let is_allowed = |row: u32| match rows {
@@ -289,8 +294,7 @@ fn by_vectors(
     };
     let mut allowed = None;
     keep(&mut allowed, belonging.rows.len(), |vector| {
-        let is_asked = !is_own_only || belonging.views[vector] == OWN_VIEW;
-        is_asked && is_allowed(belonging.rows[vector])
+        is_asked[belonging.views[vector] as usize] && is_allowed(belonging.rows[vector])
     });
     allowed
 }

@@ -6,10 +6,12 @@ use rayon::prelude::*;
 
 use super::pass::Chunk;
 use super::{Queries, RowHit};
+use crate::collection::Collection;
 use crate::embedding::normalize;
 use crate::error::{Error, Result};
 use crate::gallery::segment::views::OWN_VIEW;
 use crate::gallery::{Gallery, RowId};
+use crate::names::is_slice;
 
 /// What a pair of vectors loses if one of them is a further one, where the caller says nothing else.
 ///
@@ -22,16 +24,18 @@ pub const DEFAULT_HANDICAP: f32 = 0.15;
 pub enum Views {
     /// The rows' own vectors with the queries' own.
     Own,
-    /// All. A row's score is the best over all pairs of a vector of the query and one of the row.
-    All {
+    /// All but those of slices. A row's score is the best over all pairs of a vector of the query and one of the row.
+    Projections {
         /// What the score of a pair loses, once, if either of its vectors is a further one; 0 or more.
         handicap: f32,
     },
+    /// The queries' own vectors with the rows' own and those of their slices; no pair loses anything.
+    Slices,
 }
 
 impl Default for Views {
     fn default() -> Self {
-        Self::All {
+        Self::Projections {
             handicap: DEFAULT_HANDICAP,
         }
     }
@@ -40,16 +44,21 @@ impl Default for Views {
 impl Views {
     pub(super) fn check(self) -> Result<()> {
         match self {
-            Self::All { handicap } if !(handicap.is_finite() && handicap >= 0.0) => {
+            Self::Projections { handicap } if !(handicap.is_finite() && handicap >= 0.0) => {
                 let wanted = "a finite number of 0 or more";
                 Err(Error::mismatch("handicap", wanted, handicap.to_string()))
             }
-            Self::All { .. } | Self::Own => Ok(()),
+            Self::Projections { .. } | Self::Own | Self::Slices => Ok(()),
         }
     }
 
-    pub(super) fn is_own_only(self) -> bool {
-        self == Self::Own
+    /// Returns which vectors of rows are compared.
+    pub(super) fn kinds(self) -> Kinds {
+        match self {
+            Self::Own => Kinds::Own,
+            Self::Projections { .. } => Kinds::Projections,
+            Self::Slices => Kinds::Slices,
+        }
     }
 
     /// Returns what pairs with a further vector lose.
@@ -57,7 +66,32 @@ impl Views {
         match self {
             // Rules allow no further vector here; with such scores, few of them are asked for.
             Self::Own => f32::INFINITY,
-            Self::All { handicap } => handicap,
+            Self::Projections { handicap } => handicap,
+            Self::Slices => 0.0,
+        }
+    }
+}
+
+/// Which vectors of rows are compared: their own, and those of some views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    Own,
+    /// All but slices.
+    Projections,
+    Slices,
+}
+
+impl Kinds {
+    /// Their number.
+    pub(crate) const N: usize = 3;
+
+    /// Returns whether vectors of a view are compared; the name of a row's own vector is empty.
+    pub(super) fn has(self, view: &str) -> bool {
+        match self {
+            _ if view.is_empty() => true,
+            Self::Own => false,
+            Self::Projections => !is_slice(view),
+            Self::Slices => is_slice(view),
         }
     }
 }
@@ -96,7 +130,8 @@ impl<'a> Asked<'a> {
             width,
             handicap: views.handicap(),
         };
-        if views.is_own_only() || queries.further.iter().all(Vec::is_empty) {
+        let has_further = matches!(views, Views::Projections { .. });
+        if !has_further || queries.further.iter().all(Vec::is_empty) {
             return asked;
         }
         let (mut vectors, mut all) = (Vec::new(), Vec::new());
@@ -207,18 +242,20 @@ pub(crate) struct RowAsQuery {
 }
 
 impl RowAsQuery {
-    /// Reads the vectors of a row as they are stored; in 16 bits, they are not quite of unit length.
-    pub(crate) fn read(gallery: &Gallery, row: RowId) -> Result<Self> {
-        let further = gallery.view_vectors(row)?;
+    /// Reads the vectors of a row as they are stored; in 16 bits, they are not quite of unit length. Slices are only
+    /// compared with queries, and are none.
+    pub(crate) fn read(collection: &dyn Collection, row: RowId) -> Result<Self> {
+        let further = collection.view_vectors(row)?.into_iter();
+        let further = further.filter(|(view, _)| !is_slice(view));
         Ok(Self {
-            own: gallery.vector(row)?,
-            further: further.into_iter().flat_map(|(_, vector)| vector).collect(),
+            own: collection.vectors(&[row])?,
+            further: further.flat_map(|(_, vector)| vector).collect(),
         })
     }
 
     /// Reads the vectors of a row and gives them unit length.
-    pub(crate) fn read_unit(gallery: &Gallery, row: RowId) -> Result<Self> {
-        let mut read = Self::read(gallery, row)?;
+    pub(crate) fn read_unit(collection: &dyn Collection, row: RowId) -> Result<Self> {
+        let mut read = Self::read(collection, row)?;
         let width = read.own.len();
         let further = read.further.chunks_exact_mut(width);
         std::iter::once(&mut read.own[..])

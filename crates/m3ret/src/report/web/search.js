@@ -11,10 +11,22 @@ const pictureOf = (one) => one.picture === null ? { missing: "a vector has no pi
 
 const hasSlider = (image) => Boolean(image && image.views && image.views[0].planes.length > 1);
 
-/** Says which projections are alike, where these are not the whole images. */
+const isSlice = (view) => Boolean(view && view.startsWith("slice "));
+
+/** Where to begin among the slices of a hit that was found by one of them: a share of the way; null to begin in the middle. */
+function levelOf(hit, image) {
+  if (!isSlice(hit.view) || !image || !image.has_slices_first) return null;
+  const [part, n] = hit.view.slice(6).split("/").map(Number), { planes, n_all } = image.views[0];
+  const wanted = (part - 0.5) / n * n_all - 0.5;
+  const far = planes.map((plane) => Math.abs(plane - wanted));
+  return far.indexOf(Math.min(...far)) / Math.max(1, planes.length - 1);
+}
+
+/** Says which projections or slices are alike, where these are not the whole images. */
 function seenFrom(hit) {
   if (!hit.view && !hit.query_view) return null;
-  const parts = [hit.query_view && `query from the ${hit.query_view}`, hit.view && `seen from the ${hit.view}`];
+  const seen = isSlice(hit.view) ? `at ${hit.view}` : `seen from the ${hit.view}`;
+  const parts = [hit.query_view && `query from the ${hit.query_view}`, hit.view && seen];
   return make("div", { class: "small dim" }, parts.filter(Boolean).join(", "));
 }
 
@@ -25,7 +37,7 @@ function noteOf(image) {
 }
 
 function hitCard(query, hit, index) {
-  const image = pictureOf(hit), seen = viewer.pictures(image);
+  const image = pictureOf(hit), seen = viewer.pictures(image, { first: levelOf(hit, image) });
   state.made.push(seen);
   const card = make("section", { class: "hit", tabindex: "0", "aria-label": `hit ${hit.rank}`, onfocus: () => mark(index),
       onclick: (event) => { if (!event.target.closest(".text, .scroll")) enlarge(index); } },
@@ -109,7 +121,7 @@ const box = viewer.lightbox({
     if (!hit) return null;
     const image = pictureOf(hit), own = query.picture === null ? null : pictureOf(query);
     return {
-      image, other: own,
+      image, other: own, first: levelOf(hit, image),
       title: [make("b", {}, `${hit.rank}. ${labelsOf(hit) || "no label"}`), make("br"),
         `score ${hit.score.toFixed(4)}, ${relations[hit.relation]} \u00b7 ${nameOf(lastOf(hit.file), hit.part)}${image.facts ? ` \u00b7 ${image.facts}` : ""}`],
       otherTitle: [make("b", {}, `Query: ${labelsOf(query.labels) || "no label"}`), make("br"),

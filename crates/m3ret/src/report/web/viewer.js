@@ -165,11 +165,11 @@ const viewer = (() => {
       if (!current) return;
       clear();
       const overlays = marksBox.checked && current.overlays || [null, null];
-      const images = current.other ? [[current.other, current.otherTitle, overlays[0]], [current.image, current.title, overlays[1]]]
-        : [[current.image, current.title, overlays[1]]];
+      const own = [current.image, current.title, overlays[1], current.first ?? null];
+      const images = current.other ? [[current.other, current.otherTitle, overlays[0], null], own] : [own];
       pair.classList.toggle("alone", images.length === 1);
-      pair.replaceChildren(...images.map(([image, title, overlay]) => {
-        const made = pictures(image, { plays: false, overlay });
+      pair.replaceChildren(...images.map(([image, title, overlay, first]) => {
+        const made = pictures(image, { plays: false, overlay, first });
         sides.push(made);
         const box_ = made.element.classList.contains("pictures") ? [made.element] : [...made.element.children];
         return make("div", { class: "side" }, make("div", { class: "title" }, title), box_);

@@ -13,6 +13,9 @@ pub struct RankedViews<'a> {
     pub rows: &'a [u32],
     /// Unit vectors, [further vectors, width].
     pub vectors: &'a [f32],
+    /// For each row its modality as a number; rows with the same one are compared by their own vectors alone. 0 stands for
+    /// an unknown one, and an empty list for rows of which none is known.
+    pub modalities: &'a [u32],
     /// What a pair loses, once, if either of its vectors is a further one; 0 or more.
     pub handicap: f32,
 }
@@ -29,6 +32,12 @@ impl<'a> RankedViews<'a> {
             )
         } else if !self.rows.is_sorted() || !self.rows.iter().all(has_own) {
             "rows out of order, or without a vector of their own".to_owned()
+        } else if !self.modalities.is_empty() && self.modalities.len() != own.n_rows() {
+            format!(
+                "{} modalities of {} rows",
+                self.modalities.len(),
+                own.n_rows()
+            )
         } else if !(self.handicap.is_finite() && self.handicap >= 0.0) {
             format!("a handicap of {}", self.handicap)
         } else {
@@ -42,6 +51,12 @@ impl<'a> RankedViews<'a> {
     fn of(&self, row: u32) -> Range<usize> {
         let start = self.rows.partition_point(|&other| other < row);
         start..self.rows.partition_point(|&other| other <= row)
+    }
+
+    /// Returns whether further vectors of two rows are compared.
+    fn compares(&self, a: u32, b: u32) -> bool {
+        let modality = |row: u32| self.modalities.get(row as usize).copied().unwrap_or(0);
+        modality(a) == 0 || modality(a) != modality(b)
     }
 
     fn vector(&self, idx: usize, width: usize) -> &'a [f32] {
@@ -72,12 +87,12 @@ impl FurtherItems {
     }
 
     /// Raises the scores of some queries, [queries, items], to those of pairs with a further vector that are better.
-    /// `own` has the items' own vectors, [items, width].
+    /// `rows` and `own` have the items' rows and own vectors, [items, width].
     pub(super) fn raise(
         &self,
         queries: &[u32],
         embeddings: &Embeddings<'_>,
-        own: &[f32],
+        (rows, own): (&[u32], &[f32]),
         scores: &mut [f32],
     ) {
         let (views, width) = (&embeddings.views, embeddings.width);
@@ -86,6 +101,9 @@ impl FurtherItems {
         }
         let n = own.len() / width;
         let mut raise = |query: usize, item: usize, product: f32| {
+            if !views.compares(queries[query], rows[item]) {
+                return;
+            }
             let place = &mut scores[query * n + item];
             *place = place.max(product - views.handicap);
         };
@@ -124,6 +142,9 @@ impl Embeddings<'_> {
         };
         // 0 and -0 are one score.
         let mut best = dot(self.vector(query as usize), self.vector(row as usize)) + 0.0;
+        if !self.views.compares(query, row) {
+            return best;
+        }
         for (a_idx, a) in vectors(query).enumerate() {
             for (_, b) in vectors(row)
                 .enumerate()
@@ -176,10 +197,12 @@ mod tests {
             query_order: &order,
             tie_order: &order,
         };
-        for handicap in [0.0, 0.1, 0.5] {
+        let some: Vec<u32> = (0..n).map(|row| row % 3).collect();
+        for (handicap, modalities) in [(0.0, &[][..]), (0.1, &[]), (0.5, &[]), (0.1, &some)] {
             let views = RankedViews {
                 rows: &rows,
                 vectors: &further.vectors,
+                modalities,
                 handicap,
             };
             let embeddings = Embeddings::new(&own, WIDTH).unwrap();
@@ -212,10 +235,15 @@ mod tests {
             all.extend(further.map(|(_, vector)| vector));
             all
         };
+        let modality = |row: u32| views.modalities.get(row as usize).copied();
+        let is_within = modality(a) == modality(b) && modality(a).is_some_and(|m| m > 0);
         let mut best = f32::NEG_INFINITY;
         for (a_idx, a) in vectors(a).into_iter().enumerate() {
             for (b_idx, b) in vectors(b).into_iter().enumerate() {
                 let is_own = a_idx == 0 && b_idx == 0;
+                if is_within && !is_own {
+                    continue;
+                }
                 best = best.max(dot(a, b) - if is_own { 0.0 } else { views.handicap });
             }
         }
@@ -232,6 +260,7 @@ mod tests {
             let views = RankedViews {
                 rows,
                 vectors,
+                modalities: &[],
                 handicap,
             };
             embeddings.with_views(views).is_ok()

@@ -4,6 +4,7 @@ use super::*;
 use crate::gallery::{Batch, ViewVectors};
 use crate::scan::Views;
 use crate::testing::TestViews;
+use crate::{AskedImage, search_across};
 
 /// What a hit says: id, score, view, number of the query's further vector.
 type Told = (String, f32, Option<String>, Option<u32>);
@@ -36,11 +37,17 @@ fn best_pair(gallery: &Gallery, query: [&[f32]; 2], row: RowId, views: Views) ->
     let mut of_row = vec![(None, own)];
     let mut of_query = vec![(None, query[0])];
     let mut handicap = 0.0;
-    if let Views::All { handicap: number } = views {
-        handicap = number;
-        let further = gallery.view_vectors(row).unwrap().into_iter();
-        of_row.extend(further.map(|(name, vector)| (Some(name.to_owned()), vector)));
-        of_query.extend((0..).map(Some).zip(query[1].chunks(WIDTH)));
+    let further = gallery.view_vectors(row).unwrap().into_iter();
+    let further = further.map(|(name, vector)| (Some(name.to_owned()), vector));
+    let is_slice = |view: &Option<String>| view.as_deref() == Some("slice 3/8");
+    match views {
+        Views::Own => {}
+        Views::Projections { handicap: number } => {
+            handicap = number;
+            of_row.extend(further.filter(|(view, _)| !is_slice(view)));
+            of_query.extend((0..).map(Some).zip(query[1].chunks(WIDTH)));
+        }
+        Views::Slices => of_row.extend(further.filter(|(view, _)| is_slice(view))),
     }
     let pairs = of_query.iter().flat_map(|(number, a)| {
         of_row.iter().map(move |(view, b)| {
@@ -86,13 +93,14 @@ fn further(seed: u64, n: usize) -> Vec<Vec<f32>> {
     (0..n).map(further).collect()
 }
 
-const ALL: [Views; 4] = [
+const ALL: [Views; 5] = [
     Views::Own,
-    Views::All { handicap: 0.0 },
-    Views::All { handicap: 0.05 },
-    Views::All {
+    Views::Projections { handicap: 0.0 },
+    Views::Projections { handicap: 0.05 },
+    Views::Projections {
         handicap: DEFAULT_HANDICAP,
     },
+    Views::Slices,
 ];
 
 #[test]
@@ -202,7 +210,7 @@ fn filters_exclusions_and_groups_are_of_rows() {
 }
 
 #[test]
-fn across_modalities_all_vectors_are_compared_and_within_one_the_own_ones() {
+fn across_modalities_projections_are_compared_and_within_one_own_vectors_and_slices() {
     let folder = tempfile::tempdir().unwrap();
     let writer = several(&folder.path().join("g"), Numbers::F32, 11);
     let gallery = writer.gallery();
@@ -225,23 +233,30 @@ fn across_modalities_all_vectors_are_compared_and_within_one_the_own_ones() {
         _ => value(rows[idx], "modality"),
     };
     let modalities: Vec<String> = (0..rows.len()).map(modality).collect();
-    let modalities: Vec<&str> = modalities.iter().map(String::as_str).collect();
+    let images = modalities.iter().enumerate();
+    let images: Vec<AskedImage<'_>> = images
+        .map(|(idx, modality)| AskedImage {
+            modality,
+            is_flat: idx % 2 == 0,
+        })
+        .collect();
     let is_ct = filter("modality", &["CT"], false);
-    let mut n_views = 0;
+    let (mut n_projections, mut n_slices) = (0, 0);
     for (filters, group_by) in [
         (vec![], None),
         (vec![is_ct], None),
         (vec![], Some("bucket")),
         (vec![filter("rare", &["yes"], true)], Some("modality")),
     ] {
-        for views in ALL {
+        for views in &ALL[..4] {
+            let views = *views;
             let options = SearchOptions {
                 filters: filters.clone(),
                 views,
                 group_by: group_by.map(str::to_owned),
                 ..exact(12)
             };
-            let hits = crate::search_across(gallery, queries, &modalities, &options).unwrap();
+            let hits = search_across(gallery, queries, &images, &options).unwrap();
             assert_eq!(hits.len(), rows.len());
             for (idx, hits) in hits.iter().enumerate() {
                 let passes = |row: RowId, filter: &Filter| {
@@ -250,28 +265,44 @@ fn across_modalities_all_vectors_are_compared_and_within_one_the_own_ones() {
                 let is_own = |row: RowId| value(row, "modality") == modalities[idx];
                 let query = [&vectors[idx * WIDTH..][..WIDTH], &further[idx]];
                 let mut expected = Vec::new();
-                for (views, is_within) in [(Views::Own, true), (views, false)] {
+                let AskedImage { modality, is_flat } = images[idx];
+                let within = match views {
+                    Views::Projections { .. } if is_flat => Views::Slices,
+                    _ => Views::Own,
+                };
+                for (views, is_within) in [(within, true), (views, false)] {
                     let allows = |row: RowId| {
                         let is_hit = filters.iter().all(|filter| passes(row, filter));
-                        row != rows[idx] && is_hit && is_own(row) == is_within
+                        let is_there = modality.is_empty() || is_own(row) == is_within;
+                        row != rows[idx] && is_hit && is_there
                     };
                     expected.extend(ranked(gallery, query, views, allows));
                 }
                 expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-                let mut seen = HashSet::new();
+                let (mut ids, mut seen) = (HashSet::new(), HashSet::new());
+                expected.retain(|(id, ..)| ids.insert(id.clone()));
                 expected.retain(|(id, ..)| {
                     let row = gallery.find(id).unwrap().unwrap();
                     group_by.is_none_or(|column| seen.insert(value(row, column)))
                 });
                 expected.truncate(12);
                 let hits = told(gallery, hits);
-                n_views += hits.iter().filter(|hit| hit.2.is_some()).count();
+                for hit in &hits {
+                    match hit.2.as_deref() {
+                        None => {}
+                        Some("slice 3/8") => n_slices += 1,
+                        Some(_) => n_projections += 1,
+                    }
+                }
                 assert_eq!(hits, expected, "{options:?} {idx}");
             }
         }
     }
-    assert!(n_views > 100, "{n_views}");
-    assert!(crate::search_across(gallery, queries, &modalities[1..], &exact(1)).is_err());
+    assert!(
+        n_projections > 100 && n_slices > 100,
+        "{n_projections} {n_slices}"
+    );
+    assert!(search_across(gallery, queries, &images[1..], &exact(1)).is_err());
 }
 
 /// A gallery of a large segment whose rows have views around other clusters, and one without views.
@@ -451,7 +482,10 @@ fn views_that_do_not_fit_are_errors() {
     assert!(search(&[query[1..].to_vec()], Views::default()).is_err());
     assert!(search(&[vec![0.0; WIDTH]], Views::default()).is_err());
     for handicap in [-0.1, f32::NAN, f32::INFINITY] {
-        assert!(search(&[], Views::All { handicap }).is_err(), "{handicap}");
+        assert!(
+            search(&[], Views::Projections { handicap }).is_err(),
+            "{handicap}"
+        );
     }
 }
 
