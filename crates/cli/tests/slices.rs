@@ -240,7 +240,7 @@ fn evaluations_compare_projections_across_modalities() {
     };
     let hit_at_1 = |results: &Value, name: &str| {
         let tasks = results["tasks"].as_array().unwrap();
-        let task = tasks.iter().find(|task| task["name"] == name);
+        let task = tasks.iter().find(|task| task["task"] == name);
         let task = task.unwrap_or_else(|| panic!("no task {name}"));
         task["metrics"]["hit_at_1"]["value"].as_f64().unwrap()
     };
