@@ -204,11 +204,11 @@ impl Gallery {
                 best = pass::refine(segment, chunk, best, plan.depth_codes)?;
             }
             let is_exact = matches!(first, First::Exact);
-            let mut rows = pass::finish(segment, chunk, best, k, is_exact)?;
+            let mut rows = pass::finish(segment, chunk, &rules, best, k, is_exact)?;
             for query in thinned.into_iter().map(|query| query as usize) {
                 let alone = chunk.only(query);
                 let best = First::Exact.run(segment, &alone, &rules, k)?.best;
-                let exact = pass::finish(segment, &alone, best, k, true)?;
+                let exact = pass::finish(segment, &alone, &rules, best, k, true)?;
                 rows[query] = exact.into_iter().next().unwrap_or_default();
             }
             for (query, (found, rows)) in found.iter_mut().zip(rows).enumerate() {

@@ -685,6 +685,7 @@ pub(super) fn refine(
 pub(super) fn finish(
     segment: &Segment,
     chunk: &Chunk<'_>,
+    rules: &Allowed<'_>,
     best: Vec<Best>,
     k: usize,
     is_exact: bool,
@@ -694,6 +695,7 @@ pub(super) fn finish(
     let finished = queries.map(|(query, best)| {
         let mut scorer = Scorer {
             segment,
+            rules,
             belonging,
             query: chunk.query(query),
             handicap: chunk.handicap(query),
@@ -721,6 +723,7 @@ pub(super) fn finish(
 /// Computes exact scores of one query.
 struct Scorer<'a> {
     segment: &'a Segment,
+    rules: &'a Allowed<'a>,
     belonging: Option<Belonging<'a>>,
     query: &'a [f32],
     handicap: Handicap,
@@ -756,7 +759,7 @@ impl Scorer<'_> {
         for candidate in candidates {
             let row = belonging.rows[candidate.vector as usize];
             if let Places::Several(places) = self.segment.vectors_of(row)? {
-                for &place in places {
+                for &place in places.iter().filter(|&&place| self.rules.passes(place)) {
                     let other = Candidate {
                         score: self.score(place)?,
                         vector: place,
