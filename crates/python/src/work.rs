@@ -38,12 +38,13 @@ pub(crate) fn after_fork() {
     IS_FORKED.store(true, Ordering::Relaxed);
 }
 
-/// Returns how many objects are read at the same time: on threads of their own, or none after a fork.
+/// Returns how many objects are read at the same time, on threads of their own; 0 after a fork, and where one thread is to
+/// do everything.
 pub(crate) fn n_readers(n_threads: Option<usize>) -> usize {
-    if IS_FORKED.load(Ordering::Relaxed) {
-        0
-    } else {
-        n_threads.unwrap_or_else(n_cores)
+    match n_threads.unwrap_or_else(n_cores) {
+        1 => 0,
+        _ if IS_FORKED.load(Ordering::Relaxed) => 0,
+        n => n,
     }
 }
 

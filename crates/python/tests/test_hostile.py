@@ -76,8 +76,8 @@ def test_an_error_of_a_volume_says_how_to_give_the_spacing(encoder: m3ret.Encode
     assert made.numpy().shape == (1, encoder.width)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 1e38, 3e-39])
-def test_arrays_of_one_value_are_refused(value: float, encoder: m3ret.Encoder) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_arrays_without_numbers_are_refused(value: float, encoder: m3ret.Encoder) -> None:
     with pytest.raises(m3ret.Refused) as raised:
         encoder.embed(np.full((64, 64), value, np.float32))
     assert raised.value.reason
@@ -157,7 +157,7 @@ def test_no_error_names_a_patient(tmp_path: Path) -> None:
     assert "ecret" not in str(raised.value) and raised.value.__cause__ is None
     whole = pydicom.dcmread(ROOT / "testdata/dicom/rescale_integer.dcm")
     whole.PatientName, whole.PatientID = "Secret^Patient", "SECRET-7"
-    whole.Rows = 7
+    whole.Rows = 60_000
     for source in (whole, [whole, whole]):
         with pytest.raises(m3ret.M3retError) as raised:
             m3ret.read(source)

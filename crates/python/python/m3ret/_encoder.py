@@ -84,7 +84,7 @@ class Embeddings:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if dtype is not None and self._vectors.dtype != dtype:
-            return cast("NDArray[Any]", self._vectors.astype(dtype))
+            return self._vectors.astype(dtype)
         return self._vectors.copy() if copy else self._vectors
 
     def __dlpack__(self, **arguments: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Literal, Sequence, Union
-import json
 
 from . import _m3ret
 from ._encoder import Embeddings
@@ -214,15 +214,16 @@ class Index:
                 f"queries: found vectors of {q.model} ({q.fingerprint}), wanted those of {self.model} ({self.fingerprint})"
             )
         queries = _matrix(q, normalize)
+        left_out = [(name, [_cell(cell) for cell in cells]) for name, cells in (exclude or {}).items()]
         arguments = {
             "k": _at_least_1("k", k),
             "filter": filter_words(filter),
-            "exclude": [(name, [_cell(cell) for cell in cells]) for name, cells in (exclude or {}).items()],
+            "exclude": left_out,
             "group_by": group_by,
             "exact": exact,
             "threads": threads,
         }
-        for name, cells in arguments["exclude"]:
+        for name, cells in left_out:
             if len(cells) != len(queries):
                 raise MismatchError(f"exclude {name}: found {len(cells)} values, wanted {len(queries)}, one for each query")
         if progress is False:

@@ -3,6 +3,28 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Answers",
+    "Archive",
+    "Encoder",
+    "Image",
+    "Index",
+    "Training",
+    "Volume",
+    "__version__",
+    "add_model",
+    "after_fork",
+    "check",
+    "compare",
+    "doctor",
+    "evaluate",
+    "map",
+    "open_for_dedup",
+    "read_path",
+    "simulate",
+    "split",
+    "volume_of_array",
+]
 __version__: str
 
 _ImageRow = tuple[int, str, str | None, tuple[str, str] | None]

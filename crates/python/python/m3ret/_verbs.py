@@ -39,9 +39,8 @@ class Evaluation:
         found = []
         for model, results in self.results.items():
             for task in results["tasks"]:
-                for metric in task["metrics"]:
-                    named = {key: task.get(key) for key in ("name", "modality", "relevance") if key in task}
-                    found.append({"model": model, **{f"task_{key}": value for key, value in named.items()}, **metric})
+                for metric, measured in task["metrics"].items():
+                    found.append({"model": model, "task": task["task"], "metric": metric, **measured})
         return found
 
     def to_pandas(self) -> Any:
@@ -121,7 +120,8 @@ def _contenders(x: Any, folder: Path) -> tuple[list[tuple[str, str]], list[tuple
         named = [(_name_of(value, idx), value) for idx, value in enumerate(x)]
     else:
         named = [(_name_of(x, 0), x)]
-    models, files = [], []
+    models: list[tuple[str, str]] = []
+    files: list[tuple[str, str]] = []
     for name, value in named:
         if isinstance(value, Encoder):
             place = value._encoder.folder

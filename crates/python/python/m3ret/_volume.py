@@ -102,7 +102,7 @@ class Volume:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
-            return cast("NDArray[Any]", array.astype(dtype))
+            return array.astype(dtype)
         return array.copy() if copy else array
 
     def __dlpack__(self, **arguments: Any) -> Any:
