@@ -241,13 +241,13 @@ def open(
 
     Raises ``FileError`` (no such place), ``M3retError`` (no model), ``DamagedError``, ``LockedError``.
     """
-    return Archive(
-        _m3ret.Archive(
+    with Watch(progress, "embedding") as watch:
+        archive = _m3ret.Archive(
             os.fspath(place),
             None if cache is None else os.fspath(cache),
             model_choice(model, precision),
             reading(limits, frames, threads, keep, retry),
             folder_choice(labels, include, exclude),
-            Watch(progress, "embedding"),
+            watch,
         )
-    )
+    return Archive(archive)
