@@ -1,7 +1,8 @@
 //! An archive of images that is searched.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
 use m3ret::galleries::{self, OpenOptions};
 use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Queries, Views, page};
@@ -109,18 +110,31 @@ impl Archive {
     }
 }
 
+/// How often a thread looks whether another is done with the archive.
+const PATIENCE: Duration = Duration::from_millis(2);
+
 /// Runs work with the archive, which one thread has at a time.
+///
+/// The caller's thread takes the lock, not a thread of the pool: one that holds the lock and waits for its parts may begin
+/// with the work of another caller, which wants the same lock.
 pub(crate) fn with_archive<T: Send>(
     py: Python<'_>,
-    archive: &Arc<Mutex<galleries::Archive>>,
+    archive: &Mutex<galleries::Archive>,
     run: &Run<'_>,
     work: impl FnOnce(&mut galleries::Archive, &dyn Watch) -> m3ret::Result<T> + Send,
 ) -> PyResult<T> {
-    let archive = Arc::clone(archive);
-    run.go(py, move |watch| {
-        let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut archive, watch)
-    })
+    let mut guard = loop {
+        match archive.try_lock() {
+            Ok(guard) => break guard,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                py.detach(|| std::thread::sleep(PATIENCE));
+                py.check_signals()?;
+            }
+        }
+    };
+    let archive: &mut galleries::Archive = &mut guard;
+    run.go(py, move |watch| work(archive, watch))
 }
 
 #[pymethods]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,25 @@ def test_answers_explain_themselves_and_have_pictures(tmp_path: Path) -> None:
     with pytest.raises(m3ret.MismatchError):
         archive.explain(answers, hit=30)
     assert m3ret.map(REAL, tmp_path / "map.html", cache=tmp_path).stat().st_size > 10_000
+
+
+def test_several_threads_ask_one_archive(pictures: Path, tmp_path: Path) -> None:
+    archive = m3ret.open(pictures, cache=tmp_path, model="random:tiny")
+    paths = sorted(pictures.iterdir())
+    expected = [archive.ask(path, k=3).ids for path in paths]
+    found: dict[int, list[list[str]]] = {}
+
+    def ask(first: int) -> None:
+        for idx in range(first, first + 10):
+            found[idx] = archive.ask(paths[idx].read_bytes(), k=4).ids
+
+    threads = [threading.Thread(target=ask, args=(start,), daemon=True) for start in (0, 10, 20, 30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    # A query in memory finds itself first.
+    assert [found[idx][0][1:] for idx in range(40)] == [ids[0] for ids in expected]
 
 
 def test_the_tutorial_runs(tmp_path: Path) -> None:
