@@ -34,6 +34,9 @@ pub(crate) struct Answers {
     n_threads: Option<usize>,
 }
 
+/// Path, part, reason code and sentence of an image that was refused.
+type RefusedRow = (String, Option<String>, String, String);
+
 /// How an archive is searched, as Python says it.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -181,7 +184,7 @@ impl Archive {
     }
 
     /// Returns path, part, reason code and sentence of every image that was refused when the archive was opened.
-    fn refused(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<String>, String, String)>> {
+    fn refused(&self, py: Python<'_>) -> PyResult<Vec<RefusedRow>> {
         let run = self.quiet();
         with_archive(py, &self.archive, &run, |archive, _| {
             let refused = archive.updated.refused.iter().map(|image| {

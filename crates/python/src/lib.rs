@@ -3,6 +3,12 @@
 //! It turns arguments into options of the library, runs the work without the interpreter's lock, and gives back numbers
 //! as arrays and everything else as JSON. What people call lies in `python/m3ret`; docs/python.md describes it.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    reason = "pyo3 hands arguments over by value, and its token is one of them"
+)]
+
 mod archive;
 mod encoder;
 mod errors;

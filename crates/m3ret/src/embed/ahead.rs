@@ -258,12 +258,11 @@ pub(crate) fn volumes_of(
     Ok(volumes)
 }
 
+/// Takes one image after the other, each with the name of its part.
+type Visit<'a> = &'a mut dyn FnMut(Option<String>, Cow<'_, Volume>) -> ControlFlow<()>;
+
 /// Hands over the images of an item one by one, each with the name of its part.
-fn visit_item(
-    item: &Item,
-    options: &ReadOptions,
-    visit: &mut dyn FnMut(Option<String>, Cow<'_, Volume>) -> ControlFlow<()>,
-) -> Result<(), Refusal> {
+fn visit_item(item: &Item, options: &ReadOptions, visit: Visit<'_>) -> Result<(), Refusal> {
     match &item.content {
         Content::Object(object) => guarded(|| {
             visit_object(object, options, &mut |volume| {

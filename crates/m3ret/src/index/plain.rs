@@ -72,6 +72,9 @@ pub fn put_plain(
 }
 
 /// Returns under which name a column is stored, and the kind of its hashes if it identifies people.
+///
+/// # Errors
+/// If the name is one of m3ret's own, or says that the column describes people.
 pub fn stored_as(name: &str) -> crate::Result<(String, Option<String>)> {
     if name == ID || name.starts_with(columns::OWN) {
         bail!("a column {name:?} is m3ret's own; give it another name");

@@ -277,6 +277,15 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
     }))
 }
 
+/// A file, a folder or an image in memory, and what is listed of it.
+struct ListedQuery<'a> {
+    /// The file or folder, or the name of the image.
+    input: &'a Path,
+    /// The image, if it is in memory.
+    image: Option<&'a Arc<MemoryImage>>,
+    listing: Listing,
+}
+
 /// Queries while they are read.
 #[derive(Default)]
 struct QueryReader {
@@ -301,7 +310,14 @@ impl QueryReader {
             &FolderChoice::every_file(),
         );
         match listing {
-            Ok(listing) => self.listed(input, None, &listing, archive, watch),
+            Ok(listing) => {
+                let query = ListedQuery {
+                    input,
+                    image: None,
+                    listing,
+                };
+                self.listed(&query, archive, watch)
+            }
             // A query that cannot be read is refused and ends no other query.
             Err(error) => {
                 self.refuse(input, format!("{error:#}"));
@@ -317,25 +333,26 @@ impl QueryReader {
         archive: &Archive,
         watch: &dyn Watch,
     ) -> anyhow::Result<()> {
-        let listing = Listing::of_memory(Arc::clone(image));
-        self.listed(
-            Path::new(&image.name),
-            Some(image),
-            &listing,
-            archive,
-            watch,
-        )
+        let query = ListedQuery {
+            input: Path::new(&image.name),
+            image: Some(image),
+            listing: Listing::of_memory(Arc::clone(image)),
+        };
+        self.listed(&query, archive, watch)
     }
 
-    /// Embeds what is listed of a file, a folder or an image in memory.
+    /// Embeds what is listed of a query.
     fn listed(
         &mut self,
-        input: &Path,
-        image: Option<&Arc<MemoryImage>>,
-        listing: &Listing,
+        query: &ListedQuery<'_>,
         archive: &Archive,
         watch: &dyn Watch,
     ) -> anyhow::Result<()> {
+        let ListedQuery {
+            input,
+            image,
+            listing,
+        } = query;
         let model = archive
             .model
             .as_ref()
