@@ -47,6 +47,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "m3ret-search",
         ],
     ),
+    (
+        "m3ret-python",
+        &[
+            "m3ret",
+            "m3ret-encoder",
+            "m3ret-imaging",
+            "m3ret-pretrain",
+            "m3ret-search",
+        ],
+    ),
 ];
 
 /// Each crate whose tests name a further crate of the workspace, with those crates.
@@ -64,6 +74,8 @@ const FENCED: &[(&str, &[&str])] = &[
     ("burn", &["m3ret-pretrain"]),
     ("dicom-core", &["m3ret-imaging"]),
     ("blake3", &["m3ret-search"]),
+    ("pyo3", &["m3ret-python"]),
+    ("numpy", &["m3ret-python"]),
 ];
 
 /// Who needs a crate: the product, or its tests alone.

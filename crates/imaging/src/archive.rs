@@ -12,7 +12,7 @@ use crate::read::{
 };
 use crate::reason::{Code, Reason};
 use crate::series::{self, Along, Header, Slice};
-use crate::store::Store;
+use crate::store::{MemoryFiles, Store};
 use crate::volume::Volume;
 use crate::{dicom, dicomdir, foreign, mgh};
 
@@ -141,15 +141,55 @@ fn find_in(store: Store<'_>, files: Vec<PathBuf>, options: &ReadOptions) -> Foun
 /// As `read_path`.
 pub fn read_object(object: &Object, options: &ReadOptions) -> Result<Vec<Volume>> {
     let (store, files) = object.place();
+    read_from(store, files, object, options)
+}
+
+fn read_from(
+    store: Store<'_>,
+    files: &[PathBuf],
+    object: &Object,
+    options: &ReadOptions,
+) -> Result<Vec<Volume>> {
     let mut volumes = match (files, store) {
         ([file], Store::Disk) => read_file(file, options)?,
-        ([file], Store::Zip(_)) => read_stored(store, file, options)?,
+        ([file], Store::Zip(_) | Store::Memory(_)) => read_stored(store, file, options)?,
         (several, _) => vec![series::read_files(several, object.along, store, options)?],
     };
     for volume in &mut volumes {
         volume.reasons.extend(object.notes.iter().cloned());
     }
     Ok(volumes)
+}
+
+/// Reads one DICOM series from the bytes of its files, as `read_path` reads a folder with these files.
+///
+/// # Errors
+/// `Mismatch` if a file is not DICOM, or the files hold no or several objects, such as two series; as `read_path`
+/// otherwise.
+pub fn read_series_bytes(files: &[&[u8]], options: &ReadOptions) -> Result<Vec<Volume>> {
+    options.limits.parts(files.len() as u64)?;
+    let is_dicom = |bytes: &&[u8]| sniff(bytes) == Some(Format::Dicom);
+    if let Some(place) = files.iter().position(|bytes| !is_dicom(bytes)) {
+        return Err(Error::Mismatch {
+            what: "files of a series",
+            expected: "DICOM in each".into(),
+            got: format!("another format in file {place} (from 0)"),
+        });
+    }
+    let files = MemoryFiles(files);
+    let store = Store::Memory(files);
+    let mut found = find_in(store, files.names(), options);
+    if let Some(skipped) = found.skipped.pop() {
+        return Err(skipped.error.in_file(&skipped.path));
+    }
+    match found.objects.as_slice() {
+        [only] => read_from(store, &only.files, only, options),
+        several => Err(Error::Mismatch {
+            what: "objects in the files",
+            expected: "one DICOM series, or one image".into(),
+            got: several.len().to_string(),
+        }),
+    }
 }
 
 /// Reads one object and hands its images over one by one, as `visit_file` does.
@@ -165,7 +205,9 @@ pub fn visit_object(object: &Object, options: &ReadOptions, visit: Visit<'_>) ->
             };
             match store {
                 Store::Disk => visit_file(file, options, &mut with_notes),
-                Store::Zip(_) => visit_stored(store, file, options, &mut with_notes),
+                Store::Zip(_) | Store::Memory(_) => {
+                    visit_stored(store, file, options, &mut with_notes)
+                }
             }
         }
         _ => {
@@ -289,7 +331,7 @@ enum Class {
 
 fn classify(path: &Path, store: Store<'_>, options: &ReadOptions) -> Result<Class> {
     let head = store.head(path)?;
-    let is_nested = matches!(store, Store::Zip(_));
+    let is_nested = !matches!(store, Store::Disk);
     match sniff(&head) {
         Some(Format::Dicom) => Ok(match series::read_header(path, store, &options.limits)? {
             Header::Slice(slice) => Class::Slice(slice),

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use m3ret_imaging::archive::{find_objects, read_image, read_object};
+use m3ret_imaging::archive::{find_objects, read_image, read_object, read_series_bytes};
 use m3ret_imaging::{Code, Format, ReadOptions, read_path, write_npy};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -50,6 +50,33 @@ fn found(root: &Path) -> Listing {
         .map(|s| (name(&s.path), s.error.code()))
         .collect();
     (objects, skipped)
+}
+
+#[test]
+fn a_series_of_bytes_is_the_series() {
+    let options = ReadOptions::default();
+    let files = std::fs::read_dir(testdata("dicom/series_axial")).unwrap();
+    let files = files.map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let mut files: Vec<Vec<u8>> = files.collect();
+    let read = |files: &[Vec<u8>]| {
+        let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+        read_series_bytes(&files, &options)
+    };
+    let plain = read_path(&testdata("dicom/series_axial"), &options).unwrap();
+    assert_eq!(read(&files).unwrap(), plain);
+    files.reverse();
+    let reversed = read(&files).unwrap();
+    assert_eq!(reversed[0].values(), plain[0].values());
+    assert_eq!(read(&files[..1]).unwrap().len(), 1);
+    assert!(read(&[]).is_err(), "no object");
+    let found = read(&[files[0].clone(), b"no image".to_vec()]).unwrap_err();
+    assert!(
+        found.to_string().contains("another format in file 1"),
+        "{found}"
+    );
+    let sagittal = std::fs::read_dir(testdata("dicom/series_sagittal")).unwrap();
+    files.extend(sagittal.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()));
+    assert!(read(&files).is_err(), "two series");
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn check(
     Ok(tally)
 }
 
-/// Reads every entry on `n_jobs` threads and hands the results to `sink` in order.
+/// Reads every entry on `n_jobs` threads, or on the calling one if that is 0, and hands the results to `sink` in order.
 ///
 /// Each thread holds one object at a time. These threads do not belong to the readers' thread pool, because a worker
 /// of the pool that waits for its slices would start the next object.
@@ -76,6 +76,11 @@ fn walk(
     options: &ReadOptions,
     mut sink: impl FnMut(Vec<CheckedImage>) -> io::Result<()>,
 ) -> io::Result<()> {
+    if n_jobs == 0 {
+        return entries
+            .iter()
+            .try_for_each(|entry| sink(read(entry, options)));
+    }
     let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {

@@ -3,6 +3,7 @@
 pub(super) mod ahead;
 mod arrays;
 pub(super) mod items;
+mod memory;
 pub(super) mod rows;
 mod shards;
 pub mod summary;
@@ -28,6 +29,7 @@ use crate::vectors;
 use crate::watch::Watch;
 use crate::words::counted;
 use items::{Item, Listing, list};
+pub use memory::{EmbeddedImage, embed_sources};
 pub(super) use shards::is_own as is_own_work_folder;
 use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
 use summary::{EmbedReport, EmbedRow, EmbedSummary, refused_reports};
@@ -241,6 +243,16 @@ impl Refusal {
     fn internal(message: String) -> Self {
         let code = Code::InternalError;
         Self { code, message }
+    }
+
+    /// Says why a source cannot be listed.
+    fn of_listing(error: &anyhow::Error) -> Self {
+        let imaging = error.chain().find_map(|cause| cause.downcast_ref());
+        let code = imaging.map_or(Code::Io, |cause: &m3ret_imaging::Error| cause.code());
+        Self {
+            code,
+            message: format!("{error:#}"),
+        }
     }
 
     /// Says why a model cannot take an image.

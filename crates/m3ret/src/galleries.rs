@@ -20,8 +20,8 @@ use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::watch::Watch;
 use crate::words::printable;
 
-pub(crate) use cache::folder_of as cache_folder_of;
 pub use cache::{CachedGallery, cached, clear_cache};
+pub(crate) use cache::{folder_of as cache_folder_of, place_of as cache_place_of};
 pub use export::{Exported, export};
 pub(crate) use known::KnownVectors;
 pub use places::{PruneSummary, PrunedImage, RewriteSummary, move_files, prune};

@@ -1,5 +1,7 @@
 //! Makes, extends, changes and describes galleries on request.
 
+mod plain;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,8 @@ use crate::files::{Force, Inputs, Output, Replaces};
 use crate::model_name;
 use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use crate::watch::Watch;
+
+pub use plain::{PlainRows, put_plain, stored_as};
 
 /// What goes into a gallery, and how.
 #[derive(Debug, Clone)]

@@ -131,6 +131,14 @@ pub(crate) fn taken_for_granted(default: &str) -> String {
     format!("no --model given; using {default}, {what}")
 }
 
+/// Opens the model of a choice, or the default model with a note that none was named.
+///
+/// # Errors
+/// `Model` or `Caller` if there is no such model, or its files cannot be read.
+pub fn open_model(choice: &ModelChoice, watch: &dyn Watch) -> crate::Result<Model> {
+    Ok(open(choice, watch)?)
+}
+
 /// Opens the model that a name means.
 pub(crate) fn open_named(name: &str, options: &RunOptions) -> anyhow::Result<Model> {
     let named = find(name, &Places::of_this_machine())?;

@@ -14,7 +14,8 @@ pub use crate::file_patterns::{FilePattern, FilePatterns};
 pub struct Reading {
     /// Limits on cost, and the number of frames that are read of a video.
     pub options: ReadOptions,
-    /// Number of objects that are read at the same time.
+    /// Number of objects that are read at the same time, each on a thread of its own; 0 to read one at a time on the
+    /// calling thread and its rayon pool, as a forked process needs it.
     pub n_readers: usize,
     /// Whether images that a gallery remembers as refused are read again although they have not changed.
     pub retries_refused: bool,
@@ -85,6 +86,14 @@ impl VolumeViews {
         projections: false,
         slices: false,
     };
+
+    /// Returns the kinds that queries to a gallery with some views have: slices are found, and never ask.
+    pub(crate) fn of_queries<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            slices: false,
+            ..Self::among(names)
+        }
+    }
 
     /// Returns the kinds that some views are of, by their names.
     pub(crate) fn among<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {

@@ -3,9 +3,11 @@
 mod agreement;
 mod ask;
 mod page;
+mod picture;
 mod why;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{bail, ensure};
 use m3ret_manifest::columns::{
@@ -29,6 +31,7 @@ pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
 use super::galleries::{Archive, Pseudonym, Pseudonyms, RowCells, file_of, refused_text};
 use crate::choices::{columns_of, no_column, no_value};
+use crate::images::MemoryImage;
 use crate::options::ColumnValue;
 use crate::watch::Watch;
 use crate::words::counted;
@@ -120,9 +123,12 @@ pub struct Answer {
     pub agreement: Option<Agreement>,
     /// Hits with descending scores; equal scores are in ascending order of ids.
     pub hits: Vec<Hit>,
-    /// Where the query's image lies; `None` for a vector.
+    /// Where the query's image lies; `None` for a vector, and for an image in memory.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// The query's image, if it was given in memory.
+    #[serde(skip)]
+    pub image: Option<Arc<MemoryImage>>,
     /// Whether the query's patient is known.
     #[serde(skip)]
     has_patient: bool,
@@ -288,7 +294,7 @@ impl Archive {
                 answer.hits.len()
             );
         };
-        let (Some(model), Some(file)) = (&self.model, &answer.file) else {
+        let Some(model) = &self.model else {
             return Ok(None);
         };
         if model.tokens(&[]).is_err() {
@@ -298,7 +304,16 @@ impl Archive {
             let seen = ImageTokens::read(file, part, model, &self.reading.options);
             seen.map_err(|message| anyhow::anyhow!("{}: {message}", file.display()))
         };
-        let own = see(file, answer.part.as_deref())?;
+        let part = answer.part.as_deref();
+        let own = match (&answer.image, &answer.file) {
+            (Some(image), _) => {
+                let volume = image.read_part(part, &self.reading.options);
+                volume.and_then(|volume| ImageTokens::of(&volume, model))
+            }
+            .map_err(|message| anyhow::anyhow!("{}: {message}", image.name))?,
+            (None, Some(file)) => see(file, part)?,
+            (None, None) => return Ok(None),
+        };
         let other = see(
             &file_of(self.gallery.as_ref(), hit.row)?,
             hit.part.as_deref(),
@@ -551,7 +566,7 @@ fn answer(
     };
     let asked_options = options(ask, gallery);
     let options = with_hashes(gallery, asked_options.clone());
-    let images: Vec<AskedImage<'_>> = asked.iter().map(ReadyQuery::image).collect();
+    let images: Vec<AskedImage<'_>> = asked.iter().map(ReadyQuery::asked).collect();
     let found = search_across(gallery, queries, &images, &options);
     let found = found.map_err(|error| explain(error, gallery, &asked_options, &options))?;
     let agree = ask.agree.as_deref().map(|name| column_of(gallery, name));
@@ -588,6 +603,7 @@ fn answer(
             part: query.part,
             labels: query.labels,
             file: query.file,
+            image: query.image,
         });
     }
     Ok(answers)

@@ -32,7 +32,7 @@ use crate::embedding::check_unit;
 use crate::error::{Error, Result};
 use crate::gallery::{Gallery, RowId, ViewId};
 use best::{Best, Candidate};
-use pass::{Chunk, First, Passed};
+use pass::{Chunk, Finish, First, Passed};
 use rules::Rules;
 use views::Asked;
 
@@ -204,11 +204,20 @@ impl Gallery {
                 best = pass::refine(segment, chunk, best, plan.depth_codes)?;
             }
             let is_exact = matches!(first, First::Exact);
-            let mut rows = pass::finish(segment, chunk, &rules, best, k, is_exact)?;
+            let finish = Finish {
+                segment,
+                chunk,
+                rules: &rules,
+            };
+            let mut rows = finish.run(best, k, is_exact)?;
             for query in thinned.into_iter().map(|query| query as usize) {
                 let alone = chunk.only(query);
                 let best = First::Exact.run(segment, &alone, &rules, k)?.best;
-                let exact = pass::finish(segment, &alone, &rules, best, k, true)?;
+                let finish = Finish {
+                    chunk: &alone,
+                    ..finish
+                };
+                let exact = finish.run(best, k, true)?;
                 rows[query] = exact.into_iter().next().unwrap_or_default();
             }
             for (query, (found, rows)) in found.iter_mut().zip(rows).enumerate() {

@@ -51,7 +51,7 @@ fn run_split(arguments: &SplitArguments, screen: Screen) -> anyhow::Result<Outco
     progress.clear();
     let mut out = out::stdout();
     if arguments.json {
-        let summary = summary::as_json(&options, &result);
+        let summary = result.as_json(&options);
         write_json_line(&mut out, &json!({"summary": summary}))?;
     } else {
         let is_on = screen.has_colour;

@@ -74,7 +74,7 @@ pub(super) fn without_detached_voxels(
     let is_named = |path: &Path| match store {
         _ if named.is_empty() => false,
         Store::Disk => path.canonicalize().is_ok_and(|path| named.contains(&path)),
-        Store::Zip(_) => named.contains(path),
+        Store::Zip(_) | Store::Memory(_) => named.contains(path),
     };
     let belongs = |file: &Skipped| {
         stem(&file.path).is_some_and(|key| stems.contains(&key)) || is_named(&file.path)

@@ -4,6 +4,7 @@
 //! Waiting input is bounded: while `MAX_WAITING_BYTES` of it wait, a reader claims no new item and hands over no
 //! further image, except for the item whose turn it is.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -112,7 +113,7 @@ pub(crate) struct AheadOptions<'a> {
     pub known: Option<&'a KnownVectors>,
 }
 
-/// Reads `items` on `n_readers` threads and hands their pieces to `sink`, with the position of the
+/// Reads `items` on `n_readers` threads, or on the calling thread if that is 0, and hands their pieces to `sink`, with the position of the
 /// item, in order; `None` from time to time while nothing comes.
 pub(crate) fn read_ahead(
     items: &[&Item],
@@ -138,6 +139,9 @@ impl PieceQueue<'_> {
         mut sink: impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
         read: impl Fn(&Item, &mut dyn FnMut(Piece) -> bool) + Sync,
     ) -> anyhow::Result<()> {
+        if n_readers == 0 {
+            return read_in_place(self.items, &mut sink, &read);
+        }
         std::thread::scope(|scope| {
             for _ in 0..n_readers.min(self.items.len()) {
                 scope.spawn(|| {
@@ -220,6 +224,24 @@ impl PieceQueue<'_> {
     }
 }
 
+/// Reads items on the calling thread, one after the other.
+fn read_in_place(
+    items: &[&Item],
+    sink: &mut impl FnMut(Option<(usize, Piece)>) -> anyhow::Result<()>,
+    read: &impl Fn(&Item, &mut dyn FnMut(Piece) -> bool),
+) -> anyhow::Result<()> {
+    for (idx, item) in items.iter().enumerate() {
+        let mut outcome = Ok(());
+        read(item, &mut |piece| {
+            outcome = sink(Some((idx, piece)));
+            outcome.is_ok()
+        });
+        outcome?;
+        sink(Some((idx, Piece::End)))?;
+    }
+    Ok(())
+}
+
 /// Reads every image of an item, each with the name of its part.
 pub(crate) fn volumes_of(
     item: &Item,
@@ -235,26 +257,31 @@ pub(crate) fn volumes_of(
     }
     let mut volumes = Vec::new();
     visit_item(item, options, &mut |part, volume| {
-        volumes.push((part, volume));
+        volumes.push((part, volume.into_owned()));
         ControlFlow::Continue(())
     })?;
     Ok(volumes)
 }
 
+/// Takes one image after the other, each with the name of its part.
+type Visit<'a> = &'a mut dyn FnMut(Option<String>, Cow<'_, Volume>) -> ControlFlow<()>;
+
 /// Hands over the images of an item one by one, each with the name of its part.
-fn visit_item(
-    item: &Item,
-    options: &ReadOptions,
-    visit: &mut dyn FnMut(Option<String>, Volume) -> ControlFlow<()>,
-) -> Result<(), Refusal> {
+fn visit_item(item: &Item, options: &ReadOptions, visit: Visit<'_>) -> Result<(), Refusal> {
     match &item.content {
         Content::Object(object) => guarded(|| {
             visit_object(object, options, &mut |volume| {
-                visit(object.name_of(&volume), volume)
+                visit(object.name_of(&volume), Cow::Owned(volume))
             })
         }),
         Content::Row { path, part } => guarded(|| {
-            let _ = visit(part.clone(), read_image(path, part.as_deref(), options)?);
+            let volume = read_image(path, part.as_deref(), options)?;
+            let _ = visit(part.clone(), Cow::Owned(volume));
+            Ok(())
+        }),
+        Content::Memory(image) => guarded(|| {
+            let mut volumes = image.read(options)?.into_iter();
+            let _ = volumes.try_for_each(|volume| visit(volume.part.clone(), volume));
             Ok(())
         }),
         Content::Unreadable { code, message } => Err(Refusal {
@@ -317,7 +344,7 @@ fn read(
         let part = match &item.content {
             Content::Object(object) => object.part.clone(),
             Content::Row { part, .. } => part.clone(),
-            Content::Unreadable { .. } => None,
+            Content::Memory(_) | Content::Unreadable { .. } => None,
         };
         let facts = Facts {
             part,
@@ -451,7 +478,7 @@ mod tests {
     #[test]
     fn pieces_come_in_the_order_of_the_items_and_what_waits_is_bounded() {
         let expected: Vec<usize> = (0..40).flat_map(|idx| vec![idx; idx % 4]).collect();
-        for n_readers in [1, 2, 8] {
+        for n_readers in [0, 1, 2, 8] {
             for max_bytes in [1, 100, 1 << 20] {
                 let (seen, most) = run(n_readers, max_bytes, usize::MAX);
                 assert_eq!(seen, expected);
@@ -462,8 +489,8 @@ mod tests {
 
     #[test]
     fn readers_end_when_nobody_listens_any_more() {
-        for max_bytes in [1, 1 << 20] {
-            assert_eq!(run(4, max_bytes, 5).0.len(), 5);
+        for (n_readers, max_bytes) in [(4, 1), (4, 1 << 20), (0, 1)] {
+            assert_eq!(run(n_readers, max_bytes, 5).0.len(), 5);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
@@ -22,6 +23,7 @@ use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
 use crate::choices::no_column;
 use crate::file_patterns::FileChooser;
+use crate::images::MemoryImage;
 use crate::objects::{Entry, entries};
 use crate::options::{FolderChoice, FolderLabels};
 use crate::vectors;
@@ -54,6 +56,8 @@ pub(crate) enum Content {
         path: PathBuf,
         part: Option<String>,
     },
+    /// An image in memory.
+    Memory(Arc<MemoryImage>),
     Unreadable {
         code: Code,
         message: String,
@@ -251,6 +255,19 @@ impl Outputs {
     }
 }
 
+impl Listing {
+    /// Lists one image in memory.
+    pub(crate) fn of_memory(image: Arc<MemoryImage>) -> Self {
+        let content = (image.name.clone(), Content::Memory(image));
+        Self {
+            items: with_keys(vec![content]),
+            n_foreign: 0,
+            table: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// Makes an item of one image of a file; `path` is what reports show.
 pub(crate) fn item_of(path: &str, file: PathBuf, part: Option<String>) -> Option<Item> {
     let content = Content::Row { path: file, part };
@@ -298,13 +315,13 @@ impl Content {
         match self {
             Self::Object(object) => files.extend(object.files.iter().cloned()),
             Self::Row { path, .. } => collect_files(path, MAX_DEPTH, &mut files),
-            Self::Unreadable { .. } => {}
+            Self::Memory(_) | Self::Unreadable { .. } => {}
         }
         let may_lack_voxels = match self {
             Self::Object(object) => {
                 [Format::Nifti, Format::Nrrd, Format::MetaImage].contains(&object.format)
             }
-            Self::Row { .. } | Self::Unreadable { .. } => true,
+            Self::Row { .. } | Self::Memory(_) | Self::Unreadable { .. } => true,
         };
         if may_lack_voxels {
             let voxels: Vec<PathBuf> = files.iter().flat_map(|file| voxel_files(file)).collect();
@@ -367,7 +384,7 @@ impl Item {
     pub(crate) fn named_part(&self) -> Option<&str> {
         match &self.content {
             Content::Row { part, .. } => part.as_deref(),
-            Content::Object(_) | Content::Unreadable { .. } => None,
+            Content::Object(_) | Content::Memory(_) | Content::Unreadable { .. } => None,
         }
     }
 
@@ -380,7 +397,7 @@ impl Item {
                 has_series && object.may_hold(part)
             }
             Content::Row { part: named, .. } => named.as_ref().is_none_or(|named| named == part),
-            Content::Unreadable { .. } => false,
+            Content::Memory(_) | Content::Unreadable { .. } => false,
         }
     }
 }
@@ -416,7 +433,7 @@ fn stamps(path: &str, content: &Content) -> (u128, u128) {
     match content {
         Content::Object(object) => word(object.part.as_deref().unwrap_or_default().as_bytes()),
         Content::Row { part, .. } => word(part.as_deref().unwrap_or_default().as_bytes()),
-        Content::Unreadable { .. } => {}
+        Content::Memory(_) | Content::Unreadable { .. } => {}
     }
     let mut changed_ns = 0;
     for file in content.files() {

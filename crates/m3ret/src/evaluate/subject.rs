@@ -134,7 +134,7 @@ impl Subject {
             .iter()
             .any(|&row| match &self.listing.items[row].content {
                 Content::Row { path, .. } => path.exists(),
-                Content::Object(_) | Content::Unreadable { .. } => false,
+                Content::Object(_) | Content::Memory(_) | Content::Unreadable { .. } => false,
             })
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn folder_of(
 }
 
 /// Returns the folder of all galleries of plain folders and manifests.
-fn place_of(cache: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(crate) fn place_of(cache: Option<&Path>) -> anyhow::Result<PathBuf> {
     match cache {
         Some(place) => Ok(place.to_owned()),
         None => Ok(user_cache()?.join("m3ret").join("galleries")),

@@ -3,6 +3,7 @@
 use m3ret_manifest::{path_of, text_of};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use m3ret_manifest::Table;
@@ -12,7 +13,7 @@ use m3ret_search::{AskedImage, Collection, RowId};
 
 use super::{Ask, Labels, RefusedQuery};
 use crate::embed::ahead::AheadOptions;
-use crate::embed::items::{Item, list};
+use crate::embed::items::{Item, Listing, list};
 use crate::embed::work::embed_each;
 use crate::embed::{Facts, Outputs, Views};
 use crate::files::way_between;
@@ -20,9 +21,10 @@ use crate::galleries::columns::{self, own_names};
 use crate::galleries::{
     Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
 };
+use crate::images::{ImageSource, MemoryImage};
 use crate::options::{FolderChoice, VolumeViews};
 use crate::vectors::{self, VectorFile};
-use crate::watch::Watch;
+use crate::watch::{Stopped, Watch};
 
 /// A query with its vector and what is known of its image.
 #[derive(Debug, Default)]
@@ -32,6 +34,8 @@ pub(super) struct ReadyQuery {
     pub(super) part: Option<String>,
     /// Where the image lies; `None` for a vector.
     pub(super) file: Option<PathBuf>,
+    /// The image, if it was given in memory.
+    pub(super) image: Option<Arc<MemoryImage>>,
     pub(super) vector: Vec<f32>,
     /// Its further vectors, which are compared only where the gallery has some, too.
     pub(super) views: Views,
@@ -76,7 +80,7 @@ impl ReadyQuery {
     }
 
     /// Returns what is known of its image for the choice of the vectors that are compared.
-    pub(super) fn image(&self) -> AskedImage<'_> {
+    pub(super) fn asked(&self) -> AskedImage<'_> {
         AskedImage {
             modality: self.labels.modality.as_deref().unwrap_or_default(),
             is_flat: self.labels.dims.as_deref() == Some(FLAT),
@@ -114,6 +118,8 @@ impl ReadyQuery {
 pub enum Queries {
     /// Files, folders in which every image is a query, and ids of images of the gallery where no file lies.
     Images(Vec<PathBuf>),
+    /// Images in memory, and files and folders.
+    Sources(Vec<ImageSource>),
     /// Vectors that the model of the archive made.
     Vectors(VectorQueries),
 }
@@ -143,8 +149,9 @@ pub(super) fn all(
     archive: &mut Archive,
     watch: &dyn Watch,
 ) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
-    let inputs = match queries {
-        Queries::Images(inputs) => inputs,
+    let inputs: Vec<ImageSource> = match queries {
+        Queries::Images(inputs) => inputs.iter().cloned().map(ImageSource::Path).collect(),
+        Queries::Sources(inputs) => inputs.clone(),
         Queries::Vectors(file) => {
             ensure!(
                 ask.exclude.is_empty(),
@@ -161,12 +168,20 @@ pub(super) fn all(
     };
     // Files cannot be asked with where the vectors were made elsewhere, so that a name is an id.
     let has_ids_first = archive.gallery.maker().fingerprint.starts_with("external:");
-    for input in inputs {
+    for input in &inputs {
+        let input = match input {
+            ImageSource::Path(input) => input,
+            ImageSource::Memory(image) => {
+                archive.open_model(watch)?;
+                reader.memory(image, archive, watch)?;
+                continue;
+            }
+        };
         if has_ids_first && let Some(query) = of_id(input, archive.gallery.as_ref())? {
             reader.ready.push(query);
         } else if std::fs::symlink_metadata(input).is_ok() {
             archive.open_model(watch)?;
-            reader.images(input, archive)?;
+            reader.images(input, archive, watch)?;
         } else {
             match of_id(input, archive.gallery.as_ref())? {
                 Some(query) => reader.ready.push(query),
@@ -262,6 +277,7 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
         name: id,
         part: cells.part().map(str::to_owned),
         file: Some(cells.file()),
+        image: None,
         vector,
         views,
         own,
@@ -270,6 +286,15 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
         pixels: cells.pixels().to_owned(),
         stated: Vec::new(),
     }))
+}
+
+/// A file, a folder or an image in memory, and what is listed of it.
+struct ListedQuery<'a> {
+    /// The file or folder, or the name of the image.
+    input: &'a Path,
+    /// The image, if it is in memory.
+    image: Option<&'a Arc<MemoryImage>>,
+    listing: Listing,
 }
 
 /// Queries while they are read.
@@ -288,41 +313,77 @@ impl QueryReader {
     }
 
     /// Reads and embeds the images of a file or folder.
-    fn images(&mut self, input: &Path, archive: &Archive) -> anyhow::Result<()> {
+    fn images(&mut self, input: &Path, archive: &Archive, watch: &dyn Watch) -> anyhow::Result<()> {
+        let listing = list(
+            input,
+            &Outputs::default(),
+            &archive.reading.options,
+            &FolderChoice::every_file(),
+        );
+        match listing {
+            Ok(listing) => {
+                let query = ListedQuery {
+                    input,
+                    image: None,
+                    listing,
+                };
+                self.listed(&query, archive, watch)
+            }
+            // A query that cannot be read is refused and ends no other query.
+            Err(error) => {
+                self.refuse(input, format!("{error:#}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Embeds an image in memory.
+    fn memory(
+        &mut self,
+        image: &Arc<MemoryImage>,
+        archive: &Archive,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<()> {
+        let query = ListedQuery {
+            input: Path::new(&image.name),
+            image: Some(image),
+            listing: Listing::of_memory(Arc::clone(image)),
+        };
+        self.listed(&query, archive, watch)
+    }
+
+    /// Embeds what is listed of a query.
+    fn listed(
+        &mut self,
+        query: &ListedQuery<'_>,
+        archive: &Archive,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<()> {
+        let ListedQuery {
+            input,
+            image,
+            listing,
+        } = query;
         let model = archive
             .model
             .as_ref()
             .context("a model is needed to embed queries")?;
         let gallery = archive.gallery.as_ref();
         gallery.check_maker(&maker_of(model))?;
-        let options = &archive.reading.options;
-        let listing = match list(
-            input,
-            &Outputs::default(),
-            options,
-            &FolderChoice::every_file(),
-        ) {
-            Ok(listing) => listing,
-            // A query that cannot be read is refused and ends no other query.
-            Err(error) => {
-                self.refuse(input, format!("{error:#}"));
-                return Ok(());
-            }
-        };
         let items: Vec<&Item> = listing.items.iter().collect();
         let n_before = self.ready.len() + self.refused.len();
         let ahead = AheadOptions {
-            options,
+            options: &archive.reading.options,
             n_readers: archive.reading.n_readers,
             has_thumbnails: false,
-            views: VolumeViews {
-                // Slices of a query are no queries.
-                slices: false,
-                ..VolumeViews::among(gallery.views())
-            },
+            views: VolumeViews::of_queries(gallery.views()),
             known: None,
         };
         embed_each(&items, model, ahead, |done| {
+            if watch.is_stopped() {
+                let saved = "interrupted; nothing was searched".to_owned();
+                anyhow::bail!(Stopped { saved });
+            }
             let Some((idx, images)) = done else {
                 return Ok(());
             };
@@ -331,11 +392,18 @@ impl QueryReader {
                 (Some(_), Some(folder)) => folder.join(path),
                 _ => path,
             };
+            // An image in memory is that of its file, if it has one.
+            let file = image.map_or(Some(&path), |image| image.file.as_ref());
             for (facts, outcome) in images {
                 match outcome {
                     Ok(vector) => {
-                        let own = rows_of(&path, facts.part.as_deref(), gallery, &self.roots)?;
+                        let part = facts.part.clone();
+                        let rows =
+                            |file: &PathBuf| rows_of(file, part.as_deref(), gallery, &self.roots);
+                        let own = file.map_or(Ok(Vec::new()), rows)?;
                         let mut query = of_image(&path, facts, vector, gallery, own)?;
+                        query.file = file.cloned();
+                        query.image = image.cloned();
                         if let Some(table) = &listing.table {
                             query.learn(table, idx, gallery);
                         }
@@ -374,7 +442,8 @@ fn of_image(
     let mut asked = ReadyQuery {
         name: text_of(path),
         part: facts.part,
-        file: Some(path.to_owned()),
+        file: None,
+        image: None,
         vector,
         views,
         own,

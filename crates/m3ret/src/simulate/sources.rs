@@ -89,7 +89,7 @@ impl Ct {
         match &self.item.content {
             Content::Row { part, .. } => part.clone(),
             Content::Object(object) => object.part.clone(),
-            Content::Unreadable { .. } => None,
+            Content::Memory(_) | Content::Unreadable { .. } => None,
         }
     }
 }
@@ -245,7 +245,7 @@ fn file_of(item: &Item) -> PathBuf {
     match &item.content {
         Content::Object(object) => object.path.clone(),
         Content::Row { path, .. } => path.clone(),
-        Content::Unreadable { .. } => path_of(&item.path),
+        Content::Memory(_) | Content::Unreadable { .. } => path_of(&item.path),
     }
 }
 

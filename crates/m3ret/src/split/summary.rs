@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use m3ret_manifest::columns::{DIMS, MODALITY};
 use m3ret_manifest::is_unseen;
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::SplitOptions;
 use super::rows::Sources;
 use super::shares::{Assignment, CellCounts, Split};
 use crate::galleries::UpdateSummary;
@@ -82,6 +84,40 @@ pub struct SplitSummary {
     pub cells: CellCounts,
     /// How images were read; `None` if none were.
     pub images: Option<ImageSummary>,
+}
+
+impl SplitSummary {
+    /// Returns the summary as `m3ret split --json` prints it.
+    pub fn as_json(&self, options: &SplitOptions) -> Value {
+        let kinds = self.kinds.iter().map(
+            |kind| json!({(MODALITY): kind.modality, (DIMS): kind.dims, "splits": kind.splits}),
+        );
+        let images = self.images.as_ref();
+        let refused = images.map(|images| {
+            let refused = images.updated.iter().flat_map(|updated| &updated.refused);
+            refused.collect::<Vec<_>>()
+        });
+        // A number of 32 bits as it is printed: of 0.98, not 0.9800000190734863.
+        let near = options.images.near.to_string().parse::<f64>();
+        json!({
+            "out": options.out,
+            "n_items": self.n_items,
+            "n_groups": self.n_groups,
+            "n_largest": self.n_largest,
+            "n_without_patient": self.n_without_patient,
+            "n_joined": self.joins,
+            "splits": self.splits,
+            "by_modality_dims": kinds.collect::<Vec<_>>(),
+            "seed": options.seed,
+            "query": options.query,
+            "pretrain": options.pretrain,
+            "stratify": self.stratify,
+            "cells": self.cells,
+            "model": images.map(|images| &images.model),
+            "near": images.and_then(|_| near.ok()),
+            "refused": refused,
+        })
+    }
 }
 
 /// What a summary is computed from.

@@ -680,44 +680,57 @@ pub(super) fn refine(
     refined.collect()
 }
 
-/// Gives candidates their exact scores, unless `is_exact` says that they have them, and returns the best `k` rows of
-/// each query, in order.
-pub(super) fn finish(
-    segment: &Segment,
-    chunk: &Chunk<'_>,
-    rules: &Allowed<'_>,
-    best: Vec<Best>,
-    k: usize,
-    is_exact: bool,
-) -> Result<Vec<Vec<Candidate>>> {
-    let belonging = segment.belonging()?;
-    let queries = best.into_par_iter().enumerate().with_min_len(8);
-    let finished = queries.map(|(query, best)| {
-        let mut scorer = Scorer {
+/// The end of a search in one segment.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    pub(super) segment: &'a Segment,
+    pub(super) chunk: &'a Chunk<'a>,
+    pub(super) rules: &'a Allowed<'a>,
+}
+
+impl Finish<'_> {
+    /// Gives candidates their exact scores, unless `is_exact` says that they have them, and returns the best `k` rows of
+    /// each query, in order.
+    pub(super) fn run(
+        self,
+        best: Vec<Best>,
+        k: usize,
+        is_exact: bool,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        let Self {
             segment,
+            chunk,
             rules,
-            belonging,
-            query: chunk.query(query),
-            handicap: chunk.handicap(query),
-            vector: Vec::new(),
-        };
-        let mut candidates = best.into_candidates();
-        // After the exact pass the scores are final. After any codes each candidate's vector is read once, again
-        // in the order of memory.
-        if !is_exact {
-            candidates.sort_unstable_by_key(|candidate| candidate.vector);
-            for candidate in &mut candidates {
-                candidate.score = scorer.score(candidate.vector)?;
+        } = self;
+        let belonging = segment.belonging()?;
+        let queries = best.into_par_iter().enumerate().with_min_len(8);
+        let finished = queries.map(|(query, best)| {
+            let mut scorer = Scorer {
+                segment,
+                rules,
+                belonging,
+                query: chunk.query(query),
+                handicap: chunk.handicap(query),
+                vector: Vec::new(),
+            };
+            let mut candidates = best.into_candidates();
+            // After the exact pass the scores are final. After any codes each candidate's vector is read once, again
+            // in the order of memory.
+            if !is_exact {
+                candidates.sort_unstable_by_key(|candidate| candidate.vector);
+                for candidate in &mut candidates {
+                    candidate.score = scorer.score(candidate.vector)?;
+                }
             }
-        }
-        if let Some(belonging) = belonging {
-            scorer.keep_rows(&mut candidates, belonging, k, is_exact)?;
-        }
-        candidates.sort_unstable_by(Candidate::order);
-        candidates.truncate(k);
-        Ok(candidates)
-    });
-    finished.collect()
+            if let Some(belonging) = belonging {
+                scorer.keep_rows(&mut candidates, belonging, k, is_exact)?;
+            }
+            candidates.sort_unstable_by(Candidate::order);
+            candidates.truncate(k);
+            Ok(candidates)
+        });
+        finished.collect()
+    }
 }
 
 /// Computes exact scores of one query.

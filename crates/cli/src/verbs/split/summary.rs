@@ -2,12 +2,9 @@
 
 use std::fmt::Write as _;
 
-use m3ret_manifest::columns::{DIMS, MODALITY};
 use m3ret_manifest::text_of;
-use serde_json::{Value, json};
 
 use crate::text::Paint;
-use crate::verbs::as_printed;
 use m3ret::galleries::refused_text;
 use m3ret::split::SplitOptions;
 use m3ret::split::shares::{CellCounts, MIN_GROUPS, Split};
@@ -108,37 +105,6 @@ fn small_cells(summary: &SplitSummary) -> Option<String> {
         );
     }
     Some(sentence)
-}
-
-/// Returns a split as JSON.
-pub(super) fn as_json(options: &SplitOptions, summary: &SplitSummary) -> Value {
-    let kinds = summary
-        .kinds
-        .iter()
-        .map(|kind| json!({(MODALITY): kind.modality, (DIMS): kind.dims, "splits": kind.splits}));
-    let images = summary.images.as_ref();
-    let refused = images.map(|images| {
-        let refused = images.updated.iter().flat_map(|updated| &updated.refused);
-        refused.collect::<Vec<_>>()
-    });
-    json!({
-        "out": options.out,
-        "n_items": summary.n_items,
-        "n_groups": summary.n_groups,
-        "n_largest": summary.n_largest,
-        "n_without_patient": summary.n_without_patient,
-        "n_joined": summary.joins,
-        "splits": summary.splits,
-        "by_modality_dims": kinds.collect::<Vec<_>>(),
-        "seed": options.seed,
-        "query": options.query,
-        "pretrain": options.pretrain,
-        "stratify": summary.stratify,
-        "cells": summary.cells,
-        "model": images.map(|images| &images.model),
-        "near": images.map(|_| as_printed(options.images.near)),
-        "refused": refused,
-    })
 }
 
 /// Renders the refused images, then the totals and a table.

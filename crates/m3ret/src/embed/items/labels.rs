@@ -259,7 +259,7 @@ impl Named {
         let (files, part) = match &item.content {
             Content::Object(object) => (object.files.as_slice(), &object.part),
             Content::Row { path, part } => (std::slice::from_ref(path), part),
-            Content::Unreadable { .. } => (std::slice::from_ref(&path), &None),
+            Content::Memory(_) | Content::Unreadable { .. } => (std::slice::from_ref(&path), &None),
         };
         let mut places = Vec::new();
         let mut first = None;
@@ -331,7 +331,7 @@ fn folder_of(item: &Item) -> PathBuf {
     let file = match &item.content {
         Content::Object(object) => object.files.first().unwrap_or(&path),
         Content::Row { path, .. } => path,
-        Content::Unreadable { .. } => &path,
+        Content::Memory(_) | Content::Unreadable { .. } => &path,
     };
     file.parent().unwrap_or(file).to_owned()
 }

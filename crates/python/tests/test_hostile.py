@@ -1,0 +1,195 @@
+"""Wrong and hostile inputs are errors of m3ret that say what is wanted; nothing panics, and no error names a patient."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import m3ret
+
+
+class Strange:
+    """Claims to be an array."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("Secret^Patient")
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
+def wide() -> np.ndarray:
+    """Claims terabytes without having them."""
+    return np.broadcast_to(np.float32(1), (1 << 20, 1 << 22))
+
+
+HOSTILE: dict[str, Any] = {
+    "nothing": None,
+    "number": 3,
+    "float": 2.5,
+    "empty bytes": b"",
+    "garbage": b"garbage" * 100,
+    "closed file": closed(),
+    "text file": io.StringIO("x"),
+    "empty array": np.zeros((0, 5), np.float32),
+    "no axes": np.float32(3),
+    "one axis": np.zeros(5, np.float32),
+    "five axes": np.zeros((1, 1, 1, 2, 2), np.float32),
+    "volume without spacing": np.zeros((4, 5, 6), np.float32),
+    "objects": np.array([[object(), object()]]),
+    "texts": np.array([["a", "b"]]),
+    "complex": np.ones((4, 4), complex),
+    "dates": np.array([["2020-01-01"]], dtype="datetime64[D]"),
+    "structured": np.zeros((4, 4), dtype=[("r", "u1"), ("g", "u1")]),
+    "strange": Strange(),
+    "dictionary": {"a": 1},
+    "missing": "no/such/file.png",
+    "missing in a list": ["no/such/file.png"],
+    "folder of a file": __file__ + "/x",
+    "a zero byte": "a\0b",
+    "nested": [[1, 2], [3]],
+    "module": io,
+    "class": Strange,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_image_is_an_error(name: str, encoder: m3ret.Encoder) -> None:
+    with pytest.raises((m3ret.M3retError, ValueError)) as raised:
+        encoder.embed(HOSTILE[name])
+    assert "Secret" not in str(raised.value) and "panic" not in repr(raised.value).lower()
+    assert raised.value.__cause__ is None or name == "strange" or "Secret" not in str(raised.value.__cause__)
+
+
+def test_an_error_of_a_volume_says_how_to_give_the_spacing(encoder: m3ret.Encoder) -> None:
+    with pytest.raises(m3ret.MismatchError, match=r"spacing=\(D, H, W\) in mm.*from_array"):
+        encoder.embed(np.zeros((4, 5, 6), np.float32))
+    made = encoder.embed(np.random.default_rng(0).random((4, 50, 60)), spacing=(3, 1, 1))
+    assert made.numpy().shape == (1, encoder.width)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_arrays_without_numbers_are_refused(value: float, encoder: m3ret.Encoder) -> None:
+    with pytest.raises(m3ret.Refused) as raised:
+        encoder.embed(np.full((64, 64), value, np.float32))
+    assert raised.value.reason
+
+
+def test_arrays_with_some_bad_values_never_give_bad_vectors(encoder: m3ret.Encoder) -> None:
+    rng = np.random.default_rng(0)
+    for value in (np.nan, np.inf, -np.inf, 1e38, -1e38):
+        array = rng.random((64, 64)).astype(np.float32)
+        array[rng.random((64, 64)) < 0.3] = value
+        embeddings = encoder.embed(array, on_error="skip")
+        assert np.isfinite(embeddings.numpy()).all()
+
+
+def test_huge_claims_cost_nothing(encoder: m3ret.Encoder) -> None:
+    with pytest.raises((m3ret.M3retError, MemoryError)):
+        encoder.embed(wide())
+    with pytest.raises(m3ret.Refused) as raised:
+        m3ret.read(np.zeros((300, 300), np.uint8), limits={"max_voxels": 100})
+    assert raised.value.reason == "limit_exceeded"
+    with pytest.raises(m3ret.MismatchError, match="max_voxels"):
+        m3ret.read(np.zeros((3, 3), np.uint8), limits={"max_pixels": 100})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"spacing": (1, 2)},
+        {"spacing": (0, 1, 1)},
+        {"spacing": (-1, 1, 1)},
+        {"spacing": (np.nan, 1, 1)},
+        {"spacing": (1, 1, 1, 1)},
+        {"spacing": 3},
+        {"spacing": None, "affine": np.zeros((4, 4))},
+        {"spacing": None, "affine": np.full((4, 4), np.nan)},
+        {"spacing": None, "affine": np.eye(3)},
+        {"spacing": (1, 1, 1), "kind": "film"},
+        {"spacing": (1, 1, 1), "unit": "mm"},
+        {"spacing": (1, 1, 1), "space": "XYZ"},
+        {"spacing": (1, 1, 1), "order": "XYZ"},
+    ],
+    ids=str,
+)
+def test_facts_that_do_not_fit_are_errors(arguments: dict[str, Any]) -> None:
+    if arguments == {"spacing": (1, 2)}:
+        m3ret.Volume.from_array(np.zeros((4, 5, 6)), **arguments)
+        return
+    with pytest.raises((m3ret.M3retError, TypeError)):
+        m3ret.Volume.from_array(np.zeros((4, 5, 6)), **arguments)
+
+
+def test_every_cut_of_a_file_is_an_error_or_an_image(encoder: m3ret.Encoder) -> None:
+    whole = (ROOT / "testdata/dicom/rescale_integer.dcm").read_bytes()
+    for n_bytes in range(0, len(whole), max(len(whole) // 150, 1)):
+        try:
+            m3ret.read(whole[:n_bytes])
+        except m3ret.M3retError as error:
+            assert "internal" not in str(error)
+
+
+def test_attacks_are_refused(encoder: m3ret.Encoder) -> None:
+    for path in sorted((ROOT / "testdata/attacks").rglob("*")):
+        if path.is_file() and path.stat().st_size < 1 << 20:
+            try:
+                m3ret.read(path.read_bytes(), limits={"max_seconds": 5})
+            except m3ret.M3retError as error:
+                assert "internal" not in str(error)
+
+
+def test_no_error_names_a_patient(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.Dataset()
+    dataset.PatientName, dataset.PatientID = "Secret^Patient", "SECRET-7"
+    dataset.PixelData = b"12"
+    with pytest.raises(m3ret.M3retError) as raised:
+        m3ret.read(dataset)
+    assert "ecret" not in str(raised.value) and raised.value.__cause__ is None
+    whole = pydicom.dcmread(ROOT / "testdata/dicom/rescale_integer.dcm")
+    whole.PatientName, whole.PatientID = "Secret^Patient", "SECRET-7"
+    whole.Rows = 60_000
+    for source in (whole, [whole, whole]):
+        with pytest.raises(m3ret.M3retError) as raised:
+            m3ret.read(source)
+        assert "ecret" not in str(raised.value).lower().replace("secret ", "")
+
+
+def test_words_that_are_none_are_errors(encoder: m3ret.Encoder, pictures: Path, tmp_path: Path) -> None:
+    for call in (
+        lambda: m3ret.load("no-such-model"),
+        lambda: m3ret.load("m3ret-tiny", precision="f64"),  # type: ignore[arg-type]
+        lambda: m3ret.load("m3ret-tiny", threads=0),
+        lambda: m3ret.load(3),  # type: ignore[arg-type]
+        lambda: encoder.embed(pictures, on_error="ignore"),  # type: ignore[arg-type]
+        lambda: m3ret.open(tmp_path / "nothing"),
+        lambda: m3ret.open(pictures, cache=tmp_path, labels="words"),  # type: ignore[arg-type]
+        lambda: m3ret.open(pictures, cache=tmp_path, include=["/etc/*"]),
+        lambda: m3ret.evaluate(tmp_path / "nothing.csv"),
+        lambda: m3ret.compare(tmp_path, tmp_path),
+        lambda: m3ret.split(tmp_path / "nothing.csv", tmp_path / "out.csv"),
+        lambda: m3ret.map(pictures, tmp_path / "map.html", color="nothing", cache=tmp_path),
+        lambda: m3ret.check(tmp_path / "nothing"),
+        lambda: m3ret.simulate(tmp_path / "nothing", tmp_path / "out"),
+        lambda: m3ret.pretrain(tmp_path / "nothing.toml"),
+        lambda: m3ret.load("pixels").save(tmp_path / "model"),
+    ):
+        with pytest.raises((m3ret.M3retError, TypeError)):
+            call()
+
+
+def test_a_damaged_model_is_an_error(tmp_path: Path) -> None:
+    folder = m3ret.load(ROOT / "weights/m3ret-tiny").save(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(m3ret.M3retError):
+        m3ret.load(folder)
