@@ -10,7 +10,7 @@ use m3ret_fuzz::gallery::{Piece, make, seal};
 use m3ret_fuzz::input::Input;
 use m3ret_fuzz::patch;
 use m3ret_search::{
-    Filter, Gallery, Method, Plan, Queries, SearchOptions, Views, Writer, repair, search_across, verify,
+    AskedImage, Filter, Gallery, Method, Plan, Queries, SearchOptions, Views, Writer, repair, search_across, verify,
 };
 
 static GOOD: OnceLock<Vec<Piece>> = OnceLock::new();
@@ -119,17 +119,18 @@ fn search(gallery: &Gallery) {
     let mut vector = vec![0.0; gallery.width()];
     vector[0] = 1.0;
     let queries = Queries { vectors: &vector, ..Queries::default() };
+    let image = AskedImage { modality: "CT", is_flat: true };
     let plan = Plan { k: 5, n_probe: Some(2), depth_bits: 20, depth_codes: 10 };
     let flat = Plan { n_probe: None, ..plan };
     let filter = Filter { column: "modality".into(), values: vec!["CT".into()], is_negated: false };
     for method in [Method::Auto, Method::Exact, Method::Planned(plan), Method::Planned(flat)] {
         for filters in [Vec::new(), vec![filter.clone()]] {
             let group_by = (!filters.is_empty()).then(|| "path".to_owned());
-            for views in [Views::Own, Views::default()] {
+            for views in [Views::Own, Views::default(), Views::Slices] {
                 let (filters, group_by) = (filters.clone(), group_by.clone());
                 let options = SearchOptions { k: 5, method, filters, group_by, views };
                 let plain = gallery.search(queries, &options).unwrap_or_default();
-                let across = search_across(gallery, queries, &["CT"], &options).unwrap_or_default();
+                let across = search_across(gallery, queries, &[image], &options).unwrap_or_default();
                 for hit in plain.iter().chain(&across).flatten() {
                     assert!(hit.score.is_finite(), "{hit:?}");
                 }

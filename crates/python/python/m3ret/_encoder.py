@@ -279,7 +279,7 @@ def load(
     """Opens a model: a folder, the name of one, or ``pixels``, ``hog`` or ``random:PRESET``.
 
     Names are looked for in ``$M3RET_MODELS`` and ``./weights``, then among installed packages of weights
-    (``pip install m3ret[tiny]``). ``precision="auto"`` takes the fastest that the processor computes in hardware.
+    (``m3ret-weights-tiny``). ``precision="auto"`` takes the fastest that the processor computes in hardware.
     ``threads`` is the number of threads that read and compute; ``None`` for one for each core.
 
     Raises ``M3retError`` if there is no such model.

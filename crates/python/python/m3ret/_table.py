@@ -14,7 +14,7 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise ImportError("tables need pyarrow: pip install m3ret[arrow]") from error
+        raise ImportError("tables need pyarrow: pip install pyarrow") from error
     return pyarrow
 
 

@@ -78,8 +78,8 @@ def evaluate(
     """Measures how well models find similar images, as docs/evaluation.md defines it.
 
     ``embeddings`` is the name or folder of a model, an ``Encoder``, ``Embeddings`` or an array with one vector for each row of
-    the manifest, a file of vectors, or a list or dictionary (by name) of these. Files are written to ``out``; without it, they
-    are removed with the result.
+    the manifest, a file of vectors, a gallery (with the projections of volumes), or a list or dictionary (by name) of
+    these. Files are written to ``out``; without it, they are removed with the result.
 
     Raises ``MismatchError`` if the manifest has no task, a column is missing, or vectors do not fit it.
     """
@@ -128,7 +128,7 @@ def _contenders(x: Any, folder: Path) -> tuple[list[tuple[str, str]], list[tuple
             models.append((name, os.fspath(place) if place is not None else value.name))
         elif isinstance(value, (str, os.PathLike)):
             text = os.fsdecode(os.fspath(value))
-            is_file = text.endswith((".npy", ".safetensors", ".parquet", ".pq"))
+            is_file = text.endswith((".npy", ".safetensors", ".parquet", ".pq", ".m3i"))
             (files if is_file else models).append((name, text))
         else:
             files.append((name, os.fspath(_saved(value, folder / f"{len(files)}.npy"))))
