@@ -9,6 +9,7 @@
 
 mod best;
 mod calibrate;
+mod finish;
 mod pass;
 mod rules;
 mod views;
@@ -32,7 +33,8 @@ use crate::embedding::check_unit;
 use crate::error::{Error, Result};
 use crate::gallery::{Gallery, RowId, ViewId};
 use best::{Best, Candidate};
-use pass::{Chunk, Finish, First, Passed};
+use finish::Finish;
+use pass::{Chunk, First, Passed};
 use rules::Rules;
 use views::Asked;
 
