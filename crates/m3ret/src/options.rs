@@ -35,6 +35,9 @@ impl Default for Reading {
     }
 }
 
+/// Most threads that a caller may ask for: more only take each other's time, until the machine answers nobody.
+pub const MAX_THREADS: usize = 512;
+
 /// Returns how many threads this machine runs at the same time; 1 if that is unknown.
 pub fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)

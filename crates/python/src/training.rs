@@ -120,7 +120,7 @@ impl Training {
             sender,
             stop: Arc::clone(&stop),
         };
-        let n_threads = threads.unwrap_or_else(m3ret::options::n_cores);
+        let n_threads = crate::work::n_threads(py, threads)?;
         let work = move || -> Ended {
             let pool = ThreadPoolBuilder::new()
                 .num_threads(n_threads)

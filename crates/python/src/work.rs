@@ -10,8 +10,9 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use m3ret::options::{MAX_THREADS, n_cores};
+use m3ret::panics;
 use m3ret::watch::Watch;
-use m3ret::{options::n_cores, panics};
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -45,6 +46,23 @@ pub(crate) fn n_readers(n_threads: Option<usize>) -> usize {
         1 => 0,
         _ if IS_FORKED.load(Ordering::Relaxed) => 0,
         n => n,
+    }
+}
+
+/// Returns how many threads are meant.
+///
+/// # Errors
+/// `MismatchError` for none, and for more than a machine has any use for.
+pub(crate) fn n_threads(py: Python<'_>, asked: Option<usize>) -> PyResult<usize> {
+    match asked {
+        None => Ok(n_cores()),
+        Some(n) if (1..=MAX_THREADS).contains(&n) => Ok(n),
+        Some(n) => {
+            let sentence = format!(
+                "threads: found {n}, wanted 1 to {MAX_THREADS}, or None for one for each core"
+            );
+            Err(errors::exception(py, Class::Mismatch, sentence))
+        }
     }
 }
 
@@ -139,7 +157,7 @@ impl Run<'_> {
         py: Python<'_>,
         work: impl FnOnce(&dyn Watch) -> m3ret::Result<T> + Send,
     ) -> PyResult<T> {
-        let n_threads = self.n_threads.unwrap_or_else(n_cores);
+        let n_threads = n_threads(py, self.n_threads)?;
         let pool =
             pool_of(n_threads).map_err(|sentence| errors::exception(py, Class::Any, sentence))?;
         let watch = self.watch.map(|watch| watch.clone().unbind());

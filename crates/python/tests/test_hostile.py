@@ -193,3 +193,13 @@ def test_a_damaged_model_is_an_error(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(m3ret.M3retError):
         m3ret.load(folder)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 513, 70_000])
+def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: int) -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    index = m3ret.Index.build(tmp_path / "g.m3i", vectors)
+    with pytest.raises(m3ret.MismatchError, match="threads"):
+        index.search(vectors, 1, threads=threads)
+    with pytest.raises(m3ret.MismatchError, match="threads"):
+        m3ret.load("pixels", threads=threads)

@@ -2,8 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-/// More threads than this only take each other's time, until the machine answers nobody.
-const MAX_THREADS: usize = 512;
+use m3ret::options::MAX_THREADS;
 
 /// Reads a count of threads.
 pub(super) fn thread_count(text: &str) -> Result<NonZeroUsize, String> {

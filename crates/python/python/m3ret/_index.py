@@ -13,6 +13,7 @@ from . import _m3ret
 from ._encoder import Embeddings
 from ._errors import MismatchError
 from ._progress import Progress, Watch
+from ._volume import reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,6 +214,7 @@ class Index:
             raise MismatchError(
                 f"queries: found vectors of {q.model} ({q.fingerprint}), wanted those of {self.model} ({self.fingerprint})"
             )
+        reading(threads=threads)
         queries = _matrix(q, normalize)
         left_out = [(name, [_cell(cell) for cell in cells]) for name, cells in (exclude or {}).items()]
         arguments = {
