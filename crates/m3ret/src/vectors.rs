@@ -6,13 +6,13 @@ mod npy;
 mod table;
 mod tensors;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret_imaging::Limits;
 use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, PART, PATH};
-use m3ret_manifest::{Manifest, Row, Table, text_of};
+use m3ret_manifest::{Manifest, Row, Table, path_of, text_of};
 use m3ret_search::Maker;
 
 use crate::galleries::is_gallery;
@@ -245,6 +245,7 @@ impl VectorFile {
             }
             Names::Images { names, named_by } => (names, named_by),
         };
+        let (names, named_by) = by_words_or_files(names, named_by, table);
         let mut places_of: HashMap<Name, Vec<usize>> = HashMap::new();
         for (place, name) in names {
             places_of.entry(name).or_default().push(place);
@@ -301,6 +302,23 @@ impl NamedBy {
             Self::File => text_of(&place_of(&row.file())),
         }
     }
+}
+
+/// Names images by the files that they lie in where no row of a manifest has one of the names as words.
+fn by_words_or_files(
+    names: Vec<(usize, Name)>,
+    named_by: NamedBy,
+    table: &Table,
+) -> (Vec<(usize, Name)>, NamedBy) {
+    let known: HashSet<&str> = names.iter().map(|(_, (name, _))| name.as_str()).collect();
+    if named_by == NamedBy::File || table.rows().any(|row| known.contains(row.path())) {
+        return (names, named_by);
+    }
+    let by_file = |(place, (name, part)): (usize, Name)| {
+        let name = text_of(&place_of(&path_of(&name)));
+        (place, (name, part))
+    };
+    (names.into_iter().map(by_file).collect(), NamedBy::File)
 }
 
 /// Returns where a file lies: without links if it exists, else with `..` removed from the path.

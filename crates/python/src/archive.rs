@@ -1,12 +1,15 @@
 //! An archive of images that is searched.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
+use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{self, OpenOptions};
 use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Queries, Views, page};
 use m3ret::watch::Watch;
+use m3ret_manifest::path_of;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -14,7 +17,7 @@ use crate::errors::{self, Class};
 use crate::images::Source;
 use crate::json::to_json;
 use crate::reading::{FolderArguments, ModelArguments, ReadingArguments, filters};
-use crate::work::Run;
+use crate::work::{Run, is_forked};
 
 /// A folder, manifest or gallery of images, ready to be searched.
 #[pyclass(frozen, module = "m3ret._m3ret")]
@@ -130,6 +133,12 @@ pub(crate) fn with_archive<T: Send>(
         match archive.try_lock() {
             Ok(guard) => break guard,
             Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            // The thread that has the lock is in the parent, and never gives it back here.
+            Err(TryLockError::WouldBlock) if is_forked() => {
+                let sentence =
+                    "the archive was in use when this process was forked; open it again here";
+                return Err(errors::exception(py, Class::Any, sentence.to_owned()));
+            }
             Err(TryLockError::WouldBlock) => {
                 py.detach(|| std::thread::sleep(PATIENCE));
                 py.check_signals()?;
@@ -321,14 +330,33 @@ impl Answers {
     }
 
     /// Returns the report of the search as a page.
-    fn page(&self, py: Python<'_>, watch: Option<Bound<'_, PyAny>>) -> PyResult<String> {
+    fn page(
+        &self,
+        py: Python<'_>,
+        place: Option<PathBuf>,
+        force: bool,
+        watch: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
         let run = Run {
             watch: watch.as_ref(),
             n_threads: self.n_threads,
         };
         with_archive(py, &self.archive, &run, |archive, watch| {
+            if let Some(place) = &place {
+                let asked = self.answers.iter().filter_map(|answer| answer.file.clone());
+                let hits = self.answers.iter().flat_map(|answer| &answer.hits);
+                let found = hits.map(|hit| Path::new(&hit.root).join(path_of(&hit.path)));
+                let inputs: Vec<PathBuf> = asked.chain(found).collect();
+                let inputs = inputs.iter().map(PathBuf::as_path);
+                let inputs = std::iter::once(archive.place.as_path()).chain(inputs);
+                check_page(place, force, &inputs.collect::<Vec<_>>())?;
+            }
             archive.open_model(watch)?;
-            page(archive, &self.ask, &self.answers)
+            let html = page(archive, &self.ask, &self.answers)?;
+            if let Some(place) = &place {
+                write_whole(place, |file| Ok(file.write_all(html.as_bytes())?))?;
+            }
+            Ok(html)
         })
     }
 }

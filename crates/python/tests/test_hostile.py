@@ -203,3 +203,114 @@ def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: int) -
         index.search(vectors, 1, threads=threads)
     with pytest.raises(m3ret.MismatchError, match="threads"):
         m3ret.load("pixels", threads=threads)
+
+
+def test_a_string_is_one_word_and_never_its_letters(tmp_path: Path) -> None:
+    vectors = np.eye(20, dtype=np.float32)
+    index = m3ret.Index.build(tmp_path / "g.m3i", vectors, columns={"patient_id": [1.0] * 10 + [2] * 10})
+    index.remove("12")
+    assert len(index) == 19 and "1" in index.rows()[0]
+    with pytest.raises(m3ret.MismatchError, match="one for each row"):
+        m3ret.Index.build(tmp_path / "h.m3i", vectors[:3], columns={"modality": "CTM"})
+    with pytest.raises(m3ret.MismatchError, match="exclude"):
+        index.search(vectors[:1], 3, exclude={"patientt_id": ["1"]})
+    found = index.search(vectors[:1], 20, exclude={"patient_id": [1.0]}).ids[0]
+    assert found and all(int(name) >= 10 for name in found)
+    with pytest.raises(m3ret.MismatchError, match="no value"):
+        index.search(vectors[:1], 3, filter={"patient_id": []})
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.npy", "b.npy"):
+        np.save(folder / name, np.random.default_rng(len(name)).random((16, 16)))
+    archive = m3ret.open(folder, model="pixels", cache=tmp_path / "cache", include="a.*")
+    assert len(archive) == 1
+
+
+def test_a_page_replaces_no_image(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(ord(name)).random((16, 16)))
+    before = (tmp_path / "a.npy").read_bytes()
+    answers = m3ret.open(tmp_path, model="pixels", cache=tmp_path.parent / "c").ask(tmp_path / "b.npy")
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    for place in (tmp_path / "a.npy", other):
+        with pytest.raises(m3ret.M3retError):
+            answers.page(place)
+    with pytest.raises(m3ret.M3retError):
+        answers.page(tmp_path / "a.npy", force=True)
+    assert (tmp_path / "a.npy").read_bytes() == before and other.read_text() == "mine"
+    page = tmp_path / "page.html"
+    assert answers.page(page) == page.read_text(encoding="utf-8")
+    answers.page(page)
+
+
+def test_places_are_chosen_as_numpy_does() -> None:
+    images = [np.random.default_rng(seed).random((16, 16)) for seed in range(3)]
+    vectors = m3ret.load("pixels").embed(images)
+    for chosen in ([True, False, True], np.array([True, False, True]), [0, 2], slice(0, 3, 2)):
+        part = vectors[chosen]
+        assert part.paths == [vectors.paths[0], vectors.paths[2]]
+        np.testing.assert_array_equal(part.numpy(), vectors.numpy()[[0, 2]])
+    np.testing.assert_array_equal(vectors[np.int64(1)], vectors.numpy()[1])
+    assert len(vectors[[]]) == 0
+
+
+def test_what_failed_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    place = tmp_path / "g.m3i"
+    for _ in range(2):
+        with pytest.raises(m3ret.MismatchError):
+            m3ret.Index.build(place, np.eye(3), ids=["a", "a", "b"])
+    assert len(m3ret.Index.build(place, np.eye(3), ids=["a", "b", "c"])) == 3
+    with pytest.raises(m3ret.MismatchError, match="k:"):
+        m3ret.Index.open(place).search(np.eye(3), 2**31)
+
+
+def test_vectors_of_images_are_joined_with_a_manifest_by_path(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines, files = ["path,modality,body_part,patient_id"], []
+    for number in range(40):
+        file = tmp_path / f"{number}.npy"
+        picture = np.zeros((16, 16)) + rng.random((16, 16)) * 0.3
+        picture[:8 if number % 2 else 16, :8] += 1
+        np.save(file, picture)
+        files.append(str(file))
+        lines.append(f"{number}.npy,DX,{'chest' if number % 2 else 'head'},p{number}")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    encoder = m3ret.load("pixels")
+    shuffled = [files[place] for place in rng.permutation(40)]
+    values = []
+    for given in (files, shuffled):
+        vectors = encoder.embed(given)
+        vectors.model = "mine"
+        result = m3ret.evaluate(manifest, vectors, exclude=(), resamples=100)
+        tasks = result["mine"]["tasks"]
+        values.append([(task["task"], task["metrics"]["hit_at_1"]["value"]) for task in tasks])
+    assert values[0] == values[1] and values[0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: m3ret.read("/nope"),
+        lambda: m3ret.check("/nope"),
+    ],
+)
+def test_a_place_that_is_not_there_is_a_file_error(call: Any) -> None:
+    with pytest.raises(m3ret.FileError):
+        call()
+
+
+def test_numbers_out_of_range_and_masks_are_refused(tmp_path: Path) -> None:
+    for call in (
+        lambda: m3ret.simulate(tmp_path, tmp_path / "out", angles=[400]),
+        lambda: m3ret.simulate(tmp_path, tmp_path / "out", window=(5, 1)),
+        lambda: m3ret.split(tmp_path / "m.csv", tmp_path / "s.csv", query=-1.0),
+        lambda: m3ret.dedup(tmp_path, near=float("nan")),
+        lambda: m3ret.evaluate(tmp_path / "m.csv", []),
+        lambda: m3ret.load("pixels").embed(np.ma.masked_array(np.ones((8, 8)), mask=np.eye(8))),
+        lambda: m3ret.load("pixels").embed({"a": 1}),
+        lambda: m3ret.Volume.from_array(np.ones((4, 4, 4)), spacing="123"),
+    ):
+        with pytest.raises(m3ret.MismatchError):
+            call()

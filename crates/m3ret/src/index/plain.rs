@@ -8,7 +8,7 @@ use m3ret_search::{Batch, Gallery, Maker, Numbers, Setup, Writer};
 
 use crate::error::{bail, ensure};
 use crate::galleries::columns;
-use crate::watch::Watch;
+use crate::watch::{Stopped, Watch};
 
 /// Rows of a gallery of plain vectors.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +46,27 @@ pub fn put_plain(
         .iter()
         .map(|(name, _)| stored_as(name))
         .collect::<crate::Result<Vec<_>>>()?;
+    let is_made = is_new && std::fs::symlink_metadata(folder).is_err();
+    let written = write(folder, (rows, stored), is_new, numbers, watch);
+    if written.is_err() && is_made && Gallery::open(folder).is_ok_and(|made| made.is_empty()) {
+        // A gallery without rows would only be in the way of the next try.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    written
+}
+
+/// Writes rows whose columns are stored under these names, some of them as hashes of a kind.
+fn write(
+    folder: &Path,
+    (rows, stored): (PlainRows<'_>, Vec<(String, Option<String>)>),
+    is_new: bool,
+    numbers: Numbers,
+    watch: &dyn Watch,
+) -> crate::Result<usize> {
+    if watch.is_stopped() {
+        let saved = "interrupted; nothing was written".to_owned();
+        return Err(anyhow::Error::new(Stopped { saved }).into());
+    }
     let mut writer = writer_for(folder, rows, is_new, numbers)?;
     watch.step("writing");
     let gallery = writer.gallery();
@@ -159,5 +180,13 @@ mod tests {
             ..rows
         };
         assert!(put(named, false).is_err());
+        let other = folder.path().join("other.m3i");
+        let twice = ["a".to_owned(), "a".to_owned()];
+        let put = |ids| {
+            let rows = PlainRows { ids, ..rows };
+            put_plain(&other, rows, true, Numbers::F32, &Quiet)
+        };
+        assert!(put(&twice).is_err(), "an id comes twice");
+        assert_eq!(put(&ids).unwrap(), 2, "and nothing is in the way");
     }
 }

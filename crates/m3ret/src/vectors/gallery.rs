@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use m3ret_manifest::text_of;
 use m3ret_search::Gallery;
 
-use super::{NamedBy, Names, VectorFile, Vectors};
-use crate::galleries::columns::{PART, PATH};
+use super::{NamedBy, Names, VectorFile, Vectors, place_of};
+use crate::galleries::columns::PART;
 use crate::galleries::{RowCells, stored_parts};
 
 /// Reads all vectors; projections come with them, slices do not.
@@ -29,14 +30,14 @@ pub(super) fn read(path: &Path) -> anyhow::Result<VectorFile> {
         let further = further.filter(|(view, _)| !m3ret_search::names::is_slice(view));
         file.further
             .extend(further.map(|(_, vector)| (place, vector)));
-        let name = (cells.get(PATH).to_owned(), cells.get(PART).to_owned());
-        names.push((place, name));
+        let file = text_of(&place_of(&cells.file()));
+        names.push((place, (file, cells.get(PART).to_owned())));
     }
     file.maker = Some(gallery.maker().clone());
     file.lacks_refused = true;
     file.names = Names::Images {
         names,
-        named_by: NamedBy::Words,
+        named_by: NamedBy::File,
     };
     Ok(file)
 }

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence
 from . import _m3ret, _models
 from ._encoder import Precision, Refusal
 from ._errors import MismatchError, Refused
-from ._index import Filter, Hits, _at_least_1, filter_words
+from ._index import _MAX_SCORES, Filter, Hits, _at_least_1, filter_words
 from ._inputs import sources_of
 from ._progress import Progress, Watch
 from ._volume import reading
+from ._words import within, words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +33,8 @@ class Answers(Hits):
         """One for each query, as ``m3ret search --json`` prints it: ``query``, labels, ``agreement`` and ``hits``."""
         self.refused: list[tuple[str, str]] = _answers.refused
         """Queries that could not be read, each with a sentence."""
+        if len(self.answers) * k > _MAX_SCORES:
+            raise MismatchError(f"k: found {k} for {len(self.answers)} queries, wanted at most {_MAX_SCORES} hits together")
         scores = np.full((len(self.answers), k), np.nan, dtype=np.float32)
         for idx in range(len(self.answers)):
             found = _answers.scores(idx)
@@ -64,12 +67,13 @@ class Answers(Hits):
         """Returns a small picture of a hit (from 0), or of the query, as PNG; ``None`` if it cannot be read."""
         return self._answers.picture(query, hit, side)
 
-    def page(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Returns the report of the search, one HTML page that needs nothing else, and writes it to ``path`` if given."""
-        page = self._answers.page(None)
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
+    def page(self, path: str | os.PathLike[str] | None = None, *, force: bool = False) -> str:
+        """Returns the report of the search, one HTML page that needs nothing else, and writes it to ``path`` if given.
+
+        A page of m3ret is replaced; another file only with ``force``, and what the archive holds or was asked with never.
+        """
+        place = None if path is None else os.fspath(path)
+        return self._answers.page(place, force, None)
 
     def _repr_html_(self, n_queries: int = 5, n_hits: int = 8) -> str:
         lines = []
@@ -167,10 +171,13 @@ class Archive:
         if on_error not in ("raise", "skip"):
             raise MismatchError('on_error: found another word, wanted "raise" or "skip"')
         k = _at_least_1("k", k)
+        within("min_score", min_score, -1, 1)
+        within("handicap", handicap, 0, 2)
+        within("offset", offset, 0, 1 << 62)
         arguments = {
             "k": k,
             "filter": filter_words(filter),
-            "exclude": [exclude] if isinstance(exclude, str) else list(exclude),
+            "exclude": words("exclude", exclude),
             "group_by": group_by,
             "exact": exact,
             "agree": agree,
@@ -214,7 +221,7 @@ def model_choice(model: str | os.PathLike[str] | None, precision: Precision) -> 
 
 def folder_choice(labels: str | None, include: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
     """Returns which files of a folder are read."""
-    return {"labels": labels, "include": list(include), "exclude": list(exclude), "masks": False}
+    return {"labels": labels, "include": words("include", include), "exclude": words("exclude", exclude), "masks": False}
 
 
 def open(

@@ -13,6 +13,7 @@ from ._errors import MismatchError, Refused
 from ._inputs import sources_of
 from ._progress import Progress, Watch
 from ._volume import Volume, read, reading
+from ._words import words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,13 +103,21 @@ class Embeddings:
     @overload
     def __getitem__(self, idx: int) -> NDArray[np.float32]: ...
     @overload
-    def __getitem__(self, idx: slice | Sequence[int]) -> Embeddings: ...
-    def __getitem__(self, idx: int | slice | Sequence[int]) -> NDArray[np.float32] | Embeddings:
-        if isinstance(idx, int):
-            return cast("NDArray[np.float32]", self._vectors[idx])
-        places = range(len(self))[idx] if isinstance(idx, slice) else list(idx)
+    def __getitem__(self, idx: slice | Sequence[int] | NDArray[Any]) -> Embeddings: ...
+    def __getitem__(self, idx: int | slice | Sequence[int] | NDArray[Any]) -> NDArray[np.float32] | Embeddings:
+        """Returns one vector, or those at some places with their images: a slice, places, or one truth for each image."""
+        import numpy as np
+
+        if isinstance(idx, tuple):
+            raise MismatchError("found two indices, wanted one; numpy() has the array")
+        chosen = np.asarray(idx) if not isinstance(idx, slice) else idx
+        if not isinstance(chosen, slice) and chosen.size == 0:
+            chosen = chosen.astype(np.intp)
+        places = np.arange(len(self))[chosen]
+        if places.ndim == 0:
+            return cast("NDArray[np.float32]", self._vectors[int(places)])
         return Embeddings(
-            self._vectors[list(places)],
+            self._vectors[places],
             paths=[self.paths[place] for place in places],
             parts=[self.parts[place] for place in places],
             sources=[self.sources[place] for place in places],
@@ -206,7 +215,8 @@ class Encoder:
         if on_error not in ("raise", "skip"):
             raise MismatchError('on_error: found another word, wanted "raise" or "skip"')
         sources = sources_of(x, spacing)
-        folder = {"labels": None, "include": list(include), "exclude": list(exclude), "masks": masks}
+        patterns = (words("include", include), words("exclude", exclude))
+        folder = {"labels": None, "include": patterns[0], "exclude": patterns[1], "masks": masks}
         with Watch(progress, "embedding") as watch:
             vectors, rows = self._encoder.embed(
                 sources, reading(limits, frames, self._threads), folder, watch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Literal, Sequence, Union
 
@@ -14,12 +14,19 @@ from ._encoder import Embeddings
 from ._errors import MismatchError
 from ._progress import Progress, Watch
 from ._volume import reading
+from ._words import cell, cells, words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Filter = Union[Mapping[str, Union[str, Sequence[str]]], Sequence[str], str]
+
+
+_MAX_HITS = 1 << 20
+"""Most hits of a query."""
+_MAX_SCORES = 1 << 28
+"""Most hits of all queries together: a gigabyte of scores."""
 
 
 class Hits:
@@ -133,7 +140,7 @@ class Index:
 
     def remove(self, ids: Sequence[str]) -> None:
         """Removes rows by id. Raises ``MismatchError`` if an id is not there; nothing is removed then."""
-        self._index.remove(list(ids))
+        self._index.remove(words("ids", ids))
 
     def compact(self, *, progress: Progress = False) -> None:
         """Writes the gallery again without removed rows, and measures how to search it."""
@@ -184,7 +191,7 @@ class Index:
 
     def cells(self, ids: Sequence[str], column: str) -> list[str]:
         """Returns the cells of a column for ids; empty where nothing is known."""
-        return self._index.cells(list(ids), column)
+        return self._index.cells(words("ids", ids), column)
 
     def search(
         self,
@@ -216,7 +223,10 @@ class Index:
             )
         reading(threads=threads)
         queries = _matrix(q, normalize)
-        left_out = [(name, [_cell(cell) for cell in cells]) for name, cells in (exclude or {}).items()]
+        left_out = _columns(exclude)
+        unknown = [name for name, _ in left_out if name not in self.columns]
+        if unknown:
+            raise MismatchError(f"exclude: found the column {unknown[0]}, wanted one of {', '.join(self.columns) or 'none'}")
         arguments = {
             "k": _at_least_1("k", k),
             "filter": filter_words(filter),
@@ -228,6 +238,8 @@ class Index:
         for name, cells in left_out:
             if len(cells) != len(queries):
                 raise MismatchError(f"exclude {name}: found {len(cells)} values, wanted {len(queries)}, one for each query")
+        if _at_least_1("k", k) * len(queries) > _MAX_SCORES:
+            raise MismatchError(f"k: found {k} for {len(queries)} queries, wanted at most {_MAX_SCORES} hits together")
         if progress is False:
             return Hits(*self._index.search(queries, arguments, None))
         with Watch(progress, "searching") as watch:
@@ -238,13 +250,19 @@ class Index:
 
 
 def _at_least_1(name: str, k: Any) -> int:
-    if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= k.__index__() <= 1 << 31:
-        raise MismatchError(f"{name}: found {k!r}, wanted a whole number of 1 or more")
+    if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= k.__index__() <= _MAX_HITS:
+        raise MismatchError(f"{name}: found {k!r}, wanted a whole number from 1 to {_MAX_HITS}")
     return int(k.__index__())
 
 
-def _cell(cell: Any) -> str:
-    return "" if cell is None or cell != cell else str(cell)
+def _columns(given: Mapping[str, Sequence[Any]] | None) -> list[tuple[str, list[str]]]:
+    """Returns columns with their cells."""
+    if given is None:
+        return []
+    names = [name for name in given.keys()]
+    if any(not isinstance(name, str) or not name for name in names):
+        raise MismatchError("columns: found a name that is no word")
+    return [(name, cells(f"the column {name}", given[name])) for name in names]
 
 
 def filter_words(filter: Filter | None) -> list[str]:
@@ -254,12 +272,15 @@ def filter_words(filter: Filter | None) -> list[str]:
     if isinstance(filter, str):
         return [filter]
     if not isinstance(filter, Mapping):
-        return list(filter)
-    words = []
+        return words("filter", filter)
+    conditions = []
     for column, values in filter.items():
-        values = [values] if isinstance(values, str) else list(values)
-        words += [f"{column}={value}" for value in values]
-    return words
+        is_one = isinstance(values, str) or not isinstance(values, Iterable)
+        values = [cell(value) for value in ([values] if is_one else values)]
+        if not values:
+            raise MismatchError(f"filter {column}: found no value, wanted one or more; no image passes none")
+        conditions += [f"{column}={value}" for value in values]
+    return conditions
 
 
 def _matrix(x: Any, normalize: bool) -> NDArray[np.float32]:
@@ -296,13 +317,13 @@ def _rows(
     if ids is None:
         named = isinstance(emb, Embeddings) and len(emb.paths) == len(matrix)
         ids = emb.ids if named else [str(row) for row in range(len(matrix))]
-    names = [str(id) for id in ids]
+    names = [cell(id) for id in ids]
     if len(names) != len(matrix):
         raise MismatchError(f"ids: found {len(names)}, wanted {len(matrix)}, one for each vector")
     return {
         "vectors": matrix,
         "ids": names,
-        "columns": [(name, [_cell(cell) for cell in cells]) for name, cells in (columns or {}).items()],
+        "columns": _columns(columns),
         "model": model,
         "fingerprint": fingerprint or f"external:{model}:{matrix.shape[1]}",
         "precision": precision,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Sequence, Union
 
 from . import _m3ret
@@ -52,8 +52,18 @@ def _is_single(x: Any) -> bool:
     return is_dataset(x) or _is_nibabel(x) or _is_simple_itk(x) or _is_array(x)
 
 
+def _is_list_of_words(x: Any) -> bool:
+    """Tells arrays and columns of data frames that hold paths."""
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    return kind in ("O", "U", "T") and getattr(x, "ndim", 0) == 1
+
+
 def sources_of(x: Any, spacing: Sequence[float | None] | None = None) -> list[Source]:
     """Returns what is to be embedded, one for each image that was given."""
+    if _is_list_of_words(x):
+        x = list(x)
+    if isinstance(x, Mapping):
+        raise MismatchError(f"found a {type(x).__name__}, wanted {_WANTED}")
     if _is_single(x):
         return [_source_of(x, 0, spacing)]
     if not isinstance(x, Iterable):

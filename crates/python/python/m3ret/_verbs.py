@@ -16,6 +16,7 @@ from ._errors import M3retError, MismatchError
 from ._index import Filter, filter_words
 from ._progress import Progress, Watch
 from ._volume import reading
+from ._words import ordered, there, within, words
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -88,6 +89,9 @@ def evaluate(
     _models.add_packages()
     with tempfile.TemporaryDirectory(prefix="m3ret-") as vectors:
         models, files = _contenders(embeddings, Path(vectors))
+        if not models and not files:
+            raise MismatchError("embeddings: found none, wanted a model, vectors, or several of them")
+        within("resamples", resamples, 100, 1_000_000)
         arguments = {
             "manifest": os.fspath(manifest),
             "out": os.fspath(folder),
@@ -95,9 +99,9 @@ def evaluate(
             "models": models,
             "embeddings": files,
             "normalize": normalize,
-            "relevance": list(relevance),
+            "relevance": words("relevance", relevance),
             "jaccard": jaccard,
-            "exclude": list(exclude),
+            "exclude": words("exclude", exclude),
             "k": list(k),
             "filter": filter_words(filter),
             "pooled": pooled,
@@ -145,11 +149,23 @@ def _name_of(x: Any, idx: int) -> str:
 
 
 def _saved(x: Any, path: Path) -> Path:
+    """Writes vectors to a file, with a list of their images beside it where these are known."""
+    import csv
+
     import numpy as np
 
     from ._index import _matrix
 
-    np.save(path, _matrix(x, normalize=False))
+    matrix = _matrix(x, normalize=False)
+    np.save(path, matrix)
+    if isinstance(x, Embeddings) and len(x.paths) == len(matrix) and all(os.path.exists(name) for name in x.paths):
+        with Path(f"{path}.rows.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["row", "path", "part", "refused"])
+            for row, (name, part) in enumerate(zip(x.paths, x.parts)):
+                table.writerow([row, os.path.abspath(name), part or "", ""])
+            for refusal in x.refused:
+                table.writerow(["", os.path.abspath(refusal.path), refusal.part or "", refusal.reason])
     return path
 
 
@@ -168,7 +184,7 @@ def compare(
     """
     places = (os.fspath(a), os.fspath(b))
     other = None if pixels is None else os.fspath(pixels)
-    told: dict[str, Any] = json.loads(_m3ret.compare(places, other, list(metrics), (resamples, seed)))
+    told: dict[str, Any] = json.loads(_m3ret.compare(places, other, words("metrics", metrics), (resamples, seed)))
     return told
 
 
@@ -199,13 +215,16 @@ def split(
 
     Raises ``MismatchError`` if a column is missing or the manifest has a split, unless ``overwrite``.
     """
+    within("query", query, 0, 1)
+    within("pretrain", pretrain, 0, 1)
+    within("near", near, 0, 1)
     arguments = {
         "manifest": os.fspath(manifest),
         "out": os.fspath(out),
         "seed": seed,
         "query": query,
         "pretrain": pretrain,
-        "stratify": None if stratify is None else list(stratify),
+        "stratify": None if stratify is None else words("stratify", stratify),
         "overwrite": overwrite,
         "force": force,
         "duplicates": duplicates,
@@ -236,6 +255,7 @@ def dedup(
 
     Without ``model``, thumbnails are compared (the model ``pixels``).
     """
+    within("near", near, 0, 1)
     with Watch(progress, "comparing") as watch:
         archive = _m3ret.open_for_dedup(
             os.fspath(place),
@@ -321,6 +341,7 @@ def check(
     progress: Progress = False,
 ) -> CheckReport:
     """Reads every image of a folder, a DICOMDIR or a file, and reports on each. ``strict`` refuses files without an image."""
+    there(place)
     with Watch(progress, "checking") as watch:
         reports, summary = _m3ret.check(os.fspath(place), strict, reading(limits, frames, threads), watch)
     return CheckReport(json.loads(reports), json.loads(summary))
@@ -350,7 +371,12 @@ def simulate(
     """
     if format not in ("png", "dicom") or bits not in (8, 16):
         raise MismatchError('format: wanted "png" or "dicom", and bits 8 or 16')
-    places = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    places = words("sources", sources)
+    ordered("window", window)
+    if not angles:
+        raise MismatchError("angles: found none, wanted whole degrees from 0 to 359")
+    for angle in angles:
+        within("angles", angle, 0, 359)
     arguments = {
         "sources": [os.fspath(place) for place in places],
         "out": os.fspath(out),

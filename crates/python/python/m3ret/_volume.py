@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence, cast
 
 from . import _m3ret
 from ._errors import MismatchError
+from ._words import there, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ def reading(
         "limits": dict(limits) if limits is not None else None,
         "frames": frames,
         "threads": threads,
-        "keep": list(keep),
+        "keep": words("keep", keep),
         "retry": retry,
     }
 
@@ -202,6 +203,8 @@ def _plain_array(a: Any) -> NDArray[Any]:
             a = a.float().numpy()
     elif not isinstance(a, np.ndarray) and hasattr(a, "__dlpack__"):
         a = np.from_dlpack(a)
+    if isinstance(a, np.ma.MaskedArray) and np.ma.is_masked(a):
+        raise MismatchError("found a masked array, wanted plain numbers; fill it with the value that means no image")
     try:
         array = np.asarray(a)
     except Exception as error:
@@ -227,6 +230,8 @@ def _npy(array: NDArray[Any]) -> bytes:
 def _spacing(spacing: Sequence[float | None] | None) -> list[float | None] | None:
     if spacing is None:
         return None
+    if isinstance(spacing, (str, bytes, Mapping)):
+        raise MismatchError(f"spacing: found {type(spacing).__name__}, wanted numbers in mm")
     if not isinstance(spacing, Sequence):
         spacing = list(spacing)
     if len(spacing) == 2:
@@ -275,6 +280,7 @@ def read(
     """
     how = reading(limits, frames, threads)
     if isinstance(source, (str, os.PathLike)):
+        there(source)
         volumes = _m3ret.read_path(os.fspath(source), how)
     else:
         from ._inputs import image_of
