@@ -8,3 +8,9 @@ pub(crate) mod shell;
 #[cfg(feature = "training")]
 pub mod training;
 pub(crate) mod viewer;
+
+/// The palette and the elements of every page, for pages that are served with a style sheet of their own.
+pub const BASE_STYLE: &str = shell::BASE;
+
+/// The rules of the page of a search.
+pub const SEARCH_STYLE: &str = include_str!("report/web/search.css");
