@@ -14,3 +14,9 @@ pub const BASE_STYLE: &str = shell::BASE;
 
 /// The rules of the page of a search.
 pub const SEARCH_STYLE: &str = include_str!("report/web/search.css");
+
+/// The rules of pictures and buttons that pages of images share.
+pub const VIEWER_STYLE: &str = viewer::STYLE;
+
+/// What pages of images share: `make`, `clamp` and `viewer`.
+pub const VIEWER_SCRIPT: &str = include_str!("report/web/viewer.js");

@@ -141,9 +141,16 @@ impl Audit {
         written
     }
 
-    /// Whether the last line could be written.
+    /// Whether the last line could be written; if not, whether the next one can.
     pub(crate) fn is_well(&self) -> bool {
-        self.writer().is_well
+        let mut writer = self.writer();
+        if !writer.is_well {
+            let now = clock::now();
+            let day = now.get(..10).unwrap_or_default();
+            writer.open = None;
+            writer.is_well = open_day(&self.folder, day).is_ok();
+        }
+        writer.is_well
     }
 
     /// Returns where the trail ends.
@@ -383,6 +390,7 @@ mod tests {
         audit.write(Entry::default()).unwrap();
         std::fs::remove_file(only_file(folder.path())).unwrap();
         assert!(audit.write(Entry::default()).is_err());
+        std::fs::remove_dir_all(folder.path()).unwrap();
         assert!(!audit.is_well());
     }
 

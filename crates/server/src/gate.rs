@@ -34,7 +34,6 @@ impl Gate {
         let running = Arc::clone(&self.running).acquire_owned().await;
         let running = running.map_err(|_| Problem::busy())?;
         let done = tokio::task::spawn_blocking(move || {
-            m3ret::panics::guard_this_thread();
             let _room = (inside, running);
             work()
         });

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::accounts::{Account, Role};
 use crate::problem::{Problem, Result};
-use crate::routes::Service;
+use crate::routes::{Service, drain};
 
 /// The cookie of a session.
 pub(crate) const COOKIE: &str = "m3ret_session";
@@ -43,9 +43,19 @@ pub(crate) async fn pass(
 ) -> Response {
     let limit = service.limits.request;
     let passed = async {
-        match admit(&service, request) {
-            Ok(request) => next.run(request).await,
-            Err(problem) => problem.into_response(),
+        let (head, mut body) = request.into_parts();
+        match admit(&service, &head) {
+            Ok(asker) => {
+                let mut request = Request::from_parts(head, body);
+                if let Some(asker) = asker {
+                    request.extensions_mut().insert(asker);
+                }
+                next.run(request).await
+            }
+            Err(problem) => {
+                drain(&mut body).await;
+                problem.into_response()
+            }
         }
     };
     let passed = tokio::time::timeout(limit, passed).await;
@@ -76,9 +86,9 @@ pub(crate) async fn pass(
     response
 }
 
-/// Checks what a request calls the server and who asks.
-fn admit(service: &Service, mut request: Request<Body>) -> Result<Request<Body>> {
-    let host = request.headers().get(header::HOST);
+/// Checks what a request calls the server and who asks; `None` for what everyone may see.
+fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
+    let host = head.headers.get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     // A page of another site that had its name point here would send that name.
     if !service
@@ -92,13 +102,10 @@ fn admit(service: &Service, mut request: Request<Body>) -> Result<Request<Body>>
             "the request calls this server by a name that is not its own; --host allows one",
         ));
     }
-    if is_public(request.method(), request.uri().path()) {
-        return Ok(request);
+    match is_public(&head.method, head.uri.path()) {
+        true => Ok(None),
+        false => Ok(Some(asker(service, &head.headers, &head.method)?)),
     }
-    let headers = request.headers();
-    let asker = asker(service, headers, request.method())?;
-    request.extensions_mut().insert(asker);
-    Ok(request)
 }
 
 fn is_public(method: &Method, path: &str) -> bool {

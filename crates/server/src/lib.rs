@@ -30,11 +30,8 @@ use anyhow::Context as _;
 use m3ret::options::{ModelChoice, Reading};
 use m3ret::watch::Watch;
 
-use crate::accounts::{Accounts, random_token};
 use crate::audit::Audit;
-use crate::indexes::Indexes;
 use crate::routes::Service;
-use crate::spool::Spool;
 
 /// What is served, and within which limits.
 #[derive(Debug, Clone)]
@@ -135,22 +132,11 @@ pub fn serve(
         "--listen {}: only this machine may reach a server without TLS; name 127.0.0.1 or [::1]",
         settings.listen
     );
-    watch.step("opening galleries");
-    let indexes = Indexes::open(settings, watch)?;
-    let (accounts, token) = match &settings.token_file {
-        Some(file) => (Accounts::read(file)?, None),
-        None => {
-            let token = random_token()?;
-            (Accounts::of_one_token(&token), Some(token))
-        }
-    };
-    let audit = settings.audit.as_deref().map(Audit::open).transpose()?;
-    let spool = Spool::open(&settings.spool, settings.limits)?;
     let listener = TcpListener::bind(settings.listen)
         .with_context(|| format!("listening on {}", settings.listen))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let service = Service::new(settings, address, indexes, accounts, (audit, spool));
+    let (service, token) = Service::open(settings, address, watch)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("m3ret-http")

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Extension;
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Response, header};
 use axum::response::IntoResponse as _;
@@ -23,7 +24,7 @@ use crate::indexes::{Index, SILENT};
 use crate::multipart::{Event, Fault, MAX_HEADER_BYTES, Splitter};
 use crate::problem::{Problem, Result};
 use crate::routes::search::pseudonym;
-use crate::routes::{Service, cut_body, forbidden, json, kind_of, wrong_kind};
+use crate::routes::{Service, cut_body, drain, forbidden, json, kind_of, named, wrong_kind};
 use crate::spool::{Files, PREFIX, Upload, VolumeFacts};
 
 /// Longer side of a picture that is drawn.
@@ -67,7 +68,11 @@ enum Target {
 }
 
 /// Takes a form while it arrives: parts `file` into the spool, the part `options` into memory.
-pub(crate) async fn receive(service: &Service, headers: &HeaderMap, body: Body) -> Result<Form> {
+pub(crate) async fn receive(
+    service: &Service,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Form> {
     let limit = service.limits.max_upload_bytes;
     let too_large = || Problem::too_large("upload", limit, "bytes");
     let declared = headers.get(header::CONTENT_LENGTH);
@@ -84,7 +89,6 @@ pub(crate) async fn receive(service: &Service, headers: &HeaderMap, body: Body) 
         options: None,
     };
     let mut target = Target::File;
-    let mut body = body;
     let mut n_bytes = 0_u64;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| cut_body())?;
@@ -226,16 +230,30 @@ pub(crate) async fn upload(
     Extension(asker): Extension<Asker>,
     request: Request,
 ) -> Result<Response<Body>> {
+    let (head, mut body) = request.into_parts();
+    let form = match check_kind(&asker, &head.headers) {
+        Ok(()) => receive(&service, &head.headers, &mut body).await,
+        Err(problem) => Err(problem),
+    };
+    let form = match form {
+        Ok(form) => form,
+        Err(problem) => {
+            drain(&mut body).await;
+            return Err(problem);
+        }
+    };
+    let upload = keep(&service, &asker, form.files).await?;
+    json(&json!({ "object": upload.id, "volumes": upload.volumes }))
+}
+
+fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
     if !asker.role.may_search() {
         return Err(forbidden());
     }
-    let (head, body) = request.into_parts();
-    if kind_of(&head.headers) != "multipart/form-data" {
-        return Err(wrong_kind("multipart/form-data"));
+    match kind_of(headers).as_str() {
+        "multipart/form-data" => Ok(()),
+        _ => Err(wrong_kind("multipart/form-data")),
     }
-    let form = receive(&service, &head.headers, body).await?;
-    let upload = keep(&service, &asker, form.files).await?;
-    json(&json!({ "object": upload.id, "volumes": upload.volumes }))
 }
 
 /// In which index an image is, and with which it is compared.
@@ -247,6 +265,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
+        let place = query.map(|Query(place)| place);
+        place.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"))
+    }
+
     /// Returns the index that is named, or the only one.
     fn index(&self, service: &Service) -> Result<Arc<Index>> {
         match (&self.index, service.indexes.all()) {
@@ -267,9 +290,10 @@ impl Place {
 pub(crate) async fn thumbnail(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
-    Path(id): Path<String>,
-    Query(place): Query<Place>,
+    path: std::result::Result<Path<String>, PathRejection>,
+    place: std::result::Result<Query<Place>, QueryRejection>,
 ) -> Result<Response<Body>> {
+    let (id, place) = (named(path)?, Place::of(place)?);
     if !asker.role.may_search() {
         return Err(forbidden());
     }
@@ -318,9 +342,10 @@ fn picture(png: Bytes) -> Result<Response<Body>> {
 pub(crate) async fn why(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
-    Path(id): Path<String>,
-    Query(place): Query<Place>,
+    path: std::result::Result<Path<String>, PathRejection>,
+    place: std::result::Result<Query<Place>, QueryRejection>,
 ) -> Result<Response<Body>> {
+    let (id, place) = (named(path)?, Place::of(place)?);
     if !asker.role.may_search() {
         return Err(forbidden());
     }

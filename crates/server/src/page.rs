@@ -12,12 +12,16 @@ pub(crate) async fn html() -> impl IntoResponse {
 }
 
 pub(crate) async fn script() -> impl IntoResponse {
-    of("text/javascript; charset=utf-8", include_str!("web/app.js"))
+    of(
+        "text/javascript; charset=utf-8",
+        [m3ret::report::VIEWER_SCRIPT, include_str!("web/app.js")].concat(),
+    )
 }
 
 pub(crate) async fn style() -> impl IntoResponse {
     let all = [
         m3ret::report::BASE_STYLE,
+        m3ret::report::VIEWER_STYLE,
         m3ret::report::SEARCH_STYLE,
         include_str!("web/app.css"),
     ];

@@ -5,19 +5,22 @@ mod session;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, header};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
+use m3ret::watch::Watch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, random_token};
 use crate::audit::{Audit, Entry};
 use crate::gate::Gate;
 use crate::guard::{self, Asker};
@@ -43,28 +46,38 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(
+    /// Opens everything; returns the random token, too, if no file names accounts.
+    pub(crate) fn open(
         settings: &Settings,
         address: SocketAddr,
-        indexes: Indexes,
-        accounts: Accounts,
-        stores: (Option<Audit>, Spool),
-    ) -> Arc<Self> {
+        watch: &dyn Watch,
+    ) -> anyhow::Result<(Arc<Self>, Option<String>)> {
+        watch.step("opening galleries");
+        let indexes = Indexes::open(settings, watch)?;
+        let (accounts, token) = match &settings.token_file {
+            Some(file) => (Accounts::read(file)?, None),
+            None => {
+                let token = random_token()?;
+                (Accounts::of_one_token(&token), Some(token))
+            }
+        };
         let limits = settings.limits;
         let own = [address.to_string(), format!("localhost:{}", address.port())];
-        let hosts = own.into_iter().chain(settings.hosts.iter().cloned());
-        let (audit, spool) = stores;
-        Arc::new(Self {
+        let service = Self {
             indexes,
             accounts,
-            audit,
-            spool,
+            audit: settings.audit.as_deref().map(Audit::open).transpose()?,
+            spool: Spool::open(&settings.spool, limits)?,
             limits,
             searches: Gate::new(limits.n_searches, limits.n_waiting),
             embeddings: Gate::new(1, limits.n_waiting),
-            hosts: hosts.collect(),
+            hosts: own
+                .into_iter()
+                .chain(settings.hosts.iter().cloned())
+                .collect(),
             pictures: objects::Pictures::default(),
-        })
+        };
+        Ok((Arc::new(service), token))
     }
 
     /// Writes a line of the audit trail; the answer must wait for it.
@@ -170,9 +183,29 @@ pub(crate) fn kind_of(headers: &HeaderMap) -> String {
     kind.trim().to_ascii_lowercase()
 }
 
+/// What is read of a body whose request is refused, so that its client gets to reading the answer.
+const MAX_DRAINED: usize = 16 << 20;
+/// How long that may take.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Reads and forgets some of a body.
+pub(crate) async fn drain(body: &mut Body) {
+    let read = async {
+        let mut n_bytes = 0;
+        while n_bytes < MAX_DRAINED {
+            let Some(Ok(frame)) = body.frame().await else {
+                return;
+            };
+            n_bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+    };
+    // A slow client loses its answer.
+    let _ = tokio::time::timeout(DRAIN, read).await;
+}
+
 /// Reads a body of JSON.
 pub(crate) async fn read_json<T: DeserializeOwned>(
-    body: Body,
+    body: &mut Body,
     headers: &HeaderMap,
     limits: &Limits,
 ) -> Result<T> {
@@ -180,7 +213,6 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
         return Err(wrong_kind("application/json"));
     }
     let mut bytes = Vec::new();
-    let mut body = body;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| cut_body())?;
         let Ok(piece) = frame.into_data() else {
@@ -207,6 +239,12 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             _ => Problem::new(400, "no_json", format!("{place}: found no JSON")),
         }
     })
+}
+
+/// Returns the part of the path that names something.
+pub(crate) fn named(path: std::result::Result<Path<String>, PathRejection>) -> Result<String> {
+    let name = path.map(|Path(name)| name);
+    name.map_err(|_| Problem::new(400, "no_text", "the path is no UTF-8"))
 }
 
 /// The body is of a kind that the route does not take.

@@ -10,7 +10,7 @@ use m3ret_server::accounts::Role;
 use super::numbers::count;
 use super::{ModelArguments, ReadArguments};
 
-/// Serves galleries: a page where a file is dropped and similar images appear, and an API over HTTP
+/// Serves galleries: a page where an image is dropped and similar ones appear, and an API
 ///
 /// Only this machine can reach the server. Without --token-file a random token is made, and printed once as
 /// an address to open in a browser. Ctrl-C or SIGTERM ends the server and erases what was uploaded.

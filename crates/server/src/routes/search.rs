@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::Response;
+use axum::http::{HeaderMap, Response};
 use m3ret::images::ImageSource;
 use m3ret::options::ColumnValue;
 use m3ret::search::{Agreement, Answer, Ask, Hit, Labels, Queries, Relation};
@@ -15,11 +16,11 @@ use m3ret_search::Collection;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Service, forbidden, json, kind_of, parse, read_json, wrong_kind};
+use super::{Service, drain, forbidden, json, kind_of, named, parse, read_json, wrong_kind};
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, Notes, Snapshot};
-use crate::objects::{self, receive};
+use crate::objects::{self, Form, receive};
 use crate::problem::{Problem, Result};
 use crate::spool::{Upload, VolumeFacts};
 
@@ -43,6 +44,8 @@ struct SearchRequest {
     #[serde(default)]
     exact: bool,
 }
+
+type PathResult = std::result::Result<Path<String>, PathRejection>;
 
 fn ten() -> usize {
     10
@@ -131,30 +134,25 @@ fn described(index: &Index, snapshot: &Snapshot) -> serde_json::Value {
 pub(super) async fn search(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
-    Path(name): Path<String>,
+    path: PathResult,
     request: Request,
 ) -> Result<Response<Body>> {
     let began = Instant::now();
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
-    let index = service
-        .indexes
-        .find(&name)
-        .ok_or_else(|| Problem::not_found("index"))?;
-    let (head, body) = request.into_parts();
-    let (request, sent): (SearchRequest, _) = match kind_of(&head.headers).as_str() {
-        "application/json" => (read_json(body, &head.headers, &service.limits).await?, None),
-        "multipart/form-data" => {
-            let form = receive(&service, &head.headers, body).await?;
-            let options = form.options.as_deref().unwrap_or(b"{}");
-            let request = parse(options)?;
-            (
-                request,
-                Some(objects::keep(&service, &asker, form.files).await?),
-            )
+    let (head, mut body) = request.into_parts();
+    let taken = match named(path) {
+        Ok(name) => take(&service, &asker, &name, &head.headers, &mut body).await,
+        Err(problem) => Err(problem),
+    };
+    let (index, request, form) = match taken {
+        Ok(taken) => taken,
+        Err(problem) => {
+            drain(&mut body).await;
+            return Err(problem);
         }
-        _ => return Err(wrong_kind("application/json or multipart/form-data")),
+    };
+    let sent = match form {
+        Some(form) => Some(objects::keep(&service, &asker, form.files).await?),
+        None => None,
     };
     let ask = ask_of(&request, &service)?;
     let query = query_of(request, sent, &service, &asker)?;
@@ -167,6 +165,34 @@ pub(super) async fn search(
         .await??;
     service.record(&asker, found.entry).await?;
     Ok(found.response)
+}
+
+/// Reads a request: the index, what is asked, and the form if it is one.
+async fn take(
+    service: &Service,
+    asker: &Asker,
+    name: &str,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<(Arc<Index>, SearchRequest, Option<Form>)> {
+    if !asker.role.may_search() {
+        return Err(forbidden());
+    }
+    let index = service.indexes.find(name);
+    let index = index.ok_or_else(|| Problem::not_found("index"))?;
+    match kind_of(headers).as_str() {
+        "application/json" => Ok((
+            index,
+            read_json(body, headers, &service.limits).await?,
+            None,
+        )),
+        "multipart/form-data" => {
+            let form = receive(service, headers, body).await?;
+            let request = parse(form.options.as_deref().unwrap_or(b"{}"))?;
+            Ok((index, request, Some(form)))
+        }
+        _ => Err(wrong_kind("application/json or multipart/form-data")),
+    }
 }
 
 /// An answer that waits for its line of the audit trail.
@@ -248,6 +274,9 @@ fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found
     let failed = |error: m3ret::Error| Problem::of_library(&error);
     let snapshot = index.newest().map_err(failed)?;
     let gallery = snapshot.archive.gallery.as_ref();
+    if let Query::Vector(vector) = query {
+        check_vector(vector, gallery.width())?;
+    }
     let notes = Notes::default();
     let queries = queries_of(query)?;
     let answers = snapshot
@@ -285,6 +314,17 @@ fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found
             ..Entry::default()
         },
     })
+}
+
+fn check_vector(vector: &[f32], width: usize) -> Result<()> {
+    let is_directed = vector.iter().all(|x| x.is_finite()) && vector.iter().any(|&x| x != 0.0);
+    match vector.len() == width && is_directed {
+        true => Ok(()),
+        false => Err(Problem::unprocessable(
+            "invalid_request",
+            format!("vector: {width} finite numbers are wanted, not all of them 0"),
+        )),
+    }
 }
 
 fn queries_of(query: &Query) -> Result<Queries> {

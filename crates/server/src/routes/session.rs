@@ -25,8 +25,8 @@ pub(super) async fn begin(
     State(service): State<Arc<Service>>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let (head, body) = request.into_parts();
-    let Token { token } = read_json(body, &head.headers, &service.limits).await?;
+    let (head, mut body) = request.into_parts();
+    let Token { token } = read_json(&mut body, &head.headers, &service.limits).await?;
     let account = service.accounts.of_token(&token);
     let account =
         account.ok_or_else(|| Problem::new(401, "unauthorized", "a valid token is wanted"))?;
