@@ -331,8 +331,10 @@ mod tests {
         files(folder).unwrap().pop().unwrap()
     }
 
+    type Change = dyn Fn(&mut Vec<String>);
+
     /// Writes the lines anew, as `change` leaves them, and returns what `verify` says.
-    fn verify_changed(change: &dyn Fn(&mut Vec<String>)) -> anyhow::Result<Head> {
+    fn verify_changed(change: &Change) -> anyhow::Result<Head> {
         let folder = trail(5);
         let path = only_file(folder.path());
         let text = std::fs::read_to_string(&path).unwrap();
@@ -346,7 +348,7 @@ mod tests {
     fn a_changed_removed_moved_or_added_line_is_found() {
         let whole = verify_changed(&|_| {}).unwrap();
         assert_eq!(whole.n_lines, 5);
-        let changes: [&dyn Fn(&mut Vec<String>); 7] = [
+        let changes: [&Change; 7] = [
             &|lines| lines[1] = lines[1].replace("ann", "bob"),
             &|lines| drop(lines.remove(0)),
             &|lines| drop(lines.remove(2)),

@@ -60,6 +60,6 @@ mod tests {
         ] {
             assert_eq!(written(seconds, 7), wanted);
         }
-        assert!(now() > "2024".to_owned());
+        assert!(now().as_str() > "2024");
     }
 }
