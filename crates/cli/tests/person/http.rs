@@ -1,5 +1,10 @@
 //! A server of ours as a child process, and requests to it.
 
+#![allow(
+    dead_code,
+    reason = "not every test that shares this file uses all of it"
+)]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
