@@ -7,6 +7,7 @@
 mod evaluate;
 mod index;
 mod numbers;
+mod serve;
 mod simulate;
 mod split;
 #[cfg(feature = "training")]
@@ -37,6 +38,9 @@ use m3ret::options::{
 use m3ret::panics;
 use m3ret::search::DEFAULT_HANDICAP;
 use numbers::{cosine, count, handicap, thread_count, whole};
+pub(crate) use serve::{
+    AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, ServeArguments,
+};
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;
 #[cfg(feature = "training")]
@@ -106,6 +110,8 @@ pub(crate) enum Command {
     Map(MapArguments),
     Simulate(SimulateArguments),
     Split(SplitArguments),
+    Serve(ServeArguments),
+    Audit(AuditArguments),
     Completions(CompletionsArguments),
     Man(ManArguments),
 }

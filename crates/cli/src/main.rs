@@ -89,6 +89,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Map(arguments) => verbs::map::run(arguments, screen),
         Command::Simulate(arguments) => verbs::simulate::run(arguments, screen),
         Command::Split(arguments) => verbs::split::run(arguments, screen),
+        Command::Serve(arguments) => verbs::serve::run(arguments, screen),
+        Command::Audit(arguments) => verbs::audit::run(arguments),
         Command::Completions(arguments) => verbs::manual::completions(arguments),
         Command::Man(arguments) => verbs::manual::man(arguments),
     }

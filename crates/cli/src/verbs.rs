@@ -1,5 +1,6 @@
 //! One file a verb: arguments to options, a call of the library, and what is printed.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod dedup;
@@ -12,6 +13,7 @@ pub(crate) mod map;
 #[cfg(feature = "training")]
 pub(crate) mod pretrain;
 pub(crate) mod search;
+pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod split;
 #[cfg(feature = "training")]

@@ -45,7 +45,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "m3ret-manifest",
             "m3ret-pretrain",
             "m3ret-search",
+            "m3ret-server",
         ],
+    ),
+    (
+        "m3ret-server",
+        &["m3ret", "m3ret-files", "m3ret-imaging", "m3ret-search"],
     ),
     (
         "m3ret-python",
@@ -73,7 +78,10 @@ const OF_THE_TERMINAL: &[&str] = &["clap", "indicatif", "ctrlc"];
 const FENCED: &[(&str, &[&str])] = &[
     ("burn", &["m3ret-pretrain"]),
     ("dicom-core", &["m3ret-imaging"]),
-    ("blake3", &["m3ret-search"]),
+    ("blake3", &["m3ret-search", "m3ret-server"]),
+    ("axum", &["m3ret-server"]),
+    ("hyper", &["m3ret-server"]),
+    ("tokio", &["m3ret-server"]),
     ("pyo3", &["m3ret-python"]),
     ("numpy", &["m3ret-python"]),
 ];

@@ -9,6 +9,7 @@ mod rows;
 mod update;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
@@ -133,8 +134,8 @@ pub struct Archive {
     pub place: PathBuf,
     /// The vectors and labels of the images.
     pub gallery: Box<dyn Collection>,
-    /// The model that made the gallery; `None` until an image is embedded.
-    pub(crate) model: Option<Model>,
+    /// The model that made the gallery; empty until an image is embedded.
+    model: OnceLock<Arc<Model>>,
     /// What was changed in the gallery when the archive was opened; empty for a gallery that was named itself.
     pub updated: UpdateSummary,
     /// How queries are read.
@@ -149,10 +150,33 @@ impl Archive {
     ///
     /// # Errors
     /// `Model` if it cannot be opened, or is not the one that made the gallery.
-    pub fn open_model(&mut self, watch: &dyn Watch) -> crate::Result<()> {
-        if self.model.is_none() {
-            self.model = Some(model_of(self.gallery.as_ref(), &self.choice, watch)?);
+    pub fn open_model(&self, watch: &dyn Watch) -> crate::Result<()> {
+        if self.model.get().is_none() {
+            let model = model_of(self.gallery.as_ref(), &self.choice, watch)?;
+            // Of two threads that open it at the same time, the first one's is kept.
+            let _ = self.model.set(Arc::new(model));
         }
+        Ok(())
+    }
+
+    /// Returns the model, if it is open.
+    pub fn model(&self) -> Option<&Arc<Model>> {
+        self.model.get()
+    }
+
+    /// Returns how queries are read.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// Uses a model that is open already, unless the archive has one: several archives share one in memory.
+    ///
+    /// # Errors
+    /// `Gallery` if another model made the gallery.
+    pub fn share_model(&self, model: &Arc<Model>) -> crate::Result<()> {
+        self.gallery.check_maker(&maker_of(model))?;
+        // An archive keeps the model that it has.
+        let _ = self.model.set(Arc::clone(model));
         Ok(())
     }
 }
@@ -228,7 +252,7 @@ impl Archive {
         let updated = update(&wanted, &model, watch)?;
         let gallery = Box::new(Gallery::open(&folder)?);
         Ok(Self {
-            model: Some(model),
+            model: OnceLock::from(Arc::new(model)),
             updated,
             ..Self::over(place, gallery, options)
         })
@@ -242,7 +266,7 @@ impl Archive {
         Self {
             place: place.to_owned(),
             gallery,
-            model: None,
+            model: OnceLock::new(),
             updated: UpdateSummary::default(),
             reading: options.reading.clone(),
             is_chosen: options.folder.files.is_given(),

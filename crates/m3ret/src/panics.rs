@@ -44,7 +44,10 @@ pub fn guard_this_thread() {
 }
 
 /// Runs `work`; turns a panic into a sentence that names the place in the source.
-pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// The sentence, if `work` panicked.
+pub fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let was_guarded = IS_GUARDED.replace(true);
     // What `work` could leave half-done is dropped with it.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));

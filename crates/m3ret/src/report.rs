@@ -8,3 +8,15 @@ pub(crate) mod shell;
 #[cfg(feature = "training")]
 pub mod training;
 pub(crate) mod viewer;
+
+/// The palette and the elements of every page, for pages that are served with a style sheet of their own.
+pub const BASE_STYLE: &str = shell::BASE;
+
+/// The rules of the page of a search.
+pub const SEARCH_STYLE: &str = include_str!("report/web/search.css");
+
+/// The rules of pictures and buttons that pages of images share.
+pub const VIEWER_STYLE: &str = viewer::STYLE;
+
+/// What pages of images share: `make`, `clamp` and `viewer`.
+pub const VIEWER_SCRIPT: &str = include_str!("report/web/viewer.js");

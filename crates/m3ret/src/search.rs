@@ -251,12 +251,7 @@ impl Archive {
     /// # Errors
     /// If the archive holds no image; if a filter, an exclusion or the grouping names a column or value that the
     /// archive lacks; if vectors were made by another model; if the model cannot be opened or the gallery is damaged.
-    pub fn ask(
-        &mut self,
-        queries: &Queries,
-        ask: &Ask,
-        watch: &dyn Watch,
-    ) -> crate::Result<Answers> {
+    pub fn ask(&self, queries: &Queries, ask: &Ask, watch: &dyn Watch) -> crate::Result<Answers> {
         ensure!(
             !self.gallery.is_empty(),
             "{} holds no image that can be searched{}\n{}",
@@ -294,7 +289,55 @@ impl Archive {
                 answer.hits.len()
             );
         };
-        let Some(model) = &self.model else {
+        let own = QueryImage {
+            image: answer.image.as_ref(),
+            file: answer.file.as_deref(),
+            part: answer.part.as_deref(),
+        };
+        let hit_file = file_of(self.gallery.as_ref(), hit.row)?;
+        self.compare(&own, &hit_file, hit.part.as_deref())
+    }
+
+    /// Says why an image of the gallery matches the first of some queries, whether or not a search found it.
+    ///
+    /// Returns `None` if the gallery has no image with this id, and as `explain` does.
+    ///
+    /// # Errors
+    /// `Image` or `Caller` if one of the two cannot be read; `Gallery` if the gallery is damaged.
+    pub fn explain_pair(
+        &self,
+        queries: &Queries,
+        id: &str,
+        watch: &dyn Watch,
+    ) -> crate::Result<Option<Why>> {
+        let gallery = self.gallery.as_ref();
+        let Some(row) = gallery.find(id)? else {
+            return Ok(None);
+        };
+        let cells = RowCells::of_row(gallery, row)?;
+        let (ready, refused) = ask::all(queries, &Ask::default(), self, watch)?;
+        let Some(query) = ready.into_iter().next() else {
+            let message = refused.into_iter().next().map(|query| query.message);
+            bail!(
+                "{}",
+                message.unwrap_or_else(|| "no query was given".to_owned())
+            );
+        };
+        let own = QueryImage {
+            image: query.image.as_ref(),
+            file: query.file.as_deref(),
+            part: query.part.as_deref(),
+        };
+        self.compare(&own, &cells.file(), cells.part())
+    }
+
+    fn compare(
+        &self,
+        own: &QueryImage<'_>,
+        hit_file: &Path,
+        hit_part: Option<&str>,
+    ) -> crate::Result<Option<Why>> {
+        let Some(model) = self.model() else {
             return Ok(None);
         };
         if model.tokens(&[]).is_err() {
@@ -304,22 +347,25 @@ impl Archive {
             let seen = ImageTokens::read(file, part, model, &self.reading.options);
             seen.map_err(|message| anyhow::anyhow!("{}: {message}", file.display()))
         };
-        let part = answer.part.as_deref();
-        let own = match (&answer.image, &answer.file) {
+        let own = match (own.image, own.file) {
             (Some(image), _) => {
-                let volume = image.read_part(part, &self.reading.options);
+                let volume = image.read_part(own.part, &self.reading.options);
                 volume.and_then(|volume| ImageTokens::of(&volume, model))
             }
             .map_err(|message| anyhow::anyhow!("{}: {message}", image.name))?,
-            (None, Some(file)) => see(file, part)?,
+            (None, Some(file)) => see(file, own.part)?,
             (None, None) => return Ok(None),
         };
-        let other = see(
-            &file_of(self.gallery.as_ref(), hit.row)?,
-            hit.part.as_deref(),
-        )?;
+        let other = see(hit_file, hit_part)?;
         Ok(own.why(&other, model))
     }
+}
+
+/// Where the image of a query is.
+struct QueryImage<'a> {
+    image: Option<&'a Arc<MemoryImage>>,
+    file: Option<&'a Path>,
+    part: Option<&'a str>,
 }
 
 /// Hits that are looked for, even if fewer are wanted.

@@ -137,9 +137,9 @@ fn a_far_collection_answers_as_a_gallery_in_few_ways() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     archive(root);
-    let mut near = Archive::open(&root.join("g.m3i"), &OpenOptions::default(), &Quiet).unwrap();
+    let near = Archive::open(&root.join("g.m3i"), &OpenOptions::default(), &Quiet).unwrap();
     let n_ways = Arc::default();
-    let mut far = over(root, &n_ways);
+    let far = over(root, &n_ways);
     let mut counts = Vec::new();
     for k in [2, 20] {
         let ask = Ask {

@@ -86,8 +86,8 @@ fn queries_in_memory_have_the_answers_of_their_files() {
         ..OpenOptions::default()
     };
     let place = folder.path().join("archive");
-    let mut archive = Archive::open(&place, &options, &Quiet).unwrap();
-    let mut ask = |source: ImageSource| -> Answer {
+    let archive = Archive::open(&place, &options, &Quiet).unwrap();
+    let ask = |source: ImageSource| -> Answer {
         let queries = Queries::Sources(vec![source]);
         let found = archive.ask(&queries, &Ask::default(), &Quiet).unwrap();
         let why = archive.explain(&found.answers[0], 0).unwrap();

@@ -291,6 +291,14 @@ impl Gallery {
         self.catalog.generation
     }
 
+    /// Returns the number of a gallery's newest state; lists the folder and opens no file. `None` if it is no gallery.
+    ///
+    /// # Errors
+    /// `Io` if the folder cannot be listed.
+    pub fn newest_generation(folder: &Path) -> Result<Option<u64>> {
+        catalog::newest(folder)
+    }
+
     /// Returns how many files the rows are spread over.
     #[must_use]
     pub fn n_segments(&self) -> usize {

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &SearchArguments, screen: Screen) -> anyhow::Result
         let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
         check_page(html, arguments.force, &inputs)?;
     }
-    let mut archive = Archive::open(&arguments.archive, &opening_of(arguments), &progress)?;
+    let archive = Archive::open(&arguments.archive, &opening_of(arguments), &progress)?;
     if !archive.updated.refused.is_empty() {
         let n_refused = archive.updated.refused.len();
         progress.note(&format!(

@@ -26,6 +26,7 @@ pub(crate) fn run(folder: &Path, words: &[&str]) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
+#[allow(dead_code, reason = "not every test that shares this file reads JSON")]
 pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())

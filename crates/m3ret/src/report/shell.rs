@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 /// The palette and the elements of every page.
-const BASE: &str = include_str!("web/base.css");
+pub(crate) const BASE: &str = include_str!("web/base.css");
 
 /// One page, which needs no other file and no network.
 #[derive(Debug, Clone, Copy)]

@@ -120,8 +120,12 @@ pub enum Queries {
     Images(Vec<PathBuf>),
     /// Images in memory, and files and folders.
     Sources(Vec<ImageSource>),
+    /// Ids of images of the gallery. No file is opened for them, so they may come from a stranger.
+    Ids(Vec<String>),
     /// Vectors that the model of the archive made.
     Vectors(VectorQueries),
+    /// Such vectors in memory; they are scaled to length 1.
+    Values(Vec<Vec<f32>>),
 }
 
 impl Queries {
@@ -146,18 +150,20 @@ pub struct VectorQueries {
 pub(super) fn all(
     queries: &Queries,
     ask: &Ask,
-    archive: &mut Archive,
+    archive: &Archive,
     watch: &dyn Watch,
 ) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
     let inputs: Vec<ImageSource> = match queries {
         Queries::Images(inputs) => inputs.iter().cloned().map(ImageSource::Path).collect(),
         Queries::Sources(inputs) => inputs.clone(),
+        Queries::Ids(ids) => return of_ids(ids, archive.gallery.as_ref()),
         Queries::Vectors(file) => {
-            ensure!(
-                ask.exclude.is_empty(),
-                "--exclude needs to know whose image a query is, and vectors do not say so"
-            );
+            check_anonymous(ask)?;
             return of_vectors(file, archive.gallery.as_ref());
+        }
+        Queries::Values(vectors) => {
+            check_anonymous(ask)?;
+            return of_values(vectors, archive.gallery.as_ref());
         }
     };
     let gallery = archive.gallery.as_ref();
@@ -193,6 +199,55 @@ pub(super) fn all(
         }
     }
     Ok((reader.ready, reader.refused))
+}
+
+/// Refuses exclusions for queries of which nothing but a vector is known.
+fn check_anonymous(ask: &Ask) -> anyhow::Result<()> {
+    ensure!(
+        ask.exclude.is_empty(),
+        "--exclude needs to know whose image a query is, and vectors do not say so"
+    );
+    Ok(())
+}
+
+/// Builds queries from rows' stored vectors.
+fn of_ids(
+    ids: &[String],
+    gallery: &dyn Collection,
+) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
+    let (mut ready, mut refused) = (Vec::new(), Vec::new());
+    for id in ids {
+        match of_id(Path::new(id), gallery)? {
+            Some(query) => ready.push(query),
+            None => refused.push(RefusedQuery {
+                path: PathBuf::from(id),
+                message: "no image of the gallery has this id".to_owned(),
+            }),
+        }
+    }
+    Ok((ready, refused))
+}
+
+fn of_values(
+    vectors: &[Vec<f32>],
+    gallery: &dyn Collection,
+) -> anyhow::Result<(Vec<ReadyQuery>, Vec<RefusedQuery>)> {
+    let ready = vectors.iter().enumerate().map(|(row, vector)| {
+        ensure!(
+            vector.len() == gallery.width(),
+            "the vector of row {row} (from 0) holds {} numbers, and those of the gallery {}",
+            vector.len(),
+            gallery.width()
+        );
+        let mut vector = vector.clone();
+        m3ret_search::normalize(&mut vector).with_context(|| format!("row {row} (from 0)"))?;
+        Ok(ReadyQuery {
+            name: format!("row {row}"),
+            vector,
+            ..ReadyQuery::default()
+        })
+    });
+    Ok((ready.collect::<anyhow::Result<_>>()?, Vec::new()))
 }
 
 fn of_vectors(
@@ -365,8 +420,7 @@ impl QueryReader {
             listing,
         } = query;
         let model = archive
-            .model
-            .as_ref()
+            .model()
             .context("a model is needed to embed queries")?;
         let gallery = archive.gallery.as_ref();
         gallery.check_maker(&maker_of(model))?;

@@ -16,6 +16,7 @@ use super::{Answer, Ask, Hit};
 use crate::galleries::columns::own_names;
 use crate::galleries::{Archive, file_of};
 use crate::model_name::{HOG, PIXELS};
+use crate::report::SEARCH_STYLE;
 use crate::report::shell::Page;
 use crate::report::viewer::{self, Pictures, assume_hu, hu_levels};
 
@@ -153,7 +154,7 @@ pub fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> crate::Result<S
     });
     let page = Page {
         title: "m3ret search",
-        style: &[viewer::STYLE, include_str!("../report/web/search.css")].concat(),
+        style: &[viewer::STYLE, SEARCH_STYLE].concat(),
         body: include_str!("../report/web/search.html"),
         script: concat!(
             include_str!("../report/web/viewer.js"),
@@ -216,7 +217,7 @@ fn see(archive: &Archive, image: &Image, max_chars: usize) -> Seen {
             };
         }
     };
-    let model = archive.model.as_ref();
+    let model = archive.model();
     let tokens = model.and_then(|model| ImageTokens::of(&volume, model).ok());
     let patches = tokens
         .as_ref()
@@ -248,7 +249,7 @@ fn query(
     let columns = columns_of(archive.gallery.as_ref(), &rows)?;
     let cards = answer.hits.iter().zip(hits).zip(columns);
     let cards = cards.map(|((hit, &place), columns)| {
-        let why = archive.model.as_ref().and_then(|model| {
+        let why = archive.model().and_then(|model| {
             can_show(own)?;
             can_show(Some(place))?;
             let why = tokens_at(own)?.why(tokens_at(Some(place))?, model)?;

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use m3ret_imaging::{Volume, thumbnail};
+use m3ret_manifest::columns::MODALITY;
 
 use super::Answer;
-use crate::galleries::{Archive, file_of};
+use crate::galleries::{Archive, RowCells, file_of};
 use crate::panics;
 use crate::report::viewer::{self, assume_hu};
 
@@ -42,6 +43,28 @@ impl Archive {
         let stored = || gallery.attachment(hit.row, THUMBNAIL).ok();
         let stored = || stored().map(Cow::into_owned).filter(|png| !png.is_empty());
         fresh.or_else(stored)
+    }
+
+    /// Draws an image of the gallery as PNG: the picture that the gallery holds, else one of the file with a longer side
+    /// of at most `side_px`. `None` if the gallery has no image with this id, or neither picture can be had.
+    ///
+    /// # Errors
+    /// `Gallery` if the gallery is damaged.
+    pub fn thumbnail(&self, id: &str, side_px: usize) -> crate::Result<Option<Vec<u8>>> {
+        let gallery = self.gallery.as_ref();
+        let Some(row) = gallery.find(id)? else {
+            return Ok(None);
+        };
+        let stored = gallery.attachment(row, THUMBNAIL).ok();
+        if let Some(png) = stored.filter(|png| !png.is_empty()) {
+            return Ok(Some(png.into_owned()));
+        }
+        let cells = RowCells::of_row(gallery, row)?;
+        let volume = viewer::read(&cells.file(), cells.part(), &self.reading.options);
+        let modality = Some(cells.get(MODALITY)).filter(|modality| !modality.is_empty());
+        Ok(volume
+            .ok()
+            .and_then(|volume| drawn(volume, modality, side_px)))
     }
 }
 

@@ -1,0 +1,107 @@
+//! Takes connections until the server is to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use m3ret::watch::Watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{interval, sleep, timeout};
+
+use crate::routes::{Service, router};
+
+/// How often it is looked whether the server is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often old uploads are looked for.
+const ERASE_EVERY: Duration = Duration::from_secs(30);
+/// How long open requests may take once the server is to end.
+const FAREWELL: Duration = Duration::from_millis(1200);
+/// The pause after a connection that could not be taken, as when too many files are open.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until the watcher stops it.
+pub(crate) async fn run(
+    listener: std::net::TcpListener,
+    service: &Arc<Service>,
+    watcher: &dyn Watch,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener).context("listening")?;
+    let (stop, stopped) = watch::channel(false);
+    let n_connections = service.limits.n_connections.max(1);
+    let room = Arc::new(Semaphore::new(n_connections));
+    let taking = tokio::spawn(take(
+        listener,
+        Arc::clone(service),
+        Arc::clone(&room),
+        stopped,
+    ));
+    let erasing = tokio::spawn(erase(Arc::clone(service)));
+    while !watcher.is_stopped() {
+        sleep(LOOK_EVERY).await;
+    }
+    taking.abort();
+    erasing.abort();
+    // Connections end after the request that they are in.
+    stop.send_replace(true);
+    let n_all = u32::try_from(n_connections).unwrap_or(u32::MAX);
+    let _ = timeout(FAREWELL, room.acquire_many(n_all)).await;
+    Ok(())
+}
+
+async fn erase(service: Arc<Service>) {
+    let mut ticks = interval(ERASE_EVERY);
+    loop {
+        ticks.tick().await;
+        tokio::task::block_in_place(|| service.spool.erase_old());
+    }
+}
+
+async fn take(
+    listener: TcpListener,
+    service: Arc<Service>,
+    room: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+) {
+    let routes = router(&service);
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let (routes, stopped, head) = (routes.clone(), stopped.clone(), service.limits.head);
+        tokio::spawn(async move {
+            serve(stream, routes, stopped, head).await;
+            drop(place);
+        });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    routes: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+    head: Duration,
+) {
+    // Without it answers only come later.
+    let _ = stream.set_nodelay(true);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head);
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let mut connection = std::pin::pin!(connection);
+    // A connection that breaks is its client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}

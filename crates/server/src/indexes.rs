@@ -1,0 +1,158 @@
+//! The galleries that are served: one model for all, and each in its newest state.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::{Context as _, bail, ensure};
+use m3ret::galleries::{Archive, OpenOptions};
+use m3ret::watch::{Quiet, Watch};
+use m3ret_search::{Gallery, is_gallery};
+
+use crate::Settings;
+
+/// Begins the fingerprint of vectors that no model of ours made.
+const EXTERNAL: &str = "external:";
+
+/// A gallery as it was when it was opened.
+pub(crate) struct Snapshot {
+    pub(crate) archive: Archive,
+    pub(crate) generation: u64,
+}
+
+/// One gallery.
+pub(crate) struct Index {
+    pub(crate) name: String,
+    place: PathBuf,
+    options: OpenOptions,
+    newest: RwLock<Arc<Snapshot>>,
+}
+
+/// Every gallery that is served.
+pub(crate) struct Indexes {
+    all: Vec<Arc<Index>>,
+}
+
+impl Indexes {
+    /// Opens every gallery, and the model once.
+    pub(crate) fn open(settings: &Settings, watch: &dyn Watch) -> anyhow::Result<Self> {
+        let options = OpenOptions {
+            model: settings.model.clone(),
+            reading: settings.reading.clone(),
+            ..OpenOptions::default()
+        };
+        let mut all: Vec<Arc<Index>> = Vec::new();
+        let mut model = None;
+        for place in &settings.galleries {
+            let name = name_of(place)?;
+            ensure!(
+                all.iter().all(|index| index.name != name),
+                "two galleries are named {name}; rename the folder of one"
+            );
+            let snapshot = open(place, &options)?;
+            let archive = &snapshot.archive;
+            let is_external = archive.gallery.maker().fingerprint.starts_with(EXTERNAL);
+            match &model {
+                _ if is_external => {}
+                None => {
+                    archive.open_model(watch)?;
+                    model = archive.model().cloned();
+                }
+                Some(model) => archive
+                    .share_model(model)
+                    .with_context(|| format!("{}: one server has one model", place.display()))?,
+            }
+            all.push(Arc::new(Index {
+                name,
+                place: place.clone(),
+                options: options.clone(),
+                newest: RwLock::new(Arc::new(snapshot)),
+            }));
+        }
+        ensure!(!all.is_empty(), "no gallery is named with -d");
+        Ok(Self { all })
+    }
+
+    /// Returns the index of a name.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Index>> {
+        self.all.iter().find(|index| index.name == name).cloned()
+    }
+
+    /// Returns every index, in the order in which they were named.
+    pub(crate) fn all(&self) -> &[Arc<Index>] {
+        &self.all
+    }
+}
+
+impl Index {
+    /// Returns the gallery's newest state; opens it if a writer made one since.
+    pub(crate) fn newest(&self) -> m3ret::Result<Arc<Snapshot>> {
+        let known = self.known();
+        if Gallery::newest_generation(&self.place)? == Some(known.generation) {
+            return Ok(known);
+        }
+        let opened = open(&self.place, &self.options)?;
+        if let Some(model) = known.archive.model() {
+            opened.archive.share_model(model)?;
+        }
+        let opened = Arc::new(opened);
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&opened);
+        Ok(opened)
+    }
+
+    /// Returns the state that was opened last.
+    pub(crate) fn known(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn open(place: &Path, options: &OpenOptions) -> m3ret::Result<Snapshot> {
+    let gallery = Gallery::open(place)?;
+    let generation = gallery.generation();
+    Ok(Snapshot {
+        archive: Archive::over(place, Box::new(gallery), options),
+        generation,
+    })
+}
+
+/// Returns the name of a gallery: that of its folder without `.m3i`.
+fn name_of(place: &Path) -> anyhow::Result<String> {
+    if !is_gallery(place) {
+        bail!(
+            "{}: found no gallery, wanted a folder NAME.m3i; `m3ret index build` makes one",
+            place.display()
+        );
+    }
+    let place = place.canonicalize()?;
+    let name = place.file_stem().and_then(|name| name.to_str());
+    let is_fine = |name: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        name.bytes().all(is_plain)
+    };
+    let name = name.filter(is_fine);
+    let name = name.with_context(|| {
+        format!(
+            "{}: the name of a gallery is part of addresses: letters, digits and . _ - are wanted",
+            place.display()
+        )
+    })?;
+    Ok(name.to_owned())
+}
+
+/// Follows work in silence, and keeps what a person should read.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(std::cell::RefCell<Vec<String>>);
+
+impl Watch for Notes {
+    fn note(&self, sentence: &str) {
+        self.0.borrow_mut().push(sentence.to_owned());
+    }
+}
+
+impl Notes {
+    pub(crate) fn into_sentences(self) -> Vec<String> {
+        self.0.into_inner()
+    }
+}
+
+/// Follows work in silence.
+pub(crate) const SILENT: Quiet = Quiet;

@@ -1,0 +1,153 @@
+//! m3ret as a service: galleries that are searched over HTTP, a web page, accounts, and an audit trail.
+//!
+//! Thin over the library `m3ret`: a request becomes options of the library, and its answer becomes JSON. The only crate
+//! that knows HTTP and tokio.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the audit trail needs the time of day"
+)]
+
+pub mod accounts;
+pub mod audit;
+mod clock;
+mod connections;
+mod gate;
+mod guard;
+mod indexes;
+mod multipart;
+mod objects;
+mod page;
+mod problem;
+mod routes;
+mod spool;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use m3ret::options::{ModelChoice, Reading};
+use m3ret::watch::Watch;
+
+use crate::audit::Audit;
+use crate::routes::Service;
+
+/// What is served, and within which limits.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folders of galleries, at least one; each is served under the name of its folder without `.m3i`.
+    pub galleries: Vec<PathBuf>,
+    /// The address to listen on, which only this machine can reach; port 0 for any free one.
+    pub listen: SocketAddr,
+    /// Names beside the address that requests may call this server by.
+    pub hosts: Vec<String>,
+    /// Folder for what is uploaded; what an earlier server left there is erased.
+    pub spool: PathBuf,
+    /// Folder of the audit trail; `None` for none.
+    pub audit: Option<PathBuf>,
+    /// File with the accounts; `None` for one of a random token with the role admin.
+    pub token_file: Option<PathBuf>,
+    /// The model, if it cannot be found by the name that the galleries state.
+    pub model: ModelChoice,
+    /// How queries are read.
+    pub reading: Reading,
+    /// What requests may cost.
+    pub limits: Limits,
+}
+
+/// What requests may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest upload.
+    pub max_upload_bytes: u64,
+    /// What all uploads that are kept may take.
+    pub max_spool_bytes: u64,
+    /// Most files of one upload.
+    pub max_files: usize,
+    /// Largest JSON.
+    pub max_json_bytes: usize,
+    /// Most hits of an answer.
+    pub max_hits: usize,
+    /// Most numbers of a vector.
+    pub max_width: usize,
+    /// Searches at the same time; images are embedded one at a time.
+    pub n_searches: usize,
+    /// Requests that may wait for a search or an embedding; further ones are refused.
+    pub n_waiting: usize,
+    /// Connections at the same time; further ones wait.
+    pub n_connections: usize,
+    /// How long a request may take.
+    pub request: Duration,
+    /// How long a client may take to send the head of a request.
+    pub head: Duration,
+    /// How long an upload is kept.
+    pub upload: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_upload_bytes: 2 << 30,
+            max_spool_bytes: 16 << 30,
+            max_files: 4096,
+            max_json_bytes: 1 << 20,
+            max_hits: 100,
+            max_width: 65_536,
+            n_searches: m3ret::options::n_cores(),
+            n_waiting: 64,
+            n_connections: 256,
+            request: Duration::from_secs(120),
+            head: Duration::from_secs(10),
+            upload: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What a person needs to know of a server that has started.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The random token, if no file names accounts. It is nowhere else.
+    pub token: Option<String>,
+}
+
+/// Where an audit trail ended.
+pub use audit::Head;
+
+/// Serves until the watcher stops it; then ends open requests, erases what was uploaded, and returns where the audit
+/// trail ended.
+///
+/// # Errors
+/// If a gallery, its model, the accounts, the spool or the audit trail cannot be opened; if one gallery was made by
+/// another model than the first; if nothing can listen on the address.
+pub fn serve(
+    settings: &Settings,
+    watch: &dyn Watch,
+    on_start: &mut dyn FnMut(&Started) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<Head>> {
+    anyhow::ensure!(
+        settings.listen.ip().is_loopback(),
+        "--listen {}: only this machine may reach a server without TLS; name 127.0.0.1 or [::1]",
+        settings.listen
+    );
+    let listener = TcpListener::bind(settings.listen)
+        .with_context(|| format!("listening on {}", settings.listen))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let (service, token) = Service::open(settings, address, watch)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("m3ret-http")
+        .on_thread_start(m3ret::panics::guard_this_thread)
+        .build()
+        .context("starting threads")?;
+    on_start(&Started { address, token })?;
+    let ended = runtime.block_on(connections::run(listener, &service, watch));
+    // An embedding that still runs ends with the program.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    service.spool.erase_all();
+    ended?;
+    Ok(service.audit.as_ref().map(Audit::head))
+}

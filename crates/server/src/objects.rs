@@ -1,0 +1,406 @@
+//! Uploads, pictures, and why two images match.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, Response, header};
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use m3ret::images::ImageSource;
+use m3ret::search::Queries;
+use m3ret_imaging::{Kind, Volume};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::audit::Entry;
+use crate::guard::Asker;
+use crate::indexes::{Index, SILENT};
+use crate::multipart::{Event, Fault, MAX_HEADER_BYTES, Splitter};
+use crate::problem::{Problem, Result};
+use crate::routes::search::pseudonym;
+use crate::routes::{Service, cut_body, drain, forbidden, json, kind_of, named, wrong_kind};
+use crate::spool::{Files, PREFIX, Upload, VolumeFacts};
+
+/// Longer side of a picture that is drawn.
+const SIDE_PX: usize = 320;
+/// Pictures that are kept in memory, some 30 KB each.
+const MAX_PICTURES: usize = 1024;
+
+/// Pictures that were drawn, by index, generation and id.
+#[derive(Default)]
+pub(crate) struct Pictures(Mutex<HashMap<(String, u64, String), Bytes>>);
+
+impl Pictures {
+    fn get(&self, key: &(String, u64, String)) -> Option<Bytes> {
+        self.all().get(key).cloned()
+    }
+
+    fn put(&self, key: (String, u64, String), png: Bytes) {
+        let mut all = self.all();
+        if all.len() >= MAX_PICTURES {
+            all.clear();
+        }
+        all.insert(key, png);
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<(String, u64, String), Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a form holds.
+pub(crate) struct Form {
+    pub(crate) files: Files,
+    /// The part `options`: JSON.
+    pub(crate) options: Option<Vec<u8>>,
+}
+
+/// Where the bytes of a part go.
+enum Target {
+    File,
+    Options,
+}
+
+/// Takes a form while it arrives: parts `file` into the spool, the part `options` into memory.
+pub(crate) async fn receive(
+    service: &Service,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Form> {
+    let limit = service.limits.max_upload_bytes;
+    let too_large = || Problem::too_large("upload", limit, "bytes");
+    let declared = headers.get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .map(|kind| kind.as_bytes());
+    let mut splitter = Splitter::new(kind.unwrap_or_default()).map_err(of_fault)?;
+    let mut form = Form {
+        files: service.spool.begin()?,
+        options: None,
+    };
+    let mut target = Target::File;
+    let mut n_bytes = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| cut_body())?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        n_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        if n_bytes > limit {
+            return Err(too_large());
+        }
+        let events = splitter.push(&piece).map_err(of_fault)?;
+        for event in events {
+            // Writing may wait for the disk.
+            tokio::task::block_in_place(|| form.take(event, &mut target, service))?;
+        }
+    }
+    splitter.finish().map_err(of_fault)?;
+    Ok(form)
+}
+
+impl Form {
+    fn take(&mut self, event: Event, target: &mut Target, service: &Service) -> Result<()> {
+        let failed = |_| Problem::new(503, "spool", "the upload cannot be written");
+        let limits = &service.limits;
+        match event {
+            Event::Begin(name) if name == b"file" => {
+                if self.files.n_files() >= limits.max_files {
+                    let limit = u64::try_from(limits.max_files).unwrap_or(u64::MAX);
+                    return Err(Problem::too_large("upload", limit, "files"));
+                }
+                *target = Target::File;
+                self.files.begin().map_err(failed)
+            }
+            Event::Begin(name) if name == b"options" && self.options.is_none() => {
+                *target = Target::Options;
+                self.options = Some(Vec::new());
+                Ok(())
+            }
+            Event::Begin(_) => {
+                let detail = "parts named file, and one named options, are wanted";
+                Err(Problem::unprocessable("invalid_request", detail))
+            }
+            Event::Bytes(bytes) => match target {
+                Target::File => self.files.write(&bytes).map_err(failed),
+                Target::Options => {
+                    let options = self.options.get_or_insert_default();
+                    if options.len() + bytes.len() > limits.max_json_bytes {
+                        let limit = u64::try_from(limits.max_json_bytes).unwrap_or(u64::MAX);
+                        return Err(Problem::too_large("JSON", limit, "bytes"));
+                    }
+                    options.extend(bytes);
+                    Ok(())
+                }
+            },
+            Event::End => Ok(()),
+        }
+    }
+}
+
+fn of_fault(fault: Fault) -> Problem {
+    let told = |detail: &str| Problem::new(400, "broken_form", detail);
+    match fault {
+        Fault::NoBoundary => told("Content-Type: a boundary of 1 to 70 characters is wanted"),
+        Fault::LongHeader => Problem::too_large(
+            "header of a part",
+            u64::try_from(MAX_HEADER_BYTES).unwrap_or(u64::MAX),
+            "bytes",
+        ),
+        Fault::NoName => told("a part has no name"),
+        Fault::Broken => told("a boundary is followed by neither a part nor the end"),
+        Fault::Cut => told("the form ends before its last boundary"),
+    }
+}
+
+/// Reads what was sent, draws it, and keeps it.
+pub(crate) async fn keep(
+    service: &Arc<Service>,
+    asker: &Asker,
+    files: Files,
+) -> Result<Arc<Upload>> {
+    if files.n_files() == 0 {
+        let detail = "a part named file is wanted";
+        return Err(Problem::unprocessable("invalid_request", detail));
+    }
+    let owner = asker.name.clone();
+    let shared = Arc::clone(service);
+    let read = move || -> Result<Arc<Upload>> {
+        let image = files.image().map_err(|_| Problem::internal("io"))?;
+        let first = shared.indexes.all().first().map(|index| index.known());
+        let reading = first.map(|first| first.archive.reading().options.clone());
+        let options = reading.unwrap_or_default();
+        let volumes = m3ret::panics::guard(|| image.volumes(&options));
+        let volumes = volumes.map_err(|_| refused("internal_error"))?;
+        let volumes = volumes.map_err(|error| refused(error.code().as_str()))?;
+        let thumbnail = volumes.first().and_then(|volume| drawn(volume));
+        let facts = volumes.iter().map(|volume| facts_of(volume)).collect();
+        let upload = Upload::new(files, owner, facts, thumbnail.unwrap_or_default());
+        Ok(shared.spool.keep(upload))
+    };
+    let upload = service.embeddings.run(read).await??;
+    let entry = Entry {
+        action: "110107 Import".to_owned(),
+        query: upload.digest.clone(),
+        ..Entry::default()
+    };
+    service.record(asker, entry).await?;
+    Ok(upload)
+}
+
+/// The file cannot be read; the code is one of docs/reason-codes.md.
+fn refused(code: &'static str) -> Problem {
+    Problem::unprocessable(code, format!("the image cannot be read: {code}"))
+}
+
+fn drawn(volume: &Volume) -> Option<Vec<u8>> {
+    let png = m3ret::panics::guard(|| m3ret_imaging::thumbnail(volume, SIDE_PX).png());
+    png.ok()?.ok()
+}
+
+fn facts_of(volume: &Volume) -> VolumeFacts {
+    VolumeFacts {
+        kind: match volume.kind {
+            Kind::Image => "image",
+            Kind::Video => "video",
+            Kind::Volume => "volume",
+        },
+        shape: volume.shape(),
+        reasons: volume
+            .reasons
+            .iter()
+            .map(|reason| reason.code.as_str())
+            .collect(),
+    }
+}
+
+/// Keeps what is sent for an hour.
+pub(crate) async fn upload(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    request: Request,
+) -> Result<Response<Body>> {
+    let (head, mut body) = request.into_parts();
+    let form = match check_kind(&asker, &head.headers) {
+        Ok(()) => receive(&service, &head.headers, &mut body).await,
+        Err(problem) => Err(problem),
+    };
+    let form = match form {
+        Ok(form) => form,
+        Err(problem) => {
+            drain(&mut body).await;
+            return Err(problem);
+        }
+    };
+    let upload = keep(&service, &asker, form.files).await?;
+    json(&json!({ "object": upload.id, "volumes": upload.volumes }))
+}
+
+fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
+    if !asker.role.may_search() {
+        return Err(forbidden());
+    }
+    match kind_of(headers).as_str() {
+        "multipart/form-data" => Ok(()),
+        _ => Err(wrong_kind("multipart/form-data")),
+    }
+}
+
+/// In which index an image is, and with which it is compared.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Place {
+    index: Option<String>,
+    hit: Option<String>,
+}
+
+impl Place {
+    fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
+        let place = query.map(|Query(place)| place);
+        place.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"))
+    }
+
+    /// Returns the index that is named, or the only one.
+    fn index(&self, service: &Service) -> Result<Arc<Index>> {
+        match (&self.index, service.indexes.all()) {
+            (Some(name), _) => service
+                .indexes
+                .find(name)
+                .ok_or_else(|| Problem::not_found("index")),
+            (None, [only]) => Ok(Arc::clone(only)),
+            (None, _) => {
+                let detail = "?index=NAME is wanted where there are several";
+                Err(Problem::unprocessable("invalid_request", detail))
+            }
+        }
+    }
+}
+
+/// Shows an upload or an image of an index.
+pub(crate) async fn thumbnail(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    path: std::result::Result<Path<String>, PathRejection>,
+    place: std::result::Result<Query<Place>, QueryRejection>,
+) -> Result<Response<Body>> {
+    let (id, place) = (named(path)?, Place::of(place)?);
+    if !asker.role.may_search() {
+        return Err(forbidden());
+    }
+    if place.index.is_none()
+        && id.starts_with(PREFIX)
+        && let Some(upload) = service.spool.find(&id, &asker.name)
+    {
+        return picture(Bytes::copy_from_slice(&upload.thumbnail));
+    }
+    let index = place.index(&service)?;
+    let shared = Arc::clone(&service);
+    let drawn = service.searches.run(move || -> Result<_> {
+        let failed = |error: m3ret::Error| Problem::of_library(&error);
+        let snapshot = index.newest().map_err(failed)?;
+        let entry = Entry {
+            action: "110103 DICOM Instances Accessed".to_owned(),
+            index: index.name.clone(),
+            hits: vec![pseudonym(snapshot.archive.gallery.as_ref(), &id)],
+            ..Entry::default()
+        };
+        let key = (index.name.clone(), snapshot.generation, id);
+        if let Some(known) = shared.pictures.get(&key) {
+            return Ok((known, entry));
+        }
+        let png = snapshot
+            .archive
+            .thumbnail(&key.2, SIDE_PX)
+            .map_err(failed)?;
+        let png = Bytes::from(png.ok_or_else(|| Problem::not_found("picture"))?);
+        shared.pictures.put(key, png.clone());
+        Ok((png, entry))
+    });
+    let (png, entry) = drawn.await??;
+    service.record(&asker, entry).await?;
+    picture(png)
+}
+
+fn picture(png: Bytes) -> Result<Response<Body>> {
+    if png.is_empty() {
+        return Err(Problem::not_found("picture"));
+    }
+    Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
+}
+
+/// Says why an upload or an image of an index matches another image of the index.
+pub(crate) async fn why(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    path: std::result::Result<Path<String>, PathRejection>,
+    place: std::result::Result<Query<Place>, QueryRejection>,
+) -> Result<Response<Body>> {
+    let (id, place) = (named(path)?, Place::of(place)?);
+    if !asker.role.may_search() {
+        return Err(forbidden());
+    }
+    let index = place.index(&service)?;
+    let Some(hit) = place.hit else {
+        return Err(Problem::unprocessable(
+            "invalid_request",
+            "?hit=ID is wanted",
+        ));
+    };
+    let upload = service.spool.find(&id, &asker.name);
+    let compared = service.embeddings.run(move || -> Result<_> {
+        let snapshot = index
+            .newest()
+            .map_err(|error| Problem::of_library(&error))?;
+        let (archive, gallery) = (&snapshot.archive, snapshot.archive.gallery.as_ref());
+        let has = |id: &str| gallery.find(id).is_ok_and(|row| row.is_some());
+        if !has(&hit) || (upload.is_none() && !has(&id)) {
+            return Err(Problem::not_found("image of this id in the index"));
+        }
+        let (queries, name) = match upload {
+            Some(upload) => {
+                let image = upload.image().map_err(|_| Problem::internal("io"))?;
+                (
+                    Queries::Sources(vec![ImageSource::Memory(image)]),
+                    upload.digest.clone(),
+                )
+            }
+            None => (Queries::Ids(vec![id.clone()]), pseudonym(gallery, &id)),
+        };
+        let why = archive.explain_pair(&queries, &hit, &SILENT);
+        let why = why.map_err(|error| Problem::of_library(&error))?;
+        let entry = Entry {
+            action: "110103 DICOM Instances Accessed".to_owned(),
+            index: index.name.clone(),
+            query: name,
+            hits: vec![pseudonym(gallery, &hit)],
+            ..Entry::default()
+        };
+        Ok((why, entry))
+    });
+    let (why, entry) = compared.await??;
+    service.record(&asker, entry).await?;
+    json(&json!({ "why": why }))
+}
+
+/// Returns the address of the picture of an image.
+pub(crate) fn address(id: &str, index: &Index) -> String {
+    let mut address = "/v1/objects/".to_owned();
+    for byte in id.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            true => address.push(char::from(byte)),
+            // Writing to a `String` cannot fail.
+            false => drop(write!(address, "%{byte:02X}")),
+        }
+    }
+    address + "/thumbnail.png?index=" + &index.name
+}

@@ -1,0 +1,262 @@
+//! The routes, and what all of them share.
+
+pub(crate) mod search;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Response, header};
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use axum::{Extension, middleware};
+use http_body_util::BodyExt as _;
+use m3ret::watch::Watch;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::accounts::{Accounts, random_token};
+use crate::audit::{Audit, Entry};
+use crate::gate::Gate;
+use crate::guard::{self, Asker};
+use crate::indexes::Indexes;
+use crate::problem::{Problem, Result};
+use crate::spool::Spool;
+use crate::{Limits, Settings, objects, page};
+
+/// Everything that requests share.
+pub(crate) struct Service {
+    pub(crate) indexes: Indexes,
+    pub(crate) accounts: Accounts,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) spool: Spool,
+    pub(crate) limits: Limits,
+    /// Searches.
+    pub(crate) searches: Gate,
+    /// Images that are read and embedded.
+    pub(crate) embeddings: Gate,
+    /// What requests may call the server.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) pictures: objects::Pictures,
+}
+
+impl Service {
+    /// Opens everything; returns the random token, too, if no file names accounts.
+    pub(crate) fn open(
+        settings: &Settings,
+        address: SocketAddr,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<(Arc<Self>, Option<String>)> {
+        watch.step("opening galleries");
+        let indexes = Indexes::open(settings, watch)?;
+        let (accounts, token) = match &settings.token_file {
+            Some(file) => (Accounts::read(file)?, None),
+            None => {
+                let token = random_token()?;
+                (Accounts::of_one_token(&token), Some(token))
+            }
+        };
+        let limits = settings.limits;
+        let own = [address.to_string(), format!("localhost:{}", address.port())];
+        let service = Self {
+            indexes,
+            accounts,
+            audit: settings.audit.as_deref().map(Audit::open).transpose()?,
+            spool: Spool::open(&settings.spool, limits)?,
+            limits,
+            searches: Gate::new(limits.n_searches, limits.n_waiting),
+            embeddings: Gate::new(1, limits.n_waiting),
+            hosts: own
+                .into_iter()
+                .chain(settings.hosts.iter().cloned())
+                .collect(),
+            pictures: objects::Pictures::default(),
+        };
+        Ok((Arc::new(service), token))
+    }
+
+    /// Writes a line of the audit trail; the answer must wait for it.
+    pub(crate) async fn record(self: &Arc<Self>, asker: &Asker, entry: Entry) -> Result<()> {
+        if self.audit.is_none() {
+            return Ok(());
+        }
+        let entry = Entry {
+            who: asker.name.clone(),
+            role: asker.role.name().to_owned(),
+            purpose: asker.purpose.clone(),
+            ..entry
+        };
+        let service = Arc::clone(self);
+        let write = move || {
+            service
+                .audit
+                .as_ref()
+                .map_or(Ok(()), |audit| audit.write(entry))
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        match written {
+            Ok(Ok(())) => Ok(()),
+            _ => {
+                let detail =
+                    "the audit trail cannot be written, and nothing is answered without it";
+                Err(Problem::new(503, "audit", detail))
+            }
+        }
+    }
+}
+
+/// Returns the routes of a service.
+pub(crate) fn router(service: &Arc<Service>) -> Router {
+    Router::new()
+        .route("/", get(page::html))
+        .route("/app.js", get(page::script))
+        .route("/app.css", get(page::style))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/v1/session", post(session::begin).delete(session::end))
+        .route("/v1/indexes", get(search::indexes))
+        .route("/v1/indexes/{name}/search", post(search::search))
+        .route("/v1/objects", post(objects::upload))
+        .route("/v1/objects/{id}/thumbnail.png", get(objects::thumbnail))
+        .route("/v1/objects/{id}/why", get(objects::why))
+        .route("/v1/audit", get(audit))
+        .fallback(async || Problem::not_found("route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(405, "method_not_allowed", "the route has other methods")
+        })
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(service),
+            guard::pass,
+        ))
+        .with_state(Arc::clone(service))
+}
+
+/// Says whether searches can be answered.
+async fn ready(State(service): State<Arc<Service>>) -> Response<Body> {
+    match service.audit.as_ref().is_none_or(Audit::is_well) {
+        true => "ok\n".into_response(),
+        false => Problem::new(503, "audit", "the audit trail cannot be written").into_response(),
+    }
+}
+
+/// Says where the audit trail ends.
+async fn audit(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+) -> Result<Response<Body>> {
+    if !asker.role.may_audit() {
+        return Err(forbidden());
+    }
+    match &service.audit {
+        Some(audit) => json(&audit.head()),
+        None => Err(Problem::not_found("audit trail")),
+    }
+}
+
+/// The role does not allow what is asked.
+pub(crate) fn forbidden() -> Problem {
+    Problem::new(
+        403,
+        "forbidden",
+        "the role of the account does not allow this",
+    )
+}
+
+/// Answers with JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<Response<Body>> {
+    let text = serde_json::to_string(value).map_err(|_| Problem::internal("internal_error"))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// Returns the kind of a body: the media type without its parameters, in lower case.
+pub(crate) fn kind_of(headers: &HeaderMap) -> String {
+    let stated = headers.get(header::CONTENT_TYPE);
+    let stated = stated
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let kind = stated.split(';').next().unwrap_or_default();
+    kind.trim().to_ascii_lowercase()
+}
+
+/// What is read of a body whose request is refused, so that its client gets to reading the answer.
+const MAX_DRAINED: usize = 16 << 20;
+/// How long that may take.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Reads and forgets some of a body.
+pub(crate) async fn drain(body: &mut Body) {
+    let read = async {
+        let mut n_bytes = 0;
+        while n_bytes < MAX_DRAINED {
+            let Some(Ok(frame)) = body.frame().await else {
+                return;
+            };
+            n_bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+    };
+    // A slow client loses its answer.
+    let _ = tokio::time::timeout(DRAIN, read).await;
+}
+
+/// Reads a body of JSON.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    body: &mut Body,
+    headers: &HeaderMap,
+    limits: &Limits,
+) -> Result<T> {
+    if kind_of(headers) != "application/json" {
+        return Err(wrong_kind("application/json"));
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| cut_body())?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        if bytes.len() + piece.len() > limits.max_json_bytes {
+            let limit = u64::try_from(limits.max_json_bytes).unwrap_or(u64::MAX);
+            return Err(Problem::too_large("JSON", limit, "bytes"));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    parse(&bytes)
+}
+
+/// Reads JSON; says where it is wrong, and nothing of what it holds.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        match error.classify() {
+            serde_json::error::Category::Data => Problem::unprocessable(
+                "invalid_request",
+                format!("{place}: a field is unknown, missing or of another type"),
+            ),
+            _ => Problem::new(400, "no_json", format!("{place}: found no JSON")),
+        }
+    })
+}
+
+/// Returns the part of the path that names something.
+pub(crate) fn named(path: std::result::Result<Path<String>, PathRejection>) -> Result<String> {
+    let name = path.map(|Path(name)| name);
+    name.map_err(|_| Problem::new(400, "no_text", "the path is no UTF-8"))
+}
+
+/// The body is of a kind that the route does not take.
+pub(crate) fn wrong_kind(wanted: &str) -> Problem {
+    Problem::new(
+        415,
+        "unsupported_media_type",
+        format!("a body of the kind {wanted} is wanted"),
+    )
+}
+
+/// The client ended the body before its end.
+pub(crate) fn cut_body() -> Problem {
+    Problem::new(400, "cut_body", "the body ends before its end")
+}

@@ -1,0 +1,294 @@
+//! What was uploaded: files of this user alone, erased after an hour, at the end and at the start.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use m3ret::images::{MemoryContent, MemoryImage};
+use m3ret_files::{FolderLock, Locking, lock, make_one_private_folder, make_private_folder};
+use serde::Serialize;
+
+use crate::Limits;
+use crate::accounts::random_token;
+use crate::problem::{Problem, Result};
+
+/// How names of uploads begin.
+pub(crate) const PREFIX: &str = "tmp-";
+
+/// What is told of one image of an upload.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct VolumeFacts {
+    /// `image`, `video` or `volume`.
+    pub(crate) kind: &'static str,
+    /// [C, D, H, W]
+    pub(crate) shape: [usize; 4],
+    /// Codes of what is unusual.
+    pub(crate) reasons: Vec<&'static str>,
+}
+
+/// An upload that could be read. Its files are erased with it.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) id: String,
+    /// Name of the account that sent it, which alone may use it.
+    pub(crate) owner: String,
+    /// Digest of its files.
+    pub(crate) digest: String,
+    pub(crate) volumes: Vec<VolumeFacts>,
+    /// PNG
+    pub(crate) thumbnail: Vec<u8>,
+    files: Files,
+    born: Instant,
+}
+
+impl Upload {
+    pub(crate) fn new(
+        files: Files,
+        owner: String,
+        volumes: Vec<VolumeFacts>,
+        thumbnail: Vec<u8>,
+    ) -> Self {
+        Self {
+            id: files.id.clone(),
+            owner,
+            digest: files.hasher.finalize().to_hex().to_string(),
+            volumes,
+            thumbnail,
+            files,
+            born: Instant::now(),
+        }
+    }
+
+    /// Reads its files.
+    pub(crate) fn image(&self) -> io::Result<Arc<MemoryImage>> {
+        self.files.image()
+    }
+}
+
+/// The files of one upload; erased when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Files {
+    id: String,
+    folder: PathBuf,
+    open: Option<File>,
+    n_files: usize,
+    n_bytes: u64,
+    hasher: Box<blake3::Hasher>,
+}
+
+impl Files {
+    /// Begins the next file. Its name is its number.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        self.open = Some(options.open(self.folder.join(self.n_files.to_string()))?);
+        self.n_files += 1;
+        // Where files begin is part of what they are.
+        self.hasher.update(b"file");
+        self.hasher.update(&self.n_bytes.to_le_bytes());
+        Ok(())
+    }
+
+    /// Appends to the file.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(file) = &mut self.open {
+            file.write_all(bytes)?;
+        }
+        self.hasher.update(bytes);
+        self.n_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Returns the number of files.
+    pub(crate) fn n_files(&self) -> usize {
+        self.n_files
+    }
+
+    /// Reads the files.
+    pub(crate) fn image(&self) -> io::Result<Arc<MemoryImage>> {
+        let files = (0..self.n_files).map(|idx| std::fs::read(self.folder.join(idx.to_string())));
+        Ok(Arc::new(MemoryImage {
+            name: "query".to_owned(),
+            file: None,
+            content: MemoryContent::Files(files.collect::<io::Result<_>>()?),
+        }))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What cannot be erased now is erased when the server ends or starts.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The folder of all uploads.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    folder: PathBuf,
+    uploads: Mutex<HashMap<String, Arc<Upload>>>,
+    limits: Limits,
+    _lock: FolderLock,
+}
+
+impl Spool {
+    /// Opens a folder, which is made if it is not there, and erases what an earlier server left in it.
+    pub(crate) fn open(folder: &Path, limits: Limits) -> anyhow::Result<Self> {
+        make_private_folder(folder)?;
+        let lock = match lock(folder)? {
+            Locking::Locked(lock) | Locking::Unsupported(lock) => lock,
+            Locking::Taken => bail!("another server uses the spool {}", folder.display()),
+        };
+        let spool = Self {
+            folder: folder.to_owned(),
+            uploads: Mutex::default(),
+            limits,
+            _lock: lock,
+        };
+        let erased = spool.erase_left();
+        erased.with_context(|| format!("erasing what is left in {}", folder.display()))?;
+        Ok(spool)
+    }
+
+    /// Begins an upload.
+    pub(crate) fn begin(&self) -> Result<Files> {
+        let kept: u64 = self.all().values().map(|upload| upload.files.n_bytes).sum();
+        if kept > self.limits.max_spool_bytes {
+            return Err(Problem::new(
+                503,
+                "spool_full",
+                "too many uploads are kept; try later",
+            ));
+        }
+        let made = || -> anyhow::Result<Files> {
+            let id = format!("{PREFIX}{}", random_token()?);
+            let folder = self.folder.join(&id);
+            make_one_private_folder(&folder)?;
+            Ok(Files {
+                id,
+                folder,
+                open: None,
+                n_files: 0,
+                n_bytes: 0,
+                hasher: Box::default(),
+            })
+        };
+        made().map_err(|_| Problem::internal("io"))
+    }
+
+    /// Keeps an upload.
+    pub(crate) fn keep(&self, upload: Upload) -> Arc<Upload> {
+        let upload = Arc::new(upload);
+        self.all().insert(upload.id.clone(), Arc::clone(&upload));
+        upload
+    }
+
+    /// Returns an upload of an account.
+    pub(crate) fn find(&self, id: &str, owner: &str) -> Option<Arc<Upload>> {
+        let found = self.all().get(id).cloned();
+        found.filter(|upload| upload.owner == owner)
+    }
+
+    /// Erases uploads that were kept long enough.
+    pub(crate) fn erase_old(&self) {
+        let longest = self.limits.upload;
+        self.all()
+            .retain(|_, upload| upload.born.elapsed() < longest);
+    }
+
+    /// Erases everything.
+    pub(crate) fn erase_all(&self) {
+        self.all().clear();
+        // An upload that is still read keeps its files; they go now.
+        let _ = self.erase_left();
+    }
+
+    fn erase_left(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Upload>>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn upload(spool: &Spool) -> Upload {
+        let mut files = spool.begin().unwrap();
+        files.begin().unwrap();
+        files.write(b"secret").unwrap();
+        Upload::new(files, "ann".to_owned(), Vec::new(), Vec::new())
+    }
+
+    fn n_left(folder: &Path) -> usize {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let named = entries.filter(|entry| entry.as_ref().unwrap().file_name() != "lock");
+        named.count()
+    }
+
+    #[test]
+    fn uploads_are_their_owners_and_are_erased() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), Limits::default()).unwrap();
+        assert!(Spool::open(folder.path(), Limits::default()).is_err());
+        let kept = spool.keep(upload(&spool));
+        assert!(spool.find(&kept.id, "bob").is_none());
+        assert!(spool.find(&kept.id, "ann").is_some());
+        assert!(spool.find("tmp-1", "ann").is_none());
+        drop(upload(&spool));
+        assert_eq!(n_left(folder.path()), 1);
+        assert_eq!(kept.image().unwrap().name, "query");
+        drop(kept);
+        spool.erase_old();
+        assert_eq!(n_left(folder.path()), 1, "not yet");
+        spool.erase_all();
+        assert_eq!(n_left(folder.path()), 0);
+    }
+
+    #[test]
+    fn old_and_forgotten_uploads_are_erased() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("tmp-left")).unwrap();
+        std::fs::write(folder.path().join("tmp-left/0"), "secret").unwrap();
+        std::fs::write(folder.path().join("other"), "of someone else").unwrap();
+        let limits = Limits {
+            upload: Duration::ZERO,
+            ..Limits::default()
+        };
+        let spool = Spool::open(folder.path(), limits).unwrap();
+        assert_eq!(n_left(folder.path()), 1, "the file of someone else");
+        spool.keep(upload(&spool));
+        spool.erase_old();
+        assert_eq!(n_left(folder.path()), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_their_user_reads_uploads() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&folder.path().join("spool"), Limits::default()).unwrap();
+        let upload = upload(&spool);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&spool.folder), 0o700);
+        assert_eq!(mode(&upload.files.folder), 0o700);
+        assert_eq!(mode(&upload.files.folder.join("0")), 0o600);
+    }
+}
