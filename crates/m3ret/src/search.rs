@@ -14,7 +14,7 @@ use m3ret_manifest::columns::{
     BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE, is_patient, meaning,
 };
 use m3ret_manifest::privacy::{Storage, storage};
-use m3ret_manifest::{LABEL_SEPARATOR, text_of};
+use m3ret_manifest::{LABEL_SEPARATOR, path_of, text_of};
 use m3ret_search::{
     AskedImage, Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, search_across,
 };
@@ -191,6 +191,14 @@ pub struct RefusedQuery {
     pub path: PathBuf,
     /// Why it was refused, as a sentence.
     pub message: String,
+}
+
+impl Hit {
+    /// Returns the file or folder that the image lies in.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        path_of(&self.root).join(path_of(&self.path))
+    }
 }
 
 impl Relation {

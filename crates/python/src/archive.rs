@@ -1,15 +1,14 @@
 //! An archive of images that is searched.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{self, OpenOptions};
-use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Queries, Views, page};
+use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Hit, Queries, Views, page};
 use m3ret::watch::Watch;
-use m3ret_manifest::path_of;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -345,7 +344,7 @@ impl Answers {
             if let Some(place) = &place {
                 let asked = self.answers.iter().filter_map(|answer| answer.file.clone());
                 let hits = self.answers.iter().flat_map(|answer| &answer.hits);
-                let found = hits.map(|hit| Path::new(&hit.root).join(path_of(&hit.path)));
+                let found = hits.map(Hit::place);
                 let inputs: Vec<PathBuf> = asked.chain(found).collect();
                 let inputs = inputs.iter().map(PathBuf::as_path);
                 let inputs = std::iter::once(archive.place.as_path()).chain(inputs);

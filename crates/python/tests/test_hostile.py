@@ -311,6 +311,7 @@ def test_numbers_out_of_range_and_masks_are_refused(tmp_path: Path) -> None:
         lambda: m3ret.load("pixels").embed(np.ma.masked_array(np.ones((8, 8)), mask=np.eye(8))),
         lambda: m3ret.load("pixels").embed({"a": 1}),
         lambda: m3ret.Volume.from_array(np.ones((4, 4, 4)), spacing="123"),
+        lambda: m3ret.Volume.from_array(np.ones((4, 4, 4)), spacing=(9, 9, 9), affine=np.eye(4)),
     ):
         with pytest.raises(m3ret.MismatchError):
             call()

@@ -70,7 +70,7 @@ def evaluate(
     allow_overlap: bool = False,
     resamples: int = 2000,
     seed: int = 0,
-    precision: Precision = "f32",
+    precision: Precision | None = None,
     limits: Mapping[str, int] | None = None,
     frames: int | None = None,
     threads: int | None = None,
@@ -81,6 +81,8 @@ def evaluate(
     ``embeddings`` is the name or folder of a model, an ``Encoder``, ``Embeddings`` or an array with one vector for each row of
     the manifest, a file of vectors, a gallery (with the projections of volumes), or a list or dictionary (by name) of
     these. Files are written to ``out``; without it, they are removed with the result.
+
+    ``precision`` is what all models compute with: by default that of the encoders that are given, else f32.
 
     Raises ``MismatchError`` if the manifest has no task, a column is missing, or vectors do not fit it.
     """
@@ -108,12 +110,21 @@ def evaluate(
             "allow_overlap": allow_overlap,
             "resamples": resamples,
             "seed": seed,
-            "precision": precision,
+            "precision": precision or _precision_of(embeddings),
         }
         with Watch(progress, "evaluating") as watch:
             told, comparisons = _m3ret.evaluate(arguments, reading(limits, frames, threads), watch)
     results = [(Path(place), json.loads(text)) for place, text in told]
     return Evaluation(results, json.loads(comparisons), kept)
+
+
+def _precision_of(x: Any) -> str:
+    """Returns what encoders that are given compute with; f32 for models that are named."""
+    several = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, (list, tuple)) else [x]
+    found = {value.precision for value in several if isinstance(value, Encoder)}
+    if len(found) > 1:
+        raise MismatchError(f"precision: found encoders in {', '.join(sorted(found))}; name one for all")
+    return found.pop() if found else "f32"
 
 
 def _contenders(x: Any, folder: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -82,6 +82,7 @@ class Volume:
             array = array.transpose()
         elif order != "DHW":
             raise MismatchError('order: found another word, wanted "DHW" or "WHD"')
+        _check_agree(_spacing(spacing), _affine(affine, space))
         facts = {
             "spacing": _spacing(spacing),
             "affine": _affine(affine, space),
@@ -243,6 +244,16 @@ def _spacing(spacing: Sequence[float | None] | None) -> list[float | None] | Non
         if side is not None and not 0.0 < side < float("inf"):
             raise MismatchError("spacing: found a number that is not above 0, wanted mm")
     return sides
+
+
+def _check_agree(spacing: list[float | None] | None, affine: list[list[float]] | None) -> None:
+    """Checks that spacing and affine say the same distances, where both are given."""
+    if spacing is None or affine is None:
+        return
+    for axis, column in enumerate((2, 1, 0)):
+        said, length = spacing[axis], sum(row[column] ** 2 for row in affine) ** 0.5
+        if said is not None and abs(said - length) > 1e-3 * max(said, length):
+            raise MismatchError(f"spacing: found {said} mm along {'DHW'[axis]}, and {length:g} mm in the affine; give one of both")
 
 
 def _affine(affine: Any, space: str) -> list[list[float]] | None:
