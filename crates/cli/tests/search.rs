@@ -13,29 +13,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use binary::{json_lines, names_in, npy, run};
-use dicom::dicom;
-
-/// A picture of 24 x 32: a blob at a place that the seed gives, on a slope.
-fn picture(seed: usize) -> Vec<f32> {
-    let (y, x) = ((seed * 7 % 24) as f32, (seed * 11 % 32) as f32);
-    let value = |i: usize| {
-        let (row, column) = ((i / 32) as f32, (i % 32) as f32);
-        let near = (row - y).powi(2) + (column - x).powi(2);
-        800.0 * (-near / 40.0).exp() + row * seed as f32
-    };
-    (0..768).map(value).collect()
-}
-
-fn image_of(patient: &str, study: &str, modality: &str, seed: usize) -> Vec<u8> {
-    let words = [
-        (8, 0x60, "CS", modality),
-        (0x10, 0x10, "PN", "Doe^Jane^Secret"),
-        (0x10, 0x20, "LO", patient),
-        (0x20, 0x0d, "UI", study),
-        (0x20, 0x0e, "UI", study),
-    ];
-    dicom(&words, &picture(seed))
-}
+use dicom::{image_of, picture};
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {
     let path = folder.join(name);

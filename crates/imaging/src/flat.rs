@@ -1,6 +1,5 @@
 //! A volume as flat pictures: the means along its axes, as a radiograph would see it from the front and from the side.
 
-use crate::reason::Code;
 use crate::volume::{Kind, Volume};
 
 /// The pictures of `flat_views`, by name.
@@ -12,10 +11,7 @@ const MIN_SLICES: usize = 8;
 #[must_use]
 pub fn has_flat_views(volume: &Volume) -> bool {
     let [n_channels, n_slices, ..] = volume.shape();
-    let mut reasons = volume.reasons.iter();
-    let is_placed = volume.affine.is_some()
-        && volume.spacing.iter().all(Option::is_some)
-        && !reasons.any(|reason| reason.code == Code::OrientationUnknown);
+    let is_placed = volume.is_placed() && volume.spacing.iter().all(Option::is_some);
     volume.kind == Kind::Volume && is_placed && n_channels == 1 && n_slices >= MIN_SLICES
 }
 
@@ -72,6 +68,7 @@ pub fn flat_views(volume: &Volume) -> Vec<(&'static str, Volume)> {
 mod tests {
     use super::*;
     use crate::geometry::Affine;
+    use crate::reason::Code;
 
     /// 8 slices of 2 x 3 voxels of 4, 2 and 1 mm.
     fn volume(values: Vec<f32>) -> Volume {

@@ -1,6 +1,5 @@
 //! A volume as some of its slices, by which a picture of one slice finds its level.
 
-use crate::reason::Code;
 use crate::volume::{Kind, Padding, Volume};
 
 /// Most slices of a volume that `slice_views` returns.
@@ -24,10 +23,10 @@ pub fn has_slice_views(volume: &Volume) -> bool {
     volume.kind == Kind::Volume && volume.shape()[1] > 1
 }
 
-/// Returns whether the slices of `slice_views` lie across the first axis.
+/// Returns whether there are slices of `slice_views`, and they lie across the first axis.
 #[must_use]
 pub fn has_axial_slices(volume: &Volume) -> bool {
-    axis_of(volume) == Axis::Depth
+    has_slice_views(volume) && axis_of(volume) == Axis::Depth
 }
 
 /// Iterates over slices of a volume as pictures, each with its name: `slice 3/8` is the middle one of the third of eight
@@ -59,8 +58,7 @@ fn axis_of(volume: &Volume) -> Axis {
     let [Some(deep), Some(high), Some(wide)] = volume.spacing else {
         return Axis::Depth;
     };
-    let mut reasons = volume.reasons.iter();
-    if volume.affine.is_none() || reasons.any(|reason| reason.code == Code::OrientationUnknown) {
+    if !volume.is_placed() {
         return Axis::Depth;
     }
     let (axis, coarsest) = match high > wide {

@@ -144,6 +144,12 @@ impl Volume {
         self.values.get(start..start + height * width)
     }
 
+    /// Returns whether it is known where the voxels lie in the patient.
+    pub(crate) fn is_placed(&self) -> bool {
+        let mut reasons = self.reasons.iter();
+        self.affine.is_some() && !reasons.any(|reason| reason.code == Code::OrientationUnknown)
+    }
+
     /// Adds a reason.
     pub fn note(&mut self, code: Code, detail: impl Into<String>) {
         self.reasons.push(Reason::new(code, detail));

@@ -550,7 +550,8 @@ pub(super) fn remove_if_there(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-pub(super) fn precision_name(precision: Precision) -> &'static str {
+/// Returns the name of a precision, as results and galleries have it.
+pub fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",

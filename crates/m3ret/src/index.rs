@@ -23,7 +23,7 @@ use crate::model_name;
 use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use crate::watch::Watch;
 
-pub use plain::{PlainRows, put_plain, stored_as};
+pub use plain::{PlainRows, StoredColumn, put_plain};
 
 /// What goes into a gallery, and how.
 #[derive(Debug, Clone)]

@@ -109,6 +109,14 @@ impl VolumeViews {
         }
         found
     }
+
+    /// Returns whether views of this name are wanted.
+    pub(crate) fn has(self, name: &str) -> bool {
+        match is_slice(name) {
+            true => self.slices,
+            false => self.projections,
+        }
+    }
 }
 
 /// Where labels of the images of a folder come from, beside what their files state.
@@ -180,5 +188,17 @@ impl FromStr for ColumnValue {
             value: value.to_owned(),
             is_negated,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_named_as_searches_know_them() {
+        // The crate of searches depends on no other, so that the word stands in two.
+        assert_eq!(m3ret_imaging::SLICE_VIEW, m3ret_search::names::SLICE);
+        assert!(VolumeViews::among(["slice 1/2"]).has("slice 3/8"));
     }
 }

@@ -18,5 +18,9 @@ pub const SEARCH_STYLE: &str = include_str!("report/web/search.css");
 /// The rules of pictures and buttons that pages of images share.
 pub const VIEWER_STYLE: &str = viewer::STYLE;
 
+/// What pages of searches share, after `VIEWER_SCRIPT`: `agreementOf`, `seenFrom`, `step` and others. The page has `state.hit`
+/// and `mark`.
+pub const HITS_SCRIPT: &str = include_str!("report/web/hits.js");
+
 /// What pages of images share: `make`, `clamp` and `viewer`.
 pub const VIEWER_SCRIPT: &str = include_str!("report/web/viewer.js");

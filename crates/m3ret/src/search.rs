@@ -14,7 +14,7 @@ use m3ret_manifest::columns::{
     BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE, is_patient, meaning,
 };
 use m3ret_manifest::privacy::{Storage, storage};
-use m3ret_manifest::{LABEL_SEPARATOR, path_of, text_of};
+use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{
     AskedImage, Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, search_across,
 };
@@ -29,7 +29,9 @@ pub use self::page::page;
 use self::why::ImageTokens;
 pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
-use super::galleries::{Archive, Pseudonym, Pseudonyms, RowCells, file_of, refused_text};
+use super::galleries::{
+    Archive, Pseudonym, Pseudonyms, RowCells, file_of, place_below, refused_text,
+};
 use crate::choices::{columns_of, no_column, no_value};
 use crate::images::MemoryImage;
 use crate::options::ColumnValue;
@@ -197,7 +199,7 @@ impl Hit {
     /// Returns the file or folder that the image lies in.
     #[must_use]
     pub fn place(&self) -> PathBuf {
-        path_of(&self.root).join(path_of(&self.path))
+        place_below(&self.root, &self.path)
     }
 }
 
@@ -398,17 +400,13 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
         is_negated,
     } in &ask.filters
     {
-        let (column, value) = (column_of(gallery, column), value.trim().to_owned());
-        let same =
-            |filter: &&mut Filter| filter.column == column && filter.is_negated == *is_negated;
-        match filters.iter_mut().find(same) {
-            Some(filter) => filter.values.push(value),
-            None => filters.push(Filter {
-                column: column.to_owned(),
-                values: vec![value],
-                is_negated: *is_negated,
-            }),
-        }
+        let (column, value) = (column_of(gallery, column), value.trim());
+        Filter::join(
+            &mut filters,
+            column.to_owned(),
+            value.to_owned(),
+            *is_negated,
+        );
     }
     SearchOptions {
         // Agreement looks for the first hit of another patient.

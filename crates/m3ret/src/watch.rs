@@ -61,6 +61,21 @@ pub struct Stopped {
     pub saved: String,
 }
 
+impl Stopped {
+    /// Checks whether the work may go on.
+    ///
+    /// # Errors
+    /// `Stopped` with this sentence if the watcher wants it to stop.
+    pub fn check(watch: &dyn Watch, saved: &str) -> Result<(), Self> {
+        match watch.is_stopped() {
+            false => Ok(()),
+            true => Err(Self {
+                saved: saved.to_owned(),
+            }),
+        }
+    }
+}
+
 impl fmt::Display for Stopped {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.saved)

@@ -2,13 +2,11 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{self, OpenOptions};
 use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Hit, Queries, Views, page};
-use m3ret::watch::Watch;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -16,12 +14,12 @@ use crate::errors::{self, Class};
 use crate::images::Source;
 use crate::json::to_json;
 use crate::reading::{FolderArguments, ModelArguments, ReadingArguments, filters};
-use crate::work::{Run, is_forked};
+use crate::work::Run;
 
 /// A folder, manifest or gallery of images, ready to be searched.
 #[pyclass(frozen, module = "m3ret._m3ret")]
 pub(crate) struct Archive {
-    archive: Arc<Mutex<galleries::Archive>>,
+    archive: Arc<galleries::Archive>,
     place: PathBuf,
     n_threads: Option<usize>,
 }
@@ -32,7 +30,7 @@ pub(crate) struct Answers {
     answers: Vec<Answer>,
     refused: Vec<(String, String)>,
     ask: Ask,
-    archive: Arc<Mutex<galleries::Archive>>,
+    archive: Arc<galleries::Archive>,
     n_threads: Option<usize>,
 }
 
@@ -108,44 +106,11 @@ impl Archive {
             galleries::Archive::open(&path, &options, watch)
         })?;
         Ok(Self {
-            archive: Arc::new(Mutex::new(archive)),
+            archive: Arc::new(archive),
             place,
             n_threads,
         })
     }
-}
-
-/// How often a thread looks whether another is done with the archive.
-const PATIENCE: Duration = Duration::from_millis(2);
-
-/// Runs work with the archive, which one thread has at a time.
-///
-/// The caller's thread takes the lock, not a thread of the pool: one that holds the lock and waits for its parts may begin
-/// with the work of another caller, which wants the same lock.
-pub(crate) fn with_archive<T: Send>(
-    py: Python<'_>,
-    archive: &Mutex<galleries::Archive>,
-    run: &Run<'_>,
-    work: impl FnOnce(&mut galleries::Archive, &dyn Watch) -> m3ret::Result<T> + Send,
-) -> PyResult<T> {
-    let mut guard = loop {
-        match archive.try_lock() {
-            Ok(guard) => break guard,
-            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-            // The thread that has the lock is in the parent, and never gives it back here.
-            Err(TryLockError::WouldBlock) if is_forked() => {
-                let sentence =
-                    "the archive was in use when this process was forked; open it again here";
-                return Err(errors::exception(py, Class::Any, sentence.to_owned()));
-            }
-            Err(TryLockError::WouldBlock) => {
-                py.detach(|| std::thread::sleep(PATIENCE));
-                py.check_signals()?;
-            }
-        }
-    };
-    let archive: &mut galleries::Archive = &mut guard;
-    run.go(py, move |watch| work(archive, watch))
 }
 
 #[pymethods]
@@ -170,42 +135,32 @@ impl Archive {
     }
 
     /// Returns number of images, width, columns, model, fingerprint and precision.
-    fn description(
-        &self,
-        py: Python<'_>,
-    ) -> PyResult<(usize, usize, Vec<String>, String, String, String)> {
-        let run = self.quiet();
-        with_archive(py, &self.archive, &run, |archive, _| {
-            let gallery = archive.gallery.as_ref();
-            let maker = gallery.maker().clone();
-            let columns = gallery.columns().into_iter().map(str::to_owned).collect();
-            let (n_items, width) = (gallery.len(), gallery.width());
-            Ok((
-                n_items,
-                width,
-                columns,
-                maker.model,
-                maker.fingerprint,
-                maker.precision,
-            ))
-        })
+    fn description(&self) -> (usize, usize, Vec<String>, String, String, String) {
+        let gallery = self.archive.gallery.as_ref();
+        let maker = gallery.maker().clone();
+        let columns = gallery.columns().into_iter().map(str::to_owned).collect();
+        (
+            gallery.len(),
+            gallery.width(),
+            columns,
+            maker.model,
+            maker.fingerprint,
+            maker.precision,
+        )
     }
 
     /// Returns path, part, reason code and sentence of every image that was refused when the archive was opened.
-    fn refused(&self, py: Python<'_>) -> PyResult<Vec<RefusedRow>> {
-        let run = self.quiet();
-        with_archive(py, &self.archive, &run, |archive, _| {
-            let refused = archive.updated.refused.iter().map(|image| {
-                let message = image.message.clone();
-                (
-                    image.path.clone(),
-                    image.part.clone(),
-                    image.reason.clone(),
-                    message,
-                )
-            });
-            Ok(refused.collect())
-        })
+    fn refused(&self) -> Vec<RefusedRow> {
+        let refused = self.archive.updated.refused.iter().map(|image| {
+            let message = image.message.clone();
+            (
+                image.path.clone(),
+                image.part.clone(),
+                image.reason.clone(),
+                message,
+            )
+        });
+        refused.collect()
     }
 
     fn ask(
@@ -221,10 +176,7 @@ impl Archive {
             watch: watch.as_ref(),
             n_threads: self.n_threads,
         };
-        let asked = ask.clone();
-        let found = with_archive(py, &self.archive, &run, move |archive, watch| {
-            archive.ask(&queries, &asked, watch)
-        })?;
+        let found = run.go(py, |watch| self.archive.ask(&queries, &ask, watch))?;
         let refused = found.refused.into_iter();
         let refused =
             refused.map(|query| (query.path.to_string_lossy().into_owned(), query.message));
@@ -248,27 +200,16 @@ impl Archive {
             watch: watch.as_ref(),
             n_threads: self.n_threads,
         };
-        let pairs = with_archive(py, &self.archive, &run, move |archive, watch| {
-            archive.duplicates(near, watch)
-        })?;
+        let pairs = run.go(py, |watch| self.archive.duplicates(near, watch))?;
         to_json(py, &pairs)
-    }
-}
-
-impl Archive {
-    fn quiet(&self) -> Run<'static> {
-        Run {
-            watch: None,
-            n_threads: self.n_threads,
-        }
     }
 }
 
 impl Answers {
     fn quiet(&self) -> Run<'static> {
         Run {
-            watch: None,
             n_threads: self.n_threads,
+            ..Run::default()
         }
     }
 
@@ -307,9 +248,10 @@ impl Answers {
     /// Says why a hit matches, as JSON; `None` for a model without patches.
     fn explain(&self, py: Python<'_>, idx: usize, hit_idx: usize) -> PyResult<Option<String>> {
         let answer = self.answer(py, idx)?;
-        let why = with_archive(py, &self.archive, &self.quiet(), move |archive, _| {
-            archive.explain(answer, hit_idx)
-        })?;
+        let explained = self
+            .quiet()
+            .go(py, |_| self.archive.explain(answer, hit_idx));
+        let why = explained?;
         why.map(|why| to_json(py, &why)).transpose()
     }
 
@@ -322,9 +264,11 @@ impl Answers {
         side_px: usize,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let answer = self.answer(py, idx)?;
-        let png = with_archive(py, &self.archive, &self.quiet(), move |archive, _| {
-            Ok(archive.picture(answer, hit_idx, side_px.clamp(1, 1024)))
-        })?;
+        let side_px = side_px.clamp(1, 1024);
+        let drawn = self
+            .quiet()
+            .go(py, |_| Ok(self.archive.picture(answer, hit_idx, side_px)));
+        let png = drawn?;
         Ok(png.map(|png| PyBytes::new(py, &png)))
     }
 
@@ -340,7 +284,8 @@ impl Answers {
             watch: watch.as_ref(),
             n_threads: self.n_threads,
         };
-        with_archive(py, &self.archive, &run, |archive, watch| {
+        let archive = self.archive.as_ref();
+        run.go(py, |watch| {
             if let Some(place) = &place {
                 let asked = self.answers.iter().filter_map(|answer| answer.file.clone());
                 let hits = self.answers.iter().flat_map(|answer| &answer.hits);

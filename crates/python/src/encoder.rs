@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use m3ret::embed::{EmbeddedImage, embed_sources};
+use m3ret::embed::{EmbeddedImage, embed_sources, precision_name};
 use m3ret::images::ImageSource;
 use m3ret::model_name;
-use m3ret_encoder::{Model, Precision};
+use m3ret_encoder::Model;
 use numpy::{PyArray1, PyArray2, PyArray4, PyArrayMethods as _};
 use pyo3::prelude::*;
 
@@ -84,10 +84,7 @@ impl Encoder {
         volume: PyRef<'py, Volume>,
     ) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
         let (model, volume) = (Arc::clone(&self.model), Arc::clone(&volume.volume));
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let prepared = run.go(py, move |_| Ok(model.prepare(&volume)?))?;
         let arrays = prepared.inputs().iter().map(|input| {
             let values = PyArray1::from_slice(py, input.values());
@@ -137,12 +134,4 @@ fn parted(images: Vec<EmbeddedImage>, width: usize) -> (Vec<f32>, Vec<ImageRow>)
         rows.push((image.source_idx, image.path, image.part, refusal));
     }
     (values, rows)
-}
-
-pub(crate) fn precision_name(precision: Precision) -> &'static str {
-    match precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
-        Precision::Int8 => "int8",
-    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use m3ret::images::{ImageSource, MemoryContent, MemoryImage};
+use m3ret::watch::{Stopped, Watch};
 use m3ret_imaging::archive::{find_objects, read_object};
 use m3ret_imaging::{Affine, Code, Kind, ReadOptions, canonicalise, read_bytes, thumbnail};
 use numpy::{PyArray1, PyArray4, PyArrayMethods as _};
@@ -95,10 +96,7 @@ impl Volume {
     /// Returns a picture for people as PNG.
     fn png<'py>(&self, py: Python<'py>, side_px: usize) -> PyResult<Bound<'py, PyBytes>> {
         let volume = Arc::clone(&self.volume);
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let png = run.go(py, move |_| {
             Ok(thumbnail(&volume, side_px.clamp(1, 4096)).png()?)
         })?;
@@ -127,10 +125,7 @@ pub(crate) fn volume_of_array(
     reading: ReadingArguments,
 ) -> PyResult<Volume> {
     let options = reading.options(py)?;
-    let run = Run {
-        watch: None,
-        n_threads: None,
-    };
+    let run = Run::default();
     let (affine, unit) = (facts.affine.map(|rows| Affine { rows }), facts.unit);
     let unit = match unit.as_deref() {
         None => None,
@@ -203,10 +198,7 @@ pub(crate) fn read_path(
     reading: ReadingArguments,
 ) -> PyResult<Vec<Volume>> {
     let options = reading.options(py)?;
-    let run = Run {
-        watch: None,
-        n_threads: None,
-    };
+    let run = Run::default();
     let place = path.clone();
     let volumes = run.go(py, move |watch| read_all(&place, &options, watch))?;
     let with_file = |volume| Volume {
@@ -219,7 +211,7 @@ pub(crate) fn read_path(
 fn read_all(
     path: &std::path::Path,
     options: &ReadOptions,
-    watch: &dyn m3ret::watch::Watch,
+    watch: &dyn Watch,
 ) -> m3ret::Result<Vec<m3ret_imaging::Volume>> {
     let (objects, mut skipped) = find_objects(path, options)?;
     if objects.is_empty() && !skipped.is_empty() {
@@ -227,10 +219,7 @@ fn read_all(
     }
     let mut volumes = Vec::new();
     for object in &objects {
-        if watch.is_stopped() {
-            let saved = "interrupted; nothing is returned".to_owned();
-            return Err(m3ret::watch::Stopped { saved }.into());
-        }
+        Stopped::check(watch, "interrupted; nothing is returned")?;
         for mut volume in read_object(object, options)? {
             volume.part = object.name_of(&volume);
             volumes.push(volume);
@@ -272,10 +261,7 @@ impl Image {
     fn volumes(&self, py: Python<'_>, reading: ReadingArguments) -> PyResult<Vec<Volume>> {
         let options = reading.options(py)?;
         let image = Arc::clone(&self.0);
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let volumes = run.go(py, move |_| Ok(image.volumes(&options)?))?;
         let whole = |volume| Volume { volume, file: None };
         Ok(volumes.into_iter().map(whole).collect())

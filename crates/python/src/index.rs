@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use m3ret::index::{self, PlainRows, put_plain, stored_as};
+use m3ret::index::{self, PlainRows, StoredColumn, put_plain};
 use m3ret::watch::{Stopped, Watch};
 use m3ret_search::{
     Filter, Gallery, LeftOut, Maker, Method, Numbers, Queries, RowHit, SearchOptions, verify,
@@ -69,7 +69,7 @@ impl Index {
     ) -> PyResult<T> {
         let run = Run {
             watch,
-            n_threads: None,
+            ..Run::default()
         };
         let path = self.path.clone();
         let (outcome, gallery) = run.go(py, move |watch| {
@@ -85,10 +85,7 @@ impl Index {
 impl Index {
     #[new]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let place = path.clone();
         let gallery = run.go(py, move |_| Ok(Gallery::open(&place)?))?;
         Ok(Self {
@@ -136,10 +133,7 @@ impl Index {
 
     /// Reads every byte; returns findings, each with whether it is harmless.
     fn verify(&self, py: Python<'_>) -> PyResult<(bool, usize, u64, Vec<String>)> {
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let path = self.path.clone();
         let report = run.go(py, move |_| Ok(verify(&path)?))?;
         let findings = report.findings.iter();
@@ -150,10 +144,7 @@ impl Index {
 
     /// Describes the gallery as `m3ret index stats --json` does.
     fn stats(&self, py: Python<'_>) -> PyResult<String> {
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let path = self.path.clone();
         let stats = run.go(py, move |_| index::stats(&path))?;
         to_json(py, &stats)
@@ -192,10 +183,7 @@ impl Index {
     /// Returns ids and vectors of all rows, as they are stored.
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<(Vec<String>, Bound<'py, PyArray2<f32>>)> {
         let gallery = self.gallery();
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         let width = gallery.width();
         let (ids, values) = run.go(py, move |_| {
             let (mut ids, mut values) = (Vec::new(), Vec::new());
@@ -212,12 +200,9 @@ impl Index {
     /// Returns the cells of a column for ids; empty where nothing is known.
     fn cells(&self, py: Python<'_>, ids: Vec<String>, column: String) -> PyResult<Vec<String>> {
         let gallery = self.gallery();
-        let run = Run {
-            watch: None,
-            n_threads: None,
-        };
+        let run = Run::default();
         run.go(py, move |_| {
-            let (column, _) = stored_as(&column)?;
+            let column = StoredColumn::of(&column)?.name;
             let cell = |id: &String| match gallery.find(id)? {
                 Some(row) => gallery.value(row, &column).map(str::to_owned),
                 None => Ok(String::new()),
@@ -273,7 +258,7 @@ fn put(
 ) -> PyResult<usize> {
     let run = Run {
         watch,
-        n_threads: None,
+        ..Run::default()
     };
     let maker = Maker {
         fingerprint: rows.fingerprint.clone(),
@@ -302,22 +287,17 @@ fn search(
 ) -> m3ret::Result<Vec<Vec<(f32, String)>>> {
     let options = options(gallery, arguments)?;
     let exclude = arguments.exclude.iter().map(|(name, cells)| {
-        let (column, kind) = stored_as(name)?;
-        let cells = cells.iter().map(|cell| match &kind {
-            Some(kind) => gallery.pseudonym(kind, cell),
-            None => cell.clone(),
-        });
-        Ok((column, cells.collect()))
+        let column = StoredColumn::of(name)?;
+        let cells = cells.iter().map(|cell| column.cell(gallery, cell));
+        let cells = cells.collect();
+        Ok((column.name, cells))
     });
     let exclude: Vec<(String, Vec<String>)> = exclude.collect::<m3ret::Result<_>>()?;
     let n_queries = values.len() / gallery.width();
     watch.count(n_queries);
     let mut found = Vec::with_capacity(n_queries);
     for (chunk_idx, vectors) in values.chunks(CHUNK_QUERIES * gallery.width()).enumerate() {
-        if watch.is_stopped() {
-            let saved = "interrupted; nothing is returned".to_owned();
-            return Err(Stopped { saved }.into());
-        }
+        Stopped::check(watch, "interrupted; nothing is returned")?;
         let first = chunk_idx * CHUNK_QUERIES;
         let n_here = vectors.len() / gallery.width();
         let left_out: Vec<LeftOut> = exclude
@@ -356,23 +336,12 @@ fn options(gallery: &Gallery, arguments: &SearchArguments) -> m3ret::Result<Sear
                     expected: "COLUMN=VALUE or COLUMN!=VALUE".to_owned(),
                     got: sentence,
                 })?;
-        let (column, kind) = stored_as(&asked.column)?;
-        let value = match &kind {
-            Some(kind) => gallery.pseudonym(kind, asked.value.trim()),
-            None => asked.value.trim().to_owned(),
-        };
-        let is_same =
-            |filter: &&mut Filter| filter.column == column && filter.is_negated == asked.is_negated;
-        match filters.iter_mut().find(is_same) {
-            Some(filter) => filter.values.push(value),
-            None => filters.push(Filter {
-                column,
-                values: vec![value],
-                is_negated: asked.is_negated,
-            }),
-        }
+        let column = StoredColumn::of(&asked.column)?;
+        let value = column.cell(gallery, asked.value.trim());
+        Filter::join(&mut filters, column.name, value, asked.is_negated);
     }
-    let group_by = arguments.group_by.as_deref().map(stored_as).transpose()?;
+    let group_by = arguments.group_by.as_deref();
+    let group_by = group_by.map(StoredColumn::of).transpose()?;
     Ok(SearchOptions {
         k: arguments.k,
         method: match arguments.exact {
@@ -380,7 +349,7 @@ fn options(gallery: &Gallery, arguments: &SearchArguments) -> m3ret::Result<Sear
             false => Method::Auto,
         },
         filters,
-        group_by: group_by.map(|(column, _)| column),
+        group_by: group_by.map(|column| column.name),
         ..SearchOptions::default()
     })
 }

@@ -13,6 +13,7 @@ use m3ret::simulate::{
     Hounsfield, PictureFormat, RadiographOptions, RadiographResult, radiographs,
 };
 use m3ret::split::{ImageOptions, SplitOptions, split as split_manifest};
+use m3ret::watch::Stopped;
 use m3ret_encoder::{ModelBytes, RunOptions};
 use m3ret_search::evaluation::{Bootstrap, Metric};
 use pyo3::prelude::*;
@@ -116,7 +117,7 @@ pub(crate) fn compare(
         metrics: metrics.map_err(|sentence| errors::exception(py, Class::Mismatch, sentence))?,
         bootstrap: Bootstrap { n_resamples, seed },
     };
-    let comparison = quiet().go(py, move |_| compare_folders(&options))?;
+    let comparison = Run::default().go(py, move |_| compare_folders(&options))?;
     to_json(py, &comparison)
 }
 
@@ -304,10 +305,7 @@ pub(crate) fn simulate(
     let (results, summary) = run.go(py, move |watch| {
         let mut results = Vec::new();
         let mut keep = |result: &RadiographResult| {
-            if watch.is_stopped() {
-                let saved = "interrupted; no manifest was written".to_owned();
-                return Err(m3ret::watch::Stopped { saved }.into());
-            }
+            Stopped::check(watch, "interrupted; no manifest was written")?;
             results.push(json!(result));
             Ok(())
         };
@@ -320,7 +318,7 @@ pub(crate) fn simulate(
 /// Describes this installation; `search_path` is the variable `PATH`.
 #[pyfunction]
 pub(crate) fn doctor(py: Python<'_>, search_path: std::ffi::OsString) -> PyResult<String> {
-    let diagnosis = quiet().go(py, move |_| m3ret::doctor::doctor(&search_path))?;
+    let diagnosis = Run::default().go(py, move |_| m3ret::doctor::doctor(&search_path))?;
     to_json(py, &diagnosis)
 }
 
@@ -341,11 +339,4 @@ pub(crate) fn add_model(name: String, folder: PathBuf) -> PyResult<()> {
     };
     build_in(Vec::leak(vec![model]));
     Ok(())
-}
-
-fn quiet() -> Run<'static> {
-    Run {
-        watch: None,
-        n_threads: None,
-    }
 }

@@ -39,17 +39,12 @@ pub(crate) fn after_fork() {
     IS_FORKED.store(true, Ordering::Relaxed);
 }
 
-/// Returns whether this process was forked from one that had imported the package.
-pub(crate) fn is_forked() -> bool {
-    IS_FORKED.load(Ordering::Relaxed)
-}
-
 /// Returns how many objects are read at the same time, on threads of their own; 0 after a fork, and where one thread is to
 /// do everything.
 pub(crate) fn n_readers(n_threads: Option<usize>) -> usize {
     match n_threads.unwrap_or_else(n_cores) {
         1 => 0,
-        _ if is_forked() => 0,
+        _ if IS_FORKED.load(Ordering::Relaxed) => 0,
         n => n,
     }
 }
@@ -144,7 +139,8 @@ impl<T> Watch for Teller<'_, T> {
     }
 }
 
-/// How work is run.
+/// How work is run; by default on all cores, with nobody who follows it.
+#[derive(Default)]
 pub(crate) struct Run<'a> {
     /// An object with methods `step`, `count`, `advance` and `note`; `None` to follow nothing.
     pub(crate) watch: Option<&'a Bound<'a, PyAny>>,

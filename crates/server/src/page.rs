@@ -14,7 +14,12 @@ pub(crate) async fn html() -> impl IntoResponse {
 pub(crate) async fn script() -> impl IntoResponse {
     of(
         "text/javascript; charset=utf-8",
-        [m3ret::report::VIEWER_SCRIPT, include_str!("web/app.js")].concat(),
+        [
+            m3ret::report::VIEWER_SCRIPT,
+            m3ret::report::HITS_SCRIPT,
+            include_str!("web/app.js"),
+        ]
+        .concat(),
     )
 }
 

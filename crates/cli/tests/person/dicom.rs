@@ -49,3 +49,34 @@ pub(crate) fn dicom(words: &[Word<'_>], values: &[f32]) -> Vec<u8> {
     }
     bytes
 }
+
+/// A picture of 24 x 32: a blob at a place that the seed gives, on a slope.
+#[allow(
+    dead_code,
+    reason = "not every test that shares this file has such pictures"
+)]
+pub(crate) fn picture(seed: usize) -> Vec<f32> {
+    let (y, x) = ((seed * 7 % 24) as f32, (seed * 11 % 32) as f32);
+    let value = |i: usize| {
+        let (row, column) = ((i / 32) as f32, (i % 32) as f32);
+        let near = (row - y).powi(2) + (column - x).powi(2);
+        800.0 * (-near / 40.0).exp() + row * seed as f32
+    };
+    (0..768).map(value).collect()
+}
+
+/// An image of `picture` whose header names a patient.
+#[allow(
+    dead_code,
+    reason = "not every test that shares this file has such pictures"
+)]
+pub(crate) fn image_of(patient: &str, study: &str, modality: &str, seed: usize) -> Vec<u8> {
+    let words = [
+        (8, 0x60, "CS", modality),
+        (0x10, 0x10, "PN", "Doe^Jane^Secret"),
+        (0x10, 0x20, "LO", patient),
+        (0x20, 0x0d, "UI", study),
+        (0x20, 0x0e, "UI", study),
+    ];
+    dicom(&words, &picture(seed))
+}

@@ -6,31 +6,13 @@
 )]
 
 use crate::binary::{npy, run};
-use crate::dicom::dicom;
+use crate::dicom::{self, picture};
 
 /// What no answer, no log and no line of the audit trail may hold.
 pub(crate) const SECRETS: [&str; 3] = ["MRN-0815-SECRET", "MRN-4711-SECRET", "Doe^Jane"];
 
-/// A picture of 24 x 32: a blob at a place that the seed gives, on a slope.
-fn picture(seed: usize) -> Vec<f32> {
-    let (y, x) = ((seed * 7 % 24) as f32, (seed * 11 % 32) as f32);
-    let value = |i: usize| {
-        let (row, column) = ((i / 32) as f32, (i % 32) as f32);
-        let near = (row - y).powi(2) + (column - x).powi(2);
-        800.0 * (-near / 40.0).exp() + row * seed as f32
-    };
-    (0..768).map(value).collect()
-}
-
 pub(crate) fn image_of(patient: &str, study: &str, seed: usize) -> Vec<u8> {
-    let words = [
-        (8, 0x60, "CS", "DX"),
-        (0x10, 0x10, "PN", "Doe^Jane^Secret"),
-        (0x10, 0x20, "LO", patient),
-        (0x20, 0x0d, "UI", study),
-        (0x20, 0x0e, "UI", study),
-    ];
-    dicom(&words, &picture(seed))
+    dicom::image_of(patient, study, "DX", seed)
 }
 
 /// An archive `in` with the gallery `g.m3i`, and a query beside it.

@@ -16,7 +16,6 @@ use m3ret_imaging::{
     Error, Kind, ReadOptions, Volume, flat_views, has_flat_views, has_slice_views, slice_views,
     thumbnail,
 };
-use m3ret_search::names::is_slice;
 
 use super::items::{Content, Item};
 use super::{Facts, Refusal, Traits, Views};
@@ -321,11 +320,7 @@ fn read(
         };
         let piece = if let Some((vector, views)) = known.filter(is_whole) {
             facts.traits.views = views;
-            let is_wanted = |(name, _): &(String, _)| match is_slice(name) {
-                true => wanted.slices,
-                false => wanted.projections,
-            };
-            facts.traits.views.retain(is_wanted);
+            facts.traits.views.retain(|(name, _)| wanted.has(name));
             Piece::Known(facts, vector)
         } else {
             match prepare(model, &volume) {

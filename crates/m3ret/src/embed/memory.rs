@@ -58,10 +58,7 @@ pub fn embed_sources(
     };
     let mut n_refused = images.len();
     embed_each(&items, model, ahead, |done| {
-        if watch.is_stopped() {
-            let saved = "interrupted; no vector is returned".to_owned();
-            anyhow::bail!(Stopped { saved });
-        }
+        Stopped::check(watch, "interrupted; no vector is returned")?;
         let Some((idx, parts)) = done else {
             return Ok(());
         };

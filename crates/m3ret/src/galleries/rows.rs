@@ -209,7 +209,7 @@ impl<'a> RowCells<'a> {
 
     /// Returns the file or folder of the image.
     pub(crate) fn file(&self) -> PathBuf {
-        path_of(self.root()).join(path_of(self.get(PATH)))
+        place_below(self.root(), self.get(PATH))
     }
 }
 
@@ -254,7 +254,7 @@ impl Columns {
 }
 
 /// The attachment that holds a small picture.
-pub(super) const THUMBNAIL: &str = "thumbnail";
+pub(crate) const THUMBNAIL: &str = "thumbnail";
 
 /// Rows on their way into a gallery, with their vectors and pictures.
 #[derive(Debug, Default)]
@@ -500,7 +500,12 @@ fn listed(names: &[&str]) -> String {
 /// Returns the file or folder of a row.
 pub(crate) fn file_of(gallery: &dyn Collection, row: RowId) -> anyhow::Result<PathBuf> {
     let root = gallery.value(row, columns::own_names(gallery).root)?;
-    Ok(path_of(&root).join(path_of(&gallery.value(row, PATH)?)))
+    Ok(place_below(&root, &gallery.value(row, PATH)?))
+}
+
+/// Returns where the image lies whose row has these cells.
+pub(crate) fn place_below(root: &str, path: &str) -> PathBuf {
+    path_of(root).join(path_of(path))
 }
 
 /// Returns whether two paths lead to the same file or folder.

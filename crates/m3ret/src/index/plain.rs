@@ -39,15 +39,8 @@ pub fn put_plain(
     numbers: Numbers,
     watch: &dyn Watch,
 ) -> crate::Result<usize> {
-    ensure!(rows.width > 0, "the vectors have no numbers");
-    m3ret_search::check_unit(rows.vectors, rows.width)?;
-    let stored = rows
-        .columns
-        .iter()
-        .map(|(name, _)| stored_as(name))
-        .collect::<crate::Result<Vec<_>>>()?;
     let is_made = is_new && std::fs::symlink_metadata(folder).is_err();
-    let written = write(folder, (rows, stored), is_new, numbers, watch);
+    let written = write(folder, rows, is_new, numbers, watch);
     if written.is_err() && is_made && Gallery::open(folder).is_ok_and(|made| made.is_empty()) {
         // A gallery without rows would only be in the way of the next try.
         let _ = std::fs::remove_dir_all(folder);
@@ -55,28 +48,26 @@ pub fn put_plain(
     written
 }
 
-/// Writes rows whose columns are stored under these names, some of them as hashes of a kind.
 fn write(
     folder: &Path,
-    (rows, stored): (PlainRows<'_>, Vec<(String, Option<String>)>),
+    rows: PlainRows<'_>,
     is_new: bool,
     numbers: Numbers,
     watch: &dyn Watch,
 ) -> crate::Result<usize> {
-    if watch.is_stopped() {
-        let saved = "interrupted; nothing was written".to_owned();
-        return Err(anyhow::Error::new(Stopped { saved }).into());
-    }
+    ensure!(rows.width > 0, "the vectors have no numbers");
+    m3ret_search::check_unit(rows.vectors, rows.width)?;
+    let columns = rows.columns.iter();
+    let columns = columns.map(|(name, cells)| Ok((StoredColumn::of(name)?, cells)));
+    let columns: Vec<(StoredColumn, &Vec<String>)> = columns.collect::<crate::Result<_>>()?;
+    Stopped::check(watch, "interrupted; nothing was written")?;
     let mut writer = writer_for(folder, rows, is_new, numbers)?;
     watch.step("writing");
     let gallery = writer.gallery();
-    let cells = rows.columns.iter().zip(stored);
-    let cells = cells.map(|((_, cells), (name, kind))| {
-        let cells = cells.iter().map(|cell| match &kind {
-            Some(kind) => gallery.pseudonym(kind, cell),
-            None => cell.clone(),
-        });
-        (name, cells.collect())
+    let cells = columns.into_iter().map(|(column, cells)| {
+        let cells = cells.iter().map(|cell| column.cell(gallery, cell));
+        let cells = cells.collect();
+        (column.name, cells)
     });
     let cells: Vec<(String, Vec<String>)> = cells.collect();
     writer.add(Batch {
@@ -92,26 +83,47 @@ fn write(
     Ok(writer.gallery().len())
 }
 
-/// Returns under which name a column is stored, and the kind of its hashes if it identifies people.
-///
-/// # Errors
-/// If the name is one of m3ret's own, or says that the column describes people.
-pub fn stored_as(name: &str) -> crate::Result<(String, Option<String>)> {
-    if name == ID || name.starts_with(columns::OWN) {
-        bail!("a column {name:?} is m3ret's own; give it another name");
+/// How a gallery of plain vectors stores a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredColumn {
+    /// The name under which it is stored.
+    pub name: String,
+    /// The kind of the hashes that are stored of cells that identify people.
+    kind: Option<String>,
+}
+
+impl StoredColumn {
+    /// Says how a column of this name is stored.
+    ///
+    /// # Errors
+    /// If the name is one of m3ret's own, or says that the column describes people.
+    pub fn of(name: &str) -> crate::Result<Self> {
+        if name == ID || name.starts_with(columns::OWN) {
+            bail!("a column {name:?} is m3ret's own; give it another name");
+        }
+        let own = match is_patient(name) {
+            true => PATIENT,
+            false => meaning(name).unwrap_or(name),
+        };
+        let kind = match storage(own).requested() {
+            Storage::Hashed(kind) => Some(kind),
+            Storage::Never => bail!(
+                "the name of the column {name:?} says that it describes people, and galleries store nothing of that; \
+                 rename the column if it does not"
+            ),
+            Storage::Plain | Storage::OnRequest | Storage::HashedOnRequest(_) => None,
+        };
+        Ok(Self {
+            name: own.to_owned(),
+            kind,
+        })
     }
-    let own = match is_patient(name) {
-        true => PATIENT,
-        false => meaning(name).unwrap_or(name),
-    };
-    match storage(own).requested() {
-        Storage::Hashed(kind) => Ok((own.to_owned(), Some(kind))),
-        Storage::Never => bail!(
-            "the name of the column {name:?} says that it describes people, and galleries store nothing of that; rename \
-             the column if it does not"
-        ),
-        Storage::Plain | Storage::OnRequest | Storage::HashedOnRequest(_) => {
-            Ok((own.to_owned(), None))
+
+    /// Returns what a gallery stores of a cell.
+    pub fn cell(&self, gallery: &Gallery, cell: &str) -> String {
+        match &self.kind {
+            Some(kind) => gallery.pseudonym(kind, cell),
+            None => cell.to_owned(),
         }
     }
 }

@@ -10,7 +10,7 @@ use m3ret_manifest::columns::MODALITY;
 use m3ret_search::RowId;
 use serde::Serialize;
 
-use crate::galleries::{Archive, RowCells};
+use crate::galleries::{Archive, RowCells, THUMBNAIL};
 use crate::panics;
 use crate::report::shell::jpeg_url;
 use crate::report::viewer;
@@ -66,7 +66,7 @@ impl Atlas {
         for &idx in &chosen {
             let source = sources.get(idx);
             stored.push(match source {
-                Some(source) => gallery.attachment(source.row, "thumbnail")?.into_owned(),
+                Some(source) => gallery.attachment(source.row, THUMBNAIL)?.into_owned(),
                 None => Vec::new(),
             });
         }

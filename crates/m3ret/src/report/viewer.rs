@@ -6,8 +6,8 @@ use std::path::Path;
 
 use m3ret_imaging::archive::read_image;
 use m3ret_imaging::{
-    Cut, HU_LEVELS, Kind, ReadOptions, Sheet, Strip, Volume, has_axial_slices, has_slice_views,
-    has_three_planes, read_bytes, strip,
+    Cut, HU_LEVELS, Kind, ReadOptions, Sheet, Strip, Volume, has_axial_slices, has_three_planes,
+    read_bytes, strip,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -157,7 +157,7 @@ fn drawn(volume: &Volume, max_chars: usize) -> Result<Pictures, String> {
         kind,
         is_hu: volume.unit == Some("HU"),
         facts: facts(volume),
-        has_slices_first: has_slice_views(volume) && has_axial_slices(volume),
+        has_slices_first: has_axial_slices(volume),
         views,
     })
 }

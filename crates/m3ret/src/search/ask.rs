@@ -434,10 +434,7 @@ impl QueryReader {
             known: None,
         };
         embed_each(&items, model, ahead, |done| {
-            if watch.is_stopped() {
-                let saved = "interrupted; nothing was searched".to_owned();
-                anyhow::bail!(Stopped { saved });
-            }
+            Stopped::check(watch, "interrupted; nothing was searched")?;
             let Some((idx, images)) = done else {
                 return Ok(());
             };

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::why::{ImageTokens, PatchGrid, Why};
 use super::{Answer, Ask, Hit};
 use crate::galleries::columns::own_names;
-use crate::galleries::{Archive, file_of};
+use crate::galleries::{Archive, THUMBNAIL, file_of};
 use crate::model_name::{HOG, PIXELS};
 use crate::report::SEARCH_STYLE;
 use crate::report::shell::Page;
@@ -30,6 +30,11 @@ const LEAST_CHARS: usize = 48_000;
 const MAX_READ: usize = 500;
 /// Images that are read at once: each is in memory as a whole.
 const MAX_READERS: usize = 4;
+const SCRIPT: &str = concat!(
+    include_str!("../report/web/viewer.js"),
+    include_str!("../report/web/hits.js"),
+    include_str!("../report/web/search.js")
+);
 /// The word by which m3ret names its own columns.
 const OWN: &str = "m3ret:";
 
@@ -156,10 +161,7 @@ pub fn page(archive: &Archive, ask: &Ask, answers: &[Answer]) -> crate::Result<S
         title: "m3ret search",
         style: &[viewer::STYLE, SEARCH_STYLE].concat(),
         body: include_str!("../report/web/search.html"),
-        script: concat!(
-            include_str!("../report/web/viewer.js"),
-            include_str!("../report/web/search.js")
-        ),
+        script: SCRIPT,
         data: Some(&report),
     };
     Ok(page.html())
@@ -199,7 +201,7 @@ fn see_all(archive: &Archive, images: &[Image]) -> anyhow::Result<Vec<Seen>> {
             ..Seen::default()
         });
         if let (None, Some(row)) = (&seen.pictures, image.row) {
-            seen.pictures = Pictures::stored(&gallery.attachment(row, "thumbnail")?);
+            seen.pictures = Pictures::stored(&gallery.attachment(row, THUMBNAIL)?);
         }
         Ok(seen)
     });

@@ -6,12 +6,9 @@ use m3ret_imaging::{Volume, thumbnail};
 use m3ret_manifest::columns::MODALITY;
 
 use super::Answer;
-use crate::galleries::{Archive, RowCells, file_of};
+use crate::galleries::{Archive, RowCells, THUMBNAIL, file_of};
 use crate::panics;
 use crate::report::viewer::{self, assume_hu};
-
-/// The name under which galleries hold small pictures.
-const THUMBNAIL: &str = "thumbnail";
 
 impl Archive {
     /// Draws the query of an answer, or one of its hits, as PNG with a longer side of at most `side_px`.

@@ -259,7 +259,7 @@ def _columns(given: Mapping[str, Sequence[Any]] | None) -> list[tuple[str, list[
     """Returns columns with their cells."""
     if given is None:
         return []
-    names = [name for name in given.keys()]
+    names = list(given.keys())
     if any(not isinstance(name, str) or not name for name in names):
         raise MismatchError("columns: found a name that is no word")
     return [(name, cells(f"the column {name}", given[name])) for name in names]

@@ -82,10 +82,11 @@ class Volume:
             array = array.transpose()
         elif order != "DHW":
             raise MismatchError('order: found another word, wanted "DHW" or "WHD"')
-        _check_agree(_spacing(spacing), _affine(affine, space))
+        sides, rows = _spacing(spacing), _affine(affine, space)
+        _check_agree(sides, rows)
         facts = {
-            "spacing": _spacing(spacing),
-            "affine": _affine(affine, space),
+            "spacing": sides,
+            "affine": rows,
             "modality": modality,
             "unit": unit,
             "kind": kind,

@@ -27,6 +27,20 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Adds a condition to others: several values of one column are alternatives.
+    pub fn join(filters: &mut Vec<Self>, column: String, value: String, is_negated: bool) {
+        let is_same =
+            |filter: &&mut Self| filter.column == column && filter.is_negated == is_negated;
+        match filters.iter_mut().find(is_same) {
+            Some(filter) => filter.values.push(value),
+            None => filters.push(Self {
+                column,
+                values: vec![value],
+                is_negated,
+            }),
+        }
+    }
+
     /// Returns whether a cell is one of the values, or has one of them among its labels.
     pub(crate) fn names(&self, cell: &[u8]) -> bool {
         let is_wanted = |text: &[u8]| self.values.iter().any(|wanted| wanted.as_bytes() == text);

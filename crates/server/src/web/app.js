@@ -1,10 +1,6 @@
 const state = { indexes: [], query: null, answer: null, hit: 0, before: [], run: 0 };
 const at = (id) => document.getElementById(id);
 
-const labelsOf = (labels) => [labels.modality, labels.body_part, labels.finding, labels.label].filter(Boolean).join(" \u00b7 ");
-const nameOf = (name, part) => part ? `${name} [${part}]` : name;
-const relations = { same_image: "same image", same_series: "same series", same_study: "same study",
-  same_patient: "same patient", other_patient: "other patient", unknown: "patient unknown" };
 
 /** Asks the server; a refusal becomes an error with its own words. */
 async function ask(path, options = {}) {
@@ -81,32 +77,9 @@ function shot(src, alt) {
   return box;
 }
 
-/** How often searches like this one find what the query shows, and what limits that. */
-function agreementText(found) {
-  const percent = (share) => `${Math.round(100 * share)} %`;
-  const what = found.column.replaceAll("_", " ");
-  return `In ${percent(found.value)} of such searches (${percent(found.low)} to ${percent(found.high)}, n ${found.n}, ` +
-    `${found.searches}${found.measured_on === "model" ? ", on images kept apart for the model" : ""}) the first hit has the ${what} of its query.`;
-}
-
-function banner({ hits, agreement, notes }) {
-  const told = [];
-  if (hits.length && !agreement) {
-    told.push(make("p", { class: "dim small" },
-      "Agreement: unknown. Neither the archive nor the model was measured in searches like this one."));
-  } else if (hits.length) {
-    const text = agreementText(agreement);
-    told.push(agreement.is_reliable ? make("p", { class: "small" }, text)
-      : make("div", { class: "banner", role: "status" }, make("b", {}, `Not reliable: ${agreement.searches}`), text));
-  }
-  for (const note of notes) told.push(make("p", { class: "note" }, note));
-  return told;
-}
-
-function seenFrom(hit) {
-  const parts = [hit.query_view && `query from the ${hit.query_view}`, hit.view && (hit.view.startsWith("slice ") ? `at ${hit.view}` : `seen from the ${hit.view}`)];
-  return parts.some(Boolean) ? make("div", { class: "small dim" }, parts.filter(Boolean).join(", ")) : null;
-}
+/** What is known of the answer, above its hits. */
+const banner = ({ hits, agreement, notes }) =>
+  [...(hits.length ? [agreementOf(agreement)] : []), ...notes.map((note) => make("p", { class: "note" }, note))];
 
 function hitCard(hit, index) {
   return make("section", { class: "hit", tabindex: "0", "aria-label": `hit ${hit.rank}`, onfocus: () => mark(index),
@@ -148,17 +121,6 @@ function show() {
 function mark(index) {
   state.hit = index;
   document.querySelectorAll(".hit").forEach((card, i) => card.classList.toggle("current", i === index));
-}
-
-/** Goes from hit to hit; up and down go a row of the grid. */
-function step(by, isRow = false) {
-  const cards = [...document.querySelectorAll(".hit")];
-  if (!cards.length) return;
-  const first = cards[0].offsetTop, n = isRow ? Math.max(1, cards.filter((card) => card.offsetTop === first).length) : 1;
-  const index = clamp(state.hit + by * n, 0, cards.length - 1);
-  mark(index);
-  cards[index].focus({ preventScroll: true });
-  cards[index].scrollIntoView({ block: "nearest" });
 }
 
 /** Shows a hit beside the query, and asks why they match. */

@@ -2,16 +2,10 @@ const report = JSON.parse(document.getElementById("data").textContent);
 const state = { query: 0, hit: 0, made: [] };
 viewer.useLevels(report.hu_levels);
 
-const labelsOf = (labels) => [labels.modality, labels.body_part, labels.finding, labels.label].filter(Boolean).join(" \u00b7 ");
-const nameOf = (name, part) => part ? `${name} [${part}]` : name;
 const lastOf = (path) => path.split(/[\\/]/).pop() || path;
-const relations = { same_image: "same image", same_series: "same series", same_study: "same study",
-  same_patient: "same patient", other_patient: "other patient", unknown: "patient unknown" };
 const pictureOf = (one) => one.picture === null ? { missing: "a vector has no picture" } : report.pictures[one.picture];
 
 const hasSlider = (image) => Boolean(image && image.views && image.views[0].planes.length > 1);
-
-const isSlice = (view) => Boolean(view && view.startsWith("slice "));
 
 /** Where to begin among the slices of a hit that was found by one of them: a share of the way; null to begin in the middle. */
 function levelOf(hit, image) {
@@ -20,14 +14,6 @@ function levelOf(hit, image) {
   const wanted = (part - 0.5) / n * n_all - 0.5;
   const far = planes.map((plane) => Math.abs(plane - wanted));
   return far.indexOf(Math.min(...far)) / Math.max(1, planes.length - 1);
-}
-
-/** Says which projections or slices are alike, where these are not the whole images. */
-function seenFrom(hit) {
-  if (!hit.view && !hit.query_view) return null;
-  const seen = isSlice(hit.view) ? `at ${hit.view}` : `seen from the ${hit.view}`;
-  const parts = [hit.query_view && `query from the ${hit.query_view}`, hit.view && seen];
-  return make("div", { class: "small dim" }, parts.filter(Boolean).join(", "));
 }
 
 /** Says that a file is gone, and what is shown in its place. */
@@ -141,23 +127,6 @@ function mark(index) {
   try { history.replaceState(null, "", `#q=${state.query + 1}&hit=${index + 1}`); } catch { /* A page in a frame may have no history. */ }
 }
 
-/** How often searches like this one find what the query shows. */
-function banner(query) {
-  const found = query.agreement;
-  if (!query.hits.length) return null;
-  if (!found) {
-    return make("p", { class: "dim small" },
-      "Agreement: unknown. Neither the archive nor the model was measured in searches like this one.");
-  }
-  const percent = (share) => `${Math.round(100 * share)} %`;
-  const what = found.column.replaceAll("_", " ");
-  const text = `In ${percent(found.value)} of such searches (${percent(found.low)} to ${percent(found.high)}, n ${found.n}, ` +
-    `${found.searches}${found.measured_on === "model" ? ", on images kept apart for the model" : ""}) the first hit has the ${what} of its query.`;
-  if (found.is_reliable) return make("p", { class: "small" }, text);
-  return make("div", { class: "banner", role: "status" },
-    make("b", {}, `Not reliable: ${found.searches}`), text);
-}
-
 function queryPanel(query) {
   const image = pictureOf(query), seen = viewer.pictures(image);
   state.made.push(seen);
@@ -184,7 +153,7 @@ function show() {
   }
   document.getElementById("query").replaceChildren(...queryPanel(query));
   content.replaceChildren(...[
-    banner(query),
+    query.hits.length ? agreementOf(query.agreement) : null,
     query.hits.length ? null : make("p", {}, "Nothing was found."),
     make("div", { class: query.hits.some((hit) => hasSlider(pictureOf(hit))) ? "grid level" : "grid" }, query.hits.map((hit, index) => hitCard(query, hit, index)))].filter(Boolean));
   const select = document.querySelector("#queries select");
@@ -196,17 +165,6 @@ function go(query) {
   state.query = clamp(query, 0, report.queries.length - 1);
   state.hit = 0;
   show(); scrollTo(0, 0); mark(0);
-}
-
-/** Goes from hit to hit; up and down go a row of the grid. */
-function step(by, isRow = false) {
-  const cards = [...document.querySelectorAll(".hit")];
-  if (!cards.length) return;
-  const first = cards[0].offsetTop, n = isRow ? Math.max(1, cards.filter((card) => card.offsetTop === first).length) : 1;
-  const index = clamp(state.hit + by * n, 0, cards.length - 1);
-  mark(index);
-  cards[index].focus({ preventScroll: true });
-  cards[index].scrollIntoView({ block: "nearest" });
 }
 
 function begin() {
