@@ -4,6 +4,7 @@
     clippy::doc_markdown,
     reason = "help is read on a terminal, where backticks are noise"
 )]
+pub(crate) mod config;
 mod evaluate;
 mod index;
 mod numbers;
@@ -39,7 +40,7 @@ use m3ret::panics;
 use m3ret::search::DEFAULT_HANDICAP;
 use numbers::{cosine, count, handicap, thread_count, whole};
 pub(crate) use serve::{
-    AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, ServeArguments,
+    AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, Auth, ServeArguments,
 };
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;

@@ -48,7 +48,14 @@ impl Outcome {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let words = match cli::config::with_file(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => {
+            out::tell(&told_once(&error));
+            return ExitCode::from(2);
+        }
+    };
+    let cli = Cli::parse_from(words);
     panics::stay_silent_about_values();
     #[cfg(feature = "weights")]
     m3ret::model_name::build_in(&weights::MODELS);

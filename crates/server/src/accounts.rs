@@ -15,9 +15,9 @@ use blake3::Hash;
 pub enum Role {
     /// Searches and looks at images.
     Reader,
-    /// Does what a reader does.
+    /// Does what a reader does, and adds and removes images.
     Curator,
-    /// Does what a reader does.
+    /// Does what a curator does, and takes images from a PACS.
     Indexer,
     /// Looks at the state of the audit trail, and at no image.
     Auditor,
@@ -25,8 +25,8 @@ pub enum Role {
     Admin,
 }
 
-/// Every role with its name.
-const ROLES: [(Role, &str); 5] = [
+/// Every role with its name, in the order of what it may do.
+pub(crate) const ROLES: [(Role, &str); 5] = [
     (Role::Reader, "reader"),
     (Role::Curator, "curator"),
     (Role::Indexer, "indexer"),
@@ -38,6 +38,11 @@ impl Role {
     /// Whether it may search and look at images.
     pub(crate) fn may_search(self) -> bool {
         self != Self::Auditor
+    }
+
+    /// Whether it may add and remove images.
+    pub(crate) fn may_write(self) -> bool {
+        matches!(self, Self::Curator | Self::Indexer | Self::Admin)
     }
 
     /// Whether it may look at the state of the audit trail.
@@ -67,8 +72,15 @@ impl FromStr for Role {
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Digest of the token; its comparison takes the same time for all.
-    digest: Hash,
+    /// How long what it showed is valid; `None` for as long as the server runs.
+    lasts: Option<Duration>,
+}
+
+impl Account {
+    /// An account that another system keeps.
+    pub(crate) fn of_others(name: String, role: Role, lasts: Option<Duration>) -> Self {
+        Self { name, role, lasts }
+    }
 }
 
 impl fmt::Debug for Account {
@@ -124,7 +136,8 @@ struct Session {
 
 /// The accounts of a server and their sessions.
 pub(crate) struct Accounts {
-    all: Vec<Account>,
+    /// By digests of the tokens, whose comparison takes the same time for all.
+    all: Vec<(Hash, Account)>,
     /// By digests of the cookies.
     sessions: Mutex<HashMap<Hash, Session>>,
 }
@@ -141,12 +154,17 @@ impl Accounts {
         let account = Account {
             name: "local".to_owned(),
             role: Role::Admin,
-            digest: blake3::hash(token.as_bytes()),
+            lasts: None,
         };
-        Self::of(vec![account])
+        Self::of(vec![(blake3::hash(token.as_bytes()), account)])
     }
 
-    fn of(all: Vec<Account>) -> Self {
+    /// No account: whoever asks is known to another system.
+    pub(crate) fn none() -> Self {
+        Self::of(Vec::new())
+    }
+
+    fn of(all: Vec<(Hash, Account)>) -> Self {
         Self {
             all,
             sessions: Mutex::default(),
@@ -164,19 +182,19 @@ impl Accounts {
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let mut all: Vec<Account> = Vec::new();
+        let mut all: Vec<(Hash, Account)> = Vec::new();
         for (place, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
             }
-            let account = account(line).with_context(|| format!("line {}", place + 1))?;
+            let (digest, account) = account(line).with_context(|| format!("line {}", place + 1))?;
             let is_taken =
-                |other: &Account| other.digest == account.digest || other.name == account.name;
+                |(other, found): &(Hash, Account)| *other == digest || found.name == account.name;
             if all.iter().any(is_taken) {
                 bail!("line {}: the token or the name has an account", place + 1);
             }
-            all.push(account);
+            all.push((digest, account));
         }
         ensure!(
             !all.is_empty(),
@@ -189,8 +207,8 @@ impl Accounts {
     pub(crate) fn of_token(&self, token: &str) -> Option<Account> {
         let digest = blake3::hash(token.as_bytes());
         let mut found = None;
-        for account in &self.all {
-            if account.digest == digest {
+        for (known, account) in &self.all {
+            if *known == digest {
                 found = Some(account.clone());
             }
         }
@@ -206,7 +224,7 @@ impl Accounts {
         let now = Instant::now();
         let session = Session {
             account: account.clone(),
-            ends: now + SESSION,
+            ends: now + account.lasts.map_or(SESSION, |lasts| lasts.min(SESSION)),
         };
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.ends > now);
@@ -238,7 +256,7 @@ impl Accounts {
     }
 }
 
-fn account(line: &str) -> anyhow::Result<Account> {
+fn account(line: &str) -> anyhow::Result<(Hash, Account)> {
     let mut words = line.split_whitespace();
     let (Some(digest), Some(role), Some(name), None) =
         (words.next(), words.next(), words.next(), words.next())
@@ -251,11 +269,14 @@ fn account(line: &str) -> anyhow::Result<Account> {
         .parse()
         .map_err(|wanted: String| anyhow::anyhow!(wanted))?;
     check_name(name)?;
-    Ok(Account {
+    let digest =
+        digest.with_context(|| format!("{PREFIX} and 64 hexadecimal digits are wanted"))?;
+    let account = Account {
         name: name.to_owned(),
         role,
-        digest: digest.with_context(|| format!("{PREFIX} and 64 hexadecimal digits are wanted"))?,
-    })
+        lasts: None,
+    };
+    Ok((digest, account))
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ pub struct Entry {
     pub query: String,
     /// Keyed hashes of the images that were answered or shown.
     pub hits: Vec<String>,
+    /// Keyed hashes of their patients, for the guard; not written.
+    #[serde(skip)]
+    pub patients: Vec<u64>,
 }
 
 /// A line of the trail.
@@ -50,7 +53,7 @@ struct Line {
 }
 
 /// Where a trail ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Head {
     /// Number of lines.
     pub n_lines: u64,

@@ -8,11 +8,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use m3ret::watch::Watch;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep, timeout};
 
+use crate::guard::Peer;
 use crate::routes::{Service, router};
+use crate::tls::Tls;
 
 /// How often it is looked whether the server is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -56,7 +59,12 @@ async fn erase(service: Arc<Service>) {
     let mut ticks = interval(ERASE_EVERY);
     loop {
         ticks.tick().await;
-        tokio::task::block_in_place(|| service.spool.erase_old());
+        tokio::task::block_in_place(|| {
+            service.spool.erase_old();
+            if let Some(tls) = &service.tls {
+                tls.renew();
+            }
+        });
     }
 }
 
@@ -71,26 +79,36 @@ async fn take(
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
-        let (routes, stopped, head) = (routes.clone(), stopped.clone(), service.limits.head);
+        let routes = routes.clone().layer(axum::Extension(Peer(peer)));
+        let (stopped, head) = (stopped.clone(), service.limits.head);
+        let acceptor = service.tls.as_ref().map(Tls::acceptor);
         tokio::spawn(async move {
-            serve(stream, routes, stopped, head).await;
+            // Without it answers only come later.
+            let _ = stream.set_nodelay(true);
+            match acceptor {
+                None => serve(stream, routes, stopped, head).await,
+                // A client that never ends its greeting must not keep its place.
+                Some(acceptor) => {
+                    if let Ok(Ok(stream)) = timeout(head, acceptor.accept(stream)).await {
+                        serve(stream, routes, stopped, head).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     routes: axum::Router,
     mut stopped: watch::Receiver<bool>,
     head: Duration,
 ) {
-    // Without it answers only come later.
-    let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head);
     let connection =

@@ -1,21 +1,24 @@
 //! What every request passes: the name it calls the server by, its account, its time, and headers of its answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
+use axum::extract::MatchedPath;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use crate::accounts::{Account, Role};
+use crate::accounts::Role;
 use crate::problem::{Problem, Result};
 use crate::routes::{Service, drain};
 
 /// The cookie of a session.
 pub(crate) const COOKIE: &str = "m3ret_session";
-/// The header that pages of other sites cannot send.
-const OWN_HEADER: &str = "x-m3ret";
+/// The route of the metrics.
+pub(crate) const METRICS: &str = "/metrics";
 /// The header with the purpose of a request.
 const PURPOSE: &str = "x-purpose";
 /// Longest purpose.
@@ -26,6 +29,13 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
+
+/// Browsers use no address without TLS for half a year.
+const ENCRYPTED: HeaderValue = HeaderValue::from_static("max-age=15552000");
+
+/// Whoever opened the connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Who asks, and why.
 #[derive(Debug, Clone)]
@@ -42,9 +52,12 @@ pub(crate) async fn pass(
     next: Next,
 ) -> Response {
     let limit = service.limits.request;
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("none", MatchedPath::as_str).to_owned();
     let passed = async {
         let (head, mut body) = request.into_parts();
-        match admit(&service, &head) {
+        match admit(&service, &head).await {
             Ok(asker) => {
                 let mut request = Request::from_parts(head, body);
                 if let Some(asker) = asker {
@@ -63,7 +76,12 @@ pub(crate) async fn pass(
         let detail = format!("the request took longer than {} s", limit.as_secs());
         Problem::new(408, "timeout", detail).into_response()
     });
+    let status = response.status().as_u16();
+    service.metrics.request(&route, status, began.elapsed());
     let headers = response.headers_mut();
+    if service.is_encrypted {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, ENCRYPTED);
+    }
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (
@@ -87,7 +105,7 @@ pub(crate) async fn pass(
 }
 
 /// Checks what a request calls the server and who asks; `None` for what everyone may see.
-fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
+async fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
     let host = head.headers.get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     // A page of another site that had its name point here would send that name.
@@ -102,9 +120,9 @@ fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
             "the request calls this server by a name that is not its own; --host allows one",
         ));
     }
-    match is_public(&head.method, head.uri.path()) {
+    match is_public(&head.method, head.uri.path()) || is_own_look(service, head) {
         true => Ok(None),
-        false => Ok(Some(asker(service, &head.headers, &head.method)?)),
+        false => Ok(Some(asker(service, head).await?)),
     }
 }
 
@@ -118,33 +136,28 @@ fn is_public(method: &Method, path: &str) -> bool {
     }
 }
 
-fn asker(service: &Service, headers: &HeaderMap, method: &Method) -> Result<Asker> {
-    let unknown = || Problem::new(401, "unauthorized", "a valid token or session is wanted");
-    let account: Account = match headers.get(header::AUTHORIZATION) {
-        Some(stated) => {
-            let token = stated.to_str().ok().and_then(|text| text.split_once(' '));
-            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let token = token.map(|(_, token)| token.trim());
-            token
-                .and_then(|token| service.accounts.of_token(token))
-                .ok_or_else(unknown)?
-        }
-        None => {
-            let account =
-                session_of(headers).and_then(|cookie| service.accounts.of_session(cookie));
-            let account = account.ok_or_else(unknown)?;
-            let is_write = !matches!(*method, Method::GET | Method::HEAD);
-            if is_write && headers.get(OWN_HEADER).is_none_or(|value| value != "1") {
-                let detail = "a request with a cookie that writes needs the header X-M3RET: 1";
-                return Err(Problem::new(403, "header_wanted", detail));
-            }
-            account
-        }
-    };
+/// Whether a program of this machine reads the metrics. A proxy of this machine passes on what others ask, and says so.
+fn is_own_look(service: &Service, head: &Parts) -> bool {
+    let peer = head.extensions.get::<Peer>();
+    let is_own = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    let is_passed_on = [header::FORWARDED.as_str(), "x-forwarded-for", "via"]
+        .iter()
+        .any(|name| head.headers.contains_key(*name));
+    let is_read = matches!(head.method, Method::GET | Method::HEAD);
+    is_read && head.uri.path() == METRICS && is_own && !is_passed_on && !service.checker.is_proxy()
+}
+
+async fn asker(service: &Service, head: &Parts) -> Result<Asker> {
+    let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    let asked = (&head.headers, &head.method);
+    let account = service
+        .checker
+        .account(&service.accounts, asked, peer)
+        .await?;
     Ok(Asker {
         name: account.name,
         role: account.role,
-        purpose: purpose_of(headers)?,
+        purpose: purpose_of(&head.headers)?,
     })
 }
 

@@ -9,7 +9,11 @@ use m3ret::watch::{Quiet, Watch};
 use m3ret_search::{Gallery, is_gallery};
 
 use crate::Settings;
+use crate::audit::Entry;
+use crate::problem::{Problem, Result};
 
+/// The column with the keyed hash of an image's patient.
+const PATIENT: &str = "patient_id";
 /// Begins the fingerprint of vectors that no model of ours made.
 const EXTERNAL: &str = "external:";
 
@@ -17,6 +21,36 @@ const EXTERNAL: &str = "external:";
 pub(crate) struct Snapshot {
     pub(crate) archive: Archive,
     pub(crate) generation: u64,
+}
+
+impl Snapshot {
+    /// Begins the line of the audit trail for an answer that shows images of the gallery.
+    pub(crate) fn shown<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<Entry> {
+        let gallery = self.archive.gallery.as_ref();
+        let (mut hits, mut rows) = (Vec::new(), Vec::new());
+        for id in ids {
+            hits.push(gallery.pseudonym("id", id));
+            rows.extend(gallery.find(id).map_err(|_| Problem::internal("gallery"))?);
+        }
+        let cells = gallery.rows(&rows, &[PATIENT]);
+        let cells = cells.map_err(|_| Problem::internal("gallery"))?;
+        let patients = cells.iter().zip(&hits).map(|(cells, hit)| {
+            let known = cells.first().map_or("", AsRef::as_ref);
+            // An image of nobody known counts as a patient of its own.
+            let name = if known.is_empty() {
+                hit.as_str()
+            } else {
+                known
+            };
+            let digest = blake3::hash(name.as_bytes());
+            u64::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 8]))
+        });
+        Ok(Entry {
+            patients: patients.collect(),
+            hits,
+            ..Entry::default()
+        })
+    }
 }
 
 /// One gallery.

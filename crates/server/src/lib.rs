@@ -15,12 +15,19 @@ mod connections;
 mod gate;
 mod guard;
 mod indexes;
+mod metrics;
 mod multipart;
 mod objects;
+mod oidc;
+mod openapi;
 mod page;
+mod patients;
 mod problem;
 mod routes;
+mod sign_in;
 mod spool;
+mod tls;
+mod web_client;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -33,12 +40,17 @@ use m3ret::watch::Watch;
 use crate::audit::Audit;
 use crate::routes::Service;
 
+pub use crate::oidc::{Keys, OidcOptions};
+pub use crate::sign_in::{ProxyOptions, SignIn};
+pub use crate::tls::TlsFiles;
+
 /// What is served, and within which limits.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Folders of galleries, at least one; each is served under the name of its folder without `.m3i`.
     pub galleries: Vec<PathBuf>,
-    /// The address to listen on, which only this machine can reach; port 0 for any free one.
+    /// The address to listen on; port 0 for any free one. One that other machines reach needs TLS, or a proxy that has
+    /// it, and accounts.
     pub listen: SocketAddr,
     /// Names beside the address that requests may call this server by.
     pub hosts: Vec<String>,
@@ -46,14 +58,49 @@ pub struct Settings {
     pub spool: PathBuf,
     /// Folder of the audit trail; `None` for none.
     pub audit: Option<PathBuf>,
-    /// File with the accounts; `None` for one of a random token with the role admin.
+    /// File with the accounts; `None` for one of a random token with the role admin, unless other systems know who asks.
     pub token_file: Option<PathBuf>,
+    /// Who else knows accounts.
+    pub sign_in: SignIn,
+    /// The certificate; `None` for connections without TLS.
+    pub tls: Option<TlsFiles>,
     /// The model, if it cannot be found by the name that the galleries state.
     pub model: ModelChoice,
     /// How queries are read.
     pub reading: Reading,
     /// What requests may cost.
     pub limits: Limits,
+}
+
+impl Settings {
+    /// Refuses an address that others reach without encryption or without accounts.
+    ///
+    /// # Errors
+    /// With what is missing.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if self.listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let is_behind_proxy = matches!(self.sign_in, SignIn::Proxy(_));
+        anyhow::ensure!(
+            self.tls.is_some() || is_behind_proxy,
+            "--listen {}: other machines reach this address, and the connection is not encrypted; give --tls-cert and \
+             --tls-key, let a proxy with TLS name the accounts (--auth proxy), or listen on 127.0.0.1",
+            self.listen
+        );
+        anyhow::ensure!(
+            self.token_file.is_some() || !matches!(self.sign_in, SignIn::Tokens),
+            "--listen {}: other machines reach this address, and no accounts are named; give --token-file, --auth oidc \
+             or --auth proxy",
+            self.listen
+        );
+        anyhow::ensure!(
+            !self.listen.ip().is_unspecified() || !self.hosts.is_empty(),
+            "--listen {}: browsers call the server by a name, which must be known; give it with --host",
+            self.listen
+        );
+        Ok(())
+    }
 }
 
 /// What requests may cost.
@@ -77,6 +124,8 @@ pub struct Limits {
     pub n_waiting: usize,
     /// Connections at the same time; further ones wait.
     pub n_connections: usize,
+    /// Most patients whose images an account may see in an hour.
+    pub max_patients_an_hour: usize,
     /// How long a request may take.
     pub request: Duration,
     /// How long a client may take to send the head of a request.
@@ -97,6 +146,7 @@ impl Default for Limits {
             n_searches: m3ret::options::n_cores(),
             n_waiting: 64,
             n_connections: 256,
+            max_patients_an_hour: 500,
             request: Duration::from_secs(120),
             head: Duration::from_secs(10),
             upload: Duration::from_secs(3600),
@@ -127,11 +177,7 @@ pub fn serve(
     watch: &dyn Watch,
     on_start: &mut dyn FnMut(&Started) -> anyhow::Result<()>,
 ) -> anyhow::Result<Option<Head>> {
-    anyhow::ensure!(
-        settings.listen.ip().is_loopback(),
-        "--listen {}: only this machine may reach a server without TLS; name 127.0.0.1 or [::1]",
-        settings.listen
-    );
+    settings.check()?;
     let listener = TcpListener::bind(settings.listen)
         .with_context(|| format!("listening on {}", settings.listen))?;
     listener.set_nonblocking(true)?;

@@ -13,15 +13,16 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use m3ret::images::ImageSource;
-use m3ret::search::Queries;
+use m3ret::search::{Queries, Why};
 use m3ret_imaging::{Kind, Volume};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, SILENT};
 use crate::multipart::{Event, Fault, MAX_HEADER_BYTES, Splitter};
+use crate::openapi::{FileForm, Refused, WhyBody};
 use crate::problem::{Problem, Result};
 use crate::routes::search::pseudonym;
 use crate::routes::{Service, cut_body, drain, forbidden, json, kind_of, named, wrong_kind};
@@ -181,8 +182,12 @@ pub(crate) async fn keep(
         let reading = first.map(|first| first.archive.reading().options.clone());
         let options = reading.unwrap_or_default();
         let volumes = m3ret::panics::guard(|| image.volumes(&options));
-        let volumes = volumes.map_err(|_| refused("internal_error"))?;
-        let volumes = volumes.map_err(|error| refused(error.code().as_str()))?;
+        let volumes = volumes.map_err(|_| "internal_error");
+        let volumes = volumes.and_then(|read| read.map_err(|error| error.code().as_str()));
+        let volumes = volumes.map_err(|code| {
+            shared.metrics.decode_failure(code);
+            refused(code)
+        })?;
         let thumbnail = volumes.first().and_then(|volume| drawn(volume));
         let facts = volumes.iter().map(|volume| facts_of(volume)).collect();
         let upload = Upload::new(files, owner, facts, thumbnail.unwrap_or_default());
@@ -224,7 +229,28 @@ fn facts_of(volume: &Volume) -> VolumeFacts {
     }
 }
 
+/// An upload that could be read.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UploadView<'a> {
+    /// Its name, for searches.
+    object: &'a str,
+    volumes: &'a [VolumeFacts],
+}
+
+/// What matches, or null for a model without patches.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WhyView {
+    #[schema(value_type = Option<WhyBody>)]
+    why: Option<Why>,
+}
+
 /// Keeps what is sent for an hour.
+#[utoipa::path(
+    post,
+    path = "/v1/objects",
+    request_body(content = FileForm, content_type = "multipart/form-data"),
+    responses((status = 200, body = UploadView), Refused)
+)]
 pub(crate) async fn upload(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -243,7 +269,10 @@ pub(crate) async fn upload(
         }
     };
     let upload = keep(&service, &asker, form.files).await?;
-    json(&json!({ "object": upload.id, "volumes": upload.volumes }))
+    json(&UploadView {
+        object: &upload.id,
+        volumes: &upload.volumes,
+    })
 }
 
 fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
@@ -257,10 +286,13 @@ fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
 }
 
 /// In which index an image is, and with which it is compared.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Place {
+    /// The index; may be left out where there is one.
     index: Option<String>,
+    /// Id of the image that it is compared with.
     hit: Option<String>,
 }
 
@@ -287,6 +319,12 @@ impl Place {
 }
 
 /// Shows an upload or an image of an index.
+#[utoipa::path(
+    get,
+    path = "/v1/objects/{id}/thumbnail.png",
+    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Place),
+    responses((status = 200, body = Vec<u8>, content_type = "image/png"), Refused)
+)]
 pub(crate) async fn thumbnail(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -311,8 +349,7 @@ pub(crate) async fn thumbnail(
         let entry = Entry {
             action: "110103 DICOM Instances Accessed".to_owned(),
             index: index.name.clone(),
-            hits: vec![pseudonym(snapshot.archive.gallery.as_ref(), &id)],
-            ..Entry::default()
+            ..snapshot.shown(std::iter::once(id.as_str()))?
         };
         let key = (index.name.clone(), snapshot.generation, id);
         if let Some(known) = shared.pictures.get(&key) {
@@ -339,6 +376,12 @@ fn picture(png: Bytes) -> Result<Response<Body>> {
 }
 
 /// Says why an upload or an image of an index matches another image of the index.
+#[utoipa::path(
+    get,
+    path = "/v1/objects/{id}/why",
+    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Place),
+    responses((status = 200, body = WhyView), Refused)
+)]
 pub(crate) async fn why(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -382,14 +425,13 @@ pub(crate) async fn why(
             action: "110103 DICOM Instances Accessed".to_owned(),
             index: index.name.clone(),
             query: name,
-            hits: vec![pseudonym(gallery, &hit)],
-            ..Entry::default()
+            ..snapshot.shown(std::iter::once(hit.as_str()))?
         };
         Ok((why, entry))
     });
     let (why, entry) = compared.await??;
     service.record(&asker, entry).await?;
-    json(&json!({ "why": why }))
+    json(&WhyView { why })
 }
 
 /// Returns the address of the picture of an image.

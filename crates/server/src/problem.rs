@@ -21,6 +21,8 @@ pub(crate) type Result<T> = std::result::Result<T, Problem>;
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+/// The same where an account has seen what it may.
+const RETRY_LATER: HeaderValue = HeaderValue::from_static("600");
 
 impl Problem {
     pub(crate) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
@@ -89,6 +91,9 @@ impl IntoResponse for Problem {
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, RETRY_LATER);
             }
             StatusCode::UNAUTHORIZED => {
                 let scheme = HeaderValue::from_static("Bearer realm=\"m3ret\"");

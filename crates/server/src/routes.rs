@@ -13,26 +13,41 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, header};
 use axum::response::IntoResponse as _;
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
 use m3ret::watch::Watch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::accounts::{Accounts, random_token};
-use crate::audit::{Audit, Entry};
+use crate::audit::{Audit, Entry, Head};
 use crate::gate::Gate;
 use crate::guard::{self, Asker};
 use crate::indexes::Indexes;
+use crate::metrics::Metrics;
+use crate::openapi::{Frame, ProblemBody, Refused, answer};
+use crate::patients::PatientGuard;
 use crate::problem::{Problem, Result};
+use crate::sign_in::{Checker, SignIn};
 use crate::spool::Spool;
+use crate::tls::Tls;
 use crate::{Limits, Settings, objects, page};
 
 /// Everything that requests share.
 pub(crate) struct Service {
     pub(crate) indexes: Indexes,
     pub(crate) accounts: Accounts,
+    /// Knows accounts that other systems keep.
+    pub(crate) checker: Checker,
+    pub(crate) tls: Option<Tls>,
+    /// Whether clients come by TLS, here or at the proxy.
+    pub(crate) is_encrypted: bool,
+    pub(crate) patients: PatientGuard,
+    pub(crate) metrics: Metrics,
     pub(crate) audit: Option<Audit>,
     pub(crate) spool: Spool,
     pub(crate) limits: Limits,
@@ -54,9 +69,10 @@ impl Service {
     ) -> anyhow::Result<(Arc<Self>, Option<String>)> {
         watch.step("opening galleries");
         let indexes = Indexes::open(settings, watch)?;
-        let (accounts, token) = match &settings.token_file {
-            Some(file) => (Accounts::read(file)?, None),
-            None => {
+        let (accounts, token) = match (&settings.token_file, &settings.sign_in) {
+            (Some(file), _) => (Accounts::read(file)?, None),
+            (None, SignIn::Oidc(_) | SignIn::Proxy(_)) => (Accounts::none(), None),
+            (None, SignIn::Tokens) => {
                 let token = random_token()?;
                 (Accounts::of_one_token(&token), Some(token))
             }
@@ -66,6 +82,11 @@ impl Service {
         let service = Self {
             indexes,
             accounts,
+            checker: Checker::of(&settings.sign_in)?,
+            tls: settings.tls.as_ref().map(Tls::open).transpose()?,
+            is_encrypted: settings.tls.is_some(),
+            patients: PatientGuard::new(limits.max_patients_an_hour),
+            metrics: Metrics::new(),
             audit: settings.audit.as_deref().map(Audit::open).transpose()?,
             spool: Spool::open(&settings.spool, limits)?,
             limits,
@@ -82,6 +103,7 @@ impl Service {
 
     /// Writes a line of the audit trail; the answer must wait for it.
     pub(crate) async fn record(self: &Arc<Self>, asker: &Asker, entry: Entry) -> Result<()> {
+        self.patients.admit(&asker.name, &entry.patients)?;
         if self.audit.is_none() {
             return Ok(());
         }
@@ -102,6 +124,7 @@ impl Service {
         match written {
             Ok(Ok(())) => Ok(()),
             _ => {
+                self.metrics.audit_failure();
                 let detail =
                     "the audit trail cannot be written, and nothing is answered without it";
                 Err(Problem::new(503, "audit", detail))
@@ -110,21 +133,25 @@ impl Service {
     }
 }
 
-/// Returns the routes of a service.
+/// Returns the routes of a service. Those of the API describe themselves.
 pub(crate) fn router(service: &Arc<Service>) -> Router {
-    Router::new()
-        .route("/", get(page::html))
+    let api = OpenApiRouter::with_openapi(Frame::openapi())
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(metrics))
+        .routes(routes!(session::begin, session::end))
+        .routes(routes!(search::indexes))
+        .routes(routes!(search::search))
+        .routes(routes!(objects::upload))
+        .routes(routes!(objects::thumbnail))
+        .routes(routes!(objects::why))
+        .routes(routes!(audit));
+    let (api, document) = api.split_for_parts();
+    let document = Arc::new(document.to_json().unwrap_or_default());
+    api.route("/", get(page::html))
         .route("/app.js", get(page::script))
         .route("/app.css", get(page::style))
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/v1/session", post(session::begin).delete(session::end))
-        .route("/v1/indexes", get(search::indexes))
-        .route("/v1/indexes/{name}/search", post(search::search))
-        .route("/v1/objects", post(objects::upload))
-        .route("/v1/objects/{id}/thumbnail.png", get(objects::thumbnail))
-        .route("/v1/objects/{id}/why", get(objects::why))
-        .route("/v1/audit", get(audit))
+        .route("/v1/openapi.json", get(async move || answer(&document)))
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "the route has other methods")
@@ -136,7 +163,22 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .with_state(Arc::clone(service))
 }
 
+/// Says that the server runs.
+#[utoipa::path(get, path = "/livez", security(()), responses((status = 200, body = String, content_type = "text/plain")))]
+async fn live() -> &'static str {
+    "ok\n"
+}
+
 /// Says whether searches can be answered.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    security(()),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
 async fn ready(State(service): State<Arc<Service>>) -> Response<Body> {
     match service.audit.as_ref().is_none_or(Audit::is_well) {
         true => "ok\n".into_response(),
@@ -144,7 +186,30 @@ async fn ready(State(service): State<Arc<Service>>) -> Response<Body> {
     }
 }
 
+/// Writes what was counted and measured.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"), Refused)
+)]
+async fn metrics(
+    State(service): State<Arc<Service>>,
+    asker: Option<Extension<Asker>>,
+) -> Result<Response<Body>> {
+    // Programs of this machine have no account.
+    if asker.is_some_and(|Extension(asker)| !asker.role.may_audit()) {
+        return Err(forbidden());
+    }
+    for index in service.indexes.all() {
+        let n_rows = index.known().archive.gallery.len();
+        service.metrics.vectors(&index.name, n_rows);
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], service.metrics.text()).into_response())
+}
+
 /// Says where the audit trail ends.
+#[utoipa::path(get, path = "/v1/audit", responses((status = 200, body = Head), Refused))]
 async fn audit(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,

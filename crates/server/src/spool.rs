@@ -20,7 +20,7 @@ use crate::problem::{Problem, Result};
 pub(crate) const PREFIX: &str = "tmp-";
 
 /// What is told of one image of an upload.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(crate) struct VolumeFacts {
     /// `image`, `video` or `volume`.
     pub(crate) kind: &'static str,

@@ -1,10 +1,10 @@
 //! The arguments of `m3ret serve` and `m3ret audit`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use m3ret_server::accounts::Role;
 
 use super::numbers::count;
@@ -12,9 +12,9 @@ use super::{ModelArguments, ReadArguments};
 
 /// Serves galleries: a page where an image is dropped and similar ones appear, and an API
 ///
-/// Only this machine can reach the server. Without --token-file a random token is made, and printed once as
-/// an address to open in a browser. Ctrl-C or SIGTERM ends the server and erases what was uploaded.
-/// docs/server.md describes routes, roles, limits and the audit trail.
+/// Without --token-file a random token is made, and printed once as an address to open in a browser. Only this machine
+/// can reach the server, unless --listen, TLS and accounts are given. Ctrl-C or SIGTERM ends the server and erases what
+/// was uploaded. docs/server.md describes routes, roles, limits and the audit trail.
 ///
 /// Exit status: 0 if it was ended, 1 if it could not start, 2 for wrong usage.
 #[derive(Debug, Args)]
@@ -30,13 +30,37 @@ pub(crate) struct ServeArguments {
     )]
     pub(crate) archive: Vec<PathBuf>,
 
-    /// Where to listen: an address of this machine alone, and a port; port 0 for any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000", value_parser = loopback)]
+    /// Where to listen: an address and a port; port 0 for any that is free
+    ///
+    /// An address that other machines reach needs TLS and accounts, or a proxy that has both.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub(crate) listen: SocketAddr,
 
     /// Another name that requests may call the server by, with its port; may be given several times
     #[arg(long, value_name = "NAME:PORT")]
     pub(crate) host: Vec<String>,
+
+    /// Options from a TOML file: `listen = "127.0.0.1:8000"`; those of the command line win
+    #[arg(long, value_name = "F")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Certificate in PEM, then those that signed it; read anew when it changes
+    #[arg(long, value_name = "F", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate
+    #[arg(long, value_name = "F", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Who knows accounts: the file of tokens alone, an OpenID provider beside it, or a proxy
+    #[arg(long, value_name = "HOW", value_enum, default_value = "token")]
+    pub(crate) auth: Auth,
+
+    #[command(flatten)]
+    pub(crate) oidc: OidcArguments,
+
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArguments,
 
     /// The accounts: a line `blake3:DIGEST ROLE NAME` for each token
     #[arg(long, value_name = "F")]
@@ -56,6 +80,10 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) audit: Option<PathBuf>,
 
+    /// Most patients whose images an account may see in an hour
+    #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
+    pub(crate) max_patients_per_hour: NonZeroUsize,
+
     /// Largest upload in bytes [default: 2 GiB]
     #[arg(long, value_name = "BYTES", value_parser = count)]
     pub(crate) max_upload: Option<NonZeroUsize>,
@@ -67,18 +95,56 @@ pub(crate) struct ServeArguments {
     pub(crate) reading: ReadArguments,
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| "an address and a port are wanted, e.g. 127.0.0.1:8000".to_owned())?;
-    match address.ip().is_loopback() {
-        true => Ok(address),
-        false => Err(
-            "found an address that other machines reach, wanted one of this machine, such as 127.0.0.1: \
-             the server has no TLS; let a proxy with TLS on this machine pass requests on"
-                .to_owned(),
-        ),
-    }
+/// Who knows accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Auth {
+    Token,
+    Oidc,
+    Proxy,
+}
+
+/// An OpenID provider.
+#[derive(Debug, Args)]
+pub(crate) struct OidcArguments {
+    /// What tokens of the OpenID provider state as iss
+    #[arg(long, value_name = "URL", required_if_eq("auth", "oidc"))]
+    pub(crate) oidc_issuer: Option<String>,
+
+    /// What they state as aud
+    #[arg(long, value_name = "NAME", default_value = "m3ret")]
+    pub(crate) oidc_audience: String,
+
+    /// The provider's public keys, a JSON Web Key Set: a file, or an address with https
+    #[arg(long, value_name = "FILE|URL", required_if_eq("auth", "oidc"))]
+    pub(crate) oidc_jwks: Option<String>,
+
+    /// Certificates of authorities in PEM, beside those of this machine, for that address
+    #[arg(long, value_name = "F")]
+    pub(crate) oidc_ca: Option<PathBuf>,
+
+    /// Claim with the roles; dots lead into it, as in realm_access.roles
+    #[arg(long, value_name = "CLAIM", default_value = "roles")]
+    pub(crate) roles_claim: String,
+
+    /// Claim with the name of the account
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub(crate) name_claim: String,
+}
+
+/// A proxy that knows accounts.
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArguments {
+    /// Header in which the proxy names the account
+    #[arg(long, value_name = "HEADER", default_value = "X-Remote-User")]
+    pub(crate) proxy_header: String,
+
+    /// Header in which it names the role; without it the account is a reader
+    #[arg(long, value_name = "HEADER", default_value = "X-Remote-Role")]
+    pub(crate) proxy_role_header: String,
+
+    /// Address of the proxy; may be given several times
+    #[arg(long, value_name = "ADDRESS", required_if_eq("auth", "proxy"))]
+    pub(crate) proxy_from: Vec<IpAddr>,
 }
 
 fn role_and_name(text: &str) -> Result<(Role, String), String> {

@@ -3,14 +3,19 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
 use crate::Outcome;
-use crate::cli::ServeArguments;
+use crate::cli::{Auth, Cli, ServeArguments};
 use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::watch::Watch as _;
 use m3ret_server::accounts::{account_line, random_token};
-use m3ret_server::{Limits, Settings, Started, serve};
+use m3ret_server::{
+    Keys, Limits, OidcOptions, ProxyOptions, Settings, SignIn, Started, TlsFiles, serve,
+};
 
 /// Serves until an interrupt comes.
 pub(crate) fn run(arguments: &ServeArguments, screen: Screen) -> anyhow::Result<Outcome> {
@@ -21,18 +26,23 @@ pub(crate) fn run(arguments: &ServeArguments, screen: Screen) -> anyhow::Result<
         writeln!(out, "line   {}", account_line(&token, *role, name)?)?;
         return Ok(Outcome::AllGood);
     }
+    let spool = SpoolFolder::of(arguments)?;
+    let settings = settings_of(arguments, &spool.path);
+    if let Err(error) = settings.check() {
+        Cli::command()
+            .error(ErrorKind::ValueValidation, format!("{error:#}"))
+            .exit();
+    }
     arguments.reading.start_threads()?;
     let progress = Progress::start(screen);
     // An interrupt ends the server, which erases what was uploaded.
     progress.defer(true);
-    let spool = SpoolFolder::of(arguments)?;
-    let settings = settings_of(arguments, &spool.path);
     if settings.audit.is_none() {
         progress.note("no --audit given: no audit trail is written");
     }
     let head = serve(&settings, &progress, &mut |started| {
         progress.clear();
-        Ok(tell(started)?)
+        Ok(tell(started, settings.tls.is_some())?)
     })?;
     if let Some(head) = head {
         let (n, digest) = (head.n_lines, head.digest);
@@ -44,17 +54,48 @@ pub(crate) fn run(arguments: &ServeArguments, screen: Screen) -> anyhow::Result<
 }
 
 /// Says where the server listens, and with which token.
-fn tell(started: &Started) -> std::io::Result<()> {
+fn tell(started: &Started, is_encrypted: bool) -> std::io::Result<()> {
     let mut out = out::stdout();
+    let scheme = if is_encrypted { "https" } else { "http" };
     match &started.token {
-        Some(token) => writeln!(out, "http://{}/#token={token}", started.address)?,
-        None => writeln!(out, "http://{}/", started.address)?,
+        Some(token) => writeln!(out, "{scheme}://{}/#token={token}", started.address)?,
+        None => writeln!(out, "{scheme}://{}/", started.address)?,
     }
     out.flush()
 }
 
+fn sign_in_of(arguments: &ServeArguments) -> SignIn {
+    let (oidc, proxy) = (&arguments.oidc, &arguments.proxy);
+    match arguments.auth {
+        Auth::Token => SignIn::Tokens,
+        Auth::Oidc => {
+            let keys = oidc.oidc_jwks.clone().unwrap_or_default();
+            let is_url = keys.contains("://");
+            SignIn::Oidc(OidcOptions {
+                issuer: oidc.oidc_issuer.clone().unwrap_or_default(),
+                audience: oidc.oidc_audience.clone(),
+                keys: match is_url {
+                    true => Keys::Url(keys),
+                    false => Keys::File(keys.into()),
+                },
+                roles_claim: oidc.roles_claim.clone(),
+                name_claim: oidc.name_claim.clone(),
+                authorities: oidc.oidc_ca.clone(),
+            })
+        }
+        Auth::Proxy => SignIn::Proxy(ProxyOptions {
+            header: proxy.proxy_header.clone(),
+            role_header: proxy.proxy_role_header.clone(),
+            from: proxy.proxy_from.clone(),
+        }),
+    }
+}
+
 fn settings_of(arguments: &ServeArguments, spool: &std::path::Path) -> Settings {
-    let mut limits = Limits::default();
+    let mut limits = Limits {
+        max_patients_an_hour: arguments.max_patients_per_hour.get(),
+        ..Limits::default()
+    };
     if let Some(max_upload) = arguments.max_upload {
         limits.max_upload_bytes = u64::try_from(max_upload.get()).unwrap_or(u64::MAX);
     }
@@ -65,6 +106,14 @@ fn settings_of(arguments: &ServeArguments, spool: &std::path::Path) -> Settings 
         spool: spool.to_owned(),
         audit: arguments.audit.clone(),
         token_file: arguments.token_file.clone(),
+        sign_in: sign_in_of(arguments),
+        tls: match (&arguments.tls_cert, &arguments.tls_key) {
+            (Some(cert), Some(key)) => Some(TlsFiles {
+                cert: cert.clone(),
+                key: key.clone(),
+            }),
+            _ => None,
+        },
         model: arguments.model.choice(),
         reading: arguments.reading.reading(),
         limits,

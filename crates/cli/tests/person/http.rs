@@ -88,7 +88,7 @@ impl Server {
         if line.is_empty() {
             panic!("{}", read(&mut child));
         }
-        let address = line.trim().strip_prefix("http://").unwrap();
+        let (_, address) = line.trim().split_once("://").unwrap();
         let (address, token) = address.split_once('/').unwrap();
         let token = token.strip_prefix("#token=").unwrap_or_default();
         Self {

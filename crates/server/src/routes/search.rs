@@ -14,26 +14,29 @@ use m3ret::options::ColumnValue;
 use m3ret::search::{Agreement, Answer, Ask, Hit, Labels, Queries, Relation};
 use m3ret_search::Collection;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{Service, drain, forbidden, json, kind_of, named, parse, read_json, wrong_kind};
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, Notes, Snapshot};
 use crate::objects::{self, Form, receive};
+use crate::openapi::{AgreementBody, LabelsBody, Refused, RelationBody};
 use crate::problem::{Problem, Result};
 use crate::spool::{Upload, VolumeFacts};
 
 /// What is searched for, and how.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SearchRequest {
+pub(super) struct SearchRequest {
     /// Id of an image of the index.
     id: Option<String>,
     vector: Option<Vec<f32>>,
     /// Name of an upload.
     object: Option<String>,
+    /// Number of hits.
     #[serde(default = "ten")]
+    #[schema(minimum = 1, maximum = 100)]
     k: usize,
     /// Values of columns that hits have; `column!` for those that they do not have.
     #[serde(default)]
@@ -43,6 +46,15 @@ struct SearchRequest {
     group_by: Option<String>,
     #[serde(default)]
     exact: bool,
+}
+
+/// A search with an image: its files, and a part `options` with the rest.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described; forms are read while they arrive")]
+pub(super) struct SearchForm {
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: Vec<String>,
+    options: Option<SearchRequest>,
 }
 
 type PathResult = std::result::Result<Path<String>, PathRejection>;
@@ -59,38 +71,45 @@ enum Query {
 }
 
 /// A hit as clients see it: no path of this machine.
-#[derive(Serialize)]
-struct HitView<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct HitView<'a> {
     rank: usize,
     id: &'a str,
     part: Option<&'a str>,
     score: f32,
     view: Option<&'a str>,
     query_view: Option<&'a str>,
+    #[schema(value_type = RelationBody)]
     relation: Relation,
     #[serde(flatten)]
+    #[schema(value_type = LabelsBody)]
     labels: &'a Labels,
     thumbnail: String,
 }
 
-#[derive(Serialize)]
-struct QueryView<'a> {
+/// The query as it was understood.
+#[derive(Serialize, ToSchema)]
+pub(super) struct QueryView<'a> {
     /// Name of the upload, for further searches.
     object: Option<&'a str>,
     id: Option<&'a str>,
     part: Option<&'a str>,
     #[serde(flatten)]
+    #[schema(value_type = LabelsBody)]
     labels: &'a Labels,
     /// Codes of what is unusual.
+    #[schema(value_type = Vec<String>)]
     reasons: &'a [&'static str],
     /// Number of images of the upload, of which the first is the query.
     n_images: usize,
     thumbnail: Option<String>,
 }
 
-#[derive(Serialize)]
-struct AnswerView<'a> {
+/// The answer to a search.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AnswerView<'a> {
     query: QueryView<'a>,
+    #[schema(value_type = Option<AgreementBody>)]
     agreement: &'a Option<Agreement>,
     hits: Vec<HitView<'a>>,
     notes: &'a [String],
@@ -98,7 +117,29 @@ struct AnswerView<'a> {
     took_ms: u64,
 }
 
+/// One gallery that is served.
+#[derive(Serialize, ToSchema)]
+pub(super) struct IndexView {
+    name: String,
+    rows: usize,
+    /// Numbers of a vector.
+    width: usize,
+    /// Which state of the gallery this is.
+    generation: u64,
+    /// Name of the model that made the vectors.
+    model: String,
+    fingerprint: String,
+    precision: String,
+}
+
+/// Every gallery that is served.
+#[derive(Serialize, ToSchema)]
+pub(super) struct IndexList {
+    indexes: Vec<IndexView>,
+}
+
 /// Lists the indexes.
+#[utoipa::path(get, path = "/v1/indexes", responses((status = 200, body = IndexList), Refused))]
 pub(super) async fn indexes(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -113,24 +154,34 @@ pub(super) async fn indexes(
             .collect::<m3ret::Result<Vec<_>>>()
     });
     let listed = listed.await?.map_err(|error| Problem::of_library(&error))?;
-    json(&json!({ "indexes": listed }))
+    json(&IndexList { indexes: listed })
 }
 
-fn described(index: &Index, snapshot: &Snapshot) -> serde_json::Value {
+fn described(index: &Index, snapshot: &Snapshot) -> IndexView {
     let gallery = snapshot.archive.gallery.as_ref();
     let maker = gallery.maker();
-    json!({
-        "name": index.name,
-        "rows": gallery.len(),
-        "width": gallery.width(),
-        "generation": snapshot.generation,
-        "model": maker.model,
-        "fingerprint": maker.fingerprint,
-        "precision": maker.precision,
-    })
+    IndexView {
+        name: index.name.clone(),
+        rows: gallery.len(),
+        width: gallery.width(),
+        generation: snapshot.generation,
+        model: maker.model.clone(),
+        fingerprint: maker.fingerprint.clone(),
+        precision: maker.precision.clone(),
+    }
 }
 
 /// Answers with the most similar images of an index.
+#[utoipa::path(
+    post,
+    path = "/v1/indexes/{name}/search",
+    params(("name" = String, Path, description = "Name of the index")),
+    request_body(content(
+        (SearchRequest = "application/json"),
+        (SearchForm = "multipart/form-data")
+    )),
+    responses((status = 200, body = AnswerView), Refused)
+)]
 pub(super) async fn search(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -160,9 +211,11 @@ pub(super) async fn search(
         Query::Upload(_) => &service.embeddings,
         Query::Id(_) | Query::Vector(_) => &service.searches,
     };
+    let is_embedded = matches!(query, Query::Upload(_));
     let found = gate
         .run(move || find(&index, &query, &ask, began))
         .await??;
+    service.metrics.search(is_embedded, began.elapsed());
     service.record(&asker, found.entry).await?;
     Ok(found.response)
 }
@@ -306,12 +359,7 @@ fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found
             action: "110112 Query".to_owned(),
             index: index.name.clone(),
             query: digest_of(query, gallery),
-            hits: answer
-                .hits
-                .iter()
-                .map(|hit| pseudonym(gallery, &hit.id))
-                .collect(),
-            ..Entry::default()
+            ..snapshot.shown(answer.hits.iter().map(|hit| hit.id.as_str()))?
         },
     })
 }

@@ -8,26 +8,35 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::{Service, read_json};
 use crate::audit::Entry;
 use crate::guard::{Asker, COOKIE, session_of};
+use crate::openapi::Refused;
 use crate::problem::{Problem, Result};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Token {
+pub(super) struct Token {
     token: String,
 }
 
 /// Gives a cookie for a token.
+#[utoipa::path(
+    post,
+    path = "/v1/session",
+    security(()),
+    request_body = Token,
+    responses((status = 204, headers(("set-cookie" = String))), Refused)
+)]
 pub(super) async fn begin(
     State(service): State<Arc<Service>>,
     request: Request,
 ) -> Result<Response<Body>> {
     let (head, mut body) = request.into_parts();
     let Token { token } = read_json(&mut body, &head.headers, &service.limits).await?;
-    let account = service.accounts.of_token(&token);
+    let account = service.checker.of_token(&service.accounts, &token).await?;
     let account =
         account.ok_or_else(|| Problem::new(401, "unauthorized", "a valid token is wanted"))?;
     let asker = Asker {
@@ -42,11 +51,11 @@ pub(super) async fn begin(
     service.record(&asker, entry).await?;
     let session = service.accounts.begin(&account);
     let session = session.map_err(|_| Problem::internal("internal_error"))?;
-    let cookie = format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200");
-    with_cookie(&cookie)
+    with_cookie(&service, &session, 43_200)
 }
 
 /// Ends the session of the cookie.
+#[utoipa::path(delete, path = "/v1/session", responses((status = 204), Refused))]
 pub(super) async fn end(
     State(service): State<Arc<Service>>,
     Extension(_): Extension<Asker>,
@@ -55,12 +64,13 @@ pub(super) async fn end(
     if let Some(session) = session_of(&headers) {
         service.accounts.end(session);
     }
-    with_cookie(&format!(
-        "{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
-    ))
+    with_cookie(&service, "", 0)
 }
 
-fn with_cookie(cookie: &str) -> Result<Response<Body>> {
-    let cookie = HeaderValue::from_str(cookie).map_err(|_| Problem::internal("internal_error"))?;
+fn with_cookie(service: &Service, session: &str, seconds: u32) -> Result<Response<Body>> {
+    let secure = if service.is_encrypted { "; Secure" } else { "" };
+    let cookie =
+        format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    let cookie = HeaderValue::from_str(&cookie).map_err(|_| Problem::internal("internal_error"))?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
