@@ -26,6 +26,7 @@ pub use self::agreement::{Agreement, MeasuredOn};
 use self::ask::ReadyQuery;
 pub use self::ask::{Example, MAX_EXAMPLES, Queries, UNLIKE_WEIGHT, VectorQueries};
 pub use self::page::page;
+pub use self::picture::KnownImage;
 use self::why::ImageTokens;
 pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
