@@ -176,13 +176,11 @@ pub(crate) async fn keep(
     let owner = asker.name.clone();
     let shared = Arc::clone(service);
     let read = move || -> Result<Arc<Upload>> {
-        let image = files.image().map_err(|_| Problem::internal("io"))?;
-        let first = shared.indexes.all().first().map(|index| index.known());
-        let reading = first.map(|first| first.archive.reading().options.clone());
-        let options = reading.unwrap_or_default();
+        let options = shared.reading();
+        let image = files.image(&options)?;
         let volumes = m3ret::panics::guard(|| image.volumes(&options));
-        let volumes = volumes.map_err(|_| refused("internal_error"))?;
-        let volumes = volumes.map_err(|error| refused(error.code().as_str()))?;
+        let volumes = volumes.map_err(|_| Problem::unreadable("internal_error"))?;
+        let volumes = volumes.map_err(|error| Problem::unreadable(error.code().as_str()))?;
         let thumbnail = volumes.first().and_then(|volume| drawn(volume));
         let facts = volumes.iter().map(|volume| facts_of(volume)).collect();
         let upload = Upload::new(files, owner, facts, thumbnail.unwrap_or_default());
@@ -196,11 +194,6 @@ pub(crate) async fn keep(
     };
     service.record(asker, entry).await?;
     Ok(upload)
-}
-
-/// The file cannot be read; the code is one of docs/reason-codes.md.
-fn refused(code: &'static str) -> Problem {
-    Problem::unprocessable(code, format!("the image cannot be read: {code}"))
 }
 
 fn drawn(volume: &Volume) -> Option<Vec<u8>> {
@@ -260,18 +253,18 @@ fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Place {
-    index: Option<String>,
+    pub(crate) index: Option<String>,
     hit: Option<String>,
 }
 
 impl Place {
-    fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
+    pub(crate) fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
         let place = query.map(|Query(place)| place);
         place.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"))
     }
 
     /// Returns the index that is named, or the only one.
-    fn index(&self, service: &Service) -> Result<Arc<Index>> {
+    pub(crate) fn index(&self, service: &Service) -> Result<Arc<Index>> {
         match (&self.index, service.indexes.all()) {
             (Some(name), _) => service
                 .indexes
@@ -368,7 +361,7 @@ pub(crate) async fn why(
         }
         let (queries, name) = match upload {
             Some(upload) => {
-                let image = upload.image().map_err(|_| Problem::internal("io"))?;
+                let image = upload.image(&archive.reading().options)?;
                 (
                     Queries::Sources(vec![ImageSource::Memory(image)]),
                     upload.digest.clone(),

@@ -1,7 +1,10 @@
 //! The routes, and what all of them share.
 
+mod images;
+mod query;
 pub(crate) mod search;
 mod session;
+mod volume;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use axum::routing::{get, post};
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
 use m3ret::watch::Watch;
+use m3ret_imaging::ReadOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -80,6 +84,13 @@ impl Service {
         Ok((Arc::new(service), token))
     }
 
+    /// Returns how uploads are read: as the queries of the first index.
+    pub(crate) fn reading(&self) -> ReadOptions {
+        let first = self.indexes.all().first().map(|index| index.known());
+        let reading = first.map(|first| first.archive.reading().options.clone());
+        reading.unwrap_or_default()
+    }
+
     /// Writes a line of the audit trail; the answer must wait for it.
     pub(crate) async fn record(self: &Arc<Self>, asker: &Asker, entry: Entry) -> Result<()> {
         if self.audit.is_none() {
@@ -116,13 +127,18 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .route("/", get(page::html))
         .route("/app.js", get(page::script))
         .route("/app.css", get(page::style))
+        .route(page::NIIVUE, get(page::niivue))
+        .route("/niivue-license.txt", get(page::niivue_license))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/v1/session", post(session::begin).delete(session::end))
         .route("/v1/indexes", get(search::indexes))
         .route("/v1/indexes/{name}/search", post(search::search))
+        .route("/v1/indexes/{name}/images", post(images::images))
         .route("/v1/objects", post(objects::upload))
         .route("/v1/objects/{id}/thumbnail.png", get(objects::thumbnail))
+        .route("/v1/objects/{id}/volume.nii.gz", get(volume::nifti))
+        .route("/v1/objects/{id}/pictures", get(volume::pictures))
         .route("/v1/objects/{id}/why", get(objects::why))
         .route("/v1/audit", get(audit))
         .fallback(async || Problem::not_found("route"))

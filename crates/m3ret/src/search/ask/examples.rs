@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use m3ret_imaging::{Region, Volume, crop};
 use m3ret_search::RowId;
 
@@ -211,18 +211,18 @@ pub(super) fn of_region(
             (None, first_volume(source, archive), file)
         }
     };
+    let refuse = |message: String| {
+        let path = example.name();
+        Ok((Vec::new(), vec![RefusedQuery { path, message }]))
+    };
     let volume = match volume {
         Ok(volume) => volume,
-        Err(message) => {
-            let path = example.name();
-            return Ok((Vec::new(), vec![RefusedQuery { path, message }]));
-        }
+        Err(message) => return refuse(message),
     };
     let part = match panics::guard(|| crop(volume, region)) {
         Ok(Ok(part)) => part,
-        // The caller chose the region: the image can be read.
-        Ok(Err(error)) => bail!("{error}"),
-        Err(message) => bail!("{message}"),
+        Ok(Err(error)) => return refuse(error.to_string()),
+        Err(message) => return refuse(message),
     };
     let image = Arc::new(MemoryImage {
         name: example.name().to_string_lossy().into_owned(),
