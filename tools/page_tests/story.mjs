@@ -307,8 +307,10 @@ async function told(person, size, folder) {
   await fits(person, "series");
   await page.getByRole("button", { name: "Close" }).click();
   if (!size.isShort) {
-    await regionOfVolume(person);
     const ct = await searching(person, () => page.locator("#file").setInputFiles(path.join(testdata, "real/totalseg-00007.nii.gz")));
+    await regionOfVolume(person);
+    const back = await searching(person, () => page.keyboard.press("b"));
+    assert.deepEqual(back.answer.hits.map(({ id }) => id), ct.answer.hits.map(({ id }) => id));
     await searching(person, () => page.locator(".hit", { hasText: "CT" }).first().getByRole("button", { name: "Search like this" }).click());
     const again = await searching(person, () => page.keyboard.press("b"));
     assert.deepEqual(again.answer.hits.map(({ id }) => id), ct.answer.hits.map(({ id }) => id));

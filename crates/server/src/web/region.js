@@ -66,7 +66,7 @@ const regions = (() => {
     const element = make("div", { class: "region-form" }, make("div", { class: "region-picture" }, shown.element),
       make("div", { class: "region-tools" },
         make("p", { class: "small" }, isDeep ? `Drag over a slice, and name the first and the last one (of ${view.n_all}, ${view.name === "axial" ? "from the feet up" : "as stored"}).` : "Drag over the picture."),
-        make("div", { class: "row edges" }, names.map((name, i) => make("label", {}, `${name} % `, inputs[i]))),
+        make("div", { class: "row edges sides" }, names.map((name, i) => make("label", {}, `${name} % `, inputs[i]))),
         isDeep ? make("div", { class: "row edges" }, ["first slice", "last slice"].map((name, i) => make("span", { class: "row" }, make("label", {}, `${name} `, slices[i]),
           make("button", { type: "button", class: "button-small", onclick: () => setSlice(i) }, i ? "last is the one shown" : "first is the one shown")))) : null,
         make("div", { class: "row" }, ask, make("button", { type: "button", onclick: () => { take([0, 0, 1, 1]); slices.forEach((input, i) => { input.value = String(i ? view.n_all : 1); }); } }, "Whole image")),

@@ -43,6 +43,7 @@ const volumes = (() => {
         const [niivue, buffer] = await Promise.all([library(), fetched(address)]);
         if (isGone) return;
         nv = new niivue.Niivue({ logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.75, 1, 0.9],
+          crosshairWidth: 0.4, crosshairWidthUnit: "percent", multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
           show3Dcrosshair: false, isColorbar: false, isOrientCube: false, dragAndDropEnabled: false, isRadiologicalConvention: true,
           sagittalNoseLeft: true, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, isResizeCanvas: true, fontMinPx: 11 });
         nv.onLocationChange = (at) => { tell(at); if (!isQuiet) onmove(made, [...at.frac].slice(0, 3)); };
