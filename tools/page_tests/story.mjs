@@ -232,8 +232,8 @@ async function saveAndReplay(person, folder) {
   const row = text.trim().split("\r\n")[1].split(",");
   await writeFile(file, `${text}'=1+1,,${row.slice(2).join(",")}\r\n`);
   await drop(person, [file]);
-  await page.getByText("4 of 5 images of basket.csv are shown.").waitFor();
-  await page.getByText("1 images are no longer in g.").waitFor();
+  await page.getByText("Shown: 4 of 5 images of basket.csv.").waitFor();
+  await page.getByText("No longer in g: 1 image.").waitFor();
   assert.deepEqual(await page.locator(".hit .path").evaluateAll((all) => all.map((one) => one.textContent)), kept);
   await picture(person, "10-basket");
   await accessible(person, "basket");
@@ -261,6 +261,8 @@ async function clip(person) {
   await page.locator(".hit").nth(rank).getByRole("button", { name: "Compare" }).click();
   const tag = page.locator("#box .clip .tag").first();
   await tag.waitFor();
+  // Both sides are clips.
+  await page.locator("#box .clip").nth(1).waitFor();
   const before = await tag.textContent();
   await page.keyboard.press(".");
   assert.notEqual(await tag.textContent(), before, "no next frame");

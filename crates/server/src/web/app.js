@@ -1,5 +1,6 @@
 const state = { indexes: [], query: null, answer: null, hit: 0, before: [], run: 0, view: "hits", like: [], unlike: [], open: null };
 const at = (id) => document.getElementById(id);
+const imagesOf = (n) => `${n} ${n === 1 ? "image" : "images"}`;
 const isUpload = (name) => name.startsWith("tmp-");
 /** The address of what the server has of an image. */
 const objectAt = (name, what, index = at("index").value) =>
@@ -56,6 +57,7 @@ async function search(query) {
     state.view = "hits";
     say("");
     show();
+    if (!query.isAgain) scrollTo({ top: 0 });
   } catch (error) {
     if (run === state.run) fail(error);
   }
@@ -160,7 +162,7 @@ function showTray() {
   ask.disabled = !state.like.length;
   at("examples").replaceChildren(...(n ? [...state.like.map(chip("like")), ...state.unlike.map(chip("unlike")), ask,
     make("button", { type: "button", onclick: () => { state.like = []; state.unlike = []; refreshToggles(); } }, "Clear")] : []));
-  at("kept").replaceChildren(...(n_kept ? [make("span", {}, `Basket: ${n_kept} ${n_kept === 1 ? "image" : "images"}`),
+  at("kept").replaceChildren(...(n_kept ? [make("span", {}, `Basket: ${imagesOf(n_kept)}`),
     state.view === "basket" && state.answer ? make("button", { type: "button", onclick: () => { state.view = "hits"; show(); } }, "Back to the hits") : null,
     state.view === "basket" ? null : make("button", { type: "button", onclick: () => showBasket() }, "Show"),
     make("button", { type: "button", onclick: () => basket.download() }, "Save as CSV"),
@@ -189,7 +191,7 @@ function askAgainButton(queries) {
   const again_ = { ...(id ? { id } : { like, unlike: unlike || [] }), ...(region ? { region } : {}) };
   return [make("p", {}, make("button", { type: "button", onclick: () => {
     if (state.indexes.some((one) => one.name === index)) at("index").value = index;
-    search({ named: again_, name: id || `${like.length} images` });
+    search({ named: again_, name: id || imagesOf(like.length) });
   } }, "Ask the query of these images again"))];
 }
 
@@ -202,18 +204,18 @@ async function replay(file) {
     const notes = [], found = [];
     for (const name of new Set(saved.map(({ index }) => index))) {
       const rows = saved.filter(({ index }) => index === name);
-      if (!state.indexes.some((index) => index.name === name)) { notes.push(`${rows.length} images are of the index ${name}, which is not served here.`); continue; }
+      if (!state.indexes.some((index) => index.name === name)) { notes.push(`Not served here is the index ${name}, of which ${imagesOf(rows.length)} were saved.`); continue; }
       for (let from = 0; from < rows.length; from += 1000) found.push(...await replayed(name, rows.slice(from, from + 1000), notes));
     }
     basket.replace(found);
     say("");
-    showBasket([`${found.length} of ${saved.length} images of ${file.name} are shown.`, ...notes]);
+    showBasket([`Shown: ${found.length} of ${imagesOf(saved.length)} of ${file.name}.`, ...notes]);
   } catch (error) { fail(error); }
 }
 async function replayed(index, rows, notes) {
   const body = JSON.stringify({ ids: rows.map(({ id }) => id) });
   const told = await ask(`/v1/indexes/${encodeURIComponent(index)}/images`, { method: "POST", body, headers: { "Content-Type": "application/json" } });
-  if (told.missing.length) notes.push(`${told.missing.length} images are no longer in ${index}.`);
+  if (told.missing.length) notes.push(`No longer in ${index}: ${imagesOf(told.missing.length)}.`);
   if (rows.some(({ fingerprint }) => fingerprint && fingerprint !== told.fingerprint)) notes.push(`${index} has another model now than when the basket was saved: scores and hits may differ.`);
   else if (rows.some(({ generation }) => generation && Number(generation) !== told.generation)) notes.push(`${index} has changed since the basket was saved (generation ${told.generation}): a search may find other images.`);
   const known = new Map(told.images.map((image) => [image.id, image]));
@@ -307,6 +309,7 @@ async function chooseRegion() {
 function show() {
   const { answer } = state;
   at("query").hidden = false;
+  at("query").classList.toggle("several", Boolean(answer.query.like));
   at("query").replaceChildren(...queryPanel(answer));
   at("content").replaceChildren(...banner(answer),
     answer.hits.length ? make("div", { class: "grid" }, answer.hits.map(hitCard)) : make("p", {}, "Nothing was found."));
