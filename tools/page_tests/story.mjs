@@ -140,6 +140,15 @@ async function volumes(person, what, answer) {
   await fits(person, `${what} volumes`);
 }
 
+/** From hit to hit, more often than a browser has contexts for canvases. */
+async function leafThrough(person, n_hits) {
+  const { page } = person;
+  for (const key of ["ArrowRight", "ArrowLeft"]) {
+    for (let i = 1; i < n_hits; i++) await page.keyboard.press(key);
+  }
+  await page.locator("#box canvas.volume[data-at]").nth(1).waitFor();
+}
+
 async function windows(person) {
   const { page } = person;
   const level = page.getByLabel(/^Hit.*: level$/);
@@ -321,6 +330,8 @@ async function told(person, size, folder) {
     assert.ok(cts > 0);
     await page.locator(".hit", { hasText: "CT" }).first().getByRole("button", { name: "Compare" }).click();
     await volumesSideBySide(person, "CT");
+    await leafThrough(person, await page.locator(".hit").count());
+    await volumesSideBySide(person, "CT again");
     await picture(person, "4-ct");
     await windows(person);
     await searching(person, () => page.locator("#file").setInputFiles(path.join(testdata, "real/drr-totalseg-00001.png")));

@@ -291,7 +291,7 @@ async function chooseRegion() {
   const { query } = state.answer || {}, box = at("box");
   if (!query || query.like || query.region) return;
   const told = make("p", { class: "small" }, "Reading the image \u2026");
-  present([make("div", { class: "bar" }, make("b", {}, "Search with a region of the query"),
+  present("region of the query", [make("div", { class: "bar" }, make("b", {}, "Search with a region of the query"),
     make("button", { type: "button", class: "button-small", onclick: () => box.close() }, "Close")), told]);
   try {
     const image = await ask(objectAt(nameOfQuery(query), "pictures"));
@@ -324,8 +324,9 @@ function mark(index) {
 }
 
 /** Shows something in the dialog; what it showed before ends. */
-function present(parts) {
+function present(label, parts) {
   const box = at("box");
+  box.setAttribute("aria-label", label);
   if (state.open) state.open.close();
   state.open = null;
   box.replaceChildren(...parts.filter(Boolean));
@@ -353,7 +354,7 @@ function open(index) {
   const go = (by) => { if (shownCards()[index + by]) open(index + by); };
   const button = (text, then, title = "") => make("button", { type: "button", class: "button-small", title, onclick: then }, text);
   const tools = make("span", { class: "row tools" }), seen = sidesOf(sides, tools);
-  present([
+  present(isKept ? "image of the basket" : "query and hit", [
     make("div", { class: "bar" },
       make("span", {}, make("b", {}, isKept ? `${index + 1}. of the basket` : `${hit.rank}. score ${hit.score.toFixed(4)}`), isKept ? "" : ` ${relations[hit.relation]}`),
       tools,

@@ -95,8 +95,12 @@ const volumes = (() => {
       close() {
         isGone = true;
         made.isReady = false;
-        if (nv) nv.cleanup();
+        if (!nv) return;
+        const { gl } = nv;
+        nv.cleanup();
         nv = null;
+        /* Browsers keep few contexts: this one is given back at once. */
+        gl?.getExtension("WEBGL_lose_context")?.loseContext();
       },
       fail(text) { told.textContent = text; },
     };
