@@ -129,6 +129,30 @@ async function dicomSeries(person, files) {
   return answer;
 }
 
+/** A folder's index, hidden files and notes are no part of its series. */
+async function folderWithOthers(person, files, folder) {
+  const others = await Promise.all([["DICOMDIR", "x"], [".hidden", "x"], ["notes.txt", "notes of a person"]].map(async ([name, text]) => {
+    const file = path.join(folder, name);
+    await writeFile(file, text);
+    return file;
+  }));
+  const { answer } = await searching(person, () => drop(person, [...others, ...files]));
+  assert.equal(answer.query.dims, "3d");
+  await person.page.getByText("8 files, 3 others left out").waitFor();
+}
+
+/** A picture from the clipboard. */
+async function paste(person) {
+  const { page } = person, bytes = (await readFile(path.join(testdata, "real/kermany16-00010.jpg"))).toString("base64");
+  const transfer = await page.evaluateHandle((text) => {
+    const transfer_ = new DataTransfer();
+    transfer_.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "image.jpg", { type: "image/jpeg" }));
+    return transfer_;
+  }, bytes);
+  const { answer } = await searching(person, () => page.evaluate((clipboardData) => { dispatchEvent(new ClipboardEvent("paste", { clipboardData })); }, transfer));
+  assert.equal(answer.hits[0].id, "kermany16-00010.jpg");
+}
+
 async function volumes(person, what, answer) {
   const { page } = person;
   const rank = answer.hits.findIndex((hit) => hit.dims === "3d");
@@ -340,6 +364,8 @@ async function told(person, size, folder) {
     await severalImages(person);
     await saveAndReplay(person, folder);
     await formulas(person);
+    await paste(person);
+    await folderWithOthers(person, series, folder);
     await clip(person);
     await zips(person, series, folder);
   }

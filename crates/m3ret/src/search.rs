@@ -30,9 +30,7 @@ pub use self::picture::KnownImage;
 use self::why::ImageTokens;
 pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
-use super::galleries::{
-    Archive, Pseudonym, Pseudonyms, RowCells, file_of, place_below, refused_text,
-};
+use super::galleries::{Archive, Pseudonyms, RowCells, file_of, place_below, refused_text};
 use crate::choices::{columns_of, no_column, no_value};
 use crate::images::MemoryImage;
 use crate::options::ColumnValue;
@@ -666,18 +664,15 @@ fn answer(
         let modality = query.labels.modality.as_deref().unwrap_or_default();
         answers.push(Answer {
             query_row,
-            agreement: match query.is_composed {
-                true => None,
-                false => known.agreement(modality, &hits),
-            },
+            agreement: known
+                .agreement(modality, &hits)
+                .filter(|_| !query.is_composed),
             hits: {
                 hits.retain(|hit| ask.min_score.is_none_or(|least| hit.score >= least));
                 hits.truncate(ask.k.saturating_add(ask.offset));
                 hits.split_off(ask.offset.min(hits.len()))
             },
-            has_patient: std::iter::once(&query)
-                .chain(&query.others)
-                .any(|image| image.people.patient != Pseudonym::default()),
+            has_patient: query.has_patient(),
             query: query.name,
             part: query.part,
             labels: query.labels,

@@ -180,7 +180,13 @@ pub(crate) async fn keep(
         let image = files.image(&options)?;
         let volumes = m3ret::panics::guard(|| image.volumes(&options));
         let volumes = volumes.map_err(|_| Problem::unreadable("internal_error"))?;
-        let volumes = volumes.map_err(|error| Problem::unreadable(error.code().as_str()))?;
+        let volumes = volumes.map_err(|error| match (files.n_files(), error.code().as_str()) {
+            (1, code) => Problem::unreadable(code),
+            (n, code) => Problem::unprocessable(
+                code,
+                format!("the {n} files are not one DICOM series ({code}): send the files of one series, or one file"),
+            ),
+        })?;
         let thumbnail = volumes.first().and_then(|volume| drawn(volume));
         let facts = volumes.iter().map(|volume| facts_of(volume)).collect();
         let upload = Upload::new(files, owner, facts, thumbnail.unwrap_or_default());

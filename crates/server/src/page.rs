@@ -3,7 +3,7 @@
 use axum::http::header;
 use axum::response::IntoResponse;
 
-/// The viewer of volumes, as it was released (tools/vendor_niivue); loaded when a volume is shown.
+/// The viewer of volumes, as it was released (`tools/vendor_niivue`); loaded when a volume is shown.
 pub(crate) const NIIVUE: &str = "/niivue-0.69.0.js";
 /// What everyone may see.
 pub(crate) const PLACES: [&str; 5] = ["/", "/app.js", "/app.css", NIIVUE, "/niivue-license.txt"];

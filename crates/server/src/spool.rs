@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use m3ret::images::{MemoryContent, MemoryImage};
 use m3ret_files::{FolderLock, Locking, lock, make_one_private_folder, make_private_folder};
-use m3ret_imaging::{Format, ReadOptions, SNIFF_BYTES, read_file, sniff};
+use m3ret_imaging::{Format, ReadOptions, read_file, read_head, sniff};
 use serde::Serialize;
 
 use crate::Limits;
@@ -113,20 +113,22 @@ impl Files {
 
     /// Reads the files; of a zip archive, the one image or series in it.
     pub(crate) fn image(&self, options: &ReadOptions) -> Result<Arc<MemoryImage>> {
-        let paths = (0..self.n_files).map(|idx| self.folder.join(idx.to_string()));
-        let files = paths.map(std::fs::read).collect::<io::Result<Vec<_>>>();
-        let files = files.map_err(|_| Problem::internal("io"))?;
-        let is_zip = |file: &Vec<u8>| {
-            let head = file.get(..SNIFF_BYTES).unwrap_or(file);
-            sniff(head) == Some(Format::Zip)
-        };
-        let content = match files.as_slice() {
-            [only] if is_zip(only) => self.zip(options)?,
-            [_, _, ..] if files.iter().any(is_zip) => {
+        let paths: Vec<PathBuf> = (0..self.n_files)
+            .map(|idx| self.folder.join(idx.to_string()))
+            .collect();
+        let failed = |_| Problem::internal("io");
+        let is_zip =
+            |path: &PathBuf| read_head(path).is_ok_and(|head| sniff(&head) == Some(Format::Zip));
+        let content = match paths.as_slice() {
+            [only] if is_zip(only) => zipped(only, options)?,
+            [_, _, ..] if paths.iter().any(is_zip) => {
                 let detail = "a zip archive is read alone; send one, or the files of one series";
                 return Err(Problem::unprocessable("unsupported", detail));
             }
-            _ => MemoryContent::Files(files),
+            paths => {
+                let files = paths.iter().map(std::fs::read).collect::<io::Result<_>>();
+                MemoryContent::Files(files.map_err(failed)?)
+            }
         };
         Ok(Arc::new(MemoryImage {
             name: "query".to_owned(),
@@ -134,24 +136,23 @@ impl Files {
             content,
         }))
     }
+}
 
-    /// Reads the one image or series of a zip archive. Its members are looked up in it alone, and none is written.
-    fn zip(&self, options: &ReadOptions) -> Result<MemoryContent> {
-        let path = self.folder.join("0");
-        let read = m3ret::panics::guard(|| read_file(&path, options));
-        let read = read.map_err(|_| Problem::unreadable("internal_error"))?;
-        let volumes = read.map_err(|error| match error {
-            m3ret_imaging::Error::Mismatch { .. } => Problem::unprocessable(
-                "mismatch",
-                "the zip archive holds several images or none; one with one image or one DICOM series is wanted: \
-                 unpack it and send the files of one series",
-            ),
-            error => Problem::unreadable(error.code().as_str()),
-        })?;
-        Ok(MemoryContent::Volumes(
-            volumes.into_iter().map(Arc::new).collect(),
-        ))
-    }
+/// Reads the one image or series of a zip archive. Its members are looked up in it alone, and none is written.
+fn zipped(path: &Path, options: &ReadOptions) -> Result<MemoryContent> {
+    let read = m3ret::panics::guard(|| read_file(path, options));
+    let read = read.map_err(|_| Problem::unreadable("internal_error"))?;
+    let volumes = read.map_err(|error| match error {
+        m3ret_imaging::Error::Mismatch { .. } => Problem::unprocessable(
+            "mismatch",
+            "the zip archive holds several images or none; one with one image or one DICOM series is wanted: \
+             unpack it and send the files of one series",
+        ),
+        error => Problem::unreadable(error.code().as_str()),
+    })?;
+    Ok(MemoryContent::Volumes(
+        volumes.into_iter().map(Arc::new).collect(),
+    ))
 }
 
 impl Drop for Files {

@@ -23,7 +23,7 @@ use crate::embed::{Facts, Outputs, Views};
 use crate::files::way_between;
 use crate::galleries::columns::{self, own_names};
 use crate::galleries::{
-    Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
+    Archive, Pseudonym, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
 };
 use crate::images::{ImageSource, MemoryImage};
 use crate::options::{FolderChoice, VolumeViews};
@@ -85,6 +85,12 @@ impl ReadyQuery {
             };
             *place = Some(value.clone());
         }
+    }
+
+    /// Returns whether its patient is known, or one of them.
+    pub(super) fn has_patient(&self) -> bool {
+        let own = self.people.patient != Pseudonym::default();
+        own || self.others.iter().any(Self::has_patient)
     }
 
     /// Returns what is known of its image for the choice of the vectors that are compared.

@@ -14,6 +14,7 @@ use super::search::pseudonym;
 use super::{Service, drain, forbidden, json, named, read_json};
 use crate::audit::Entry;
 use crate::guard::Asker;
+use crate::indexes::Index;
 use crate::objects;
 use crate::problem::{Problem, Result};
 
@@ -80,42 +81,43 @@ pub(super) async fn images(
         );
         return Err(Problem::unprocessable("limit_exceeded", detail));
     }
-    let found = service.searches.run(move || -> Result<_> {
-        let failed = |error: m3ret::Error| Problem::of_library(&error);
-        let snapshot = index.newest().map_err(failed)?;
-        let gallery = snapshot.archive.gallery.as_ref();
-        let known = snapshot.archive.known_images(&ids).map_err(failed)?;
-        let missing = ids
-            .into_iter()
-            .zip(&known)
-            .filter(|(_, known)| known.is_none());
-        let missing = missing.map(|(id, _)| id).collect();
-        let images: Vec<ImageView> = known
-            .into_iter()
-            .flatten()
-            .map(|image| ImageView {
-                thumbnail: objects::address(&image.id, &index),
-                image,
-            })
-            .collect();
-        let entry = Entry {
-            action: "110103 DICOM Instances Accessed".to_owned(),
-            index: index.name.clone(),
-            hits: images
-                .iter()
-                .map(|view| pseudonym(gallery, &view.image.id))
-                .collect(),
-            ..Entry::default()
-        };
-        let answer = ImagesAnswer {
-            images,
-            missing,
-            generation: snapshot.generation,
-            fingerprint: gallery.maker().fingerprint.clone(),
-        };
-        Ok((answer, entry))
-    });
+    let found = service.searches.run(move || find(&index, ids));
     let (answer, entry) = found.await??;
     service.record(&asker, entry).await?;
     json(&answer)
+}
+
+/// Looks images up, on a thread that may wait.
+fn find(index: &Index, ids: Vec<String>) -> Result<(ImagesAnswer, Entry)> {
+    let failed = |error: m3ret::Error| Problem::of_library(&error);
+    let snapshot = index.newest().map_err(failed)?;
+    let gallery = snapshot.archive.gallery.as_ref();
+    let known = snapshot.archive.known_images(&ids).map_err(failed)?;
+    let missing = ids
+        .into_iter()
+        .zip(&known)
+        .filter(|(_, known)| known.is_none());
+    let missing = missing.map(|(id, _)| id).collect();
+    let images: Vec<ImageView> = known
+        .into_iter()
+        .flatten()
+        .map(|image| ImageView {
+            thumbnail: objects::address(&image.id, index),
+            image,
+        })
+        .collect();
+    let hits = images.iter().map(|view| pseudonym(gallery, &view.image.id));
+    let entry = Entry {
+        action: "110103 DICOM Instances Accessed".to_owned(),
+        index: index.name.clone(),
+        hits: hits.collect(),
+        ..Entry::default()
+    };
+    let answer = ImagesAnswer {
+        images,
+        missing,
+        generation: snapshot.generation,
+        fingerprint: gallery.maker().fingerprint.clone(),
+    };
+    Ok((answer, entry))
 }

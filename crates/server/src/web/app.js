@@ -80,11 +80,21 @@ function back() {
   if (before) search({ ...before, isAgain: true });
 }
 
+/** Of several files those of DICOM, where there are some: folders hold indexes, notes and hidden files, too. */
+async function imagesAmong(files) {
+  const seen = files.filter((file) => file.size > 0 && !/^(\.|DICOMDIR$)/i.test(file.name || ""));
+  if (seen.length < 2) return seen;
+  const isMarked = async (file) => new TextDecoder("latin1").decode(await file.slice(128, 132).arrayBuffer()) === "DICM";
+  const marked = await Promise.all(seen.map(isMarked));
+  return marked.some(Boolean) ? seen.filter((_, i) => marked[i]) : seen;
+}
+
 async function searchFiles(files) {
-  const all = [...files].filter((file) => file.size > 0);
-  if (!all.length) return say("No file was given.", true);
+  const given = [...files], all = await imagesAmong(given), n_others = given.length - all.length;
+  if (!all.length) return say("No file with an image was given.", true);
   if (all.length === 1 && /\.csv$/i.test(all[0].name || "")) return replay(all[0]);
-  search({ files: all, name: all.length === 1 ? all[0].name || "pasted image" : `${all.length} files` });
+  const name = all.length === 1 ? all[0].name || "pasted image" : `${all.length} files`;
+  search({ files: all, name: n_others ? `${name}, ${n_others} others left out` : name });
 }
 
 /** A picture, or a sentence in its place. */
@@ -467,8 +477,11 @@ async function dropped(transfer) {
 at("theme").append(viewer.themeButton());
 at("choose").addEventListener("click", () => at("file").click());
 at("choose-folder").addEventListener("click", () => at("folder").click());
-at("folder").addEventListener("change", (event) => { searchFiles(event.target.files); event.target.value = ""; });
-at("file").addEventListener("change", (event) => { searchFiles(event.target.files); event.target.value = ""; });
+for (const id of ["file", "folder"]) at(id).addEventListener("change", (event) => {
+  const files = [...event.target.files];
+  event.target.value = "";
+  searchFiles(files).catch(() => say("The files cannot be read.", true));
+});
 for (const id of ["k", "others", "modality"]) at(id).addEventListener("change", again);
 /* An image of one index is no query of another; an upload is. */
 at("index").addEventListener("change", () => {
@@ -490,7 +503,7 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("over");
   dropped(event.dataTransfer).then(searchFiles).catch(() => say("What was dropped cannot be read.", true));
 });
-addEventListener("paste", (event) => { if (event.clipboardData.files.length) searchFiles(event.clipboardData.files); });
+addEventListener("paste", (event) => { if (event.clipboardData.files.length) searchFiles(event.clipboardData.files).catch(() => say("What was pasted cannot be read.", true)); });
 at("box").addEventListener("close", () => {
   if (state.open) state.open.close();
   state.open = null;

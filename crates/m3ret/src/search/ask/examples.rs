@@ -106,17 +106,17 @@ pub(super) fn of_examples(
             images(n)
         ),
     });
-    Ok((vec![blended(like, unlike)?], Vec::new()))
+    Ok((vec![blended(like, &unlike)?], Vec::new()))
 }
 
-fn blended(like: Vec<ReadyQuery>, unlike: Vec<ReadyQuery>) -> anyhow::Result<ReadyQuery> {
-    let vector = blend(&vectors_of(&like), &vectors_of(&unlike), UNLIKE_WEIGHT).context(
+fn blended(like: Vec<ReadyQuery>, unlike: &[ReadyQuery]) -> anyhow::Result<ReadyQuery> {
+    let vector = blend(&vectors_of(&like), &vectors_of(unlike), UNLIKE_WEIGHT).context(
         "the images that hits should be like, and those that they should not, cancel out",
     )?;
     // None of them is a hit of itself.
     let mut own: Vec<RowId> = like
         .iter()
-        .chain(&unlike)
+        .chain(unlike)
         .flat_map(|query| query.own.clone())
         .collect();
     own.sort_unstable();
