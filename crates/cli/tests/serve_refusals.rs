@@ -116,6 +116,9 @@ fn what_is_not_allowed_or_not_there_is_refused_with_its_status() {
         ("POST", "/v1/objects"),
         ("GET", "/v1/objects/a.dcm/thumbnail.png"),
         ("GET", "/v1/objects/a.dcm/why?hit=b.dcm"),
+        ("GET", "/v1/objects/a.dcm/volume.nii.gz"),
+        ("GET", "/v1/objects/a.dcm/pictures"),
+        ("POST", "/v1/indexes/g/images"),
     ] {
         assert_eq!(
             status(&server, method, path, &[auditor, kind], id),

@@ -13,6 +13,7 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod archive;
+mod crop;
 mod dicom;
 mod dicomdir;
 mod division;
@@ -52,11 +53,13 @@ mod views;
 mod volume;
 mod zip;
 
+pub use crop::{Region, crop};
 pub use error::{Error, Result};
 pub use flat::{FLAT_VIEWS, flat_views, has_flat_views};
 pub use geometry::{Affine, canonicalise};
 pub use identifiers::{Identifier, Identifiers};
 pub use limits::Limits;
+pub use nifti::encode_nifti;
 pub use npy::write_npy;
 pub use png::{Pixels, encode_jpeg, encode_png};
 pub use prepare::{

@@ -11,6 +11,9 @@
 
 mod header;
 mod place;
+mod write;
+
+pub use write::encode_nifti;
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;

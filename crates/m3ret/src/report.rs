@@ -9,6 +9,8 @@ pub(crate) mod shell;
 pub mod training;
 pub(crate) mod viewer;
 
+pub use viewer::{Pictures, View, hu_levels};
+
 /// The palette and the elements of every page, for pages that are served with a style sheet of their own.
 pub const BASE_STYLE: &str = shell::BASE;
 

@@ -24,14 +24,13 @@ use serde::Serialize;
 use self::agreement::Known;
 pub use self::agreement::{Agreement, MeasuredOn};
 use self::ask::ReadyQuery;
-pub use self::ask::{Queries, VectorQueries};
+pub use self::ask::{Example, MAX_EXAMPLES, Queries, UNLIKE_WEIGHT, VectorQueries};
 pub use self::page::page;
+pub use self::picture::KnownImage;
 use self::why::ImageTokens;
 pub use self::why::Why;
 use super::galleries::columns::{self, own_names};
-use super::galleries::{
-    Archive, Pseudonym, Pseudonyms, RowCells, file_of, place_below, refused_text,
-};
+use super::galleries::{Archive, Pseudonyms, RowCells, file_of, place_below, refused_text};
 use crate::choices::{columns_of, no_column, no_value};
 use crate::images::MemoryImage;
 use crate::options::ColumnValue;
@@ -216,8 +215,23 @@ impl Relation {
         }
     }
 
-    /// Compares what is known of two images; identifiers only with those of the same origin.
+    /// Compares what is known of two images; identifiers only with those of the same origin. Of a query of several images
+    /// it is the closest.
     fn of(asked: &ReadyQuery, people: &Pseudonyms, pixels: &str) -> Self {
+        let others = asked.others.iter();
+        let others = others.map(|other| Self::of(other, people, pixels));
+        // Where one of them is unknown, it may be the same patient.
+        let nearness = |relation: &Self| match relation {
+            Self::SameImage => 0,
+            Self::SameSeries => 1,
+            Self::SameStudy => 2,
+            Self::SamePatient => 3,
+            Self::Unknown => 4,
+            Self::OtherPatient => 5,
+        };
+        if let Some(closest) = others.min_by_key(nearness) {
+            return closest;
+        }
         let own = &asked.people;
         if !pixels.is_empty() && asked.pixels == pixels {
             return Self::SameImage;
@@ -534,14 +548,20 @@ fn left_out(
         }
         let n_before = all.len();
         for column in there {
-            let values: Vec<String> = asked
-                .iter()
-                .map(|query| query.value(gallery, column))
-                .collect::<anyhow::Result<_>>()?;
-            all.push(LeftOut {
-                column: column.to_owned(),
-                values,
-            });
+            // A query of several images leaves out what each of them leaves out.
+            let n_images = asked.iter().map(|query| query.others.len()).max();
+            for image_idx in 0..n_images.unwrap_or(0).max(1) {
+                let value = |query: &ReadyQuery| match query.others.get(image_idx) {
+                    Some(other) => other.value(gallery, column),
+                    None if image_idx == 0 => query.value(gallery, column),
+                    None => Ok(String::new()),
+                };
+                let values = asked.iter().map(value).collect::<anyhow::Result<_>>()?;
+                all.push(LeftOut {
+                    column: column.to_owned(),
+                    values,
+                });
+            }
         }
         for (idx, query) in asked.iter().enumerate() {
             if all[n_before..]
@@ -644,13 +664,15 @@ fn answer(
         let modality = query.labels.modality.as_deref().unwrap_or_default();
         answers.push(Answer {
             query_row,
-            agreement: known.agreement(modality, &hits),
+            agreement: known
+                .agreement(modality, &hits)
+                .filter(|_| !query.is_composed),
             hits: {
                 hits.retain(|hit| ask.min_score.is_none_or(|least| hit.score >= least));
                 hits.truncate(ask.k.saturating_add(ask.offset));
                 hits.split_off(ask.offset.min(hits.len()))
             },
-            has_patient: query.people.patient != Pseudonym::default(),
+            has_patient: query.has_patient(),
             query: query.name,
             part: query.part,
             labels: query.labels,

@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::accounts::Role;
+use crate::page;
 use crate::problem::{Problem, Result};
 use crate::routes::{Service, drain};
 
@@ -129,7 +130,7 @@ async fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
 fn is_public(method: &Method, path: &str) -> bool {
     match *method {
         Method::GET | Method::HEAD => {
-            ["/", "/app.js", "/app.css", "/livez", "/readyz"].contains(&path)
+            page::PLACES.contains(&path) || ["/livez", "/readyz"].contains(&path)
         }
         Method::POST => path == "/v1/session",
         _ => false,

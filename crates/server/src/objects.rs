@@ -177,16 +177,20 @@ pub(crate) async fn keep(
     let owner = asker.name.clone();
     let shared = Arc::clone(service);
     let read = move || -> Result<Arc<Upload>> {
-        let image = files.image().map_err(|_| Problem::internal("io"))?;
-        let first = shared.indexes.all().first().map(|index| index.known());
-        let reading = first.map(|first| first.archive.reading().options.clone());
-        let options = reading.unwrap_or_default();
+        let options = shared.reading();
+        let image = files.image(&options)?;
         let volumes = m3ret::panics::guard(|| image.volumes(&options));
         let volumes = volumes.map_err(|_| "internal_error");
         let volumes = volumes.and_then(|read| read.map_err(|error| error.code().as_str()));
         let volumes = volumes.map_err(|code| {
             shared.metrics.decode_failure(code);
-            refused(code)
+            match files.n_files() {
+                1 => Problem::unreadable(code),
+                n => Problem::unprocessable(
+                    code,
+                    format!("the {n} files are not one DICOM series ({code}): send the files of one series, or one file"),
+                ),
+            }
         })?;
         let thumbnail = volumes.first().and_then(|volume| drawn(volume));
         let facts = volumes.iter().map(|volume| facts_of(volume)).collect();
@@ -201,11 +205,6 @@ pub(crate) async fn keep(
     };
     service.record(asker, entry).await?;
     Ok(upload)
-}
-
-/// The file cannot be read; the code is one of docs/reason-codes.md.
-fn refused(code: &'static str) -> Problem {
-    Problem::unprocessable(code, format!("the image cannot be read: {code}"))
 }
 
 fn drawn(volume: &Volume) -> Option<Vec<u8>> {
@@ -291,19 +290,19 @@ fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Place {
     /// The index; may be left out where there is one.
-    index: Option<String>,
+    pub(crate) index: Option<String>,
     /// Id of the image that it is compared with.
     hit: Option<String>,
 }
 
 impl Place {
-    fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
+    pub(crate) fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
         let place = query.map(|Query(place)| place);
         place.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"))
     }
 
     /// Returns the index that is named, or the only one.
-    fn index(&self, service: &Service) -> Result<Arc<Index>> {
+    pub(crate) fn index(&self, service: &Service) -> Result<Arc<Index>> {
         match (&self.index, service.indexes.all()) {
             (Some(name), _) => service
                 .indexes
@@ -411,7 +410,7 @@ pub(crate) async fn why(
         }
         let (queries, name) = match upload {
             Some(upload) => {
-                let image = upload.image().map_err(|_| Problem::internal("io"))?;
+                let image = upload.image(&archive.reading().options)?;
                 (
                     Queries::Sources(vec![ImageSource::Memory(image)]),
                     upload.digest.clone(),

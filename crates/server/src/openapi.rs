@@ -143,6 +143,18 @@ pub(crate) struct LabelsBody {
     source: Option<String>,
 }
 
+/// What an index knows of an image.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described; the library has the values")]
+pub(crate) struct KnownImageBody {
+    id: String,
+    /// Which image of the file this is; null if the file holds one image.
+    part: Option<String>,
+    #[schema(inline)]
+    #[serde(flatten)]
+    labels: LabelsBody,
+}
+
 /// How a hit and its query belong together.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]

@@ -49,6 +49,11 @@ impl Problem {
         Self::new(422, code, detail)
     }
 
+    /// An image cannot be read; the code is one of docs/reason-codes.md.
+    pub(crate) fn unreadable(code: &'static str) -> Self {
+        Self::unprocessable(code, format!("the image cannot be read: {code}"))
+    }
+
     /// Nothing has this name.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(404, "not_found", format!("there is no such {what}"))

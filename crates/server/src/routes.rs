@@ -1,7 +1,10 @@
 //! The routes, and what all of them share.
 
+mod images;
+mod query;
 pub(crate) mod search;
 mod session;
+mod volume;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use axum::routing::get;
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
 use m3ret::watch::Watch;
+use m3ret_imaging::ReadOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::OpenApi as _;
@@ -101,6 +105,13 @@ impl Service {
         Ok((Arc::new(service), token))
     }
 
+    /// Returns how uploads are read: as the queries of the first index.
+    pub(crate) fn reading(&self) -> ReadOptions {
+        let first = self.indexes.all().first().map(|index| index.known());
+        let reading = first.map(|first| first.archive.reading().options.clone());
+        reading.unwrap_or_default()
+    }
+
     /// Writes a line of the audit trail; the answer must wait for it.
     pub(crate) async fn record(self: &Arc<Self>, asker: &Asker, entry: Entry) -> Result<()> {
         self.patients.admit(&asker.name, &entry.patients)?;
@@ -142,8 +153,11 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .routes(routes!(session::begin, session::end))
         .routes(routes!(search::indexes))
         .routes(routes!(search::search))
+        .routes(routes!(images::images))
         .routes(routes!(objects::upload))
         .routes(routes!(objects::thumbnail))
+        .routes(routes!(volume::nifti))
+        .routes(routes!(volume::pictures))
         .routes(routes!(objects::why))
         .routes(routes!(audit));
     let (api, document) = api.split_for_parts();
@@ -151,6 +165,8 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
     api.route("/", get(page::html))
         .route("/app.js", get(page::script))
         .route("/app.css", get(page::style))
+        .route(page::NIIVUE, get(page::niivue))
+        .route("/niivue-license.txt", get(page::niivue_license))
         .route("/v1/openapi.json", get(async move || answer(&document)))
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(async || {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use m3ret::images::{MemoryContent, MemoryImage};
 use m3ret_files::{FolderLock, Locking, lock, make_one_private_folder, make_private_folder};
+use m3ret_imaging::{Format, ReadOptions, read_file, read_head, sniff};
 use serde::Serialize;
 
 use crate::Limits;
@@ -64,8 +65,8 @@ impl Upload {
     }
 
     /// Reads its files.
-    pub(crate) fn image(&self) -> io::Result<Arc<MemoryImage>> {
-        self.files.image()
+    pub(crate) fn image(&self, options: &ReadOptions) -> Result<Arc<MemoryImage>> {
+        self.files.image(options)
     }
 }
 
@@ -110,15 +111,48 @@ impl Files {
         self.n_files
     }
 
-    /// Reads the files.
-    pub(crate) fn image(&self) -> io::Result<Arc<MemoryImage>> {
-        let files = (0..self.n_files).map(|idx| std::fs::read(self.folder.join(idx.to_string())));
+    /// Reads the files; of a zip archive, the one image or series in it.
+    pub(crate) fn image(&self, options: &ReadOptions) -> Result<Arc<MemoryImage>> {
+        let paths: Vec<PathBuf> = (0..self.n_files)
+            .map(|idx| self.folder.join(idx.to_string()))
+            .collect();
+        let failed = |_| Problem::internal("io");
+        let is_zip =
+            |path: &PathBuf| read_head(path).is_ok_and(|head| sniff(&head) == Some(Format::Zip));
+        let content = match paths.as_slice() {
+            [only] if is_zip(only) => zipped(only, options)?,
+            [_, _, ..] if paths.iter().any(is_zip) => {
+                let detail = "a zip archive is read alone; send one, or the files of one series";
+                return Err(Problem::unprocessable("unsupported", detail));
+            }
+            paths => {
+                let files = paths.iter().map(std::fs::read).collect::<io::Result<_>>();
+                MemoryContent::Files(files.map_err(failed)?)
+            }
+        };
         Ok(Arc::new(MemoryImage {
             name: "query".to_owned(),
             file: None,
-            content: MemoryContent::Files(files.collect::<io::Result<_>>()?),
+            content,
         }))
     }
+}
+
+/// Reads the one image or series of a zip archive. Its members are looked up in it alone, and none is written.
+fn zipped(path: &Path, options: &ReadOptions) -> Result<MemoryContent> {
+    let read = m3ret::panics::guard(|| read_file(path, options));
+    let read = read.map_err(|_| Problem::unreadable("internal_error"))?;
+    let volumes = read.map_err(|error| match error {
+        m3ret_imaging::Error::Mismatch { .. } => Problem::unprocessable(
+            "mismatch",
+            "the zip archive holds several images or none; one with one image or one DICOM series is wanted: \
+             unpack it and send the files of one series",
+        ),
+        error => Problem::unreadable(error.code().as_str()),
+    })?;
+    Ok(MemoryContent::Volumes(
+        volumes.into_iter().map(Arc::new).collect(),
+    ))
 }
 
 impl Drop for Files {
@@ -254,7 +288,7 @@ mod tests {
         assert!(spool.find("tmp-1", "ann").is_none());
         drop(upload(&spool));
         assert_eq!(n_left(folder.path()), 1);
-        assert_eq!(kept.image().unwrap().name, "query");
+        assert_eq!(kept.image(&ReadOptions::default()).unwrap().name, "query");
         drop(kept);
         spool.erase_old();
         assert_eq!(n_left(folder.path()), 1, "not yet");

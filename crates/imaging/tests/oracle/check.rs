@@ -38,7 +38,14 @@ pub(crate) fn fixtures(format: &str) -> PathBuf {
 }
 
 /// Runs `tools/oracles/SCRIPT`; `None`, with a printed line, where Python lacks what it needs.
+#[allow(dead_code, reason = "not every test that shares this file makes files")]
 pub(crate) fn generate(script: &str) -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    run(script, folder.path()).then_some(folder)
+}
+
+/// Runs `tools/oracles/SCRIPT FOLDER`; false, with a printed line, where Python lacks what it needs.
+pub(crate) fn run(script: &str, folder: &Path) -> bool {
     #[allow(
         clippy::disallowed_methods,
         reason = "a test may be told which Python to use"
@@ -47,14 +54,13 @@ pub(crate) fn generate(script: &str) -> Option<tempfile::TempDir> {
     let script_path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tools/oracles")
         .join(script);
-    let folder = tempfile::tempdir().unwrap();
     let ran = Command::new(python)
         .arg("-B")
         .arg(script_path)
-        .arg(folder.path())
+        .arg(folder)
         .output();
     match ran {
-        Ok(output) if output.status.success() => Some(folder),
+        Ok(output) if output.status.success() => true,
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
             assert!(
@@ -62,11 +68,11 @@ pub(crate) fn generate(script: &str) -> Option<tempfile::TempDir> {
                 "{script} failed: {text}"
             );
             println!("skipped: {script} needs a Python package that is not installed");
-            None
+            false
         }
         Err(_) => {
             println!("skipped: {script} needs python3");
-            None
+            false
         }
     }
 }

@@ -34,36 +34,41 @@ const QUALITIES: [u8; 4] = [85, 75, 65, 50];
 
 /// All pictures of one image.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Pictures {
+pub struct Pictures {
     /// `image`, `volume`, `clip`, or `stored` for a small picture out of a gallery.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// Whether levels stand for HU, by `hu_levels`.
-    pub(crate) is_hu: bool,
+    pub is_hu: bool,
     /// What the image is, such as `512 x 512 x 40, 0.7 x 0.7 x 5 mm`.
-    pub(crate) facts: String,
+    pub facts: String,
     /// Whether the first view has the slices that `imaging::slice_views` counts.
-    pub(crate) has_slices_first: bool,
-    pub(crate) views: Vec<View>,
+    pub has_slices_first: bool,
+    /// The planes: of a volume those across D, then H, then W.
+    pub views: Vec<View>,
 }
 
 /// One plane, or planes to scroll through.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct View {
+pub struct View {
     /// `axial`, `coronal`, `sagittal`; `slices`, `plane 2` and `plane 3` where the orientation is unknown; else empty.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// A data URL: planes row by row.
-    pub(crate) src: String,
-    /// Number of planes in a row; rows and columns of a plane's place, and of the plane.
-    pub(crate) columns: usize,
-    pub(crate) cell: [usize; 2],
-    pub(crate) size: [usize; 2],
-    /// Which planes of the object are shown, from 0, and how many it has.
-    pub(crate) planes: Vec<usize>,
-    pub(crate) n_all: usize,
+    pub src: String,
+    /// Number of planes in a row.
+    pub columns: usize,
+    /// Rows and columns of a plane's place.
+    pub cell: [usize; 2],
+    /// Rows and columns of a plane.
+    pub size: [usize; 2],
+    /// Which planes of the object are shown, from 0.
+    pub planes: Vec<usize>,
+    /// How many it has.
+    pub n_all: usize,
 }
 
-/// Returns the levels of HU as the pages read them.
-pub(crate) fn hu_levels() -> Value {
+/// Returns the levels of HU as the pages read them: pairs of HU and grey.
+#[must_use]
+pub fn hu_levels() -> Value {
     json!(HU_LEVELS.map(|(hu, level)| [hu, f64::from(level)]))
 }
 
@@ -96,7 +101,7 @@ impl Pictures {
     ///
     /// # Errors
     /// A sentence that says why it cannot be drawn.
-    pub(crate) fn of(volume: &Volume, max_chars: usize) -> Result<Self, String> {
+    pub fn of(volume: &Volume, max_chars: usize) -> Result<Self, String> {
         panics::guard(|| drawn(volume, max_chars)).and_then(|drawn| drawn)
     }
 

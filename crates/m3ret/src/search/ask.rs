@@ -1,4 +1,6 @@
-//! Prepares queries: files, series, ids of the gallery, or vectors.
+//! Prepares queries: files, series, ids of the gallery, vectors, and what is made of several of these.
+
+mod examples;
 
 use m3ret_manifest::{path_of, text_of};
 use std::collections::BTreeSet;
@@ -6,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use m3ret_imaging::Region;
 use m3ret_manifest::Table;
 use m3ret_manifest::columns::{BODY_PART, DIMS, FINDING, LABEL, MODALITY, SOURCE};
 use m3ret_search::names::{FLAT, is_slice};
 use m3ret_search::{AskedImage, Collection, RowId};
 
+pub use self::examples::{Example, MAX_EXAMPLES, UNLIKE_WEIGHT};
 use super::{Ask, Labels, RefusedQuery};
 use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Item, Listing, list};
@@ -19,7 +23,7 @@ use crate::embed::{Facts, Outputs, Views};
 use crate::files::way_between;
 use crate::galleries::columns::{self, own_names};
 use crate::galleries::{
-    Archive, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
+    Archive, Pseudonym, Pseudonyms, RowCells, cells_of_manifest, is_same_place, maker_of, views_of,
 };
 use crate::images::{ImageSource, MemoryImage};
 use crate::options::{FolderChoice, VolumeViews};
@@ -46,6 +50,10 @@ pub(super) struct ReadyQuery {
     pub(super) pixels: String,
     /// Cells of the manifest that the query came from, by our names of columns.
     stated: Vec<(String, String)>,
+    /// Whether it is made of several images or of a region of one: how often such searches agree was not measured.
+    pub(super) is_composed: bool,
+    /// The images that it is made of and that hits should be like, whose patients it has.
+    pub(super) others: Vec<ReadyQuery>,
 }
 
 impl ReadyQuery {
@@ -77,6 +85,12 @@ impl ReadyQuery {
             };
             *place = Some(value.clone());
         }
+    }
+
+    /// Returns whether its patient is known, or one of them.
+    pub(super) fn has_patient(&self) -> bool {
+        let own = self.people.patient != Pseudonym::default();
+        own || self.others.iter().any(Self::has_patient)
     }
 
     /// Returns what is known of its image for the choice of the vectors that are compared.
@@ -126,6 +140,21 @@ pub enum Queries {
     Vectors(VectorQueries),
     /// Such vectors in memory; they are scaled to length 1.
     Values(Vec<Vec<f32>>),
+    /// One query of several images: the mean of their vectors, less `UNLIKE_WEIGHT` times the mean of others, scaled to
+    /// length 1. Further views of the images, such as projections, do not take part.
+    Examples {
+        /// What hits should be like.
+        like: Vec<Example>,
+        /// What they should not be like.
+        unlike: Vec<Example>,
+    },
+    /// A region of an image, which is embedded alone.
+    Region {
+        /// The image.
+        of: Example,
+        /// Its region.
+        region: Region,
+    },
 }
 
 impl Queries {
@@ -164,6 +193,12 @@ pub(super) fn all(
         Queries::Values(vectors) => {
             check_anonymous(ask)?;
             return of_values(vectors, archive.gallery.as_ref());
+        }
+        Queries::Examples { like, unlike } => {
+            return examples::of_examples([like, unlike], ask, archive, watch);
+        }
+        Queries::Region { of, region } => {
+            return examples::of_region(of, region, ask, archive, watch);
         }
     };
     let gallery = archive.gallery.as_ref();
@@ -339,7 +374,7 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
         labels: Labels::of(&cells),
         people: Pseudonyms::of(&cells),
         pixels: cells.pixels().to_owned(),
-        stated: Vec::new(),
+        ..ReadyQuery::default()
     }))
 }
 
@@ -500,8 +535,7 @@ fn of_image(
         own,
         people,
         pixels,
-        labels: Labels::default(),
-        stated: Vec::new(),
+        ..ReadyQuery::default()
     };
     if let Some(&row) = asked.own.first() {
         // The archive may hold labels of a manifest that the file lacks.

@@ -1,14 +1,28 @@
-//! A small picture of a query or a hit.
+//! Pictures of a query or a hit, and what is known of images by their ids.
 
 use std::borrow::Cow;
 
+use anyhow::anyhow;
 use m3ret_imaging::{Volume, thumbnail};
 use m3ret_manifest::columns::MODALITY;
+use serde::Serialize;
 
-use super::Answer;
+use super::{Answer, Labels};
 use crate::galleries::{Archive, RowCells, THUMBNAIL, file_of};
 use crate::panics;
 use crate::report::viewer::{self, assume_hu};
+
+/// What the gallery knows of one of its images.
+#[derive(Debug, Clone, Serialize)]
+pub struct KnownImage {
+    /// Its id.
+    pub id: String,
+    /// Which image of the file it is; `None` if the file holds one image.
+    pub part: Option<String>,
+    /// Its labels.
+    #[serde(flatten)]
+    pub labels: Labels,
+}
 
 impl Archive {
     /// Draws the query of an answer, or one of its hits, as PNG with a longer side of at most `side_px`.
@@ -62,6 +76,44 @@ impl Archive {
         Ok(volume
             .ok()
             .and_then(|volume| drawn(volume, modality, side_px)))
+    }
+
+    /// Reads an image of the gallery from its file, for people to look at; `None` if the gallery has no image with this
+    /// id. Values of a CT whose file states no unit count as HU where some are below -200.
+    ///
+    /// # Errors
+    /// `Gallery` if the gallery is damaged; `Caller` if the file cannot be read any more.
+    pub fn volume(&self, id: &str) -> crate::Result<Option<Volume>> {
+        let gallery = self.gallery.as_ref();
+        let Some(row) = gallery.find(id)? else {
+            return Ok(None);
+        };
+        let cells = RowCells::of_row(gallery, row)?;
+        let volume = viewer::read(&cells.file(), cells.part(), &self.reading.options);
+        let mut volume = volume.map_err(|message| anyhow!(message))?;
+        let modality = Some(cells.get(MODALITY)).filter(|modality| !modality.is_empty());
+        assume_hu(&mut volume, modality);
+        Ok(Some(volume))
+    }
+
+    /// Returns what the gallery knows of images, in the order of their ids; `None` for ids that it does not have.
+    ///
+    /// # Errors
+    /// `Gallery` if the gallery is damaged.
+    pub fn known_images(&self, ids: &[String]) -> crate::Result<Vec<Option<KnownImage>>> {
+        let gallery = self.gallery.as_ref();
+        let known = ids.iter().map(|id| {
+            let Some(row) = gallery.find(id)? else {
+                return Ok(None);
+            };
+            let cells = RowCells::of_row(gallery, row)?;
+            Ok(Some(KnownImage {
+                id: id.clone(),
+                part: cells.part().map(str::to_owned),
+                labels: Labels::of(&cells),
+            }))
+        });
+        known.collect()
     }
 }
 

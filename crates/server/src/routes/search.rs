@@ -1,6 +1,5 @@
 //! Lists what can be searched, and searches.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,13 +8,12 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Response};
-use m3ret::images::ImageSource;
-use m3ret::options::ColumnValue;
-use m3ret::search::{Agreement, Answer, Ask, Hit, Labels, Queries, Relation};
+use m3ret::search::{Agreement, Answer, Ask, Hit, Labels, Relation};
 use m3ret_search::Collection;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::query::{Example, Query, SearchRequest, ask_of, query_of};
 use super::{Service, drain, forbidden, json, kind_of, named, parse, read_json, wrong_kind};
 use crate::audit::Entry;
 use crate::guard::Asker;
@@ -23,30 +21,7 @@ use crate::indexes::{Index, Notes, Snapshot};
 use crate::objects::{self, Form, receive};
 use crate::openapi::{AgreementBody, LabelsBody, Refused, RelationBody};
 use crate::problem::{Problem, Result};
-use crate::spool::{Upload, VolumeFacts};
-
-/// What is searched for, and how.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SearchRequest {
-    /// Id of an image of the index.
-    id: Option<String>,
-    vector: Option<Vec<f32>>,
-    /// Name of an upload.
-    object: Option<String>,
-    /// Number of hits.
-    #[serde(default = "ten")]
-    #[schema(minimum = 1, maximum = 100)]
-    k: usize,
-    /// Values of columns that hits have; `column!` for those that they do not have.
-    #[serde(default)]
-    filter: BTreeMap<String, Vec<String>>,
-    #[serde(default)]
-    exclude: Vec<String>,
-    group_by: Option<String>,
-    #[serde(default)]
-    exact: bool,
-}
+use crate::spool::VolumeFacts;
 
 /// A search with an image: its files, and a part `options` with the rest.
 #[derive(ToSchema)]
@@ -58,17 +33,6 @@ pub(super) struct SearchForm {
 }
 
 type PathResult = std::result::Result<Path<String>, PathRejection>;
-
-fn ten() -> usize {
-    10
-}
-
-/// Whose neighbours are looked for.
-enum Query {
-    Id(String),
-    Vector(Vec<f32>),
-    Upload(Arc<Upload>),
-}
 
 /// A hit as clients see it: no path of this machine.
 #[derive(Serialize, ToSchema)]
@@ -93,6 +57,15 @@ pub(super) struct QueryView<'a> {
     /// Name of the upload, for further searches.
     object: Option<&'a str>,
     id: Option<&'a str>,
+    /// Ids and uploads that hits should be like, of a query of several images.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    like: Vec<&'a str>,
+    /// Those that they should not be like.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unlike: Vec<&'a str>,
+    /// The region of the image that was asked with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<&'a [f64]>,
     part: Option<&'a str>,
     #[serde(flatten)]
     #[schema(value_type = LabelsBody)]
@@ -207,11 +180,11 @@ pub(super) async fn search(
     };
     let ask = ask_of(&request, &service)?;
     let query = query_of(request, sent, &service, &asker)?;
-    let gate = match query {
-        Query::Upload(_) => &service.embeddings,
-        Query::Id(_) | Query::Vector(_) => &service.searches,
+    let gate = match query.reads_images() {
+        true => &service.embeddings,
+        false => &service.searches,
     };
-    let is_embedded = matches!(query, Query::Upload(_));
+    let is_embedded = query.reads_images();
     let found = gate
         .run(move || find(&index, &query, &ask, began))
         .await??;
@@ -254,93 +227,20 @@ struct Found {
     entry: Entry,
 }
 
-fn ask_of(request: &SearchRequest, service: &Service) -> Result<Ask> {
-    let max_hits = service.limits.max_hits;
-    if request.k == 0 || request.k > max_hits {
-        let detail = format!("k: 1 to {max_hits} hits are allowed");
-        return Err(Problem::unprocessable("limit_exceeded", detail));
-    }
-    let filters = request.filter.iter().flat_map(|(column, values)| {
-        let (name, is_negated) = match column.strip_suffix('!') {
-            Some(name) => (name, true),
-            None => (column.as_str(), false),
-        };
-        values.iter().map(move |value| ColumnValue {
-            column: name.to_owned(),
-            value: value.clone(),
-            is_negated,
-        })
-    });
-    Ok(Ask {
-        k: request.k,
-        filters: filters.collect(),
-        exclude: request.exclude.clone(),
-        group_by: request.group_by.clone(),
-        is_exact: request.exact,
-        ..Ask::default()
-    })
-}
-
-fn query_of(
-    request: SearchRequest,
-    sent: Option<Arc<Upload>>,
-    service: &Service,
-    asker: &Asker,
-) -> Result<Query> {
-    let SearchRequest {
-        id,
-        vector,
-        object,
-        exclude,
-        ..
-    } = request;
-    match (id, vector, object, sent) {
-        (Some(id), None, None, None) => Ok(Query::Id(id)),
-        (None, Some(vector), None, None) => {
-            let max_width = service.limits.max_width;
-            if vector.len() > max_width {
-                let detail = format!("vector: at most {max_width} numbers are allowed");
-                return Err(Problem::unprocessable("limit_exceeded", detail));
-            }
-            if !exclude.is_empty() {
-                let detail = "exclude: of a vector it is not known whose image it is";
-                return Err(Problem::unprocessable("invalid_request", detail));
-            }
-            Ok(Query::Vector(vector))
-        }
-        (None, None, Some(object), None) => {
-            let found = service.spool.find(&object, &asker.name);
-            found
-                .map(Query::Upload)
-                .ok_or_else(|| Problem::not_found("object"))
-        }
-        (None, None, None, Some(sent)) => Ok(Query::Upload(sent)),
-        _ => Err(Problem::unprocessable(
-            "invalid_request",
-            "exactly one of id, vector, object or a file is wanted",
-        )),
-    }
-}
-
 /// Searches, on a thread that may wait.
 fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found> {
     let failed = |error: m3ret::Error| Problem::of_library(&error);
     let snapshot = index.newest().map_err(failed)?;
     let gallery = snapshot.archive.gallery.as_ref();
-    if let Query::Vector(vector) = query {
-        check_vector(vector, gallery.width())?;
-    }
+    query.check(gallery)?;
     let notes = Notes::default();
-    let queries = queries_of(query)?;
+    let queries = query.queries(&snapshot.archive.reading().options)?;
     let answers = snapshot
         .archive
         .ask(&queries, ask, &notes)
         .map_err(failed)?;
     let Some(answer) = answers.answers.first() else {
-        return Err(match query {
-            Query::Id(_) => Problem::not_found("image of this id in the index"),
-            _ => Problem::unprocessable("unreadable", "the image cannot be embedded"),
-        });
+        return Err(query.refusal(&answers.refused));
     };
     let notes = notes.into_sentences();
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -358,48 +258,25 @@ fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found
         entry: Entry {
             action: "110112 Query".to_owned(),
             index: index.name.clone(),
-            query: digest_of(query, gallery),
+            query: query.digest(gallery),
             ..snapshot.shown(answer.hits.iter().map(|hit| hit.id.as_str()))?
         },
     })
 }
 
-fn check_vector(vector: &[f32], width: usize) -> Result<()> {
-    let is_directed = vector.iter().all(|x| x.is_finite()) && vector.iter().any(|&x| x != 0.0);
-    match vector.len() == width && is_directed {
-        true => Ok(()),
-        false => Err(Problem::unprocessable(
-            "invalid_request",
-            format!("vector: {width} finite numbers are wanted, not all of them 0"),
-        )),
-    }
-}
-
-fn queries_of(query: &Query) -> Result<Queries> {
-    Ok(match query {
-        Query::Id(id) => Queries::Ids(vec![id.clone()]),
-        Query::Vector(vector) => Queries::Values(vec![vector.clone()]),
-        Query::Upload(upload) => {
-            let image = upload.image().map_err(|_| Problem::internal("io"))?;
-            Queries::Sources(vec![ImageSource::Memory(image)])
-        }
-    })
-}
-
 fn query_view<'a>(query: &'a Query, answer: &'a Answer, index: &Index) -> QueryView<'a> {
-    let upload = match query {
-        Query::Upload(upload) => Some(upload),
-        Query::Id(_) | Query::Vector(_) => None,
-    };
-    let id = match query {
-        Query::Id(id) => Some(id.as_str()),
-        Query::Vector(_) | Query::Upload(_) => None,
-    };
+    let image = query.image();
+    let upload = image.and_then(Example::upload);
+    let id = image.and_then(Example::id);
     let of_upload = upload.map(|upload| format!("/v1/objects/{}/thumbnail.png", upload.id));
     let first = upload.and_then(|upload| upload.volumes.first());
+    let (like, unlike) = query.examples();
     QueryView {
         object: upload.map(|upload| upload.id.as_str()),
         id,
+        like: like.iter().map(Example::name).collect(),
+        unlike: unlike.iter().map(Example::name).collect(),
+        region: query.region(),
         part: answer.part.as_deref(),
         labels: &answer.labels,
         reasons: first.map_or(&[], |first: &VolumeFacts| first.reasons.as_slice()),
@@ -419,21 +296,6 @@ fn hit_view<'a>(hit: &'a Hit, index: &Index) -> HitView<'a> {
         relation: hit.relation,
         labels: &hit.labels,
         thumbnail: objects::address(&hit.id, index),
-    }
-}
-
-/// Names a query in the audit trail.
-fn digest_of(query: &Query, gallery: &dyn Collection) -> String {
-    match query {
-        Query::Id(id) => pseudonym(gallery, id),
-        Query::Upload(upload) => upload.digest.clone(),
-        Query::Vector(vector) => {
-            let bytes: Vec<u8> = vector
-                .iter()
-                .flat_map(|number| number.to_le_bytes())
-                .collect();
-            blake3::hash(&bytes).to_hex().to_string()
-        }
     }
 }
 

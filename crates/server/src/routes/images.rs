@@ -1,0 +1,131 @@
+//! What an index knows of images that a client names: a basket that is shown again.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::Response;
+use m3ret::search::KnownImage;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Service, drain, forbidden, json, named, read_json};
+use crate::audit::Entry;
+use crate::guard::Asker;
+use crate::indexes::Index;
+use crate::objects;
+use crate::openapi::{KnownImageBody, Refused};
+use crate::problem::{Problem, Result};
+
+/// Most images of one request.
+const MAX_IMAGES: usize = 1000;
+
+/// Which images are asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImagesRequest {
+    /// Ids of images of the index, at most 1,000.
+    #[schema(min_items = 1, max_items = 1000)]
+    ids: Vec<String>,
+}
+
+/// What the index knows of these images.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ImagesAnswer {
+    /// In the order of the ids.
+    images: Vec<ImageView>,
+    /// Ids that the index does not have.
+    missing: Vec<String>,
+    /// State of the index.
+    generation: u64,
+    /// Model that made its vectors.
+    fingerprint: String,
+}
+
+/// One image of an index.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ImageView {
+    #[serde(flatten)]
+    #[schema(value_type = KnownImageBody)]
+    image: KnownImage,
+    /// Address of its picture.
+    thumbnail: String,
+}
+
+/// Answers with what is known of images by their ids.
+#[utoipa::path(
+    post,
+    path = "/v1/indexes/{name}/images",
+    params(("name" = String, Path, description = "Name of the index")),
+    request_body = ImagesRequest,
+    responses((status = 200, body = ImagesAnswer), Refused)
+)]
+pub(super) async fn images(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    path: std::result::Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response<Body>> {
+    let (head, mut body) = request.into_parts();
+    let index = named(path).and_then(|name| match asker.role.may_search() {
+        true => service
+            .indexes
+            .find(&name)
+            .ok_or_else(|| Problem::not_found("index")),
+        false => Err(forbidden()),
+    });
+    let index = match index {
+        Ok(index) => index,
+        Err(problem) => {
+            drain(&mut body).await;
+            return Err(problem);
+        }
+    };
+    let ImagesRequest { ids } = read_json(&mut body, &head.headers, &service.limits).await?;
+    if ids.is_empty() || ids.len() > MAX_IMAGES {
+        let detail = format!(
+            "ids: 1 to {MAX_IMAGES} are allowed, and {} were sent",
+            ids.len()
+        );
+        return Err(Problem::unprocessable("limit_exceeded", detail));
+    }
+    let found = service.searches.run(move || find(&index, ids));
+    let (answer, entry) = found.await??;
+    service.record(&asker, entry).await?;
+    json(&answer)
+}
+
+/// Looks images up, on a thread that may wait.
+fn find(index: &Index, ids: Vec<String>) -> Result<(ImagesAnswer, Entry)> {
+    let failed = |error: m3ret::Error| Problem::of_library(&error);
+    let snapshot = index.newest().map_err(failed)?;
+    let gallery = snapshot.archive.gallery.as_ref();
+    let known = snapshot.archive.known_images(&ids).map_err(failed)?;
+    let missing = ids
+        .into_iter()
+        .zip(&known)
+        .filter(|(_, known)| known.is_none());
+    let missing = missing.map(|(id, _)| id).collect();
+    let images: Vec<ImageView> = known
+        .into_iter()
+        .flatten()
+        .map(|image| ImageView {
+            thumbnail: objects::address(&image.id, index),
+            image,
+        })
+        .collect();
+    let entry = Entry {
+        action: "110103 DICOM Instances Accessed".to_owned(),
+        index: index.name.clone(),
+        ..snapshot.shown(images.iter().map(|view| view.image.id.as_str()))?
+    };
+    let answer = ImagesAnswer {
+        images,
+        missing,
+        generation: snapshot.generation,
+        fingerprint: gallery.maker().fingerprint.clone(),
+    };
+    Ok((answer, entry))
+}
