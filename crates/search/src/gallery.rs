@@ -39,7 +39,7 @@ pub use repair::{LostRow, Repair, forget_lost, repair};
 pub use source::{Batch, View, ViewVectors};
 pub use traces::{Hit, Scanner, Trace};
 pub use verify::{Finding, Report, verify};
-pub use writer::{Setup, Writer, files_of, is_begun};
+pub use writer::{ERASING, Setup, Writer, files_of, is_begun};
 
 use erased::{ERASED, ErasedList, OpenList};
 
@@ -275,6 +275,12 @@ impl Gallery {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns the names of the files that this state of the gallery consists of, without its key and lock.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        writer::needed_files(&self.catalog).into_iter().collect()
     }
 
     /// Returns how many rows there are.

@@ -442,6 +442,9 @@ impl<D: Disk> Writer<D> {
 /// Begins the name of the file of `Statistics`.
 pub(super) const AGREEMENTS: &str = "agreements-";
 
+/// Begins the names of files of erasures that are not complete: no writer removes them but the erasure itself.
+pub const ERASING: &str = "erasing-";
+
 /// Says whether a name is one of those that writers give to files, but to the key and the lock.
 pub(super) fn is_ours(name: &str) -> bool {
     let starts = [
@@ -468,7 +471,8 @@ pub fn files_of(folder: &Path) -> std::io::Result<Vec<String>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_file = entry.file_type()?.is_file();
-        if is_file && (is_ours(&name) || name == KEY || name == LOCK) {
+        let is_unfinished_erasure = name.starts_with(ERASING);
+        if is_file && (is_ours(&name) || is_unfinished_erasure || name == KEY || name == LOCK) {
             names.push(name);
         }
     }
