@@ -5,6 +5,7 @@
     reason = "help is read on a terminal, where backticks are noise"
 )]
 pub(crate) mod config;
+mod erase;
 mod evaluate;
 mod index;
 mod numbers;
@@ -25,6 +26,7 @@ use m3ret_imaging::{Limits, ReadOptions};
 use m3ret_manifest::columns::MODALITY;
 
 use crate::screen::Detail;
+pub(crate) use erase::EraseArguments;
 pub(crate) use evaluate::{CompareArguments, EvaluateArguments};
 pub(crate) use index::{
     AddArguments, BuildArguments, CachedArguments, ExportArguments, GalleryArguments, IndexAction,
@@ -103,6 +105,7 @@ pub(crate) enum Command {
     Pretrain(PretrainArguments),
     Search(SearchArguments),
     Index(IndexArguments),
+    Erase(Box<EraseArguments>),
     Evaluate(Box<EvaluateArguments>),
     Compare(CompareArguments),
     #[cfg(feature = "training")]

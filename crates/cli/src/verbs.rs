@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod dedup;
 pub(crate) mod embed;
+pub(crate) mod erase;
 pub(crate) mod evaluate;
 pub(crate) mod index;
 pub(crate) mod inspect;

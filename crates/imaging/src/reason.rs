@@ -108,6 +108,8 @@ codes! {
     LimitExceeded = "limit_exceeded", Refused;
     /// A model made no vector of it that points anywhere, as of a constant image.
     NoDirection = "no_direction", Refused;
+    /// Its patient was erased from the gallery.
+    Erased = "erased", Refused;
     /// The machine failed.
     Io = "io", Refused;
     /// The caller's arguments do not fit each other.

@@ -33,7 +33,9 @@ pub(crate) use rows::{
     file_of, is_same_place, place_below, stored_parts, views_of,
 };
 pub use update::{RefusedImage, UpdateSummary};
-pub(crate) use update::{UpdateOptions, forget_gone, forget_moved, tell_notes, update, with_part};
+pub(crate) use update::{
+    UpdateOptions, forget_gone, forget_moved, refused_as_erased, tell_notes, update, with_part,
+};
 
 /// Columns that every gallery of images has.
 pub(super) mod columns {

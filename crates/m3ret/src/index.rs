@@ -196,7 +196,7 @@ fn add_vectors(
     let width = vectors.width;
     watch.note(&join.told(&given.path));
     // Before the gallery is made, so that none without images is left behind.
-    let kept = kept_rows(given, &mut vectors)?;
+    let mut kept = kept_rows(given, &mut vectors)?;
     let is_new = Gallery::open(&options.gallery).map_or(true, |there| there.is_empty());
     ensure!(
         !is_new || !kept.is_empty(),
@@ -207,14 +207,14 @@ fn add_vectors(
     galleries::tell_notes(&table, watch);
     let root = source.canonicalize().with_context(doing)?;
     let root = text_of(root.parent().unwrap_or(Path::new("/")));
+    let place = (&table, root.as_str());
+    let refused = leave_out_erased(place, &mut kept, &mut vectors, writer.gallery());
     let (ids, cells) = rows_of(&table, &kept, &root, writer.gallery());
     watch.step("writing");
     let mut replaced = Vec::new();
-    if adding.replaces {
-        for id in &ids {
-            if writer.gallery().find(id)?.is_some() {
-                replaced.push(id.clone());
-            }
+    for id in ids.iter().filter(|_| adding.replaces) {
+        if writer.gallery().find(id)?.is_some() {
+            replaced.push(id.clone());
         }
     }
     let has_ids = table.column(ID).is_some();
@@ -234,6 +234,7 @@ fn add_vectors(
     let updated = UpdateSummary {
         n_new: ids.len(),
         n_removed: replaced.len(),
+        refused,
         ..UpdateSummary::default()
     };
     // Measuring maps the gallery; the rows would lie in memory twice.
@@ -325,6 +326,35 @@ fn kept_rows(given: &GivenVectors, vectors: &mut Vectors) -> anyhow::Result<Vec<
     checked
         .context("--normalize gives vectors unit length, and --skip-nan leaves out rows of NaN")?;
     Ok(kept)
+}
+
+/// Leaves out the rows of a manifest whose patients were erased from the gallery, with their vectors.
+fn leave_out_erased(
+    (table, root): (&Table, &str),
+    kept: &mut Vec<usize>,
+    vectors: &mut Vectors,
+    gallery: &Gallery,
+) -> Vec<galleries::RefusedImage> {
+    if gallery.n_erased() == 0 {
+        return Vec::new();
+    }
+    let (_, cells) = rows_of(table, kept, root, gallery);
+    let erased = gallery.erased_rows(&cells);
+    let width = vectors.width;
+    let is_kept = |place: usize| erased.binary_search(&place).is_err();
+    let values = vectors.values.chunks_exact(width).enumerate();
+    let values = values.filter(|(place, _)| is_kept(*place));
+    vectors.values = values.flat_map(|(_, vector)| vector).copied().collect();
+    let rows = erased.iter().filter_map(|&place| table.row(kept[place]));
+    let refused = rows.map(|row| {
+        let part = row.part().map(str::to_owned);
+        galleries::refused_as_erased(row.path().to_owned(), part, row.file())
+    });
+    let refused = refused.collect();
+    let left = kept.iter().enumerate();
+    let left = left.filter(|(place, _)| is_kept(*place));
+    *kept = left.map(|(_, &row)| row).collect();
+    refused
 }
 
 type Cells = Vec<(String, Vec<String>)>;

@@ -43,6 +43,7 @@ pub mod dedup;
 pub mod doctor;
 pub mod duplicates;
 pub mod embed;
+pub mod erase;
 mod error;
 pub mod evaluate;
 pub mod evaluation;

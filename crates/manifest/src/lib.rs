@@ -43,7 +43,7 @@ use table::Builder;
 pub use columns::COLUMNS;
 pub use place::{path_of, text_of};
 pub use table::{Column, Row, Table};
-pub use words::{is_mr, is_unknown_modality, is_unseen};
+pub use words::{is_mr, is_nobody, is_unknown_modality, is_unseen};
 pub use write::{Layout, Writer};
 
 /// Between the labels of a cell that holds several.

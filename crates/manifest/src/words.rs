@@ -161,7 +161,9 @@ fn is_missing(cell: &str) -> bool {
     (3..=6).contains(&cell.len()) && is_one_of(cell, &MISSING)
 }
 
-fn is_nobody(cell: &str) -> bool {
+/// Returns whether an identifier stands for nobody in particular, as `anonymous` does.
+#[must_use]
+pub fn is_nobody(cell: &str) -> bool {
     cell.len() <= 13 && (is_missing(cell) || is_one_of(cell, &NOBODY))
 }
 

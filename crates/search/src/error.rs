@@ -56,6 +56,18 @@ pub enum Error {
         /// The value that came.
         got: String,
     },
+    /// Rows of patients who were erased from the gallery.
+    #[error(
+        "{n_rows} of the rows are refused (erased): their patients were erased from {}; leave them out, or allow the patient again with \
+         `m3ret erase --allow-again`",
+        path.display()
+    )]
+    Erased {
+        /// The gallery.
+        path: PathBuf,
+        /// How many rows.
+        n_rows: usize,
+    },
     /// Another process writes to the gallery.
     #[error("another process writes to {}; wait until it is done", path.display())]
     Locked {

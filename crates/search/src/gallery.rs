@@ -8,6 +8,7 @@
 mod blocks;
 mod catalog;
 mod dead;
+mod erased;
 mod footer;
 mod leftovers;
 mod refusals;
@@ -15,6 +16,7 @@ mod repair;
 pub(crate) mod segment;
 pub(crate) mod source;
 mod text_hash;
+mod traces;
 mod verify;
 mod version;
 mod writer;
@@ -29,13 +31,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub use catalog::is_gallery;
+pub use erased::Erasure;
 pub use footer::Numbers;
 pub use leftovers::{abandon_changes, collect};
 pub use refusals::Refusal;
 pub use repair::{LostRow, Repair, forget_lost, repair};
 pub use source::{Batch, View, ViewVectors};
+pub use traces::{Hit, Scanner, Trace};
 pub use verify::{Finding, Report, verify};
-pub use writer::{Setup, Writer, files_of, is_begun};
+pub use writer::{ERASING, Setup, Writer, files_of, is_begun};
+
+use erased::{ERASED, ErasedList, OpenList};
 
 use crate::disk::read_regular;
 use crate::error::{Error, Result};
@@ -86,6 +92,8 @@ pub struct Gallery {
     statistics: OnceLock<Statistics>,
     /// The file with images that were refused.
     refusals_file: Option<Named>,
+    /// Patients of whom no rows are added.
+    erased: OpenList,
 }
 
 /// The random key of a gallery: identifiers are stored only as hashes with it.
@@ -145,6 +153,15 @@ impl Key {
         hasher.update(kind.as_bytes());
         hasher.update(identifier.as_bytes());
         hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// Returns the keyed hash of bytes, apart from those of other purposes.
+    fn digest(&self, purpose: &str, bytes: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&(purpose.len() as u64).to_le_bytes());
+        hasher.update(purpose.as_bytes());
+        hasher.update(bytes);
+        hasher.finalize()
     }
 }
 
@@ -212,7 +229,8 @@ impl Gallery {
         };
         let statistics_file = named(&catalog.statistics, catalog.statistics_kind())?;
         let refusals_file = named(&catalog.refusals, catalog::REFUSALS)?;
-        let files = [&statistics_file, &refusals_file];
+        let erased_file = named(&catalog.erased, ERASED)?;
+        let files = [&statistics_file, &refusals_file, &erased_file];
         has_damaged_copy |= files.into_iter().flatten().any(|file| file.is_damaged);
         Ok(Self {
             folder: folder.to_owned(),
@@ -225,6 +243,10 @@ impl Gallery {
             statistics_file,
             statistics: OnceLock::new(),
             refusals_file,
+            erased: match erased_file {
+                Some(file) => OpenList::new(file.parse::<ErasedList>()?),
+                None => OpenList::default(),
+            },
         })
     }
 
@@ -253,6 +275,12 @@ impl Gallery {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns the names of the files that this state of the gallery consists of, without its key and lock.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        writer::needed_files(&self.catalog).into_iter().collect()
     }
 
     /// Returns how many rows there are.
@@ -358,6 +386,19 @@ impl Gallery {
         segments.flat_map(|(idx, segment)| {
             let segment_idx = u32::try_from(idx).unwrap_or(u32::MAX);
             segment.live().map(move |row| RowId {
+                segment: segment_idx,
+                row,
+            })
+        })
+    }
+
+    /// Iterates over rows that were removed and whose bytes are still in a file.
+    pub fn removed_rows(&self) -> impl Iterator<Item = RowId> {
+        let segments = (0_u32..).zip(&self.segments);
+        segments.flat_map(|(segment_idx, segment)| {
+            let n_rows = u32::try_from(segment.n_rows()).unwrap_or(u32::MAX);
+            let removed = (0..n_rows).filter(|&row| !segment.is_live(row));
+            removed.map(move |row| RowId {
                 segment: segment_idx,
                 row,
             })
@@ -534,6 +575,12 @@ impl Gallery {
     #[must_use]
     pub fn pseudonym(&self, kind: &str, identifier: &str) -> String {
         self.key.pseudonym(kind, identifier)
+    }
+
+    /// Returns a hash of some bytes for one purpose, which nobody without the gallery's key can make.
+    #[must_use]
+    pub fn keyed_digest(&self, purpose: &str, bytes: &[u8]) -> String {
+        self.key.digest(purpose, bytes).to_hex().to_string()
     }
 
     /// Returns what was measured when the gallery was built; it is read once.

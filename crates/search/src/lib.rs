@@ -36,9 +36,9 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use gallery::{
-    Batch, Finding, Gallery, LostRow, Maker, Numbers, Refusal, Repair, Report, RowId, Setup, View,
-    ViewId, ViewVectors, Writer, abandon_changes, collect, files_of, forget_lost, is_begun,
-    is_gallery, repair, verify,
+    Batch, ERASING, Erasure, Finding, Gallery, Hit, LostRow, Maker, Numbers, Refusal, Repair,
+    Report, RowId, Scanner, Setup, Trace, View, ViewId, ViewVectors, Writer, abandon_changes,
+    collect, files_of, forget_lost, is_begun, is_gallery, repair, verify,
 };
 pub use scan::{
     Calibration, DEFAULT_HANDICAP, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions,

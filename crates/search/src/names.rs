@@ -10,6 +10,10 @@ pub const DIMS: &str = "dims";
 pub const FLAT: &str = "2d";
 /// Whose image it is.
 pub const PATIENT: &str = "patient_id";
+/// Whose image it is by its own header: without an issuer of the number, and with it.
+pub const HEADER_PATIENT: &str = "m3ret:patient_id";
+/// As `HEADER_PATIENT`, where the header names the issuer of the number.
+pub const ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
 /// One visit.
 pub const STUDY: &str = "study_id";
 /// Where the image is from.

@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Returns the time in UTC, `2026-01-31T12:34:56.789Z`.
-pub(crate) fn now() -> String {
+#[must_use]
+pub fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 is wrong, and says so.
     let since = since.unwrap_or_default();

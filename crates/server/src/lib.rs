@@ -10,7 +10,7 @@
 
 pub mod accounts;
 pub mod audit;
-mod clock;
+pub mod clock;
 mod connections;
 mod gate;
 mod guard;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::columns::{self, own_names};
 use super::rows::{
     PendingRows, cell_of_stated, cells_of_manifest, cells_of_row, digest_of_cells, file_of,
-    set_cell, stored_parts,
+    is_of_erased, set_cell, stored_parts,
 };
 use super::{forget_gone, forget_moved, with_part};
 
@@ -134,6 +134,9 @@ pub struct RewriteSummary {
     pub n_missing: usize,
     /// Of `relabel`: number of rows of images that the manifest lists fewer times than the gallery. They keep their cells.
     pub n_surplus: usize,
+    /// Of `relabel`: number of rows that keep their cells because the manifest says that they are of a patient who was
+    /// erased.
+    pub n_refused: usize,
 }
 
 /// Writes the rows of images below the folder `from` again, as lying below the folder `to`.
@@ -251,6 +254,10 @@ pub(crate) fn relabel(folder: &Path, table: &Table) -> anyhow::Result<RewriteSum
         set_cell(&mut cells, &name, value);
         let stated = stated.into_iter().filter(|(_, value)| !value.is_empty());
         cells.extend(stated.chain(shown_by_itself(gallery, place)?));
+        if is_of_erased(gallery, &cells) {
+            moved.n_refused += 1;
+            continue;
+        }
         rewriter.push(place, id, cells)?;
         moved.n_changed += 1;
     }

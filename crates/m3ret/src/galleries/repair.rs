@@ -9,7 +9,7 @@ use m3ret_search::{Gallery, LostRow, Repair, Writer};
 use serde::Serialize;
 
 use super::columns::{self, OwnNames, own_names_among};
-use super::rows::{PendingRows, RowParts, THUMBNAIL, set_cell, stored_parts};
+use super::rows::{PendingRows, RowParts, THUMBNAIL, is_of_erased, set_cell, stored_parts};
 use super::update::{Place, Stored};
 use super::{KnownVectors, model_of, with_part};
 use crate::embed::ahead::AheadOptions;
@@ -353,13 +353,19 @@ fn rebuilt(image: &Wanted, images: Vec<Embedded>, gallery: &Gallery) -> Result<R
         return Err("its file holds other pixels now".to_owned());
     }
     let views = facts.traits.views;
+    let is_erased = |cells: &[(String, String)]| match is_of_erased(gallery, cells) {
+        true => Err("its patient was erased (erased)".to_owned()),
+        false => Ok(()),
+    };
     let Some(row) = row else {
         let parts = RowParts {
             vector,
             thumbnail: facts.traits.thumbnail,
             views,
         };
-        return Ok((image.cells(&stored), parts));
+        let cells = image.cells(&stored);
+        is_erased(&cells)?;
+        return Ok((cells, parts));
     };
     let there = stored_parts(gallery, row).map_err(|error| format!("{error:#}"))?;
     Ok((image.row.proved.clone(), RowParts { views, ..there }))

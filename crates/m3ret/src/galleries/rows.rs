@@ -375,6 +375,12 @@ pub(super) fn cells_of_row(gallery: &Gallery, row: RowId) -> anyhow::Result<Vec<
     cells.collect()
 }
 
+/// Returns whether a row with these cells is of a patient who was erased from a gallery.
+pub(crate) fn is_of_erased(gallery: &Gallery, cells: &[(String, String)]) -> bool {
+    let mut cells = cells.iter();
+    cells.any(|(name, value)| gallery.is_erased_cell(name, value))
+}
+
 /// Replaces the value of a cell, or adds the cell.
 pub(super) fn set_cell(cells: &mut Vec<(String, String)>, name: &str, value: String) {
     match cells.iter_mut().find(|(other, _)| other == name) {

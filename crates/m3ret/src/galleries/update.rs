@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::columns::{self, OwnNames, own_names};
 use super::rows::{
     PendingRows, Pseudonyms, RowParts, cell_of_stated, cells_of_manifest, digest_of_cells,
-    notes_of_left_out,
+    is_of_erased, notes_of_left_out,
 };
 use super::{KnownVectors, maker_of};
 use crate::embed::ahead::AheadOptions;
@@ -30,7 +30,7 @@ use crate::options::{FolderChoice, Reading, VolumeViews};
 use crate::watch::{Deferral, Stopped, Watch};
 use crate::words::counted;
 use refusals::{Remembered, unreadable};
-pub(crate) use refusals::{forget_gone, forget_moved};
+pub(crate) use refusals::{forget_gone, forget_moved, refused_as_erased};
 use reuse::Followed;
 use sorted::SortedRows;
 
@@ -662,8 +662,12 @@ impl<'a> Update<'a> {
             vector,
         } in new
         {
-            let id = self.new_id(item, &path, facts.part.as_deref())?;
             let cells = self.cells_of(item, &path, &stored);
+            if is_of_erased(self.writer.gallery(), &cells) {
+                self.refuse_erased(item, &path, facts.part);
+                continue;
+            }
+            let id = self.new_id(item, &path, facts.part.as_deref())?;
             let parts = RowParts {
                 vector,
                 thumbnail: facts.traits.thumbnail,

@@ -39,6 +39,9 @@ pub(crate) struct Catalog {
     /// The file with images that were refused, and its checksum; a catalog of version 3 may have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refusals: Option<Reference>,
+    /// The file with patients who were erased, and its checksum; a catalog of version 5 may have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) erased: Option<Reference>,
 }
 
 impl Catalog {
@@ -267,6 +270,12 @@ impl Reference {
         let bytes = to_copies(value).map_err(Error::io("writing", &path))?;
         put(disk, &path, &bytes)?;
         let digest = format!("{:032x}", xxh3_128(&bytes));
+        Ok(Self { file, digest })
+    }
+
+    /// Names a file that holds a value already.
+    pub(crate) fn of(file: String, value: &impl Serialize) -> std::io::Result<Self> {
+        let digest = format!("{:032x}", xxh3_128(&to_copies(value)?));
         Ok(Self { file, digest })
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{self, Catalog, Entry, Named, REFUSALS, Reference};
+use super::erased::{ERASED, ErasedList};
 use super::leftovers::{self, Changing};
 use super::segment::views::RowVectors;
 use super::segment::{self, Chosen, ProvedRow, Segment};
@@ -139,6 +140,7 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
     let before = [
         (catalog.statistics.clone(), kind),
         (catalog.refusals.clone(), REFUSALS),
+        (catalog.erased.clone(), ERASED),
     ];
     if !verify_named::<Statistics>(folder, (&catalog.statistics, kind), &mut unread) {
         // Both are made together.
@@ -152,7 +154,15 @@ fn repair_named(folder: &Path, catalog: &mut Catalog, repair: &mut Repair) -> Re
                 .to_owned(),
         );
     }
-    let kept = [&catalog.statistics, &catalog.refusals];
+    if !verify_named::<ErasedList>(folder, (&catalog.erased, ERASED), &mut unread) {
+        catalog.erased = None;
+        repair.notes.push(
+            "the list of erased patients was lost: rows of theirs are no longer refused; run `m3ret erase` for each of \
+             them again"
+                .to_owned(),
+        );
+    }
+    let kept = [&catalog.statistics, &catalog.refusals, &catalog.erased];
     for (reference, kind) in before {
         let Some(reference) = reference else { continue };
         let is_kept = kept.iter().any(|kept| kept.as_ref() == Some(&reference));
@@ -318,6 +328,21 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         calibration: None,
         statistics: None,
         refusals: None,
+        erased: newest_erased(folder),
+    })
+}
+
+/// Finds the newest good list of erased patients.
+fn newest_erased(folder: &Path) -> Option<Reference> {
+    let names = std::fs::read_dir(folder).ok()?.flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with(ERASED) && name.ends_with(".json"))
+        .collect();
+    names.sort();
+    names.into_iter().rev().find_map(|file| {
+        let list: ErasedList = catalog::read_copies(&folder.join(&file)).ok()?;
+        Reference::of(file, &list).ok()
     })
 }
 

@@ -1,5 +1,6 @@
 //! Galleries on good and on failing disks.
 
+mod erase;
 mod faulty;
 mod files;
 mod formats;

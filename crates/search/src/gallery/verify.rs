@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 
 use super::catalog::{self, Catalog, Entry, Named, REFUSALS, Reference};
+use super::erased::{ERASED, ErasedList};
 use super::footer::MAGIC;
 use super::segment::lookup::order_of;
 use super::segment::{self, Segment};
@@ -121,6 +122,7 @@ pub fn verify(folder: &Path) -> Result<Report> {
     let (statistics, refusals) = (&catalog.statistics, &catalog.refusals);
     verify_named::<Statistics>(folder, (statistics, catalog.statistics_kind()), &mut report);
     verify_named::<Vec<Refusal>>(folder, (refusals, REFUSALS), &mut report);
+    verify_named::<ErasedList>(folder, (&catalog.erased, ERASED), &mut report);
     let needed = needed_files(&catalog);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -14,6 +14,8 @@ pub(super) const SEVERAL_VECTORS: u32 = 3;
 pub(super) const REFUSALS: u32 = 3;
 /// From this version on, a catalog may name segments with several vectors a row, and a file of agreements.
 pub(super) const GALLERY_OF_SEVERAL: u32 = 4;
+/// From this version on, a catalog may name a list of erased patients: whoever does not know it would add them again.
+pub(super) const ERASED: u32 = 5;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
 /// From this version on, the values of a column stand in ascending order.
@@ -32,7 +34,7 @@ impl Of {
     /// The newest version that is read.
     fn newest(self) -> u32 {
         match self {
-            Self::Gallery => GALLERY_OF_SEVERAL,
+            Self::Gallery => ERASED,
             Self::Segment => SEVERAL_VECTORS,
         }
     }

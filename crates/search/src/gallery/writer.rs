@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::catalog::{self, Catalog, Entry, Reference};
+use super::erased::ERASED;
 use super::footer::Numbers;
 use super::leftovers::Changing;
 use super::segment::write::{Heading, write};
@@ -126,7 +127,8 @@ impl<D: Disk> Writer<D> {
     /// # Errors
     /// `Mismatch` if the parts of the batch differ in length, a vector is not a unit vector, an id is empty, comes
     /// twice or is in the gallery already, or a further vector is of a row or view that the batch lacks, or of the
-    /// row and view of another; `LimitExceeded` for thousands of views; `Io`; `Damaged`.
+    /// row and view of another; `Erased` for rows of patients who were erased; `LimitExceeded` for thousands of views;
+    /// `Io`; `Damaged`.
     pub fn add(&mut self, batch: Batch<'_>) -> Result<()> {
         self.replace(batch, &[])
     }
@@ -139,6 +141,7 @@ impl<D: Disk> Writer<D> {
         let width = self.gallery.width();
         let n_rows = batch.check(width)?;
         check_unit(batch.vectors, width)?;
+        self.check_erased(batch.columns)?;
         let mut catalog = self.gallery.catalog.clone();
         let mut dead = self.dead_after(removed)?;
         self.check_ids(batch.ids, removed)?;
@@ -188,7 +191,8 @@ impl<D: Disk> Writer<D> {
                 }
             };
             catalog.segments = entry.into_iter().collect();
-            catalog.calibration = None;
+            // Both are of the rows that were there before.
+            (catalog.calibration, catalog.statistics) = (None, None);
             self.commit(catalog)?;
         }
         self.calibrate()
@@ -225,13 +229,25 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         let mut catalog = self.gallery.catalog.clone();
-        let name = format!("refusals-{:016x}.json", catalog.generation + 1);
-        let folder = &self.gallery.folder;
-        catalog.refusals = match kept {
-            [] => None,
-            _ => Some(Reference::put(&self.disk, folder, name, &kept)?),
-        };
+        catalog.refusals = self.put_refusals(&catalog, kept)?;
         self.commit(catalog)
+    }
+
+    /// Writes the images that were refused for the catalog after `catalog`.
+    pub(super) fn put_refusals(
+        &self,
+        catalog: &Catalog,
+        kept: &[Refusal],
+    ) -> Result<Option<Reference>> {
+        let name = format!("{}{:016x}.json", catalog::REFUSALS, catalog.generation + 1);
+        match kept {
+            [] => Ok(None),
+            _ => Reference::put(&self.disk, &self.gallery.folder, name, &kept).map(Some),
+        }
+    }
+
+    pub(super) fn disk(&self) -> &D {
+        &self.disk
     }
 
     /// Says whether so much has changed since `calibrate` that its measurements are of another
@@ -269,7 +285,7 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Returns the removed rows of each segment as they will be.
-    fn dead_after(&self, removed: &[String]) -> Result<BTreeMap<u64, Vec<u64>>> {
+    pub(super) fn dead_after(&self, removed: &[String]) -> Result<BTreeMap<u64, Vec<u64>>> {
         let mut dead = BTreeMap::new();
         for (entry, segment) in self
             .gallery
@@ -342,7 +358,11 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Writes the lists of removed rows that changed.
-    fn write_dead(&self, catalog: &mut Catalog, dead: &BTreeMap<u64, Vec<u64>>) -> Result<()> {
+    pub(super) fn write_dead(
+        &self,
+        catalog: &mut Catalog,
+        dead: &BTreeMap<u64, Vec<u64>>,
+    ) -> Result<()> {
         let generation = catalog.generation + 1;
         for entry in &mut catalog.segments {
             let Some(words) = dead.get(&entry.id) else {
@@ -367,7 +387,7 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Puts the next catalog, opens what it names and removes what it does not.
-    fn commit(&mut self, catalog: Catalog) -> Result<()> {
+    pub(super) fn commit(&mut self, catalog: Catalog) -> Result<()> {
         let folder = &self.gallery.folder;
         // Names of segments must be on disk before a catalog mentions them.
         self.disk
@@ -386,23 +406,44 @@ impl<D: Disk> Writer<D> {
     /// Removes files that no catalog needs: those of older states, and those of writers that were
     /// killed. What cannot be removed stays for the next writer.
     fn remove_leftovers(&mut self) {
-        let catalog = &self.gallery.catalog;
-        let needed = needed_files(catalog);
+        for path in self.leftovers() {
+            let _ = self.disk.remove(&path);
+        }
+    }
+
+    /// As `remove_leftovers`, so that the files are gone after a power cut, too.
+    pub(super) fn remove_all_leftovers(&mut self) -> Result<()> {
+        for path in self.leftovers() {
+            self.disk
+                .remove(&path)
+                .map_err(Error::io("removing", &path))?;
+        }
+        let folder = &self.gallery.folder;
+        self.disk
+            .sync_folder(folder)
+            .map_err(Error::io("syncing", folder))
+    }
+
+    /// Lists the files of writers that the catalog does not name.
+    fn leftovers(&self) -> Vec<PathBuf> {
+        let needed = needed_files(&self.gallery.catalog);
+        let is_left = |name: &str| is_ours(name) && !needed.contains(name);
         let entries = std::fs::read_dir(&self.gallery.folder)
             .into_iter()
             .flatten();
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if is_ours(name) && !needed.contains(name) {
-                let _ = self.disk.remove(&entry.path());
-            }
-        }
+        entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_str().is_some_and(is_left))
+            .map(|entry| entry.path())
+            .collect()
     }
 }
 
 /// Begins the name of the file of `Statistics`.
 pub(super) const AGREEMENTS: &str = "agreements-";
+
+/// Begins the names of files of erasures that are not complete: no writer removes them but the erasure itself.
+pub const ERASING: &str = "erasing-";
 
 /// Says whether a name is one of those that writers give to files, but to the key and the lock.
 pub(super) fn is_ours(name: &str) -> bool {
@@ -413,6 +454,7 @@ pub(super) fn is_ours(name: &str) -> bool {
         // Of an older m3ret.
         "statistics-",
         "refusals-",
+        ERASED,
         "catalog-",
         "key.",
     ];
@@ -429,7 +471,8 @@ pub fn files_of(folder: &Path) -> std::io::Result<Vec<String>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_file = entry.file_type()?.is_file();
-        if is_file && (is_ours(&name) || name == KEY || name == LOCK) {
+        let is_unfinished_erasure = name.starts_with(ERASING);
+        if is_file && (is_ours(&name) || is_unfinished_erasure || name == KEY || name == LOCK) {
             names.push(name);
         }
     }
@@ -445,7 +488,7 @@ pub(super) fn needed_files(catalog: &Catalog) -> HashSet<String> {
         .map(|entry| name(segment::path_of(Path::new(""), entry.id)))
         .collect();
     needed.extend(segments.filter_map(|entry| Some(entry.dead.as_ref()?.file.clone())));
-    let others = [&catalog.statistics, &catalog.refusals]
+    let others = [&catalog.statistics, &catalog.refusals, &catalog.erased]
         .into_iter()
         .flatten();
     needed.extend(others.map(|reference| reference.file.clone()));
@@ -499,8 +542,9 @@ pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -
     let path = catalog::path_of(folder, catalog.generation);
     // An older m3ret refuses what it does not know by the version.
     let version = match (&catalog.refusals, catalog.version) {
+        _ if catalog.erased.is_some() => version::ERASED,
         _ if catalog.has_agreements() => version::GALLERY_OF_SEVERAL,
-        (_, version::GALLERY_OF_SEVERAL) => version::GALLERY_OF_SEVERAL,
+        (_, version::GALLERY_OF_SEVERAL..) => version::GALLERY_OF_SEVERAL,
         (Some(_), _) => version::REFUSALS,
         (None, version) => version.min(version::ONE_VECTOR),
     };
@@ -542,6 +586,7 @@ pub(super) fn create_begun<D: Disk>(disk: &D, folder: &Path, setup: Setup) -> Re
         calibration: None,
         statistics: None,
         refusals: None,
+        erased: None,
     };
     put_catalog(disk, folder, &catalog)?;
     if let Some(parent) = folder.parent().filter(|parent| *parent != Path::new("")) {

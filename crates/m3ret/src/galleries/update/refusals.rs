@@ -8,8 +8,9 @@ use m3ret_manifest::{path_of, text_of};
 use m3ret_search::{Gallery, Refusal, Writer};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::super::rows::{RowParts, is_of_erased};
 use super::sorted::{file_of_item, hash_of};
-use super::{RefusedImage, hexadecimal, stored_path};
+use super::{RefusedImage, Update, hexadecimal, stored_path};
 use crate::embed::items::{Content, Item, Listing};
 use crate::options::Reading;
 use crate::words::printable;
@@ -80,14 +81,37 @@ impl Remembered {
     pub(super) fn images_of(&self, item: &Item) -> impl Iterator<Item = RefusedImage> {
         let refusals = self.by_key.get(&item.key).into_iter().flatten();
         refusals.map(|refusal| RefusedImage {
-            path: refusal.path.clone(),
+            path: match refusal.path.as_str() {
+                "" => item.path.clone(),
+                path => path.to_owned(),
+            },
             part: refusal.part.clone(),
             reason: refusal.reason.clone(),
-            message: refusal.message.clone(),
+            message: match refusal.reason == Code::Erased.as_str() {
+                true => ERASED.to_owned(),
+                false => refusal.message.clone(),
+            },
             is_remembered: true,
             pixels: refusal.pixels.clone(),
             file: path_of(&refusal.file),
         })
+    }
+
+    /// Remembers an image of a patient who was erased by the key of its file alone.
+    fn keep_erased(&mut self, item: &Item) {
+        let of_item = self.by_key.entry(item.key).or_default();
+        of_item.push(Refusal {
+            key: hexadecimal(item.key),
+            changed: item.changed_ns.to_string(),
+            reader: self.reader.clone(),
+            path: String::new(),
+            file: String::new(),
+            part: None,
+            reason: Code::Erased.to_string(),
+            message: String::new(),
+            pixels: String::new(),
+        });
+        self.is_changed = true;
     }
 
     /// Forgets an item that is read again.
@@ -131,6 +155,48 @@ impl Remembered {
         writer.keep_refusals(&all)?;
         self.is_changed = false;
         Ok(())
+    }
+}
+
+/// Why an image of a patient who was erased is refused.
+const ERASED: &str = "its patient was erased from the gallery; remove the file from the archive";
+
+/// Describes an image of a patient who was erased, whose file is told and not kept.
+pub(crate) fn refused_as_erased(path: String, part: Option<String>, file: PathBuf) -> RefusedImage {
+    RefusedImage {
+        path,
+        part,
+        reason: Code::Erased.to_string(),
+        message: ERASED.to_owned(),
+        is_remembered: false,
+        pixels: String::new(),
+        file,
+    }
+}
+
+impl Update<'_> {
+    /// Refuses an image of a patient who was erased.
+    pub(super) fn refuse_erased(&mut self, item: &Item, path: &str, part: Option<String>) {
+        self.remembered.keep_erased(item);
+        let file = self.root.join(path_of(path));
+        let refused = refused_as_erased(path.to_owned(), part, file);
+        self.updated.refused.push(refused);
+    }
+
+    /// Adds a row that is written again, unless its patient was erased in the meantime.
+    pub(super) fn push_again(
+        &mut self,
+        item: &Item,
+        id: &str,
+        cells: Vec<(String, String)>,
+        parts: RowParts,
+    ) {
+        if is_of_erased(self.writer.gallery(), &cells) {
+            let path = self.path_of(item);
+            self.refuse_erased(item, &path, item.named_part().map(str::to_owned));
+        } else {
+            self.pending.push(id.to_owned(), cells, parts);
+        }
     }
 }
 

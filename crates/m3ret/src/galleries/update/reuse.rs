@@ -351,7 +351,7 @@ impl<'a> Update<'a> {
         let path = self.path_of(item);
         let id = self.id_again(id, item, &stored.part, origin)?;
         let cells = self.cells_of(item, &path, &stored);
-        self.pending.push(id.clone(), cells, parts);
+        self.push_again(item, &id, cells, parts);
         Ok(id)
     }
 
@@ -397,7 +397,7 @@ impl<'a> Update<'a> {
             set_cell(&mut cells, &name, value);
         }
         let id = self.id_again(id, item, &part, origin)?;
-        self.pending.push(id.clone(), cells, parts);
+        self.push_again(item, &id, cells, parts);
         Ok(id)
     }
 
