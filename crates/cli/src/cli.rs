@@ -12,6 +12,7 @@ mod simulate;
 mod split;
 #[cfg(feature = "training")]
 mod study;
+mod sync;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -45,6 +46,7 @@ pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArgument
 pub(crate) use split::SplitArguments;
 #[cfg(feature = "training")]
 pub(crate) use study::{StudyAction, StudyArguments};
+pub(crate) use sync::{IntakeArguments, ReceiveArguments, SyncArguments};
 
 #[cfg(feature = "weights")]
 macro_rules! weights_line {
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Simulate(SimulateArguments),
     Split(SplitArguments),
     Serve(ServeArguments),
+    Sync(Box<SyncArguments>),
+    Receive(ReceiveArguments),
     Audit(AuditArguments),
     Completions(CompletionsArguments),
     Man(ManArguments),

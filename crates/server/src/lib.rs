@@ -15,7 +15,7 @@ mod connections;
 mod gate;
 mod guard;
 mod indexes;
-mod multipart;
+pub mod intake;
 mod objects;
 mod page;
 mod problem;
