@@ -46,7 +46,7 @@ pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArgument
 pub(crate) use split::SplitArguments;
 #[cfg(feature = "training")]
 pub(crate) use study::{StudyAction, StudyArguments};
-pub(crate) use sync::{IntakeArguments, ReceiveArguments, SyncArguments};
+pub(crate) use sync::{IntakeArguments, Place, ReceiveArguments, SyncArguments};
 
 #[cfg(feature = "weights")]
 macro_rules! weights_line {

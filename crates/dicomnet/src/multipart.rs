@@ -117,7 +117,9 @@ impl Splitter {
             }
             State::Headers => {
                 let end = find(&self.buffer, b"\r\n\r\n");
-                if end.unwrap_or(self.buffer.len()) > MAX_HEADER_BYTES {
+                // The end may have come but for its last byte.
+                let n_bytes = end.unwrap_or(self.buffer.len().saturating_sub(3));
+                if n_bytes > MAX_HEADER_BYTES {
                     return Err(Fault::LongHeader);
                 }
                 let Some(end) = end else { return Ok(false) };

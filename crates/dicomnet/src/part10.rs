@@ -24,7 +24,8 @@ pub struct ObjectIds {
 
 /// Implicit VR Little Endian.
 pub const IMPLICIT: &str = "1.2.840.10008.1.2";
-const DEFLATED: [&str; 2] = ["1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1"];
+/// Deflated Explicit VR Little Endian: the whole data set is compressed.
+const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 /// Most bytes that are read until the last element that is wanted.
@@ -104,7 +105,7 @@ pub fn of_data_set(data_set: impl Read, transfer_syntax: Uid) -> Result<ObjectId
         },
         _ => Layout::EXPLICIT,
     };
-    if DEFLATED.first() == Some(&transfer_syntax.expose()) {
+    if transfer_syntax.expose() == DEFLATED {
         let inflated = flate2::read::DeflateDecoder::new(data_set);
         return scan(&mut inflated.take(MAX_BYTES), layout, transfer_syntax);
     }

@@ -300,13 +300,16 @@ impl Spool {
         let io = |error| Error::io("erasing in the spool", &self.folder)(error);
         let n_bytes = n_bytes(folder).map_err(io)?;
         std::fs::remove_dir_all(folder).map_err(io)?;
+        self.forget_bytes(n_bytes);
+        Ok(())
+    }
+
+    fn forget_bytes(&self, n_bytes: u64) {
         // Never below zero, whatever was put there by hand.
+        let less = |all: u64| Some(all.saturating_sub(n_bytes));
         let _ = self
             .n_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| {
-                Some(all.saturating_sub(n_bytes))
-            });
-        Ok(())
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Begins a series that is fetched as a whole.
@@ -393,10 +396,11 @@ impl Fetching<'_> {
         std::fs::rename(&incoming.path, &path).map_err(io)
     }
 
-    /// Moves all objects of a folder of another spool with the same names here.
-    pub(crate) fn adopt(&mut self, folder: &Path) -> Result<()> {
-        let io = |error| Error::io("moving files out of", folder)(error);
-        for entry in std::fs::read_dir(folder).map_err(io)? {
+    /// Moves all objects of a series of another spool with the same names here.
+    pub(crate) fn adopt(&mut self, from: &Spool, series: &SpooledSeries) -> Result<()> {
+        let io = |error| Error::io("moving files out of", &series.folder)(error);
+        from.forget_bytes(n_bytes(&series.folder).map_err(io)?);
+        for entry in std::fs::read_dir(&series.folder).map_err(io)? {
             let entry = entry.map_err(io)?;
             let place = self.folder.join(entry.file_name());
             std::fs::rename(entry.path(), place).map_err(io)?;

@@ -28,17 +28,6 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Returns what distinguishes it from others.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Self::DicomWeb(options) => format!("dicomweb {}", options.url),
-            Self::Orthanc(options) => format!("orthanc {}", options.url),
-            Self::Folder(folder) => format!("folder {}", folder.display()),
-            Self::Dimse(peer) => format!("dimse {}@{}", peer.ae, peer.address),
-        }
-    }
-
     fn open(&self, options: &SyncOptions) -> Result<Box<dyn Source>> {
         Ok(match self {
             Self::DicomWeb(http) => Box::new(DicomWeb::new(http)?),
@@ -228,6 +217,7 @@ pub fn sync(
         listed_failures: HashSet::new(),
         last_request: None,
     };
+    run.take_left()?;
     loop {
         run.wait_for_window()?;
         let outcome = run.round();
@@ -291,6 +281,15 @@ struct Run<'a> {
 impl Run<'_> {
     fn cursor(&mut self) -> &mut Cursor {
         &mut self.file.cursor
+    }
+
+    /// Adds series that an earlier process fetched and did not erase.
+    fn take_left(&mut self) -> Result<()> {
+        if self.options.is_dry {
+            return Ok(());
+        }
+        self.batch = self.spool.quiet(Duration::ZERO)?;
+        self.flush()
     }
 
     fn round(&mut self) -> Result<()> {

@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _};
 use m3ret_dicomnet::day::{Day, Window};
-use m3ret_dicomnet::dimse::PeerRule;
+use m3ret_dicomnet::dimse::{Peer, PeerRule};
 
-use super::{ModelArguments, ReadArguments};
+use super::{Cli, ModelArguments, ReadArguments};
 
-/// Keeps a gallery in step with a PACS: fetches, embeds and adds what is new, and keeps no files
+/// Keeps a gallery in step with a PACS: fetches, embeds and adds what is new
 ///
-/// The same command continues where an earlier one ended, and finds nothing to do if nothing changed. Without
+/// Files are erased once they are embedded. The same command continues where an earlier one ended, and finds nothing to do if nothing changed. Without
 /// --every one round is done. docs/hospital.md describes what is asked of a PACS, what is kept and what not.
 ///
 /// Exit status: 0 if all series were taken or are known to hold no image, 1 if some failed, 2 for wrong usage.
@@ -76,7 +77,7 @@ pub(crate) struct SyncArguments {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) reconcile: Option<Duration>,
 
-    /// Only list: fetch nothing and change nothing
+    /// Only list: fetch nothing and add nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
@@ -89,9 +90,9 @@ pub(crate) struct SyncArguments {
     pub(crate) listen: SocketAddr,
 }
 
-/// Receives images by DICOM (C-STORE), and adds each series to a gallery once it is quiet
+/// Receives images by DICOM (C-STORE) into a gallery
 ///
-/// Also answers C-ECHO. Objects are on the disk before their sender is told so, and lie there until their series
+/// A series is added once it is quiet. Also answers C-ECHO. Objects are on the disk before their sender is told so, and lie there until their series
 /// is added and --keep is over. Ctrl-C or SIGTERM ends it; what was not added is added after the next start.
 ///
 /// Exit status: 0 if it was ended, 1 if it could not start or write, 2 for wrong usage.
@@ -121,6 +122,60 @@ pub(crate) struct ReceiveArguments {
     pub(crate) keep: Duration,
 }
 
+impl ReceiveArguments {
+    /// Ends the program if anyone in the network could send.
+    pub(crate) fn check(&self) {
+        if !self.listen.ip().is_loopback() && self.peer.is_empty() {
+            wrong_usage(
+                "--listen: found an address that other machines reach, and no --peer; name who may send",
+            );
+        }
+    }
+}
+
+/// A kind of source and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    DicomWeb(String),
+    Orthanc(String),
+    Folder(PathBuf),
+    Dimse { ae: String, address: String },
+}
+
+impl SyncArguments {
+    /// Reads what `--from` names; ends the program if it is nothing.
+    pub(crate) fn place(&self) -> Place {
+        place_of(&self.from).unwrap_or_else(|message| wrong_usage(&message))
+    }
+}
+
+fn place_of(from: &[String]) -> Result<Place, String> {
+    let [kind, place] = from else {
+        return Err("--from: a kind and a place are wanted".to_owned());
+    };
+    let url = || place.trim_end_matches('/').to_owned();
+    match kind.as_str() {
+        "dicomweb" => Ok(Place::DicomWeb(url())),
+        "orthanc" => Ok(Place::Orthanc(url())),
+        "folder" => Ok(Place::Folder(PathBuf::from(place))),
+        "dimse" => {
+            let peer = Peer::parse(place);
+            let (ae, address) = peer.map_err(|wanted| format!("--from dimse: {wanted}"))?;
+            Ok(Place::Dimse { ae, address })
+        }
+        _ => Err(format!(
+            "--from: found {kind:?}, wanted dicomweb, orthanc, folder or dimse"
+        )),
+    }
+}
+
+/// Ends the program as for any wrong usage.
+fn wrong_usage(message: &str) -> ! {
+    Cli::command()
+        .error(ErrorKind::ValueValidation, message)
+        .exit()
+}
+
 /// Where images go.
 #[derive(Debug, Args)]
 pub(crate) struct IntakeArguments {
@@ -128,7 +183,9 @@ pub(crate) struct IntakeArguments {
     #[arg(long, value_name = "NAME.m3i")]
     pub(crate) into: PathBuf,
 
-    /// Folder for files until they are embedded; they hold patient data [default: NAME.spool beside the gallery]
+    /// Folder for files until they are embedded; they hold patient data
+    ///
+    /// Default: NAME.spool beside the gallery; for receive, NAME.received.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) spool: Option<PathBuf>,
 
@@ -212,6 +269,10 @@ mod tests {
         for wrong in ["", "30", "0/s", "1/day", "x/s"] {
             assert!(pace(wrong).is_err(), "{wrong}");
         }
+        let words = |kind: &str, place: &str| place_of(&[kind.to_owned(), place.to_owned()]);
+        let url = Place::Orthanc("http://a".to_owned());
+        assert_eq!(words("orthanc", "http://a/"), Ok(url));
+        assert!(words("dimse", "a").is_err() && words("ftp", "a").is_err());
         assert!(modality("CT").is_ok() && modality("CT&x=1").is_err());
     }
 }

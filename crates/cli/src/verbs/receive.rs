@@ -24,12 +24,7 @@ use crate::screen::Screen;
 
 /// Receives until an interrupt comes.
 pub(crate) fn run(arguments: &ReceiveArguments, screen: Screen) -> anyhow::Result<Outcome> {
-    if !arguments.listen.ip().is_loopback() && arguments.peer.is_empty() {
-        out::tell(
-            "--listen: found an address that other machines reach, and no --peer; name who may send with --peer AE=ADDRESS",
-        );
-        std::process::exit(2);
-    }
+    arguments.check();
     let taken = &arguments.intake;
     taken.reading.start_threads()?;
     let progress = Progress::start(screen);
@@ -43,7 +38,11 @@ pub(crate) fn run(arguments: &ReceiveArguments, screen: Screen) -> anyhow::Resul
     let listener = TcpListener::bind(arguments.listen).with_context(listening)?;
     let mut intake = Intake::open(&intake_options(taken), "receive", &progress)?;
     let limits = SpoolLimits::default();
-    let spool = Arc::new(Spool::open(&spool_of(taken), intake.names(), limits)?);
+    let spool = Arc::new(Spool::open(
+        &spool_of(taken, "received"),
+        intake.names(),
+        limits,
+    )?);
     let receiver = Receiver::start(listener, options, Arc::clone(&spool))?;
     let mut out = out::stdout();
     writeln!(out, "{}@{}", arguments.ae, receiver.address())?;

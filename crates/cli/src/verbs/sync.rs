@@ -15,7 +15,7 @@ use m3ret_server::intake::{Intake, IntakeOptions};
 
 use super::write_json_line;
 use crate::Outcome;
-use crate::cli::{IntakeArguments, SyncArguments};
+use crate::cli::{IntakeArguments, Place, SyncArguments};
 use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
@@ -27,16 +27,16 @@ pub(crate) fn run(arguments: &SyncArguments, screen: Screen) -> anyhow::Result<O
     let progress = Progress::start(screen);
     // What was fetched is added before an interrupt ends the work.
     progress.defer(true);
-    let place = Place::of(arguments)?;
+    let place = opened(arguments.place())?;
     let options = options_of(arguments);
     if taken.key_file.is_none() && !options.is_dry {
         progress.note("no --key-file given: hits cannot be opened in a viewer");
     }
-    let mut intake = Intake::open(&intake_options(taken), &place.name(), &progress)?;
+    let mut intake = Intake::open(&intake_options(taken), &name_of(&place), &progress)?;
     let mut cursor = intake.cursor(&taken.into)?;
-    let folder = spool_of(taken);
+    let folder = spool_of(taken, "spool");
     let spool = Spool::open(&folder, intake.names(), SpoolLimits::default())?;
-    let origin = place.origin(arguments, &folder, intake.names())?;
+    let origin = origin_of(place, arguments, &folder, intake.names())?;
     let observer = Follower {
         progress: &progress,
         is_json: taken.json,
@@ -57,65 +57,46 @@ pub(crate) fn run(arguments: &SyncArguments, screen: Screen) -> anyhow::Result<O
     }
 }
 
-/// What `--from` names.
-enum Place {
-    DicomWeb(String),
-    Orthanc(String),
-    Folder(PathBuf),
-    Dimse { ae: String, address: String },
+/// Returns what distinguishes a source from others.
+fn name_of(place: &Place) -> String {
+    match place {
+        Place::DicomWeb(url) => format!("dicomweb {url}"),
+        Place::Orthanc(url) => format!("orthanc {url}"),
+        Place::Folder(folder) => format!("folder {}", folder.display()),
+        Place::Dimse { ae, address } => format!("dimse {ae}@{address}"),
+    }
 }
 
-impl Place {
-    fn of(arguments: &SyncArguments) -> anyhow::Result<Self> {
-        let [kind, place] = arguments.from.as_slice() else {
-            bail!("--from: a kind and a place are wanted");
-        };
-        Ok(match kind.as_str() {
-            "dicomweb" => Self::DicomWeb(place.trim_end_matches('/').to_owned()),
-            "orthanc" => Self::Orthanc(place.trim_end_matches('/').to_owned()),
-            "folder" => {
-                let folder = Path::new(place);
-                let doing = || format!("opening {place}");
-                Self::Folder(folder.canonicalize().with_context(doing)?)
-            }
-            "dimse" => {
-                let (ae, address) = Peer::parse(place).map_err(anyhow::Error::msg)?;
-                Self::Dimse { ae, address }
-            }
-            _ => bail!("--from {kind}: dicomweb, orthanc, folder or dimse is wanted"),
-        })
-    }
-
-    /// Returns what distinguishes the source from others.
-    fn name(&self) -> String {
-        match self {
-            Self::DicomWeb(url) => format!("dicomweb {url}"),
-            Self::Orthanc(url) => format!("orthanc {url}"),
-            Self::Folder(folder) => format!("folder {}", folder.display()),
-            Self::Dimse { ae, address } => format!("dimse {ae}@{address}"),
+/// Opens the folder that a source is, so that it has one name from everywhere.
+fn opened(place: Place) -> anyhow::Result<Place> {
+    Ok(match place {
+        Place::Folder(folder) => {
+            let doing = || format!("opening {}", folder.display());
+            Place::Folder(folder.canonicalize().with_context(doing)?)
         }
-    }
+        other => other,
+    })
+}
 
-    fn origin(
-        self,
-        arguments: &SyncArguments,
-        spool: &Path,
-        names: Names,
-    ) -> anyhow::Result<Origin> {
-        Ok(match self {
-            Self::DicomWeb(url) => Origin::DicomWeb(http_of(arguments, url)?),
-            Self::Orthanc(url) => Origin::Orthanc(http_of(arguments, url)?),
-            Self::Folder(folder) => Origin::Folder(folder),
-            Self::Dimse { ae, address } => Origin::Dimse(Peer {
-                ae,
-                address,
-                our_ae: arguments.ae.clone(),
-                listen: arguments.listen,
-                incoming: spool.join("incoming"),
-                names,
-            }),
-        })
-    }
+fn origin_of(
+    place: Place,
+    arguments: &SyncArguments,
+    spool: &Path,
+    names: Names,
+) -> anyhow::Result<Origin> {
+    Ok(match place {
+        Place::DicomWeb(url) => Origin::DicomWeb(http_of(arguments, url)?),
+        Place::Orthanc(url) => Origin::Orthanc(http_of(arguments, url)?),
+        Place::Folder(folder) => Origin::Folder(folder),
+        Place::Dimse { ae, address } => Origin::Dimse(Peer {
+            ae,
+            address,
+            our_ae: arguments.ae.clone(),
+            listen: arguments.listen,
+            incoming: spool.join("incoming"),
+            names,
+        }),
+    })
 }
 
 fn http_of(arguments: &SyncArguments, url: String) -> anyhow::Result<HttpOptions> {
@@ -182,8 +163,8 @@ pub(super) fn intake_options(arguments: &IntakeArguments) -> IntakeOptions {
 }
 
 /// Returns where files wait: beside the gallery, which is copied and shared while they are not.
-pub(super) fn spool_of(arguments: &IntakeArguments) -> PathBuf {
-    let beside = || arguments.into.with_extension("spool");
+pub(super) fn spool_of(arguments: &IntakeArguments, extension: &str) -> PathBuf {
+    let beside = || arguments.into.with_extension(extension);
     arguments.spool.clone().unwrap_or_else(beside)
 }
 

@@ -227,7 +227,7 @@ impl Source for Remote {
         };
         let outcome = check_count(series, arrived.n_objects).and_then(|()| {
             let mut fetching = spool.begin_series(&arrived.study, &arrived.series)?;
-            fetching.adopt(&arrived.folder)?;
+            fetching.adopt(&self.incoming, &arrived)?;
             fetching.finish().map(Some)
         });
         self.incoming.erase_series(&arrived)?;

@@ -416,3 +416,83 @@ fn object_id(item: &Item, series: &SeriesFolder) -> String {
         _ => series.name.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::Quiet;
+
+    /// Makes a folder with copies of files of the test data.
+    fn series(folder: &Path, name: &str, files: &[&str]) -> SeriesFolder {
+        let place = folder.join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        for (idx, file) in files.iter().enumerate() {
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+            std::fs::copy(from.join(file), place.join(format!("{idx}.dcm"))).unwrap();
+        }
+        SeriesFolder {
+            folder: place,
+            name: name.to_owned(),
+            n_objects: files.len(),
+            study_uid: "1.2.840.1".to_owned(),
+            series_uid: format!("1.2.840.2.{}", name.len()),
+        }
+    }
+
+    fn open(folder: &Path, key: Option<SealKey>) -> SeriesGallery {
+        let options = SeriesOptions {
+            gallery: folder.join("g.m3i"),
+            origin: "one".to_owned(),
+            model: ModelChoice::named("pixels"),
+            reading: Reading::default(),
+            has_thumbnails: true,
+            views: None,
+            numbers: Numbers::F32,
+        };
+        SeriesGallery::open(options, key, &Quiet).unwrap()
+    }
+
+    #[test]
+    fn series_become_rows_that_repeats_replace_and_uids_are_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SealKey::open_or_create(&folder.path().join("key")).unwrap();
+        let mut gallery = open(folder.path(), Some(key.clone()));
+        let one = series(folder.path(), "aa", &["dicom/rle_12_s_1.dcm"]);
+        let two = ["dicom/jpeg_dct_8_3_420.dcm", "dicom/palette_8_little.dcm"];
+        let two = series(folder.path(), "bbb", &two);
+        let none = series(folder.path(), "cccc", &["README.md"]);
+        let all = [one, two, none];
+        let put = gallery.put(&all, &Quiet).unwrap();
+        assert_eq!((put.n_rows, put.n_replaced), (3, 0));
+        assert_eq!(put.without_images, ["cccc"]);
+        assert_eq!(gallery.n_objects("bbb").unwrap(), Some(2));
+        assert_eq!(gallery.n_objects("cccc").unwrap(), None);
+        let cells = |gallery: &SeriesGallery| -> BTreeMap<String, Vec<String>> {
+            let opened = &gallery.gallery;
+            let of_row = |row| {
+                let names = opened.columns().into_iter();
+                names.map(|name| opened.value(row, name).unwrap().to_owned())
+            };
+            let rows = opened.rows();
+            rows.map(|row| (opened.id(row).unwrap().to_owned(), of_row(row).collect()))
+                .collect()
+        };
+        let before = cells(&gallery);
+        let ids: Vec<&str> = before.keys().map(String::as_str).collect();
+        assert_eq!(ids, ["aa", "bbb/0", "bbb/1"]);
+        assert!(!format!("{before:?}").contains("1.2.840"));
+        let put = gallery.put(&all[..2], &Quiet).unwrap();
+        assert_eq!((put.n_rows, put.n_replaced), (3, 3));
+        assert_eq!(cells(&gallery), before);
+        let row = gallery.gallery.find("aa").unwrap().unwrap();
+        let sealed = gallery.gallery.value(row, UID_SEALED).unwrap();
+        assert_eq!(key.unseal(sealed).unwrap(), ["1.2.840.1", "1.2.840.2.2"]);
+        // What has no file is not gone.
+        crate::galleries::prune(&folder.path().join("g.m3i"), true).unwrap();
+        let mut again = open(folder.path(), None);
+        assert_eq!(again.names().unwrap().len(), 2);
+        let gone = HashSet::from(["bbb".to_owned()]);
+        assert_eq!(again.remove(&gone, &Quiet).unwrap(), 2);
+        assert_eq!(again.names().unwrap(), HashSet::from(["aa".to_owned()]));
+    }
+}
