@@ -14,6 +14,7 @@ mod simulate;
 mod split;
 #[cfg(feature = "training")]
 mod study;
+mod sync;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArgument
 pub(crate) use split::SplitArguments;
 #[cfg(feature = "training")]
 pub(crate) use study::{StudyAction, StudyArguments};
+pub(crate) use sync::{IntakeArguments, Place, ReceiveArguments, SyncArguments};
 
 #[cfg(feature = "weights")]
 macro_rules! weights_line {
@@ -115,6 +117,8 @@ pub(crate) enum Command {
     Simulate(SimulateArguments),
     Split(SplitArguments),
     Serve(ServeArguments),
+    Sync(Box<SyncArguments>),
+    Receive(ReceiveArguments),
     Audit(AuditArguments),
     Completions(CompletionsArguments),
     Man(ManArguments),

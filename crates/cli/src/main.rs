@@ -98,6 +98,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Simulate(arguments) => verbs::simulate::run(arguments, screen),
         Command::Split(arguments) => verbs::split::run(arguments, screen),
         Command::Serve(arguments) => verbs::serve::run(arguments, screen),
+        Command::Sync(arguments) => verbs::sync::run(arguments, screen),
+        Command::Receive(arguments) => verbs::receive::run(arguments, screen),
         Command::Audit(arguments) => verbs::audit::run(arguments),
         Command::Completions(arguments) => verbs::manual::completions(arguments),
         Command::Man(arguments) => verbs::manual::man(arguments),

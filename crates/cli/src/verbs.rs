@@ -13,12 +13,14 @@ pub(crate) mod manual;
 pub(crate) mod map;
 #[cfg(feature = "training")]
 pub(crate) mod pretrain;
+pub(crate) mod receive;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod split;
 #[cfg(feature = "training")]
 pub(crate) mod study;
+pub(crate) mod sync;
 
 use std::io::Write;
 use std::path::Path;

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("m3ret-imaging", &[]),
     ("m3ret-search", &[]),
     ("m3ret-testing", &[]),
+    ("m3ret-dicomnet", &["m3ret-files"]),
     ("m3ret-manifest", &["m3ret-files", "m3ret-imaging"]),
     ("m3ret-encoder", &["m3ret-imaging"]),
     (
@@ -40,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "m3ret-cli",
         &[
             "m3ret",
+            "m3ret-dicomnet",
             "m3ret-encoder",
             "m3ret-imaging",
             "m3ret-manifest",
@@ -50,7 +52,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "m3ret-server",
-        &["m3ret", "m3ret-files", "m3ret-imaging", "m3ret-search"],
+        &[
+            "m3ret",
+            "m3ret-dicomnet",
+            "m3ret-files",
+            "m3ret-imaging",
+            "m3ret-search",
+        ],
     ),
     (
         "m3ret-python",
@@ -78,10 +86,16 @@ const OF_THE_TERMINAL: &[&str] = &["clap", "indicatif", "ctrlc"];
 const FENCED: &[(&str, &[&str])] = &[
     ("burn", &["m3ret-pretrain"]),
     ("dicom-core", &["m3ret-imaging"]),
-    ("blake3", &["m3ret-search", "m3ret-server"]),
+    ("dicom-ul", &["m3ret-dicomnet"]),
+    ("reqwest", &["m3ret-dicomnet"]),
+    ("rustls", &["m3ret-dicomnet"]),
+    (
+        "blake3",
+        &["m3ret-dicomnet", "m3ret-search", "m3ret-server"],
+    ),
     ("axum", &["m3ret-server"]),
     ("hyper", &["m3ret-server"]),
-    ("tokio", &["m3ret-server"]),
+    ("tokio", &["m3ret-dicomnet", "m3ret-server"]),
     ("pyo3", &["m3ret-python"]),
     ("numpy", &["m3ret-python"]),
 ];

@@ -29,12 +29,13 @@ pub use places::{PruneSummary, PrunedImage, RewriteSummary, move_files, prune};
 pub(crate) use places::{prune_left, relabel};
 pub use repair::{LostImage, Repaired, repair};
 pub(crate) use rows::{
-    Columns, Pseudonym, Pseudonyms, RowCells, THUMBNAIL, cells_of_manifest, digest_of_cells,
-    file_of, is_same_place, place_below, stored_parts, views_of,
+    Columns, PendingRows, Pseudonym, Pseudonyms, RowCells, RowParts, THUMBNAIL, cells_of_manifest,
+    digest_of_cells, file_of, is_same_place, place_below, stored_parts, views_of,
 };
 pub use update::{RefusedImage, UpdateSummary};
 pub(crate) use update::{
-    UpdateOptions, forget_gone, forget_moved, refused_as_erased, tell_notes, update, with_part,
+    Stored, UpdateOptions, forget_gone, forget_moved, refused_as_erased, tell_notes, update,
+    with_part,
 };
 
 /// Columns that every gallery of images has.

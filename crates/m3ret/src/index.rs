@@ -1,6 +1,7 @@
 //! Makes, extends, changes and describes galleries on request.
 
 mod plain;
+mod series;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use crate::watch::Watch;
 
 pub use plain::{PlainRows, StoredColumn, put_plain};
+pub use series::{SeriesFolder, SeriesGallery, SeriesOptions, SeriesSummary, UID_SEALED};
 
 /// What goes into a gallery, and how.
 #[derive(Debug, Clone)]

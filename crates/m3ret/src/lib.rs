@@ -59,6 +59,7 @@ mod objects;
 pub mod options;
 pub mod panics;
 pub mod report;
+pub mod sealed;
 pub mod search;
 pub mod simulate;
 pub mod split;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use m3ret::images::ImageSource;
 use m3ret::search::{Queries, Why};
+use m3ret_dicomnet::multipart::{Event, Fault, MAX_HEADER_BYTES, Splitter, part_name};
 use m3ret_imaging::{Kind, Volume};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -21,7 +22,6 @@ use utoipa::{IntoParams, ToSchema};
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, SILENT};
-use crate::multipart::{Event, Fault, MAX_HEADER_BYTES, Splitter};
 use crate::openapi::{FileForm, Refused, WhyBody};
 use crate::problem::{Problem, Result};
 use crate::routes::search::pseudonym;
@@ -115,23 +115,25 @@ impl Form {
         let failed = |_| Problem::new(503, "spool", "the upload cannot be written");
         let limits = &service.limits;
         match event {
-            Event::Begin(name) if name == b"file" => {
-                if self.files.n_files() >= limits.max_files {
-                    let limit = u64::try_from(limits.max_files).unwrap_or(u64::MAX);
-                    return Err(Problem::too_large("upload", limit, "files"));
+            Event::Begin(headers) => match part_name(&headers).map_err(of_fault)?.as_slice() {
+                b"file" => {
+                    if self.files.n_files() >= limits.max_files {
+                        let limit = u64::try_from(limits.max_files).unwrap_or(u64::MAX);
+                        return Err(Problem::too_large("upload", limit, "files"));
+                    }
+                    *target = Target::File;
+                    self.files.begin().map_err(failed)
                 }
-                *target = Target::File;
-                self.files.begin().map_err(failed)
-            }
-            Event::Begin(name) if name == b"options" && self.options.is_none() => {
-                *target = Target::Options;
-                self.options = Some(Vec::new());
-                Ok(())
-            }
-            Event::Begin(_) => {
-                let detail = "parts named file, and one named options, are wanted";
-                Err(Problem::unprocessable("invalid_request", detail))
-            }
+                b"options" if self.options.is_none() => {
+                    *target = Target::Options;
+                    self.options = Some(Vec::new());
+                    Ok(())
+                }
+                _ => {
+                    let detail = "parts named file, and one named options, are wanted";
+                    Err(Problem::unprocessable("invalid_request", detail))
+                }
+            },
             Event::Bytes(bytes) => match target {
                 Target::File => self.files.write(&bytes).map_err(failed),
                 Target::Options => {

@@ -69,6 +69,10 @@ pub(crate) fn prune_left(
     let mut left_folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
     for row in gallery.rows() {
         let root = gallery.value(row, own.root)?;
+        if gallery.value(row, columns::PATH)?.is_empty() && root.is_empty() {
+            // It never had a file: it came over the network, or its vector was made elsewhere.
+            continue;
+        }
         let file = file_of(gallery, row)?;
         // A file that cannot be looked up may still exist.
         if file.try_exists().unwrap_or(true) {

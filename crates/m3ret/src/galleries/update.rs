@@ -100,7 +100,7 @@ pub struct RefusedImage {
 }
 
 /// What a row stores of what its image states itself.
-pub(super) struct Stored {
+pub(crate) struct Stored {
     part: String,
     pub pixels: String,
     content: String,
@@ -112,7 +112,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn of(facts: &Facts, gallery: &Gallery) -> Self {
+    pub(crate) fn of(facts: &Facts, gallery: &Gallery) -> Self {
         let body_part = facts.body_part.as_deref().unwrap_or_default();
         Self {
             part: facts.part.clone().unwrap_or_default(),
@@ -135,14 +135,22 @@ impl Stored {
         place: &Place<'_>,
         own: &OwnNames,
     ) -> Vec<(String, String)> {
-        cells([
+        let mut placed = cells([
             (columns::PATH, place.path),
-            (columns::PART, &self.part),
             (own.root, &text_of(place.root)),
             (own.key, &hexadecimal(item.key)),
-            (own.pixels, &self.pixels),
             (columns::CONTENT, &self.content),
             (columns::CHANGED, &item.changed_ns.to_string()),
+        ]);
+        placed.extend(self.placed_nowhere(own));
+        placed
+    }
+
+    /// Returns the cells that say what an image states itself; of one without a file, these are all.
+    pub(crate) fn placed_nowhere(&self, own: &OwnNames) -> Vec<(String, String)> {
+        cells([
+            (columns::PART, self.part.as_str()),
+            (own.pixels, &self.pixels),
             (columns::OWN_MODALITY, &self.modality),
             (columns::OWN_MODALITY_GUESS, &self.modality_guess),
             (columns::OWN_BODY_PART, &self.body_part),
@@ -155,7 +163,7 @@ impl Stored {
     }
 
     /// Returns the cells that people see where no manifest states others.
-    pub(super) fn shown(&self) -> Vec<(String, String)> {
+    pub(crate) fn shown(&self) -> Vec<(String, String)> {
         cells([
             (MODALITY, &self.modality),
             (MODALITY_GUESS, &self.modality_guess),

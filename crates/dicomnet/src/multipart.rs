@@ -1,10 +1,10 @@
-//! Splits a body of the kind `multipart/form-data` while it arrives.
+//! Splits a body of a kind such as `multipart/form-data` or `multipart/related` while it arrives.
 //!
-//! Nothing of a part is kept but its name: a name of a file never reaches the disk.
+//! What a part holds is passed on as it comes, and headers are bounded, so memory does not grow with the body.
 
 /// What is wrong with a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The header of the request names no boundary, or one that is none.
     NoBoundary,
     /// The header of a part is longer than allowed.
@@ -19,8 +19,8 @@ pub(crate) enum Fault {
 
 /// What comes next in a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// A part of this name begins.
+pub enum Event {
+    /// A part with these headers begins.
     Begin(Vec<u8>),
     /// More bytes of the part.
     Bytes(Vec<u8>),
@@ -42,11 +42,11 @@ enum State {
 /// Longest boundary (RFC 2046, section 5.1.1).
 const MAX_BOUNDARY: usize = 70;
 /// Longest header of a part.
-pub(crate) const MAX_HEADER_BYTES: usize = 8 << 10;
+pub const MAX_HEADER_BYTES: usize = 8 << 10;
 
 /// Splits a body into parts.
 #[derive(Debug)]
-pub(crate) struct Splitter {
+pub struct Splitter {
     /// A line break, two hyphens and the boundary.
     delimiter: Vec<u8>,
     buffer: Vec<u8>,
@@ -54,8 +54,11 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
-    /// Begins with the header `Content-Type` of the request.
-    pub(crate) fn new(content_type: &[u8]) -> Result<Self, Fault> {
+    /// Begins with the header `Content-Type` of the request or answer.
+    ///
+    /// # Errors
+    /// `NoBoundary`.
+    pub fn new(content_type: &[u8]) -> Result<Self, Fault> {
         let boundary = parameter(content_type, b"boundary").ok_or(Fault::NoBoundary)?;
         let is_fine = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
         if !(1..=MAX_BOUNDARY).contains(&boundary.len()) || !boundary.iter().all(is_fine) {
@@ -70,7 +73,10 @@ impl Splitter {
     }
 
     /// Takes more bytes; returns what they hold.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Fault> {
+    ///
+    /// # Errors
+    /// `LongHeader`, `Broken`.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Fault> {
         let mut events = Vec::new();
         if self.state == State::Done {
             // What follows the last boundary is not read.
@@ -81,8 +87,11 @@ impl Splitter {
         Ok(events)
     }
 
-    /// Returns whether the last boundary has come.
-    pub(crate) fn finish(&self) -> Result<(), Fault> {
+    /// Checks that the last boundary has come.
+    ///
+    /// # Errors
+    /// `Cut`.
+    pub fn finish(&self) -> Result<(), Fault> {
         match self.state {
             State::Done => Ok(()),
             _ => Err(Fault::Cut),
@@ -108,12 +117,14 @@ impl Splitter {
             }
             State::Headers => {
                 let end = find(&self.buffer, b"\r\n\r\n");
-                if end.unwrap_or(self.buffer.len()) > MAX_HEADER_BYTES {
+                // The end may have come but for its last byte.
+                let n_bytes = end.unwrap_or(self.buffer.len().saturating_sub(3));
+                if n_bytes > MAX_HEADER_BYTES {
                     return Err(Fault::LongHeader);
                 }
                 let Some(end) = end else { return Ok(false) };
-                let name = part_name(self.buffer.get(..end).unwrap_or_default());
-                events.push(Event::Begin(name.ok_or(Fault::NoName)?));
+                let headers = self.buffer.get(..end).unwrap_or_default();
+                events.push(Event::Begin(headers.to_vec()));
                 self.buffer.drain(..end + 4);
                 self.state = State::Body;
                 Ok(true)
@@ -161,14 +172,31 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// Returns the name that the header `Content-Disposition` of a part states.
-fn part_name(headers: &[u8]) -> Option<Vec<u8>> {
-    const FIELD: &[u8] = b"content-disposition:";
+///
+/// # Errors
+/// `NoName`.
+pub fn part_name(headers: &[u8]) -> Result<Vec<u8>, Fault> {
+    let field = field(headers, b"content-disposition:");
+    field
+        .and_then(|field| parameter(field, b"name"))
+        .ok_or(Fault::NoName)
+}
+
+/// Returns the kind of media that the header `Content-Type` of a part states, in lower case and without parameters.
+#[must_use]
+pub fn part_kind(headers: &[u8]) -> Option<Vec<u8>> {
+    let field = field(headers, b"content-type:")?;
+    let kind = field.split(|&byte| byte == b';').next()?;
+    Some(kind.trim_ascii().to_ascii_lowercase())
+}
+
+/// Returns the value of a header; `name` is in lower case and ends with a colon.
+fn field<'a>(headers: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut lines = headers.split(|&byte| byte == b'\n');
-    let line = lines.find(|line| {
-        let begin = line.get(..FIELD.len());
-        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(FIELD))
-    })?;
-    parameter(line, b"name")
+    lines.find_map(|line| {
+        let (begin, value) = line.split_at_checked(name.len())?;
+        begin.eq_ignore_ascii_case(name).then_some(value)
+    })
 }
 
 /// Returns a parameter of a header: what follows `; NAME=`, with or without quotes.
@@ -220,7 +248,7 @@ mod tests {
 
     const KIND: &[u8] = b"multipart/form-data; boundary=\"x y\"";
 
-    /// Returns names and contents of the parts of a body that comes in pieces.
+    /// Returns names and contents of the parts of a form that comes in pieces.
     fn split(kind: &[u8], body: &[u8], n_bytes: usize) -> Result<Vec<(String, Vec<u8>)>, Fault> {
         let mut splitter = Splitter::new(kind)?;
         let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
@@ -228,7 +256,8 @@ mod tests {
         for piece in body.chunks(n_bytes) {
             for event in splitter.push(piece)? {
                 match event {
-                    Event::Begin(name) => {
+                    Event::Begin(headers) => {
+                        let name = part_name(&headers)?;
                         parts.push((String::from_utf8_lossy(&name).into_owned(), Vec::new()));
                     }
                     Event::Bytes(bytes) => parts.last_mut().unwrap().1.extend(bytes),
