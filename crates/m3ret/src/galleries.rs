@@ -30,7 +30,7 @@ pub(crate) use places::{prune_left, relabel};
 pub use repair::{LostImage, Repaired, repair};
 pub(crate) use rows::{
     Columns, PendingRows, Pseudonym, Pseudonyms, RowCells, RowParts, THUMBNAIL, cells_of_manifest,
-    digest_of_cells, file_of, is_same_place, place_below, stored_parts, views_of,
+    digest_of_cells, file_of, is_of_erased, is_same_place, place_below, stored_parts, views_of,
 };
 pub use update::{RefusedImage, UpdateSummary};
 pub(crate) use update::{

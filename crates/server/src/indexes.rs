@@ -118,6 +118,11 @@ impl Indexes {
 }
 
 impl Index {
+    /// Returns the folder of the gallery.
+    pub(crate) fn place(&self) -> &Path {
+        &self.place
+    }
+
     /// Returns the gallery's newest state; opens it if a writer made one since.
     pub(crate) fn newest(&self) -> m3ret::Result<Arc<Snapshot>> {
         let known = self.known();

@@ -1,7 +1,7 @@
 //! Work that goes on after its request was answered: one job at a time, each followed by its id.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -164,7 +164,11 @@ impl Jobs {
             (State::Done, "done"),
             (State::Failed, "failed"),
         ] {
-            let n = table.all.values().filter(|job| job.view.state == state).count();
+            let n = table
+                .all
+                .values()
+                .filter(|job| job.view.state == state)
+                .count();
             metrics.jobs(name, n);
         }
     }
@@ -180,7 +184,10 @@ impl Jobs {
                 if let Some(next) = table.waiting.pop_front() {
                     break next;
                 }
-                table = self.arrived.wait(table).unwrap_or_else(PoisonError::into_inner);
+                table = self
+                    .arrived
+                    .wait(table)
+                    .unwrap_or_else(PoisonError::into_inner);
             };
             if let Some(job) = table.all.get_mut(&id) {
                 job.view.state = State::Running;
@@ -220,7 +227,10 @@ impl Table {
         if self.all.len() < MAX_KEPT {
             return;
         }
-        let ended = self.all.iter().filter_map(|(id, job)| Some((job.ended?, id.clone())));
+        let ended = self
+            .all
+            .iter()
+            .filter_map(|(id, job)| Some((job.ended?, id.clone())));
         if let Some((_, oldest)) = ended.min() {
             self.all.remove(&oldest);
         }
@@ -241,6 +251,8 @@ pub(crate) fn failed(reason: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use serde_json::json;
 
@@ -257,9 +269,17 @@ mod tests {
         let jobs = Arc::new(Jobs::default());
         let key = || Some(("key-1".to_owned(), "digest".to_owned()));
         let first = jobs.add("ann", key(), Some(3), done(3)).unwrap();
-        let second = jobs.add("bob", None, None, Box::new(|| panic!("as a test"))).unwrap();
+        let second = jobs
+            .add("bob", None, None, Box::new(|| panic!("as a test")))
+            .unwrap();
         assert_eq!((first.state, first.total), (State::Queued, Some(3)));
-        assert_eq!(jobs.repeated("ann", "key-1", "digest").unwrap().unwrap().job, first.job);
+        assert_eq!(
+            jobs.repeated("ann", "key-1", "digest")
+                .unwrap()
+                .unwrap()
+                .job,
+            first.job
+        );
         assert!(jobs.repeated("ann", "key-1", "other").is_err());
         assert!(jobs.repeated("bob", "key-1", "digest").unwrap().is_none());
         assert!(jobs.find(&first.job, "bob", false).is_none());
@@ -272,9 +292,15 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         let first = jobs.find(&first.job, "ann", false).unwrap();
-        assert_eq!((first.state, first.done, first.result), (State::Done, 3, Some(json!({"n": 3}))));
+        assert_eq!(
+            (first.state, first.done, first.result),
+            (State::Done, 3, Some(json!({"n": 3})))
+        );
         let second = jobs.find(&second.job, "bob", false).unwrap();
-        assert_eq!((second.state, second.failures[0].reason.as_str()), (State::Failed, "internal_error"));
+        assert_eq!(
+            (second.state, second.failures[0].reason.as_str()),
+            (State::Failed, "internal_error")
+        );
         jobs.close();
         worker.join().unwrap();
         assert!(jobs.add("ann", None, None, done(1)).is_err());

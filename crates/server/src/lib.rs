@@ -7,6 +7,10 @@
     clippy::disallowed_methods,
     reason = "the audit trail needs the time of day"
 )]
+#![allow(
+    unused_qualifications,
+    reason = "utoipa's macro names the parameters of routes in full"
+)]
 
 pub mod accounts;
 pub mod audit;
@@ -16,6 +20,7 @@ mod gate;
 mod guard;
 mod indexes;
 pub mod intake;
+mod jobs;
 mod metrics;
 mod objects;
 mod oidc;
@@ -31,6 +36,7 @@ mod web_client;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -189,8 +195,17 @@ pub fn serve(
         .on_thread_start(m3ret::panics::guard_this_thread)
         .build()
         .context("starting threads")?;
+    let worker = std::thread::Builder::new().name("m3ret-jobs".to_owned());
+    let working = Arc::clone(&service);
+    worker
+        .spawn(move || {
+            m3ret::panics::guard_this_thread();
+            working.jobs.work();
+        })
+        .context("starting threads")?;
     on_start(&Started { address, token })?;
     let ended = runtime.block_on(connections::run(listener, &service, watch));
+    service.jobs.close();
     // An embedding that still runs ends with the program.
     runtime.shutdown_timeout(Duration::from_millis(100));
     service.spool.erase_all();

@@ -38,6 +38,11 @@ const MAX_PICTURES: usize = 1024;
 pub(crate) struct Pictures(Mutex<HashMap<(String, u64, String), Bytes>>);
 
 impl Pictures {
+    /// Forgets all of them.
+    pub(crate) fn forget(&self) {
+        self.all().clear();
+    }
+
     fn get(&self, key: &(String, u64, String)) -> Option<Bytes> {
         self.all().get(key).cloned()
     }

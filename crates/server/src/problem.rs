@@ -33,6 +33,11 @@ impl Problem {
         }
     }
 
+    /// What is wrong, for programs.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// More work waits than may.
     pub(crate) fn busy() -> Self {
         Self::new(503, "busy", "too many requests wait; try again")

@@ -1,6 +1,9 @@
 //! The routes, and what all of them share.
 
+mod erasures;
 mod images;
+mod items;
+mod jobs;
 mod query;
 pub(crate) mod search;
 mod session;
@@ -19,6 +22,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
+use m3ret::options::ModelChoice;
 use m3ret::watch::Watch;
 use m3ret_imaging::ReadOptions;
 use serde::Serialize;
@@ -32,6 +36,7 @@ use crate::audit::{Audit, Entry, Head};
 use crate::gate::Gate;
 use crate::guard::{self, Asker};
 use crate::indexes::Indexes;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::openapi::{Frame, ProblemBody, Refused, answer};
 use crate::patients::PatientGuard;
@@ -62,6 +67,10 @@ pub(crate) struct Service {
     /// What requests may call the server.
     pub(crate) hosts: Vec<String>,
     pub(crate) pictures: objects::Pictures,
+    /// Work that goes on after its request was answered.
+    pub(crate) jobs: Jobs,
+    /// The model by which galleries are opened.
+    pub(crate) model: ModelChoice,
 }
 
 impl Service {
@@ -101,6 +110,8 @@ impl Service {
                 .chain(settings.hosts.iter().cloned())
                 .collect(),
             pictures: objects::Pictures::default(),
+            jobs: Jobs::default(),
+            model: settings.model.clone(),
         };
         Ok((Arc::new(service), token))
     }
@@ -118,29 +129,28 @@ impl Service {
         if self.audit.is_none() {
             return Ok(());
         }
+        let (service, asker) = (Arc::clone(self), asker.clone());
+        let written = tokio::task::spawn_blocking(move || service.write(&asker, entry)).await;
+        written.map_err(|_| Problem::internal("internal_error"))?
+    }
+
+    /// The same on a thread that may wait.
+    pub(crate) fn write(&self, asker: &Asker, entry: Entry) -> Result<()> {
         let entry = Entry {
             who: asker.name.clone(),
             role: asker.role.name().to_owned(),
             purpose: asker.purpose.clone(),
             ..entry
         };
-        let service = Arc::clone(self);
-        let write = move || {
-            service
-                .audit
-                .as_ref()
-                .map_or(Ok(()), |audit| audit.write(entry))
-        };
-        let written = tokio::task::spawn_blocking(write).await;
-        match written {
-            Ok(Ok(())) => Ok(()),
-            _ => {
-                self.metrics.audit_failure();
-                let detail =
-                    "the audit trail cannot be written, and nothing is answered without it";
-                Err(Problem::new(503, "audit", detail))
-            }
-        }
+        let written = self
+            .audit
+            .as_ref()
+            .map_or(Ok(()), |audit| audit.write(entry));
+        written.map_err(|_| {
+            self.metrics.audit_failure();
+            let detail = "the audit trail cannot be written, and nothing is answered without it";
+            Problem::new(503, "audit", detail)
+        })
     }
 }
 
@@ -154,6 +164,10 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .routes(routes!(search::indexes))
         .routes(routes!(search::search))
         .routes(routes!(images::images))
+        .routes(routes!(items::add))
+        .routes(routes!(items::delete))
+        .routes(routes!(erasures::begin))
+        .routes(routes!(jobs::job))
         .routes(routes!(objects::upload))
         .routes(routes!(objects::thumbnail))
         .routes(routes!(volume::nifti))
@@ -220,6 +234,7 @@ async fn metrics(
         let n_rows = index.known().archive.gallery.len();
         service.metrics.vectors(&index.name, n_rows);
     }
+    service.jobs.count(&service.metrics);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], service.metrics.text()).into_response())
 }
@@ -322,8 +337,8 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     })
 }
 
-/// Returns the part of the path that names something.
-pub(crate) fn named(path: std::result::Result<Path<String>, PathRejection>) -> Result<String> {
+/// Returns the parts of the path that name something.
+pub(crate) fn named<T>(path: std::result::Result<Path<T>, PathRejection>) -> Result<T> {
     let name = path.map(|Path(name)| name);
     name.map_err(|_| Problem::new(400, "no_text", "the path is no UTF-8"))
 }

@@ -56,7 +56,7 @@ impl Upload {
         Self {
             id: files.id.clone(),
             owner,
-            digest: files.hasher.finalize().to_hex().to_string(),
+            digest: files.digest(),
             volumes,
             thumbnail,
             files,
@@ -104,6 +104,16 @@ impl Files {
         self.hasher.update(bytes);
         self.n_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
+    }
+
+    /// Returns the digest of all files.
+    pub(crate) fn digest(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+
+    /// Returns the folder that they lie in, named by their numbers.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.clone()
     }
 
     /// Returns the number of files.

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use m3ret_encoder::Model;
+use m3ret_imaging::Code;
 use m3ret_manifest::columns::SOURCE;
 use m3ret_search::{Gallery, Numbers, RowId, Setup, Writer};
 
@@ -15,7 +17,8 @@ use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Content, Item, list};
 use crate::embed::work::{Embedded, embed_each};
 use crate::galleries::{
-    self, PendingRows, RowParts, Stored, columns, digest_of_cells, maker_of, with_part,
+    self, PendingRows, RowParts, Stored, columns, digest_of_cells, is_of_erased, maker_of,
+    with_part,
 };
 use crate::model_name;
 use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
@@ -90,7 +93,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// A gallery that takes series, and the model that embeds them.
 pub struct SeriesGallery {
     options: SeriesOptions,
-    model: Model,
+    model: Arc<Model>,
     key: Option<SealKey>,
     gallery: Gallery,
 }
@@ -131,8 +134,23 @@ impl SeriesGallery {
         };
         Ok(Self {
             options,
-            model,
+            model: Arc::new(model),
             key,
+            gallery,
+        })
+    }
+
+    /// Opens a gallery that is there with its model, which is open already.
+    ///
+    /// # Errors
+    /// `Gallery` if it cannot be opened, or another model made it.
+    pub fn with_model(options: SeriesOptions, model: Arc<Model>) -> crate::Result<Self> {
+        let gallery = Gallery::open(&options.gallery)?;
+        gallery.check_maker(&maker_of(&model))?;
+        Ok(Self {
+            options,
+            model,
+            key: None,
             gallery,
         })
     }
@@ -180,6 +198,18 @@ impl SeriesGallery {
         Ok(names)
     }
 
+    /// Returns the ids of the images of a series.
+    ///
+    /// # Errors
+    /// `Gallery` if it is damaged.
+    pub fn ids(&self, name: &str) -> crate::Result<Vec<String>> {
+        let rows = self.gallery.find_rows(NAME, name)?;
+        let ids = rows
+            .into_iter()
+            .map(|row| Ok(self.gallery.id(row)?.to_owned()));
+        ids.collect()
+    }
+
     /// Embeds series and adds their images, in place of all rows of the same series. All of it is one change of the
     /// gallery, which survives a power cut when this returns; whatever is repeated gives equal rows.
     ///
@@ -190,6 +220,8 @@ impl SeriesGallery {
         series: &[SeriesFolder],
         watch: &dyn Watch,
     ) -> crate::Result<SeriesSummary> {
+        // Another process may have erased a patient since.
+        self.refresh()?;
         let mut summary = SeriesSummary::default();
         let mut batch = SeriesRows {
             of: self,
@@ -370,6 +402,10 @@ impl SeriesRows<'_> {
                 cells.push((UID_SEALED.to_owned(), self.sealed(key, series)?));
             }
             cells.extend(stored.shown());
+            if is_of_erased(&self.of.gallery, &cells) {
+                *refused.entry(Code::Erased.to_string()).or_default() += 1;
+                continue;
+            }
             let parts = RowParts {
                 vector,
                 thumbnail: facts.traits.thumbnail,

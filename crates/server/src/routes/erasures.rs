@@ -1,0 +1,159 @@
+//! Erases a patient from every index.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
+use m3ret::erase::{EraseOptions, Patient, Subject, erase};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::jobs::{accepted, key_of};
+use super::{Service, drain, forbidden, read_json};
+use crate::accounts::Role;
+use crate::audit::Entry;
+use crate::clock;
+use crate::guard::Asker;
+use crate::indexes::SILENT;
+use crate::jobs::{JobView, Outcome, Work, failed};
+use crate::openapi::Refused;
+use crate::problem::{Problem, Result};
+
+/// Longest reason.
+const MAX_REASON: usize = 256;
+
+/// Who is erased.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ErasureRequest {
+    /// PatientID
+    patient_id: String,
+    /// IssuerOfPatientID, where headers name one.
+    issuer: Option<String>,
+    /// Why; it stands in the receipt, and must not name the patient.
+    #[serde(default)]
+    reason: String,
+    /// Whether rows are erased from snapshots below the galleries, too; without it a snapshot that holds some is an error.
+    #[serde(default)]
+    snapshots: bool,
+}
+
+/// Erases a patient from every index, as a job whose result is the receipt. All uploads are erased, too.
+#[utoipa::path(
+    post,
+    path = "/v1/erasures",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A request that is sent again with it does nothing more")),
+    request_body = ErasureRequest,
+    responses((status = 202, body = JobView), Refused)
+)]
+pub(super) async fn begin(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    request: Request,
+) -> Result<Response<Body>> {
+    let (head, mut body) = request.into_parts();
+    if asker.role != Role::Admin {
+        drain(&mut body).await;
+        return Err(forbidden());
+    }
+    let request: ErasureRequest = read_json(&mut body, &head.headers, &service.limits).await?;
+    let key = key_of(&head.headers)?;
+    let invalid = |detail: &str| Problem::unprocessable("invalid_request", detail);
+    if request.reason.len() > MAX_REASON || request.reason.chars().any(char::is_control) {
+        return Err(invalid("reason: one line of at most 256 bytes is wanted"));
+    }
+    let patient = Patient::new(&request.patient_id, request.issuer.as_deref());
+    let patient =
+        patient.map_err(|_| invalid("patient_id, issuer: one number of a patient is wanted"))?;
+    // The number itself is kept nowhere.
+    let asked = serde_json::json!([
+        request.patient_id,
+        request.issuer,
+        request.reason,
+        request.snapshots
+    ]);
+    let asked = blake3::hash(asked.to_string().as_bytes())
+        .to_hex()
+        .to_string();
+    if let Some(key) = &key
+        && let Some(known) = service.jobs.repeated(&asker.name, key, &asked)?
+    {
+        return accepted(&known);
+    }
+    service.record(&asker, entry("begun")).await?;
+    let options = EraseOptions {
+        snapshots: request.snapshots,
+        who: asker.name.clone(),
+        reason: request.reason,
+        time: clock::now(),
+        ..EraseOptions::default()
+    };
+    let work = work(
+        Arc::clone(&service),
+        asker.clone(),
+        Subject::Patient(patient),
+        options,
+    );
+    accepted(
+        &service
+            .jobs
+            .add(&asker.name, key.map(|key| (key, asked)), None, work)?,
+    )
+}
+
+fn entry(receipt: &str) -> Entry {
+    Entry {
+        action: "110105 DICOM Study Deleted".to_owned(),
+        query: receipt.to_owned(),
+        ..Entry::default()
+    }
+}
+
+fn work(service: Arc<Service>, asker: Asker, subject: Subject, options: EraseOptions) -> Work {
+    Box::new(move || {
+        let places = service
+            .indexes
+            .all()
+            .iter()
+            .map(|index| index.place().to_owned());
+        let places: Vec<PathBuf> = places.collect();
+        // An upload may show the patient, and so may a picture that was drawn.
+        service.spool.erase_all();
+        service.pictures.forget();
+        let receipt = match erase(&places, &subject, &options, &SILENT) {
+            Ok(receipt) => receipt,
+            Err(error) => return failed(reason_of(&error)),
+        };
+        service.pictures.forget();
+        for index in service.indexes.all() {
+            // Whatever is wrong with a gallery is told to whoever asks it.
+            let _ = index.newest();
+        }
+        let Ok(result) = serde_json::to_value(&receipt) else {
+            return failed("internal_error");
+        };
+        let digest = blake3::hash(result.to_string().as_bytes())
+            .to_hex()
+            .to_string();
+        let mut outcome = Outcome {
+            done: places.len(),
+            failures: Vec::new(),
+            result: Some(result),
+        };
+        if service.write(&asker, entry(&digest)).is_err() {
+            outcome.failures = failed("audit").failures;
+        }
+        outcome
+    })
+}
+
+/// Why nothing was erased.
+fn reason_of(error: &m3ret::Error) -> &'static str {
+    match error {
+        m3ret::Error::Caller(_) => "nothing_to_erase_or_held_by_snapshot",
+        _ => Problem::of_library(error).code(),
+    }
+}
