@@ -43,7 +43,8 @@ use m3ret::panics;
 use m3ret::search::DEFAULT_HANDICAP;
 use numbers::{cosine, count, handicap, thread_count, whole};
 pub(crate) use serve::{
-    AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, Auth, ServeArguments,
+    AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, Auth, DicomArguments,
+    ServeArguments,
 };
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;

@@ -45,6 +45,11 @@ impl Role {
         matches!(self, Self::Curator | Self::Indexer | Self::Admin)
     }
 
+    /// Whether it may send objects by DICOM.
+    pub(crate) fn may_index(self) -> bool {
+        matches!(self, Self::Indexer | Self::Admin)
+    }
+
     /// Whether it may look at the state of the audit trail.
     pub(crate) fn may_audit(self) -> bool {
         matches!(self, Self::Auditor | Self::Admin)

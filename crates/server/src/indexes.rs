@@ -111,6 +111,18 @@ impl Indexes {
         self.all.iter().find(|index| index.name == name).cloned()
     }
 
+    /// Returns the index that is named, or the only one.
+    pub(crate) fn named(&self, name: Option<&str>) -> Result<Arc<Index>> {
+        match (name, self.all()) {
+            (Some(name), _) => self.find(name).ok_or_else(|| Problem::not_found("index")),
+            (None, [only]) => Ok(Arc::clone(only)),
+            (None, _) => {
+                let detail = "?index=NAME is wanted where there are several";
+                Err(Problem::unprocessable("invalid_request", detail))
+            }
+        }
+    }
+
     /// Returns every index, in the order in which they were named.
     pub(crate) fn all(&self) -> &[Arc<Index>] {
         &self.all

@@ -16,6 +16,7 @@ pub mod accounts;
 pub mod audit;
 pub mod clock;
 mod connections;
+mod dicom;
 mod gate;
 mod guard;
 mod indexes;
@@ -46,6 +47,7 @@ use m3ret::watch::Watch;
 use crate::audit::Audit;
 use crate::routes::Service;
 
+pub use crate::dicom::{DicomOptions, ScpOptions};
 pub use crate::oidc::{Keys, OidcOptions};
 pub use crate::sign_in::{ProxyOptions, SignIn};
 pub use crate::tls::TlsFiles;
@@ -70,6 +72,10 @@ pub struct Settings {
     pub sign_in: SignIn,
     /// The certificate; `None` for connections without TLS.
     pub tls: Option<TlsFiles>,
+    /// Takes objects by DICOM; `None` for not.
+    pub dicom: Option<DicomOptions>,
+    /// File with the key by which UIDs of hits are opened, made if it is not there; `None` to keep and open none.
+    pub key_file: Option<PathBuf>,
     /// The model, if it cannot be found by the name that the galleries state.
     pub model: ModelChoice,
     /// How queries are read.
@@ -167,6 +173,8 @@ pub struct Started {
     pub address: SocketAddr,
     /// The random token, if no file names accounts. It is nowhere else.
     pub token: Option<String>,
+    /// Where objects are received by C-STORE.
+    pub scp: Option<SocketAddr>,
 }
 
 /// Where an audit trail ended.
@@ -203,9 +211,20 @@ pub fn serve(
             working.jobs.work();
         })
         .context("starting threads")?;
-    on_start(&Started { address, token })?;
+    let dicom = service.dicom.as_ref().zip(settings.dicom.as_ref());
+    let dicom = dicom.map(|(dicom, options)| dicom.start(options, settings));
+    let dicom = dicom.transpose()?;
+    let scp = dicom.as_ref().and_then(dicom::Running::address);
+    on_start(&Started {
+        address,
+        token,
+        scp,
+    })?;
     let ended = runtime.block_on(connections::run(listener, &service, watch));
     service.jobs.close();
+    if let Some(dicom) = dicom {
+        dicom.stop();
+    }
     // An embedding that still runs ends with the program.
     runtime.shutdown_timeout(Duration::from_millis(100));
     service.spool.erase_all();

@@ -156,7 +156,7 @@ impl Form {
     }
 }
 
-fn of_fault(fault: Fault) -> Problem {
+pub(crate) fn of_fault(fault: Fault) -> Problem {
     let told = |detail: &str| Problem::new(400, "broken_form", detail);
     match fault {
         Fault::NoBoundary => told("Content-Type: a boundary of 1 to 70 characters is wanted"),
@@ -310,17 +310,7 @@ impl Place {
 
     /// Returns the index that is named, or the only one.
     pub(crate) fn index(&self, service: &Service) -> Result<Arc<Index>> {
-        match (&self.index, service.indexes.all()) {
-            (Some(name), _) => service
-                .indexes
-                .find(name)
-                .ok_or_else(|| Problem::not_found("index")),
-            (None, [only]) => Ok(Arc::clone(only)),
-            (None, _) => {
-                let detail = "?index=NAME is wanted where there are several";
-                Err(Problem::unprocessable("invalid_request", detail))
-            }
-        }
+        service.indexes.named(self.index.as_deref())
     }
 }
 

@@ -1,12 +1,15 @@
 //! The routes, and what all of them share.
 
+mod dicomweb;
 mod erasures;
+mod fhir;
 mod images;
 mod items;
 mod jobs;
 mod query;
 pub(crate) mod search;
 mod session;
+mod similar;
 mod volume;
 
 use std::net::SocketAddr;
@@ -23,6 +26,7 @@ use axum::routing::get;
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
 use m3ret::options::ModelChoice;
+use m3ret::sealed::SealKey;
 use m3ret::watch::Watch;
 use m3ret_imaging::ReadOptions;
 use serde::Serialize;
@@ -33,6 +37,7 @@ use utoipa_axum::routes;
 
 use crate::accounts::{Accounts, random_token};
 use crate::audit::{Audit, Entry, Head};
+use crate::dicom::Dicom;
 use crate::gate::Gate;
 use crate::guard::{self, Asker};
 use crate::indexes::Indexes;
@@ -69,6 +74,10 @@ pub(crate) struct Service {
     pub(crate) pictures: objects::Pictures,
     /// Work that goes on after its request was answered.
     pub(crate) jobs: Jobs,
+    /// Takes objects by DICOM.
+    pub(crate) dicom: Option<Dicom>,
+    /// Opens the UIDs of hits.
+    pub(crate) seal_key: Option<SealKey>,
     /// The model by which galleries are opened.
     pub(crate) model: ModelChoice,
 }
@@ -92,7 +101,12 @@ impl Service {
         };
         let limits = settings.limits;
         let own = [address.to_string(), format!("localhost:{}", address.port())];
+        let dicom = settings.dicom.as_ref();
+        let dicom = dicom.map(|options| Dicom::open(options, &indexes, settings));
+        let key = settings.key_file.as_deref().map(SealKey::open_or_create);
         let service = Self {
+            dicom: dicom.transpose()?,
+            seal_key: key.transpose()?,
             indexes,
             accounts,
             checker: Checker::of(&settings.sign_in)?,
@@ -168,6 +182,12 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .routes(routes!(items::delete))
         .routes(routes!(erasures::begin))
         .routes(routes!(jobs::job))
+        .routes(routes!(dicomweb::stow))
+        .routes(routes!(dicomweb::stow_study))
+        .routes(routes!(dicomweb::similar_series))
+        .routes(routes!(dicomweb::similar_studies))
+        .routes(routes!(dicomweb::similar_series_of_study))
+        .routes(routes!(fhir::similar_studies))
         .routes(routes!(objects::upload))
         .routes(routes!(objects::thumbnail))
         .routes(routes!(volume::nifti))

@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 
 /// The option that names the file.
 const OPTION: &str = "--config";
-/// Verbs that take it in this way.
-const VERBS: [&str; 2] = ["serve", "sync"];
+/// The verb that takes it in this way.
+const VERB: &str = "serve";
 
 /// Returns the words of a command line with those of the file that `--config` names, less the options that the command
 /// line gives itself.
@@ -24,7 +24,7 @@ pub(crate) fn with_file(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
         return Ok(words);
     };
     let verb = verb + 1;
-    if !VERBS.contains(&texts[verb]) {
+    if texts[verb] != VERB {
         return Ok(words);
     }
     let Some(place) = texts.iter().position(|word| is_option(word, OPTION)) else {

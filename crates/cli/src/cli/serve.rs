@@ -4,10 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand, ValueEnum};
+use m3ret_dicomnet::dimse::PeerRule;
 use m3ret_server::accounts::Role;
 
 use super::numbers::count;
+use super::sync::duration;
 use super::{ModelArguments, ReadArguments};
 
 /// Serves galleries: a page where an image is dropped and similar ones appear, and an API
@@ -80,6 +84,13 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) audit: Option<PathBuf>,
 
+    /// Key by which study and series of hits are opened, and sealed for what is received; made if it is not there
+    #[arg(long, value_name = "F")]
+    pub(crate) key_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) dicom: DicomArguments,
+
     /// Most patients whose images an account may see in an hour
     #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
     pub(crate) max_patients_per_hour: NonZeroUsize,
@@ -93,6 +104,34 @@ pub(crate) struct ServeArguments {
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
+}
+
+/// Objects by DICOM.
+#[derive(Debug, Args)]
+pub(crate) struct DicomArguments {
+    /// Index that takes objects by STOW-RS and C-STORE
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dicom_into: Option<String>,
+
+    /// Folder in which they wait until their series is complete [default: NAME.received beside the gallery]
+    #[arg(long, value_name = "FOLDER", requires = "dicom_into")]
+    pub(crate) dicom_spool: Option<PathBuf>,
+
+    /// Receive by C-STORE here
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "dicom_into")]
+    pub(crate) scp: Option<SocketAddr>,
+
+    /// The title that senders must call
+    #[arg(long, value_name = "AE", default_value = "M3RET")]
+    pub(crate) ae: String,
+
+    /// Who may send by C-STORE; may be given several times
+    #[arg(long, value_name = "AE=ADDRESS")]
+    pub(crate) peer: Vec<PeerRule>,
+
+    /// How long a series waits for further objects
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) settle: Duration,
 }
 
 /// Who knows accounts.

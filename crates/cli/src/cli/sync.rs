@@ -211,7 +211,7 @@ pub(crate) struct IntakeArguments {
 }
 
 /// Reads a time such as `90s`, `5m`, `24h` or `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a time is wanted, such as 60s, 5m, 24h or 7d".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {

@@ -7,14 +7,15 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use crate::Outcome;
-use crate::cli::{Auth, Cli, ServeArguments};
+use crate::cli::{Auth, Cli, DicomArguments, ServeArguments};
 use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use m3ret::watch::Watch as _;
 use m3ret_server::accounts::{account_line, random_token};
 use m3ret_server::{
-    Keys, Limits, OidcOptions, ProxyOptions, Settings, SignIn, Started, TlsFiles, serve,
+    DicomOptions, Keys, Limits, OidcOptions, ProxyOptions, ScpOptions, Settings, SignIn, Started,
+    TlsFiles, serve,
 };
 
 /// Serves until an interrupt comes.
@@ -61,6 +62,9 @@ fn tell(started: &Started, is_encrypted: bool) -> std::io::Result<()> {
         Some(token) => writeln!(out, "{scheme}://{}/#token={token}", started.address)?,
         None => writeln!(out, "{scheme}://{}/", started.address)?,
     }
+    if let Some(scp) = started.scp {
+        writeln!(out, "dicom://{scp}/")?;
+    }
     out.flush()
 }
 
@@ -91,6 +95,20 @@ fn sign_in_of(arguments: &ServeArguments) -> SignIn {
     }
 }
 
+fn dicom_of(arguments: &DicomArguments) -> Option<DicomOptions> {
+    let scp = arguments.scp.map(|listen| ScpOptions {
+        listen,
+        ae: arguments.ae.clone(),
+        peers: arguments.peer.clone(),
+    });
+    Some(DicomOptions {
+        into: arguments.dicom_into.clone()?,
+        spool: arguments.dicom_spool.clone(),
+        scp,
+        settle: arguments.settle,
+    })
+}
+
 fn settings_of(arguments: &ServeArguments, spool: &std::path::Path) -> Settings {
     let mut limits = Limits {
         max_patients_an_hour: arguments.max_patients_per_hour.get(),
@@ -114,6 +132,8 @@ fn settings_of(arguments: &ServeArguments, spool: &std::path::Path) -> Settings 
             }),
             _ => None,
         },
+        dicom: dicom_of(&arguments.dicom),
+        key_file: arguments.key_file.clone(),
         model: arguments.model.choice(),
         reading: arguments.reading.reading(),
         limits,

@@ -1,0 +1,188 @@
+//! What comes by DICOM becomes rows of one index: STOW-RS and C-STORE share a spool, and one thread adds what is complete.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, ensure};
+use m3ret::index::SeriesOptions;
+use m3ret_dicomnet::collect::{CollectOptions, collect};
+use m3ret_dicomnet::dimse::{PeerRule, Receiver, ReceiverOptions};
+use m3ret_dicomnet::spool::{Spool, SpoolLimits};
+use m3ret_dicomnet::sync::Observer;
+use m3ret_search::Numbers;
+
+use crate::Settings;
+use crate::indexes::{Index, Indexes, SILENT};
+use crate::intake::{Intake, IntakeOptions};
+
+/// What series come from, for the names of rows.
+const ORIGIN: &str = "receive";
+/// Ends the name of the folder beside the gallery in which objects wait.
+const EXTENSION: &str = "received";
+
+/// How objects are taken by DICOM.
+#[derive(Debug, Clone)]
+pub struct DicomOptions {
+    /// Name of the index that they go into.
+    pub into: String,
+    /// Folder in which they wait; `None` for one beside the gallery.
+    pub spool: Option<PathBuf>,
+    /// Receives by C-STORE; `None` for STOW-RS alone.
+    pub scp: Option<ScpOptions>,
+    /// How long a series waits for further objects.
+    pub settle: std::time::Duration,
+}
+
+/// Receives by C-STORE.
+#[derive(Debug, Clone)]
+pub struct ScpOptions {
+    /// Where it listens.
+    pub listen: std::net::SocketAddr,
+    /// The title that it must be called by.
+    pub ae: String,
+    /// Who may send; empty for everyone of this machine.
+    pub peers: Vec<PeerRule>,
+}
+
+/// Objects on their way into an index.
+pub(crate) struct Dicom {
+    pub(crate) index: Arc<Index>,
+    pub(crate) spool: Arc<Spool>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+/// What runs beside the server.
+pub(crate) struct Running {
+    receiver: Option<Receiver>,
+    collecting: JoinHandle<()>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Dicom {
+    /// Opens the spool.
+    pub(crate) fn open(
+        options: &DicomOptions,
+        indexes: &Indexes,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let index = indexes.find(&options.into);
+        let index = index.with_context(|| {
+            format!(
+                "--dicom-into {}: found no gallery of this name, wanted one that is served",
+                options.into
+            )
+        })?;
+        ensure!(
+            index.known().archive.model().is_some(),
+            "--dicom-into {}: its vectors were made elsewhere; no model here adds to them",
+            options.into
+        );
+        let intake = Intake::open(&intake_options(&index, settings), ORIGIN, &SILENT)?;
+        let folder = options
+            .spool
+            .clone()
+            .unwrap_or_else(|| beside(index.place()));
+        let spool = Spool::open(&folder, intake.names(), SpoolLimits::default())?;
+        Ok(Self {
+            index,
+            spool: Arc::new(spool),
+            is_stopped: Arc::default(),
+        })
+    }
+
+    /// Begins to receive and to add.
+    pub(crate) fn start(
+        &self,
+        options: &DicomOptions,
+        settings: &Settings,
+    ) -> anyhow::Result<Running> {
+        let receiver = options.scp.as_ref().map(|scp| {
+            ensure!(
+                scp.listen.ip().is_loopback() || !scp.peers.is_empty(),
+                "--scp {}: other machines reach this address; name who may send with --peer AE=ADDRESS",
+                scp.listen
+            );
+            let mut receiving = ReceiverOptions::new(&scp.ae)?;
+            receiving.peers.clone_from(&scp.peers);
+            let listener = TcpListener::bind(scp.listen)
+                .with_context(|| format!("listening on {}", scp.listen))?;
+            Ok(Receiver::start(listener, receiving, Arc::clone(&self.spool))?)
+        });
+        let receiver = receiver.transpose()?;
+        let intake = intake_options(&self.index, settings);
+        let (spool, is_stopped) = (Arc::clone(&self.spool), Arc::clone(&self.is_stopped));
+        let collecting = CollectOptions {
+            quiet: options.settle,
+            ..CollectOptions::default()
+        };
+        let work = move || {
+            m3ret::panics::guard_this_thread();
+            let follower = Follower(is_stopped);
+            // A gallery that cannot be opened now may be there later; what was sent waits on the disk.
+            while !follower.is_stopped() {
+                if let Ok(mut intake) = Intake::open(&intake, ORIGIN, &SILENT) {
+                    let _ = collect(&spool, &mut intake, collecting, &follower, &mut |_, _| {
+                        Ok(())
+                    });
+                }
+                std::thread::sleep(collecting.every);
+            }
+        };
+        let thread = std::thread::Builder::new().name("m3ret-dicom".to_owned());
+        Ok(Running {
+            receiver,
+            collecting: thread.spawn(work).context("starting threads")?,
+            is_stopped: Arc::clone(&self.is_stopped),
+        })
+    }
+}
+
+impl Running {
+    /// Ends both. Objects that wait are added after the next start.
+    pub(crate) fn stop(self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        if let Some(receiver) = self.receiver {
+            receiver.stop();
+        }
+        // It panicked if it cannot be joined, and nothing is left to do.
+        let _ = self.collecting.join();
+    }
+
+    /// Returns where objects are received.
+    pub(crate) fn address(&self) -> Option<std::net::SocketAddr> {
+        self.receiver.as_ref().map(Receiver::address)
+    }
+}
+
+struct Follower(Arc<AtomicBool>);
+
+impl Observer for Follower {
+    fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn note(&self, _: &str) {}
+}
+
+fn intake_options(index: &Index, settings: &Settings) -> IntakeOptions {
+    IntakeOptions {
+        series: SeriesOptions {
+            gallery: index.place().to_owned(),
+            origin: String::new(),
+            model: settings.model.clone(),
+            reading: settings.reading.clone(),
+            // The files are erased.
+            has_thumbnails: true,
+            views: None,
+            numbers: Numbers::F32,
+        },
+        key_file: settings.key_file.clone(),
+    }
+}
+
+fn beside(gallery: &Path) -> PathBuf {
+    gallery.with_extension(EXTENSION)
+}
