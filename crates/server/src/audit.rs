@@ -77,6 +77,10 @@ impl Head {
     }
 }
 
+/// The file by which room on the disk is proved, and its size: more than a line of 100 hits.
+const ROOM: &str = "room";
+const ROOM_BYTES: usize = 16 << 10;
+
 fn digest(line: &[u8]) -> String {
     blake3::hash(line).to_hex().to_string()
 }
@@ -151,7 +155,7 @@ impl Audit {
             let now = clock::now();
             let day = now.get(..10).unwrap_or_default();
             writer.open = None;
-            writer.is_well = open_day(&self.folder, day).is_ok();
+            writer.is_well = open_day(&self.folder, day).is_ok() && has_room(&self.folder).is_ok();
         }
         writer.is_well
     }
@@ -215,6 +219,21 @@ fn open_day(folder: &Path, day: &str) -> anyhow::Result<File> {
     let file = options.open(&path).context("opening the audit trail")?;
     m3ret_files::sync_folder(folder)?;
     Ok(file)
+}
+
+/// Writes a file as large as a long line, and removes it.
+fn has_room(folder: &Path) -> std::io::Result<()> {
+    let path = folder.join(ROOM);
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&path).and_then(|mut file| {
+        file.write_all(&[b' '; ROOM_BYTES])?;
+        file.sync_all()
+    });
+    let removed = std::fs::remove_file(&path);
+    written.and(removed)
 }
 
 /// Returns the files of a trail in the order of their days.

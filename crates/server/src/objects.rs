@@ -291,21 +291,30 @@ fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// In which index an image is, and with which it is compared.
+/// In which index an image is.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Place {
     /// The index; may be left out where there is one.
     pub(crate) index: Option<String>,
+}
+
+/// The same, and with what it is compared.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Pair {
+    /// The index; may be left out where there is one.
+    index: Option<String>,
     /// Id of the image that it is compared with.
-    hit: Option<String>,
+    hit: String,
 }
 
 impl Place {
     pub(crate) fn of(query: std::result::Result<Query<Self>, QueryRejection>) -> Result<Self> {
         let place = query.map(|Query(place)| place);
-        place.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"))
+        place.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME is wanted"))
     }
 
     /// Returns the index that is named, or the only one.
@@ -375,26 +384,23 @@ fn picture(png: Bytes) -> Result<Response<Body>> {
 #[utoipa::path(
     get,
     path = "/v1/objects/{id}/why",
-    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Place),
+    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Pair),
     responses((status = 200, body = WhyView), Refused)
 )]
 pub(crate) async fn why(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
     path: std::result::Result<Path<String>, PathRejection>,
-    place: std::result::Result<Query<Place>, QueryRejection>,
+    pair: std::result::Result<Query<Pair>, QueryRejection>,
 ) -> Result<Response<Body>> {
-    let (id, place) = (named(path)?, Place::of(place)?);
+    let id = named(path)?;
+    let pair =
+        pair.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"));
+    let Query(Pair { index, hit }) = pair?;
     if !asker.role.may_search() {
         return Err(forbidden());
     }
-    let index = place.index(&service)?;
-    let Some(hit) = place.hit else {
-        return Err(Problem::unprocessable(
-            "invalid_request",
-            "?hit=ID is wanted",
-        ));
-    };
+    let index = service.indexes.named(index.as_deref())?;
     let upload = service.spool.find(&id, &asker.name);
     let compared = service.embeddings.run(move || -> Result<_> {
         let snapshot = index

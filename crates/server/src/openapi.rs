@@ -94,7 +94,7 @@ pub(crate) enum Refused {
 #[expect(dead_code, reason = "only described; forms are read while they arrive")]
 pub(crate) struct FileForm {
     /// One image, or the files of one DICOM series.
-    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    #[schema(min_items = 1, format = Binary, content_media_type = "application/octet-stream")]
     file: Vec<String>,
 }
 

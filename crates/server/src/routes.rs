@@ -240,6 +240,7 @@ async fn ready(State(service): State<Arc<Service>>) -> Response<Body> {
 #[utoipa::path(
     get,
     path = "/metrics",
+    security((), ("token" = []), ("session" = [])),
     responses((status = 200, body = String, content_type = "application/openmetrics-text"), Refused)
 )]
 async fn metrics(

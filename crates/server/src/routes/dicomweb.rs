@@ -26,10 +26,9 @@ use crate::problem::{Problem, Result};
 /// The kind of DICOM in JSON.
 const DICOM_JSON: &str = "application/dicom+json";
 
-/// How many are listed, and of which modality.
+/// How many are listed, and of which modality. Viewers send further parameters, such as `includefield`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Listing {
     /// At most so many.
     #[serde(default = "ten")]
@@ -41,12 +40,6 @@ pub(super) struct Listing {
     /// Only hits of this modality.
     #[serde(rename = "Modality", alias = "ModalitiesInStudy")]
     modality: Option<String>,
-    /// Attributes that viewers want; all that are known are sent.
-    #[serde(default)]
-    includefield: Option<String>,
-    /// Names of patients are not known here.
-    #[serde(default)]
-    fuzzymatching: Option<String>,
     /// The index; may be left out where there is one.
     index: Option<String>,
 }
@@ -82,7 +75,7 @@ pub(super) async fn stow(
 #[utoipa::path(
     post,
     path = "/dicom-web/studies/{study}",
-    params(("study" = String, Path, description = "StudyInstanceUID")),
+    params(("study" = String, Path, description = "StudyInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$")),
     request_body(content = Vec<u8>, content_type = "multipart/related"),
     responses(
         (status = 200, body = Object, content_type = "application/dicom+json", description = "All objects are stored"),
@@ -180,8 +173,8 @@ fn of_fault(fault: StowFault) -> Problem {
     get,
     path = "/dicom-web/studies/{study}/series/{series}/similar",
     params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
+        ("study" = String, Path, description = "StudyInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
+        ("series" = String, Path, description = "SeriesInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
         Listing
     ),
     responses(
@@ -221,7 +214,7 @@ pub(super) async fn similar_series(
 #[utoipa::path(
     get,
     path = "/dicom-web/similar/{series}/studies",
-    params(("series" = String, Path, description = "SeriesInstanceUID"), Listing),
+    params(("series" = String, Path, description = "SeriesInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"), Listing),
     responses(
         (status = 200, body = Vec<Object>, content_type = "application/dicom+json"),
         (status = 204, description = "None is similar"),
@@ -264,8 +257,8 @@ pub(super) async fn similar_studies(
     get,
     path = "/dicom-web/similar/{series}/studies/{study}/series",
     params(
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-        ("study" = String, Path, description = "StudyInstanceUID of a similar study"),
+        ("series" = String, Path, description = "SeriesInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
+        ("study" = String, Path, description = "StudyInstanceUID of a similar study", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
         Listing
     ),
     responses(

@@ -30,11 +30,14 @@ const MAX_REASON: usize = 256;
 #[serde(deny_unknown_fields)]
 pub(super) struct ErasureRequest {
     /// PatientID
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
     patient_id: String,
     /// IssuerOfPatientID, where headers name one.
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
     issuer: Option<String>,
     /// Why; it stands in the receipt, and must not name the patient.
     #[serde(default)]
+    #[schema(max_length = 64, pattern = "^[ -~]*$")]
     reason: String,
     /// Whether rows are erased from snapshots below the galleries, too; without it a snapshot that holds some is an error.
     #[serde(default)]
@@ -45,7 +48,7 @@ pub(super) struct ErasureRequest {
 #[utoipa::path(
     post,
     path = "/v1/erasures",
-    params(("Idempotency-Key" = Option<String>, Header, description = "A request that is sent again with it does nothing more")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, description = "A request that is sent again with it does nothing more")),
     request_body = ErasureRequest,
     responses((status = 202, body = JobView), Refused)
 )]

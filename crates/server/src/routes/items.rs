@@ -33,7 +33,7 @@ const N_DIGITS: usize = 32;
     path = "/v1/indexes/{name}/items",
     params(
         ("name" = String, Path, description = "Name of the index"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A request that is sent again with it does nothing more")
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, description = "A request that is sent again with it does nothing more")
     ),
     request_body(content = FileForm, content_type = "multipart/form-data"),
     responses((status = 202, body = JobView), Refused)

@@ -27,7 +27,7 @@ use crate::spool::VolumeFacts;
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described; forms are read while they arrive")]
 pub(super) struct SearchForm {
-    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    #[schema(min_items = 1, format = Binary, content_media_type = "application/octet-stream")]
     file: Vec<String>,
     options: Option<SearchRequest>,
 }

@@ -34,7 +34,7 @@ pub(super) struct PicturesAnswer {
     #[schema(value_type = Object)]
     pictures: Pictures,
     /// Pairs of HU and grey, by which greys of a CT are read.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Vec<Vec<f64>>)]
     hu_levels: serde_json::Value,
 }
 
@@ -146,7 +146,8 @@ async fn look<T: Send + 'static>(
                     ..snapshot.shown(std::iter::once(id.as_str()))?
                 };
                 let volume = snapshot.archive.volume(&id).map_err(|error| match error {
-                    m3ret::Error::Caller(_) => Problem::unprocessable(
+                    m3ret::Error::Caller(_) => Problem::new(
+                        404,
                         "unreadable",
                         "the file of the image cannot be read any more; only what the gallery holds of it can be shown",
                     ),
