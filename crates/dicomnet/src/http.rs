@@ -142,7 +142,8 @@ impl Http {
         let request = request
             .header(ACCEPT, accept)
             .header(ACCEPT_ENCODING, "identity");
-        let response = self.runtime.block_on(request.send());
+        // The request makes its timers when it is sent, which is to be within the runtime.
+        let response = self.runtime.block_on(async { request.send().await });
         let response = response.map_err(|error| unreachable(what, &error))?;
         match response.status() {
             StatusCode::OK => Ok(Answer::Body(Body { response })),
@@ -154,7 +155,7 @@ impl Http {
 
     /// Returns the next bytes of an answer; `None` at its end.
     pub(crate) fn next(&self, what: &'static str, body: &mut Body) -> Result<Option<Bytes>> {
-        let chunk = self.runtime.block_on(body.response.chunk());
+        let chunk = self.runtime.block_on(async { body.response.chunk().await });
         chunk.map_err(|error| unreachable(what, &error))
     }
 
