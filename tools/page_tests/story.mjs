@@ -293,10 +293,10 @@ async function clip(person) {
   assert.equal(answer.query.dims, "video");
   const rank = Math.max(0, answer.hits.findIndex((hit) => hit.dims === "video"));
   await page.locator(".hit").nth(rank).getByRole("button", { name: "Compare" }).click();
-  const tag = page.locator("#box .clip .tag").first();
+  const tag = page.locator("#box .leafed .tag").first();
   await tag.waitFor();
   // Both sides are clips.
-  await page.locator("#box .clip").nth(1).waitFor();
+  await page.locator("#box .leafed").nth(1).waitFor();
   const before = await tag.textContent();
   await page.keyboard.press(".");
   assert.notEqual(await tag.textContent(), before, "no next frame");

@@ -244,7 +244,7 @@ function hitCard(hit, index) {
     make("div", { class: "text" },
       make("div", { class: "head" }, make("span", { class: "rank num" }, `${isKept ? index + 1 : hit.rank}.`),
         Number.isFinite(hit.score) ? make("span", { class: "score num", title: isKept ? "score of the search that found it" : "" }, hit.score.toFixed(4)) : null,
-        make("span", { class: (hit.relation || "").startsWith("same") ? "badge strong" : "badge" }, isKept ? hit.index : relations[hit.relation])),
+        make("span", { class: (hit.relation || "").startsWith("same") ? "badge strong" : "badge" }, isKept ? `in ${hit.index}` : relations[hit.relation])),
       isKept ? null : seenFrom(hit),
       make("div", { class: "what" }, labelsOf(hit) || make("span", { class: "dim" }, "no label")),
       make("div", { class: "path", title: name }, name),
@@ -380,7 +380,7 @@ function open(index) {
 function sidesOf(sides, tools) {
   const boxes = sides.map((side) => make("div", {}, make("b", {}, side.title), shot(side.thumbnail, side.title), make("p", { class: "small dim path" }, side.text)));
   const put = (i, element, note) => {
-    boxes[i].querySelector(".shot, .volume-side, .clip")?.replaceWith(element);
+    boxes[i].querySelector(".shot, .volume-side, .leafed")?.replaceWith(element);
     if (note) boxes[i].append(make("p", { class: "small note" }, note));
   };
   const ends = [], keys = {};
@@ -391,7 +391,7 @@ function sidesOf(sides, tools) {
       viewer.useLevels(image.hu_levels);
       const shown = viewer.pictures(image, { plays: false });
       ends.push(() => { if (shown.forget) shown.forget(); });
-      put(i, make("div", { class: "clip" }, shown.element), note);
+      put(i, make("div", { class: "leafed" }, shown.element), note);
       if (shown.n > 1) Object.assign(keys, { ",": () => shown.step(-1), ".": () => shown.step(1) });
     } catch (error) { put(i, shot(side.thumbnail, side.title), `${note ? `${note} ` : ""}Only the small picture can be shown: ${error.message}.`); }
   };
