@@ -164,13 +164,14 @@ async function volumes(person, what, answer) {
   await fits(person, `${what} volumes`);
 }
 
-/** From hit to hit, more often than a browser has contexts for canvases. */
-async function leafThrough(person, n_hits) {
-  const { page } = person;
-  for (const key of ["ArrowRight", "ArrowLeft"]) {
-    for (let i = 1; i < n_hits; i++) await page.keyboard.press(key);
-  }
-  await page.locator("#box canvas.volume[data-at]").nth(1).waitFor();
+/** From hit to hit and back to one, more often than a browser has contexts for canvases. */
+async function leafThrough({ page }, index) {
+  const n_hits = await page.locator(".hit").count();
+  assert.ok(n_hits > index && n_hits > 8, `${n_hits} hits`);
+  const press = async (key, n) => { for (let i = 0; i < n; i++) await page.keyboard.press(key); };
+  await press("ArrowRight", n_hits);
+  await press("ArrowLeft", n_hits);
+  await press("ArrowRight", index);
 }
 
 async function windows(person) {
@@ -292,10 +293,10 @@ async function clip(person) {
   assert.equal(answer.query.dims, "video");
   const rank = Math.max(0, answer.hits.findIndex((hit) => hit.dims === "video"));
   await page.locator(".hit").nth(rank).getByRole("button", { name: "Compare" }).click();
-  const tag = page.locator("#box .clip .tag").first();
+  const tag = page.locator("#box .leafed .tag").first();
   await tag.waitFor();
   // Both sides are clips.
-  await page.locator("#box .clip").nth(1).waitFor();
+  await page.locator("#box .leafed").nth(1).waitFor();
   const before = await tag.textContent();
   await page.keyboard.press(".");
   assert.notEqual(await tag.textContent(), before, "no next frame");
@@ -354,7 +355,8 @@ async function told(person, size, folder) {
     assert.ok(cts > 0);
     await page.locator(".hit", { hasText: "CT" }).first().getByRole("button", { name: "Compare" }).click();
     await volumesSideBySide(person, "CT");
-    await leafThrough(person, await page.locator(".hit").count());
+    const modalities = await page.locator(".hit .what").allTextContents();
+    await leafThrough(person, modalities.findIndex((text) => text.includes("CT")));
     await volumesSideBySide(person, "CT again");
     await picture(person, "4-ct");
     await windows(person);

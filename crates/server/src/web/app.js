@@ -244,7 +244,7 @@ function hitCard(hit, index) {
     make("div", { class: "text" },
       make("div", { class: "head" }, make("span", { class: "rank num" }, `${isKept ? index + 1 : hit.rank}.`),
         Number.isFinite(hit.score) ? make("span", { class: "score num", title: isKept ? "score of the search that found it" : "" }, hit.score.toFixed(4)) : null,
-        make("span", { class: (hit.relation || "").startsWith("same") ? "badge strong" : "badge" }, isKept ? hit.index : relations[hit.relation])),
+        make("span", { class: (hit.relation || "").startsWith("same") ? "badge strong" : "badge" }, isKept ? `in ${hit.index}` : relations[hit.relation])),
       isKept ? null : seenFrom(hit),
       make("div", { class: "what" }, labelsOf(hit) || make("span", { class: "dim" }, "no label")),
       make("div", { class: "path", title: name }, name),
@@ -373,27 +373,28 @@ function open(index) {
     seen.element, told]);
   Object.assign(seen.keys, { ArrowLeft: () => go(-1), ArrowRight: () => go(1) });
   state.open = seen;
-  if (!isKept) explain(hit, told);
+  if (!isKept) explain(hit, told, seen.signal);
 }
 
 /** Pictures of both sides: volumes in niivue, clips frame by frame, others as they are. */
 function sidesOf(sides, tools) {
   const boxes = sides.map((side) => make("div", {}, make("b", {}, side.title), shot(side.thumbnail, side.title), make("p", { class: "small dim path" }, side.text)));
   const put = (i, element, note) => {
-    boxes[i].querySelector(".shot, .volume-side, .clip")?.replaceWith(element);
+    boxes[i].querySelector(".shot, .volume-side, .leafed")?.replaceWith(element);
     if (note) boxes[i].append(make("p", { class: "small note" }, note));
   };
-  const ends = [], keys = {};
+  const wanted = new AbortController(), { signal } = wanted, ends = [() => wanted.abort()], keys = {};
   const flat = async (i, note) => {
     const side = sides[i];
     try {
-      const image = await ask(objectAt(side.name, "pictures", side.index));
+      const image = await ask(objectAt(side.name, "pictures", side.index), { signal });
+      if (signal.aborted) return;
       viewer.useLevels(image.hu_levels);
       const shown = viewer.pictures(image, { plays: false });
       ends.push(() => { if (shown.forget) shown.forget(); });
-      put(i, make("div", { class: "clip" }, shown.element), note);
+      put(i, make("div", { class: "leafed" }, shown.element), note);
       if (shown.n > 1) Object.assign(keys, { ",": () => shown.step(-1), ".": () => shown.step(1) });
-    } catch (error) { put(i, shot(side.thumbnail, side.title), `${note ? `${note} ` : ""}Only the small picture can be shown: ${error.message}.`); }
+    } catch (error) { if (!signal.aborted) put(i, shot(side.thumbnail, side.title), `${note ? `${note} ` : ""}Only the small picture can be shown: ${error.message}.`); }
   };
   const deep = sides.map((side, i) => i).filter((i) => sides[i].dims === "3d");
   sides.forEach((side, i) => { if (side.dims === "video") flat(i); });
@@ -406,10 +407,10 @@ function sidesOf(sides, tools) {
     Object.assign(keys, pair.keys);
     ends.push(pair.close);
   }
-  return { keys, element: make("div", { class: sides.length > 1 ? "pair" : "pair alone" }, boxes), close() { for (const end of ends) end(); } };
+  return { keys, signal, element: make("div", { class: sides.length > 1 ? "pair" : "pair alone" }, boxes), close() { for (const end of ends) end(); } };
 }
 
-async function explain(hit, told) {
+async function explain(hit, told, signal) {
   const { query } = state.answer, own = query.object || query.id;
   if (query.like || query.region) {
     told.textContent = query.like ? "Of a query of several images, matching patches are not compared." : "The whole image of the query is shown; it was asked with a region of it, of which patches are not compared.";
@@ -418,7 +419,7 @@ async function explain(hit, told) {
   told.textContent = "Comparing patches \u2026";
   const index = encodeURIComponent(at("index").value);
   try {
-    const { why } = await ask(`/v1/objects/${encodeURIComponent(own)}/why?index=${index}&hit=${encodeURIComponent(hit.id)}`);
+    const { why } = await ask(`/v1/objects/${encodeURIComponent(own)}/why?index=${index}&hit=${encodeURIComponent(hit.id)}`, { signal });
     told.textContent = why
       ? `Without the ${why.n_left_out} patches of the hit that look most alike to the encoder, of ${why.n_patches}, the score of the whole images is ` +
         `${why.score_without.toFixed(4)} instead of ${why.score.toFixed(4)}.${why.note ? ` Note: ${why.note}.` : ""}`

@@ -19,8 +19,8 @@ const volumes = (() => {
 
   const canDraw = () => Boolean(document.createElement("canvas").getContext("webgl2"));
 
-  async function fetched(address) {
-    const response = await fetch(address);
+  async function fetched(address, signal) {
+    const response = await fetch(address, { signal });
     if (response.ok) return response.arrayBuffer();
     let told = null;
     try { told = await response.json(); } catch { /* An answer that is no JSON has a status at least. */ }
@@ -36,11 +36,12 @@ const volumes = (() => {
     const element = make("div", { class: "volume-side" }, make("div", { class: "volume-frame" }, canvas), told,
       make("div", { class: "row levels" }, make("label", {}, "level ", level), make("label", {}, "width ", width),
         make("button", { type: "button", class: "button-small", onclick: () => made.auto() }, "Auto")));
+    const wanted = new AbortController();
     let nv = null, isQuiet = false, isGone = false;
     const made = {
       element, canvas, isCt: false, isReady: false,
       async load(address) {
-        const [niivue, buffer] = await Promise.all([library(), fetched(address)]);
+        const [niivue, buffer] = await Promise.all([library(), fetched(address, wanted.signal)]);
         if (isGone) return;
         nv = new niivue.Niivue({ logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.75, 1, 0.9],
           crosshairWidth: 0.4, crosshairWidthUnit: "percent", multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
@@ -95,6 +96,8 @@ const volumes = (() => {
       close() {
         isGone = true;
         made.isReady = false;
+        /* A volume that nobody waits for any more is not read. */
+        wanted.abort();
         if (!nv) return;
         const { gl } = nv;
         nv.cleanup();
@@ -102,7 +105,7 @@ const volumes = (() => {
         /* Browsers keep few contexts: this one is given back at once. */
         gl?.getExtension("WEBGL_lose_context")?.loseContext();
       },
-      fail(text) { told.textContent = text; },
+      isClosed: () => isGone,
     };
     const take = () => made.window(Number(level.value), Number(width.value));
     const short = (x) => String(Number(x.toPrecision(4)));
@@ -145,7 +148,7 @@ const volumes = (() => {
     link.hidden = panes.length < 2;
     function look(index) { plane = index; choice.value = planes[index]; for (const one of panes) one.plane(index); }
     function preset(index) { for (const one of panes) if (one.isCt && windows[index]) one.window(windows[index][1], windows[index][2]); }
-    const done = panes.map((one, i) => one.load(sides[i].address).catch((error) => { one.close(); onfail(i, error); })
+    const done = panes.map((one, i) => one.load(sides[i].address).catch((error) => { if (one.isClosed()) return; one.close(); onfail(i, error); })
       .then(() => { presets.hidden = !panes.some((other) => other.isCt); }));
     const step = (by) => { const one = panes[active]; if (one) one.step(by, plane); };
     return {
