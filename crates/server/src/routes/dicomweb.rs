@@ -36,7 +36,8 @@ pub(super) struct Listing {
     limit: usize,
     /// Begin of the list; viewers ask for further pages, of which there are none.
     #[serde(default)]
-    offset: usize,
+    #[param(maximum = 4_294_967_295_u32)]
+    offset: u64,
     /// Only hits of this modality.
     #[serde(rename = "Modality", alias = "ModalitiesInStudy")]
     modality: Option<String>,
