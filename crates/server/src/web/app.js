@@ -383,7 +383,8 @@ function sidesOf(sides, tools) {
     boxes[i].querySelector(".shot, .volume-side, .leafed")?.replaceWith(element);
     if (note) boxes[i].append(make("p", { class: "small note" }, note));
   };
-  const wanted = new AbortController(), { signal } = wanted, ends = [() => wanted.abort()], keys = {};
+  const wanted = new AbortController(), { signal } = wanted, ends = [() => wanted.abort()], leafed = [];
+  const leaf = (by) => { for (const shown of leafed) shown.step(by); }, keys = { ",": () => leaf(-1), ".": () => leaf(1) };
   const flat = async (i, note) => {
     const side = sides[i];
     try {
@@ -393,7 +394,7 @@ function sidesOf(sides, tools) {
       const shown = viewer.pictures(image, { plays: false });
       ends.push(() => { if (shown.forget) shown.forget(); });
       put(i, make("div", { class: "leafed" }, shown.element), note);
-      if (shown.n > 1) Object.assign(keys, { ",": () => shown.step(-1), ".": () => shown.step(1) });
+      if (shown.n > 1) leafed.push(shown);
     } catch (error) { if (!signal.aborted) put(i, shot(side.thumbnail, side.title), `${note ? `${note} ` : ""}Only the small picture can be shown: ${error.message}.`); }
   };
   const deep = sides.map((side, i) => i).filter((i) => sides[i].dims === "3d");
