@@ -29,10 +29,10 @@ const MAX_REASON: usize = 256;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ErasureRequest {
-    /// PatientID
+    /// `PatientID`
     #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
     patient_id: String,
-    /// IssuerOfPatientID, where headers name one.
+    /// `IssuerOfPatientID`, where headers name one.
     #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
     issuer: Option<String>,
     /// Why; it stands in the receipt, and must not name the patient.
