@@ -116,7 +116,10 @@ fn a_patient_is_erased_proved_refused_and_allowed_again() {
     );
     assert_eq!(status, 0, "{out}");
     let (status, out, _) = run(root, &prove);
-    assert!(status == 1 && out.contains("ARE LEFT"), "{out}");
+    assert!(
+        status == 1 && out.contains("2 images of what was erased"),
+        "{out}"
+    );
 }
 
 #[test]

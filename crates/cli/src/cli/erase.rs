@@ -41,7 +41,7 @@ pub(crate) struct EraseArguments {
 
     /// Prove this receipt: that it was not changed, and that nothing of what was erased is in the galleries
     ///
-    /// With --patient-file or --patient, it is also said whether the galleries have images of the patient now.
+    /// With --patient-file or --patient, it is also said whether images of the patient would be refused.
     #[arg(long, value_name = "RECEIPT",
         conflicts_with_all = ["id", "rows_from", "snapshots", "caches", "receipt", "dry_run", "allow_again"])]
     pub(crate) verify: Option<PathBuf>,

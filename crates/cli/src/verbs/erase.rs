@@ -233,10 +233,8 @@ fn print_verified(verified: &[Verification], is_json: bool) -> anyhow::Result<Ou
         }
         let name = printable(&short(&one.place));
         writeln!(out, "unchanged {name}: the receipt is as it was written")?;
-        if let Some(n_images) = one.n_images {
-            let n_images = counted(n_images as u64, "image", "images");
-            writeln!(out, "patient   {n_images} in the gallery now")?;
-        }
+        let n_images = counted(one.n_images as u64, "image", "images");
+        writeln!(out, "now       {n_images} of what was erased")?;
         match one.is_listed {
             Some(true) => writeln!(out, "listed    images of the patient are refused")?,
             Some(false) => writeln!(out, "listed    no: images of the patient may be added")?,

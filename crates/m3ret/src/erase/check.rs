@@ -1,5 +1,6 @@
 //! Proves a receipt: that it was not changed, and that nothing of what was erased is there.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -7,11 +8,12 @@ use anyhow::Context as _;
 use m3ret_search::{Gallery, Trace};
 use serde::Serialize;
 
-use super::find::find;
+use super::find::{find, patient_columns};
 use super::receipt::{Receipt, Scan};
 use super::scan::scan;
 use super::{Patient, Subject, targets};
 use crate::error::{bail, ensure};
+use crate::galleries::columns;
 use crate::watch::Watch;
 use crate::words::printable_path;
 
@@ -22,8 +24,8 @@ pub struct Verification {
     pub place: String,
     /// Parts of the receipt that the gallery's secret proves unchanged: of the gallery, and of its snapshots.
     pub n_parts: usize,
-    /// Images of the patient that are in the gallery now; `None` if no patient was named.
-    pub n_images: Option<usize>,
+    /// Images of the patient that are in the gallery now; of erased images, those whose ids are there again.
+    pub n_images: usize,
     /// Whether rows of the patient would be refused; `None` if no patient was named.
     pub is_listed: Option<bool>,
     /// The search of every file.
@@ -34,7 +36,7 @@ impl Verification {
     /// Returns whether nothing of what was erased is there.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.scan.is_clean() && self.n_images.unwrap_or(0) == 0
+        self.scan.is_clean() && self.n_images == 0
     }
 }
 
@@ -43,7 +45,7 @@ const MAX_BYTES: u64 = 1 << 30;
 
 /// Proves a receipt with the secrets of galleries, and searches them again.
 ///
-/// With the patient, whose the receipt must be, it is also said whether the galleries have images of the patient now.
+/// With the patient, whose the receipt must be, it is also said whether rows of the patient would be refused.
 ///
 /// # Errors
 /// `Caller` if the receipt is none, was changed, is of none of the galleries, or of another patient; `Gallery` if a
@@ -95,14 +97,15 @@ fn verify_one(
     }
     traces.sort_unstable();
     traces.dedup();
-    let (mut n_images, mut is_listed) = (None, None);
+    let mut n_images = count_again(&gallery, &subject, &traces)?;
+    let mut is_listed = None;
     if let Some(patient) = patient {
         let found = find(&gallery, &Subject::Patient(patient.clone()), &[].into())?;
         ensure!(
             subject.contains(&found.subject.as_str()),
             "the receipt is of another patient, or of other images"
         );
-        n_images = Some(found.rows.len() + found.removed.len());
+        n_images = n_images.max(found.rows.len() + found.removed.len());
         is_listed = Some(found.is_listed);
     }
     Ok(Verification {
@@ -112,6 +115,36 @@ fn verify_one(
         is_listed,
         scan: scan(folder, &gallery, &traces)?,
     })
+}
+
+/// Counts the rows of whoever was erased: by the hashes of the patient, or, where images were erased, by their ids.
+fn count_again(gallery: &Gallery, subject: &[&str], traces: &[Trace]) -> crate::Result<usize> {
+    let is_of_patient = traces.iter().any(|trace| trace.kind == "pseudonym");
+    let names = match is_of_patient {
+        true => patient_columns(gallery),
+        false => Vec::new(),
+    };
+    let mut known: HashMap<&str, bool> = HashMap::new();
+    let is_theirs = |cell: &str| {
+        let of_clear = gallery.pseudonym(columns::PATIENT, cell);
+        let mut hashes = [cell, &of_clear]
+            .map(|p| gallery.erased_hash(p))
+            .into_iter();
+        hashes.any(|hash| subject.contains(&hash.as_str()))
+    };
+    let mut n_images = 0;
+    for row in gallery.rows() {
+        let mut is_again = false;
+        for name in &names {
+            let cell = gallery.value(row, name)?;
+            is_again |= *known.entry(cell).or_insert_with(|| is_theirs(cell));
+        }
+        if !is_of_patient && let Some(trace) = gallery.trace_of_text("id", gallery.id(row)?) {
+            is_again |= traces.binary_search(&trace).is_ok();
+        }
+        n_images += usize::from(is_again);
+    }
+    Ok(n_images)
 }
 
 /// Reads a regular file of at most so many bytes.
