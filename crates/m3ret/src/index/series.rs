@@ -507,11 +507,10 @@ mod tests {
             let opened = &gallery.gallery;
             let of_row = |row| {
                 let names = opened.columns().into_iter();
-                names.map(|name| opened.value(row, name).unwrap().to_owned())
+                let cells = names.map(|name| opened.value(row, name).unwrap().to_owned());
+                (opened.id(row).unwrap().to_owned(), cells.collect())
             };
-            let rows = opened.rows();
-            rows.map(|row| (opened.id(row).unwrap().to_owned(), of_row(row).collect()))
-                .collect()
+            opened.rows().map(of_row).collect()
         };
         let before = cells(&gallery);
         let ids: Vec<&str> = before.keys().map(String::as_str).collect();
@@ -524,7 +523,7 @@ mod tests {
         let sealed = gallery.gallery.value(row, UID_SEALED).unwrap();
         assert_eq!(key.unseal(sealed).unwrap(), ["1.2.840.1", "1.2.840.2.2"]);
         // What has no file is not gone.
-        crate::galleries::prune(&folder.path().join("g.m3i"), true).unwrap();
+        galleries::prune(&folder.path().join("g.m3i"), true).unwrap();
         let mut again = open(folder.path(), None);
         assert_eq!(again.names().unwrap().len(), 2);
         let gone = HashSet::from(["bbb".to_owned()]);
