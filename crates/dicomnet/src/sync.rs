@@ -232,6 +232,7 @@ pub fn sync(
             return Ok(run.summary);
         };
         sleep(every, observer)?;
+        run.summary = Summary::default();
     }
 }
 
@@ -293,7 +294,6 @@ impl Run<'_> {
     }
 
     fn round(&mut self) -> Result<()> {
-        self.summary = Summary::default();
         self.batch.clear();
         self.listed_failures.clear();
         (self.n_batched, self.n_failed_in_row, self.reached) = (0, 0, None);
