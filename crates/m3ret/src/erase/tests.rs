@@ -376,7 +376,7 @@ fn searches_that_began_before_go_on_and_later_ones_see_no_erased_row() {
             let mut n_rows = 300;
             while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
                 let there = Gallery::open(&place).unwrap();
-                assert!(there.len() <= n_rows && there.len() % N_EACH == 0);
+                assert!(there.len() <= n_rows && there.len().is_multiple_of(N_EACH));
                 n_rows = there.len();
                 for row in there.rows() {
                     there.vector(row).unwrap();
