@@ -87,8 +87,9 @@ const FENCED: &[(&str, &[&str])] = &[
     ("burn", &["m3ret-pretrain"]),
     ("dicom-core", &["m3ret-imaging"]),
     ("dicom-ul", &["m3ret-dicomnet"]),
-    ("reqwest", &["m3ret-dicomnet"]),
-    ("rustls", &["m3ret-dicomnet"]),
+    ("reqwest", &["m3ret-dicomnet", "m3ret-server"]),
+    ("rustls", &["m3ret-dicomnet", "m3ret-server"]),
+    ("jsonwebtoken", &["m3ret-server"]),
     (
         "blake3",
         &["m3ret-dicomnet", "m3ret-search", "m3ret-server"],

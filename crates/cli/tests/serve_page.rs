@@ -133,7 +133,7 @@ fn volumes_and_pictures_are_sent_and_audited() {
     // A file that is gone is a refusal without its path.
     std::fs::remove_file(root.join("in/d.npy")).unwrap();
     let reply = server.get("/v1/objects/d.npy/pictures");
-    assert_eq!(reply.status, 422);
+    assert_eq!(reply.status, 404);
     assert!(
         !reply.text().contains(root.to_str().unwrap()),
         "{}",

@@ -346,3 +346,138 @@ fn the_api_describes_itself() {
     let reply = server.send("GET", "/v1/openapi.json", &[], b"");
     assert_eq!(reply.status, 401);
 }
+
+/// A body of STOW-RS.
+fn related(objects: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for object in objects {
+        body.extend(b"--edge\r\nContent-Type: application/dicom\r\n\r\n");
+        body.extend(object);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--edge--\r\n");
+    body
+}
+
+/// An object with the four UIDs by which a PACS knows it.
+fn object_of(patient: &str, uid: &str, seed: usize) -> Vec<u8> {
+    let instance = format!("{uid}.3");
+    let series = format!("{uid}.2");
+    let words = [
+        (2, 2, "UI", "1.2.840.10008.5.1.4.1.1.1.1"),
+        (2, 3, "UI", instance.as_str()),
+        (8, 0x16, "UI", "1.2.840.10008.5.1.4.1.1.1.1"),
+        (8, 0x18, "UI", instance.as_str()),
+        (8, 0x60, "CS", "DX"),
+        (0x10, 0x20, "LO", patient),
+        (0x20, 0x0d, "UI", uid),
+        (0x20, 0x0e, "UI", series.as_str()),
+    ];
+    dicom::dicom(&words, &picture(seed))
+}
+
+#[test]
+fn what_came_by_dicom_is_found_under_its_uids_and_is_erased_with_its_files() {
+    let folder = archive();
+    let root = folder.path();
+    let words = [
+        "-d",
+        "g.m3i",
+        "--dicom-into",
+        "g",
+        "--settle",
+        "1h",
+        "--key-file",
+        "key",
+        "--audit",
+        "audit",
+    ];
+    let server = Server::start(root, &words);
+    let auth = format!("Bearer {}", server.token);
+    let kind = "multipart/related; type=\"application/dicom\"; boundary=edge";
+    let headers = [("Authorization", auth.as_str()), ("Content-Type", kind)];
+    let store = |body: &[u8]| server.send("POST", "/dicom-web/studies", &headers, body);
+    let objects = [
+        object_of("MRN-ONE", "1.2.840.1", 31),
+        object_of("MRN-TWO", "1.2.840.2", 32),
+    ];
+    let stored = store(&related(&objects));
+    assert_eq!(stored.status, 200, "{}", stored.text());
+    assert_eq!(store(&related(&[b"no object".to_vec()])).status, 409);
+    assert_eq!(store(b"--edge").status, 400);
+    // Both wait for an hour; the erasure waits for nothing, and leaves no file of anyone who became a row.
+    let job = ended(
+        &server,
+        &server.json("POST", "/v1/erasures", &json!({"patient_id": "MRN-ONE"})),
+    );
+    assert_eq!(job["state"], "done", "{job}");
+    assert_eq!(rows(&server), 5);
+    for secret in [&b"MRN-ONE"[..], b"1.2.840.1.3", b"MRN-TWO"] {
+        assert!(!is_below(root.join("g.received").as_path(), secret));
+        assert!(!is_below(root.join("g.m3i").as_path(), secret));
+    }
+    // Sent again, the patient stays away, and the other one's neighbours are told under their UIDs.
+    assert_eq!(store(&related(&objects[..1])).status, 200);
+    let third = object_of("MRN-THREE", "1.2.840.5", 33);
+    assert_eq!(store(&related(&[third])).status, 200);
+    let job = ended(
+        &server,
+        &server.json("POST", "/v1/erasures", &json!({"patient_id": "MRN-ONE"})),
+    );
+    assert_eq!(
+        (
+            rows(&server),
+            is_below(root.join("g.received").as_path(), b"MRN-ONE")
+        ),
+        (6, false),
+        "{job}"
+    );
+    let similar = server.get("/dicom-web/studies/1.2.840.2/series/1.2.840.2.2/similar?Modality=DX");
+    assert_eq!(similar.status, 200, "{}", similar.text());
+    let first = &similar.value()[0];
+    assert_eq!(first["0020000D"]["Value"][0], "1.2.840.5");
+    assert_eq!(first["0020000E"]["Value"][0], "1.2.840.5.2");
+    assert!(first["00091001"]["Value"][0].as_f64().unwrap() < 1.0);
+    assert!(
+        similar
+            .header("warning")
+            .is_some_and(|told| told.contains("3 hits have no UID")),
+        "{}",
+        similar.head
+    );
+    let studies = server.get("/dicom-web/similar/1.2.840.2.2/studies?includefield=all");
+    assert_eq!(
+        studies.value()[0]["0020000D"]["Value"][0],
+        "1.2.840.5",
+        "{}",
+        studies.text()
+    );
+    let of_one = server.get("/dicom-web/similar/1.2.840.2.2/studies/1.2.840.5/series");
+    assert_eq!(of_one.value()[0]["0020000E"]["Value"][0], "1.2.840.5.2");
+    let searched = server
+        .json(
+            "POST",
+            "/v1/indexes/g/search",
+            &json!({"id": "a.dcm", "k": 5}),
+        )
+        .value();
+    let hits = searched["hits"].as_array().unwrap();
+    let id = hits
+        .iter()
+        .find_map(|hit| hit["id"].as_str().filter(|id| id.len() > 20))
+        .unwrap();
+    let bundle = server.get(&format!("/fhir/ImagingStudy/{id}/$similar?_count=5"));
+    let value = bundle.value();
+    assert_eq!(
+        (bundle.status, value["resourceType"].as_str()),
+        (200, Some("Bundle")),
+        "{}",
+        bundle.text()
+    );
+    assert_eq!(value["entry"].as_array().unwrap().len(), 1);
+    assert!(value["entry"][0]["resource"]["subject"]["extension"].is_array());
+    let (status, log) = server.end();
+    assert_eq!(status, 0);
+    assert!(!log.contains("MRN-") && !log.contains("1.2.840"), "{log}");
+    assert!(!is_below(root.join("audit").as_path(), b"1.2.840"));
+}

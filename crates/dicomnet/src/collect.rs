@@ -48,7 +48,10 @@ pub fn collect(
         let series = spool.quiet(options.quiet)?;
         for batch in series.chunks(BATCH) {
             match archive.put(batch) {
-                Ok(outcome) => told(batch, &outcome)?,
+                Ok(outcome) => {
+                    batch.iter().for_each(|series| spool.added(&series.name));
+                    told(batch, &outcome)?;
+                }
                 Err(error) => {
                     batch
                         .iter()

@@ -79,6 +79,8 @@ struct Arrival {
     series: Uid,
     last: Instant,
     is_waiting: bool,
+    /// Whether its rows are in the archive, so that its files are only kept for late objects.
+    is_added: bool,
 }
 
 /// A folder of series that wait. One process a folder.
@@ -177,6 +179,7 @@ impl Spool {
             series: ids.series,
             last: Instant::now(),
             is_waiting: true,
+            is_added: false,
         };
         self.all().insert(name.to_owned(), arrival);
     }
@@ -244,6 +247,7 @@ impl Spool {
             series: ids.series.clone(),
             last: Instant::now(),
             is_waiting: true,
+            is_added: false,
         });
         (arrival.last, arrival.is_waiting) = (Instant::now(), true);
         Ok((ids, Stored::New))
@@ -273,6 +277,21 @@ impl Spool {
         Ok(found)
     }
 
+    /// Takes note that the rows of a series are in the archive.
+    pub fn added(&self, name: &str) {
+        if let Some(arrival) = self.all().get_mut(name) {
+            arrival.is_added = !arrival.is_waiting;
+        }
+    }
+
+    /// Erases the files of series whose rows are in the archive.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn erase_added(&self) -> Result<()> {
+        self.erase_where(|arrival| arrival.is_added && !arrival.is_waiting)
+    }
+
     /// Lets a series wait again, because adding it failed.
     pub fn wait_again(&self, name: &str) {
         if let Some(arrival) = self.all().get_mut(name) {
@@ -285,8 +304,11 @@ impl Spool {
     /// # Errors
     /// `Io`.
     pub fn erase_old(&self, keep: Duration) -> Result<()> {
+        self.erase_where(|arrival| !arrival.is_waiting && arrival.last.elapsed() >= keep)
+    }
+
+    fn erase_where(&self, is_old: impl Fn(&Arrival) -> bool) -> Result<()> {
         let mut arrivals = self.all();
-        let is_old = |arrival: &Arrival| !arrival.is_waiting && arrival.last.elapsed() >= keep;
         let old = arrivals.iter().filter(|(_, arrival)| is_old(arrival));
         let old: Vec<String> = old.map(|(name, _)| name.clone()).collect();
         for name in old {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use m3ret::index::SeriesOptions;
+use m3ret::watch::Watch;
 use m3ret_dicomnet::collect::{CollectOptions, collect};
 use m3ret_dicomnet::dimse::{PeerRule, Receiver, ReceiverOptions};
-use m3ret_dicomnet::spool::{Spool, SpoolLimits};
-use m3ret_dicomnet::sync::Observer;
+use m3ret_dicomnet::spool::{Spool, SpoolLimits, SpooledSeries};
+use m3ret_dicomnet::sync::{Archive as _, Observer, PutOutcome};
 use m3ret_search::Numbers;
 
 use crate::Settings;
@@ -50,6 +52,8 @@ pub struct ScpOptions {
 /// Objects on their way into an index.
 pub(crate) struct Dicom {
     pub(crate) index: Arc<Index>,
+    /// How objects become rows.
+    pub(crate) intake: IntakeOptions,
     pub(crate) spool: Arc<Spool>,
     is_stopped: Arc<AtomicBool>,
 }
@@ -87,6 +91,7 @@ impl Dicom {
             .unwrap_or_else(|| beside(index.place()));
         let spool = Spool::open(&folder, intake.names(), SpoolLimits::default())?;
         Ok(Self {
+            intake: intake_options(&index, settings),
             index,
             spool: Arc::new(spool),
             is_stopped: Arc::default(),
@@ -94,10 +99,12 @@ impl Dicom {
     }
 
     /// Begins to receive and to add.
+    ///
+    /// `told` is called for each batch that was added.
     pub(crate) fn start(
         &self,
         options: &DicomOptions,
-        settings: &Settings,
+        told: impl Fn() + Send + 'static,
     ) -> anyhow::Result<Running> {
         let receiver = options.scp.as_ref().map(|scp| {
             ensure!(
@@ -112,7 +119,7 @@ impl Dicom {
             Ok(Receiver::start(listener, receiving, Arc::clone(&self.spool))?)
         });
         let receiver = receiver.transpose()?;
-        let intake = intake_options(&self.index, settings);
+        let intake = self.intake.clone();
         let (spool, is_stopped) = (Arc::clone(&self.spool), Arc::clone(&self.is_stopped));
         let collecting = CollectOptions {
             quiet: options.settle,
@@ -122,11 +129,13 @@ impl Dicom {
             m3ret::panics::guard_this_thread();
             let follower = Follower(is_stopped);
             // A gallery that cannot be opened now may be there later; what was sent waits on the disk.
-            while !follower.is_stopped() {
-                if let Ok(mut intake) = Intake::open(&intake, ORIGIN, &SILENT) {
-                    let _ = collect(&spool, &mut intake, collecting, &follower, &mut |_, _| {
+            while !Observer::is_stopped(&follower) {
+                if let Ok(mut intake) = Intake::open(&intake, ORIGIN, &follower) {
+                    let mut tell = |_: &[SpooledSeries], _: &PutOutcome| {
+                        told();
                         Ok(())
-                    });
+                    };
+                    let _ = collect(&spool, &mut intake, collecting, &follower, &mut tell);
                 }
                 std::thread::sleep(collecting.every);
             }
@@ -137,6 +146,27 @@ impl Dicom {
             collecting: thread.spawn(work).context("starting threads")?,
             is_stopped: Arc::clone(&self.is_stopped),
         })
+    }
+}
+
+impl Dicom {
+    /// Adds what waits without waiting longer, and erases the files of everything that was added: what is erased
+    /// afterwards is then in no file here.
+    pub(crate) fn settle(&self, settings: &IntakeOptions, watch: &dyn Watch) -> anyhow::Result<()> {
+        let mut intake = Intake::open(settings, ORIGIN, watch)?;
+        let waiting = self.spool.quiet(Duration::ZERO)?;
+        if !waiting.is_empty() {
+            if let Err(error) = intake.put(&waiting) {
+                waiting
+                    .iter()
+                    .for_each(|series| self.spool.wait_again(&series.name));
+                return Err(anyhow::anyhow!("{error}"));
+            }
+            waiting
+                .iter()
+                .for_each(|series| self.spool.added(&series.name));
+        }
+        Ok(self.spool.erase_added()?)
     }
 }
 
@@ -165,6 +195,12 @@ impl Observer for Follower {
     }
 
     fn note(&self, _: &str) {}
+}
+
+impl Watch for Follower {
+    fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 fn intake_options(index: &Index, settings: &Settings) -> IntakeOptions {

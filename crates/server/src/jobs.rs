@@ -1,9 +1,11 @@
 //! Work that goes on after its request was answered: one job at a time, each followed by its id.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use m3ret::watch::Watch;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -90,8 +92,18 @@ struct Table {
 /// All jobs.
 #[derive(Default)]
 pub(crate) struct Jobs {
+    is_closed: Arc<AtomicBool>,
     table: Mutex<Table>,
     arrived: Condvar,
+}
+
+/// Stops work when the server ends.
+pub(crate) struct JobWatch(Arc<AtomicBool>);
+
+impl Watch for JobWatch {
+    fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Jobs {
@@ -208,8 +220,14 @@ impl Jobs {
         }
     }
 
-    /// Begins no further job.
+    /// Returns what work looks at to learn that the server ends.
+    pub(crate) fn watch(&self) -> JobWatch {
+        JobWatch(Arc::clone(&self.is_closed))
+    }
+
+    /// Begins no further job, and stops the one that runs where it can.
     pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         self.table().is_closed = true;
         self.arrived.notify_all();
     }
@@ -251,8 +269,6 @@ pub(crate) fn failed(reason: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use serde_json::json;
 

@@ -212,7 +212,8 @@ pub fn serve(
         })
         .context("starting threads")?;
     let dicom = service.dicom.as_ref().zip(settings.dicom.as_ref());
-    let dicom = dicom.map(|(dicom, options)| dicom.start(options, settings));
+    let received = Arc::clone(&service);
+    let dicom = dicom.map(|(dicom, options)| dicom.start(options, move || received.received()));
     let dicom = dicom.transpose()?;
     let scp = dicom.as_ref().and_then(dicom::Running::address);
     on_start(&Started {
@@ -222,6 +223,7 @@ pub fn serve(
     })?;
     let ended = runtime.block_on(connections::run(listener, &service, watch));
     service.jobs.close();
+    service.spool.erase_all();
     if let Some(dicom) = dicom {
         dicom.stop();
     }

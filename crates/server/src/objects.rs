@@ -344,6 +344,12 @@ pub(crate) async fn thumbnail(
         && id.starts_with(PREFIX)
         && let Some(upload) = service.spool.find(&id, &asker.name)
     {
+        let entry = Entry {
+            action: "110103 DICOM Instances Accessed".to_owned(),
+            query: upload.digest.clone(),
+            ..Entry::default()
+        };
+        service.record(&asker, entry).await?;
         return picture(Bytes::copy_from_slice(&upload.thumbnail));
     }
     let index = place.index(&service)?;

@@ -146,15 +146,13 @@ impl Oidc {
         let name = claim(claims, &self.options.name_claim).and_then(Value::as_str);
         let name = foreign_name("oidc", name.unwrap_or_default())?;
         let role = role_of(claim(claims, &self.options.roles_claim)).ok_or_else(no_role)?;
-        let expires = claims.get("exp").and_then(Value::as_u64);
+        let expires = claims.get("exp").and_then(Value::as_f64);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = since_epoch.map_or(0, |time| time.as_secs());
-        let left = expires.map(|expires| (expires + LEEWAY_S).saturating_sub(now));
-        Ok(Account::of_others(
-            name,
-            role,
-            left.map(Duration::from_secs),
-        ))
+        let now = since_epoch.unwrap_or_default();
+        let left = expires.and_then(|expires| Duration::try_from_secs_f64(expires).ok());
+        let leeway = Duration::from_secs(LEEWAY_S);
+        let left = left.map(|expires| expires.saturating_add(leeway).saturating_sub(now));
+        Ok(Account::of_others(name, role, left))
     }
 
     /// Returns the keys, read anew if they are old, if their file changed, or if none fits.

@@ -78,12 +78,28 @@ impl Problem {
                 "invalid_request",
                 "filter, exclude or group_by name a column or value that the index lacks, or the query does not fit it",
             ),
+            _ if is_locked(error) => {
+                let detail = "another program writes to the index; try again";
+                Self::new(503, "locked", detail)
+            }
             Error::Gallery(_) => Self::internal("gallery"),
             Error::Model(_) => Self::internal("model"),
             Error::Io(_) => Self::internal("io"),
             Error::Training(_) | Error::Stopped(_) => Self::internal("internal_error"),
         }
     }
+}
+
+/// Whether another writer has the gallery.
+pub(crate) fn is_locked(error: &m3ret::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if let Some(m3ret_search::Error::Locked { .. }) = found.downcast_ref() {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
 }
 
 impl IntoResponse for Problem {

@@ -35,7 +35,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::accounts::{Accounts, random_token};
+use crate::accounts::{Accounts, Role, random_token};
 use crate::audit::{Audit, Entry, Head};
 use crate::dicom::Dicom;
 use crate::gate::Gate;
@@ -58,7 +58,7 @@ pub(crate) struct Service {
     /// Knows accounts that other systems keep.
     pub(crate) checker: Checker,
     pub(crate) tls: Option<Tls>,
-    /// Whether clients come by TLS, here or at the proxy.
+    /// Whether clients come by TLS of this server.
     pub(crate) is_encrypted: bool,
     pub(crate) patients: PatientGuard,
     pub(crate) metrics: Metrics,
@@ -146,6 +146,26 @@ impl Service {
         let (service, asker) = (Arc::clone(self), asker.clone());
         let written = tokio::task::spawn_blocking(move || service.write(&asker, entry)).await;
         written.map_err(|_| Problem::internal("internal_error"))?
+    }
+
+    /// Writes a line for series that came by DICOM and became rows. They are rows already: a line that cannot be
+    /// written is counted, and `/readyz` tells it.
+    pub(crate) fn received(&self) {
+        let Some(dicom) = &self.dicom else {
+            return;
+        };
+        let asker = Asker {
+            name: "dicom".to_owned(),
+            role: Role::Indexer,
+            purpose: String::new(),
+        };
+        let entry = Entry {
+            action: "110107 Import".to_owned(),
+            index: dicom.index.name.clone(),
+            ..Entry::default()
+        };
+        // Counted where it is written.
+        let _ = self.write(&asker, entry);
     }
 
     /// The same on a thread that may wait.

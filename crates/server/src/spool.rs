@@ -20,6 +20,9 @@ use crate::problem::{Problem, Result};
 /// How names of uploads begin.
 pub(crate) const PREFIX: &str = "tmp-";
 
+/// How names of files that a job works on begin.
+const JOB_PREFIX: &str = "job-";
+
 /// What is told of one image of an upload.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(crate) struct VolumeFacts {
@@ -104,6 +107,15 @@ impl Files {
         self.hasher.update(bytes);
         self.n_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
+    }
+
+    /// Keeps them for a job, which an erasure of all uploads leaves alone.
+    pub(crate) fn for_job(mut self) -> io::Result<Self> {
+        let name = self.id.replacen(PREFIX, JOB_PREFIX, 1);
+        let folder = self.folder.with_file_name(name);
+        std::fs::rename(&self.folder, &folder)?;
+        self.folder = folder;
+        Ok(self)
     }
 
     /// Returns the digest of all files.
@@ -195,7 +207,7 @@ impl Spool {
             limits,
             _lock: lock,
         };
-        let erased = spool.erase_left();
+        let erased = spool.erase_left(&[PREFIX, JOB_PREFIX]);
         erased.with_context(|| format!("erasing what is left in {}", folder.display()))?;
         Ok(spool)
     }
@@ -250,13 +262,21 @@ impl Spool {
     pub(crate) fn erase_all(&self) {
         self.all().clear();
         // An upload that is still read keeps its files; they go now.
-        let _ = self.erase_left();
+        let _ = self.erase_left(&[PREFIX, JOB_PREFIX]);
     }
 
-    fn erase_left(&self) -> io::Result<()> {
+    /// Erases every upload; what was sent to be added stays, as an index refuses what was erased.
+    pub(crate) fn erase_uploads(&self) {
+        self.all().clear();
+        let _ = self.erase_left(&[PREFIX]);
+    }
+
+    fn erase_left(&self, prefixes: &[&str]) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }

@@ -111,21 +111,12 @@ async fn store(
             return Err(problem);
         }
     };
-    let entry = Entry {
-        action: "110107 Import".to_owned(),
-        index: service
-            .dicom
-            .as_ref()
-            .map_or_else(String::new, |dicom| dicom.index.name.clone()),
-        ..Entry::default()
-    };
-    service.record(asker, entry).await?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     dicom_json(status, &answer.body)
 }
 
 async fn take(
-    service: &Service,
+    service: &Arc<Service>,
     asker: &Asker,
     study: Option<Uid>,
     (headers, body): (&HeaderMap, &mut Body),
@@ -143,6 +134,13 @@ async fn take(
     if kind_of(headers) != "multipart/related" {
         return Err(wrong_kind("multipart/related; type=\"application/dicom\""));
     }
+    // A body that breaks off may have stored objects: the line comes first.
+    let entry = Entry {
+        action: "110107 Import".to_owned(),
+        index: dicom.index.name.clone(),
+        ..Entry::default()
+    };
+    service.record(asker, entry).await?;
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let mut stow = Stow::new(&dicom.spool, kind.unwrap_or_default(), study).map_err(of_fault)?;
     let limit = service.limits.max_upload_bytes;
@@ -306,6 +304,9 @@ async fn look(
     if listing.limit == 0 || listing.limit > service.limits.max_hits {
         return Err(invalid());
     }
+    if !asker.role.may_search() {
+        return Err(forbidden());
+    }
     let index = service.indexes.named(listing.index.as_deref())?;
     if listing.offset > 0 {
         return Ok(Similar::default());
@@ -342,16 +343,22 @@ fn list(items: Vec<Value>, found: &Similar) -> Result<Response<Body>> {
         true => StatusCode::NO_CONTENT.into_response(),
         false => dicom_json(StatusCode::OK, &Value::Array(items))?,
     };
-    if found.n_closed > 0 {
-        let told = format!(
-            "299 m3ret \"{} hits have no UID that can be opened\"",
-            found.n_closed
-        );
-        if let Ok(told) = HeaderValue::from_str(&told) {
-            answer.headers_mut().insert(header::WARNING, told);
-        }
-    }
+    warn(&mut answer, found);
     Ok(answer)
+}
+
+/// Counts hits that are left out.
+pub(super) fn warn(answer: &mut Response<Body>, found: &Similar) {
+    if found.n_closed == 0 {
+        return;
+    }
+    let told = format!(
+        "299 m3ret \"{} hits have no UID that can be opened\"",
+        found.n_closed
+    );
+    if let Ok(told) = HeaderValue::from_str(&told) {
+        answer.headers_mut().insert(header::WARNING, told);
+    }
 }
 
 fn dicom_json(status: StatusCode, body: &Value) -> Result<Response<Body>> {

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use m3ret::erase::{EraseOptions, Patient, Subject, erase};
+use m3ret::watch::Watch;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -17,11 +19,13 @@ use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::clock;
 use crate::guard::Asker;
-use crate::indexes::SILENT;
 use crate::jobs::{JobView, Outcome, Work, failed};
 use crate::openapi::Refused;
-use crate::problem::{Problem, Result};
+use crate::problem::{Problem, Result, is_locked};
 
+/// How long an erasure waits for other writers, and the pause between two attempts.
+const PATIENCE: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_millis(250);
 /// Longest reason.
 const MAX_REASON: usize = 256;
 
@@ -30,14 +34,14 @@ const MAX_REASON: usize = 256;
 #[serde(deny_unknown_fields)]
 pub(super) struct ErasureRequest {
     /// `PatientID`
-    #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
+    #[schema(min_length = 1, max_length = 1024)]
     patient_id: String,
     /// `IssuerOfPatientID`, where headers name one.
-    #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
+    #[schema(min_length = 1, max_length = 1024)]
     issuer: Option<String>,
     /// Why; it stands in the receipt, and must not name the patient.
     #[serde(default)]
-    #[schema(max_length = 64, pattern = "^[ -~]*$")]
+    #[schema(max_length = 256)]
     reason: String,
     /// Whether rows are erased from snapshots below the galleries, too; without it a snapshot that holds some is an error.
     #[serde(default)]
@@ -71,6 +75,11 @@ pub(super) async fn begin(
     let patient = Patient::new(&request.patient_id, request.issuer.as_deref());
     let patient =
         patient.map_err(|_| invalid("patient_id, issuer: one number of a patient is wanted"))?;
+    if request.reason.contains(request.patient_id.trim()) {
+        return Err(invalid(
+            "reason: it holds the number of the patient, and the receipt must not",
+        ));
+    }
     // The number itself is kept nowhere.
     let asked = serde_json::json!([
         request.patient_id,
@@ -123,12 +132,27 @@ fn work(service: Arc<Service>, asker: Asker, subject: Subject, options: EraseOpt
             .iter()
             .map(|index| index.place().to_owned());
         let places: Vec<PathBuf> = places.collect();
-        // An upload may show the patient, and so may a picture that was drawn.
-        service.spool.erase_all();
+        // An upload may show the patient, and so may a picture that was drawn, or an object that waits.
+        service.spool.erase_uploads();
         service.pictures.forget();
-        let receipt = match erase(&places, &subject, &options, &SILENT) {
+        let watch = service.jobs.watch();
+        let settle = || match &service.dicom {
+            Some(dicom) => dicom.settle(&dicom.intake, &watch),
+            None => Ok(()),
+        };
+        let erased = settle()
+            .map_err(m3ret::Error::from)
+            .and_then(|()| patiently(&watch, || erase(&places, &subject, &options, &watch)))
+            // What came in the meantime was refused as a row, and its file must go, too.
+            .and_then(|receipt| settle().map(|()| receipt).map_err(m3ret::Error::from));
+        let receipt = match erased {
             Ok(receipt) => receipt,
-            Err(error) => return failed(reason_of(&error)),
+            Err(error) => {
+                let reason = reason_of(&error);
+                // The trail says how it ended; the job tells it in any case.
+                let _ = service.write(&asker, entry(reason));
+                return failed(reason);
+            }
         };
         service.pictures.forget();
         for index in service.indexes.all() {
@@ -153,9 +177,23 @@ fn work(service: Arc<Service>, asker: Asker, subject: Subject, options: EraseOpt
     })
 }
 
-/// Why nothing was erased.
+/// Repeats what another writer stops, for a while: an erasure that was begun is completed by being called again.
+fn patiently<T>(watch: &dyn Watch, work: impl Fn() -> m3ret::Result<T>) -> m3ret::Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match work() {
+            Err(error) if is_locked(&error) && Instant::now() < until && !watch.is_stopped() => {
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Why not everything was erased.
 fn reason_of(error: &m3ret::Error) -> &'static str {
     match error {
+        _ if is_locked(error) => "locked_ask_again",
         m3ret::Error::Caller(_) => "nothing_to_erase_or_held_by_snapshot",
         _ => Problem::of_library(error).code(),
     }

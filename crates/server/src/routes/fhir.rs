@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
+use super::dicomweb::warn;
 use super::similar::{Of, SimilarSeries, similar};
-use super::{Service, named};
+use super::{Service, forbidden, named};
 use crate::guard::Asker;
 use crate::openapi::Refused;
 use crate::problem::{Problem, Result};
@@ -59,6 +60,9 @@ pub(super) async fn similar_studies(
     if count == 0 || count > service.limits.max_hits {
         return Err(invalid());
     }
+    if !asker.role.may_search() {
+        return Err(forbidden());
+    }
     let index = service.indexes.named(index.as_deref())?;
     let found = similar(&service, &asker, index, (Of::Id(id), count, None)).await?;
     let entries: Vec<Value> = found.hits.iter().map(entry).collect();
@@ -68,11 +72,10 @@ pub(super) async fn similar_studies(
         "total": entries.len(),
         "entry": entries,
     });
-    Ok((
-        [(header::CONTENT_TYPE, "application/fhir+json")],
-        bundle.to_string(),
-    )
-        .into_response())
+    let kind = [(header::CONTENT_TYPE, "application/fhir+json")];
+    let mut answer = (kind, bundle.to_string()).into_response();
+    warn(&mut answer, &found);
+    Ok(answer)
 }
 
 fn entry(hit: &SimilarSeries) -> Value {

@@ -16,7 +16,7 @@ use super::jobs::{accepted, key_of};
 use super::{Service, drain, forbidden, kind_of, named, wrong_kind};
 use crate::audit::Entry;
 use crate::guard::Asker;
-use crate::indexes::{Index, SILENT};
+use crate::indexes::Index;
 use crate::jobs::{Failure, JobView, Outcome, Work, failed};
 use crate::objects::{Form, receive};
 use crate::openapi::{FileForm, Refused};
@@ -56,7 +56,7 @@ pub(super) async fn add(
             return Err(problem);
         }
     };
-    let files = form.files;
+    let files = form.files.for_job().map_err(|_| Problem::internal("io"))?;
     let (digest, n_files) = (files.digest(), files.n_files());
     let asked = format!("{} {digest}", index.name);
     if let Some(key) = &key
@@ -138,7 +138,7 @@ fn add_files(
         series_uid: String::new(),
     };
     let mut gallery = SeriesGallery::with_model(options, Arc::clone(model))?;
-    let put = gallery.put(&[sent], &SILENT)?;
+    let put = gallery.put(&[sent], &service.jobs.watch())?;
     let failures = put.refused.iter().map(|(reason, n)| Failure {
         reason: reason.clone(),
         n: *n,
@@ -173,22 +173,30 @@ pub(super) async fn delete(
     }
     let index = service.indexes.find(&name);
     let index = index.ok_or_else(|| Problem::not_found("index"))?;
-    let removed = service.embeddings.run(move || -> Result<Entry> {
-        let failed = |error: m3ret::Error| Problem::of_library(&error);
-        let snapshot = index.newest().map_err(failed)?;
+    let known = Arc::clone(&index);
+    let looked = service.searches.run(move || -> Result<(Entry, String)> {
+        let snapshot = known
+            .newest()
+            .map_err(|error| Problem::of_library(&error))?;
         let found = snapshot.archive.gallery.find(&id);
         if found.map_err(|_| Problem::internal("gallery"))?.is_none() {
             return Err(Problem::not_found("image of this id in the index"));
         }
-        remove(index.place(), std::slice::from_ref(&id)).map_err(failed)?;
-        Ok(Entry {
+        let entry = Entry {
             action: "110105 DICOM Study Deleted".to_owned(),
-            index: index.name.clone(),
+            index: known.name.clone(),
             query: snapshot.archive.gallery.pseudonym("id", &id),
             ..Entry::default()
-        })
+        };
+        Ok((entry, id))
     });
-    let entry = removed.await??;
+    let (entry, id) = looked.await??;
+    // What cannot be recorded must not happen.
     service.record(&asker, entry).await?;
+    let removed = service.embeddings.run(move || {
+        let removed = remove(index.place(), std::slice::from_ref(&id));
+        removed.map_err(|error| Problem::of_library(&error))
+    });
+    removed.await??;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
