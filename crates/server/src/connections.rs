@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::guard::Peer;
 use crate::routes::{Service, router};
@@ -23,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ERASE_EVERY: Duration = Duration::from_secs(30);
 /// How long open requests may take once the server is to end.
 const FAREWELL: Duration = Duration::from_millis(1200);
+/// How long an answer may wait for a client that does not read it.
+const UNREAD: Duration = Duration::from_secs(30);
 /// The pause after a connection that could not be taken, as when too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,6 +92,10 @@ async fn take(
         tokio::spawn(async move {
             // Without it answers only come later.
             let _ = stream.set_nodelay(true);
+            // Who does not read an answer must not keep its place.
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(UNREAD));
+            let stream = Box::pin(stream);
             match acceptor {
                 None => serve(stream, routes, stopped, head).await,
                 // A client that never ends its greeting must not keep its place.

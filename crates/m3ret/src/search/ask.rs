@@ -360,7 +360,7 @@ fn of_id(input: &Path, gallery: &dyn Collection) -> anyhow::Result<Option<ReadyQ
     let mut vector = gallery.vectors(&[row])?;
     m3ret_search::normalize(&mut vector)?;
     let cells = RowCells::of_row(gallery, row)?;
-    let own = rows_at(&cells, gallery)?;
+    let own = rows_at(row, &cells, gallery)?;
     let mut views = views_of(gallery, row)?;
     views.retain(|(name, _)| !is_slice(name));
     Ok(Some(ReadyQuery {
@@ -581,8 +581,15 @@ fn rows_of(
     Ok(own)
 }
 
-/// Finds the rows of the image that a row stands for.
-fn rows_at(image: &RowCells<'_>, gallery: &dyn Collection) -> anyhow::Result<Vec<RowId>> {
+/// Finds the rows of the image that a row stands for: that row alone if it never had a file.
+fn rows_at(
+    row: RowId,
+    image: &RowCells<'_>,
+    gallery: &dyn Collection,
+) -> anyhow::Result<Vec<RowId>> {
+    if image.get(columns::PATH).is_empty() {
+        return Ok(vec![row]);
+    }
     let rows = gallery.find_rows(columns::PATH, image.get(columns::PATH))?;
     let cells = RowCells::of_rows(gallery, &rows)?;
     let is_own =

@@ -35,7 +35,11 @@ pub(super) async fn begin(
     request: Request,
 ) -> Result<Response<Body>> {
     let (head, mut body) = request.into_parts();
-    let Token { token } = read_json(&mut body, &head.headers, &service.limits).await?;
+    // Whoever asks has no account yet, and must not hold a place for long.
+    let read = read_json(&mut body, &head.headers, &service.limits);
+    let read = tokio::time::timeout(service.limits.head, read).await;
+    let Token { token } =
+        read.map_err(|_| Problem::new(408, "timeout", "the token did not arrive"))??;
     let account = service.checker.of_token(&service.accounts, &token).await?;
     let account =
         account.ok_or_else(|| Problem::new(401, "unauthorized", "a valid token is wanted"))?;
