@@ -117,7 +117,7 @@ pub(crate) enum Command {
     Map(MapArguments),
     Simulate(SimulateArguments),
     Split(SplitArguments),
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     Sync(Box<SyncArguments>),
     Receive(ReceiveArguments),
     Audit(AuditArguments),

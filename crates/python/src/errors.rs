@@ -80,7 +80,9 @@ fn class_of_gallery(error: &m3ret_search::Error) -> Class {
         Gallery::Damaged { .. } => Class::Damaged,
         Gallery::Locked { .. } => Class::Locked,
         Gallery::Mismatch { .. } => Class::Mismatch,
-        Gallery::Unsupported { .. } | Gallery::LimitExceeded { .. } => Class::Any,
+        Gallery::Erased { .. } | Gallery::Unsupported { .. } | Gallery::LimitExceeded { .. } => {
+            Class::Any
+        }
     }
 }
 
