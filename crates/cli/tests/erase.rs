@@ -1,5 +1,6 @@
 //! `m3ret erase` as a person runs it: numbers from files, receipts, proofs, and what is said.
 
+#![allow(clippy::too_many_lines, reason = "stories told from start to end")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::cast_precision_loss, reason = "small numbers")]
 

@@ -1,7 +1,9 @@
 //! Accounts that other systems know, and connections that are encrypted.
 
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods, reason = "tokens end at a time")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::too_many_lines, reason = "stories told from start to end")]
 
 #[path = "person/binary.rs"]
 mod binary;
