@@ -37,7 +37,7 @@ pub(super) struct Listing {
     /// Begin of the list; viewers ask for further pages, of which there are none.
     #[serde(default)]
     #[param(maximum = 4_294_967_295_u32)]
-    offset: u64,
+    offset: u32,
     /// Only hits of this modality.
     #[serde(rename = "Modality", alias = "ModalitiesInStudy")]
     modality: Option<String>,
