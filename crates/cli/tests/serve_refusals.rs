@@ -19,25 +19,15 @@ use std::path::Path;
 
 use serde_json::json;
 
-use binary::{names_in, run};
+use binary::names_in;
 use http::{Server, form};
-use served::{SECRETS, archive};
+use served::{SECRETS, accounts, archive};
 
 #[test]
 fn what_is_not_allowed_or_not_there_is_refused_with_its_status() {
     let folder = archive();
     let root = folder.path();
-    let mut lines = String::new();
-    let mut tokens = Vec::new();
-    for role in ["reader", "auditor", "admin"] {
-        let (_, out, _) = run(root, &["serve", "--new-token", &format!("{role}:{role}-1")]);
-        let mut words = out
-            .lines()
-            .map(|line| line.split_once(' ').unwrap().1.trim().to_owned());
-        tokens.push(words.next().unwrap());
-        lines += &(words.next().unwrap() + "\n");
-    }
-    std::fs::write(root.join("tokens"), lines).unwrap();
+    let tokens = accounts(root, ["reader", "auditor", "admin"]);
     let mut server = Server::start(
         root,
         &[

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use binary::{npy, run};
 use dicom::picture;
 use http::{FORM, Reply, Server, form};
-use served::{SECRETS, archive, image_of};
+use served::{SECRETS, accounts, archive, image_of};
 
 /// Waits until the job of an answer ended.
 fn ended(server: &Server, accepted: &Reply) -> Value {
@@ -155,17 +155,7 @@ fn what_is_sent_becomes_rows_once_and_can_be_removed() {
 fn only_who_may_write_writes_and_only_admins_erase() {
     let folder = archive();
     let root = folder.path();
-    let mut lines = String::new();
-    let mut tokens = Vec::new();
-    for role in ["reader", "curator", "auditor"] {
-        let (_, out, _) = run(root, &["serve", "--new-token", &format!("{role}:{role}-1")]);
-        let mut words = out
-            .lines()
-            .map(|line| line.split_once(' ').unwrap().1.trim().to_owned());
-        tokens.push(words.next().unwrap());
-        lines += &(words.next().unwrap() + "\n");
-    }
-    std::fs::write(root.join("tokens"), lines).unwrap();
+    let tokens = accounts(root, ["reader", "curator", "auditor"]);
     let mut server = Server::start(root, &["-d", "g.m3i", "--token-file", "tokens"]);
     let body = form(&[("file", &npy(&[24, 32], &picture(8)))]);
     let mut jobs = Vec::new();

@@ -14,8 +14,13 @@ impl Day {
     /// Returns today.
     #[must_use]
     pub fn today() -> Self {
-        let days = seconds_now() / SECONDS_OF_DAY;
-        Self(i64::try_from(days).unwrap_or(i64::MAX))
+        Self::of_seconds(seconds_now())
+    }
+
+    /// Returns the day of a time in seconds since 1970.
+    #[must_use]
+    pub fn of_seconds(seconds: u64) -> Self {
+        Self(i64::try_from(seconds / SECONDS_OF_DAY).unwrap_or(i64::MAX))
     }
 
     /// Returns the day that comes `n_days` later.

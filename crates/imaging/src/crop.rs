@@ -5,7 +5,7 @@ use crate::geometry::Affine;
 use crate::memory;
 use crate::resample::{as_f64, as_index};
 use crate::thumbnail::has_three_planes;
-use crate::volume::{Kind, Padding, Volume};
+use crate::volume::{Kind, Volume};
 
 /// Fewer pixels a side show nothing that an encoder could compare.
 const LEAST_PX: usize = 8;
@@ -102,17 +102,7 @@ pub fn crop(mut volume: Volume, region: &Region) -> Result<Volume> {
     if !values.iter().any(|value| value.is_finite()) {
         return Err(refused("some values", "none that is finite".to_owned()));
     }
-    volume.padding = volume.padding.and_then(|padding| {
-        // Values as dark as padding are among the darkest, whichever they are.
-        let dark = values
-            .iter()
-            .filter(|value| value.to_bits() == padding.value.to_bits());
-        let n_voxels = dark.count();
-        (n_voxels < values.len()).then_some(Padding {
-            n_voxels,
-            ..padding
-        })
-    });
+    volume.padding = volume.padding.and_then(|padding| padding.of_part(&values));
     volume.affine = volume.affine.map(|affine| moved(&affine, first));
     let mut part = volume.with_values(values, [n_channels, new_depth, new_height, new_width])?;
     if is_deep && new_depth == 1 {
@@ -155,6 +145,7 @@ fn moved(affine: &Affine, first: [usize; 3]) -> Affine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::Padding;
 
     fn numbered(shape: [usize; 4], kind: Kind) -> Volume {
         let n: usize = shape.iter().product();

@@ -1,6 +1,6 @@
 //! A volume as some of its slices, by which a picture of one slice finds its level.
 
-use crate::volume::{Kind, Padding, Volume};
+use crate::volume::{Kind, Volume};
 
 /// Most slices of a volume that `slice_views` returns.
 pub const MAX_SLICE_VIEWS: usize = 32;
@@ -102,17 +102,7 @@ fn picture_of(volume: &Volume, axis: Axis, slice: usize) -> Option<Volume> {
     if !values.iter().any(|value| value.is_finite()) {
         return None;
     }
-    let padding = volume.padding.and_then(|padding| {
-        // Values as dark as padding are among the darkest, whichever they are.
-        let dark = values
-            .iter()
-            .filter(|value| value.to_bits() == padding.value.to_bits());
-        let n_voxels = dark.count();
-        (n_voxels < values.len()).then_some(Padding {
-            n_voxels,
-            ..padding
-        })
-    });
+    let padding = volume.padding.and_then(|padding| padding.of_part(&values));
     let shape = [n_channels, 1, shape[0], shape[1]];
     let mut picture = Volume::new(values, shape, Kind::Image).ok()?;
     picture.spacing = [None, spacing[0], spacing[1]];
@@ -127,6 +117,7 @@ fn picture_of(volume: &Volume, axis: Axis, slice: usize) -> Option<Volume> {
 mod tests {
     use super::*;
     use crate::geometry::Affine;
+    use crate::volume::Padding;
 
     /// `[1, D, H, W]` of numbers in order, with spacing along D, H and W in mm.
     fn volume([depth, height, width]: [usize; 3], spacing: [f64; 3]) -> Volume {

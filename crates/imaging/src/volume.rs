@@ -33,6 +33,18 @@ pub struct Padding {
     pub value: f32,
 }
 
+impl Padding {
+    /// Returns the padding of a part of the volume, by its values; `None` where all of the part is padding.
+    pub(crate) fn of_part(self, values: &[f32]) -> Option<Self> {
+        // Values as dark as padding are among the darkest, whichever they are.
+        let dark = values
+            .iter()
+            .filter(|value| value.to_bits() == self.value.to_bits());
+        let n_voxels = dark.count();
+        (n_voxels < values.len()).then_some(Self { n_voxels, ..self })
+    }
+}
+
 /// A medical image of any kind as f32 `[C, D, H, W]`, W fastest; C is 1 (grey) or 3 (RGB).
 ///
 /// Invariants, checked in `new`: no side is 0, C is 1 or 3, the values fill the shape exactly.

@@ -88,6 +88,13 @@ pub struct Hit {
     pub(crate) row: RowId,
 }
 
+impl Hit {
+    /// Returns the row of the image in the gallery.
+    pub fn row(&self) -> RowId {
+        self.row
+    }
+}
+
 /// How a hit and its query belong together. Identifiers are compared only with those of the same origin: header with
 /// header, manifest with manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

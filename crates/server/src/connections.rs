@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use m3ret::watch::Watch;
@@ -86,7 +89,7 @@ async fn take(
             sleep(PAUSE).await;
             continue;
         };
-        let routes = routes.clone().layer(axum::Extension(Peer(peer)));
+        let routes = routes.clone();
         let (stopped, head) = (stopped.clone(), service.limits.head);
         let acceptor = service.tls.as_ref().map(Tls::acceptor);
         tokio::spawn(async move {
@@ -97,11 +100,11 @@ async fn take(
             stream.set_write_timeout(Some(UNREAD));
             let stream = Box::pin(stream);
             match acceptor {
-                None => serve(stream, routes, stopped, head).await,
+                None => serve(stream, (routes, Peer(peer)), stopped, head).await,
                 // A client that never ends its greeting must not keep its place.
                 Some(acceptor) => {
                     if let Ok(Ok(stream)) = timeout(head, acceptor.accept(stream)).await {
-                        serve(stream, routes, stopped, head).await;
+                        serve(stream, (routes, Peer(peer)), stopped, head).await;
                     }
                 }
             }
@@ -112,14 +115,18 @@ async fn take(
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    routes: axum::Router,
+    (routes, peer): (axum::Router, Peer),
     mut stopped: watch::Receiver<bool>,
     head: Duration,
 ) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head);
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let routes = TowerToHyperService::new(routes);
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        routes.call(request)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), answer);
     let mut connection = std::pin::pin!(connection);
     // A connection that breaks is its client's affair.
     tokio::select! {

@@ -1,29 +1,22 @@
 //! What comes by DICOM becomes rows of one index: STOW-RS and C-STORE share a spool, and one thread adds what is complete.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use m3ret::index::SeriesOptions;
+use m3ret::sealed::SealKey;
 use m3ret::watch::Watch;
 use m3ret_dicomnet::collect::{CollectOptions, collect};
 use m3ret_dicomnet::dimse::{PeerRule, Receiver, ReceiverOptions};
 use m3ret_dicomnet::spool::{Spool, SpoolLimits, SpooledSeries};
 use m3ret_dicomnet::sync::{Archive as _, Observer, PutOutcome};
-use m3ret_search::Numbers;
 
-use crate::Settings;
 use crate::indexes::{Index, Indexes, SILENT};
-use crate::intake::{Intake, IntakeOptions};
-
-/// What series come from, for the names of rows.
-const ORIGIN: &str = "receive";
-/// Ends the name of the folder beside the gallery in which objects wait.
-const EXTENSION: &str = "received";
+use crate::intake::{Intake, RECEIVED_FROM, received_beside};
 
 /// How objects are taken by DICOM.
 #[derive(Debug, Clone)]
@@ -52,10 +45,9 @@ pub struct ScpOptions {
 /// Objects on their way into an index.
 pub(crate) struct Dicom {
     pub(crate) index: Arc<Index>,
-    /// How objects become rows.
-    pub(crate) intake: IntakeOptions,
     pub(crate) spool: Arc<Spool>,
-    is_stopped: Arc<AtomicBool>,
+    /// Seals the UIDs of what becomes a row.
+    key: Option<SealKey>,
 }
 
 /// What runs beside the server.
@@ -70,7 +62,7 @@ impl Dicom {
     pub(crate) fn open(
         options: &DicomOptions,
         indexes: &Indexes,
-        settings: &Settings,
+        key: Option<SealKey>,
     ) -> anyhow::Result<Self> {
         let index = indexes.find(&options.into);
         let index = index.with_context(|| {
@@ -84,17 +76,14 @@ impl Dicom {
             "--dicom-into {}: its vectors were made elsewhere; no model here adds to them",
             options.into
         );
-        let intake = Intake::open(&intake_options(&index, settings), ORIGIN, &SILENT)?;
-        let folder = options
-            .spool
-            .clone()
-            .unwrap_or_else(|| beside(index.place()));
+        let intake = intake(&index, key.as_ref(), &SILENT)?;
+        let beside = || received_beside(index.place());
+        let folder = options.spool.clone().unwrap_or_else(beside);
         let spool = Spool::open(&folder, intake.names(), SpoolLimits::default())?;
         Ok(Self {
-            intake: intake_options(&index, settings),
-            index,
             spool: Arc::new(spool),
-            is_stopped: Arc::default(),
+            index,
+            key,
         })
     }
 
@@ -119,18 +108,19 @@ impl Dicom {
             Ok(Receiver::start(listener, receiving, Arc::clone(&self.spool))?)
         });
         let receiver = receiver.transpose()?;
-        let intake = self.intake.clone();
-        let (spool, is_stopped) = (Arc::clone(&self.spool), Arc::clone(&self.is_stopped));
+        let (index, key) = (Arc::clone(&self.index), self.key.clone());
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let (spool, stopping) = (Arc::clone(&self.spool), Arc::clone(&is_stopped));
         let collecting = CollectOptions {
             quiet: options.settle,
             ..CollectOptions::default()
         };
         let work = move || {
             m3ret::panics::guard_this_thread();
-            let follower = Follower(is_stopped);
+            let follower = Follower(stopping);
             // A gallery that cannot be opened now may be there later; what was sent waits on the disk.
             while !Observer::is_stopped(&follower) {
-                if let Ok(mut intake) = Intake::open(&intake, ORIGIN, &follower) {
+                if let Ok(mut intake) = intake(&index, key.as_ref(), &follower) {
                     let mut tell = |_: &[SpooledSeries], _: &PutOutcome| {
                         told();
                         Ok(())
@@ -144,16 +134,14 @@ impl Dicom {
         Ok(Running {
             receiver,
             collecting: thread.spawn(work).context("starting threads")?,
-            is_stopped: Arc::clone(&self.is_stopped),
+            is_stopped,
         })
     }
-}
 
-impl Dicom {
     /// Adds what waits without waiting longer, and erases the files of everything that was added: what is erased
     /// afterwards is then in no file here.
-    pub(crate) fn settle(&self, settings: &IntakeOptions, watch: &dyn Watch) -> anyhow::Result<()> {
-        let mut intake = Intake::open(settings, ORIGIN, watch)?;
+    pub(crate) fn settle(&self, watch: &dyn Watch) -> anyhow::Result<()> {
+        let mut intake = intake(&self.index, self.key.as_ref(), watch)?;
         let waiting = self.spool.quiet(Duration::ZERO)?;
         if !waiting.is_empty() {
             if let Err(error) = intake.put(&waiting) {
@@ -203,22 +191,12 @@ impl Watch for Follower {
     }
 }
 
-fn intake_options(index: &Index, settings: &Settings) -> IntakeOptions {
-    IntakeOptions {
-        series: SeriesOptions {
-            gallery: index.place().to_owned(),
-            origin: String::new(),
-            model: settings.model.clone(),
-            reading: settings.reading.clone(),
-            // The files are erased.
-            has_thumbnails: true,
-            views: None,
-            numbers: Numbers::F32,
-        },
-        key_file: settings.key_file.clone(),
-    }
-}
-
-fn beside(gallery: &Path) -> PathBuf {
-    gallery.with_extension(EXTENSION)
+/// Opens the index for series that others send.
+fn intake<'a>(
+    index: &Index,
+    key: Option<&SealKey>,
+    watch: &'a dyn Watch,
+) -> m3ret::Result<Intake<'a>> {
+    let gallery = index.additions(key.cloned())?;
+    Ok(Intake::over(gallery, RECEIVED_FROM, watch))
 }

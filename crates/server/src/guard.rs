@@ -46,6 +46,20 @@ pub(crate) struct Asker {
     pub(crate) purpose: String,
 }
 
+impl Asker {
+    /// Refuses a role that may not.
+    pub(crate) fn must(&self, may: impl Fn(Role) -> bool) -> Result<()> {
+        match may(self.role) {
+            true => Ok(()),
+            false => Err(Problem::new(
+                403,
+                "forbidden",
+                "the role of the account does not allow this",
+            )),
+        }
+    }
+}
+
 /// Passes a request on if it may, within its time.
 pub(crate) async fn pass(
     State(service): State<Arc<Service>>,

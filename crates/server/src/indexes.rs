@@ -5,8 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, bail, ensure};
 use m3ret::galleries::{Archive, OpenOptions};
+use m3ret::index::{SeriesGallery, SeriesOptions};
+use m3ret::sealed::SealKey;
 use m3ret::watch::{Quiet, Watch};
-use m3ret_search::{Gallery, is_gallery};
+use m3ret_search::{Gallery, Numbers, RowId, is_gallery};
 
 use crate::Settings;
 use crate::audit::Entry;
@@ -24,14 +26,23 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Begins the line of the audit trail for an answer that shows images of the gallery.
-    pub(crate) fn shown<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<Entry> {
+    /// Begins the line of the audit trail for an answer that shows images of the gallery, which are named by their ids.
+    pub(crate) fn shown(&self, ids: &[&str]) -> Result<Entry> {
         let gallery = self.archive.gallery.as_ref();
-        let (mut hits, mut rows) = (Vec::new(), Vec::new());
+        let mut images = Vec::with_capacity(ids.len());
         for id in ids {
-            hits.push(gallery.pseudonym("id", id));
-            rows.extend(gallery.find(id).map_err(|_| Problem::internal("gallery"))?);
+            let row = gallery.find(id).map_err(|_| Problem::internal("gallery"))?;
+            images.extend(row.map(|row| (*id, row)));
         }
+        self.shown_rows(&images)
+    }
+
+    /// The same for images whose rows are known.
+    pub(crate) fn shown_rows(&self, images: &[(&str, RowId)]) -> Result<Entry> {
+        let gallery = self.archive.gallery.as_ref();
+        let hits = images.iter().map(|(id, _)| gallery.pseudonym("id", id));
+        let hits: Vec<String> = hits.collect();
+        let rows: Vec<RowId> = images.iter().map(|(_, row)| *row).collect();
         let cells = gallery.rows(&rows, &[PATIENT]);
         let cells = cells.map_err(|_| Problem::internal("gallery"))?;
         let patients = cells.iter().zip(&hits).map(|(cells, hit)| {
@@ -130,6 +141,23 @@ impl Indexes {
 }
 
 impl Index {
+    /// Opens the gallery for additions, with the model that is open already.
+    pub(crate) fn additions(&self, key: Option<SealKey>) -> m3ret::Result<SeriesGallery> {
+        let options = SeriesOptions {
+            gallery: self.place.clone(),
+            origin: String::new(),
+            model: self.options.model.clone(),
+            reading: self.options.reading.clone(),
+            // The files are erased.
+            has_thumbnails: true,
+            views: None,
+            numbers: Numbers::F32,
+        };
+        let known = self.known();
+        let model = known.archive.model().context("the index has no model")?;
+        SeriesGallery::with_model(options, Arc::clone(model), key)
+    }
+
     /// Returns the folder of the gallery.
     pub(crate) fn place(&self) -> &Path {
         &self.place

@@ -14,6 +14,14 @@ use m3ret_dicomnet::{CursorFile, Names};
 /// taken for that of another.
 const CURSORS: &str = "sync";
 
+/// Where series come from that others send, by `m3ret receive` and `m3ret serve` alike.
+pub const RECEIVED_FROM: &str = "receive";
+
+/// Returns where objects wait that others send: beside the gallery, which is copied and shared while they are not.
+pub fn received_beside(gallery: &Path) -> PathBuf {
+    gallery.with_extension("received")
+}
+
 /// A gallery that takes series of one origin.
 pub struct Intake<'a> {
     gallery: SeriesGallery,
@@ -43,16 +51,21 @@ impl<'a> Intake<'a> {
     ) -> m3ret::Result<Self> {
         let key = options.key_file.as_deref();
         let key = key.map(SealKey::open_or_create).transpose()?;
-        let mut gallery = SeriesGallery::open(options.series.clone(), key, watch)?;
+        let gallery = SeriesGallery::open(options.series.clone(), key, watch)?;
+        Ok(Self::over(gallery, origin, watch))
+    }
+
+    /// Takes a gallery that is open. `origin` says in any words where the series come from.
+    pub fn over(mut gallery: SeriesGallery, origin: &str, watch: &'a dyn Watch) -> Self {
         let names = Names::new(gallery.secret("names of files").as_bytes());
         let origin = names.source(origin);
         gallery.set_origin(&origin);
-        Ok(Self {
+        Self {
             gallery,
             names,
             origin,
             watch,
-        })
+        }
     }
 
     /// Returns how files are named: by hashes keyed with the secret of the gallery.

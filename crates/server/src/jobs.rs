@@ -86,7 +86,6 @@ struct Job {
 struct Table {
     all: HashMap<String, Job>,
     waiting: VecDeque<(String, Work)>,
-    is_closed: bool,
 }
 
 /// All jobs.
@@ -145,7 +144,7 @@ impl Jobs {
         };
         let mut table = self.table();
         table.forget_old();
-        if table.is_closed || table.waiting.len() >= MAX_WAITING || table.all.len() >= MAX_KEPT {
+        if self.is_closed() || table.waiting.len() >= MAX_WAITING || table.all.len() >= MAX_KEPT {
             return Err(Problem::busy());
         }
         let job = Job {
@@ -190,7 +189,7 @@ impl Jobs {
         loop {
             let mut table = self.table();
             let (id, work) = loop {
-                if table.is_closed {
+                if self.is_closed() {
                     return;
                 }
                 if let Some(next) = table.waiting.pop_front() {
@@ -227,9 +226,14 @@ impl Jobs {
 
     /// Begins no further job, and stops the one that runs where it can.
     pub(crate) fn close(&self) {
+        // Whoever looks and then waits holds the table in between, and must not miss this.
+        let _table = self.table();
         self.is_closed.store(true, Ordering::SeqCst);
-        self.table().is_closed = true;
         self.arrived.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -11,7 +11,6 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Response, header};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use m3ret::images::ImageSource;
 use m3ret::search::{Queries, Why};
 use m3ret_dicomnet::multipart::{Event, Fault, MAX_HEADER_BYTES, Splitter, part_name};
@@ -19,13 +18,14 @@ use m3ret_imaging::{Kind, Volume};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, SILENT};
 use crate::openapi::{FileForm, Refused, WhyBody};
 use crate::problem::{Problem, Result};
 use crate::routes::search::pseudonym;
-use crate::routes::{Service, cut_body, drain, forbidden, json, kind_of, named, wrong_kind};
+use crate::routes::{Service, each_piece, json, kind_of, named, taken, wrong_kind};
 use crate::spool::{Files, PREFIX, Upload, VolumeFacts};
 
 /// Longer side of a picture that is drawn.
@@ -80,11 +80,10 @@ pub(crate) async fn receive(
     body: &mut Body,
 ) -> Result<Form> {
     let limit = service.limits.max_upload_bytes;
-    let too_large = || Problem::too_large("upload", limit, "bytes");
     let declared = headers.get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(Problem::too_large("upload", limit, "bytes"));
     }
     let kind = headers
         .get(header::CONTENT_TYPE)
@@ -95,22 +94,14 @@ pub(crate) async fn receive(
         options: None,
     };
     let mut target = Target::File;
-    let mut n_bytes = 0_u64;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| cut_body())?;
-        let Ok(piece) = frame.into_data() else {
-            continue;
-        };
-        n_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if n_bytes > limit {
-            return Err(too_large());
-        }
-        let events = splitter.push(&piece).map_err(of_fault)?;
-        for event in events {
+    let take = |piece: &[u8]| {
+        for event in splitter.push(piece).map_err(of_fault)? {
             // Writing may wait for the disk.
             tokio::task::block_in_place(|| form.take(event, &mut target, service))?;
         }
-    }
+        Ok(())
+    };
+    each_piece(body, ("upload", limit), take).await?;
     splitter.finish().map_err(of_fault)?;
     Ok(form)
 }
@@ -262,18 +253,12 @@ pub(crate) async fn upload(
     Extension(asker): Extension<Asker>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let (head, mut body) = request.into_parts();
-    let form = match check_kind(&asker, &head.headers) {
-        Ok(()) => receive(&service, &head.headers, &mut body).await,
-        Err(problem) => Err(problem),
-    };
-    let form = match form {
-        Ok(form) => form,
-        Err(problem) => {
-            drain(&mut body).await;
-            return Err(problem);
-        }
-    };
+    let (head, body) = request.into_parts();
+    let form = taken(body, async |body| {
+        check_kind(&asker, &head.headers)?;
+        receive(&service, &head.headers, body).await
+    });
+    let form = form.await?;
     let upload = keep(&service, &asker, form.files).await?;
     json(&UploadView {
         object: &upload.id,
@@ -282,13 +267,20 @@ pub(crate) async fn upload(
 }
 
 fn check_kind(asker: &Asker, headers: &HeaderMap) -> Result<()> {
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     match kind_of(headers).as_str() {
         "multipart/form-data" => Ok(()),
         _ => Err(wrong_kind("multipart/form-data")),
     }
+}
+
+/// An image of the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described; the path is read as a text")]
+pub(crate) struct ImageId {
+    /// Name of an upload, or id of an image
+    id: String,
 }
 
 /// In which index an image is.
@@ -327,7 +319,7 @@ impl Place {
 #[utoipa::path(
     get,
     path = "/v1/objects/{id}/thumbnail.png",
-    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Place),
+    params(ImageId, Place),
     responses((status = 200, body = Vec<u8>, content_type = "image/png"), Refused)
 )]
 pub(crate) async fn thumbnail(
@@ -337,9 +329,7 @@ pub(crate) async fn thumbnail(
     place: std::result::Result<Query<Place>, QueryRejection>,
 ) -> Result<Response<Body>> {
     let (id, place) = (named(path)?, Place::of(place)?);
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     if place.index.is_none()
         && id.starts_with(PREFIX)
         && let Some(upload) = service.spool.find(&id, &asker.name)
@@ -360,7 +350,7 @@ pub(crate) async fn thumbnail(
         let entry = Entry {
             action: "110103 DICOM Instances Accessed".to_owned(),
             index: index.name.clone(),
-            ..snapshot.shown(std::iter::once(id.as_str()))?
+            ..snapshot.shown(&[&id])?
         };
         let key = (index.name.clone(), snapshot.generation, id);
         if let Some(known) = shared.pictures.get(&key) {
@@ -390,7 +380,7 @@ fn picture(png: Bytes) -> Result<Response<Body>> {
 #[utoipa::path(
     get,
     path = "/v1/objects/{id}/why",
-    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Pair),
+    params(ImageId, Pair),
     responses((status = 200, body = WhyView), Refused)
 )]
 pub(crate) async fn why(
@@ -403,9 +393,7 @@ pub(crate) async fn why(
     let pair =
         pair.map_err(|_| Problem::unprocessable("invalid_request", "?index=NAME&hit=ID is wanted"));
     let Query(Pair { index, hit }) = pair?;
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     let index = service.indexes.named(index.as_deref())?;
     let upload = service.spool.find(&id, &asker.name);
     let compared = service.embeddings.run(move || -> Result<_> {
@@ -433,7 +421,7 @@ pub(crate) async fn why(
             action: "110103 DICOM Instances Accessed".to_owned(),
             index: index.name.clone(),
             query: name,
-            ..snapshot.shown(std::iter::once(hit.as_str()))?
+            ..snapshot.shown(&[&hit])?
         };
         Ok((why, entry))
     });

@@ -62,7 +62,7 @@ pub(crate) struct Oidc {
 
 /// Keys as they were read.
 struct Known {
-    keys: Vec<Key>,
+    keys: Arc<[Key]>,
     /// When a file was changed.
     stamp: Option<SystemTime>,
     /// When they were read, or it was tried.
@@ -91,7 +91,7 @@ impl Oidc {
             Keys::Url(url) => {
                 web_client::check_address(url).with_context(|| format!("--oidc-jwks {url}"))?;
                 let client = web_client::client(options.authorities.as_deref())?;
-                (Vec::new(), None, Some(client))
+                (Arc::default(), None, Some(client))
             }
         };
         let now = Instant::now();
@@ -186,7 +186,7 @@ impl Oidc {
             }),
             // Keys that were good go on; a provider that is away locks nobody out at once.
             Err(_) if !known.keys.is_empty() => Arc::new(Known {
-                keys: known.keys.iter().map(Key::clone).collect(),
+                keys: Arc::clone(&known.keys),
                 stamp: known.stamp,
                 tried: now,
             }),
@@ -199,7 +199,7 @@ impl Oidc {
         Ok(newest)
     }
 
-    async fn read(&self) -> anyhow::Result<(Vec<Key>, Option<SystemTime>)> {
+    async fn read(&self) -> anyhow::Result<(Arc<[Key]>, Option<SystemTime>)> {
         match (&self.options.keys, &self.client) {
             (Keys::Url(url), Some(client)) => {
                 let bytes = web_client::get(client, url, MAX_KEYS_BYTES).await?;
@@ -215,16 +215,6 @@ impl Oidc {
 
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Clone for Key {
-    fn clone(&self) -> Self {
-        Self {
-            id: self.id.clone(),
-            algorithm: self.algorithm,
-            key: self.key.clone(),
-        }
     }
 }
 
@@ -259,11 +249,11 @@ impl Key {
     }
 }
 
-fn keys_of(bytes: &[u8]) -> anyhow::Result<Vec<Key>> {
+fn keys_of(bytes: &[u8]) -> anyhow::Result<Arc<[Key]>> {
     let set: JwkSet = serde_json::from_slice(bytes)
         .ok()
         .context("found no JSON Web Key Set, wanted {\"keys\": [...]}")?;
-    let keys: Vec<Key> = set.keys.iter().filter_map(Key::of).collect();
+    let keys: Arc<[Key]> = set.keys.iter().filter_map(Key::of).collect();
     ensure!(
         !keys.is_empty(),
         "found no key for RS256 or ES256 among {}",
@@ -272,7 +262,7 @@ fn keys_of(bytes: &[u8]) -> anyhow::Result<Vec<Key>> {
     Ok(keys)
 }
 
-fn read_file(file: &std::path::Path) -> anyhow::Result<(Vec<Key>, SystemTime)> {
+fn read_file(file: &std::path::Path) -> anyhow::Result<(Arc<[Key]>, SystemTime)> {
     let read = || -> anyhow::Result<_> {
         let stamp = modified(file)?;
         let n_bytes = std::fs::metadata(file)?.len();

@@ -25,7 +25,6 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
-use m3ret::options::ModelChoice;
 use m3ret::sealed::SealKey;
 use m3ret::watch::Watch;
 use m3ret_imaging::ReadOptions;
@@ -78,8 +77,6 @@ pub(crate) struct Service {
     pub(crate) dicom: Option<Dicom>,
     /// Opens the UIDs of hits.
     pub(crate) seal_key: Option<SealKey>,
-    /// The model by which galleries are opened.
-    pub(crate) model: ModelChoice,
 }
 
 impl Service {
@@ -101,12 +98,13 @@ impl Service {
         };
         let limits = settings.limits;
         let own = [address.to_string(), format!("localhost:{}", address.port())];
+        let seal_key = settings.key_file.as_deref().map(SealKey::open_or_create);
+        let seal_key = seal_key.transpose()?;
         let dicom = settings.dicom.as_ref();
-        let dicom = dicom.map(|options| Dicom::open(options, &indexes, settings));
-        let key = settings.key_file.as_deref().map(SealKey::open_or_create);
+        let dicom = dicom.map(|options| Dicom::open(options, &indexes, seal_key.clone()));
         let service = Self {
             dicom: dicom.transpose()?,
-            seal_key: key.transpose()?,
+            seal_key,
             indexes,
             accounts,
             checker: Checker::of(&settings.sign_in)?,
@@ -125,7 +123,6 @@ impl Service {
                 .collect(),
             pictures: objects::Pictures::default(),
             jobs: Jobs::default(),
-            model: settings.model.clone(),
         };
         Ok((Arc::new(service), token))
     }
@@ -268,8 +265,8 @@ async fn metrics(
     asker: Option<Extension<Asker>>,
 ) -> Result<Response<Body>> {
     // Programs of this machine have no account.
-    if asker.is_some_and(|Extension(asker)| !asker.role.may_audit()) {
-        return Err(forbidden());
+    if let Some(Extension(asker)) = asker {
+        asker.must(Role::may_audit)?;
     }
     for index in service.indexes.all() {
         let n_rows = index.known().archive.gallery.len();
@@ -286,22 +283,16 @@ async fn audit(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
 ) -> Result<Response<Body>> {
-    if !asker.role.may_audit() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_audit)?;
     match &service.audit {
         Some(audit) => json(&audit.head()),
         None => Err(Problem::not_found("audit trail")),
     }
 }
 
-/// The role does not allow what is asked.
-pub(crate) fn forbidden() -> Problem {
-    Problem::new(
-        403,
-        "forbidden",
-        "the role of the account does not allow this",
-    )
+/// How many are answered where a request does not say.
+fn ten() -> usize {
+    10
 }
 
 /// Answers with JSON.
@@ -340,6 +331,40 @@ pub(crate) async fn drain(body: &mut Body) {
     let _ = tokio::time::timeout(DRAIN, read).await;
 }
 
+/// Passes a body on as it arrives, up to a limit; `what` names it where it is larger.
+pub(crate) async fn each_piece(
+    body: &mut Body,
+    (what, limit): (&str, u64),
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut n_bytes = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| cut_body())?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        n_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        if n_bytes > limit {
+            return Err(Problem::too_large(what, limit, "bytes"));
+        }
+        take(&piece)?;
+    }
+    Ok(())
+}
+
+/// Reads what a request asks for. If that is refused, the rest of its body is read, so that its client gets to reading
+/// the answer.
+pub(crate) async fn taken<T>(
+    mut body: Body,
+    read: impl AsyncFnOnce(&mut Body) -> Result<T>,
+) -> Result<T> {
+    let done = read(&mut body).await;
+    if done.is_err() {
+        drain(&mut body).await;
+    }
+    done
+}
+
 /// Reads a body of JSON.
 pub(crate) async fn read_json<T: DeserializeOwned>(
     body: &mut Body,
@@ -350,17 +375,12 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
         return Err(wrong_kind("application/json"));
     }
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| cut_body())?;
-        let Ok(piece) = frame.into_data() else {
-            continue;
-        };
-        if bytes.len() + piece.len() > limits.max_json_bytes {
-            let limit = u64::try_from(limits.max_json_bytes).unwrap_or(u64::MAX);
-            return Err(Problem::too_large("JSON", limit, "bytes"));
-        }
-        bytes.extend_from_slice(&piece);
-    }
+    let limit = u64::try_from(limits.max_json_bytes).unwrap_or(u64::MAX);
+    let take = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    each_piece(body, ("JSON", limit), take).await?;
     parse(&bytes)
 }
 
@@ -394,6 +414,6 @@ pub(crate) fn wrong_kind(wanted: &str) -> Problem {
 }
 
 /// The client ended the body before its end.
-pub(crate) fn cut_body() -> Problem {
+fn cut_body() -> Problem {
     Problem::new(400, "cut_body", "the body ends before its end")
 }

@@ -11,10 +11,10 @@ use m3ret_dicomnet::collect::{CollectOptions, collect};
 use m3ret_dicomnet::dimse::{Receiver, ReceiverOptions};
 use m3ret_dicomnet::spool::{Spool, SpoolLimits, SpooledSeries};
 use m3ret_dicomnet::sync::{Observer, PutOutcome};
-use m3ret_server::intake::Intake;
+use m3ret_server::intake::{Intake, RECEIVED_FROM, received_beside};
 use serde_json::json;
 
-use super::sync::{intake_options, spool_of};
+use super::sync::intake_options;
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::ReceiveArguments;
@@ -36,13 +36,11 @@ pub(crate) fn run(arguments: &ReceiveArguments, screen: Screen) -> anyhow::Resul
     options.peers.clone_from(&arguments.peer);
     let listening = || format!("listening on {}", arguments.listen);
     let listener = TcpListener::bind(arguments.listen).with_context(listening)?;
-    let mut intake = Intake::open(&intake_options(taken), "receive", &progress)?;
+    let mut intake = Intake::open(&intake_options(taken), RECEIVED_FROM, &progress)?;
     let limits = SpoolLimits::default();
-    let spool = Arc::new(Spool::open(
-        &spool_of(taken, "received"),
-        intake.names(),
-        limits,
-    )?);
+    let beside = received_beside(&taken.into);
+    let folder = taken.spool.as_ref().unwrap_or(&beside);
+    let spool = Arc::new(Spool::open(folder, intake.names(), limits)?);
     let receiver = Receiver::start(listener, options, Arc::clone(&spool))?;
     let mut out = out::stdout();
     writeln!(out, "{}@{}", arguments.ae, receiver.address())?;

@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &SyncArguments, screen: Screen) -> anyhow::Result<O
     }
     let mut intake = Intake::open(&intake_options(taken), &name_of(&place), &progress)?;
     let mut cursor = intake.cursor(&taken.into)?;
-    let folder = spool_of(taken, "spool");
+    let folder = spool_of(taken);
     let spool = Spool::open(&folder, intake.names(), SpoolLimits::default())?;
     let origin = origin_of(place, arguments, &folder, intake.names())?;
     let observer = Follower {
@@ -163,8 +163,8 @@ pub(super) fn intake_options(arguments: &IntakeArguments) -> IntakeOptions {
 }
 
 /// Returns where files wait: beside the gallery, which is copied and shared while they are not.
-pub(super) fn spool_of(arguments: &IntakeArguments, extension: &str) -> PathBuf {
-    let beside = || arguments.into.with_extension(extension);
+fn spool_of(arguments: &IntakeArguments) -> PathBuf {
+    let beside = || arguments.into.with_extension("spool");
     arguments.spool.clone().unwrap_or_else(beside)
 }
 

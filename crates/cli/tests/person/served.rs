@@ -15,6 +15,22 @@ pub(crate) fn image_of(patient: &str, study: &str, seed: usize) -> Vec<u8> {
     dicom::image_of(patient, study, "DX", seed)
 }
 
+/// Makes an account of each role for `--token-file tokens`, and returns their tokens.
+pub(crate) fn accounts(root: &std::path::Path, roles: [&str; 3]) -> Vec<String> {
+    let mut lines = String::new();
+    let mut tokens = Vec::new();
+    for role in roles {
+        let (_, out, _) = run(root, &["serve", "--new-token", &format!("{role}:{role}-1")]);
+        let mut words = out
+            .lines()
+            .map(|line| line.split_once(' ').unwrap().1.trim().to_owned());
+        tokens.push(words.next().unwrap());
+        lines += &(words.next().unwrap() + "\n");
+    }
+    std::fs::write(root.join("tokens"), lines).unwrap();
+    tokens
+}
+
 /// An archive `in` with the gallery `g.m3i`, and a query beside it.
 pub(crate) fn archive() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

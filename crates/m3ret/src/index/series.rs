@@ -144,13 +144,17 @@ impl SeriesGallery {
     ///
     /// # Errors
     /// `Gallery` if it cannot be opened, or another model made it.
-    pub fn with_model(options: SeriesOptions, model: Arc<Model>) -> crate::Result<Self> {
+    pub fn with_model(
+        options: SeriesOptions,
+        model: Arc<Model>,
+        key: Option<SealKey>,
+    ) -> crate::Result<Self> {
         let gallery = Gallery::open(&options.gallery)?;
         gallery.check_maker(&maker_of(&model))?;
         Ok(Self {
             options,
             model,
-            key: None,
+            key,
             gallery,
         })
     }

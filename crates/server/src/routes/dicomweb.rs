@@ -8,15 +8,15 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
-use http_body_util::BodyExt as _;
 use m3ret_dicomnet::Uid;
 use m3ret_dicomnet::stow::{Stow, StowAnswer, StowFault};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
-use super::similar::{Similar, similar};
-use super::{Service, cut_body, drain, forbidden, kind_of, named, wrong_kind};
+use super::similar::{Of, Similar, SimilarSeries, similar};
+use super::{Service, each_piece, kind_of, named, taken, ten, wrong_kind};
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::dicom::Dicom;
 use crate::guard::Asker;
@@ -45,12 +45,28 @@ pub(super) struct Listing {
     index: Option<String>,
 }
 
-fn ten() -> usize {
-    10
-}
-
 type PathResult<T> = std::result::Result<Path<T>, PathRejection>;
 type ListingResult = std::result::Result<Query<Listing>, QueryRejection>;
+
+/// A study of the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described; the path is read as texts")]
+struct StudyUid {
+    /// `StudyInstanceUID`
+    #[param(pattern = "^[0-9]([0-9.]{0,62}[0-9])?$")]
+    study: String,
+}
+
+/// A series of the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described; the path is read as texts")]
+struct SeriesUid {
+    /// `SeriesInstanceUID`
+    #[param(pattern = "^[0-9]([0-9.]{0,62}[0-9])?$")]
+    series: String,
+}
 
 /// Stores objects.
 #[utoipa::path(
@@ -76,7 +92,7 @@ pub(super) async fn stow(
 #[utoipa::path(
     post,
     path = "/dicom-web/studies/{study}",
-    params(("study" = String, Path, description = "StudyInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$")),
+    params(StudyUid),
     request_body(content = Vec<u8>, content_type = "multipart/related"),
     responses(
         (status = 200, body = Object, content_type = "application/dicom+json", description = "All objects are stored"),
@@ -91,7 +107,7 @@ pub(super) async fn stow_study(
     path: PathResult<String>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let study = named(path)?;
+    let study: String = named(path)?;
     let study = uid(&study)?;
     store(&service, &asker, Some(study), request).await
 }
@@ -102,15 +118,11 @@ async fn store(
     study: Option<Uid>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let (head, mut body) = request.into_parts();
-    let taken = take(service, asker, study, (&head.headers, &mut body)).await;
-    let answer = match taken {
-        Ok(answer) => answer,
-        Err(problem) => {
-            drain(&mut body).await;
-            return Err(problem);
-        }
-    };
+    let (head, body) = request.into_parts();
+    let answer = taken(body, async |body| {
+        take(service, asker, study, (&head.headers, body)).await
+    });
+    let answer = answer.await?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     dicom_json(status, &answer.body)
 }
@@ -121,9 +133,7 @@ async fn take(
     study: Option<Uid>,
     (headers, body): (&HeaderMap, &mut Body),
 ) -> Result<StowAnswer> {
-    if !asker.role.may_index() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_index)?;
     let dicom: &Dicom = service.dicom.as_ref().ok_or_else(|| {
         Problem::new(
             404,
@@ -144,18 +154,8 @@ async fn take(
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let mut stow = Stow::new(&dicom.spool, kind.unwrap_or_default(), study).map_err(of_fault)?;
     let limit = service.limits.max_upload_bytes;
-    let mut n_bytes = 0_u64;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| cut_body())?;
-        let Ok(piece) = frame.into_data() else {
-            continue;
-        };
-        n_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if n_bytes > limit {
-            return Err(Problem::too_large("body", limit, "bytes"));
-        }
-        tokio::task::block_in_place(|| stow.push(&piece)).map_err(of_fault)?;
-    }
+    let take = |piece: &[u8]| tokio::task::block_in_place(|| stow.push(piece)).map_err(of_fault);
+    each_piece(body, ("body", limit), take).await?;
     tokio::task::block_in_place(|| stow.finish()).map_err(of_fault)
 }
 
@@ -172,8 +172,8 @@ fn of_fault(fault: StowFault) -> Problem {
     get,
     path = "/dicom-web/studies/{study}/series/{series}/similar",
     params(
-        ("study" = String, Path, description = "StudyInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
-        ("series" = String, Path, description = "SeriesInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
+        StudyUid,
+        SeriesUid,
         Listing
     ),
     responses(
@@ -192,15 +192,11 @@ pub(super) async fn similar_series(
     uid(&study)?;
     let found = look(&service, &asker, &series, listing).await?;
     let items = found.hits.iter().map(|hit| {
-        let mut item = json!({
-            "00080060": strings("CS", &[hit.modality.as_deref().unwrap_or_default()]),
-            "0020000D": strings("UI", &[&hit.study]),
-            "0020000E": strings("UI", &[&hit.series]),
-            "00090010": strings("LO", &["M3RET"]),
-            "00091001": {"vr": "FD", "Value": [hit.score]},
-            "00091003": strings("CS", &[&hit.relation.to_uppercase()]),
-            "00091004": {"vr": "IS", "Value": [hit.rank]},
-        });
+        let mut item = series_item(hit);
+        item["00090010"] = strings("LO", &["M3RET"]);
+        item["00091001"] = json!({"vr": "FD", "Value": [hit.score]});
+        item["00091003"] = strings("CS", &[&hit.relation.to_uppercase()]);
+        item["00091004"] = json!({"vr": "IS", "Value": [hit.rank]});
         if let Some(agreement) = hit.agreement {
             item["00091002"] = json!({"vr": "FD", "Value": [agreement]});
         }
@@ -213,7 +209,7 @@ pub(super) async fn similar_series(
 #[utoipa::path(
     get,
     path = "/dicom-web/similar/{series}/studies",
-    params(("series" = String, Path, description = "SeriesInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"), Listing),
+    params(SeriesUid, Listing),
     responses(
         (status = 200, body = Vec<Object>, content_type = "application/dicom+json"),
         (status = 204, description = "None is similar"),
@@ -256,8 +252,8 @@ pub(super) async fn similar_studies(
     get,
     path = "/dicom-web/similar/{series}/studies/{study}/series",
     params(
-        ("series" = String, Path, description = "SeriesInstanceUID", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
-        ("study" = String, Path, description = "StudyInstanceUID of a similar study", pattern = "^[0-9]([0-9.]{0,62}[0-9])?$"),
+        SeriesUid,
+        StudyUid,
         Listing
     ),
     responses(
@@ -275,18 +271,17 @@ pub(super) async fn similar_series_of_study(
     let (series, study) = named(path)?;
     uid(&study)?;
     let found = look(&service, &asker, &series, listing).await?;
-    let items = found
-        .hits
-        .iter()
-        .filter(|hit| hit.study == study)
-        .map(|hit| {
-            json!({
-                "00080060": strings("CS", &[hit.modality.as_deref().unwrap_or_default()]),
-                "0020000D": strings("UI", &[&hit.study]),
-                "0020000E": strings("UI", &[&hit.series]),
-            })
-        });
-    list(items.collect(), &found)
+    let of_study = found.hits.iter().filter(|hit| hit.study == study);
+    list(of_study.map(series_item).collect(), &found)
+}
+
+/// A series as QIDO lists it.
+fn series_item(hit: &SimilarSeries) -> Value {
+    json!({
+        "00080060": strings("CS", &[hit.modality.as_deref().unwrap_or_default()]),
+        "0020000D": strings("UI", &[&hit.study]),
+        "0020000E": strings("UI", &[&hit.series]),
+    })
 }
 
 async fn look(
@@ -304,9 +299,7 @@ async fn look(
     if listing.limit == 0 || listing.limit > service.limits.max_hits {
         return Err(invalid());
     }
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     let index = service.indexes.named(listing.index.as_deref())?;
     if listing.offset > 0 {
         return Ok(Similar::default());
@@ -316,7 +309,7 @@ async fn look(
         service,
         asker,
         index,
-        (super::similar::Of::Series(series), listing.limit, modality),
+        (Of::Series(series), listing.limit, modality),
     )
     .await
 }

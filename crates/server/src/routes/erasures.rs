@@ -14,7 +14,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::jobs::{accepted, key_of};
-use super::{Service, drain, forbidden, read_json};
+use super::{Service, read_json, taken};
 use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::clock;
@@ -61,12 +61,12 @@ pub(super) async fn begin(
     Extension(asker): Extension<Asker>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let (head, mut body) = request.into_parts();
-    if asker.role != Role::Admin {
-        drain(&mut body).await;
-        return Err(forbidden());
-    }
-    let request: ErasureRequest = read_json(&mut body, &head.headers, &service.limits).await?;
+    let (head, body) = request.into_parts();
+    let read = taken(body, async |body| {
+        asker.must(|role| role == Role::Admin)?;
+        read_json::<ErasureRequest>(body, &head.headers, &service.limits).await
+    });
+    let request = read.await?;
     let key = key_of(&head.headers)?;
     let invalid = |detail: &str| Problem::unprocessable("invalid_request", detail);
     if request.reason.len() > MAX_REASON || request.reason.chars().any(char::is_control) {
@@ -137,7 +137,7 @@ fn work(service: Arc<Service>, asker: Asker, subject: Subject, options: EraseOpt
         service.pictures.forget();
         let watch = service.jobs.watch();
         let settle = || match &service.dicom {
-            Some(dicom) => dicom.settle(&dicom.intake, &watch),
+            Some(dicom) => dicom.settle(&watch),
             None => Ok(()),
         };
         let erased = settle()

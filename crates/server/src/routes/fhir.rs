@@ -14,7 +14,8 @@ use utoipa::IntoParams;
 
 use super::dicomweb::warn;
 use super::similar::{Of, SimilarSeries, similar};
-use super::{Service, forbidden, named};
+use super::{Service, named, ten};
+use crate::accounts::Role;
 use crate::guard::Asker;
 use crate::openapi::Refused;
 use crate::problem::{Problem, Result};
@@ -37,10 +38,6 @@ pub(super) struct Count {
     index: Option<String>,
 }
 
-fn ten() -> usize {
-    10
-}
-
 /// Answers with imaging studies that are similar to an image of an index, as a Bundle of FHIR R4.
 #[utoipa::path(
     get,
@@ -60,9 +57,7 @@ pub(super) async fn similar_studies(
     if count == 0 || count > service.limits.max_hits {
         return Err(invalid());
     }
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     let index = service.indexes.named(index.as_deref())?;
     let found = similar(&service, &asker, index, (Of::Id(id), count, None)).await?;
     let entries: Vec<Value> = found.hits.iter().map(entry).collect();

@@ -11,7 +11,8 @@ use m3ret::search::KnownImage;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Service, drain, forbidden, json, named, read_json};
+use super::{Service, json, named, read_json, taken};
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::Index;
@@ -68,22 +69,15 @@ pub(super) async fn images(
     path: std::result::Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let (head, mut body) = request.into_parts();
-    let index = named(path).and_then(|name| match asker.role.may_search() {
-        true => service
-            .indexes
-            .find(&name)
-            .ok_or_else(|| Problem::not_found("index")),
-        false => Err(forbidden()),
+    let (head, body) = request.into_parts();
+    let read = taken(body, async |body| {
+        let name: String = named(path)?;
+        asker.must(Role::may_search)?;
+        let index = service.indexes.named(Some(&name))?;
+        let request: ImagesRequest = read_json(body, &head.headers, &service.limits).await?;
+        Ok((index, request.ids))
     });
-    let index = match index {
-        Ok(index) => index,
-        Err(problem) => {
-            drain(&mut body).await;
-            return Err(problem);
-        }
-    };
-    let ImagesRequest { ids } = read_json(&mut body, &head.headers, &service.limits).await?;
+    let (index, ids) = read.await?;
     if ids.is_empty() || ids.len() > MAX_IMAGES {
         let detail = format!(
             "ids: 1 to {MAX_IMAGES} are allowed, and {} were sent",
@@ -116,10 +110,11 @@ fn find(index: &Index, ids: Vec<String>) -> Result<(ImagesAnswer, Entry)> {
             image,
         })
         .collect();
+    let shown: Vec<&str> = images.iter().map(|view| view.image.id.as_str()).collect();
     let entry = Entry {
         action: "110103 DICOM Instances Accessed".to_owned(),
         index: index.name.clone(),
-        ..snapshot.shown(images.iter().map(|view| view.image.id.as_str()))?
+        ..snapshot.shown(&shown)?
     };
     let answer = ImagesAnswer {
         images,

@@ -8,12 +8,12 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse as _;
-use m3ret::index::{SeriesFolder, SeriesGallery, SeriesOptions, remove};
-use m3ret_search::Numbers;
+use m3ret::index::{SeriesFolder, remove};
 use serde_json::json;
 
 use super::jobs::{accepted, key_of};
-use super::{Service, drain, forbidden, kind_of, named, wrong_kind};
+use super::{Service, kind_of, named, taken, wrong_kind};
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::Index;
@@ -44,18 +44,18 @@ pub(super) async fn add(
     path: std::result::Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response<Body>> {
-    let (head, mut body) = request.into_parts();
-    let taken = match named(path) {
-        Ok(name) => take(&service, &asker, &name, &head.headers, &mut body).await,
-        Err(problem) => Err(problem),
-    };
-    let (index, key, form) = match taken {
-        Ok(taken) => taken,
-        Err(problem) => {
-            drain(&mut body).await;
-            return Err(problem);
-        }
-    };
+    let (head, body) = request.into_parts();
+    let read = taken(body, async |body| {
+        take(
+            &service,
+            &asker,
+            &named::<String>(path)?,
+            &head.headers,
+            body,
+        )
+        .await
+    });
+    let (index, key, form) = read.await?;
     let files = form.files.for_job().map_err(|_| Problem::internal("io"))?;
     let (digest, n_files) = (files.digest(), files.n_files());
     let asked = format!("{} {digest}", index.name);
@@ -87,11 +87,8 @@ async fn take(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<(Arc<Index>, Option<String>, Form)> {
-    if !asker.role.may_write() {
-        return Err(forbidden());
-    }
-    let index = service.indexes.find(name);
-    let index = index.ok_or_else(|| Problem::not_found("index"))?;
+    asker.must(Role::may_write)?;
+    let index = service.indexes.named(Some(name))?;
     if index.known().archive.model().is_none() {
         let detail = "the vectors of this index were made elsewhere; no model here adds to them";
         return Err(Problem::unprocessable("external_model", detail));
@@ -114,21 +111,11 @@ fn add_files(
     folder: &std::path::Path,
     (digest, n_files): (&str, usize),
 ) -> m3ret::Result<Outcome> {
-    let snapshot = index.newest()?;
-    let archive = &snapshot.archive;
-    let model = archive
-        .model()
-        .ok_or_else(|| anyhow::anyhow!("the index has no model"))?;
-    let options = SeriesOptions {
-        gallery: index.place().to_owned(),
-        origin: archive.gallery.pseudonym(ORIGIN, ORIGIN),
-        model: service.model.clone(),
-        reading: archive.reading().clone(),
-        has_thumbnails: true,
-        views: None,
-        numbers: Numbers::F32,
-    };
-    let name = archive.gallery.pseudonym(ORIGIN, digest);
+    let mut gallery = index.additions(None)?;
+    let snapshot = index.known();
+    let hash = |text: &str| snapshot.archive.gallery.pseudonym(ORIGIN, text);
+    gallery.set_origin(&hash(ORIGIN));
+    let name = hash(digest);
     let name = format!("{ORIGIN}-{}", name.get(..N_DIGITS).unwrap_or(&name));
     let sent = SeriesFolder {
         folder: folder.to_owned(),
@@ -137,7 +124,6 @@ fn add_files(
         study_uid: String::new(),
         series_uid: String::new(),
     };
-    let mut gallery = SeriesGallery::with_model(options, Arc::clone(model))?;
     let put = gallery.put(&[sent], &service.jobs.watch())?;
     let failures = put.refused.iter().map(|(reason, n)| Failure {
         reason: reason.clone(),
@@ -168,11 +154,8 @@ pub(super) async fn delete(
     path: std::result::Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response<Body>> {
     let (name, id) = named(path)?;
-    if !asker.role.may_write() {
-        return Err(forbidden());
-    }
-    let index = service.indexes.find(&name);
-    let index = index.ok_or_else(|| Problem::not_found("index"))?;
+    asker.must(Role::may_write)?;
+    let index = service.indexes.named(Some(&name))?;
     let known = Arc::clone(&index);
     let looked = service.searches.run(move || -> Result<(Entry, String)> {
         let snapshot = known

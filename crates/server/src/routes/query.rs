@@ -11,8 +11,8 @@ use m3ret_search::Collection;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::Service;
 use super::search::pseudonym;
+use super::{Service, ten};
 use crate::guard::Asker;
 use crate::problem::{Problem, Result};
 use crate::spool::{PREFIX, Upload};
@@ -51,10 +51,6 @@ pub(super) struct SearchRequest {
     /// Whether every vector is scored.
     #[serde(default)]
     exact: bool,
-}
-
-fn ten() -> usize {
-    10
 }
 
 /// One image that a client names.

@@ -14,7 +14,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::query::{Example, Query, SearchRequest, ask_of, query_of};
-use super::{Service, drain, forbidden, json, kind_of, named, parse, read_json, wrong_kind};
+use super::{Service, json, kind_of, named, parse, read_json, taken, wrong_kind};
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, Notes, Snapshot};
@@ -117,9 +118,7 @@ pub(super) async fn indexes(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
 ) -> Result<Response<Body>> {
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     let shared = Arc::clone(&service);
     let listed = service.searches.run(move || -> m3ret::Result<_> {
         let all = shared.indexes.all().iter();
@@ -162,29 +161,29 @@ pub(super) async fn search(
     request: Request,
 ) -> Result<Response<Body>> {
     let began = Instant::now();
-    let (head, mut body) = request.into_parts();
-    let taken = match named(path) {
-        Ok(name) => take(&service, &asker, &name, &head.headers, &mut body).await,
-        Err(problem) => Err(problem),
-    };
-    let (index, request, form) = match taken {
-        Ok(taken) => taken,
-        Err(problem) => {
-            drain(&mut body).await;
-            return Err(problem);
-        }
-    };
+    let (head, body) = request.into_parts();
+    let read = taken(body, async |body| {
+        take(
+            &service,
+            &asker,
+            &named::<String>(path)?,
+            &head.headers,
+            body,
+        )
+        .await
+    });
+    let (index, request, form) = read.await?;
     let sent = match form {
         Some(form) => Some(objects::keep(&service, &asker, form.files).await?),
         None => None,
     };
     let ask = ask_of(&request, &service)?;
     let query = query_of(request, sent, &service, &asker)?;
-    let gate = match query.reads_images() {
+    let is_embedded = query.reads_images();
+    let gate = match is_embedded {
         true => &service.embeddings,
         false => &service.searches,
     };
-    let is_embedded = query.reads_images();
     let found = gate
         .run(move || find(&index, &query, &ask, began))
         .await??;
@@ -201,11 +200,8 @@ async fn take(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<(Arc<Index>, SearchRequest, Option<Form>)> {
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
-    let index = service.indexes.find(name);
-    let index = index.ok_or_else(|| Problem::not_found("index"))?;
+    asker.must(Role::may_search)?;
+    let index = service.indexes.named(Some(name))?;
     match kind_of(headers).as_str() {
         "application/json" => Ok((
             index,
@@ -253,13 +249,15 @@ fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found
         generation: snapshot.generation,
         took_ms: took,
     };
+    let shown = answer.hits.iter().map(|hit| (hit.id.as_str(), hit.row()));
+    let shown: Vec<_> = shown.collect();
     Ok(Found {
         response: json(&view)?,
         entry: Entry {
             action: "110112 Query".to_owned(),
             index: index.name.clone(),
             query: query.digest(gallery),
-            ..snapshot.shown(answer.hits.iter().map(|hit| hit.id.as_str()))?
+            ..snapshot.shown_rows(&shown)?
         },
     })
 }

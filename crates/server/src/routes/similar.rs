@@ -8,6 +8,7 @@ use m3ret::search::{Ask, Queries};
 use m3ret_dicomnet::Uid;
 
 use super::Service;
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::{Index, SILENT};
@@ -49,9 +50,7 @@ pub(super) async fn similar(
     index: Arc<Index>,
     (of, k, modality): (Of, usize, Option<String>),
 ) -> Result<Similar> {
-    if !asker.role.may_search() {
-        return Err(super::forbidden());
-    }
+    asker.must(Role::may_search)?;
     if service.seal_key.is_none() {
         let detail = "this server has no key by which UIDs are opened (--key-file)";
         return Err(Problem::unprocessable("no_key", detail));
@@ -103,16 +102,14 @@ fn find(service: &Service, index: &Index, of: &Of, ask: &Ask) -> Result<(Similar
     for answer in &answers.answers {
         let agreement = answer.agreement.as_ref().map(|agreement| agreement.value);
         for hit in &answer.hits {
-            let row = gallery.find(&hit.id).map_err(damaged)?;
-            let sealed = row.map(|row| gallery.value(row, UID_SEALED)).transpose();
-            let sealed = sealed.map_err(damaged)?.unwrap_or_default();
+            let sealed = gallery.value(hit.row(), UID_SEALED).map_err(damaged)?;
             let key = service.seal_key.as_ref();
             let opened = key.and_then(|key| key.unseal(&sealed).ok());
             let Some([study, series]) = opened.filter(|[study, _]| !study.is_empty()) else {
                 similar.n_closed += 1;
                 continue;
             };
-            shown.push(hit.id.as_str());
+            shown.push((hit.id.as_str(), hit.row()));
             let relation = serde_json::to_value(hit.relation).unwrap_or_default();
             similar.hits.push(SimilarSeries {
                 name: gallery.pseudonym("id", &hit.id),
@@ -130,7 +127,7 @@ fn find(service: &Service, index: &Index, of: &Of, ask: &Ask) -> Result<(Similar
         action: "110112 Query".to_owned(),
         index: index.name.clone(),
         query,
-        ..snapshot.shown(shown.into_iter())?
+        ..snapshot.shown_rows(&shown)?
     };
     Ok((similar, entry))
 }

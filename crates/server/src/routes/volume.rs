@@ -13,11 +13,12 @@ use m3ret_imaging::{Kind, Volume, encode_nifti};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Service, forbidden, json, named};
+use super::{Service, json, named};
+use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
 use crate::indexes::Index;
-use crate::objects::Place;
+use crate::objects::{ImageId, Place};
 use crate::openapi::Refused;
 use crate::problem::{Problem, Result};
 use crate::spool::{PREFIX, Upload};
@@ -51,7 +52,7 @@ type PlaceResult = std::result::Result<Query<Place>, QueryRejection>;
 #[utoipa::path(
     get,
     path = "/v1/objects/{id}/volume.nii.gz",
-    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Place),
+    params(ImageId, Place),
     responses((status = 200, body = Vec<u8>, content_type = "application/gzip"), Refused)
 )]
 pub(super) async fn nifti(
@@ -77,7 +78,7 @@ pub(super) async fn nifti(
 #[utoipa::path(
     get,
     path = "/v1/objects/{id}/pictures",
-    params(("id" = String, Path, description = "Name of an upload, or id of an image"), Place),
+    params(ImageId, Place),
     responses((status = 200, body = PicturesAnswer), Refused)
 )]
 pub(super) async fn pictures(
@@ -104,9 +105,7 @@ fn image_of(
     place: PlaceResult,
 ) -> Result<Image> {
     let (id, place) = (named(path)?, Place::of(place)?);
-    if !asker.role.may_search() {
-        return Err(forbidden());
-    }
+    asker.must(Role::may_search)?;
     if place.index.is_none()
         && id.starts_with(PREFIX)
         && let Some(upload) = service.spool.find(&id, &asker.name)
@@ -143,7 +142,7 @@ async fn look<T: Send + 'static>(
                 let entry = Entry {
                     action,
                     index: index.name.clone(),
-                    ..snapshot.shown(std::iter::once(id.as_str()))?
+                    ..snapshot.shown(&[&id])?
                 };
                 let volume = snapshot.archive.volume(&id).map_err(|error| match error {
                     m3ret::Error::Caller(_) => Problem::new(
