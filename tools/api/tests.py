@@ -61,6 +61,12 @@ def by_schema():
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+def bodies():
+    with served("--audit", "audit", "--max-patients-per-hour", "100000") as (address, token):
+        image = first_id(address, token).decode()
+        subprocess.run([sys.executable, HERE / "fuzz.py", address, token, "g", image, "--seconds", "20"], check=True)
+
+
 def tokens():
     key, other = jwk.RSAKey.generate_key(2048, private=True), jwk.RSAKey.generate_key(2048, private=True)
     public = key.as_dict(private=False) | {"kid": "k1", "use": "sig", "alg": "RS256"}
@@ -156,7 +162,7 @@ def bill_of_materials():
 def main():
     subprocess.run(["cp", "-r", IMAGES, FOLDER / "in"], check=True)
     subprocess.run([PROGRAM, "index", "build", "g.m3i", "in", "--quiet"], cwd=FOLDER, check=True)
-    for test in (tokens, full_disk, bill_of_materials, by_schema):
+    for test in (tokens, full_disk, bill_of_materials, bodies, by_schema):
         print(f"-- {test.__name__}", flush=True)
         test()
 

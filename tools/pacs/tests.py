@@ -220,9 +220,17 @@ def test_twice(orthanc):
 def test_dry_run_and_modality(orthanc):
     gallery = WORK / "dry.m3i"
     summary = sync(gallery, "--dry-run")
-    assert summary["n_fetched"] == 4 and n_rows(gallery) == 0
+    assert summary["n_fetched"] == 4 and not gallery.exists()
     assert sync(gallery, "--modality", "MR")["n_listed"] == 0
     assert sync(gallery, "--since", "2200-01-01")["n_listed"] == 0
+    # Whoever asks for more later gets what was passed over.
+    assert sync(gallery)["n_rows"] == 4
+    # A database that began anew has fewer changes than were taken.
+    (cursor,) = (gallery / "sync").iterdir()
+    text = json.loads(cursor.read_text())
+    cursor.write_text(json.dumps({**text, "change": 10**9}))
+    assert sync(gallery)["n_known"] == 4
+    assert json.loads(cursor.read_text()) == text
 
 
 def test_dicomweb(orthanc):
@@ -245,7 +253,7 @@ def test_bytes(orthanc):
         orthanc.put([file])
     orthanc.wait_until_stable()
     gallery = WORK / "bytes.m3i"
-    sync(gallery, "--dry-run")
+    sync(gallery, "--modality", "MR")
     stored = {orthanc.ask(f"/instances/{id}/file") for id in orthanc.json("/instances")}
     assert all(file in stored for file in files)
     with locked(gallery):
@@ -264,7 +272,9 @@ def test_killed(orthanc, wanted):
     gallery = WORK / "killed.m3i"
     n_killed = 0
     for after in [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9]:
-        process = subprocess.Popen([PROGRAM, *map(str, options(gallery))], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Slower than it could be: whole, it takes less than the first of these times.
+        process = subprocess.Popen([PROGRAM, *map(str, options(gallery, "--rate", "20/s"))], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
         time.sleep(after)
         n_killed += process.poll() is None
         process.kill()
@@ -282,6 +292,7 @@ def test_killed(orthanc, wanted):
     sync(gallery)
     assert rows(gallery) == before
     m3ret("index", "verify", gallery)
+    assert n_killed > 0, "every sync ended before it was killed"
     told("kill -9 in the middle", f"{n_killed} times, {wanted} rows as without")
 
 

@@ -319,6 +319,40 @@ async function zips(person, files, folder) {
   await page.getByText("holds several images or none").waitFor();
 }
 
+/** A patient leaves the index, and a receipt says so without the number. */
+async function erasePatient(person, patient, folder) {
+  const { page } = person;
+  const rows = async () => Number((await page.locator("#about").textContent()).match(/^([\d,]+) images/)[1].replace(",", ""));
+  const before = await rows();
+  await page.getByRole("button", { name: "Erase a patient" }).click();
+  const number = page.getByLabel("PatientID", { exact: true }), go = page.getByRole("button", { name: "Erase", exact: true });
+  await number.fill("nobody-of-this-name");
+  await go.click();
+  assert.ok(await page.getByLabel("I know that").evaluate((box) => !box.checkValidity()), "erased without being sure");
+  await page.getByLabel("I know that").check();
+  await go.click();
+  await page.getByText("No image of this patient is in the indexes").waitFor();
+  await number.fill(patient);
+  await page.getByLabel("reason").fill("as asked");
+  await picture(person, "12-erase");
+  await accessible(person, "erase");
+  await fits(person, "erase");
+  await go.click();
+  const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save the receipt" }).click()]);
+  await picture(person, "13-erased");
+  await accessible(person, "erased");
+  const file = path.join(folder, "receipt.json");
+  await saved.saveAs(file);
+  const text = await readFile(file, "utf8"), [place] = JSON.parse(text).places;
+  assert.ok(!text.includes(patient), "the receipt names the patient");
+  assert.ok(place.counts.n_rows > 0 && place.counts.n_thumbnails > 0 && place.scan.n_found === 0 && place.scan.n_traces > 0, text);
+  await runProgram(["erase", "--verify", file, "-d", path.join(folder, "g.m3i")]);
+  await page.getByRole("button", { name: "Close" }).click();
+  assert.equal(await page.locator(".hit").count(), 0, "hits of before are left");
+  await page.waitForFunction((n) => !document.querySelector("#about").textContent.startsWith(`${n} `), before.toLocaleString("en"));
+  assert.equal(await rows(), before - place.counts.n_rows);
+}
+
 /** Tells the story; where it ends early, says what the page said, and leaves a picture of it. */
 async function story(browser, server, size, folder) {
   const person = await open(browser, server, size);
@@ -370,6 +404,7 @@ async function told(person, size, folder) {
     await folderWithOthers(person, series, folder);
     await clip(person);
     await zips(person, series, folder);
+    await erasePatient(person, size.patient, folder);
   }
   // The one refusal that the story asks for is an answer that the browser reports, too.
   const left = person.faults.filter((fault) => !/status of 422/.test(fault));
@@ -385,7 +420,7 @@ try {
   server = await startServer(["-d", path.join(folder, "g.m3i"), "--spool", path.join(folder, "spool")]);
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
     "--disable-background-networking", "--disable-component-update", "--no-first-run"] });
-  for (const size of [{ width: 1280, scheme: "light" }, { width: 390, scheme: "dark" }, { width: 1280, scheme: "dark", isShort: true }, { width: 390, scheme: "light", isShort: true }]) {
+  for (const size of [{ width: 1280, scheme: "light", patient: "ge-head" }, { width: 390, scheme: "dark", patient: "vocalfolds-patient1" }, { width: 1280, scheme: "dark", isShort: true }, { width: 390, scheme: "light", isShort: true }]) {
     await story(browser, server, size, folder);
   }
 } finally {

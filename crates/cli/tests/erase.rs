@@ -12,6 +12,7 @@ mod pictures;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Instant;
 
 use binary::{json_lines, m3ret, run};
 use pictures::{pictures, put};
@@ -45,6 +46,61 @@ fn holds(bytes: &[u8], wanted: &str) -> bool {
     bytes
         .windows(wanted.len())
         .any(|window| window == wanted.as_bytes())
+}
+
+/// Runs the same erasure on copies of a gallery, killed at moments all over it; the same command completes each.
+#[cfg(unix)]
+#[test]
+fn an_erasure_that_is_killed_at_any_moment_is_completed_by_the_same_command() {
+    let folder = archive();
+    let root = folder.path();
+    let erase = ["erase", "--patient-file", "who", "-d", "g.m3i"];
+    let whole = root.join("whole");
+    std::fs::rename(root.join("g.m3i"), &whole).unwrap();
+    let anew = || {
+        let _ = std::fs::remove_dir_all(root.join("g.m3i"));
+        copy_folder(&whole, &root.join("g.m3i"));
+    };
+    anew();
+    let began = Instant::now();
+    assert_eq!(run(root, &erase).0, 0);
+    let took = began.elapsed();
+    let n_rounds = 24;
+    let mut n_killed = 0;
+    for round in 0..n_rounds {
+        anew();
+        let mut child = m3ret(root, &erase).spawn().unwrap();
+        std::thread::sleep(took * round / n_rounds);
+        child.kill().unwrap();
+        n_killed += usize::from(child.wait().unwrap().code().is_none());
+        let (status, out, told) = run(root, &[&erase[..], &["--receipt", "r.json"]].concat());
+        // Whoever was killed after the end has nothing left to erase.
+        let is_over = told.contains("no image of this patient");
+        assert!(status == 0 || is_over, "round {round}: {out}{told}");
+        assert!(!holds(&all_files(&root.join("g.m3i")), "image-number-2"));
+        if status == 0 {
+            let verify = ["erase", "--verify", "r.json", "-d", "g.m3i"];
+            let (status, out, told) = run(root, &verify);
+            assert_eq!(status, 0, "round {round}: {out}{told}");
+        }
+        let (status, out, told) = run(root, &["index", "verify", "g.m3i"]);
+        assert_eq!(status, 0, "round {round}: {out}{told}");
+        assert!(out.contains("4"), "{out}");
+        let _ = std::fs::remove_file(root.join("r.json"));
+    }
+    assert!(n_killed > 4, "only {n_killed} were killed before their end");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::SystemRandom;
@@ -283,11 +284,17 @@ fn a_provider_whose_keys_cannot_be_read_stops_the_start_or_is_said_to_be_away() 
     ];
     let (status, _, log) = run(root, &words);
     assert!(status == 1 && log.contains("without https"), "{log}");
-    // Nobody listens there.
-    let away = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Whoever listens there hangs up.
+    let hanging_up = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = hanging_up.local_addr().unwrap();
+    let n_asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&n_asked);
+    std::thread::spawn(move || {
+        for stream in hanging_up.incoming() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
     let url = format!("http://{away}/keys");
     let server = Server::start(
         root,
@@ -304,11 +311,16 @@ fn a_provider_whose_keys_cannot_be_read_stops_the_start_or_is_said_to_be_away() 
     );
     let token = Provider::new().token(&json!({"alg": "ES256", "kid": "k1"}), &claims(|_| {}));
     let auth = format!("Bearer {token}");
-    let reply = server.send("GET", "/v1/indexes", &[("Authorization", &auth)], b"");
-    assert_eq!(
-        (reply.status, reply.value()["code"].as_str()),
-        (503, Some("oidc"))
-    );
+    let ask = || server.send("GET", "/v1/indexes", &[("Authorization", &auth)], b"");
+    let told = |reply: &http::Reply| (reply.status, reply.value()["code"].to_string());
+    let away = (503, "\"oidc\"".to_owned());
+    assert_eq!(told(&ask()), away);
+    // It is not asked again at once, however many tokens come.
+    let before = n_asked.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        assert_eq!(told(&ask()), away);
+    }
+    assert_eq!((before, n_asked.load(Ordering::SeqCst)), (1, 1));
     let reply = server.send(
         "GET",
         "/v1/indexes",
@@ -545,6 +557,20 @@ fn an_address_that_others_reach_needs_encryption_and_accounts() {
         let (status, _, log) = run(root, &all);
         let told = told.replace("called by a name", "which must be known");
         assert!(status == 2 && log.contains(&told), "{status} {log}");
+    }
+    // Who states how accounts are known, and does not choose it, would have a server without.
+    let away = ["--oidc-issuer", "i", "--oidc-jwks", "keys"];
+    for (words, told) in [
+        (&away[..], "--auth oidc"),
+        (&["--proxy-from", "192.0.2.1"], "--auth proxy"),
+        (&["--proxy-header", "X-User"], "--proxy-from"),
+        (&["--roles-claim", "groups"], "--oidc-issuer"),
+        (&["--peer", "CT1=192.0.2.1"], "--scp"),
+        (&["--settle", "5s"], "--dicom-into"),
+        (&["--max-upload", "1X"], "such as 1048576, 512M or 2G"),
+    ] {
+        let (status, _, log) = run(root, &[&["serve", "-d", "g.m3i"], words].concat());
+        assert!(status == 2 && log.contains(told), "{status} {log}");
     }
     std::fs::write(
         root.join("serve.toml"),

@@ -126,9 +126,20 @@ fn what_is_not_allowed_or_not_there_is_refused_with_its_status() {
         cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
         "{cookie}"
     );
+    assert!(!cookie.contains("Secure"), "{cookie}");
+    let by_proxy = [kind, ("X-Forwarded-Proto", "https")];
+    let encrypted = server.send("POST", "/v1/session", &by_proxy, token.as_bytes());
+    assert!(
+        encrypted
+            .header("set-cookie")
+            .unwrap()
+            .ends_with("; Secure")
+    );
     let cookie = cookie.split(';').next().unwrap();
     let session = ("Cookie", cookie);
     assert_eq!(status(&server, "GET", "/v1/indexes", &[session], b""), 200);
+    let who = server.send("GET", "/v1/session", &[session], b"").value();
+    assert_eq!(who, json!({"account": "reader-1", "role": "reader"}));
     assert_eq!(status(&server, "POST", search, &[session, kind], id), 403);
     assert_eq!(
         status(
@@ -258,6 +269,11 @@ fn what_is_not_allowed_or_not_there_is_refused_with_its_status() {
         server.send_as(&local, "GET", "/v1/indexes", &[own]).status,
         200
     );
+    let two = [own, ("Host", "evil.example")];
+    assert_eq!(
+        server.send_as(&local, "GET", "/v1/indexes", &two).status,
+        400
+    );
     // Every answer says what browsers may do with it.
     let page = server.get("/");
     assert!(
@@ -282,6 +298,29 @@ fn what_is_not_allowed_or_not_there_is_refused_with_its_status() {
         404,
         "another account's"
     );
+}
+
+#[test]
+fn who_takes_all_connections_is_told_that_the_server_is_busy_and_probes_are_answered() {
+    let folder = archive();
+    let server = Server::start(folder.path(), &["-d", "g.m3i"]);
+    let idle = || TcpStream::connect(&server.address).unwrap();
+    // As many as are served at a time; none sends anything.
+    let held: Vec<TcpStream> = (0..256).map(|_| idle()).collect();
+    // The server may still be taking them.
+    let busy = (0..100).find_map(|_| {
+        let reply = server.get("/v1/indexes");
+        (reply.status == 503).then_some(reply)
+    });
+    let busy = busy.unwrap();
+    assert!(busy.header("retry-after").is_some(), "{}", busy.head);
+    assert_eq!(server.send("GET", "/livez", &[], b"").status, 200);
+    drop(held);
+    let free = (0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        server.get("/v1/indexes").status == 200
+    });
+    assert!(free, "the places are not free again");
 }
 
 #[test]

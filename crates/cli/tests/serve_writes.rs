@@ -14,6 +14,7 @@ mod http;
 mod served;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -270,7 +271,14 @@ fn a_patient_is_erased_from_every_index_while_searches_run() {
         &server,
         &server.json("POST", "/v1/erasures", &json!({"patient_id": "MRN-NOBODY"})),
     );
-    assert_eq!(again["state"], "failed", "{again}");
+    assert_eq!(
+        (
+            again["state"].as_str(),
+            again["failures"][0]["reason"].as_str()
+        ),
+        (Some("failed"), Some("nothing_to_erase")),
+        "{again}"
+    );
     let (_, log) = server.end();
     assert!(!log.contains(SECRETS[0]), "{log}");
     let (status, out, log) = run(
@@ -471,4 +479,77 @@ fn what_came_by_dicom_is_found_under_its_uids_and_is_erased_with_its_files() {
     assert_eq!(status, 0);
     assert!(!log.contains("MRN-") && !log.contains("1.2.840"), "{log}");
     assert!(!is_below(root.join("audit").as_path(), b"1.2.840"));
+    // Each batch has its line, with the series by keyed hashes.
+    let (_, trail, _) = run(root, &["audit", "export", "audit", "--who", "dicom"]);
+    let lines = trail
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let n_series = lines.map(|line| line["hits"].as_array().unwrap().len());
+    assert_eq!(n_series.collect::<Vec<_>>(), [2, 2], "{trail}");
+}
+
+#[test]
+fn twenty_of_a_hundred_patients_are_erased_while_searches_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::create_dir(root.join("in")).unwrap();
+    let number = |patient: usize| format!("MRN-{patient:03}-SECRET");
+    for image in 0..200 {
+        let bytes = image_of(&number(image / 2), &format!("1.2.{image}"), image);
+        std::fs::write(root.join(format!("in/{image}.dcm")), bytes).unwrap();
+    }
+    let (status, _, log) = run(root, &["index", "build", "g.m3i", "in", "--thumbnails"]);
+    assert_eq!(status, 0, "{log}");
+    let server = Server::start(root, &["-d", "g.m3i", "--audit", "audit"]);
+    let erased: Vec<usize> = (0..20).map(|n| n * 5).collect();
+    let is_over = AtomicBool::new(false);
+    let (searched, receipts) = std::thread::scope(|scope| {
+        // The query is of a patient who stays; whoever is erased may be a hit before.
+        let searching = scope.spawn(|| {
+            let query = json!({"id": "3.dcm", "k": 100});
+            let mut statuses = Vec::new();
+            while !is_over.load(Ordering::SeqCst) {
+                statuses.push(server.json("POST", "/v1/indexes/g/search", &query).status);
+            }
+            statuses
+        });
+        let receipts = erased.iter().map(|patient| {
+            let request = json!({"patient_id": number(*patient), "reason": "asked"});
+            let job = ended(&server, &server.json("POST", "/v1/erasures", &request));
+            assert_eq!(job["state"], "done", "{job}");
+            job["result"].clone()
+        });
+        let receipts: Vec<Value> = receipts.collect();
+        is_over.store(true, Ordering::SeqCst);
+        (searching.join().unwrap(), receipts)
+    });
+    assert!(searched.len() > 20 && searched.iter().all(|status| *status == 200));
+    assert_eq!(rows(&server), 160);
+    let query = json!({"id": "3.dcm", "k": 100});
+    let answer = server.json("POST", "/v1/indexes/g/search", &query).value();
+    for hit in answer["hits"].as_array().unwrap() {
+        let id = hit["id"].as_str().unwrap();
+        let image: usize = id.trim_end_matches(".dcm").parse().unwrap();
+        assert!(!erased.contains(&(image / 2)), "{id} was erased");
+    }
+    let (_, log) = server.end();
+    assert!(!log.contains("SECRET"), "{log}");
+    for (n, receipt) in receipts.iter().enumerate() {
+        let place = &receipt["places"][0];
+        assert_eq!(
+            (
+                place["counts"]["n_rows"].as_u64(),
+                place["scan"]["n_found"].as_u64()
+            ),
+            (Some(2), Some(0))
+        );
+        std::fs::write(root.join("receipt.json"), receipt.to_string()).unwrap();
+        let verify = ["erase", "--verify", "receipt.json", "-d", "g.m3i"];
+        let (status, out, log) = run(root, &verify);
+        assert_eq!(status, 0, "receipt {n}: {out}{log}");
+    }
+    for patient in &erased {
+        assert!(!is_below(&root.join("g.m3i"), number(*patient).as_bytes()));
+        assert!(!is_below(&root.join("audit"), number(*patient).as_bytes()));
+    }
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::day::Day;
 use crate::error::{Error, Result};
+use crate::source::Selection;
 
 /// Version of the file.
 const FORMAT: u32 = 1;
@@ -28,6 +30,9 @@ pub struct Failure {
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
     format: u32,
+    /// Which series were taken so far; `None` where no round ended.
+    #[serde(default)]
+    pub taken: Option<Taken>,
     /// Orthanc's number of the last change that was taken.
     pub change: u64,
     /// The last day of studies that was taken, `YYYYMMDD`; `None` until everything was listed once.
@@ -40,7 +45,48 @@ pub struct Cursor {
     pub failed: BTreeMap<String, Failure>,
 }
 
+/// The series among which all up to a position were taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// The oldest day of a study, `YYYYMMDD`; `None` for everything.
+    pub since: Option<String>,
+    /// DICOM codes of modalities; empty for all.
+    pub modalities: Vec<String>,
+}
+
+impl Taken {
+    fn of(selection: &Selection) -> Self {
+        Self {
+            since: selection.since.map(Day::to_dicom),
+            modalities: selection.modalities.clone(),
+        }
+    }
+
+    /// Whether every series of a selection is among these.
+    fn holds(&self, selection: &Selection) -> bool {
+        let since = selection.since.map(Day::to_dicom);
+        // Days as `YYYYMMDD` are in the order of their texts; nothing is before everything.
+        let has_days = self.since.is_none() || since >= self.since;
+        let has = |modality: &String| self.modalities.contains(modality);
+        let has_modalities = match selection.modalities.as_slice() {
+            [] => self.modalities.is_empty(),
+            wanted => self.modalities.is_empty() || wanted.iter().all(has),
+        };
+        has_days && has_modalities
+    }
+}
+
 impl Cursor {
+    /// Begins anew if a selection has series that were passed over so far; those that are known are not fetched again.
+    pub(crate) fn select(&mut self, selection: &Selection) {
+        let is_taken = |taken: &Taken| taken.holds(selection);
+        if !self.taken.as_ref().is_some_and(is_taken) {
+            (self.change, self.day) = (0, None);
+        }
+        self.taken = Some(Taken::of(selection));
+    }
+
     /// Notes that a series failed in a round.
     pub fn fail(&mut self, name: &str, error: &Error) {
         let failure = self.failed.entry(name.to_owned()).or_insert(Failure {
@@ -132,6 +178,31 @@ impl From<m3ret_files::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selection_with_series_that_were_passed_over_begins_anew() {
+        let selection = |since: Option<&str>, modalities: &[&str]| Selection {
+            since: since.map(|day| Day::of_dicom(day).unwrap()),
+            modalities: modalities.iter().map(|&code| code.to_owned()).collect(),
+        };
+        let (old, new) = (Some("20250101"), Some("20260101"));
+        let mut cursor = Cursor::default();
+        for (wanted, is_anew) in [
+            (selection(None, &[]), true),
+            (selection(None, &[]), false),
+            (selection(old, &["CT", "MR"]), false),
+            (selection(new, &["MR"]), false),
+            (selection(new, &["MR", "CT"]), true),
+            (selection(old, &["MR"]), true),
+            (selection(old, &[]), true),
+            (selection(None, &[]), true),
+        ] {
+            (cursor.change, cursor.day) = (7, Some("20260201".to_owned()));
+            cursor.select(&wanted);
+            assert_eq!(cursor.change == 0, is_anew, "{wanted:?}");
+            assert_eq!(cursor.day.is_none(), is_anew, "{wanted:?}");
+        }
+    }
 
     #[test]
     fn a_cursor_comes_back_and_a_damaged_one_is_refused() {

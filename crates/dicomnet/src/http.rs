@@ -223,8 +223,38 @@ fn of_status(what: &'static str, status: StatusCode) -> Error {
     }
 }
 
+/// Returns what TLS complains of, which no repetition cures.
+fn tls_fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(fault) = error.downcast_ref() {
+        return Some(fault);
+    }
+    let next = match error.downcast_ref::<std::io::Error>() {
+        // The source of such an error is that of what is in it.
+        Some(error) => error.get_ref().map(|inner| inner as _),
+        None => error.source(),
+    };
+    tls_fault(next?)
+}
+
 /// Says in our words what failed: the library's texts hold addresses with UIDs.
 fn unreachable(what: &'static str, error: &reqwest::Error) -> Error {
+    if let Some(fault) = tls_fault(error) {
+        let (found, wanted) = match fault {
+            rustls::Error::AlertReceived(_) => (
+                "a refusal of our certificate",
+                "a certificate that it knows, with its key: --client-cert",
+            ),
+            _ => (
+                "a certificate that is not trusted, or no TLS",
+                "one that an authority of --ca has signed for the name in the address",
+            ),
+        };
+        return Error::Refused {
+            what,
+            found: found.to_owned(),
+            wanted,
+        };
+    }
     let found = if error.is_timeout() {
         "no answer in 60 s"
     } else if error.is_connect() {

@@ -23,11 +23,19 @@ pub(crate) struct Changes {
 }
 
 pub(crate) fn changes(http: &Http, since: u64) -> Result<Changes> {
-    let path = format!("/changes?since={since}&limit={PAGE}");
-    parse_changes(&http.list("listing changes", &path)?, since)
+    changes_at(http, &format!("/changes?since={since}&limit={PAGE}"))
 }
 
-fn parse_changes(found: &Value, since: u64) -> Result<Changes> {
+fn changes_at(http: &Http, path: &str) -> Result<Changes> {
+    parse_changes(&http.list("listing changes", path)?)
+}
+
+/// Returns the number of the newest change.
+pub(crate) fn newest_change(http: &Http) -> Result<u64> {
+    Ok(changes_at(http, "/changes?last")?.last)
+}
+
+fn parse_changes(found: &Value) -> Result<Changes> {
     let wrong = || {
         Error::malformed(
             "list of changes",
@@ -50,8 +58,7 @@ fn parse_changes(found: &Value, since: u64) -> Result<Changes> {
     }
     Ok(Changes {
         stable,
-        // A database that began anew counts from the beginning.
-        last: if last < since && is_done { since } else { last },
+        last,
         is_done: is_done || list.is_empty(),
     })
 }
@@ -119,10 +126,10 @@ mod tests {
             {"ChangeType": "StableSeries", "ID": id, "Seq": 3},
             {"ChangeType": "StableSeries", "ID": "../../system", "Seq": 4}],
             "Done": true, "Last": 4});
-        let changes = parse_changes(&feed, 0).unwrap();
+        let changes = parse_changes(&feed).unwrap();
         assert_eq!(changes.stable, [id]);
         assert_eq!((changes.last, changes.is_done), (4, true));
-        assert!(parse_changes(&json!([]), 0).is_err());
+        assert!(parse_changes(&json!([])).is_err());
     }
 
     #[test]

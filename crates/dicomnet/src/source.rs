@@ -220,6 +220,7 @@ impl Source for DicomWeb {
 pub(crate) struct Orthanc {
     http: Http,
     since: u64,
+    is_begun: bool,
     is_done: bool,
 }
 
@@ -228,6 +229,7 @@ impl Orthanc {
         Ok(Self {
             http: Http::new(options)?,
             since: 0,
+            is_begun: false,
             is_done: false,
         })
     }
@@ -235,13 +237,18 @@ impl Orthanc {
 
 impl Source for Orthanc {
     fn begin(&mut self, cursor: &Cursor, _: &Selection) {
-        (self.since, self.is_done) = (cursor.change, false);
+        (self.since, self.is_begun, self.is_done) = (cursor.change, false, false);
     }
 
     fn page(&mut self, selection: &Selection) -> Result<Option<Page>> {
         if self.is_done {
             return Ok(None);
         }
+        // A database that began anew counts from the beginning, and what it has was not seen.
+        if !self.is_begun && self.since > 0 && orthanc::newest_change(&self.http)? < self.since {
+            self.since = 0;
+        }
+        self.is_begun = true;
         let changes = orthanc::changes(&self.http, self.since)?;
         (self.since, self.is_done) = (changes.last, changes.is_done);
         let mut page = Page {

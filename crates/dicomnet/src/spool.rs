@@ -277,6 +277,13 @@ impl Spool {
         Ok(found)
     }
 
+    /// Returns the number of series that are not in the archive yet.
+    #[must_use]
+    pub fn n_waiting(&self) -> usize {
+        let all = self.all();
+        all.values().filter(|arrival| !arrival.is_added).count()
+    }
+
     /// Takes note that the rows of a series are in the archive.
     pub fn added(&self, name: &str) {
         if let Some(arrival) = self.all().get_mut(name) {

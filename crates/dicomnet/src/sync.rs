@@ -297,6 +297,7 @@ impl Run<'_> {
         self.batch.clear();
         self.listed_failures.clear();
         (self.n_batched, self.n_failed_in_row, self.reached) = (0, 0, None);
+        self.file.cursor.select(&self.options.selection);
         self.source
             .begin(&self.file.cursor, &self.options.selection);
         let outcome = self.pages();

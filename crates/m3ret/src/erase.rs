@@ -107,6 +107,53 @@ pub enum Subject {
     Images(Vec<String>),
 }
 
+/// Why nothing was erased, where another call may succeed. It is the cause of a `Caller` error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why, for programs.
+    pub why: WhyRefused,
+    told: String,
+}
+
+/// Why nothing was erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyRefused {
+    /// No row is of the patient, and no erasure was begun.
+    NothingThere,
+    /// A gallery has no column of patients.
+    NoPatientsStored,
+    /// A snapshot holds rows, and snapshots were not to be changed.
+    HeldBySnapshot,
+    /// A repair of a gallery is not complete.
+    RepairPending,
+}
+
+impl Refused {
+    fn new(why: WhyRefused, told: String) -> Self {
+        Self { why, told }
+    }
+
+    /// Returns why an erasure did nothing, if its error is of this kind.
+    #[must_use]
+    pub fn of(error: &crate::Error) -> Option<&Self> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.told)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for crate::Error {
+    fn from(refused: Refused) -> Self {
+        anyhow::Error::new(refused).into()
+    }
+}
+
 /// In which cache the galleries of plain folders are looked through, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Caches {

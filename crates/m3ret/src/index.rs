@@ -25,7 +25,7 @@ use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use crate::watch::Watch;
 
 pub use plain::{PlainRows, StoredColumn, put_plain};
-pub use series::{SeriesFolder, SeriesGallery, SeriesOptions, SeriesSummary, UID_SEALED};
+pub use series::{SeriesFolder, SeriesGallery, SeriesOptions, SeriesSummary, UID_SEALED, key_of};
 
 /// What goes into a gallery, and how.
 #[derive(Debug, Clone)]

@@ -100,8 +100,9 @@ const MAX_NAME: usize = 64;
 const PREFIX: &str = "blake3:";
 /// Number of random bytes of a token.
 const N_BYTES: usize = 32;
-/// Most sessions at a time.
-const MAX_SESSIONS: usize = 1024;
+/// Most sessions at a time, and of one account: a further one ends the account's oldest, not that of others.
+const MAX_SESSIONS: usize = 4096;
+const MAX_OF_ONE: usize = 32;
 /// How long a session lasts.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
 
@@ -233,8 +234,13 @@ impl Accounts {
         };
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.ends > now);
-        if sessions.len() >= MAX_SESSIONS {
-            let oldest = sessions.iter().min_by_key(|(_, session)| session.ends);
+        let own = |session: &Session| session.account.name == account.name;
+        let n_own = sessions.values().filter(|session| own(session)).count();
+        if n_own >= MAX_OF_ONE || sessions.len() >= MAX_SESSIONS {
+            let candidates = sessions
+                .iter()
+                .filter(|(_, session)| n_own == 0 || own(session));
+            let oldest = candidates.min_by_key(|(_, session)| session.ends);
             if let Some(oldest) = oldest.map(|(digest, _)| *digest) {
                 sessions.remove(&oldest);
             }
@@ -335,10 +341,18 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded() {
-        let accounts = Accounts::of_one_token("one");
-        let account = accounts.of_token("one").unwrap();
-        for _ in 0..MAX_SESSIONS + 5 {
-            accounts.begin(&account).unwrap();
+        let accounts = Accounts::none();
+        let account = |name: &str| Account::of_others(name.to_owned(), Role::Reader, None);
+        let others = accounts.begin(&account("bob")).unwrap();
+        let mut newest = String::new();
+        for _ in 0..MAX_OF_ONE + 5 {
+            newest = accounts.begin(&account("ann")).unwrap();
+        }
+        assert_eq!(accounts.sessions().len(), 1 + MAX_OF_ONE);
+        assert!(accounts.of_session(&others).is_some(), "bob is signed in");
+        assert!(accounts.of_session(&newest).is_some());
+        for n in 0..MAX_SESSIONS {
+            accounts.begin(&account(&n.to_string())).unwrap();
         }
         assert_eq!(accounts.sessions().len(), MAX_SESSIONS);
     }

@@ -32,7 +32,7 @@ pub struct Entry {
     pub index: String,
     /// Digest of the query's bytes, or the keyed hash of its id; empty if there was none.
     pub query: String,
-    /// Keyed hashes of the images that were answered or shown.
+    /// Keyed hashes of the images that were answered or shown, or of the series that were received.
     pub hits: Vec<String>,
     /// Keyed hashes of their patients, for the guard; not written.
     #[serde(skip)]
@@ -107,6 +107,8 @@ struct Writer {
     head: Head,
     /// The file of a day.
     open: Option<(String, File)>,
+    /// The day of the last line, whose file must be there.
+    day: Option<String>,
     is_well: bool,
 }
 
@@ -129,11 +131,13 @@ impl Audit {
         };
         cut_unfinished_line(folder)?;
         let head = verify(folder)?;
+        let newest = files(folder)?.pop();
         Ok(Self {
             folder: folder.to_owned(),
             state: Mutex::new(Writer {
                 head,
                 open: None,
+                day: newest.as_deref().and_then(day_of),
                 is_well: true,
             }),
             _lock: lock,
@@ -155,7 +159,8 @@ impl Audit {
             let now = clock::now();
             let day = now.get(..10).unwrap_or_default();
             writer.open = None;
-            writer.is_well = open_day(&self.folder, day).is_ok() && has_room(&self.folder).is_ok();
+            let opened = writer.open_day(&self.folder, day);
+            writer.is_well = opened.is_ok() && has_room(&self.folder).is_ok();
         }
         writer.is_well
     }
@@ -182,14 +187,17 @@ impl Writer {
         };
         let line = serde_json::to_vec(&line)?;
         if self.open.as_ref().is_none_or(|(open, _)| *open != day) {
-            self.open = Some((day.clone(), open_day(folder, &day)?));
+            self.open = Some((day.clone(), self.open_day(folder, &day)?));
         }
         let Some((_, file)) = &mut self.open else {
             bail!("no file of the audit trail is open");
         };
-        let place = folder.join(name_of(&day));
         // A file that was moved away would take the lines with it.
-        ensure!(place.is_file(), "the file of the audit trail is gone");
+        let place = folder.join(name_of(&day));
+        ensure!(
+            is_same(file, &place),
+            "the file of the audit trail is gone, or is another"
+        );
         let end = file.seek(SeekFrom::End(0))?;
         let written = file
             .write_all(&[line.as_slice(), b"\n"].concat())
@@ -201,24 +209,51 @@ impl Writer {
             return Err(error.into());
         }
         self.head = self.head.after(&line);
+        self.day = Some(day);
         Ok(())
     }
+
+    /// Opens the file of a day, and makes it unless it held lines: lines that are gone must not go unnoticed.
+    fn open_day(&self, folder: &Path, day: &str) -> anyhow::Result<File> {
+        let path = folder.join(name_of(day));
+        m3ret_files::refuse_irregular(&path)?;
+        let mut options = File::options();
+        options
+            .append(true)
+            .create(self.day.as_deref() != Some(day));
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path).context("opening the audit trail")?;
+        m3ret_files::sync_folder(folder)?;
+        Ok(file)
+    }
+}
+
+/// Whether a file that is open is the one of this name.
+fn is_same(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else {
+        return false;
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        open.is_file() && named.is_file()
+    }
+}
+
+/// Returns the day of a file of the trail.
+fn day_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let day = name.strip_prefix(NAME.0)?.strip_suffix(NAME.1)?;
+    Some(day.to_owned())
 }
 
 fn name_of(day: &str) -> String {
     format!("{}{day}{}", NAME.0, NAME.1)
-}
-
-fn open_day(folder: &Path, day: &str) -> anyhow::Result<File> {
-    let path = folder.join(name_of(day));
-    m3ret_files::refuse_irregular(&path)?;
-    let mut options = File::options();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(&path).context("opening the audit trail")?;
-    m3ret_files::sync_folder(folder)?;
-    Ok(file)
 }
 
 /// Writes a file as large as a long line, and removes it.
@@ -412,8 +447,19 @@ mod tests {
         let folder = trail(1);
         let audit = Audit::open(folder.path()).unwrap();
         audit.write(Entry::default()).unwrap();
-        std::fs::remove_file(only_file(folder.path())).unwrap();
-        assert!(audit.write(Entry::default()).is_err());
+        // The file is gone, or another is in its place: the trail must not go on without the lines.
+        let file = only_file(folder.path());
+        let kept = folder.path().join("kept");
+        std::fs::rename(&file, &kept).unwrap();
+        assert!(audit.write(Entry::default()).is_err() && !audit.is_well());
+        assert!(audit.write(Entry::default()).is_err(), "nor at once again");
+        assert!(!file.exists(), "no empty file hides that");
+        std::fs::rename(&kept, &file).unwrap();
+        assert!(audit.is_well());
+        audit.write(Entry::default()).unwrap();
+        std::fs::copy(&file, &kept).unwrap();
+        std::fs::rename(&kept, &file).unwrap();
+        assert!(audit.write(Entry::default()).is_err(), "a copy");
         std::fs::remove_dir_all(folder.path()).unwrap();
         assert!(!audit.is_well());
     }

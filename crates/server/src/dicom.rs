@@ -1,5 +1,6 @@
 //! What comes by DICOM becomes rows of one index: STOW-RS and C-STORE share a spool, and one thread adds what is complete.
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use m3ret::watch::Watch;
 use m3ret_dicomnet::collect::{CollectOptions, collect};
 use m3ret_dicomnet::dimse::{PeerRule, Receiver, ReceiverOptions};
 use m3ret_dicomnet::spool::{Spool, SpoolLimits, SpooledSeries};
-use m3ret_dicomnet::sync::{Archive as _, Observer, PutOutcome};
+use m3ret_dicomnet::sync::{Archive, ArchiveError, Observer, PutOutcome};
 
 use crate::indexes::{Index, Indexes, SILENT};
 use crate::intake::{Intake, RECEIVED_FROM, received_beside};
+use crate::metrics::Metrics;
+use crate::routes::Service;
 
 /// How objects are taken by DICOM.
 #[derive(Debug, Clone)]
@@ -87,13 +90,11 @@ impl Dicom {
         })
     }
 
-    /// Begins to receive and to add.
-    ///
-    /// `told` is called for each batch that was added.
+    /// Begins to receive and to add, with a line of the service's audit trail before each batch.
     pub(crate) fn start(
         &self,
         options: &DicomOptions,
-        told: impl Fn() + Send + 'static,
+        service: Arc<Service>,
     ) -> anyhow::Result<Running> {
         let receiver = options.scp.as_ref().map(|scp| {
             ensure!(
@@ -117,15 +118,23 @@ impl Dicom {
         };
         let work = move || {
             m3ret::panics::guard_this_thread();
-            let follower = Follower(stopping);
+            let record = |names| service.received(names);
+            let follower = Follower {
+                is_stopped: stopping,
+                metrics: &service.metrics,
+            };
             // A gallery that cannot be opened now may be there later; what was sent waits on the disk.
             while !Observer::is_stopped(&follower) {
-                if let Ok(mut intake) = intake(&index, key.as_ref(), &follower) {
-                    let mut tell = |_: &[SpooledSeries], _: &PutOutcome| {
-                        told();
-                        Ok(())
-                    };
-                    let _ = collect(&spool, &mut intake, collecting, &follower, &mut tell);
+                let done = intake(&index, key.as_ref(), &follower)
+                    .map_err(|_| ())
+                    .and_then(|intake| {
+                        let mut recorded = Recorded::new(intake, &record);
+                        let mut tell = |_: &[SpooledSeries], _: &PutOutcome| Ok(());
+                        collect(&spool, &mut recorded, collecting, &follower, &mut tell)
+                            .map_err(|_| ())
+                    });
+                if done.is_err() {
+                    service.metrics.dicom_failure();
                 }
                 std::thread::sleep(collecting.every);
             }
@@ -140,8 +149,9 @@ impl Dicom {
 
     /// Adds what waits without waiting longer, and erases the files of everything that was added: what is erased
     /// afterwards is then in no file here.
-    pub(crate) fn settle(&self, watch: &dyn Watch) -> anyhow::Result<()> {
-        let mut intake = intake(&self.index, self.key.as_ref(), watch)?;
+    pub(crate) fn settle(&self, watch: &dyn Watch, record: &Record<'_>) -> anyhow::Result<()> {
+        let intake = intake(&self.index, self.key.as_ref(), watch)?;
+        let mut intake = Recorded::new(intake, record);
         let waiting = self.spool.quiet(Duration::ZERO)?;
         if !waiting.is_empty() {
             if let Err(error) = intake.put(&waiting) {
@@ -175,19 +185,77 @@ impl Running {
     }
 }
 
-struct Follower(Arc<AtomicBool>);
-
-impl Observer for Follower {
-    fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    fn note(&self, _: &str) {}
+struct Follower<'a> {
+    is_stopped: Arc<AtomicBool>,
+    metrics: &'a Metrics,
 }
 
-impl Watch for Follower {
+impl Observer for Follower<'_> {
     fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    /// Notes tell of series that could not be added.
+    fn note(&self, _: &str) {
+        self.metrics.dicom_failure();
+    }
+}
+
+impl Watch for Follower<'_> {
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// Writes a line of the audit trail for series by name; `false` if that failed.
+type Record<'a> = dyn Fn(Vec<String>) -> bool + 'a;
+
+/// Adds only what the audit trail has a line of.
+struct Recorded<'a> {
+    intake: Intake<'a>,
+    record: &'a Record<'a>,
+    /// Series whose line is written and that are no rows yet.
+    recorded: HashSet<String>,
+}
+
+impl<'a> Recorded<'a> {
+    fn new(intake: Intake<'a>, record: &'a Record<'a>) -> Self {
+        Self {
+            intake,
+            record,
+            recorded: HashSet::new(),
+        }
+    }
+}
+
+impl Archive for Recorded<'_> {
+    fn n_objects(&mut self, name: &str) -> Result<Option<usize>, ArchiveError> {
+        self.intake.n_objects(name)
+    }
+
+    fn put(&mut self, series: &[SpooledSeries]) -> Result<PutOutcome, ArchiveError> {
+        let names = series.iter().map(|series| series.name.clone());
+        // What is tried again has its line.
+        let new: Vec<String> = names.filter(|name| !self.recorded.contains(name)).collect();
+        if !new.is_empty() {
+            if !(self.record)(new.clone()) {
+                return Err("the audit trail cannot be written".into());
+            }
+            self.recorded.extend(new);
+        }
+        let outcome = self.intake.put(series)?;
+        for series in series {
+            self.recorded.remove(&series.name);
+        }
+        Ok(outcome)
+    }
+
+    fn names(&mut self) -> Result<HashSet<String>, ArchiveError> {
+        Archive::names(&mut self.intake)
+    }
+
+    fn remove(&mut self, names: &HashSet<String>) -> Result<usize, ArchiveError> {
+        self.intake.remove(names)
     }
 }
 

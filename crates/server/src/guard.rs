@@ -121,8 +121,13 @@ pub(crate) async fn pass(
 
 /// Checks what a request calls the server and who asks; `None` for what everyone may see.
 async fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
-    let host = head.headers.get(header::HOST);
-    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let mut stated = head.headers.get_all(header::HOST).iter();
+    let host = stated.next().and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or_default();
+    // Whoever looks at one of two names, as a proxy may, must not be told from whoever looks at the other.
+    if stated.next().is_some() {
+        return Err(Problem::new(400, "two_hosts", "one header Host is wanted"));
+    }
     // A page of another site that had its name point here would send that name.
     if !service
         .hosts

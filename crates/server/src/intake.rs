@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use m3ret::index::{SeriesFolder, SeriesGallery, SeriesOptions};
-use m3ret::sealed::SealKey;
+use m3ret::index::{SeriesFolder, SeriesGallery, SeriesOptions, key_of};
 use m3ret::watch::Watch;
 use m3ret_dicomnet::spool::SpooledSeries;
 use m3ret_dicomnet::sync::{Archive, ArchiveError, PutOutcome};
@@ -43,14 +42,15 @@ impl<'a> Intake<'a> {
     /// Opens a gallery and its model, or makes the gallery. `origin` says in any words where the series come from.
     ///
     /// # Errors
-    /// As `SeriesGallery::open` and `SealKey::open_or_create`.
+    /// As `SeriesGallery::open` and `key_of`.
     pub fn open(
         options: &IntakeOptions,
         origin: &str,
         watch: &'a dyn Watch,
     ) -> m3ret::Result<Self> {
         let key = options.key_file.as_deref();
-        let key = key.map(SealKey::open_or_create).transpose()?;
+        let key = key.map(|file| key_of(&options.series.gallery, file));
+        let key = key.transpose()?;
         let gallery = SeriesGallery::open(options.series.clone(), key, watch)?;
         Ok(Self::over(gallery, origin, watch))
     }

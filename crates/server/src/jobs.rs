@@ -108,23 +108,11 @@ impl Watch for JobWatch {
 impl Jobs {
     /// Returns the job of an earlier request with the same key, if its content was the same.
     pub(crate) fn repeated(&self, owner: &str, key: &str, digest: &str) -> Result<Option<JobView>> {
-        let table = self.table();
-        let same_key = |job: &&Job| {
-            job.owner == owner && job.key.as_ref().is_some_and(|(known, _)| known == key)
-        };
-        let Some(job) = table.all.values().find(same_key) else {
-            return Ok(None);
-        };
-        match job.key.as_ref().is_some_and(|(_, known)| known == digest) {
-            true => Ok(Some(job.view.clone())),
-            false => Err(Problem::unprocessable(
-                "key_used",
-                "Idempotency-Key: another request was sent with this key",
-            )),
-        }
+        self.table().repeated(owner, key, digest)
     }
 
-    /// Lets work wait for its turn.
+    /// Lets work wait for its turn. If a request with the same key came in the meantime, its job is returned, and the work
+    /// is not done.
     pub(crate) fn add(
         &self,
         owner: &str,
@@ -143,6 +131,11 @@ impl Jobs {
             result: None,
         };
         let mut table = self.table();
+        if let Some((key, digest)) = &key
+            && let Some(known) = table.repeated(owner, key, digest)?
+        {
+            return Ok(known);
+        }
         table.forget_old();
         if self.is_closed() || table.waiting.len() >= MAX_WAITING || table.all.len() >= MAX_KEPT {
             return Err(Problem::busy());
@@ -243,6 +236,22 @@ impl Jobs {
 }
 
 impl Table {
+    fn repeated(&self, owner: &str, key: &str, digest: &str) -> Result<Option<JobView>> {
+        let same_key = |job: &&Job| {
+            job.owner == owner && job.key.as_ref().is_some_and(|(known, _)| known == key)
+        };
+        let Some(job) = self.all.values().find(same_key) else {
+            return Ok(None);
+        };
+        match job.key.as_ref().is_some_and(|(_, known)| known == digest) {
+            true => Ok(Some(job.view.clone())),
+            false => Err(Problem::unprocessable(
+                "key_used",
+                "Idempotency-Key: another request was sent with this key",
+            )),
+        }
+    }
+
     fn forget_old(&mut self) {
         self.all
             .retain(|_, job| job.ended.is_none_or(|ended| ended.elapsed() < KEPT));
@@ -301,6 +310,9 @@ mod tests {
             first.job
         );
         assert!(jobs.repeated("ann", "key-1", "other").is_err());
+        // Two requests that came at the same time: both looked before either was added.
+        let again = jobs.add("ann", key(), None, Box::new(|| panic!("done twice")));
+        assert_eq!(again.unwrap().job, first.job);
         assert!(jobs.repeated("bob", "key-1", "digest").unwrap().is_none());
         assert!(jobs.find(&first.job, "bob", false).is_none());
         let worker = std::thread::spawn({

@@ -134,7 +134,7 @@ pub struct Limits {
     pub n_searches: usize,
     /// Requests that may wait for a search or an embedding; further ones are refused.
     pub n_waiting: usize,
-    /// Connections at the same time; further ones wait.
+    /// Connections at the same time, half of them from one address; further ones are told that the server is busy.
     pub n_connections: usize,
     /// Most patients whose images an account may see in an hour.
     pub max_patients_an_hour: usize,
@@ -212,8 +212,8 @@ pub fn serve(
         })
         .context("starting threads")?;
     let dicom = service.dicom.as_ref().zip(settings.dicom.as_ref());
-    let received = Arc::clone(&service);
-    let dicom = dicom.map(|(dicom, options)| dicom.start(options, move || received.received()));
+    let follower = Arc::clone(&service);
+    let dicom = dicom.map(|(dicom, options)| dicom.start(options, follower));
     let dicom = dicom.transpose()?;
     let scp = dicom.as_ref().and_then(dicom::Running::address);
     on_start(&Started {

@@ -52,6 +52,8 @@ pub(crate) struct Metrics {
     decode_failures: Family<ReasonLabels, Counter>,
     jobs: Family<StateLabels, Gauge>,
     audit_failures: Counter<u64, AtomicU64>,
+    dicom_failures: Counter<u64, AtomicU64>,
+    dicom_waiting: Gauge,
 }
 
 impl Metrics {
@@ -75,6 +77,12 @@ impl Metrics {
         registry.register("jobs", "Jobs by state", jobs.clone());
         let told = "Lines of the audit trail that could not be written";
         registry.register("audit_failures", told, audit_failures.clone());
+        let (dicom_failures, dicom_waiting) = (Counter::default(), Gauge::default());
+        let told =
+            "Times that received series could not be added; they wait, and it is tried again";
+        registry.register("dicom_failures", told, dicom_failures.clone());
+        let told = "Series that were received and are no rows yet";
+        registry.register("dicom_waiting_series", told, dicom_waiting.clone());
         Self {
             registry,
             http,
@@ -84,6 +92,8 @@ impl Metrics {
             decode_failures,
             jobs,
             audit_failures,
+            dicom_failures,
+            dicom_waiting,
         }
     }
 
@@ -129,6 +139,14 @@ impl Metrics {
 
     pub(crate) fn audit_failure(&self) {
         self.audit_failures.inc();
+    }
+
+    pub(crate) fn dicom_failure(&self) {
+        self.dicom_failures.inc();
+    }
+
+    pub(crate) fn dicom_waiting(&self, n: usize) {
+        self.dicom_waiting.set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
     /// Writes everything in the format of OpenMetrics.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Extension;
@@ -108,7 +109,13 @@ pub(crate) async fn receive(
 
 impl Form {
     fn take(&mut self, event: Event, target: &mut Target, service: &Service) -> Result<()> {
-        let failed = |_| Problem::new(503, "spool", "the upload cannot be written");
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull => {
+                let detail = "too many uploads are kept or arrive; try later";
+                Problem::new(503, "spool_full", detail)
+            }
+            _ => Problem::new(503, "spool", "the upload cannot be written"),
+        };
         let limits = &service.limits;
         match event {
             Event::Begin(headers) => match part_name(&headers).map_err(of_fault)?.as_slice() {

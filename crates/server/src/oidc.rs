@@ -119,7 +119,11 @@ impl Oidc {
         if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256) {
             return Ok(None);
         }
-        let known = self.keys_for(header.kid.as_deref(), header.alg).await?;
+        let known = self.keys_for(header.kid.as_deref(), header.alg).await;
+        if known.keys.is_empty() {
+            let detail = "the keys of the OpenID provider cannot be read";
+            return Err(Problem::new(503, "oidc", detail));
+        }
         let fitting = known
             .keys
             .iter()
@@ -156,7 +160,7 @@ impl Oidc {
     }
 
     /// Returns the keys, read anew if they are old, if their file changed, or if none fits.
-    async fn keys_for(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<Known>> {
+    async fn keys_for(&self, id: Option<&str>, algorithm: Algorithm) -> Arc<Known> {
         let is_enough = |known: &Known| {
             let age = known.tried.elapsed();
             let has = known.keys.iter().any(|key| key.fits(id, algorithm));
@@ -169,34 +173,23 @@ impl Oidc {
         };
         let known = self.known();
         if is_enough(&known) {
-            return Ok(known);
+            return known;
         }
         let _one = self.fetching.lock().await;
         let known = self.known();
         if is_enough(&known) {
-            return Ok(known);
+            return known;
         }
+        // Keys that were good go on: a provider that is away locks nobody out at once, and is not asked again at once.
         let read = self.read().await;
-        let now = Instant::now();
-        let newest = match read {
-            Ok((keys, stamp)) => Arc::new(Known {
-                keys,
-                stamp,
-                tried: now,
-            }),
-            // Keys that were good go on; a provider that is away locks nobody out at once.
-            Err(_) if !known.keys.is_empty() => Arc::new(Known {
-                keys: Arc::clone(&known.keys),
-                stamp: known.stamp,
-                tried: now,
-            }),
-            Err(_) => {
-                let detail = "the keys of the OpenID provider cannot be read";
-                return Err(Problem::new(503, "oidc", detail));
-            }
-        };
+        let (keys, stamp) = read.unwrap_or_else(|_| (Arc::clone(&known.keys), known.stamp));
+        let newest = Arc::new(Known {
+            keys,
+            stamp,
+            tried: Instant::now(),
+        });
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&newest);
-        Ok(newest)
+        newest
     }
 
     async fn read(&self) -> anyhow::Result<(Arc<[Key]>, Option<SystemTime>)> {

@@ -25,6 +25,7 @@ pub(crate) async fn script() -> impl IntoResponse {
         include_str!("web/basket.js"),
         include_str!("web/volumes.js"),
         include_str!("web/region.js"),
+        include_str!("web/erase.js"),
         include_str!("web/app.js"),
     ];
     of(SCRIPT_KIND, all.concat())

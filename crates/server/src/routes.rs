@@ -25,6 +25,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Extension, middleware};
 use http_body_util::BodyExt as _;
+use m3ret::index::key_of;
 use m3ret::sealed::SealKey;
 use m3ret::watch::Watch;
 use m3ret_imaging::ReadOptions;
@@ -98,8 +99,7 @@ impl Service {
         };
         let limits = settings.limits;
         let own = [address.to_string(), format!("localhost:{}", address.port())];
-        let seal_key = settings.key_file.as_deref().map(SealKey::open_or_create);
-        let seal_key = seal_key.transpose()?;
+        let seal_key = seal_key_of(settings)?;
         let dicom = settings.dicom.as_ref();
         let dicom = dicom.map(|options| Dicom::open(options, &indexes, seal_key.clone()));
         let service = Self {
@@ -145,11 +145,10 @@ impl Service {
         written.map_err(|_| Problem::internal("internal_error"))?
     }
 
-    /// Writes a line for series that came by DICOM and became rows. They are rows already: a line that cannot be
-    /// written is counted, and `/readyz` tells it.
-    pub(crate) fn received(&self) {
+    /// Writes a line for series that came by DICOM and become rows; `false` if that failed, and they must wait.
+    pub(crate) fn received(&self, names: Vec<String>) -> bool {
         let Some(dicom) = &self.dicom else {
-            return;
+            return false;
         };
         let asker = Asker {
             name: "dicom".to_owned(),
@@ -159,10 +158,10 @@ impl Service {
         let entry = Entry {
             action: "110107 Import".to_owned(),
             index: dicom.index.name.clone(),
+            hits: names,
             ..Entry::default()
         };
-        // Counted where it is written.
-        let _ = self.write(&asker, entry);
+        self.write(&asker, entry).is_ok()
     }
 
     /// The same on a thread that may wait.
@@ -185,13 +184,26 @@ impl Service {
     }
 }
 
+/// Opens the key of the UIDs, which is made only if no gallery holds sealed ones.
+fn seal_key_of(settings: &Settings) -> anyhow::Result<Option<SealKey>> {
+    let Some(file) = &settings.key_file else {
+        return Ok(None);
+    };
+    let keys = settings
+        .galleries
+        .iter()
+        .map(|gallery| key_of(gallery, file));
+    let keys: m3ret::Result<Vec<SealKey>> = keys.collect();
+    Ok(keys?.pop())
+}
+
 /// Returns the routes of a service. Those of the API describe themselves.
 pub(crate) fn router(service: &Arc<Service>) -> Router {
     let api = OpenApiRouter::with_openapi(Frame::openapi())
         .routes(routes!(live))
         .routes(routes!(ready))
         .routes(routes!(metrics))
-        .routes(routes!(session::begin, session::end))
+        .routes(routes!(session::begin, session::who, session::end))
         .routes(routes!(search::indexes))
         .routes(routes!(search::search))
         .routes(routes!(images::images))
@@ -232,7 +244,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
 
 /// Says that the server runs.
 #[utoipa::path(get, path = "/livez", security(()), responses((status = 200, body = String, content_type = "text/plain")))]
-async fn live() -> &'static str {
+pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
@@ -271,6 +283,9 @@ async fn metrics(
     for index in service.indexes.all() {
         let n_rows = index.known().archive.gallery.len();
         service.metrics.vectors(&index.name, n_rows);
+    }
+    if let Some(dicom) = &service.dicom {
+        service.metrics.dicom_waiting(dicom.spool.n_waiting());
     }
     service.jobs.count(&service.metrics);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -80,6 +80,14 @@ impl Checker {
         matches!(self, Self::Proxy { .. })
     }
 
+    /// Returns the addresses of proxies that know accounts.
+    pub(crate) fn proxies(&self) -> &[IpAddr] {
+        match self {
+            Self::Proxy { from, .. } => from,
+            Self::Tokens | Self::Oidc(_) => &[],
+        }
+    }
+
     /// Returns the account of a token; `Ok(None)` if nobody has it.
     pub(crate) async fn of_token(
         &self,

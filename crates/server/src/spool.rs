@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -82,6 +83,30 @@ pub(crate) struct Files {
     n_files: usize,
     n_bytes: u64,
     hasher: Box<blake3::Hasher>,
+    room: Arc<Room>,
+}
+
+/// What all files of the spool may take: of uploads that arrive, that are kept, and that wait as jobs.
+#[derive(Debug)]
+struct Room {
+    taken: AtomicU64,
+    limit: u64,
+}
+
+impl Room {
+    /// Takes room for bytes; an error if that is more than there is.
+    fn take(&self, n_bytes: u64) -> io::Result<()> {
+        let before = self.taken.fetch_add(n_bytes, Ordering::SeqCst);
+        if before.saturating_add(n_bytes) > self.limit {
+            self.give(n_bytes);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn give(&self, n_bytes: u64) {
+        self.taken.fetch_sub(n_bytes, Ordering::SeqCst);
+    }
 }
 
 impl Files {
@@ -101,11 +126,13 @@ impl Files {
 
     /// Appends to the file.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let n_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.room.take(n_bytes)?;
+        self.n_bytes += n_bytes;
         if let Some(file) = &mut self.open {
             file.write_all(bytes)?;
         }
         self.hasher.update(bytes);
-        self.n_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
     }
 
@@ -181,6 +208,7 @@ impl Drop for Files {
     fn drop(&mut self) {
         // What cannot be erased now is erased when the server ends or starts.
         let _ = std::fs::remove_dir_all(&self.folder);
+        self.room.give(self.n_bytes);
     }
 }
 
@@ -189,6 +217,7 @@ impl Drop for Files {
 pub(crate) struct Spool {
     folder: PathBuf,
     uploads: Mutex<HashMap<String, Arc<Upload>>>,
+    room: Arc<Room>,
     limits: Limits,
     _lock: FolderLock,
 }
@@ -204,6 +233,10 @@ impl Spool {
         let spool = Self {
             folder: folder.to_owned(),
             uploads: Mutex::default(),
+            room: Arc::new(Room {
+                taken: AtomicU64::new(0),
+                limit: limits.max_spool_bytes,
+            }),
             limits,
             _lock: lock,
         };
@@ -214,14 +247,6 @@ impl Spool {
 
     /// Begins an upload.
     pub(crate) fn begin(&self) -> Result<Files> {
-        let kept: u64 = self.all().values().map(|upload| upload.files.n_bytes).sum();
-        if kept > self.limits.max_spool_bytes {
-            return Err(Problem::new(
-                503,
-                "spool_full",
-                "too many uploads are kept; try later",
-            ));
-        }
         let made = || -> anyhow::Result<Files> {
             let id = format!("{PREFIX}{}", random_token()?);
             let folder = self.folder.join(&id);
@@ -233,6 +258,7 @@ impl Spool {
                 n_files: 0,
                 n_bytes: 0,
                 hasher: Box::default(),
+                room: Arc::clone(&self.room),
             })
         };
         made().map_err(|_| Problem::internal("io"))
@@ -341,6 +367,32 @@ mod tests {
         spool.keep(upload(&spool));
         spool.erase_old();
         assert_eq!(n_left(folder.path()), 1);
+    }
+
+    #[test]
+    fn uploads_that_arrive_count_as_those_that_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            max_spool_bytes: 10,
+            ..Limits::default()
+        };
+        let spool = Spool::open(folder.path(), limits).unwrap();
+        let begin = || {
+            let mut files = spool.begin().unwrap();
+            files.begin().unwrap();
+            files
+        };
+        let mut first = begin();
+        let mut second = begin();
+        first.write(b"123456").unwrap();
+        let full = second.write(b"12345").unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        second.write(b"1234").unwrap();
+        assert!(second.write(b"5").is_err());
+        let waiting = second.for_job().unwrap();
+        assert!(begin().write(b"1").is_err(), "a job counts, too");
+        drop((first, waiting));
+        begin().write(b"1234567890").unwrap();
     }
 
     #[cfg(unix)]

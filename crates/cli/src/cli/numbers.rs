@@ -23,6 +23,25 @@ pub(super) fn whole(text: &str) -> Result<u64, String> {
     number.map_err(|_| "a whole number from 0 is wanted".to_owned())
 }
 
+/// Reads a number of bytes: `1048576`, `512M`, `2GiB`. Units are powers of 1024.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "bytes are wanted, such as 1048576, 512M or 2G".to_owned();
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = lower.get(digits.len()..).unwrap_or_default();
+    let power = match unit {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
+    let n_bytes = number.checked_mul(1024_u64.pow(power));
+    n_bytes.filter(|n| *n > 0).ok_or_else(wrong)
+}
+
 /// Reads a cosine, from which on images count as alike.
 pub(super) fn cosine(text: &str) -> Result<f32, String> {
     let cosine = text.parse().ok();
@@ -56,6 +75,12 @@ mod tests {
             assert!(whole(wrong).unwrap_err().ends_with("is wanted"), "{wrong}");
         }
         assert!(count("0").is_err() && whole("0") == Ok(0));
+        assert_eq!(bytes("1048576"), bytes("1 MiB"));
+        assert_eq!((bytes("2G"), bytes("5b")), (Ok(2 << 30), Ok(5)));
+        for wrong in ["", "0", "G", "-1", "1.5G", "1X", "99999999T"] {
+            let told = bytes(wrong).unwrap_err();
+            assert!(told.starts_with("bytes are wanted"), "{wrong}: {told}");
+        }
         assert_eq!(cosine("0.5"), Ok(0.5));
         for wrong in ["", "2", "nan", "inf", "50%"] {
             assert!(cosine(wrong).unwrap_err().ends_with("is wanted"), "{wrong}");

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 use m3ret_dicomnet::dimse::PeerRule;
 use m3ret_server::accounts::Role;
 
-use super::numbers::count;
+use super::numbers::{bytes, count};
 use super::sync::duration;
 use super::{ModelArguments, ReadArguments};
 
@@ -95,15 +96,30 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
     pub(crate) max_patients_per_hour: NonZeroUsize,
 
-    /// Largest upload in bytes [default: 2 GiB]
-    #[arg(long, value_name = "BYTES", value_parser = count)]
-    pub(crate) max_upload: Option<NonZeroUsize>,
+    /// Largest upload, such as 500M; units are powers of 1024
+    #[arg(long, value_name = "BYTES", default_value = "2G", value_parser = bytes)]
+    pub(crate) max_upload: u64,
 
     #[command(flatten)]
     pub(crate) model: ModelArguments,
 
     #[command(flatten)]
     pub(crate) reading: ReadArguments,
+}
+
+impl ServeArguments {
+    /// Refuses options of a sign-in that was not chosen: a server whose owner believes in it would not have it.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.auth == Auth::Oidc || self.oidc.oidc_issuer.is_none(),
+            "--oidc-issuer: accounts of an OpenID provider are known with --auth oidc only"
+        );
+        ensure!(
+            self.auth == Auth::Proxy || self.proxy.proxy_from.is_empty(),
+            "--proxy-from: accounts that a proxy names are known with --auth proxy only"
+        );
+        Ok(())
+    }
 }
 
 /// Objects by DICOM.
@@ -122,15 +138,15 @@ pub(crate) struct DicomArguments {
     pub(crate) scp: Option<SocketAddr>,
 
     /// The title that senders must call
-    #[arg(long, value_name = "AE", default_value = "M3RET")]
+    #[arg(long, value_name = "AE", default_value = "M3RET", requires = "scp")]
     pub(crate) ae: String,
 
     /// Who may send by C-STORE; may be given several times
-    #[arg(long, value_name = "AE=ADDRESS")]
+    #[arg(long, value_name = "AE=ADDRESS", requires = "scp")]
     pub(crate) peer: Vec<PeerRule>,
 
     /// How long a series waits for further objects
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "dicom_into")]
     pub(crate) settle: Duration,
 }
 
@@ -150,23 +166,43 @@ pub(crate) struct OidcArguments {
     pub(crate) oidc_issuer: Option<String>,
 
     /// What they state as aud
-    #[arg(long, value_name = "NAME", default_value = "m3ret")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "m3ret",
+        requires = "oidc_issuer"
+    )]
     pub(crate) oidc_audience: String,
 
     /// The provider's public keys, a JSON Web Key Set: a file, or an address with https
-    #[arg(long, value_name = "FILE|URL", required_if_eq("auth", "oidc"))]
+    #[arg(
+        long,
+        value_name = "FILE|URL",
+        required_if_eq("auth", "oidc"),
+        requires = "oidc_issuer"
+    )]
     pub(crate) oidc_jwks: Option<String>,
 
     /// Certificates of authorities in PEM, beside those of this machine, for that address
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", requires = "oidc_issuer")]
     pub(crate) oidc_ca: Option<PathBuf>,
 
     /// Claim with the roles; dots lead into it, as in realm_access.roles
-    #[arg(long, value_name = "CLAIM", default_value = "roles")]
+    #[arg(
+        long,
+        value_name = "CLAIM",
+        default_value = "roles",
+        requires = "oidc_issuer"
+    )]
     pub(crate) roles_claim: String,
 
     /// Claim with the name of the account
-    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    #[arg(
+        long,
+        value_name = "CLAIM",
+        default_value = "sub",
+        requires = "oidc_issuer"
+    )]
     pub(crate) name_claim: String,
 }
 
@@ -174,11 +210,21 @@ pub(crate) struct OidcArguments {
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArguments {
     /// Header in which the proxy names the account
-    #[arg(long, value_name = "HEADER", default_value = "X-Remote-User")]
+    #[arg(
+        long,
+        value_name = "HEADER",
+        default_value = "X-Remote-User",
+        requires = "proxy_from"
+    )]
     pub(crate) proxy_header: String,
 
     /// Header in which it names the role; without it the account is a reader
-    #[arg(long, value_name = "HEADER", default_value = "X-Remote-Role")]
+    #[arg(
+        long,
+        value_name = "HEADER",
+        default_value = "X-Remote-Role",
+        requires = "proxy_from"
+    )]
     pub(crate) proxy_role_header: String,
 
     /// Address of the proxy; may be given several times

@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &ServeArguments, screen: Screen) -> anyhow::Result<
     }
     let spool = SpoolFolder::of(arguments)?;
     let settings = settings_of(arguments, &spool.path);
-    if let Err(error) = settings.check() {
+    if let Err(error) = arguments.check().and_then(|()| settings.check()) {
         Cli::command()
             .error(ErrorKind::ValueValidation, format!("{error:#}"))
             .exit();
@@ -110,13 +110,11 @@ fn dicom_of(arguments: &DicomArguments) -> Option<DicomOptions> {
 }
 
 fn settings_of(arguments: &ServeArguments, spool: &std::path::Path) -> Settings {
-    let mut limits = Limits {
+    let limits = Limits {
         max_patients_an_hour: arguments.max_patients_per_hour.get(),
+        max_upload_bytes: arguments.max_upload,
         ..Limits::default()
     };
-    if let Some(max_upload) = arguments.max_upload {
-        limits.max_upload_bytes = u64::try_from(max_upload.get()).unwrap_or(u64::MAX);
-    }
     Settings {
         galleries: arguments.archive.clone(),
         listen: arguments.listen,

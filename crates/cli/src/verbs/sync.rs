@@ -32,9 +32,19 @@ pub(crate) fn run(arguments: &SyncArguments, screen: Screen) -> anyhow::Result<O
     if taken.key_file.is_none() && !options.is_dry {
         progress.note("no --key-file given: hits cannot be opened in a viewer");
     }
-    let mut intake = Intake::open(&intake_options(taken), &name_of(&place), &progress)?;
-    let mut cursor = intake.cursor(&taken.into)?;
-    let folder = spool_of(taken);
+    // A dry run leaves nothing behind: neither files that wait, nor a gallery where there was none, nor a key.
+    let scratch = options.is_dry.then(tempfile::tempdir).transpose()?;
+    let mut opening = intake_options(taken);
+    let mut folder = spool_of(taken);
+    if let Some(scratch) = &scratch {
+        folder = scratch.path().join("spool");
+        opening.key_file = None;
+        if std::fs::symlink_metadata(&taken.into).is_err() {
+            opening.series.gallery = scratch.path().join("gallery");
+        }
+    }
+    let mut intake = Intake::open(&opening, &name_of(&place), &progress)?;
+    let mut cursor = intake.cursor(&opening.series.gallery)?;
     let spool = Spool::open(&folder, intake.names(), SpoolLimits::default())?;
     let origin = origin_of(place, arguments, &folder, intake.names())?;
     let observer = Follower {

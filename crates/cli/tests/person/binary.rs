@@ -33,6 +33,10 @@ pub(crate) fn json_lines(text: &str) -> Vec<Value> {
         .collect()
 }
 
+#[allow(
+    dead_code,
+    reason = "not every test that shares this file writes arrays"
+)]
 /// A numpy file of f32 with one value a voxel.
 pub(crate) fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
     let sides: Vec<String> = shape.iter().map(usize::to_string).collect();

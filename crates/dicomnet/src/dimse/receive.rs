@@ -108,7 +108,7 @@ pub struct ReceiverOptions {
     pub ae: String,
     /// Who may send; empty for everyone who reaches the address.
     pub peers: Vec<PeerRule>,
-    /// Most associations at a time; further ones are cut.
+    /// Most associations at a time, half of them from one address if several may send; further ones are cut.
     pub max_associations: usize,
     /// Longest wait for the next bytes.
     pub timeout: Duration,
@@ -154,7 +154,7 @@ struct Shared {
     is_stopped: AtomicBool,
     counters: Counters,
     /// Connections by number, to end them.
-    open: Mutex<HashMap<u64, TcpStream>>,
+    open: Mutex<HashMap<u64, (IpAddr, TcpStream)>>,
 }
 
 /// Receives objects into a spool until it is stopped or dropped.
@@ -228,7 +228,7 @@ impl Receiver {
 
     fn end(&mut self) {
         self.shared.is_stopped.store(true, Ordering::SeqCst);
-        for stream in self.shared.open().values() {
+        for (_, stream) in self.shared.open().values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
         let Some(thread) = self.thread.take() else {
@@ -252,8 +252,24 @@ impl Drop for Receiver {
 }
 
 impl Shared {
-    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<u64, TcpStream>> {
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (IpAddr, TcpStream)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a connection; `false` if all are taken, or all that one address may take.
+    fn enter(&self, number: u64, address: IpAddr, stream: TcpStream) -> bool {
+        let mut open = self.open();
+        let (address, max) = (address.to_canonical(), self.options.max_associations);
+        let max_of_one = match self.options.peers.as_slice() {
+            [] | [_] => max,
+            _ => max.div_ceil(2),
+        };
+        let n_own = open.values().filter(|(other, _)| *other == address).count();
+        if open.len() >= max || n_own >= max_of_one {
+            return false;
+        }
+        open.insert(number, (address, stream));
+        true
     }
 }
 
@@ -271,12 +287,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(copy) = stream.try_clone() else {
             continue;
         };
-        {
-            let mut open = shared.open();
-            if open.len() >= shared.options.max_associations {
-                continue;
-            }
-            open.insert(number, copy);
+        if !shared.enter(number, from.ip(), copy) {
+            continue;
         }
         let of_thread = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("association".to_owned());

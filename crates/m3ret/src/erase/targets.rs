@@ -8,7 +8,7 @@ use m3ret_search::{Gallery, is_gallery};
 use super::find::{Found, find, patient_columns};
 use super::journal::Journal;
 use super::receipt::{ErasedPlace, PlaceKind};
-use super::{Caches, EraseOptions, Subject};
+use super::{Caches, EraseOptions, Refused, Subject, WhyRefused};
 use crate::error::{bail, ensure};
 use crate::galleries::{cached, file_of};
 use crate::words::{counted, printable, printable_path};
@@ -142,7 +142,7 @@ impl There {
                         counted(self.n_without_patient as u64, "image names", "images name")
                     );
                 }
-                bail!("{told}")
+                Err(Refused::new(WhyRefused::NothingThere, told).into())
             }
             Subject::Images(ids) => {
                 ensure!(!ids.is_empty(), "no id of an image is named");
@@ -162,23 +162,27 @@ impl There {
 /// Refuses to look for a patient where a gallery stores none.
 fn check_patients(gallery: &Gallery, subject: &Subject) -> crate::Result<()> {
     let is_patient = matches!(subject, Subject::Patient(_));
-    ensure!(
-        !is_patient || gallery.is_empty() || !patient_columns(gallery).is_empty(),
+    if !is_patient || gallery.is_empty() || !patient_columns(gallery).is_empty() {
+        return Ok(());
+    }
+    let told = format!(
         "{} stores no patients: it has no column of them; name the images instead (--id, or --rows-from with a list of \
          ids)",
         printable_path(gallery.folder())
     );
-    Ok(())
+    Err(Refused::new(WhyRefused::NoPatientsStored, told).into())
 }
 
 /// Refuses a gallery with rows that a repair lost and did not embed again yet: they would be lost for good.
 fn check_quarantine(folder: &Path) -> crate::Result<()> {
-    ensure!(
-        std::fs::symlink_metadata(folder.join("quarantine").join("lost-rows.json")).is_err(),
+    if std::fs::symlink_metadata(folder.join("quarantine").join("lost-rows.json")).is_err() {
+        return Ok(());
+    }
+    let told = format!(
         "a repair of {} is not complete; run `m3ret index verify --repair` first",
         printable_path(folder)
     );
-    Ok(())
+    Err(Refused::new(WhyRefused::RepairPending, told).into())
 }
 
 /// Returns the galleries below `snapshots` that hold rows of the subject.
@@ -203,12 +207,14 @@ fn snapshots_of(
         if found.is_empty() && !is_begun {
             continue;
         }
-        ensure!(
-            options.snapshots,
-            "the snapshot {} holds {} of them; --snapshots erases them there, too; nothing was changed",
-            printable_path(&path),
-            counted(found.rows.len() as u64, "image", "images")
-        );
+        if !options.snapshots {
+            let told = format!(
+                "the snapshot {} holds {} of them; --snapshots erases them there, too; nothing was changed",
+                printable_path(&path),
+                counted(found.rows.len() as u64, "image", "images")
+            );
+            return Err(Refused::new(WhyRefused::HeldBySnapshot, told).into());
+        }
         check_quarantine(&path)?;
         targets.push(Target::new(path, PlaceKind::Snapshot, &gallery, &found)?);
     }

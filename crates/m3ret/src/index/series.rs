@@ -16,6 +16,7 @@ use crate::embed::Outputs;
 use crate::embed::ahead::AheadOptions;
 use crate::embed::items::{Content, Item, list};
 use crate::embed::work::{Embedded, embed_each};
+use crate::error::ensure;
 use crate::galleries::{
     self, PendingRows, RowParts, Stored, columns, digest_of_cells, is_of_erased, maker_of,
     with_part,
@@ -90,6 +91,50 @@ const NETWORK: &str = "pacs";
 /// Time between two attempts to lock the gallery.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// Returns one sealed cell of a gallery; `None` if it has none.
+fn one_sealed(gallery: &Gallery) -> crate::Result<Option<String>> {
+    for row in gallery.rows() {
+        let sealed = gallery.value(row, UID_SEALED)?;
+        if !sealed.is_empty() {
+            return Ok(Some(sealed.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a key that does not open what the gallery holds: nobody could open all rows of such a gallery.
+fn check_key(gallery: &Gallery, key: Option<&SealKey>) -> crate::Result<()> {
+    let Some(key) = key else {
+        return Ok(());
+    };
+    let sealed = one_sealed(gallery)?;
+    ensure!(
+        sealed.is_none_or(|sealed| key.unseal(&sealed).is_ok()),
+        "{}: its identifiers were sealed with another key than that of --key-file; give the file of that key, or no \
+         --key-file to store none",
+        gallery.folder().display()
+    );
+    Ok(())
+}
+
+/// Opens the key file of a gallery; makes it if neither it nor anything that another key has sealed is there.
+///
+/// # Errors
+/// `Caller` if the file is not there and the gallery holds sealed identifiers, or as `SealKey::open`; `Gallery` if the
+/// gallery is damaged.
+pub fn key_of(gallery: &Path, file: &Path) -> crate::Result<SealKey> {
+    let is_new = std::fs::symlink_metadata(file).is_err();
+    if is_new && let Ok(gallery) = Gallery::open(gallery) {
+        ensure!(
+            one_sealed(&gallery)?.is_none(),
+            "--key-file {}: found no such file, and the identifiers of {} are sealed with a key; give the file of that key",
+            file.display(),
+            gallery.folder().display()
+        );
+    }
+    SealKey::open_or_create(file)
+}
+
 /// A gallery that takes series, and the model that embeds them.
 pub struct SeriesGallery {
     options: SeriesOptions,
@@ -118,6 +163,7 @@ impl SeriesGallery {
                     None => galleries::model_of(&gallery, &options.model, watch)?,
                 };
                 gallery.check_maker(&maker_of(&model))?;
+                check_key(&gallery, key.as_ref())?;
                 (model, gallery)
             }
             Err(error) if is_there => return Err(error.into()),
@@ -151,6 +197,7 @@ impl SeriesGallery {
     ) -> crate::Result<Self> {
         let gallery = Gallery::open(&options.gallery)?;
         gallery.check_maker(&maker_of(&model))?;
+        check_key(&gallery, key.as_ref())?;
         Ok(Self {
             options,
             model,

@@ -35,10 +35,28 @@ pub struct Trace {
     pub kind: String,
     /// How many bytes there are.
     pub n_bytes: u8,
-    /// A keyed sum of the last of them.
+    /// A keyed sum of the last of them; 16 hexadecimal digits in JSON, where many programs read numbers as f64.
+    #[serde(with = "digits")]
     pub sum: u64,
     /// Their keyed hash.
     pub digest: String,
+}
+
+mod digits {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(sum: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{sum:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        let is_plain = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let sum = is_plain.then(|| u64::from_str_radix(&text, 16).ok());
+        let wanted = "16 hexadecimal digits are wanted";
+        sum.flatten()
+            .ok_or_else(|| serde::de::Error::custom(wanted))
+    }
 }
 
 /// Where bytes of a trace were found.

@@ -8,7 +8,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
-use m3ret::erase::{EraseOptions, Patient, Subject, erase};
+use m3ret::erase::{EraseOptions, Patient, Refused as ErasureRefused, Subject, WhyRefused, erase};
 use m3ret::watch::Watch;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -137,7 +137,7 @@ fn work(service: Arc<Service>, asker: Asker, subject: Subject, options: EraseOpt
         service.pictures.forget();
         let watch = service.jobs.watch();
         let settle = || match &service.dicom {
-            Some(dicom) => dicom.settle(&watch),
+            Some(dicom) => dicom.settle(&watch, &|names| service.received(names)),
             None => Ok(()),
         };
         let erased = settle()
@@ -194,7 +194,12 @@ fn patiently<T>(watch: &dyn Watch, work: impl Fn() -> m3ret::Result<T>) -> m3ret
 fn reason_of(error: &m3ret::Error) -> &'static str {
     match error {
         _ if is_locked(error) => "locked_ask_again",
-        m3ret::Error::Caller(_) => "nothing_to_erase_or_held_by_snapshot",
-        _ => Problem::of_library(error).code(),
+        _ => match ErasureRefused::of(error).map(|refused| refused.why) {
+            Some(WhyRefused::NothingThere) => "nothing_to_erase",
+            Some(WhyRefused::NoPatientsStored) => "no_patients_stored",
+            Some(WhyRefused::HeldBySnapshot) => "held_by_snapshot",
+            Some(WhyRefused::RepairPending) => "repair_pending",
+            None => Problem::of_library(error).code(),
+        },
     }
 }

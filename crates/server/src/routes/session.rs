@@ -7,10 +7,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Service, read_json};
+use super::{Service, json, read_json};
 use crate::audit::Entry;
 use crate::guard::{Asker, COOKIE, session_of};
 use crate::openapi::Refused;
@@ -55,7 +55,23 @@ pub(super) async fn begin(
     service.record(&asker, entry).await?;
     let session = service.accounts.begin(&account);
     let session = session.map_err(|_| Problem::internal("internal_error"))?;
-    with_cookie(&service, &session, 43_200)
+    with_cookie(is_encrypted(&service, &head.headers), &session, 43_200)
+}
+
+/// Who asks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WhoView<'a> {
+    account: &'a str,
+    role: &'a str,
+}
+
+/// Says which account asks, and what its role is.
+#[utoipa::path(get, path = "/v1/session", responses((status = 200, body = WhoView), Refused))]
+pub(super) async fn who(Extension(asker): Extension<Asker>) -> Result<Response<Body>> {
+    json(&WhoView {
+        account: &asker.name,
+        role: asker.role.name(),
+    })
 }
 
 /// Ends the session of the cookie.
@@ -68,11 +84,18 @@ pub(super) async fn end(
     if let Some(session) = session_of(&headers) {
         service.accounts.end(session);
     }
-    with_cookie(&service, "", 0)
+    with_cookie(is_encrypted(&service, &headers), "", 0)
 }
 
-fn with_cookie(service: &Service, session: &str, seconds: u32) -> Result<Response<Body>> {
-    let secure = if service.is_encrypted { "; Secure" } else { "" };
+/// Whether the browser's connection is encrypted: by this server, or by a proxy that says so. A client that says so
+/// itself keeps its cookie from connections that are not, and nobody else's.
+fn is_encrypted(service: &Service, headers: &HeaderMap) -> bool {
+    let stated = headers.get("x-forwarded-proto");
+    service.is_encrypted || stated.is_some_and(|scheme| scheme == "https")
+}
+
+fn with_cookie(is_encrypted: bool, session: &str, seconds: u32) -> Result<Response<Body>> {
+    let secure = if is_encrypted { "; Secure" } else { "" };
     let cookie =
         format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
     let cookie = HeaderValue::from_str(&cookie).map_err(|_| Problem::internal("internal_error"))?;

@@ -448,8 +448,20 @@ async function signIn(token) {
   await ask("/v1/session", { method: "POST", body: JSON.stringify({ token }), headers: { "Content-Type": "application/json" } });
 }
 
+/** Forgets what is shown: it may be of a patient who was erased. */
+function forgetShown() {
+  Object.assign(state, { query: null, answer: null, hit: 0, before: [], run: state.run + 1, view: "hits", like: [], unlike: [] });
+  basket.replace([]);
+  at("query").hidden = true;
+  at("query").replaceChildren();
+  at("content").replaceChildren();
+  say("");
+  begin().catch(fail);
+}
+
 async function begin() {
-  const { indexes } = await ask("/v1/indexes");
+  const [{ indexes }, { role }] = await Promise.all([ask("/v1/indexes"), ask("/v1/session")]);
+  at("erase").hidden = role !== "admin";
   state.indexes = indexes;
   at("index").replaceChildren(...indexes.map((index) => make("option", { value: index.name }, index.name)));
   at("login").hidden = true;
@@ -477,6 +489,7 @@ async function dropped(transfer) {
 }
 
 at("theme").append(viewer.themeButton());
+at("erase").addEventListener("click", () => erasing.show(forgetShown));
 at("choose").addEventListener("click", () => at("file").click());
 at("choose-folder").addEventListener("click", () => at("folder").click());
 for (const id of ["file", "folder"]) at(id).addEventListener("change", (event) => {
