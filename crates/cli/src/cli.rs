@@ -10,6 +10,7 @@ mod evaluate;
 mod index;
 mod numbers;
 mod serve;
+mod shard;
 mod simulate;
 mod split;
 #[cfg(feature = "training")]
@@ -20,7 +21,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use m3ret_encoder::{Precision, RunOptions};
 use m3ret_imaging::{Limits, ReadOptions};
@@ -34,7 +34,6 @@ pub(crate) use index::{
     IndexArguments, MoveArguments, PruneArguments, RelabelArguments, RemoveArguments,
     VerifyArguments, ViewKind,
 };
-use m3ret::embed::OutputFile;
 pub(crate) use m3ret::options::n_cores;
 use m3ret::options::{
     ColumnValue, FilePattern, FilePatterns, FolderChoice, FolderLabels, ModelChoice, Reading,
@@ -46,6 +45,7 @@ pub(crate) use serve::{
     AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, Auth, DicomArguments,
     ServeArguments,
 };
+pub(crate) use shard::ShardChoice;
 pub(crate) use simulate::{RadiographsArguments, SimulateAction, SimulateArguments};
 pub(crate) use split::SplitArguments;
 #[cfg(feature = "training")]
@@ -218,19 +218,35 @@ pub(crate) struct CheckArguments {
 /// What is done is kept in the folder F.part: after an interruption, the same command goes on where
 /// it was. The folder is removed once F is complete.
 ///
-/// Exit status: 0 if every object was embedded, 1 if one was refused, 2 for wrong usage.
+/// With --shard, the images are dealt to many tasks, each of which leaves a table in one folder;
+/// docs/scale.md shows how Slurm and Kubernetes run them.
+///
+/// Exit status: 0 if every object was embedded, 1 if one was refused, 2 for wrong usage. With
+/// --shard: 0 if the part is written, whatever was refused. With --status: 1 if parts are missing.
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArguments {
     /// A file, a folder, or a manifest: CSV or Parquet with a column path
-    #[arg(value_name = "SRC")]
-    pub(crate) source: PathBuf,
+    #[arg(value_name = "SRC", required_unless_present = "status")]
+    pub(crate) source: Option<PathBuf>,
 
-    /// Where to write: .npy (f32 [rows, width]), .safetensors or .parquet
+    /// Where to write: .npy (f32 [rows, width]), .safetensors or .parquet; a folder with --shard
     ///
     /// Beside .npy and .safetensors, F.rows.csv says which row is which object. Results of an
     /// earlier run are replaced once the new ones are complete.
-    #[arg(short, long, value_name = "F", value_parser = PathBufValueParser::new().try_map(OutputFile::new))]
-    pub(crate) out: OutputFile,
+    #[arg(short, long, value_name = "F", required_unless_present = "status")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Embed the I-th of N parts (from 0): images whose path has this hash
+    ///
+    /// Writes I-of-N.parquet and then I-of-N.done into the folder --out; a part that is done is not
+    /// embedded again. `auto` takes I from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX, and N from
+    /// M3RET_SHARDS.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<ShardChoice>,
+
+    /// Say which parts of the folder of --shard are done, and which are missing; embed nothing
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "out", "shard"])]
+    pub(crate) status: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) folder: FolderArguments,

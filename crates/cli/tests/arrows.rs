@@ -92,7 +92,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["m3ret-server"]),
     (
         "blake3",
-        &["m3ret-dicomnet", "m3ret-search", "m3ret-server"],
+        &["m3ret", "m3ret-dicomnet", "m3ret-search", "m3ret-server"],
     ),
     ("axum", &["m3ret-server"]),
     ("hyper", &["m3ret-server"]),

@@ -1,6 +1,7 @@
 //! Embeds every image of a file, folder or manifest as a unit vector.
 
 pub(super) mod ahead;
+pub mod array_task;
 mod arrays;
 pub(super) mod items;
 mod memory;
@@ -28,7 +29,8 @@ use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::vectors;
 use crate::watch::Watch;
 use crate::words::counted;
-use items::{Item, Listing, list};
+use array_task::ArrayTask;
+use items::{Item, Listing, list_part};
 pub use memory::{EmbeddedImage, embed_sources};
 pub(super) use shards::is_own as is_own_work_folder;
 use shards::{EarlierWork, KeptRows, Place, Settings, ShardOptions, Shards};
@@ -54,6 +56,8 @@ pub struct EmbedOptions {
     pub reading: Reading,
     /// Which files of a folder are read, and what labels their images.
     pub folder: FolderChoice,
+    /// Which part of the source is embedded; `None` for all of it. A part is written even without a vector.
+    pub task: Option<ArrayTask>,
 }
 
 /// A file of vectors whose layout follows from its name.
@@ -292,7 +296,7 @@ impl Outputs {
 /// Embeds what is not yet in the work folder, then writes the results from there and removes the folder.
 ///
 /// Hands what became of each image to `sink`, in the order of the objects, including those of an earlier run. If no
-/// image could be embedded, no file is written.
+/// image could be embedded, no file is written, unless the source is embedded by parts.
 ///
 /// # Errors
 /// If the source, the model, the work folder or the results cannot be opened or written; if the work folder holds
@@ -302,13 +306,25 @@ pub fn embed(
     watch: &dyn Watch,
     sink: impl FnMut(&EmbedRow<'_>) -> io::Result<()>,
 ) -> crate::Result<EmbedReport> {
+    // Paths are cheaper to refuse than a model is to read.
+    check_paths(options, &Outputs::of(&options.out.path))?;
+    let model = model_name::open(&options.model, watch)?;
+    embed_with(options, &model, watch, sink)
+}
+
+fn embed_with(
+    options: &EmbedOptions,
+    model: &Model,
+    watch: &dyn Watch,
+    sink: impl FnMut(&EmbedRow<'_>) -> io::Result<()>,
+) -> crate::Result<EmbedReport> {
     let read_options = &options.reading.options;
     let outputs = Outputs::of(&options.out.path);
     check_paths(options, &outputs)?;
-    let model = model_name::open(&options.model, watch)?;
-    let listing = list(&options.source, &outputs, read_options, &options.folder)?;
+    let chosen = (&options.folder, options.task);
+    let listing = list_part(&options.source, &outputs, read_options, chosen)?;
     listing.notes.iter().for_each(|note| watch.note(note));
-    let settings = settings_of(&model, read_options);
+    let settings = settings_of(model, read_options);
     let opening = ShardOptions {
         save_every: options.save_every,
         is_restart: options.is_restart,
@@ -318,7 +334,7 @@ pub fn embed(
     watch.count(n_new);
     let start = Instant::now();
     let tools = Tools {
-        model: &model,
+        model,
         options: read_options,
         n_readers: options.reading.n_readers,
         farewell: &farewell(&outputs.work),
@@ -334,12 +350,15 @@ pub fn embed(
     )?;
     let seconds = start.elapsed().as_secs_f64();
     watch.step(", writing");
-    let mut result = EmbedResult::new(&listing, &rows.rows, &model);
+    let mut result = EmbedResult::new(&listing, &rows.rows, model);
     result.is_folder = options.source.is_dir();
     if options.out.layout == VectorLayout::Parquet {
         result.way = way_to(&outputs.out, &options.source, &listing)?;
     }
-    let files = write_results(&options.out, &outputs, &result, &mut shards)?;
+    let files = match result.n_embedded() == 0 && options.task.is_none() {
+        true => ResultFiles::default(),
+        false => write_results(&options.out, &outputs, &result, &mut shards)?,
+    };
     shards.remove()?;
     let summary = EmbedSummary {
         seconds,
@@ -502,16 +521,13 @@ struct ResultFiles {
     rows: Option<String>,
 }
 
-/// Writes the results; without any vector, no file.
+/// Writes the results.
 fn write_results(
     out: &OutputFile,
     outputs: &Outputs,
     result: &EmbedResult<'_>,
     shards: &mut Shards,
 ) -> anyhow::Result<ResultFiles> {
-    if result.n_embedded() == 0 {
-        return Ok(ResultFiles::default());
-    }
     let name = |path: &Path| Some(text_of(path));
     let vectors = result.rows.iter().map(|placed| {
         let place = placed.row.place.as_ref().ok();

@@ -2,44 +2,112 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
 
 use super::LastLine;
 use super::write_json_line;
 use crate::Outcome;
-use crate::cli::EmbedArguments;
+use crate::cli::{Cli, EmbedArguments, ShardChoice};
 use crate::out;
 use crate::progress::Progress;
 use crate::screen::Screen;
 use crate::text::{Paint, rate, section};
 use m3ret::check::report::{Report, Verdict};
+use m3ret::embed::array_task::{DoneMark, TaskReport, TaskStatus, embed_task};
 use m3ret::embed::summary::{EmbedReport, EmbedRow, EmbedSummary};
-use m3ret::embed::{EmbedOptions, embed};
+use m3ret::embed::{EmbedOptions, OutputFile, VectorLayout, embed};
 use m3ret::words::counted;
 use m3ret::words::printable;
 
 /// Embeds, prints each image as soon as it is done, and sums up.
 pub(crate) fn run(arguments: &EmbedArguments, screen: Screen) -> anyhow::Result<Outcome> {
+    if let Some(folder) = &arguments.status {
+        return status(folder, arguments.json);
+    }
+    let out = arguments.out.clone().unwrap_or_default();
+    let task = arguments.shard.map(ShardChoice::task).transpose()?;
+    let file = match task {
+        Some(_) => OutputFile {
+            path: PathBuf::new(),
+            layout: VectorLayout::Parquet,
+        },
+        None => OutputFile::new(out.clone()).unwrap_or_else(|wanted| {
+            let told = format!("--out {}: {wanted}", out.display());
+            Cli::command()
+                .error(ErrorKind::ValueValidation, told)
+                .exit()
+        }),
+    };
     arguments.reading.start_threads()?;
     let options = EmbedOptions {
-        source: arguments.source.clone(),
-        out: arguments.out.clone(),
+        source: arguments.source.clone().unwrap_or_default(),
+        out: file,
         model: arguments.model.choice(),
         save_every: Duration::from_secs(arguments.save_every),
         is_restart: arguments.restart,
         is_forced: arguments.force,
         reading: arguments.reading.reading(),
         folder: arguments.folder.choice(),
+        task,
     };
     let progress = Progress::start(screen);
     let mut lines = Lines::new(arguments.json);
-    let report = embed(&options, &progress, |row| lines.print(row, &progress))?;
+    let sink = |row: &EmbedRow<'_>| lines.print(row, &progress);
+    let report = match task {
+        None => embed(&options, &progress, sink)?,
+        Some(task) => match embed_task(&options, task, &out, &progress, sink)? {
+            TaskReport::Embedded(report) => report,
+            TaskReport::DoneBefore(mark) => {
+                progress.clear();
+                tell_done(&mark, arguments.json)?;
+                return Ok(Outcome::AllGood);
+            }
+        },
+    };
     progress.clear();
     lines.end(&report, screen)?;
     let summary = &report.summary;
-    Ok(Outcome::of(
-        summary.n_refused == 0 && summary.n_embedded > 0,
-    ))
+    // A scheduler runs a task again that fails, and a part that was written would be the same again.
+    let is_good = task.is_some() || (summary.n_refused == 0 && summary.n_embedded > 0);
+    Ok(Outcome::of(is_good))
+}
+
+fn tell_done(mark: &DoneMark, is_json: bool) -> io::Result<()> {
+    let mut out = out::stdout();
+    match is_json {
+        true => write_json_line(&mut out, mark)?,
+        false => writeln!(
+            out,
+            "part {} of {} was done before: {} embedded, {} refused",
+            mark.shard, mark.n_shards, mark.n_embedded, mark.n_refused
+        )?,
+    }
+    out.flush()
+}
+
+/// Says how far the tasks of a folder are.
+fn status(folder: &Path, is_json: bool) -> anyhow::Result<Outcome> {
+    let status = TaskStatus::of(folder)?;
+    let mut out = out::stdout();
+    if is_json {
+        write_json_line(&mut out, &status)?;
+    } else {
+        let (n_done, n_all) = (status.n_done, status.n_shards);
+        writeln!(
+            out,
+            "{n_done} of {n_all} parts are done: {} embedded, {} refused",
+            status.n_embedded, status.n_refused
+        )?;
+        if !status.missing.is_empty() {
+            writeln!(out, "  missing  --array={}", status.missing)?;
+        }
+    }
+    out.flush()?;
+    Ok(Outcome::of(status.missing.is_empty()))
 }
 
 /// Standard output, as long as somebody reads it.
@@ -180,6 +248,7 @@ mod tests {
 
     fn summary() -> EmbedSummary {
         EmbedSummary {
+            n_rows: 12,
             n_embedded: 12,
             n_refused: 2,
             n_kept: 4,

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Outputs;
+use super::array_task::ArrayTask;
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
 use crate::choices::no_column;
@@ -83,6 +84,16 @@ pub(crate) fn list(
     options: &ReadOptions,
     folder: &FolderChoice,
 ) -> anyhow::Result<Listing> {
+    list_part(source, outputs, options, (folder, None))
+}
+
+/// Lists the part of a source that is a task's; everything without a task.
+pub(crate) fn list_part(
+    source: &Path,
+    outputs: &Outputs,
+    options: &ReadOptions,
+    (folder, task): (&FolderChoice, Option<ArrayTask>),
+) -> anyhow::Result<Listing> {
     let doing = || format!("opening {}", source.display());
     crate::error::ensure!(
         source.is_dir() || !folder.files.is_given(),
@@ -90,6 +101,11 @@ pub(crate) fn list(
         source.display()
     );
     if let Some(table) = open_manifest(source, options).with_context(doing)? {
+        // Of a long manifest, no file of another part is looked at.
+        let table = match task {
+            Some(task) => rows_of(&table, task, &options.limits)?,
+            None => table,
+        };
         return Ok(rows(table, &options.limits)?);
     }
     let mut chooser = FileChooser::new(&folder.files);
@@ -103,7 +119,18 @@ pub(crate) fn list(
         FolderLabels::Folders => listing.with_folder_names(source, &options.limits),
         FolderLabels::None => Ok(listing),
     };
-    listing.with_context(doing)
+    let listing = listing.with_context(doing)?;
+    match task {
+        Some(task) => Ok(listing.part_of(task, &options.limits)?),
+        None => Ok(listing),
+    }
+}
+
+/// Returns the rows of a manifest that are a task's.
+fn rows_of(table: &Table, task: ArrayTask, limits: &Limits) -> m3ret_imaging::Result<Table> {
+    let own = table.rows().filter(|row| task.has(row.path()));
+    let own: Vec<usize> = own.map(|row| row.idx()).collect();
+    table.with_paths(&own, &[], limits.max_bytes)
 }
 
 /// Opens a source as a manifest if it is one.
@@ -136,6 +163,24 @@ pub(crate) fn keep(table: &mut Table, names: &[String]) -> anyhow::Result<()> {
 }
 
 impl Listing {
+    /// Returns the items that are a task's, with what is stated of them.
+    fn part_of(self, task: ArrayTask, limits: &Limits) -> m3ret_imaging::Result<Self> {
+        let items = self.items.iter().enumerate();
+        let own = items.filter(|(_, item)| task.has(&item.path));
+        let own: Vec<usize> = own.map(|(idx, _)| idx).collect();
+        let table = self.table.as_ref();
+        let table = table.map(|table| table.with_paths(&own, &[], limits.max_bytes));
+        Ok(Self {
+            table: table.transpose()?,
+            items: self
+                .items
+                .into_iter()
+                .filter(|item| task.has(&item.path))
+                .collect(),
+            ..self
+        })
+    }
+
     /// Lets a gallery store columns of the manifest. A search names columns for its filters, which may be any.
     pub(crate) fn keeping(mut self, names: &[String], is_search: bool) -> anyhow::Result<Self> {
         match &mut self.table {

@@ -60,6 +60,8 @@ impl<'a> EmbedRow<'a> {
 /// Counts and settings of a run, as `m3ret embed --json` prints them.
 #[derive(Debug, Serialize)]
 pub struct EmbedSummary {
+    /// Number of rows of the results: images with a vector, and those without one that a manifest names.
+    pub n_rows: usize,
     /// Number of images with a vector in the results, including those of an earlier run.
     pub n_embedded: usize,
     /// Number of images without a vector.
@@ -96,6 +98,7 @@ impl EmbedSummary {
             *reason_codes.entry(refusal.code.as_str()).or_default() += 1;
         }
         Self {
+            n_rows: result.rows.len(),
             n_embedded: result.n_embedded(),
             n_refused: reason_codes.values().sum(),
             n_kept: 0,
