@@ -274,6 +274,29 @@ fn what_is_not_allowed_or_not_there_is_refused_with_its_status() {
         server.send_as(&local, "GET", "/v1/indexes", &two).status,
         400
     );
+    let absolute = "http://evil.example/v1/indexes";
+    assert_eq!(server.send_as(&local, "GET", absolute, &[own]).status, 400);
+    // Nobody asks who is there by guessing numbers.
+    for (column, value) in [
+        ("patient_id", SECRETS[0]),
+        ("patient_id!", SECRETS[0]),
+        ("study_uid", "1.2.3"),
+        ("series_id", "1"),
+        ("uid_sealed", "x"),
+        ("m3ret:origin", "x"),
+    ] {
+        let filter = json!({"id": "a.dcm", "filter": {column: [value]}});
+        assert_eq!(server.json("POST", search, &filter).status, 403, "{column}");
+    }
+    let grouped = |by: &str| json!({"id": "a.dcm", "group_by": by});
+    assert_eq!(
+        server.json("POST", search, &grouped("uid_sealed")).status,
+        403
+    );
+    assert_eq!(
+        server.json("POST", search, &grouped("patient_id")).status,
+        200
+    );
     // Every answer says what browsers may do with it.
     let page = server.get("/");
     assert!(

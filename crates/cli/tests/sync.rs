@@ -86,6 +86,52 @@ fn another_key_than_the_gallerys_is_refused_and_none_is_made() {
     assert!(!log.contains("SECRET") && !log.contains("1.2.840"), "{log}");
 }
 
+#[test]
+fn folders_of_others_and_places_in_the_gallery_are_refused() {
+    let folder = archive();
+    let root = folder.path();
+    let (status, _, log) = sync(root, "g.m3i", &[]);
+    assert_eq!(status, 0, "{log}");
+    std::fs::create_dir_all(root.join("mine/thesis.tmp")).unwrap();
+    let spool_in = "--spool g.m3i/spool".split(' ').collect::<Vec<_>>();
+    for (more, told) in [
+        (&["--spool", "mine"][..], "found files of others"),
+        (&spool_in, "lies in the gallery"),
+        (&["--spool", "g.m3i"], "lies in the gallery"),
+        (&["--key-file", "g.m3i/uids.key"], "lies in the gallery"),
+        (&["--since", "2026-01-01"], "not looked up in a folder"),
+    ] {
+        let (status, _, log) = sync(root, "g.m3i", more);
+        assert!(status == 1 && log.contains(told), "{more:?}: {log}");
+    }
+    for (more, told) in [
+        (&["--spool", "mine"][..], "found files of others"),
+        (&["--audit", "g.m3i/audit"], "lies in the gallery"),
+        (&["--key-file", "g.m3i/uids.key"], "lies in the gallery"),
+    ] {
+        let (status, _, log) = run(root, &[&["serve", "-d", "g.m3i"], more].concat());
+        assert!(status == 1 && log.contains(told), "{more:?}: {log}");
+    }
+    assert!(root.join("mine/thesis.tmp").exists() && !root.join("g.m3i/uids.key").exists());
+    // A password goes to no other machine in clear.
+    put_secret(root);
+    let words = [
+        "sync",
+        "--from",
+        "dicomweb",
+        "http://192.0.2.1:9",
+        "--into",
+        "g.m3i",
+    ];
+    let login = ["--user", "u", "--password-file", "secret"];
+    let (status, _, log) = run(root, &[&words[..], &login].concat());
+    assert!(status == 1 && log.contains("sent in clear"), "{log}");
+}
+
+fn put_secret(root: &Path) {
+    std::fs::write(root.join("secret"), "word\n").unwrap();
+}
+
 /// Certificates of a PACS and of a client, each self-signed.
 fn certificate(root: &Path, name: &str) -> (Vec<u8>, PrivatePkcs8KeyDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();

@@ -45,11 +45,11 @@ pub fn collect(
     told: &mut dyn FnMut(&[SpooledSeries], &PutOutcome) -> Result<()>,
 ) -> Result<()> {
     loop {
-        let series = spool.quiet(options.quiet)?;
+        let series = spool.quiet(options.quiet);
         for batch in series.chunks(BATCH) {
             match archive.put(batch) {
                 Ok(outcome) => {
-                    batch.iter().for_each(|series| spool.added(&series.name));
+                    batch.iter().for_each(|series| spool.added(series));
                     told(batch, &outcome)?;
                 }
                 Err(error) => {

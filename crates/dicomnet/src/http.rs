@@ -48,6 +48,8 @@ pub struct HttpOptions {
     pub ca: Option<PathBuf>,
     /// Our certificate and its key, PEM.
     pub client_cert: Option<PathBuf>,
+    /// Whether the login may be sent without encryption to another machine.
+    pub allows_plain: bool,
 }
 
 /// Asks a PACS.
@@ -88,6 +90,18 @@ impl Http {
         if !is_http || url.contains(['?', '#', '@']) {
             return Err(Error::Caller(
                 "an address such as https://pacs.example/dicom-web is wanted, without a name, a password, ? and #"
+                    .to_owned(),
+            ));
+        }
+        let is_encrypted = url.starts_with("https://");
+        if options.login.is_some()
+            && !is_encrypted
+            && !options.allows_plain
+            && !is_of_this_machine(&url)
+        {
+            return Err(Error::Caller(
+                "the connection is not encrypted, and a password or token would be sent in clear; give an address with \
+                 https, or --plain-http for a network where nobody else listens"
                     .to_owned(),
             ));
         }
@@ -189,6 +203,19 @@ impl Http {
         })?;
         Ok(Some(value))
     }
+}
+
+/// Whether an address is of this machine.
+fn is_of_this_machine(url: &str) -> bool {
+    let place = url.split_once("://").map_or("", |(_, rest)| rest);
+    let place = place.split('/').next().unwrap_or_default();
+    let host = match place.strip_prefix('[') {
+        Some(rest) => rest.split(']').next(),
+        None => place.split(':').next(),
+    };
+    let host = host.unwrap_or_default();
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

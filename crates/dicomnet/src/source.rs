@@ -80,6 +80,10 @@ pub(crate) trait Source {
     fn fetch(&mut self, series: &SeriesRef, spool: &Spool) -> Result<Option<SpooledSeries>>;
     /// Lists the UIDs of all series, wanted or not.
     fn all(&mut self, sink: &mut dyn FnMut(Uid)) -> Result<()>;
+    /// Returns a selection as this source understands it.
+    fn understood(&self, selection: &Selection) -> Selection {
+        selection.clone()
+    }
 }
 
 /// Returns the first day of a round: the newest days again, and all since the last round.
@@ -296,6 +300,8 @@ pub(crate) struct Folder {
     known: HashMap<PathBuf, Known>,
     /// The files of each series.
     series: BTreeMap<Uid, Vec<PathBuf>>,
+    /// Files that the last look could not open.
+    n_unreadable: usize,
     is_done: bool,
 }
 
@@ -307,6 +313,7 @@ impl Folder {
             quiet,
             known: HashMap::new(),
             series: BTreeMap::new(),
+            n_unreadable: 0,
             is_done: false,
         })
     }
@@ -318,19 +325,31 @@ impl Folder {
             .map_err(Error::io("listing", &self.folder))?;
         let mut known = HashMap::with_capacity(files.len());
         self.series.clear();
+        self.n_unreadable = 0;
         for path in files {
             let Ok(status) = std::fs::metadata(&path) else {
+                self.n_unreadable += 1;
                 continue;
             };
             let modified = status.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let before = self.known.remove(&path);
             let same =
                 before.filter(|known| known.length == status.len() && known.modified == modified);
-            let file = same.unwrap_or_else(|| Known {
-                length: status.len(),
-                modified,
-                of: File::open(&path).ok().and_then(|file| read_ids(file).ok()),
-            });
+            let file = match same {
+                Some(file) => file,
+                None => {
+                    // What cannot be opened may be an object of any series, and is looked at again.
+                    let Ok(opened) = File::open(&path) else {
+                        self.n_unreadable += 1;
+                        continue;
+                    };
+                    Known {
+                        length: status.len(),
+                        modified,
+                        of: read_ids(opened).ok(),
+                    }
+                }
+            };
             if let Some(ids) = &file.of {
                 self.series
                     .entry(ids.series.clone())
@@ -408,6 +427,13 @@ impl Source for Folder {
 
     fn all(&mut self, sink: &mut dyn FnMut(Uid)) -> Result<()> {
         self.look()?;
+        if self.n_unreadable > 0 {
+            return Err(Error::Caller(format!(
+                "{} files of the folder cannot be read: whether their series are gone is not known, and none is removed; \
+                 make them readable, or leave --reconcile out",
+                self.n_unreadable
+            )));
+        }
         self.series.keys().cloned().for_each(sink);
         Ok(())
     }
@@ -416,7 +442,8 @@ impl Source for Folder {
 /// Lists files below a folder. Links are not followed: they could lead anywhere.
 fn files_below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if depth == 0 {
-        return Ok(());
+        let told = format!("found folders deeper than {MAX_DEPTH}, wanted fewer");
+        return Err(std::io::Error::other(told));
     }
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use m3ret_files::{
-    FolderLock, Locking, lock, make_one_private_folder, make_private_folder, sync_folder,
-};
+use m3ret_files::{FolderLock, Locking, make_one_private_folder, own_folder, sync_folder};
 
 use crate::error::{Error, Result};
 use crate::names::Names;
@@ -59,6 +57,8 @@ pub struct SpooledSeries {
     pub study: Uid,
     /// `SeriesInstanceUID`
     pub series: Uid,
+    /// Objects that had arrived when this was listed.
+    n_arrived: u64,
 }
 
 /// What became of an object that came in.
@@ -78,10 +78,17 @@ struct Arrival {
     study: Uid,
     series: Uid,
     last: Instant,
-    is_waiting: bool,
-    /// Whether its rows are in the archive, so that its files are only kept for late objects.
+    /// Number of objects that arrived; with it, whether one came after the series was taken is known.
+    n_arrived: u64,
+    /// Whether its rows are in the archive, so that its files are only kept for late objects. Until then it waits,
+    /// whatever becomes of those who add it.
     is_added: bool,
+    /// Whether its files could not be listed.
+    is_unreadable: bool,
 }
+
+/// What a spool says of itself: everything in it may be erased.
+const MARK: &str = "spool of DICOM objects of m3ret";
 
 /// A folder of series that wait. One process a folder.
 #[derive(Debug)]
@@ -102,8 +109,7 @@ impl Spool {
     /// # Errors
     /// `Caller` if another process uses the folder; `Io`.
     pub fn open(folder: &Path, names: Names, limits: SpoolLimits) -> Result<Self> {
-        make_private_folder(folder)?;
-        let lock = match lock(folder)? {
+        let lock = match own_folder(folder, MARK)? {
             Locking::Locked(lock) | Locking::Unsupported(lock) => lock,
             Locking::Taken => {
                 return Err(Error::Caller(format!(
@@ -178,8 +184,9 @@ impl Spool {
             study: ids.study,
             series: ids.series,
             last: Instant::now(),
-            is_waiting: true,
+            n_arrived: 0,
             is_added: false,
+            is_unreadable: false,
         };
         self.all().insert(name.to_owned(), arrival);
     }
@@ -246,35 +253,51 @@ impl Spool {
             study: ids.study.clone(),
             series: ids.series.clone(),
             last: Instant::now(),
-            is_waiting: true,
+            n_arrived: 0,
             is_added: false,
+            is_unreadable: false,
         });
-        (arrival.last, arrival.is_waiting) = (Instant::now(), true);
+        (arrival.last, arrival.is_added) = (Instant::now(), false);
+        arrival.n_arrived += 1;
         Ok((ids, Stored::New))
     }
 
-    /// Returns the series that wait and got no object for this long.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn quiet(&self, quiet: Duration) -> Result<Vec<SpooledSeries>> {
+    /// Returns the series that wait and got no object for this long. They wait until `added` is called. A series whose
+    /// files cannot be listed stays away alone, and one whose folder somebody removed is forgotten.
+    pub fn quiet(&self, quiet: Duration) -> Vec<SpooledSeries> {
         let mut found = Vec::new();
-        for (name, arrival) in self.all().iter_mut() {
-            if !arrival.is_waiting || arrival.last.elapsed() < quiet {
-                continue;
+        self.all().retain(|name, arrival| {
+            if arrival.is_added || arrival.last.elapsed() < quiet {
+                return true;
             }
-            arrival.is_waiting = false;
             let folder = self.folder.join(name);
-            found.push(SpooledSeries {
-                name: name.clone(),
-                n_objects: n_objects(&folder)?,
-                folder,
-                study: arrival.study.clone(),
-                series: arrival.series.clone(),
-            });
-        }
+            let listed = n_objects(&folder);
+            arrival.is_unreadable = listed.is_err();
+            match listed {
+                Ok(n_objects) => found.push(SpooledSeries {
+                    name: name.clone(),
+                    n_objects,
+                    folder,
+                    study: arrival.study.clone(),
+                    series: arrival.series.clone(),
+                    n_arrived: arrival.n_arrived,
+                }),
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    return false;
+                }
+                Err(_) => arrival.last = Instant::now(),
+            }
+            true
+        });
         found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+        found
+    }
+
+    /// Returns the number of series whose files could not be listed.
+    #[must_use]
+    pub fn n_unreadable(&self) -> usize {
+        let all = self.all();
+        all.values().filter(|arrival| arrival.is_unreadable).count()
     }
 
     /// Returns the number of series that are not in the archive yet.
@@ -284,10 +307,10 @@ impl Spool {
         all.values().filter(|arrival| !arrival.is_added).count()
     }
 
-    /// Takes note that the rows of a series are in the archive.
-    pub fn added(&self, name: &str) {
-        if let Some(arrival) = self.all().get_mut(name) {
-            arrival.is_added = !arrival.is_waiting;
+    /// Takes note that the rows of a series are in the archive. If an object came since it was listed, it still waits.
+    pub fn added(&self, series: &SpooledSeries) {
+        if let Some(arrival) = self.all().get_mut(&series.name) {
+            arrival.is_added = arrival.n_arrived == series.n_arrived;
         }
     }
 
@@ -296,22 +319,22 @@ impl Spool {
     /// # Errors
     /// `Io`.
     pub fn erase_added(&self) -> Result<()> {
-        self.erase_where(|arrival| arrival.is_added && !arrival.is_waiting)
+        self.erase_where(|arrival| arrival.is_added)
     }
 
-    /// Lets a series wait again, because adding it failed.
+    /// Lets a series wait as long as if an object had come, because adding it failed.
     pub fn wait_again(&self, name: &str) {
         if let Some(arrival) = self.all().get_mut(name) {
-            (arrival.is_waiting, arrival.last) = (true, Instant::now());
+            arrival.last = Instant::now();
         }
     }
 
-    /// Erases series that do not wait and got no object for this long.
+    /// Erases series whose rows are in the archive and that got no object for this long.
     ///
     /// # Errors
     /// `Io`.
     pub fn erase_old(&self, keep: Duration) -> Result<()> {
-        self.erase_where(|arrival| !arrival.is_waiting && arrival.last.elapsed() >= keep)
+        self.erase_where(|arrival| arrival.is_added && arrival.last.elapsed() >= keep)
     }
 
     fn erase_where(&self, is_old: impl Fn(&Arrival) -> bool) -> Result<()> {
@@ -326,6 +349,10 @@ impl Spool {
     }
 
     fn erase(&self, folder: &Path) -> Result<()> {
+        // What somebody removed is erased.
+        if !folder.exists() {
+            return Ok(());
+        }
         let io = |error| Error::io("erasing in the spool", &self.folder)(error);
         let n_bytes = n_bytes(folder).map_err(io)?;
         std::fs::remove_dir_all(folder).map_err(io)?;
@@ -420,8 +447,19 @@ impl Fetching<'_> {
         let io = |error| Error::io("writing into the spool", &self.folder)(error);
         let name = self.spool.names.instance(&ids.sop_instance);
         let path = self.folder.join(format!("{name}.dcm"));
-        // A PACS that sends an object twice has it once.
-        self.n_objects += usize::from(!path.exists());
+        // A PACS that sends an object twice has it once; other pixels under its name are another object.
+        if path.exists() {
+            let is_same = digest_of(&path).map_err(io)? == incoming.hasher.finalize();
+            return match is_same {
+                true => Ok(()),
+                false => Err(Error::malformed(
+                    "series",
+                    "two objects with one SOPInstanceUID and other bytes",
+                    "one; remove the wrong one at its source",
+                )),
+            };
+        }
+        self.n_objects += 1;
         std::fs::rename(&incoming.path, &path).map_err(io)
     }
 
@@ -463,6 +501,7 @@ impl Fetching<'_> {
             n_objects: self.n_objects,
             study: self.study.clone(),
             series: self.series.clone(),
+            n_arrived: 0,
         })
     }
 }
@@ -602,14 +641,24 @@ mod tests {
             Stored::New
         );
         assert!(put(&spool, b"no DICOM").is_err());
-        assert!(spool.quiet(Duration::from_secs(9)).unwrap().is_empty());
-        let found = spool.quiet(Duration::ZERO).unwrap();
+        assert!(spool.quiet(Duration::from_secs(9)).is_empty());
+        let found = spool.quiet(Duration::ZERO);
         let mut counts: Vec<usize> = found.iter().map(|series| series.n_objects).collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 2]);
-        assert!(spool.quiet(Duration::ZERO).unwrap().is_empty());
-        spool.wait_again(&found[0].name);
-        assert_eq!(spool.quiet(Duration::ZERO).unwrap(), found[..1]);
+        // Whoever took them and ended has added nothing: they wait, and are not erased.
+        spool.erase_old(Duration::ZERO).unwrap();
+        assert_eq!(spool.quiet(Duration::ZERO), found);
+        spool.added(&found[0]);
+        assert_eq!(spool.quiet(Duration::ZERO), found[1..]);
+        spool.added(&found[1]);
+        put(&spool, &object("1.2", "1.8", b"late")).unwrap();
+        let late = spool.quiet(Duration::ZERO);
+        assert_eq!((late.len(), spool.n_waiting()), (1, 1));
+        // An object came since the series was listed: what was added is not all of it.
+        spool.added(found.iter().find(|old| old.name == late[0].name).unwrap());
+        assert_eq!(spool.n_waiting(), 1);
+        spool.added(&late[0]);
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert!(name == "lock" || is_name(&name), "{name}");
@@ -617,6 +666,39 @@ mod tests {
         spool.erase_old(Duration::ZERO).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(spool.n_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_series_that_somebody_removed_keeps_no_other_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = open(folder.path(), SpoolLimits::default());
+        for series in 1..8 {
+            let (series, instance) = (format!("1.1.{series}"), format!("1.5.{series}"));
+            put(&spool, &object(&series, &instance, b"a")).unwrap();
+        }
+        let all = spool.quiet(Duration::ZERO);
+        std::fs::remove_dir_all(&all[3].folder).unwrap();
+        assert_eq!(
+            (spool.quiet(Duration::ZERO).len(), spool.n_waiting()),
+            (6, 6)
+        );
+        for series in &spool.quiet(Duration::ZERO) {
+            spool.added(series);
+        }
+        std::fs::remove_dir_all(&all[4].folder).unwrap();
+        spool.erase_old(Duration::ZERO).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_of_others_is_no_spool() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("thesis.tmp");
+        std::fs::create_dir(&theirs).unwrap();
+        let opened = Spool::open(folder.path(), Names::new(b""), SpoolLimits::default());
+        let told = format!("{:?}", opened.unwrap_err());
+        assert!(told.contains("empty folder"), "{told}");
+        assert!(theirs.exists() && !folder.path().join("lock").exists());
     }
 
     #[test]
@@ -629,7 +711,7 @@ mod tests {
         std::mem::forget((left, fetching));
         drop(spool);
         let spool = open(folder.path(), SpoolLimits::default());
-        assert_eq!(spool.quiet(Duration::ZERO).unwrap().len(), 1);
+        assert_eq!(spool.quiet(Duration::ZERO).len(), 1);
         let n_left = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(n_left, 2, "the lock and the series");
     }

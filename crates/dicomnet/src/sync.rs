@@ -289,7 +289,7 @@ impl Run<'_> {
         if self.options.is_dry {
             return Ok(());
         }
-        self.batch = self.spool.quiet(Duration::ZERO)?;
+        self.batch = self.spool.quiet(Duration::ZERO);
         self.flush()
     }
 
@@ -297,7 +297,8 @@ impl Run<'_> {
         self.batch.clear();
         self.listed_failures.clear();
         (self.n_batched, self.n_failed_in_row, self.reached) = (0, 0, None);
-        self.file.cursor.select(&self.options.selection);
+        let selection = self.source.understood(&self.options.selection);
+        self.file.cursor.select(&selection);
         self.source
             .begin(&self.file.cursor, &self.options.selection);
         let outcome = self.pages();
@@ -562,7 +563,7 @@ impl Run<'_> {
         })?;
         let stored = self.archive.names().map_err(Error::Archive)?;
         let gone: HashSet<String> = stored.difference(&present).cloned().collect();
-        if gone.len() > stored.len().div_ceil(2) {
+        if 2 * gone.len() > stored.len() {
             let (n_gone, n_stored) = (gone.len(), stored.len());
             self.observer.note(&format!(
                 "the source lists {n_gone} of {n_stored} series no more: more than half, so nothing is removed; \

@@ -6,6 +6,7 @@
 
 mod leftovers;
 mod outputs;
+mod own;
 mod paths;
 mod private;
 
@@ -17,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use leftovers::remove_leftovers;
 pub use outputs::{Force, Inputs, Output, Refusal, Replaces};
+pub use own::own_folder;
 pub use paths::{folder_of, place_of, plain_path, way_between};
 pub use private::{check_own, make_one_private_folder, make_private_folder, open_regular};
 

@@ -196,7 +196,7 @@ impl EraseOptions {
             ("the name of who erases", &self.who),
         ] {
             ensure!(
-                !text.contains(&patient.number),
+                !text.to_lowercase().contains(&patient.number.to_lowercase()),
                 "{what} holds the number of the patient; the receipt must not"
             );
         }
@@ -244,7 +244,15 @@ pub fn erase(
             );
             return Err(Stopped { saved }.into());
         }
-        let (place, journal) = one::erase(target, subject, watch)?;
+        let erased = one::erase(target, subject, watch);
+        if erased.is_err() && !finished.is_empty() {
+            watch.note(&format!(
+                "{} of {} erased so far, and their receipt is not written; the same command completes the erasure",
+                finished.len(),
+                counted(targets.len() as u64, "gallery", "galleries")
+            ));
+        }
+        let (place, journal) = erased?;
         receipt.places.push(place);
         finished.push(journal);
     }

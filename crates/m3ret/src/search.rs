@@ -37,6 +37,14 @@ use crate::options::ColumnValue;
 use crate::watch::Watch;
 use crate::words::counted;
 
+/// Whether values of a column name a person, a study or a series, or are sealed: a service does not say who is there to
+/// whoever guesses a number.
+#[must_use]
+pub fn names_people(column: &str) -> bool {
+    let is_own = column.starts_with("m3ret:") || column == crate::index::UID_SEALED;
+    is_own || m3ret_manifest::privacy::identifies_people(column)
+}
+
 /// Labels of a query or a hit: from the manifest, else from the file; `None` where neither states one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Labels {

@@ -132,8 +132,17 @@ fn check_name(name: &str) -> anyhow::Result<()> {
         !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_fine),
         "the name of an account: 1 to {MAX_NAME} letters, digits, or . _ - @ are wanted"
     );
+    ensure!(
+        !RESERVED.contains(&name),
+        "the name of an account: the audit trail calls parts of the server {RESERVED:?}; another name is wanted"
+    );
     Ok(())
 }
+
+/// What the audit trail calls the receiver of objects, and whoever has the random token.
+pub(crate) const RESERVED: [&str; 2] = [DICOM, LOCAL];
+pub(crate) const DICOM: &str = "dicom";
+const LOCAL: &str = "local";
 
 struct Session {
     account: Account,
@@ -158,7 +167,7 @@ impl Accounts {
     /// Makes an account with the role admin for a token.
     pub(crate) fn of_one_token(token: &str) -> Self {
         let account = Account {
-            name: "local".to_owned(),
+            name: LOCAL.to_owned(),
             role: Role::Admin,
             lasts: None,
         };
@@ -336,7 +345,9 @@ mod tests {
                 "{error}"
             );
         }
-        assert!(account_line("one", Role::Admin, "a b").is_err());
+        for wrong in ["a b", "dicom", "local"] {
+            assert!(account_line("one", Role::Admin, wrong).is_err());
+        }
     }
 
     #[test]

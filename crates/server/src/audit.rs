@@ -109,6 +109,10 @@ struct Writer {
     open: Option<(String, File)>,
     /// The day of the last line, whose file must be there.
     day: Option<String>,
+    /// Bytes of that file.
+    n_bytes: u64,
+    /// Whether a file was found that is not as it was left: then the trail is proved before it goes on.
+    is_doubtful: bool,
     is_well: bool,
 }
 
@@ -138,6 +142,8 @@ impl Audit {
                 head,
                 open: None,
                 day: newest.as_deref().and_then(day_of),
+                n_bytes: newest.map_or(Ok(0), |path| path.metadata().map(|file| file.len()))?,
+                is_doubtful: false,
                 is_well: true,
             }),
             _lock: lock,
@@ -157,9 +163,9 @@ impl Audit {
         let mut writer = self.writer();
         if !writer.is_well {
             let now = clock::now();
-            let day = now.get(..10).unwrap_or_default();
+            let day = writer.day_of_line(&now);
             writer.open = None;
-            let opened = writer.open_day(&self.folder, day);
+            let opened = writer.open_day(&self.folder, &day);
             writer.is_well = opened.is_ok() && has_room(&self.folder).is_ok();
         }
         writer.is_well
@@ -178,7 +184,7 @@ impl Audit {
 impl Writer {
     fn write(&mut self, folder: &Path, entry: Entry) -> anyhow::Result<()> {
         let time = clock::now();
-        let day = time.get(..10).unwrap_or_default().to_owned();
+        let day = self.day_of_line(&time);
         let line = Line {
             seq: self.head.n_lines,
             prev: self.head.digest.clone(),
@@ -192,13 +198,14 @@ impl Writer {
         let Some((_, file)) = &mut self.open else {
             bail!("no file of the audit trail is open");
         };
-        // A file that was moved away would take the lines with it.
-        let place = folder.join(name_of(&day));
-        ensure!(
-            is_same(file, &place),
-            "the file of the audit trail is gone, or is another"
-        );
+        // A file that was moved away would take the lines with it; one that was cut, by a program that rotates logs, lost
+        // some.
         let end = file.seek(SeekFrom::End(0))?;
+        let is_continued = self.day.as_ref() != Some(&day) || end == self.n_bytes;
+        if !is_same(file, &folder.join(name_of(&day))) || !is_continued {
+            (self.open, self.is_doubtful) = (None, true);
+            bail!("the file of the audit trail is gone, or is not as it was left");
+        }
         let written = file
             .write_all(&[line.as_slice(), b"\n"].concat())
             .and_then(|()| file.sync_data());
@@ -209,12 +216,28 @@ impl Writer {
             return Err(error.into());
         }
         self.head = self.head.after(&line);
+        self.n_bytes = end + u64::try_from(line.len() + 1)?;
         self.day = Some(day);
         Ok(())
     }
 
+    /// Returns the day whose file a line goes into. Files follow each other as their lines do, also if the clock was set
+    /// back over midnight.
+    fn day_of_line(&self, time: &str) -> String {
+        let day = time.get(..10).unwrap_or_default();
+        let newest = self.day.as_deref().unwrap_or_default();
+        day.max(newest).to_owned()
+    }
+
     /// Opens the file of a day, and makes it unless it held lines: lines that are gone must not go unnoticed.
-    fn open_day(&self, folder: &Path, day: &str) -> anyhow::Result<File> {
+    fn open_day(&mut self, folder: &Path, day: &str) -> anyhow::Result<File> {
+        if self.is_doubtful {
+            ensure!(
+                verify(folder)? == self.head,
+                "the audit trail is not as it was left"
+            );
+            self.is_doubtful = false;
+        }
         let path = folder.join(name_of(day));
         m3ret_files::refuse_irregular(&path)?;
         let mut options = File::options();
@@ -445,7 +468,8 @@ mod tests {
     #[test]
     fn a_trail_that_cannot_be_written_says_so() {
         let folder = trail(1);
-        let audit = Audit::open(folder.path()).unwrap();
+        let other = folder.path().with_extension("other");
+        let mut audit = Audit::open(folder.path()).unwrap();
         audit.write(Entry::default()).unwrap();
         // The file is gone, or another is in its place: the trail must not go on without the lines.
         let file = only_file(folder.path());
@@ -460,8 +484,38 @@ mod tests {
         std::fs::copy(&file, &kept).unwrap();
         std::fs::rename(&kept, &file).unwrap();
         assert!(audit.write(Entry::default()).is_err(), "a copy");
+        audit.write(Entry::default()).unwrap();
+        // Cut in place, as programs that rotate logs do, and changed in place.
+        let whole = std::fs::read(&file).unwrap();
+        for changed in [Vec::new(), [&b"x"[..], &whole].concat()] {
+            std::fs::write(&file, changed).unwrap();
+            for _ in 0..2 {
+                assert!(audit.write(Entry::default()).is_err() && !audit.is_well());
+            }
+            std::fs::write(&file, &whole).unwrap();
+            assert!(audit.is_well(), "it is as it was left");
+            audit.write(Entry::default()).unwrap();
+            std::fs::write(&file, &whole).unwrap();
+            assert!(audit.write(Entry::default()).is_err(), "a line is missing");
+            assert!(!audit.is_well());
+            drop(std::mem::replace(&mut audit, Audit::open(&other).unwrap()));
+            audit = Audit::open(folder.path()).unwrap();
+        }
         std::fs::remove_dir_all(folder.path()).unwrap();
-        assert!(!audit.is_well());
+        assert!(audit.write(Entry::default()).is_err() && !audit.is_well());
+        std::fs::remove_dir_all(other).unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_breaks_no_trail() {
+        let folder = trail(2);
+        let file = only_file(folder.path());
+        std::fs::rename(&file, folder.path().join(name_of("2999-12-31"))).unwrap();
+        let audit = Audit::open(folder.path()).unwrap();
+        audit.write(Entry::default()).unwrap();
+        drop(audit);
+        assert_eq!(verify(folder.path()).unwrap().n_lines, 3);
+        assert_eq!(files(folder.path()).unwrap().len(), 1);
     }
 
     #[cfg(unix)]

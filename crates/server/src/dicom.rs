@@ -152,7 +152,12 @@ impl Dicom {
     pub(crate) fn settle(&self, watch: &dyn Watch, record: &Record<'_>) -> anyhow::Result<()> {
         let intake = intake(&self.index, self.key.as_ref(), watch)?;
         let mut intake = Recorded::new(intake, record);
-        let waiting = self.spool.quiet(Duration::ZERO)?;
+        let waiting = self.spool.quiet(Duration::ZERO);
+        let n_unreadable = self.spool.n_unreadable();
+        ensure!(
+            n_unreadable == 0,
+            "the files of {n_unreadable} received series cannot be listed"
+        );
         if !waiting.is_empty() {
             if let Err(error) = intake.put(&waiting) {
                 waiting
@@ -160,9 +165,7 @@ impl Dicom {
                     .for_each(|series| self.spool.wait_again(&series.name));
                 return Err(anyhow::anyhow!("{error}"));
             }
-            waiting
-                .iter()
-                .for_each(|series| self.spool.added(&series.name));
+            waiting.iter().for_each(|series| self.spool.added(series));
         }
         Ok(self.spool.erase_added()?)
     }

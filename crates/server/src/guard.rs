@@ -128,6 +128,11 @@ async fn admit(service: &Service, head: &Parts) -> Result<Option<Asker>> {
     if stated.next().is_some() {
         return Err(Problem::new(400, "two_hosts", "one header Host is wanted"));
     }
+    let target = head.uri.authority().map_or(host, |stated| stated.as_str());
+    if !target.eq_ignore_ascii_case(host) {
+        let detail = "the address of the request and the header Host name different servers";
+        return Err(Problem::new(400, "two_hosts", detail));
+    }
     // A page of another site that had its name point here would send that name.
     if !service
         .hosts

@@ -16,6 +16,8 @@ use crate::problem::{Problem, Result};
 
 /// Most jobs that wait.
 const MAX_WAITING: usize = 64;
+/// Most jobs of one account that wait: others have room, and so has an erasure.
+const MAX_OF_ONE: usize = 32;
 /// How long a job is remembered after its end.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Most jobs that are remembered.
@@ -137,7 +139,14 @@ impl Jobs {
             return Ok(known);
         }
         table.forget_old();
-        if self.is_closed() || table.waiting.len() >= MAX_WAITING || table.all.len() >= MAX_KEPT {
+        let is_own =
+            |(id, _): &&(String, Work)| table.all.get(id).is_some_and(|job| job.owner == owner);
+        let n_own = table.waiting.iter().filter(is_own).count();
+        if self.is_closed()
+            || table.waiting.len() >= MAX_WAITING
+            || n_own >= MAX_OF_ONE
+            || table.all.len() >= MAX_KEPT
+        {
             return Err(Problem::busy());
         }
         let job = Job {
@@ -341,9 +350,15 @@ mod tests {
     #[test]
     fn as_many_jobs_wait_as_may() {
         let jobs = Jobs::default();
-        for n in 0..MAX_WAITING {
-            jobs.add("ann", None, None, done(n)).unwrap();
+        for owner in ["ann", "bob"] {
+            for n in 0..MAX_OF_ONE {
+                jobs.add(owner, None, None, done(n)).unwrap();
+            }
+            assert!(jobs.add(owner, None, None, done(0)).is_err());
         }
-        assert!(jobs.add("ann", None, None, done(0)).is_err());
+        assert!(
+            jobs.add("eve", None, None, done(0)).is_err(),
+            "all are taken"
+        );
     }
 }

@@ -36,7 +36,7 @@ mod tls;
 mod web_client;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ use crate::routes::Service;
 pub use crate::dicom::{DicomOptions, ScpOptions};
 pub use crate::oidc::{Keys, OidcOptions};
 pub use crate::sign_in::{ProxyOptions, SignIn};
+pub use crate::spool::own_spool;
 pub use crate::tls::TlsFiles;
 
 /// What is served, and within which limits.
@@ -85,6 +86,25 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Refuses folders and files of the server within a gallery: they would be copied and shared with it.
+    fn check_places(&self) -> anyhow::Result<()> {
+        let dicom = self.dicom.as_ref();
+        for (option, place) in [
+            ("--spool", Some(&self.spool)),
+            ("--audit", self.audit.as_ref()),
+            ("--key-file", self.key_file.as_ref()),
+            (
+                "--dicom-spool",
+                dicom.and_then(|dicom| dicom.spool.as_ref()),
+            ),
+        ] {
+            if let Some(place) = place {
+                outside(option, place, &self.galleries)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses an address that others reach without encryption or without accounts.
     ///
     /// # Errors
@@ -113,6 +133,31 @@ impl Settings {
         );
         Ok(())
     }
+}
+
+/// Refuses a file or folder within one of the galleries.
+///
+/// # Errors
+/// With the gallery.
+pub fn outside(option: &str, place: &Path, galleries: &[PathBuf]) -> anyhow::Result<()> {
+    // The place may still have to be made; what is there of the way to it tells.
+    let there = place.ancestors().find_map(|way| way.canonicalize().ok());
+    let here = || std::env::current_dir().ok();
+    let Some(there) = there.or_else(here) else {
+        return Ok(());
+    };
+    for gallery in galleries {
+        let is_within = gallery
+            .canonicalize()
+            .is_ok_and(|gallery| there.starts_with(gallery));
+        anyhow::ensure!(
+            !is_within,
+            "{option} {}: it lies in the gallery {}, and would be copied and shared with it; name a place outside",
+            place.display(),
+            gallery.display()
+        );
+    }
+    Ok(())
 }
 
 /// What requests may cost.
@@ -192,6 +237,7 @@ pub fn serve(
     on_start: &mut dyn FnMut(&Started) -> anyhow::Result<()>,
 ) -> anyhow::Result<Option<Head>> {
     settings.check()?;
+    settings.check_places()?;
     let listener = TcpListener::bind(settings.listen)
         .with_context(|| format!("listening on {}", settings.listen))?;
     listener.set_nonblocking(true)?;

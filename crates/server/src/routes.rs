@@ -35,7 +35,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::accounts::{Accounts, Role, random_token};
+use crate::accounts::{Accounts, DICOM, Role, random_token};
 use crate::audit::{Audit, Entry, Head};
 use crate::dicom::Dicom;
 use crate::gate::Gate;
@@ -151,7 +151,7 @@ impl Service {
             return false;
         };
         let asker = Asker {
-            name: "dicom".to_owned(),
+            name: DICOM.to_owned(),
             role: Role::Indexer,
             purpose: String::new(),
         };

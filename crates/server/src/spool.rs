@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use m3ret::images::{MemoryContent, MemoryImage};
-use m3ret_files::{FolderLock, Locking, lock, make_one_private_folder, make_private_folder};
+use m3ret_files::{FolderLock, Locking, make_one_private_folder, own_folder};
 use m3ret_imaging::{Format, ReadOptions, read_file, read_head, sniff};
 use serde::Serialize;
 
@@ -20,6 +20,31 @@ use crate::problem::{Problem, Result};
 
 /// How names of uploads begin.
 pub(crate) const PREFIX: &str = "tmp-";
+
+/// What the folder of all uploads says of itself: everything in it may be erased.
+const MARK: &str = "spool of uploads of m3ret";
+/// How names of the folders begin that `m3ret serve` makes for itself in the folder of temporary files.
+const OWN_PREFIX: &str = "m3ret-spool-";
+
+/// Names a new folder for uploads among temporary files, and removes those that killed servers left there.
+///
+/// # Errors
+/// If the machine has no random numbers.
+pub fn own_spool() -> anyhow::Result<PathBuf> {
+    let folder = std::env::temp_dir();
+    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(OWN_PREFIX)
+            && m3ret_files::check_own(&entry.path()).is_ok()
+            && entry.path().join("lock").is_file();
+        // A folder that a server uses is locked. What cannot be looked at is of others.
+        if is_ours && let Ok(Locking::Locked(_lock)) = own_folder(&entry.path(), MARK) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let name = random_token()?;
+    let name = name.get(..16).unwrap_or_default();
+    Ok(folder.join(format!("{OWN_PREFIX}{name}")))
+}
 
 /// How names of files that a job works on begin.
 const JOB_PREFIX: &str = "job-";
@@ -225,8 +250,7 @@ pub(crate) struct Spool {
 impl Spool {
     /// Opens a folder, which is made if it is not there, and erases what an earlier server left in it.
     pub(crate) fn open(folder: &Path, limits: Limits) -> anyhow::Result<Self> {
-        make_private_folder(folder)?;
-        let lock = match lock(folder)? {
+        let lock = match own_folder(folder, MARK)? {
             Locking::Locked(lock) | Locking::Unsupported(lock) => lock,
             Locking::Taken => bail!("another server uses the spool {}", folder.display()),
         };
@@ -355,18 +379,24 @@ mod tests {
     #[test]
     fn old_and_forgotten_uploads_are_erased() {
         let folder = tempfile::tempdir().unwrap();
+        // As a server that was killed leaves it.
+        drop(own_folder(folder.path(), MARK).unwrap());
         std::fs::create_dir(folder.path().join("tmp-left")).unwrap();
         std::fs::write(folder.path().join("tmp-left/0"), "secret").unwrap();
-        std::fs::write(folder.path().join("other"), "of someone else").unwrap();
         let limits = Limits {
             upload: Duration::ZERO,
             ..Limits::default()
         };
         let spool = Spool::open(folder.path(), limits).unwrap();
-        assert_eq!(n_left(folder.path()), 1, "the file of someone else");
+        assert_eq!(n_left(folder.path()), 0);
         spool.keep(upload(&spool));
         spool.erase_old();
-        assert_eq!(n_left(folder.path()), 1);
+        assert_eq!(n_left(folder.path()), 0);
+        drop(spool);
+        let theirs = folder.path().join("theirs");
+        std::fs::create_dir_all(theirs.join("tmp-thesis")).unwrap();
+        assert!(Spool::open(&theirs, limits).is_err());
+        assert!(theirs.join("tmp-thesis").exists());
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub(crate) struct SyncArguments {
     #[arg(long, value_name = "F")]
     pub(crate) client_cert: Option<PathBuf>,
 
+    /// Send --user or --token-file over http to another machine: everyone on the way can read it
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+
     /// Only studies from this day on; dimse begins 7 days ago without it
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub(crate) since: Option<Day>,

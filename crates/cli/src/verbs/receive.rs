@@ -14,7 +14,7 @@ use m3ret_dicomnet::sync::{Observer, PutOutcome};
 use m3ret_server::intake::{Intake, RECEIVED_FROM, received_beside};
 use serde_json::json;
 
-use super::sync::intake_options;
+use super::sync::{check_places, intake_options};
 use super::write_json_line;
 use crate::Outcome;
 use crate::cli::ReceiveArguments;
@@ -26,6 +26,7 @@ use crate::screen::Screen;
 pub(crate) fn run(arguments: &ReceiveArguments, screen: Screen) -> anyhow::Result<Outcome> {
     arguments.check();
     let taken = &arguments.intake;
+    check_places(taken)?;
     taken.reading.start_threads()?;
     let progress = Progress::start(screen);
     progress.defer(true);

@@ -15,7 +15,7 @@ use m3ret::watch::Watch as _;
 use m3ret_server::accounts::{account_line, random_token};
 use m3ret_server::{
     DicomOptions, Keys, Limits, OidcOptions, ProxyOptions, ScpOptions, Settings, SignIn, Started,
-    TlsFiles, serve,
+    TlsFiles, own_spool, serve,
 };
 
 /// Serves until an interrupt comes.
@@ -152,10 +152,8 @@ impl SpoolFolder {
                 is_own: false,
             });
         }
-        let name = random_token()?;
-        let name = format!("m3ret-spool-{}", name.get(..16).unwrap_or_default());
         Ok(Self {
-            path: std::env::temp_dir().join(name),
+            path: own_spool()?,
             is_own: true,
         })
     }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use m3ret::index::SeriesOptions;
 use m3ret::watch::{Stopped, Watch as _};
 use m3ret_dicomnet::dimse::Peer;
@@ -12,6 +12,7 @@ use m3ret_dicomnet::sync::{Desk, Observer, Origin, Summary, SyncOptions, sync};
 use m3ret_dicomnet::{Error, HttpOptions, Login, Names, Selection};
 use m3ret_search::Numbers;
 use m3ret_server::intake::{Intake, IntakeOptions};
+use m3ret_server::outside;
 
 use super::write_json_line;
 use crate::Outcome;
@@ -28,6 +29,11 @@ pub(crate) fn run(arguments: &SyncArguments, screen: Screen) -> anyhow::Result<O
     // What was fetched is added before an interrupt ends the work.
     progress.defer(true);
     let place = opened(arguments.place())?;
+    ensure!(
+        arguments.since.is_none() || !matches!(place, Place::Folder(_)),
+        "--since: the days of studies are not looked up in a folder; leave it out, or sync from a PACS"
+    );
+    check_places(taken)?;
     let options = options_of(arguments);
     if taken.key_file.is_none() && !options.is_dry {
         progress.note("no --key-file given: hits cannot be opened in a viewer");
@@ -127,6 +133,7 @@ fn http_of(arguments: &SyncArguments, url: String) -> anyhow::Result<HttpOptions
         login,
         ca: arguments.ca.clone(),
         client_cert: arguments.client_cert.clone(),
+        allows_plain: arguments.plain_http,
     })
 }
 
@@ -170,6 +177,20 @@ pub(super) fn intake_options(arguments: &IntakeArguments) -> IntakeOptions {
         },
         key_file: arguments.key_file.clone(),
     }
+}
+
+/// Refuses a spool or a key within the gallery.
+pub(super) fn check_places(arguments: &IntakeArguments) -> anyhow::Result<()> {
+    let gallery = std::slice::from_ref(&arguments.into);
+    for (option, place) in [
+        ("--spool", &arguments.spool),
+        ("--key-file", &arguments.key_file),
+    ] {
+        if let Some(place) = place {
+            outside(option, place, gallery)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns where files wait: beside the gallery, which is copied and shared while they are not.

@@ -165,11 +165,14 @@ impl Remote {
     }
 }
 
+/// Days that are listed at first where none is named.
+const FIRST_DAYS: i64 = 7;
+
 impl Source for Remote {
     fn begin(&mut self, cursor: &Cursor, selection: &Selection) {
         let today = Day::today();
         // Without a day there is nothing to ask: PACS refuse to list everything.
-        let mut day = first_day(cursor, selection).unwrap_or(today.plus(-7));
+        let mut day = first_day(cursor, selection).unwrap_or(today.plus(-FIRST_DAYS));
         self.days.clear();
         while day <= today.plus(1) {
             self.days.push_back(day);
@@ -219,7 +222,7 @@ impl Source for Remote {
             return Err(of_status("moving a series to us", answers.status));
         }
         let wanted = self.incoming.names().series(&series.series);
-        let arrived = self.incoming.quiet(Duration::ZERO)?;
+        let arrived = self.incoming.quiet(Duration::ZERO);
         let arrived = arrived.into_iter().find(|arrived| arrived.name == wanted);
         let Some(arrived) = arrived else {
             // A status of success says nothing: objects count.
@@ -232,6 +235,15 @@ impl Source for Remote {
         });
         self.incoming.erase_series(&arrived)?;
         outcome
+    }
+
+    /// Without a day, the last ones are taken, and not everything.
+    fn understood(&self, selection: &Selection) -> Selection {
+        let first = Day::today().plus(-FIRST_DAYS);
+        Selection {
+            since: selection.since.or(Some(first)),
+            ..selection.clone()
+        }
     }
 
     fn all(&mut self, _: &mut dyn FnMut(Uid)) -> Result<()> {

@@ -75,7 +75,8 @@ pub(super) async fn begin(
     let patient = Patient::new(&request.patient_id, request.issuer.as_deref());
     let patient =
         patient.map_err(|_| invalid("patient_id, issuer: one number of a patient is wanted"))?;
-    if request.reason.contains(request.patient_id.trim()) {
+    let number = request.patient_id.trim().to_lowercase();
+    if request.reason.to_lowercase().contains(&number) {
         return Err(invalid(
             "reason: it holds the number of the patient, and the receipt must not",
         ));

@@ -56,7 +56,7 @@ pub(super) async fn add(
         .await
     });
     let (index, key, form) = read.await?;
-    let files = form.files.for_job().map_err(|_| Problem::internal("io"))?;
+    let files = form.files.for_job().map_err(|_| gone())?;
     let (digest, n_files) = (files.digest(), files.n_files());
     let asked = format!("{} {digest}", index.name);
     if let Some(key) = &key
@@ -78,6 +78,15 @@ pub(super) async fn add(
     });
     let key = key.map(|key| (key, asked));
     accepted(&service.jobs.add(&asker.name, key, Some(n_files), work)?)
+}
+
+/// An erasure that began meanwhile erases what was uploaded.
+fn gone() -> Problem {
+    Problem::new(
+        503,
+        "spool",
+        "the upload was erased while it arrived; send it again",
+    )
 }
 
 async fn take(

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use m3ret::images::ImageSource;
+use m3ret::index::UID_SEALED;
 use m3ret::options::ColumnValue;
-use m3ret::search::{Ask, MAX_EXAMPLES, Queries, RefusedQuery};
+use m3ret::search::{Ask, MAX_EXAMPLES, Queries, RefusedQuery, names_people};
 use m3ret_imaging::{ReadOptions, Region};
 use m3ret_search::Collection;
 use serde::Deserialize;
@@ -80,6 +81,17 @@ pub(super) fn ask_of(request: &SearchRequest, service: &Service) -> Result<Ask> 
     if request.k == 0 || request.k > max_hits {
         let detail = format!("k: 1 to {max_hits} hits are allowed");
         return Err(Problem::unprocessable("limit_exceeded", detail));
+    }
+    let named = request.filter.keys().map(|name| name.trim_end_matches('!'));
+    if named.clone().any(names_people)
+        || request
+            .group_by
+            .as_deref()
+            .is_some_and(|name| name == UID_SEALED)
+    {
+        let detail = "filter, group_by: columns of patients, studies, series and their identifiers are not searched by value; \
+                      exclude takes same_patient, same_study and same_series";
+        return Err(Problem::new(403, "column_of_people", detail));
     }
     let filters = request.filter.iter().flat_map(|(column, values)| {
         let (name, is_negated) = match column.strip_suffix('!') {

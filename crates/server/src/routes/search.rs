@@ -256,10 +256,22 @@ fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found
         entry: Entry {
             action: "110112 Query".to_owned(),
             index: index.name.clone(),
-            query: query.digest(gallery),
+            query: digest(query, ask, gallery),
             ..snapshot.shown_rows(&shown)?
         },
     })
+}
+
+/// Names a query in the audit trail, with what restricts its hits.
+fn digest(query: &Query, ask: &Ask, gallery: &dyn Collection) -> String {
+    let own = query.digest(gallery);
+    if ask.filters.is_empty() && ask.exclude.is_empty() && ask.group_by.is_none() {
+        return own;
+    }
+    let filters = ask.filters.iter().map(ToString::to_string);
+    let filters: Vec<String> = filters.collect();
+    let whole = serde_json::json!([own, filters, ask.exclude, ask.group_by]);
+    gallery.pseudonym("query", &whole.to_string())
 }
 
 fn query_view<'a>(query: &'a Query, answer: &'a Answer, index: &Index) -> QueryView<'a> {

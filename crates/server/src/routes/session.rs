@@ -91,7 +91,8 @@ pub(super) async fn end(
 /// itself keeps its cookie from connections that are not, and nobody else's.
 fn is_encrypted(service: &Service, headers: &HeaderMap) -> bool {
     let stated = headers.get("x-forwarded-proto");
-    service.is_encrypted || stated.is_some_and(|scheme| scheme == "https")
+    let is_https = |stated: &HeaderValue| stated.as_bytes().eq_ignore_ascii_case(b"https");
+    service.is_encrypted || stated.is_some_and(is_https)
 }
 
 fn with_cookie(is_encrypted: bool, session: &str, seconds: u32) -> Result<Response<Body>> {

@@ -37,10 +37,11 @@ const erasing = (() => {
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   }
 
-  /** Sends the request, and waits until its job has ended. */
-  async function erase(request, signal) {
+  /** Sends the request, and waits until its job has ended; `onbegun` is called once the server has taken it. */
+  async function erase(request, signal, onbegun) {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID ? crypto.randomUUID() : String(Math.random()) };
     let job = await ask("/v1/erasures", { method: "POST", body: JSON.stringify(request), headers, signal });
+    onbegun();
     while (!["done", "failed"].includes(job.state)) job = await ask(`/v1/jobs/${job.job}?wait=20`, { signal });
     return job;
   }
@@ -65,8 +66,10 @@ const erasing = (() => {
         ...(issuer.input.value.trim() ? { issuer: issuer.input.value.trim() } : {}) };
       go.disabled = true;
       state_.replaceChildren(make("p", { class: "working" }, "Erasing, and searching every file afterwards …"));
+      let isBegun = false;
       try {
-        const job = await erase(request, ended.signal);
+        // What is shown may be of the patient: it goes before the outcome is known.
+        const job = await erase(request, ended.signal, () => { isBegun = true; ondone(); });
         const failed = job.failures.map(({ reason: code }) => reasons[code] || `Not erased: ${code}.`);
         if (!job.result) { state_.replaceChildren(...failed.map((text) => make("p", { class: "banner" }, text))); go.disabled = false; return; }
         const receipt = job.result;
@@ -77,7 +80,9 @@ const erasing = (() => {
         ondone();
       } catch (error) {
         if (ended.signal.aborted) return;
-        state_.replaceChildren(make("p", { class: "banner" }, `Not erased: ${error.message}.`));
+        state_.replaceChildren(make("p", { class: "banner" }, isBegun
+          ? `The erasure was begun, and how it ended is not known: ${error.message}. Erase again: what was begun is completed, and the audit trail tells it.`
+          : `Not erased: ${error.message}.`));
         go.disabled = false;
       }
     });
