@@ -91,6 +91,36 @@ fn an_erasure_that_is_killed_at_any_moment_is_completed_by_the_same_command() {
     assert!(n_killed > 4, "only {n_killed} were killed before their end");
 }
 
+#[test]
+fn objects_that_wait_beside_the_gallery_are_not_overlooked() {
+    let folder = archive();
+    let root = folder.path();
+    let place = root.join("g.received/0123");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("1.dcm"), "..PERSON-00001..").unwrap();
+    std::fs::write(place.join("2.dcm"), "..PERSON-00002..").unwrap();
+    let erase = ["erase", "--patient-file", "who", "-d", "g.m3i"];
+    let (status, out, told) = run(root, &[&erase[..], &["--receipt", "r.json"]].concat());
+    assert!(
+        status == 1 && out.contains("g.received/0123/1.dcm"),
+        "{out}{told}"
+    );
+    assert!(!out.contains("2.dcm") && !out.contains("PERSON"), "{out}");
+    let verify = [
+        "erase",
+        "--verify",
+        "r.json",
+        "-d",
+        "g.m3i",
+        "--patient-file",
+        "who",
+    ];
+    assert_eq!(run(root, &verify).0, 1);
+    std::fs::remove_file(place.join("1.dcm")).unwrap();
+    let (status, out, told) = run(root, &verify);
+    assert_eq!(status, 0, "{out}{told}");
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -173,6 +173,41 @@ fn what_is_missing_damaged_or_of_others_is_said() {
     }
     assert_eq!(std::fs::read(&table).unwrap(), bytes);
     assert_eq!(status().0, 0);
+    // However the archive is named, a path is of one task.
+    let absolute = root.join("in");
+    for source in ["./in/", absolute.to_str().unwrap()] {
+        let words = ["embed", source, "-o", "again", "--shard"];
+        for shard in ["0/2", "1/2"] {
+            std::fs::remove_dir_all(root.join("again")).unwrap_or_default();
+            let (code, _, log) = run(
+                root,
+                &[
+                    &["embed", "in", "-o", "again", "--shard", shard],
+                    &MODEL[..],
+                ]
+                .concat(),
+            );
+            assert_eq!(code, 0, "{log}");
+            let other = if shard == "0/2" { "1/2" } else { "0/2" };
+            let (code, _, log) = run(root, &[&words[..], &[other], &MODEL[..]].concat());
+            assert_eq!(code, 0, "{log}");
+            let again = root.join("again");
+            assert_eq!(rows(&again, &tables(&again)).len(), 30, "{source}");
+            assert_eq!(run(root, &["embed", "--status", "again"]).0, 0);
+        }
+    }
+    // An archive that changed between two tasks.
+    put(
+        root,
+        "in/new.npy",
+        std::fs::read(root.join("in/1.npy")).unwrap(),
+    );
+    let words = ["embed", "in", "-o", "parts", "--shard", "0/6", "--restart"];
+    let (code, _, log) = run(root, &[&words[..], &MODEL].concat());
+    assert!(code == 1 && log.contains("the archive changed"), "{log}");
+    std::fs::remove_file(root.join("in/new.npy")).unwrap();
+    let (code, _, log) = run(root, &[&words[..], &MODEL].concat());
+    assert_eq!(code, 0, "{log}");
     // Others do not go with these.
     let (code, _, log) = embed("0/7", &[]);
     assert!(

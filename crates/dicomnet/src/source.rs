@@ -321,8 +321,7 @@ impl Folder {
     /// Looks at files that are new or changed, and groups all by series.
     fn look(&mut self) -> Result<()> {
         let mut files = Vec::new();
-        files_below(&self.folder, MAX_DEPTH, &mut files)
-            .map_err(Error::io("listing", &self.folder))?;
+        files_below(&self.folder, MAX_DEPTH, &mut files)?;
         let mut known = HashMap::with_capacity(files.len());
         self.series.clear();
         self.n_unreadable = 0;
@@ -440,14 +439,15 @@ impl Source for Folder {
 }
 
 /// Lists files below a folder. Links are not followed: they could lead anywhere.
-fn files_below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn files_below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    let io = |error| Error::io("listing", folder)(error);
     if depth == 0 {
         let told = format!("found folders deeper than {MAX_DEPTH}, wanted fewer");
-        return Err(std::io::Error::other(told));
+        return Err(io(std::io::Error::other(told)));
     }
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let kind = entry.file_type().map_err(io)?;
         if kind.is_dir() {
             files_below(&entry.path(), depth - 1, files)?;
         } else if kind.is_file() {

@@ -133,6 +133,12 @@ impl Spool {
         Ok(spool)
     }
 
+    /// Returns where it lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Returns how files are named.
     #[must_use]
     pub fn names(&self) -> &Names {

@@ -323,6 +323,9 @@ fn embed_with(
     check_paths(options, &outputs)?;
     let chosen = (&options.folder, options.task);
     let listing = list_part(&options.source, &outputs, read_options, chosen)?;
+    if let Some(whole) = &listing.whole {
+        array_task::check_whole(&outputs.out, whole)?;
+    }
     listing.notes.iter().for_each(|note| watch.note(note));
     let settings = settings_of(model, read_options);
     let opening = ShardOptions {
@@ -370,6 +373,7 @@ fn embed_with(
     Ok(EmbedReport {
         summary,
         refused: refused_reports(&result),
+        whole: listing.whole.clone(),
     })
 }
 

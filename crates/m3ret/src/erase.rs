@@ -7,6 +7,7 @@
 //! A search that opened a gallery before goes on with the files that it mapped: their names are gone, and the disk gives
 //! their space back when the last such reader ends.
 
+mod beside;
 mod check;
 mod find;
 mod journal;
@@ -181,6 +182,8 @@ pub struct EraseOptions {
     pub time: String,
     /// Where the receipt is written before the erasure counts as complete.
     pub receipt: Option<PathBuf>,
+    /// Folders of objects that wait beside a gallery and that the caller empties: they are not searched.
+    pub settled: Vec<PathBuf>,
     /// Whether only what would be erased is told.
     pub is_dry_run: bool,
 }
@@ -252,7 +255,8 @@ pub fn erase(
                 counted(targets.len() as u64, "gallery", "galleries")
             ));
         }
-        let (place, journal) = erased?;
+        let (mut place, journal) = erased?;
+        beside::look(&target.folder, subject, options, &mut place.scan)?;
         receipt.places.push(place);
         finished.push(journal);
     }

@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &EraseArguments, screen: Screen) -> anyhow::Result<
         reason: arguments.reason.clone(),
         time: clock::now(),
         receipt: arguments.receipt.clone(),
+        settled: Vec::new(),
         is_dry_run: arguments.dry_run,
     };
     let receipt = match (&subject, arguments.allow_again) {

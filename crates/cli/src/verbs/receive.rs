@@ -65,6 +65,15 @@ pub(crate) fn run(arguments: &ReceiveArguments, screen: Screen) -> anyhow::Resul
     let counts = receiver.counts();
     receiver.stop();
     ended?;
+    // Late objects of these series come to nobody now.
+    spool.erase_added()?;
+    let n_waiting = spool.n_waiting();
+    if n_waiting > 0 {
+        let place = folder.display();
+        progress.note(&format!(
+            "{n_waiting} series wait in {place}, and are added with the next start"
+        ));
+    }
     progress.note(&format!(
         "{} objects stored, {} were there already, {} refused",
         counts.n_stored, counts.n_same, counts.n_refused

@@ -265,7 +265,10 @@ impl Shared {
             _ => max.div_ceil(2),
         };
         let n_own = open.values().filter(|(other, _)| *other == address).count();
-        if open.len() >= max || n_own >= max_of_one {
+        let peers = &self.options.peers;
+        let is_known = peers.is_empty() || peers.iter().any(|peer| peer.address == address);
+        // Whoever may not send takes no place of those who may.
+        if !is_known || open.len() >= max || n_own >= max_of_one {
             return false;
         }
         open.insert(number, (address, stream));

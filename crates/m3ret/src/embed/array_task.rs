@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use m3ret_encoder::Model;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::summary::{EmbedReport, EmbedRow};
 use super::{EmbedOptions, OutputFile, VectorLayout, embed_with, precision_name, remove_if_there};
@@ -49,7 +49,8 @@ impl ArrayTask {
         }
     }
 
-    /// Whether the images of a path are embedded by this task. Every image of a path is embedded by one task.
+    /// Whether the images of a path below the source are embedded by this task. Every image of a path is embedded by one
+    /// task.
     pub(crate) fn has(self, path: &str) -> bool {
         let n_tasks = u64::try_from(self.n_tasks).unwrap_or(u64::MAX);
         usize::try_from(xxh3_64(path.as_bytes()) % n_tasks).is_ok_and(|found| found == self.index)
@@ -82,6 +83,51 @@ impl FromStr for ArrayTask {
     }
 }
 
+/// Everything that a source holds, of which a task embeds its part. Tasks that saw something else do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whole {
+    /// Number of objects, or of rows of a manifest.
+    pub n_items: usize,
+    /// Digest of their paths below the source, in the order of the source.
+    pub paths: String,
+}
+
+impl Whole {
+    pub(crate) fn of<'a>(paths: impl Iterator<Item = &'a str>) -> Self {
+        let (mut n_items, mut hasher) = (0, Xxh3::new());
+        for path in paths {
+            n_items += 1;
+            hasher.update(path.as_bytes());
+            hasher.update(&[0]);
+        }
+        Self {
+            n_items,
+            paths: format!("{:032x}", hasher.digest128()),
+        }
+    }
+}
+
+/// Refuses a list that other tasks of the folder did not see.
+pub(super) fn check_whole(table: &Path, whole: &Whole) -> crate::Result<()> {
+    let folder = table.parent().unwrap_or(table);
+    for (task, mark) in marks(folder)? {
+        let Some(mark) = mark.filter(|_| task.table(folder) != table) else {
+            continue;
+        };
+        ensure!(
+            mark.whole == *whole,
+            "{}: task {} saw {} images or rows, and this one sees {}, or others: the archive changed, or it is another; take \
+             another folder",
+            folder.display(),
+            task.index,
+            mark.whole.n_items,
+            whole.n_items
+        );
+    }
+    Ok(())
+}
+
 /// What a task left, written after its table: a table without a mark is not complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +140,8 @@ pub struct DoneMark {
     pub shard: usize,
     /// Number of tasks.
     pub n_shards: usize,
+    /// What all tasks embed together.
+    pub whole: Whole,
     /// Rows of the table.
     pub n_rows: usize,
     /// Images with a vector.
@@ -163,6 +211,10 @@ pub fn embed_task(
         m3ret: env!("CARGO_PKG_VERSION").to_owned(),
         shard: task.index,
         n_shards: task.n_tasks,
+        whole: report
+            .whole
+            .clone()
+            .unwrap_or_else(|| Whole::of([].into_iter())),
         n_rows: summary.n_rows,
         n_embedded: summary.n_embedded,
         n_refused: summary.n_refused,
@@ -310,6 +362,11 @@ impl TaskStatus {
                 folder.display(),
                 known.fingerprint,
                 mark.fingerprint
+            );
+            ensure!(
+                known.whole == mark.whole,
+                "{}: found parts of several archives, or of one that changed; they do not go together",
+                folder.display()
             );
             done.insert(task.index);
             status.n_rows += mark.n_rows;

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Outputs;
-use super::array_task::ArrayTask;
+use super::array_task::{ArrayTask, Whole};
 use super::shards::is_work_folder;
 use crate::check::report::{Report, Verdict};
 use crate::choices::no_column;
@@ -75,6 +75,8 @@ pub(crate) struct Listing {
     pub table: Option<Table>,
     /// What a person should know of where labels come from.
     pub notes: Vec<String>,
+    /// What the source holds, where only a part of it is listed.
+    pub whole: Option<Whole>,
 }
 
 /// Lists what a source holds, without our own results; `folder` says what is used of a folder.
@@ -101,12 +103,15 @@ pub(crate) fn list_part(
         source.display()
     );
     if let Some(table) = open_manifest(source, options).with_context(doing)? {
-        // Of a long manifest, no file of another part is looked at.
-        let table = match task {
-            Some(task) => rows_of(&table, task, &options.limits)?,
-            None => table,
+        let Some(task) = task else {
+            return Ok(rows(table, &options.limits)?);
         };
-        return Ok(rows(table, &options.limits)?);
+        // Of a long manifest, no file of another part is looked at.
+        let own = rows_of(&table, task, &options.limits)?;
+        return Ok(Listing {
+            whole: Some(Whole::of(table.rows().map(|row| row.path()))),
+            ..rows(own, &options.limits)?
+        });
     }
     let mut chooser = FileChooser::new(&folder.files);
     let mut listing = objects(source, outputs, options, &mut chooser).with_context(doing)?;
@@ -121,7 +126,7 @@ pub(crate) fn list_part(
     };
     let listing = listing.with_context(doing)?;
     match task {
-        Some(task) => Ok(listing.part_of(task, &options.limits)?),
+        Some(task) => Ok(listing.part_of(task, source, &options.limits)?),
         None => Ok(listing),
     }
 }
@@ -163,20 +168,33 @@ pub(crate) fn keep(table: &mut Table, names: &[String]) -> anyhow::Result<()> {
 }
 
 impl Listing {
-    /// Returns the items that are a task's, with what is stated of them.
-    fn part_of(self, task: ArrayTask, limits: &Limits) -> m3ret_imaging::Result<Self> {
-        let items = self.items.iter().enumerate();
-        let own = items.filter(|(_, item)| task.has(&item.path));
-        let own: Vec<usize> = own.map(|(idx, _)| idx).collect();
+    /// Returns the items that are a task's, with what is stated of them. Paths count from the source, however it is named.
+    fn part_of(
+        self,
+        task: ArrayTask,
+        source: &Path,
+        limits: &Limits,
+    ) -> m3ret_imaging::Result<Self> {
+        let begin = text_of(source);
+        let below = |item: &'_ Item| {
+            let path = item.path.strip_prefix(begin.as_str());
+            let path = path.unwrap_or(&item.path).trim_start_matches(['/', '\\']);
+            path.to_owned()
+        };
+        let paths: Vec<String> = self.items.iter().map(below).collect();
+        let own: Vec<usize> = (0..paths.len())
+            .filter(|&idx| task.has(&paths[idx]))
+            .collect();
         let table = self.table.as_ref();
         let table = table.map(|table| table.with_paths(&own, &[], limits.max_bytes));
+        let items = self.items.into_iter().zip(&paths);
         Ok(Self {
             table: table.transpose()?,
-            items: self
-                .items
-                .into_iter()
-                .filter(|item| task.has(&item.path))
+            items: items
+                .filter(|(_, path)| task.has(path))
+                .map(|(item, _)| item)
                 .collect(),
+            whole: Some(Whole::of(paths.iter().map(String::as_str))),
             ..self
         })
     }
@@ -217,6 +235,7 @@ fn rows(table: Table, limits: &Limits) -> m3ret_imaging::Result<Listing> {
         n_foreign: 0,
         table: Some(table),
         notes: Vec::new(),
+        whole: None,
     })
 }
 
@@ -249,6 +268,7 @@ fn objects(
         n_foreign,
         table: None,
         notes: Vec::new(),
+        whole: None,
     })
 }
 
@@ -309,6 +329,7 @@ impl Listing {
             n_foreign: 0,
             table: None,
             notes: Vec::new(),
+            whole: None,
         }
     }
 }

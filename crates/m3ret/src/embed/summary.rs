@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::array_task::Whole;
 use super::shards::Settings;
 use super::{EmbedResult, Facts, Refusal, ResultFiles, Row};
 use crate::check::report::Report;
@@ -15,6 +16,8 @@ pub struct EmbedReport {
     pub summary: EmbedSummary,
     /// The refused images, as `check` describes them; those without a row are last.
     pub refused: Vec<Report>,
+    /// What the source holds, where a part of it was embedded.
+    pub whole: Option<Whole>,
 }
 
 /// What became of one image, as `m3ret embed --json` prints it.

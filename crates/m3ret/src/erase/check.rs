@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::find::{find, patient_columns};
 use super::receipt::{Receipt, Scan};
 use super::scan::scan;
-use super::{Patient, Subject, targets};
+use super::{EraseOptions, Patient, Subject, beside, targets};
 use crate::error::{bail, ensure};
 use crate::galleries::columns;
 use crate::watch::Watch;
@@ -108,12 +108,17 @@ fn verify_one(
         n_images = n_images.max(found.rows.len() + found.removed.len());
         is_listed = Some(found.is_listed);
     }
+    let mut scan = scan(folder, &gallery, &traces)?;
+    if let Some(patient) = patient {
+        let subject = Subject::Patient(patient.clone());
+        beside::look(folder, &subject, &EraseOptions::default(), &mut scan)?;
+    }
     Ok(Verification {
         place: m3ret_manifest::text_of(folder),
         n_parts,
         n_images,
         is_listed,
-        scan: scan(folder, &gallery, &traces)?,
+        scan,
     })
 }
 

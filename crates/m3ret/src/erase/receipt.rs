@@ -213,8 +213,9 @@ impl ErasedPlace {
 }
 
 /// Where copies may be that m3ret cannot reach.
-const NOT_REACHED: [&str; 7] = [
+const NOT_REACHED: [&str; 8] = [
     "the images themselves, and lists that name them: remove them from the archive, or the next run reads them again",
+    "of images that were erased by id: objects that wait in the spool of `m3ret receive`, `sync` or `serve`",
     "backups, copies of the gallery, older versions of objects in a store, and snapshots of a file system",
     "results that were written elsewhere: tables and arrays of vectors, unfinished ones beside them, reports, maps, splits \
      and evaluations",

@@ -102,6 +102,11 @@ pub(super) async fn begin(
         who: asker.name.clone(),
         reason: request.reason,
         time: clock::now(),
+        settled: service
+            .dicom
+            .iter()
+            .map(|dicom| dicom.spool.folder().to_owned())
+            .collect(),
         ..EraseOptions::default()
     };
     let work = work(
