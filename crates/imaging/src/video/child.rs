@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::jail::{Budget, confine};
@@ -14,6 +15,10 @@ use crate::reason::Code;
 
 /// Bytes handed over at once.
 const CHUNK_BYTES: usize = 1 << 18;
+
+/// One child is forked at a time: libraries of other programs in this process do work before a fork that two threads must
+/// not do at once. `OpenBLAS`, as scipy brings it into Python, then waits for ever for a thread that the other one ended.
+static FORKING: Mutex<()> = Mutex::new(());
 
 /// The programs to run; tests put others in their place.
 #[derive(Debug, Clone)]
@@ -118,6 +123,7 @@ impl Running {
         let input = task.input.try_clone().map_err(failed)?;
         let mut command = Command::new(task.program);
         confine(&mut command, task.program, task.input, task.budget).map_err(failed)?;
+        let one_at_a_time = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command
             .args(task.args)
             // Would have ffmpeg write a log, with names in it, beside the files.
@@ -127,6 +133,7 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(failed)?;
+        drop(one_at_a_time);
         let (chunk_sender, chunks) = sync_channel(2);
         let (complaint_sender, complaints) = sync_channel(1);
         // Both threads end when the child closes its end, which its death does.
