@@ -73,6 +73,20 @@ fn another_key_than_the_gallerys_is_refused_and_none_is_made() {
     let serve = ["serve", "-d", "g.m3i", "--key-file", "kye"];
     let (status, _, log) = run(root, &serve);
     assert!(status == 1 && log.contains("found no such file"), "{log}");
+    // A gallery without sealed rows before it makes no difference.
+    let (status, _, log) = sync(root, "plain.m3i", &[]);
+    assert_eq!(status, 0, "{log}");
+    let serve = [
+        "serve",
+        "-d",
+        "plain.m3i",
+        "-d",
+        "g.m3i",
+        "--key-file",
+        "kye",
+    ];
+    let (status, _, log) = run(root, &serve);
+    assert!(status == 1 && log.contains("found no such file"), "{log}");
     assert!(!root.join("kye").exists(), "a key was made");
     let (status, _, log) = sync(root, "other.m3i", &["--key-file", "another"]);
     assert_eq!(status, 0, "{log}");

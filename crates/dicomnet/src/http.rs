@@ -205,15 +205,11 @@ impl Http {
     }
 }
 
-/// Whether an address is of this machine.
+/// Whether an address, as the client reads it, is of this machine.
 fn is_of_this_machine(url: &str) -> bool {
-    let place = url.split_once("://").map_or("", |(_, rest)| rest);
-    let place = place.split('/').next().unwrap_or_default();
-    let host = match place.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => place.split(':').next(),
-    };
-    let host = host.unwrap_or_default();
+    let parsed = reqwest::Url::parse(url).ok();
+    let host = parsed.as_ref().and_then(reqwest::Url::host_str);
+    let host = host.unwrap_or_default().trim_matches(['[', ']']);
     let address = host.parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

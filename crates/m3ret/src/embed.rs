@@ -312,6 +312,7 @@ pub fn embed(
     embed_with(options, &model, watch, sink)
 }
 
+/// Embeds with a model that is open, to paths that are checked.
 fn embed_with(
     options: &EmbedOptions,
     model: &Model,
@@ -320,7 +321,6 @@ fn embed_with(
 ) -> crate::Result<EmbedReport> {
     let read_options = &options.reading.options;
     let outputs = Outputs::of(&options.out.path);
-    check_paths(options, &outputs)?;
     let chosen = (&options.folder, options.task);
     let listing = list_part(&options.source, &outputs, read_options, chosen)?;
     if let Some(whole) = &listing.whole {

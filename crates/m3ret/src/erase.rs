@@ -71,6 +71,12 @@ impl Patient {
         })
     }
 
+    /// Returns whether a text holds the number, in any case of its letters.
+    #[must_use]
+    pub fn is_named_in(&self, text: &str) -> bool {
+        text.to_lowercase().contains(&self.number.to_lowercase())
+    }
+
     /// Returns the pseudonym under which a gallery stores the patient.
     fn pseudonym(&self, gallery: &Gallery) -> String {
         match &self.issuer {
@@ -199,7 +205,7 @@ impl EraseOptions {
             ("the name of who erases", &self.who),
         ] {
             ensure!(
-                !text.to_lowercase().contains(&patient.number.to_lowercase()),
+                !patient.is_named_in(text),
                 "{what} holds the number of the patient; the receipt must not"
             );
         }
@@ -256,7 +262,9 @@ pub fn erase(
             ));
         }
         let (mut place, journal) = erased?;
-        beside::look(&target.folder, subject, options, &mut place.scan)?;
+        if let Some(patient) = patient {
+            beside::look(&target.folder, patient, &options.settled, &mut place.scan)?;
+        }
         receipt.places.push(place);
         finished.push(journal);
     }

@@ -25,7 +25,10 @@ use crate::options::{FolderChoice, ModelChoice, Reading, VolumeViews};
 use crate::watch::Watch;
 
 pub use plain::{PlainRows, StoredColumn, put_plain};
-pub use series::{SeriesFolder, SeriesGallery, SeriesOptions, SeriesSummary, UID_SEALED, key_of};
+pub use series::{
+    SeriesFolder, SeriesGallery, SeriesOptions, SeriesSummary, UID_SEALED, key_of, received_beside,
+    spool_beside,
+};
 
 /// What goes into a gallery, and how.
 #[derive(Debug, Clone)]

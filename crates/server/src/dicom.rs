@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use m3ret::index::received_beside;
 use m3ret::sealed::SealKey;
 use m3ret::watch::Watch;
 use m3ret_dicomnet::collect::{CollectOptions, collect};
@@ -17,7 +18,7 @@ use m3ret_dicomnet::spool::{Spool, SpoolLimits, SpooledSeries};
 use m3ret_dicomnet::sync::{Archive, ArchiveError, Observer, PutOutcome};
 
 use crate::indexes::{Index, Indexes, SILENT};
-use crate::intake::{Intake, RECEIVED_FROM, received_beside};
+use crate::intake::{Intake, RECEIVED_FROM};
 use crate::metrics::Metrics;
 use crate::routes::Service;
 

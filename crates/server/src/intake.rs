@@ -16,11 +16,6 @@ const CURSORS: &str = "sync";
 /// Where series come from that others send, by `m3ret receive` and `m3ret serve` alike.
 pub const RECEIVED_FROM: &str = "receive";
 
-/// Returns where objects wait that others send: beside the gallery, which is copied and shared while they are not.
-pub fn received_beside(gallery: &Path) -> PathBuf {
-    gallery.with_extension("received")
-}
-
 /// A gallery that takes series of one origin.
 pub struct Intake<'a> {
     gallery: SeriesGallery,
@@ -49,7 +44,8 @@ impl<'a> Intake<'a> {
         watch: &'a dyn Watch,
     ) -> m3ret::Result<Self> {
         let key = options.key_file.as_deref();
-        let key = key.map(|file| key_of(&options.series.gallery, file));
+        let gallery = std::slice::from_ref(&options.series.gallery);
+        let key = key.map(|file| key_of(gallery, file));
         let key = key.transpose()?;
         let gallery = SeriesGallery::open(options.series.clone(), key, watch)?;
         Ok(Self::over(gallery, origin, watch))

@@ -99,7 +99,9 @@ impl Service {
         };
         let limits = settings.limits;
         let own = [address.to_string(), format!("localhost:{}", address.port())];
-        let seal_key = seal_key_of(settings)?;
+        let seal_key = settings.key_file.as_deref();
+        let seal_key = seal_key.map(|file| key_of(&settings.galleries, file));
+        let seal_key = seal_key.transpose()?;
         let dicom = settings.dicom.as_ref();
         let dicom = dicom.map(|options| Dicom::open(options, &indexes, seal_key.clone()));
         let service = Self {
@@ -182,19 +184,6 @@ impl Service {
             Problem::new(503, "audit", detail)
         })
     }
-}
-
-/// Opens the key of the UIDs, which is made only if no gallery holds sealed ones.
-fn seal_key_of(settings: &Settings) -> anyhow::Result<Option<SealKey>> {
-    let Some(file) = &settings.key_file else {
-        return Ok(None);
-    };
-    let keys = settings
-        .galleries
-        .iter()
-        .map(|gallery| key_of(gallery, file));
-    let keys: m3ret::Result<Vec<SealKey>> = keys.collect();
-    Ok(keys?.pop())
 }
 
 /// Returns the routes of a service. Those of the API describe themselves.

@@ -5,13 +5,14 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use m3ret::index::received_beside;
 use m3ret::watch::Watch as _;
 use m3ret_dicomnet::Error;
 use m3ret_dicomnet::collect::{CollectOptions, collect};
 use m3ret_dicomnet::dimse::{Receiver, ReceiverOptions};
 use m3ret_dicomnet::spool::{Spool, SpoolLimits, SpooledSeries};
 use m3ret_dicomnet::sync::{Observer, PutOutcome};
-use m3ret_server::intake::{Intake, RECEIVED_FROM, received_beside};
+use m3ret_server::intake::{Intake, RECEIVED_FROM};
 use serde_json::json;
 
 use super::sync::{check_places, intake_options};

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use m3ret::index::SeriesOptions;
+use m3ret::index::{SeriesOptions, spool_beside};
 use m3ret::watch::{Stopped, Watch as _};
 use m3ret_dicomnet::dimse::Peer;
 use m3ret_dicomnet::spool::{Spool, SpoolLimits};
@@ -193,9 +193,9 @@ pub(super) fn check_places(arguments: &IntakeArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns where files wait: beside the gallery, which is copied and shared while they are not.
+/// Returns where files wait.
 fn spool_of(arguments: &IntakeArguments) -> PathBuf {
-    let beside = || arguments.into.with_extension("spool");
+    let beside = || spool_beside(&arguments.into);
     arguments.spool.clone().unwrap_or_else(beside)
 }
 

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::summary::{EmbedReport, EmbedRow};
-use super::{EmbedOptions, OutputFile, VectorLayout, embed_with, precision_name, remove_if_there};
+use super::{
+    EmbedOptions, OutputFile, Outputs, VectorLayout, check_paths, embed_with, precision_name,
+    remove_if_there,
+};
 use crate::error::ensure;
 use crate::files::write_whole;
 use crate::model_name;
@@ -185,16 +188,6 @@ pub fn embed_task(
 ) -> crate::Result<TaskReport> {
     let making = || format!("making {}", folder.display());
     std::fs::create_dir_all(folder).with_context(making)?;
-    let model = model_name::open(&options.model, watch)?;
-    check_others(folder, task, &model)?;
-    let mark = task.file(folder, MARK);
-    if !options.is_restart
-        && let Some(done) = read_mark(&mark)?
-        && digest(&task.table(folder)).is_ok_and(|(_, digest)| digest == done.blake3)
-    {
-        return Ok(TaskReport::DoneBefore(done));
-    }
-    remove_if_there(&mark)?;
     let options = EmbedOptions {
         out: OutputFile {
             path: task.table(folder),
@@ -203,6 +196,17 @@ pub fn embed_task(
         task: Some(task),
         ..options.clone()
     };
+    check_paths(&options, &Outputs::of(&options.out.path))?;
+    let model = model_name::open(&options.model, watch)?;
+    check_others(folder, task, &model)?;
+    let mark = task.file(folder, MARK);
+    if !options.is_restart
+        && let Some(done) = read_mark(&mark)?
+        && digest(&options.out.path).is_ok_and(|(_, digest)| digest == done.blake3)
+    {
+        return Ok(TaskReport::DoneBefore(done));
+    }
+    remove_if_there(&mark)?;
     let report = embed_with(&options, &model, watch, sink)?;
     let summary = &report.summary;
     let (n_bytes, blake3) = digest(&options.out.path)?;

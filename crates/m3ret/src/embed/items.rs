@@ -182,18 +182,13 @@ impl Listing {
             path.to_owned()
         };
         let paths: Vec<String> = self.items.iter().map(below).collect();
-        let own: Vec<usize> = (0..paths.len())
-            .filter(|&idx| task.has(&paths[idx]))
-            .collect();
+        let own = (0..).zip(&paths).filter(|(_, path)| task.has(path));
+        let own: Vec<usize> = own.map(|(idx, _)| idx).collect();
         let table = self.table.as_ref();
         let table = table.map(|table| table.with_paths(&own, &[], limits.max_bytes));
-        let items = self.items.into_iter().zip(&paths);
         Ok(Self {
             table: table.transpose()?,
-            items: items
-                .filter(|(_, path)| task.has(path))
-                .map(|(item, _)| item)
-                .collect(),
+            items: own.iter().map(|&idx| self.items[idx].clone()).collect(),
             whole: Some(Whole::of(paths.iter().map(String::as_str))),
             ..self
         })

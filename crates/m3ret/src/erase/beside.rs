@@ -8,32 +8,27 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use m3ret_manifest::text_of;
 
+use super::Patient;
 use super::receipt::Scan;
 use super::scan::files_below;
-use super::{EraseOptions, Subject};
+use crate::index::{received_beside, spool_beside};
 
-/// How the folders are called: as the gallery, with another end.
-const ENDS: [&str; 2] = ["received", "spool"];
 /// Bytes of a file in which the patient is looked for: the header of an object.
 const HEAD_BYTES: u64 = 256 << 10;
 /// Deflated objects show nothing of their header.
 const DEFLATED: &[u8] = b"1.2.840.10008.1.2.1.99";
 
-/// Adds to a scan which files beside a gallery name the patient. Of images by id, nothing tells which file is one
-/// (`Receipt::not_reached`).
+/// Adds to a scan which files beside a gallery name the patient, but for folders that the caller empties. Of images by id,
+/// nothing tells which file is one (`Receipt::not_reached`).
 pub(super) fn look(
     gallery: &Path,
-    subject: &Subject,
-    options: &EraseOptions,
+    patient: &Patient,
+    settled: &[PathBuf],
     scan: &mut Scan,
 ) -> crate::Result<()> {
-    let Subject::Patient(patient) = subject else {
-        return Ok(());
-    };
-    let folders = ENDS.map(|end| gallery.with_extension(end));
-    let folders = folders
-        .into_iter()
-        .filter(|folder| folder.is_dir() && folder != gallery && !options.settled.contains(folder));
+    let folders = [received_beside(gallery), spool_beside(gallery)].into_iter();
+    let folders =
+        folders.filter(|folder| folder.is_dir() && folder != gallery && !settled.contains(folder));
     for folder in folders {
         let (files, _) = files_below(&folder)?;
         let objects = files

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::find::{find, patient_columns};
 use super::receipt::{Receipt, Scan};
 use super::scan::scan;
-use super::{EraseOptions, Patient, Subject, beside, targets};
+use super::{Patient, Subject, beside, targets};
 use crate::error::{bail, ensure};
 use crate::galleries::columns;
 use crate::watch::Watch;
@@ -110,8 +110,7 @@ fn verify_one(
     }
     let mut scan = scan(folder, &gallery, &traces)?;
     if let Some(patient) = patient {
-        let subject = Subject::Patient(patient.clone());
-        beside::look(folder, &subject, &EraseOptions::default(), &mut scan)?;
+        beside::look(folder, patient, &[], &mut scan)?;
     }
     Ok(Verification {
         place: m3ret_manifest::text_of(folder),

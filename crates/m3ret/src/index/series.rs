@@ -91,6 +91,18 @@ const NETWORK: &str = "pacs";
 /// Time between two attempts to lock the gallery.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// Returns where objects wait that others send: beside the gallery, which is copied and shared while they are not.
+#[must_use]
+pub fn received_beside(gallery: &Path) -> PathBuf {
+    gallery.with_extension("received")
+}
+
+/// Returns where objects wait that are fetched: beside the gallery, too.
+#[must_use]
+pub fn spool_beside(gallery: &Path) -> PathBuf {
+    gallery.with_extension("spool")
+}
+
 /// Returns one sealed cell of a gallery; `None` if it has none.
 fn one_sealed(gallery: &Gallery) -> crate::Result<Option<String>> {
     for row in gallery.rows() {
@@ -117,14 +129,20 @@ fn check_key(gallery: &Gallery, key: Option<&SealKey>) -> crate::Result<()> {
     Ok(())
 }
 
-/// Opens the key file of a gallery; makes it if neither it nor anything that another key has sealed is there.
+/// Opens the key file of galleries; makes it if neither it nor anything that another key has sealed is there.
 ///
 /// # Errors
-/// `Caller` if the file is not there and the gallery holds sealed identifiers, or as `SealKey::open`; `Gallery` if the
+/// `Caller` if the file is not there and a gallery holds sealed identifiers, or as `SealKey::open`; `Gallery` if a
 /// gallery is damaged.
-pub fn key_of(gallery: &Path, file: &Path) -> crate::Result<SealKey> {
-    let is_new = std::fs::symlink_metadata(file).is_err();
-    if is_new && let Ok(gallery) = Gallery::open(gallery) {
+pub fn key_of(galleries: &[PathBuf], file: &Path) -> crate::Result<SealKey> {
+    if std::fs::symlink_metadata(file).is_ok() {
+        return SealKey::open(file);
+    }
+    // A gallery that cannot be opened may still have to be made.
+    let there = galleries
+        .iter()
+        .filter_map(|place| Gallery::open(place).ok());
+    for gallery in there {
         ensure!(
             one_sealed(&gallery)?.is_none(),
             "--key-file {}: found no such file, and the identifiers of {} are sealed with a key; give the file of that key",

@@ -75,8 +75,7 @@ pub(super) async fn begin(
     let patient = Patient::new(&request.patient_id, request.issuer.as_deref());
     let patient =
         patient.map_err(|_| invalid("patient_id, issuer: one number of a patient is wanted"))?;
-    let number = request.patient_id.trim().to_lowercase();
-    if request.reason.to_lowercase().contains(&number) {
+    if patient.is_named_in(&request.reason) {
         return Err(invalid(
             "reason: it holds the number of the patient, and the receipt must not",
         ));

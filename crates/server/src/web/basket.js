@@ -1,3 +1,10 @@
+/** Gives a person a file that the page made. */
+function saveFile(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  make("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
 /* Images that a person put aside: kept while the tab is open, saved as CSV, and shown again from it. */
 
 const basket = (() => {
@@ -54,10 +61,6 @@ const basket = (() => {
     add(item) { if (!has(item)) items.push(item); save(); },
     remove(item) { items = items.filter((one) => keyOf(one) !== keyOf(item)); save(); },
     replace(all) { items = all; save(); },
-    download() {
-      const address = URL.createObjectURL(new Blob([toCsv()], { type: "text/csv" }));
-      make("a", { href: address, download: "m3ret-basket.csv" }).click();
-      setTimeout(() => URL.revokeObjectURL(address), 10000);
-    },
+    download() { saveFile("m3ret-basket.csv", "text/csv", toCsv()); },
   };
 })();

@@ -31,11 +31,8 @@ const erasing = (() => {
   }
 
   /** The receipt, to be kept. */
-  function save(receipt) {
-    const address = URL.createObjectURL(new Blob([`${JSON.stringify(receipt, null, 2)}\n`], { type: "application/json" }));
-    make("a", { href: address, download: `erasure-${receipt.time.replace(/:/g, "")}.json` }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 1000);
-  }
+  const save = (receipt) =>
+    saveFile(`erasure-${receipt.time.replace(/:/g, "")}.json`, "application/json", `${JSON.stringify(receipt, null, 2)}\n`);
 
   /** Sends the request, and waits until its job has ended; `onbegun` is called once the server has taken it. */
   async function erase(request, signal, onbegun) {
