@@ -8,6 +8,8 @@ pub(crate) mod config;
 mod erase;
 mod evaluate;
 mod index;
+#[cfg(feature = "lake")]
+pub(crate) mod lake;
 mod numbers;
 mod serve;
 mod shard;
@@ -108,6 +110,8 @@ pub(crate) enum Command {
     Pretrain(PretrainArguments),
     Search(SearchArguments),
     Index(IndexArguments),
+    #[cfg(feature = "lake")]
+    Lake(lake::LakeArguments),
     Erase(Box<EraseArguments>),
     Evaluate(Box<EvaluateArguments>),
     Compare(CompareArguments),

@@ -88,6 +88,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Pretrain(arguments) => verbs::pretrain::run(arguments, screen),
         Command::Search(arguments) => verbs::search::run(arguments, screen),
         Command::Index(arguments) => verbs::index::run(arguments, screen),
+        #[cfg(feature = "lake")]
+        Command::Lake(arguments) => verbs::lake::run(arguments, screen),
         Command::Erase(arguments) => verbs::erase::run(arguments, screen),
         Command::Evaluate(arguments) => verbs::evaluate::run(arguments, screen),
         Command::Compare(arguments) => verbs::compare::run(arguments, screen),

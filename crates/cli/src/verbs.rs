@@ -9,6 +9,8 @@ pub(crate) mod erase;
 pub(crate) mod evaluate;
 pub(crate) mod index;
 pub(crate) mod inspect;
+#[cfg(feature = "lake")]
+pub(crate) mod lake;
 pub(crate) mod manual;
 pub(crate) mod map;
 #[cfg(feature = "training")]

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("m3ret-dicomnet", &["m3ret-files"]),
     ("m3ret-manifest", &["m3ret-files", "m3ret-imaging"]),
     ("m3ret-encoder", &["m3ret-imaging"]),
+    ("m3ret-lake", &["m3ret-search"]),
     (
         "m3ret-pretrain",
         &[
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "m3ret-encoder",
             "m3ret-files",
             "m3ret-imaging",
+            "m3ret-lake",
             "m3ret-manifest",
             "m3ret-pretrain",
             "m3ret-search",
@@ -92,11 +94,20 @@ const FENCED: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["m3ret-server"]),
     (
         "blake3",
-        &["m3ret", "m3ret-dicomnet", "m3ret-search", "m3ret-server"],
+        &[
+            "m3ret",
+            "m3ret-dicomnet",
+            "m3ret-lake",
+            "m3ret-search",
+            "m3ret-server",
+        ],
     ),
     ("axum", &["m3ret-server"]),
     ("hyper", &["m3ret-server"]),
-    ("tokio", &["m3ret-dicomnet", "m3ret-server"]),
+    ("tokio", &["m3ret-dicomnet", "m3ret-lake", "m3ret-server"]),
+    ("lancedb", &["m3ret-lake"]),
+    ("lance-io", &["m3ret-lake"]),
+    ("object_store", &["m3ret-lake"]),
     ("pyo3", &["m3ret-python"]),
     ("numpy", &["m3ret-python"]),
 ];

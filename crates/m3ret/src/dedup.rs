@@ -67,7 +67,7 @@ fn candidates(gallery: &dyn Collection, near: f32) -> anyhow::Result<Vec<Candida
     // A search returns too few neighbours to cover many equal images, so their pairs come from the hash.
     let mut by_pixels: HashMap<String, Vec<RowId>> = HashMap::new();
     let column = own_names(gallery).pixels;
-    let rows: Vec<RowId> = gallery.scan().collect();
+    let rows = gallery.scan()?;
     for (&row, mut cells) in rows.iter().zip(gallery.rows(&rows, &[column])?) {
         let pixels = cells.remove(0).into_owned();
         if !pixels.is_empty() {

@@ -81,7 +81,7 @@ pub(crate) fn neighbours(
             .for_each(|group| found.add_equal(group, reach));
     }
     if reach == Reach::All && from.len().max(to.len()) <= MAX_EXACT_ROWS {
-        let rows = RowVectors::new(from, to, &groups);
+        let rows = RowVectors::new(from, to, &groups)?;
         if let Some(pairs) = pairs::close_pairs(&rows, near)? {
             found.add_pairs(&rows, pairs);
             return Ok(found.sorted());
@@ -139,14 +139,18 @@ struct RowVectors<'a> {
 }
 
 impl<'a> RowVectors<'a> {
-    fn new(from: &'a dyn Collection, to: &'a dyn Collection, groups: &'a [Vec<RowId>]) -> Self {
+    fn new(
+        from: &'a dyn Collection,
+        to: &'a dyn Collection,
+        groups: &'a [Vec<RowId>],
+    ) -> anyhow::Result<Self> {
         let to = Some(to).filter(|to| !std::ptr::addr_eq(from, *to));
-        Self {
+        Ok(Self {
             from,
             to,
             groups,
-            others: to.map_or_else(Vec::new, |to| to.scan().collect()),
-        }
+            others: to.map_or_else(|| Ok(Vec::new()), Collection::scan)?,
+        })
     }
 }
 
@@ -241,7 +245,7 @@ fn n_paired(group: &[RowId], reach: Reach) -> usize {
 
 /// Returns the rows of a gallery, those with equal vectors together, in the order of their first rows.
 fn groups(gallery: &dyn Collection) -> anyhow::Result<Vec<Vec<RowId>>> {
-    let rows: Vec<RowId> = gallery.scan().collect();
+    let rows = gallery.scan()?;
     let mut places: HashMap<u128, usize> = HashMap::with_capacity(rows.len());
     let mut groups: Vec<Vec<RowId>> = Vec::new();
     for rows in rows.chunks(BATCH_ROWS) {

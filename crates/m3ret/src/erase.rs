@@ -11,6 +11,11 @@ mod beside;
 mod check;
 mod find;
 mod journal;
+#[cfg(feature = "lake")]
+mod lakes;
+#[cfg(not(feature = "lake"))]
+#[path = "erase/no_lakes.rs"]
+mod lakes;
 mod one;
 mod receipt;
 mod scan;
@@ -21,11 +26,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use m3ret_manifest::is_nobody;
-use m3ret_search::{Gallery, Writer};
+use m3ret_search::{Collection, Gallery, Writer};
 
 use crate::error::{bail, ensure};
 use crate::files::write_whole;
 use crate::galleries::columns;
+use crate::lake::is_lake;
 use crate::watch::{Deferral, Stopped, Watch};
 use crate::words::counted;
 
@@ -78,7 +84,7 @@ impl Patient {
     }
 
     /// Returns the pseudonym under which a gallery stores the patient.
-    fn pseudonym(&self, gallery: &Gallery) -> String {
+    fn pseudonym(&self, gallery: &dyn Collection) -> String {
         match &self.issuer {
             None => gallery.pseudonym(columns::PATIENT, &self.number),
             Some(issuer) => {
@@ -235,6 +241,9 @@ pub fn erase(
         Subject::Images(_) => None,
     };
     options.check(patient)?;
+    if galleries.iter().any(|place| is_lake(place)) {
+        return lakes::erase(galleries, subject, options, watch);
+    }
     watch.step("looking for rows");
     let targets = targets::plan(galleries, subject, options)?;
     let mut receipt = Receipt::new(Action::Erase, options);
@@ -288,6 +297,9 @@ pub fn allow_again(
     options: &EraseOptions,
 ) -> crate::Result<Receipt> {
     options.check(Some(patient))?;
+    if galleries.iter().any(|place| is_lake(place)) {
+        return lakes::allow_again(galleries, patient, options);
+    }
     let mut receipt = Receipt::new(Action::AllowAgain, options);
     for folder in targets::distinct(galleries)? {
         let there = Gallery::open(&folder)?;

@@ -16,6 +16,7 @@ use m3ret_encoder::Model;
 use m3ret_search::{Collection, Gallery, Maker};
 
 use super::embed::precision_name;
+use crate::lake;
 use crate::model_name;
 use crate::options::{FolderChoice, ModelChoice, Reading};
 use crate::watch::Watch;
@@ -222,14 +223,13 @@ impl Archive {
     /// `Io`, `Gallery` or `Model` if the archive, its gallery or the model cannot be opened, or another model made the
     /// gallery; `Stopped` if the watcher stopped the work.
     pub fn open(place: &Path, options: &OpenOptions, watch: &dyn Watch) -> crate::Result<Self> {
-        if is_gallery(place) {
+        if lake::is_lake(place) || is_gallery(place) {
             crate::error::ensure!(
                 !options.folder.files.is_given(),
                 "{} is a gallery: --include-files and --exclude-files choose files of a folder; --filter chooses images",
                 place.display()
             );
-            let gallery = Box::new(Gallery::open(place)?);
-            return Ok(Self::over(place, gallery, options));
+            return Ok(Self::over(place, open_collection(place)?, options));
         }
         std::fs::metadata(place).with_context(|| format!("opening {}", place.display()))?;
         let model = model_name::open_or(options.default_model, &options.model, watch)?;
@@ -276,6 +276,29 @@ impl Archive {
             choice: options.model.clone(),
         }
     }
+}
+
+/// Opens a gallery or a lake that was named itself.
+///
+/// # Errors
+/// `Gallery` if there is none, or it is damaged; `Caller` for a lake if the program was built without them; `Io`.
+pub fn open_collection(place: &Path) -> crate::Result<Box<dyn Collection>> {
+    match lake::is_lake(place) {
+        true => lake::open(place),
+        false => Ok(Box::new(Gallery::open(place)?)),
+    }
+}
+
+/// Returns a number that changes whenever a gallery or lake does; opens no file of rows.
+///
+/// # Errors
+/// `Gallery` if there is none; `Io`.
+pub fn newest_generation(place: &Path) -> crate::Result<u64> {
+    if lake::is_lake(place) {
+        return lake::generation(place);
+    }
+    let newest = Gallery::newest_generation(place)?;
+    Ok(newest.with_context(|| format!("{}: found no gallery", place.display()))?)
 }
 
 /// Opens the model that a gallery needs: the one of `choice`, else the one that made the gallery.

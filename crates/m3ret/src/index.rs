@@ -13,7 +13,7 @@ use m3ret_imaging::Limits;
 use m3ret_manifest::columns::ID;
 use m3ret_manifest::columns::{BODY_PART, DIMS, MODALITY, SOURCE};
 use m3ret_manifest::{Manifest, Table, text_of};
-use m3ret_search::{Batch, Calibration, Gallery, Maker, Numbers, Setup, Writer};
+use m3ret_search::{Batch, Calibration, Collection, Gallery, Maker, Numbers, Setup, Writer};
 use serde::Serialize;
 
 use super::galleries::columns::{self, own_names};
@@ -362,10 +362,15 @@ fn leave_out_erased(
     refused
 }
 
-type Cells = Vec<(String, Vec<String>)>;
+pub(crate) type Cells = Vec<(String, Vec<String>)>;
 
 /// Returns ids and cells of some rows of a manifest.
-fn rows_of(table: &Table, kept: &[usize], root: &str, gallery: &Gallery) -> (Vec<String>, Cells) {
+pub(crate) fn rows_of(
+    table: &Table,
+    kept: &[usize],
+    root: &str,
+    gallery: &dyn Collection,
+) -> (Vec<String>, Cells) {
     let mut all = galleries::Columns::default();
     let mut ids = Vec::with_capacity(kept.len());
     for &idx in kept {

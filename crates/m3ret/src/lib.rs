@@ -53,6 +53,7 @@ pub mod galleries;
 pub mod images;
 pub mod index;
 pub mod inspect;
+pub mod lake;
 pub mod map;
 pub mod model_name;
 mod objects;

@@ -119,7 +119,7 @@ fn some_of<T: Copy>(all: &[T], n: usize) -> Vec<T> {
 
 /// Returns all rows sorted by id, so that a map does not depend on how a gallery is stored.
 fn in_order(gallery: &dyn Collection) -> anyhow::Result<Vec<RowId>> {
-    let rows: Vec<RowId> = gallery.scan().collect();
+    let rows = gallery.scan()?;
     let ids = gallery.ids(&rows)?;
     let mut rows: Vec<_> = ids.into_iter().zip(rows).collect();
     rows.sort_unstable();

@@ -54,7 +54,7 @@ impl Collection for Far {
     fn columns(&self) -> Vec<&str> {
         self.gallery.columns()
     }
-    fn scan(&self) -> Box<dyn Iterator<Item = RowId> + '_> {
+    fn scan(&self) -> Result<Vec<RowId>> {
         self.there().scan()
     }
     fn find(&self, id: &str) -> Result<Option<RowId>> {

@@ -293,7 +293,7 @@ impl Agreements {
 
 /// Chooses rows with a label by their modality, empty where it is unknown: of the most frequent modalities, some of each.
 fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, Vec<RowId>>> {
-    let rows: Vec<RowId> = collection.scan().collect();
+    let rows = collection.scan()?;
     let mut by_modality: BTreeMap<String, Vec<RowId>> = BTreeMap::new();
     for rows in rows.chunks(4096) {
         let names = [column, MODALITY, PATIENT];

@@ -53,7 +53,10 @@ pub trait Collection: Send + Sync {
     fn columns(&self) -> Vec<&str>;
 
     /// Returns every row.
-    fn scan(&self) -> Box<dyn Iterator<Item = RowId> + '_>;
+    ///
+    /// # Errors
+    /// `Io` where rows lie far away.
+    fn scan(&self) -> Result<Vec<RowId>>;
 
     /// Finds the row of an id.
     ///
@@ -168,8 +171,8 @@ impl Collection for Gallery {
         Self::columns(self)
     }
 
-    fn scan(&self) -> Box<dyn Iterator<Item = RowId> + '_> {
-        Box::new(Self::rows(self))
+    fn scan(&self) -> Result<Vec<RowId>> {
+        Ok(Self::rows(self).collect())
     }
 
     fn find(&self, id: &str) -> Result<Option<RowId>> {

@@ -10,6 +10,7 @@ mod catalog;
 mod dead;
 mod erased;
 mod footer;
+mod key;
 mod leftovers;
 mod refusals;
 mod repair;
@@ -31,8 +32,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub use catalog::is_gallery;
-pub use erased::Erasure;
+pub use erased::{ErasedList, ErasedPatients, Erasure};
 pub use footer::Numbers;
+pub use key::Key;
 pub use leftovers::{abandon_changes, collect};
 pub use refusals::Refusal;
 pub use repair::{LostRow, Repair, forget_lost, repair};
@@ -41,9 +43,8 @@ pub use traces::{Hit, Scanner, Trace};
 pub use verify::{Finding, Report, verify};
 pub use writer::{ERASING, Setup, Writer, files_of, is_begun};
 
-use erased::{ERASED, ErasedList, OpenList};
+use erased::ERASED;
 
-use crate::disk::read_regular;
 use crate::error::{Error, Result};
 use crate::names::BODY_PART;
 use crate::scan::{AllowedVectors, Calibration, Filter, Kinds};
@@ -70,6 +71,25 @@ pub struct RowId {
     pub(crate) row: u32,
 }
 
+impl RowId {
+    /// Makes the row of an address in another collection than a gallery: the part in the upper 32 bits, the row there in the
+    /// lower ones.
+    #[must_use]
+    pub fn of_address(address: u64) -> Self {
+        let [segment, row] = [address >> 32, address & u64::from(u32::MAX)];
+        Self {
+            segment: u32::try_from(segment).unwrap_or(u32::MAX),
+            row: u32::try_from(row).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Returns the address that the row was made of.
+    #[must_use]
+    pub fn address(self) -> u64 {
+        u64::from(self.segment) << 32 | u64::from(self.row)
+    }
+}
+
 /// A view that some row has a further vector of: its place in `Gallery::views`. Good for one open gallery only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId(pub u32);
@@ -93,77 +113,13 @@ pub struct Gallery {
     /// The file with images that were refused.
     refusals_file: Option<Named>,
     /// Patients of whom no rows are added.
-    erased: OpenList,
-}
-
-/// The random key of a gallery: identifiers are stored only as hashes with it.
-#[derive(Clone)]
-struct Key([u8; 32]);
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Key(..)")
-    }
+    erased: ErasedPatients,
 }
 
 /// The file that holds the key.
 const KEY: &str = "key";
 /// The file that a writer holds locked.
 const LOCK: &str = "lock";
-
-impl Key {
-    fn new() -> std::io::Result<Self> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        Ok(Self(key))
-    }
-
-    fn read(folder: &Path, check: &str) -> Result<Self> {
-        let key = Self::of_file(folder)?;
-        if key.check() != check {
-            let found = "not the key that the gallery was made with";
-            return Err(Error::damaged(&folder.join(KEY), found));
-        }
-        Ok(key)
-    }
-
-    /// Reads the key that lies in a folder, whichever it is.
-    fn of_file(folder: &Path) -> Result<Self> {
-        let path = folder.join(KEY);
-        let bytes = read_regular(&path, size_of::<Self>() as u64 + 1);
-        let bytes = bytes.map_err(Error::io("reading", &path))?;
-        let key = bytes.try_into().map(Self);
-        key.map_err(|_| Error::damaged(&path, "not 32 bytes"))
-    }
-
-    /// Returns what tells this key from another, and does not give it away.
-    fn check(&self) -> String {
-        blake3::derive_key("m3ret gallery key check v1", &self.0)[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    }
-
-    fn pseudonym(&self, kind: &str, identifier: &str) -> String {
-        if identifier.is_empty() {
-            return String::new();
-        }
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(&(kind.len() as u64).to_le_bytes());
-        hasher.update(kind.as_bytes());
-        hasher.update(identifier.as_bytes());
-        hasher.finalize().to_hex()[..32].to_owned()
-    }
-
-    /// Returns the keyed hash of bytes, apart from those of other purposes.
-    fn digest(&self, purpose: &str, bytes: &[u8]) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(&(purpose.len() as u64).to_le_bytes());
-        hasher.update(purpose.as_bytes());
-        hasher.update(bytes);
-        hasher.finalize()
-    }
-}
 
 /// Filters whose rows are kept in memory.
 const MAX_KNOWN_FILTERS: usize = 32;
@@ -244,8 +200,8 @@ impl Gallery {
             statistics: OnceLock::new(),
             refusals_file,
             erased: match erased_file {
-                Some(file) => OpenList::new(file.parse::<ErasedList>()?),
-                None => OpenList::default(),
+                Some(file) => ErasedPatients::new(file.parse::<ErasedList>()?),
+                None => ErasedPatients::default(),
             },
         })
     }
@@ -580,7 +536,7 @@ impl Gallery {
     /// Returns a hash of some bytes for one purpose, which nobody without the gallery's key can make.
     #[must_use]
     pub fn keyed_digest(&self, purpose: &str, bytes: &[u8]) -> String {
-        self.key.digest(purpose, bytes).to_hex().to_string()
+        self.key.keyed_digest(purpose, bytes)
     }
 
     /// Returns what was measured when the gallery was built; it is read once.

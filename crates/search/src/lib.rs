@@ -36,12 +36,13 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use embedding::{MAX_WIDTH, UNIT_TOLERANCE, check_unit, normalize};
 pub use error::{Error, Result};
 pub use gallery::{
-    Batch, ERASING, Erasure, Finding, Gallery, Hit, LostRow, Maker, Numbers, Refusal, Repair,
-    Report, RowId, Scanner, Setup, Trace, View, ViewId, ViewVectors, Writer, abandon_changes,
-    collect, files_of, forget_lost, is_begun, is_gallery, repair, verify,
+    Batch, ERASING, ErasedList, ErasedPatients, Erasure, Finding, Gallery, Hit, Key, LostRow,
+    Maker, Numbers, Refusal, Repair, Report, RowId, Scanner, Setup, Trace, View, ViewId,
+    ViewVectors, Writer, abandon_changes, collect, files_of, forget_lost, is_begun, is_gallery,
+    repair, verify,
 };
 pub use scan::{
     Calibration, DEFAULT_HANDICAP, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions,
-    Views,
+    Views, best_of_groups, dot_product, no_column, no_value,
 };
 pub use statistics::Statistics;

@@ -16,6 +16,8 @@ pub const HEADER_PATIENT: &str = "m3ret:patient_id";
 pub const ISSUED_PATIENT: &str = "m3ret:issued_patient_id";
 /// One visit.
 pub const STUDY: &str = "study_id";
+/// One series.
+pub const SERIES: &str = "series_id";
 /// Where the image is from.
 pub const SOURCE: &str = "source";
 /// `query`, `gallery` or another part of a split.

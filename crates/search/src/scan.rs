@@ -24,7 +24,7 @@ use rayon::prelude::*;
 pub(crate) use calibrate::{BELONGING, calibrate};
 pub use calibrate::{Calibration, Plan};
 pub(crate) use rules::AllowedVectors;
-pub use rules::{Filter, LeftOut};
+pub use rules::{Filter, LeftOut, no_column, no_value};
 pub use views::{DEFAULT_HANDICAP, Views};
 pub(crate) use views::{Kinds, RowAsQuery};
 
@@ -34,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::gallery::{Gallery, RowId, ViewId};
 use best::{Best, Candidate};
 use finish::Finish;
+pub use finish::dot_product;
 use pass::{Chunk, First, Passed};
 use rules::Rules;
 use views::Asked;
@@ -79,6 +80,39 @@ pub struct Queries<'a> {
     pub further: &'a [Vec<f32>],
 }
 
+impl Queries<'_> {
+    /// Checks that all parts are of the same queries, and that all vectors are unit vectors; returns the number of queries.
+    ///
+    /// # Errors
+    /// `Mismatch`.
+    pub fn check(&self, width: usize) -> Result<usize> {
+        let n_queries = self.vectors.len() / width;
+        let fits = self.vectors.len() == n_queries * width
+            && (self.own.is_empty() || self.own.len() == n_queries)
+            && (self.further.is_empty() || self.further.len() == n_queries)
+            && self
+                .further
+                .iter()
+                .all(|further| further.len().is_multiple_of(width))
+            && self
+                .left_out
+                .iter()
+                .all(|column| column.values.len() == n_queries);
+        if !fits {
+            return Err(Error::mismatch(
+                "queries",
+                format!("vectors of {width} numbers, and as many rows and values as vectors"),
+                format!("{} numbers", self.vectors.len()),
+            ));
+        }
+        check_unit(self.vectors, width)?;
+        for further in self.further {
+            check_unit(further, width)?;
+        }
+        Ok(n_queries)
+    }
+}
+
 /// One row that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowHit {
@@ -115,29 +149,7 @@ impl Gallery {
         options: &SearchOptions,
     ) -> Result<Vec<Vec<RowHit>>> {
         let width = self.width();
-        let n_queries = queries.vectors.len() / width;
-        let fits = queries.vectors.len() == n_queries * width
-            && (queries.own.is_empty() || queries.own.len() == n_queries)
-            && (queries.further.is_empty() || queries.further.len() == n_queries)
-            && queries
-                .further
-                .iter()
-                .all(|further| further.len().is_multiple_of(width))
-            && queries
-                .left_out
-                .iter()
-                .all(|column| column.values.len() == n_queries);
-        if !fits {
-            return Err(Error::mismatch(
-                "queries",
-                format!("vectors of {width} numbers, and as many rows and values as vectors"),
-                format!("{} numbers", queries.vectors.len()),
-            ));
-        }
-        check_unit(queries.vectors, width)?;
-        for further in queries.further {
-            check_unit(further, width)?;
-        }
+        queries.check(width)?;
         options.views.check()?;
         let asked = Asked::new(queries, width, options.views);
         let rules = Rules::new(self, queries, options)?;
@@ -273,7 +285,7 @@ impl Gallery {
         column: &str,
     ) -> Result<Vec<Vec<RowHit>>> {
         if !self.columns().contains(&column) {
-            return Err(rules::no_column(self, column));
+            return Err(no_column(self, column));
         }
         let n_queries = asked.n_queries();
         let mut done: Vec<Vec<RowHit>> = Vec::with_capacity(n_queries);
@@ -297,7 +309,10 @@ impl Gallery {
 }
 
 /// Keeps the best `k` hits of which no two have the same value in a column; those without a value stand for themselves.
-pub(crate) fn best_of_groups(
+///
+/// # Errors
+/// `Damaged`.
+pub fn best_of_groups(
     collection: &dyn Collection,
     mut hits: Vec<RowHit>,
     column: &str,

@@ -4,8 +4,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::Agreements;
+use crate::collection::Collection;
 use crate::error::Result;
-use crate::gallery::Gallery;
 use crate::names::BODY_PART;
 
 /// What is known of searches in one gallery.
@@ -22,12 +22,15 @@ pub struct Statistics {
 
 impl Statistics {
     /// Measures the columns that searches ask for without being told.
-    pub(crate) fn measure(gallery: &Gallery) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn measure(collection: &dyn Collection) -> Result<Self> {
         let mut measured = Self::default();
-        if gallery.columns().contains(&BODY_PART) {
+        if collection.columns().contains(&BODY_PART) {
             measured
                 .agreements
-                .push(Agreements::measure(gallery, BODY_PART)?);
+                .push(Agreements::measure(collection, BODY_PART)?);
         }
         Ok(measured)
     }

@@ -76,6 +76,11 @@ impl Dicom {
             )
         })?;
         ensure!(
+            !index.is_lake(),
+            "--dicom-into {}: it is a lake, to which `m3ret lake commit` adds",
+            options.into
+        );
+        ensure!(
             index.known().archive.model().is_some(),
             "--dicom-into {}: its vectors were made elsewhere; no model here adds to them",
             options.into

@@ -1,14 +1,16 @@
 //! The galleries that are served: one model for all, and each in its newest state.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use m3ret::galleries::{Archive, OpenOptions};
+use m3ret::galleries::{Archive, OpenOptions, newest_generation, open_collection};
 use m3ret::index::{SeriesGallery, SeriesOptions};
+use m3ret::lake::is_lake;
 use m3ret::sealed::SealKey;
 use m3ret::watch::{Quiet, Watch};
-use m3ret_search::{Gallery, Numbers, RowId, is_gallery};
+use m3ret_search::{Numbers, RowId, is_gallery};
 
 use crate::Settings;
 use crate::audit::Entry;
@@ -18,6 +20,8 @@ use crate::problem::{Problem, Result};
 const PATIENT: &str = "patient_id";
 /// Begins the fingerprint of vectors that no model of ours made.
 const EXTERNAL: &str = "external:";
+/// How long readers may see a state of a lake after there is a newer one.
+const LAKE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A gallery as it was when it was opened.
 pub(crate) struct Snapshot {
@@ -70,6 +74,8 @@ pub(crate) struct Index {
     place: PathBuf,
     options: OpenOptions,
     newest: RwLock<Arc<Snapshot>>,
+    /// When a lake was last asked for its newest state.
+    asked: Mutex<Instant>,
 }
 
 /// Every gallery that is served.
@@ -111,6 +117,7 @@ impl Indexes {
                 place: place.clone(),
                 options: options.clone(),
                 newest: RwLock::new(Arc::new(snapshot)),
+                asked: Mutex::new(Instant::now()),
             }));
         }
         ensure!(!all.is_empty(), "no gallery is named with -d");
@@ -158,6 +165,22 @@ impl Index {
         SeriesGallery::with_model(options, Arc::clone(model), key)
     }
 
+    /// Returns whether the rows lie on an object store: they are read here, and changed by `m3ret lake`.
+    pub(crate) fn is_lake(&self) -> bool {
+        is_lake(&self.place)
+    }
+
+    /// Refuses changes of a lake.
+    pub(crate) fn must_be_changeable(&self) -> Result<()> {
+        match self.is_lake() {
+            false => Ok(()),
+            true => Err(Problem::unprocessable(
+                "lake",
+                "this index is a lake, which is changed by m3ret lake and m3ret erase",
+            )),
+        }
+    }
+
     /// Returns the folder of the gallery.
     pub(crate) fn place(&self) -> &Path {
         &self.place
@@ -166,7 +189,14 @@ impl Index {
     /// Returns the gallery's newest state; opens it if a writer made one since.
     pub(crate) fn newest(&self) -> m3ret::Result<Arc<Snapshot>> {
         let known = self.known();
-        if Gallery::newest_generation(&self.place)? == Some(known.generation) {
+        if self.is_lake() {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.elapsed() < LAKE_INTERVAL {
+                return Ok(known);
+            }
+            *asked = Instant::now();
+        }
+        if newest_generation(&self.place)? == known.generation {
             return Ok(known);
         }
         let opened = open(&self.place, &self.options)?;
@@ -185,23 +215,26 @@ impl Index {
 }
 
 fn open(place: &Path, options: &OpenOptions) -> m3ret::Result<Snapshot> {
-    let gallery = Gallery::open(place)?;
-    let generation = gallery.generation();
+    // Asked first: a state that comes meanwhile is opened again.
+    let generation = newest_generation(place)?;
     Ok(Snapshot {
-        archive: Archive::over(place, Box::new(gallery), options),
+        archive: Archive::over(place, open_collection(place)?, options),
         generation,
     })
 }
 
 /// Returns the name of a gallery: that of its folder without `.m3i`.
 fn name_of(place: &Path) -> anyhow::Result<String> {
-    if !is_gallery(place) {
+    if !is_lake(place) && !is_gallery(place) {
         bail!(
             "{}: found no gallery, wanted a folder NAME.m3i; `m3ret index build` makes one",
             place.display()
         );
     }
-    let place = place.canonicalize()?;
+    let place = match is_lake(place) {
+        true => place.to_owned(),
+        false => place.canonicalize()?,
+    };
     let name = place.file_stem().and_then(|name| name.to_str());
     let is_fine = |name: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

@@ -383,6 +383,76 @@ impl TaskStatus {
     }
 }
 
+/// A part that a task completed.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its table.
+    pub table: PathBuf,
+    /// What its mark says.
+    pub mark: DoneMark,
+}
+
+impl Part {
+    /// Returns what tells the run of this part from every other: all parts of a run have it.
+    #[must_use]
+    pub fn run(&self) -> String {
+        let DoneMark {
+            n_shards,
+            whole,
+            fingerprint,
+            precision,
+            ..
+        } = &self.mark;
+        let told = format!(
+            "{} {} {n_shards} {fingerprint} {precision}",
+            whole.n_items, whole.paths
+        );
+        blake3::hash(told.as_bytes()).to_hex()[..16].to_owned()
+    }
+
+    /// Compares the table with its digest.
+    ///
+    /// # Errors
+    /// `Caller` if the table is not the one that the task wrote; `Io`.
+    pub fn check(&self) -> crate::Result<()> {
+        let (_, found) = digest(&self.table)?;
+        ensure!(
+            found == self.mark.blake3,
+            "{}: its BLAKE3 is not the one that its mark states; embed the part again",
+            self.table.display()
+        );
+        Ok(())
+    }
+}
+
+/// The parts of a folder.
+#[derive(Debug, Clone, Default)]
+pub struct Parts {
+    /// Those that are done, by their numbers.
+    pub parts: Vec<Part>,
+    /// Those that are not, as Slurm takes them.
+    pub missing: String,
+}
+
+/// Lists the parts of a folder.
+///
+/// # Errors
+/// As `TaskStatus::of`.
+pub fn parts(folder: &Path) -> crate::Result<Parts> {
+    let status = TaskStatus::of(folder)?;
+    let mut parts = Vec::new();
+    for (task, mark) in marks(folder)? {
+        let table = task.table(folder);
+        let size = std::fs::metadata(&table).map(|table| table.len());
+        let whole = mark.filter(|mark| size.as_ref().ok() == Some(&mark.n_bytes));
+        parts.extend(whole.map(|mark| Part { table, mark }));
+    }
+    Ok(Parts {
+        parts,
+        missing: status.missing,
+    })
+}
+
 /// Writes ascending numbers as Slurm takes them: `0,3-5`.
 fn ranges(numbers: impl Iterator<Item = usize>) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();

@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::find::{find, patient_columns};
 use super::receipt::{Receipt, Scan};
 use super::scan::scan;
-use super::{Patient, Subject, beside, targets};
+use super::{Patient, Subject, beside, lakes, targets};
 use crate::error::{bail, ensure};
 use crate::galleries::columns;
+use crate::lake::is_lake;
 use crate::watch::Watch;
 use crate::words::printable_path;
 
@@ -65,6 +66,9 @@ pub fn verify(
         "{} is of a dry run: nothing was erased",
         printable_path(receipt)
     );
+    if galleries.iter().any(|place| is_lake(place)) {
+        return lakes::verify(&parsed, galleries, patient, watch);
+    }
     let mut verified = Vec::new();
     for folder in targets::distinct(galleries)? {
         watch.step("searching every file for what was erased");

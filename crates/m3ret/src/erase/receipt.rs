@@ -55,6 +55,8 @@ pub enum PlaceKind {
     Snapshot,
     /// A gallery of a plain folder in a cache.
     Cache,
+    /// A lake that was named.
+    Lake,
 }
 
 /// How a column stores patients.
@@ -190,13 +192,22 @@ pub struct ErasedPlace {
 impl ErasedPlace {
     pub(super) fn new(folder: &Path, kind: PlaceKind, gallery: &Gallery) -> Self {
         Self {
+            generation_before: gallery.generation(),
+            generation_after: gallery.generation(),
+            n_rows_left: gallery.len(),
+            ..Self::empty(folder, kind)
+        }
+    }
+
+    pub(super) fn empty(folder: &Path, kind: PlaceKind) -> Self {
+        Self {
             place: text_of(folder),
             kind,
             subject: Vec::new(),
-            generation_before: gallery.generation(),
-            generation_after: gallery.generation(),
+            generation_before: 0,
+            generation_after: 0,
             counts: Counts::default(),
-            n_rows_left: gallery.len(),
+            n_rows_left: 0,
             columns: Vec::new(),
             n_sharing: 0,
             n_with_issuer: 0,
@@ -262,10 +273,21 @@ impl Receipt {
 
     /// Seals the receipt for each place with the secret of its gallery.
     pub(super) fn seal(&mut self) -> crate::Result<()> {
+        self.seal_with(&|place, purpose, bytes| {
+            Ok(Gallery::open(place)?.keyed_digest(purpose, bytes))
+        })
+    }
+
+    /// Seals the receipt for each place with a hash that is keyed with the secret of the place: of a purpose, and bytes.
+    pub(super) fn seal_with(
+        &mut self,
+        digest: &dyn Fn(&Path, &str, &[u8]) -> crate::Result<String>,
+    ) -> crate::Result<()> {
         let mut seals = Vec::with_capacity(self.places.len());
         for (idx, place) in self.places.iter().enumerate() {
-            let gallery = Gallery::open(&m3ret_manifest::path_of(&place.place))?;
-            seals.push(self.seal_of(idx, &gallery)?);
+            let path = m3ret_manifest::path_of(&place.place);
+            let (purpose, bytes) = self.sealed(idx)?;
+            seals.push(digest(&path, &purpose, &bytes)?);
         }
         for (place, seal) in self.places.iter_mut().zip(seals) {
             place.seal = seal;
@@ -275,12 +297,27 @@ impl Receipt {
 
     /// Returns the seal that a place has if the receipt is as it was written and the gallery's secret is that of the place.
     pub(super) fn seal_of(&self, idx: usize, gallery: &Gallery) -> crate::Result<String> {
+        self.seal_by(idx, &|purpose, bytes| gallery.keyed_digest(purpose, bytes))
+    }
+
+    /// As `seal_of`, by a keyed hash.
+    pub(super) fn seal_by(
+        &self,
+        idx: usize,
+        digest: &dyn Fn(&str, &[u8]) -> String,
+    ) -> crate::Result<String> {
+        let (purpose, bytes) = self.sealed(idx)?;
+        Ok(digest(&purpose, &bytes))
+    }
+
+    /// Returns the purpose of the seal of a place, and what it seals.
+    fn sealed(&self, idx: usize) -> crate::Result<(String, Vec<u8>)> {
         let mut open = self.clone();
         for place in &mut open.places {
             place.seal.clear();
         }
         let bytes = serde_json::to_vec(&open).map_err(std::io::Error::from)?;
-        Ok(gallery.keyed_digest(&format!("m3ret:receipt {idx}"), &bytes))
+        Ok((format!("m3ret:receipt {idx}"), bytes))
     }
 
     /// Reads a receipt.

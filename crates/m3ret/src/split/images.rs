@@ -93,7 +93,7 @@ impl Images {
             same.push(source.start + row.idx());
         }
         let mut numbers = HashMap::with_capacity(gallery.len());
-        let images: Vec<RowId> = gallery.scan().collect();
+        let images = gallery.scan()?;
         for (&image, cells) in images.iter().zip(RowCells::of_rows(gallery, &images)?) {
             let part = cells.part().unwrap_or_default();
             let Some(rows) = rows.get(&(plain(&cells.file()), part)) else {

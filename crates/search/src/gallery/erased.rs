@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Gallery;
 use super::catalog::Reference;
 use super::refusals::Refusal;
 use super::writer::Writer;
+use super::{Gallery, Key};
 use super::{catalog, refusals};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -23,11 +23,11 @@ const PSEUDONYM_CHARS: usize = 32;
 /// Who was erased: nothing but keyed hashes of pseudonyms.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ErasedList {
+pub struct ErasedList {
     /// For each patient the hashes of all pseudonyms, in ascending order.
-    pub(crate) patients: Vec<Vec<String>>,
+    pub patients: Vec<Vec<String>>,
     /// How many patients were allowed again.
-    pub(crate) n_lifted: u64,
+    pub n_lifted: u64,
 }
 
 impl ErasedList {
@@ -36,7 +36,7 @@ impl ErasedList {
     }
 
     /// Joins a patient with those that share a hash; returns whether the list changed.
-    fn add(&mut self, hashes: Vec<String>) -> bool {
+    pub fn add(&mut self, hashes: Vec<String>) -> bool {
         let before = self.patients.clone();
         let mut all: HashSet<String> = hashes.into_iter().collect();
         if all.is_empty() {
@@ -57,19 +57,78 @@ impl ErasedList {
     }
 }
 
-/// The list of an open gallery, and all its hashes.
+/// A list of erased patients that rows are compared with.
 #[derive(Debug, Default)]
-pub(super) struct OpenList {
-    list: ErasedList,
+pub struct ErasedPatients {
+    pub(super) list: ErasedList,
     hashes: HashSet<String>,
 }
 
-impl OpenList {
-    pub(super) fn new(list: ErasedList) -> Self {
+impl ErasedPatients {
+    /// Makes a list ready to be asked.
+    #[must_use]
+    pub fn new(list: ErasedList) -> Self {
         Self {
             hashes: list.hashes(),
             list,
         }
+    }
+
+    /// Returns whether any patient was erased.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        !self.hashes.is_empty()
+    }
+
+    /// Returns the hash under which a pseudonym stands on the list.
+    #[must_use]
+    pub fn hash(key: &Key, pseudonym: &str) -> String {
+        key.pseudonym(KIND, pseudonym)
+    }
+
+    /// Returns whether a patient was erased, by a pseudonym or by the number in clear.
+    #[must_use]
+    pub fn has(&self, key: &Key, patient: &str) -> bool {
+        if self.hashes.is_empty() || patient.is_empty() {
+            return false;
+        }
+        let of_clear = || Self::hash(key, &key.pseudonym(PATIENT, patient));
+        self.hashes.contains(&Self::hash(key, patient)) || self.hashes.contains(&of_clear())
+    }
+
+    /// Returns whether a cell names an erased patient.
+    #[must_use]
+    pub fn has_cell(&self, key: &Key, column: &str, cell: &str) -> bool {
+        let is_pseudonym =
+            cell.len() == PSEUDONYM_CHARS && cell.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_of_patients = [PATIENT, HEADER_PATIENT, ISSUED_PATIENT].contains(&column);
+        (is_of_patients || is_pseudonym) && self.has(key, cell)
+    }
+
+    /// Returns which rows are of erased patients, given the columns that they would have, in ascending order.
+    ///
+    /// The columns of patients may hold pseudonyms or numbers in clear; of others, cells that look like a pseudonym are
+    /// compared.
+    #[must_use]
+    pub fn rows(&self, key: &Key, columns: &[(String, Vec<String>)]) -> Vec<usize> {
+        if self.hashes.is_empty() {
+            return Vec::new();
+        }
+        let mut rows = Vec::new();
+        for (name, cells) in columns {
+            let mut known: HashMap<&str, bool> = HashMap::new();
+            for (row, cell) in cells.iter().enumerate() {
+                let is_erased = known
+                    .entry(cell)
+                    .or_insert_with(|| self.has_cell(key, name, cell));
+                if *is_erased {
+                    rows.push(row);
+                }
+            }
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        rows
     }
 }
 
@@ -88,18 +147,13 @@ impl Gallery {
     /// Returns the hash under which a pseudonym stands on the list of erased patients.
     #[must_use]
     pub fn erased_hash(&self, pseudonym: &str) -> String {
-        self.key.pseudonym(KIND, pseudonym)
+        ErasedPatients::hash(&self.key, pseudonym)
     }
 
     /// Returns whether a patient was erased, by a pseudonym or by the number in clear.
     #[must_use]
     pub fn is_erased(&self, patient: &str) -> bool {
-        let hashes = &self.erased.hashes;
-        if hashes.is_empty() || patient.is_empty() {
-            return false;
-        }
-        let of_clear = || self.erased_hash(&self.pseudonym(PATIENT, patient));
-        hashes.contains(&self.erased_hash(patient)) || hashes.contains(&of_clear())
+        self.erased.has(&self.key, patient)
     }
 
     /// Returns how many patients are on the list of erased patients.
@@ -109,38 +163,15 @@ impl Gallery {
     }
 
     /// Returns which rows are of erased patients, given the columns that they would have, in ascending order.
-    ///
-    /// The columns of patients may hold pseudonyms or numbers in clear; of others, cells that look like a pseudonym are
-    /// compared.
     #[must_use]
     pub fn erased_rows(&self, columns: &[(String, Vec<String>)]) -> Vec<usize> {
-        if self.erased.hashes.is_empty() {
-            return Vec::new();
-        }
-        let mut rows = Vec::new();
-        for (name, cells) in columns {
-            let mut known: HashMap<&str, bool> = HashMap::new();
-            for (row, cell) in cells.iter().enumerate() {
-                let is_erased = known
-                    .entry(cell)
-                    .or_insert_with(|| self.is_erased_cell(name, cell));
-                if *is_erased {
-                    rows.push(row);
-                }
-            }
-        }
-        rows.sort_unstable();
-        rows.dedup();
-        rows
+        self.erased.rows(&self.key, columns)
     }
 
     /// Returns whether a cell names an erased patient.
     #[must_use]
     pub fn is_erased_cell(&self, column: &str, cell: &str) -> bool {
-        let is_pseudonym =
-            cell.len() == PSEUDONYM_CHARS && cell.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let is_of_patients = [PATIENT, HEADER_PATIENT, ISSUED_PATIENT].contains(&column);
-        (is_of_patients || is_pseudonym) && self.is_erased(cell)
+        self.erased.has_cell(&self.key, column, cell)
     }
 }
 

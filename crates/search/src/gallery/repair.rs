@@ -320,7 +320,7 @@ fn catalog_to_repair(folder: &Path, repair: &mut Repair) -> Result<Catalog> {
         maker: first.footer().maker.clone(),
         width: first.width(),
         numbers: first.footer().numbers,
-        key_check: Key::of_file(folder)
+        key_check: Key::of_folder(folder)
             .map(|key| key.check())
             .unwrap_or_default(),
         next_segment: segments.iter().map(|s| s.footer().id).max().unwrap_or(0) + 1,

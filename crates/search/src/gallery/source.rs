@@ -93,7 +93,10 @@ impl ViewVectors<'_> {
 
 impl Batch<'_> {
     /// Checks that all parts have the same number of rows, and the further vectors; returns the number of rows.
-    pub(crate) fn check(&self, width: usize) -> Result<usize> {
+    ///
+    /// # Errors
+    /// `Mismatch`; `LimitExceeded` for thousands of views.
+    pub fn check(&self, width: usize) -> Result<usize> {
         let n_rows = self.ids.len();
         let lengths = [("vectors", self.vectors.len() / width.max(1))].into_iter();
         let columns = self

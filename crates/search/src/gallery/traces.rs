@@ -68,7 +68,7 @@ pub struct Hit {
     pub end: u64,
 }
 
-impl Gallery {
+impl Key {
     /// Makes a trace of the last bytes of a text; `None` if there are too few to tell it from others.
     #[must_use]
     pub fn trace_of_text(&self, kind: &str, text: &str) -> Option<Trace> {
@@ -91,14 +91,22 @@ impl Gallery {
 
     fn trace(&self, kind: &str, bytes: &[u8]) -> Option<Trace> {
         let window = window_of(bytes.len())?;
-        let base = base_of(&self.key);
+        let base = base_of(self);
         let end = &bytes[bytes.len() - window..];
         Some(Trace {
             kind: kind.to_owned(),
             n_bytes: u8::try_from(bytes.len()).ok()?,
             sum: end.iter().fold(0, |sum, &byte| next(sum, base, byte)),
-            digest: digest_of(&self.key, bytes),
+            digest: digest_of(self, bytes),
         })
+    }
+}
+
+impl Gallery {
+    /// Makes a trace of the last bytes of a text; `None` if there are too few to tell it from others.
+    #[must_use]
+    pub fn trace_of_text(&self, kind: &str, text: &str) -> Option<Trace> {
+        self.key.trace_of_text(kind, text)
     }
 
     /// Makes the traces of everything binary that a row holds, removed or not: of each vector in both number formats,
@@ -110,7 +118,7 @@ impl Gallery {
         let (mut traces, mut n_left_out) = (Vec::new(), 0);
         self.each_part(
             row,
-            &mut |kind, bytes| match self.trace_of_bytes(kind, bytes) {
+            &mut |kind, bytes| match self.key.trace_of_bytes(kind, bytes) {
                 Some(trace) => traces.push(trace),
                 None => n_left_out += 1,
             },
@@ -245,7 +253,13 @@ impl Scanner {
     /// Prepares a search for traces that this gallery made. A trace of an impossible length is never found.
     #[must_use]
     pub fn new(gallery: &Gallery, traces: &[Trace]) -> Self {
-        let key = gallery.key.clone();
+        Self::with_key(&gallery.key, traces)
+    }
+
+    /// Prepares a search for traces that were made with this key.
+    #[must_use]
+    pub fn with_key(key: &Key, traces: &[Trace]) -> Self {
+        let key = key.clone();
         let base = base_of(&key);
         let mut windows: Vec<Window> = Vec::new();
         for (idx, trace) in traces.iter().enumerate() {

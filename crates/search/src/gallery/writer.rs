@@ -53,6 +53,14 @@ impl Writer<RealDisk> {
         Self::create_on(RealDisk, folder, setup)
     }
 
+    /// As `create`, with the key of another gallery or lake: identifiers have the same hashes in both.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn create_with(folder: &Path, setup: Setup, key: &Key) -> Result<Self> {
+        Self::make(RealDisk, folder, setup, Some(key))
+    }
+
     /// Opens a gallery for changes.
     ///
     /// # Errors
@@ -68,6 +76,10 @@ impl<D: Disk> Writer<D> {
     /// # Errors
     /// As `create`.
     pub fn create_on(disk: D, folder: &Path, setup: Setup) -> Result<Self> {
+        Self::make(disk, folder, setup, None)
+    }
+
+    fn make(disk: D, folder: &Path, setup: Setup, key: Option<&Key>) -> Result<Self> {
         if setup.width == 0 || setup.width > MAX_WIDTH {
             return Err(Error::mismatch(
                 "numbers of a vector",
@@ -86,7 +98,7 @@ impl<D: Disk> Writer<D> {
             gallery,
             changing,
             lock,
-        } = create_begun(&disk, folder, setup)?;
+        } = create_begun(&disk, folder, setup, key)?;
         Ok(Self {
             disk,
             gallery,
@@ -565,14 +577,22 @@ pub(super) struct Begun {
 }
 
 /// Makes a gallery in a folder that holds none yet.
-pub(super) fn create_begun<D: Disk>(disk: &D, folder: &Path, setup: Setup) -> Result<Begun> {
+pub(super) fn create_begun<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    setup: Setup,
+    key: Option<&Key>,
+) -> Result<Begun> {
     let lock = lock(folder)?;
     let changing = Changing::begin(folder);
     // Another process may have made the gallery between the look and the lock, and its key must stay.
     if !is_begun(folder) {
         return Err(occupied(folder));
     }
-    let key = Key::new().map_err(Error::io("asking for random numbers for", folder))?;
+    let key = match key {
+        Some(key) => key.clone(),
+        None => Key::new().map_err(Error::io("asking for random numbers for", folder))?,
+    };
     write_key(disk, folder, &key)?;
     let catalog = Catalog {
         version: version::ONE_VECTOR,

@@ -123,18 +123,19 @@ impl Scorer<'_> {
 fn exact_score(segment: &Segment, query: &[f32], place: u32, vector: &mut Vec<f32>) -> Result<f32> {
     let place = place as usize;
     Ok(match segment.vectors(place..place + 1)? {
-        Vectors::F32(values) => one_product(query, values),
+        Vectors::F32(values) => dot_product(query, values),
         Vectors::F16(halves) => {
             vector.clear();
             vector.extend(halves.iter().map(|x| x.to_f32()));
-            one_product(query, vector)
+            dot_product(query, vector)
         }
     })
 }
 
 /// Computes one product with the kernels where the width fits them, else plainly. Both give the same bits, so
 /// an approximate search returns the very scores of an exact one.
-fn one_product(query: &[f32], row: &[f32]) -> f32 {
+#[must_use]
+pub fn dot_product(query: &[f32], row: &[f32]) -> f32 {
     if query.len().is_multiple_of(LANES) {
         let mut product = [0.0];
         (Kernels::get().dots_f32)(query, row, query.len(), &mut product);

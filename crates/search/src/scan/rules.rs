@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::gallery::segment::Segment;
 use crate::gallery::segment::views::Belonging;
@@ -42,7 +43,8 @@ impl Filter {
     }
 
     /// Returns whether a cell is one of the values, or has one of them among its labels.
-    pub(crate) fn names(&self, cell: &[u8]) -> bool {
+    #[must_use]
+    pub fn names(&self, cell: &[u8]) -> bool {
         let is_wanted = |text: &[u8]| self.values.iter().any(|wanted| wanted.as_bytes() == text);
         is_wanted(cell)
             || cell.contains(&SEPARATOR)
@@ -390,22 +392,29 @@ fn check_filter(gallery: &Gallery, filter: &Filter) -> Result<()> {
     if filter.values.iter().any(String::is_empty) {
         return Ok(());
     }
+    Err(no_value(filter, known))
+}
+
+/// Says that no row has a value of a filter, and which values there are: some of them, at least one more than are listed
+/// if there are more.
+#[must_use]
+pub fn no_value(filter: &Filter, mut known: Vec<String>) -> Error {
     known.sort();
     known.dedup();
     let listed = match known.len() {
         n if n > MAX_LISTED => format!("{n} or more others"),
         _ => known.join(", "),
     };
-    Err(Error::mismatch(
+    Error::mismatch(
         format!("filter on {}", filter.column),
         format!("a value that some row has: {listed}"),
         filter.values.join(", "),
-    ))
+    )
 }
 
 /// Says which columns there are.
-pub(super) fn no_column(gallery: &Gallery, column: &str) -> Error {
-    let columns = gallery.columns();
+pub fn no_column(collection: &dyn Collection, column: &str) -> Error {
+    let columns = collection.columns();
     let listed = match columns.len() {
         0 => "none; the gallery has no metadata".to_owned(),
         _ => columns.join(", "),

@@ -42,7 +42,11 @@ impl Default for Views {
 }
 
 impl Views {
-    pub(super) fn check(self) -> Result<()> {
+    /// Checks the handicap.
+    ///
+    /// # Errors
+    /// `Mismatch` if it is negative or not finite.
+    pub fn check(self) -> Result<()> {
         match self {
             Self::Projections { handicap } if !(handicap.is_finite() && handicap >= 0.0) => {
                 let wanted = "a finite number of 0 or more";

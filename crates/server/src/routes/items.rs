@@ -98,6 +98,7 @@ async fn take(
 ) -> Result<(Arc<Index>, Option<String>, Form)> {
     asker.must(Role::may_write)?;
     let index = service.indexes.named(Some(name))?;
+    index.must_be_changeable()?;
     if index.known().archive.model().is_none() {
         let detail = "the vectors of this index were made elsewhere; no model here adds to them";
         return Err(Problem::unprocessable("external_model", detail));
@@ -165,6 +166,7 @@ pub(super) async fn delete(
     let (name, id) = named(path)?;
     asker.must(Role::may_write)?;
     let index = service.indexes.named(Some(&name))?;
+    index.must_be_changeable()?;
     let known = Arc::clone(&index);
     let looked = service.searches.run(move || -> Result<(Entry, String)> {
         let snapshot = known

@@ -226,7 +226,7 @@ fn a_second_builder_does_not_take_the_key_of_the_first() {
         width: WIDTH,
         numbers: Numbers::F32,
     };
-    let error = writer::create_begun(&RealDisk, &path, setup).unwrap_err();
+    let error = writer::create_begun(&RealDisk, &path, setup, None).unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
     assert_eq!(contents(&Gallery::open(&path).unwrap()).unwrap(), before);
     assert!(verify(&path).unwrap().is_good());
