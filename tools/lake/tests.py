@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import numpy
 
@@ -120,7 +122,6 @@ def one_run_by_two_committers():
     for round_number in range(4):
         folder, _, _ = made(f"race{round_number}", 4000, 4, 10 + round_number)
         name = f"race{round_number}"
-        run("lake", "create", lake(name), "--model", "pixels", status=0) if False else None
         children = [start("lake", "commit", folder, lake(name)) for _ in range(2)]
         statuses = [child.wait(300) for child in children]
         # One of two that make the lake at the same time may find it made, and is repeated.
@@ -191,7 +192,6 @@ def erased():
     folder, vectors, ids = made("erased", 30000, 3, 60)
     run("lake", "commit", folder, lake("erased"))
     run("lake", "maintain", lake("erased"))
-    patients = [f"P{number}" for number in numpy.random.default_rng(60).integers(0, 50, 30000)] if False else None
     table = parts.pyarrow.parquet.read_table(folder / "0-of-3.parquet")
     row = 0
     patient = table["patient_id"][row].as_py()
@@ -219,6 +219,56 @@ def erased():
     assert committed["n_erased"] == theirs > 0, (committed, theirs)
     run("erase", "-d", lake("erased"), "--verify", FOLDER / "receipt.json")
     print(f"  {len(of_patient)} images erased; {place['scan']['n_files']} objects, {place['scan']['n_bytes'] / 1e6:.1f} MB searched")
+
+
+def asked(address, token, path, body=None):
+    request = urllib.request.Request(address + path, data=None if body is None else json.dumps(body).encode())
+    request.add_header("Authorization", f"Bearer {token}")
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read() or b"null")
+
+
+def two_servers_read_while_rows_come():
+    folder, vectors, ids = made("served", 5000, 1, 80)
+    run("lake", "commit", folder, lake("served"))
+    more, later, new_ids = made("served more", 5000, 1, 81, first=5000)
+    servers = []
+    for _ in range(2):
+        words = ["serve", "-d", lake("served"), "--listen", "127.0.0.1:0", "--max-patients-per-hour", "1000000"]
+        child = subprocess.Popen([PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(M3RET_LAKE_DEADLINE="20"), cwd=FOLDER)
+        address, _, token = child.stdout.readline().strip().partition("/#token=")
+        servers.append((child, address, token))
+    stop, statuses = threading.Event(), []
+
+    def search(address, token):
+        random_ = random.Random(address)
+        while not stop.is_set():
+            body = {"id": ids[random_.randrange(5000)], "k": 5}
+            statuses.append(asked(address, token, "/v1/indexes/served/search", body)[0])
+    threads = [threading.Thread(target=search, args=(address, token)) for _, address, token in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        run("lake", "commit", more, lake("served"))
+        time.sleep(6)
+        for _, address, token in servers:
+            status, answer = asked(address, token, "/v1/indexes/served/search", {"id": new_ids[17], "k": 5})
+            assert status == 200, (status, answer)
+            status, answer = asked(address, token, "/v1/indexes/served/items/archive%2F00000003.dcm", None)
+            assert status in (405, 404), status
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for child, _, _ in servers:
+            child.terminate()
+            child.wait(30)
+    assert statuses and set(statuses) == {200}, {status: statuses.count(status) for status in set(statuses)}
+    print(f"  {len(statuses)} searches by two servers while 5,000 rows came")
 
 
 def appends_deletes_and_upkeep():
@@ -263,7 +313,7 @@ def main():
         with open(FOLDER / "log", "w"):
             pass
         tests = [crate_on_the_store, parts_are_committed_once, search_is_the_gallery_of_the_same_parts, one_run_by_two_committers, writers_are_killed,
-                 store_dies, erased, appends_deletes_and_upkeep]
+                 store_dies, erased, two_servers_read_while_rows_come, appends_deletes_and_upkeep]
         wanted = sys.argv[4:]
         for test in tests:
             if wanted and test.__name__ not in wanted:
@@ -278,7 +328,7 @@ def main():
 
 def crate_on_the_store():
     """The tests of the crate with lakes in the bucket."""
-    words = ["cargo", "test", "-p", "m3ret-lake", "--locked", "--quiet", "--test", "suite"]
+    words = ["cargo", "test", "-p", "m3ret-lake", "-p", "m3ret-cli", "--features", "m3ret-cli/lake", "--locked", "--quiet", "--test", "suite"]
     subprocess.run(words, env=environment(M3RET_TEST_BUCKET=store.BUCKET, M3RET_LAKE_DEADLINE="60"), check=True)
 
 
