@@ -24,7 +24,7 @@ PROGRAM, WEED, FOLDER = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 FOLDER.mkdir(parents=True, exist_ok=True)
 SIZES = list(map(int, sys.argv[4:])) or [192, 1_000_000, 768, 100_000]
 STORE = store.Store(WEED, FOLDER / "store")
-N_QUERIES = (20, 220)
+N_QUERIES = (10, 110)
 
 
 def timed(*words, **more):
@@ -51,7 +51,7 @@ def hits_of(output):
 def cost(place, queries, truth, *words, **more):
     """Slopes of searches in a gallery or a lake, and their recall@10."""
     walls, cpus, stores, recall = [], [], [], None
-    for _ in range(3):
+    for _ in range(2):
         found = []
         for n in N_QUERIES:
             numpy.save(FOLDER / "queries.npy", queries[:n])

@@ -59,6 +59,9 @@ pub enum PlaceKind {
     Lake,
 }
 
+/// Makes a hash of a purpose and bytes that is keyed with the secret of a place.
+pub(super) type DigestOfPlace<'a> = dyn Fn(&Path, &str, &[u8]) -> crate::Result<String> + 'a;
+
 /// How a column stores patients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -279,10 +282,7 @@ impl Receipt {
     }
 
     /// Seals the receipt for each place with a hash that is keyed with the secret of the place: of a purpose, and bytes.
-    pub(super) fn seal_with(
-        &mut self,
-        digest: &dyn Fn(&Path, &str, &[u8]) -> crate::Result<String>,
-    ) -> crate::Result<()> {
+    pub(super) fn seal_with(&mut self, digest: &DigestOfPlace<'_>) -> crate::Result<()> {
         let mut seals = Vec::with_capacity(self.places.len());
         for (idx, place) in self.places.iter().enumerate() {
             let path = m3ret_manifest::path_of(&place.place);
