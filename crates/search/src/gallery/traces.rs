@@ -391,7 +391,7 @@ mod tests {
         let gallery = writer.gallery();
         let long: Vec<u8> = (0..200_u8).map(|i| i.wrapping_mul(7)).collect();
         let texts = ["12345678", "123456789", "archive/0000017.dcm"];
-        let mut traces = vec![gallery.trace_of_bytes("x", &long).unwrap()];
+        let mut traces = vec![gallery.key.trace_of_bytes("x", &long).unwrap()];
         traces.extend(texts.map(|text| gallery.trace_of_text("id", text).unwrap()));
         let scanner = Scanner::new(gallery, &traces);
         for before in [
@@ -430,7 +430,7 @@ mod tests {
         let writer = gallery(&folder.path().join("g.m3i"), 8, Numbers::F16, &parts);
         let gallery = writer.gallery();
         assert_eq!(gallery.trace_of_text("id", "1234567"), None);
-        assert_eq!(gallery.trace_of_bytes("x", &[0; 128]), None);
+        assert_eq!(gallery.key.trace_of_bytes("x", &[0; 128]), None);
         let row = gallery.find("row/2").unwrap().unwrap();
         let (traces, n_left_out) = gallery.traces_of_row(row).unwrap();
         let kinds: Vec<&str> = traces.iter().map(|trace| trace.kind.as_str()).collect();
