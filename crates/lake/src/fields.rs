@@ -140,7 +140,7 @@ mod tests {
             "_rowid",
             "m3ret_view",
             "~",
-            "älter",
+            "\u{e4}lter",
             "a b",
             "%",
         ] {
