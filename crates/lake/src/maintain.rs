@@ -1,7 +1,7 @@
 //! Upkeep by one process at a time: small files are joined, new rows indexed, old versions removed. Readers see the result
 //! only if searches find as much as before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -399,12 +399,12 @@ fn unquoted(field: &str) -> &str {
 struct Canary {
     /// [queries, width]
     vectors: Vec<f32>,
-    ids: Vec<String>,
+    rows: Vec<u64>,
     modalities: Vec<String>,
 }
 
 /// Scores of one query, the best last kept.
-type Best = Vec<(f32, String)>;
+type Best = Vec<(f32, u64)>;
 
 /// Chooses the cheapest way to search that finds the wanted share of the best hits; `None` without an index.
 fn measure(writer: &LakeWriter, n_lists: usize, target: f64) -> Result<Option<Plans>> {
@@ -424,7 +424,7 @@ fn measure(writer: &LakeWriter, n_lists: usize, target: f64) -> Result<Option<Pl
     Ok(Some(Plans {
         n_rows: lake.len(),
         n_lists,
-        n_queries: canary.ids.len(),
+        n_queries: canary.rows.len(),
         target,
         levels,
     }))
@@ -434,7 +434,7 @@ fn measure(writer: &LakeWriter, n_lists: usize, target: f64) -> Result<Option<Pl
 type Truth = [Vec<Best>; 2];
 
 impl Canary {
-    /// Chooses rows by a hash of their ids, so that the same ones are chosen whenever they are there.
+    /// Chooses rows evenly.
     fn choose(lake: &Lake) -> Result<Self> {
         let rows = lake.scan()?;
         let step = (rows.len() / N_QUERIES).max(1);
@@ -443,16 +443,11 @@ impl Canary {
         for vector in vectors.chunks_exact_mut(lake.width()) {
             m3ret_search::normalize(vector)?;
         }
-        let ids = lake
-            .ids(&rows)?
-            .into_iter()
-            .map(|id| id.into_owned())
-            .collect();
         let cells = lake.rows(&rows, &[MODALITY])?;
         let modalities = cells.into_iter().flatten().map(|cell| cell.into_owned());
         Ok(Self {
             vectors,
-            ids,
+            rows: rows.iter().map(|row| row.address()).collect(),
             modalities: modalities.collect(),
         })
     }
@@ -469,7 +464,7 @@ impl Canary {
         }
         let least = counts
             .into_iter()
-            .filter(|(_, n)| *n * 20 >= self.ids.len());
+            .filter(|(_, n)| *n * 20 >= self.rows.len());
         least
             .min_by_key(|(_, n)| *n)
             .map(|(modality, _)| modality.to_owned())
@@ -478,25 +473,27 @@ impl Canary {
     /// Finds the exact best hits of all queries in one walk over the vectors.
     async fn truth(&self, lake: &Lake, filter: Option<&str>) -> Result<Truth> {
         let path = lake.path();
-        let most = KS.into_iter().max().unwrap_or(1);
+        // Twice as many: of equal scores any one is as good.
+        let most = 2 * KS.into_iter().max().unwrap_or(1);
         let modality = fields::field_of(MODALITY)?;
-        let mut asked = vec![ID.to_owned(), VECTOR.to_owned()];
+        let mut asked = vec![VECTOR.to_owned()];
         if filter.is_some() {
             asked.push(modality.clone());
         }
-        let mut query = lake.table.query().select(Select::columns(&asked));
+        let query = lake.table.query().select(Select::columns(&asked));
+        let mut query = query.with_row_id();
         if let Some(own) = lake.own() {
             query = query.only_if(own);
         }
         let mut stream = query.execute().await.map_err(io("reading", path))?;
         let mut ranked = [
-            vec![Best::new(); self.ids.len()],
-            vec![Best::new(); self.ids.len()],
+            vec![Best::new(); self.rows.len()],
+            vec![Best::new(); self.rows.len()],
         ];
         let width = lake.width();
         while let Some(batch) = stream.try_next().await.map_err(io("reading", path))? {
             let answer = Answer::new(&batch, path);
-            let (ids, vectors) = (answer.texts(ID)?, answer.vectors()?);
+            let (addresses, vectors) = (answer.addresses()?, answer.vectors()?);
             let cells = filter.map(|_| answer.texts(&modality)).transpose()?;
             for (query, vector) in self.vectors.chunks_exact(width).enumerate() {
                 for (row, stored) in vectors.chunks_exact(width).enumerate() {
@@ -506,9 +503,9 @@ impl Canary {
                         let best = &mut ranked[query];
                         let is_good =
                             best.len() < most || best.first().is_some_and(|least| score > least.0);
-                        if counts && is_good && ids.value(row) != self.ids[query] {
+                        if counts && is_good && addresses[row] != self.rows[query] {
                             let place = best.partition_point(|(other, _)| *other < score);
-                            best.insert(place, (score, ids.value(row).to_owned()));
+                            best.insert(place, (score, addresses[row]));
                             if best.len() > most {
                                 best.remove(0);
                             }
@@ -557,8 +554,8 @@ impl Canary {
                 recall,
                 recall_filtered,
             };
-            // A list costs about as much as reading a few vectors from the store.
-            let cost = nprobes * 2 + refine * k;
+            // A vector that is read from the store costs about as much as two lists.
+            let cost = nprobes + 2 * refine * k;
             let is_good = recall >= target;
             if found.is_none_or(|(known, other)| is_good && (other.recall < target || cost < known))
             {
@@ -581,19 +578,17 @@ impl Canary {
             None => None,
             Some(filter) => Some(sql::is_among(&fields::field_of(MODALITY)?, [filter], false)),
         };
+        // Vectors are read of all that is proposed, so what is among it is found.
         let found = lake.proposed(&self.vectors, condition, [k * refine + 1, nprobes])?;
         let (mut n_found, mut n_all) = (0, 0);
-        for (query, (mut proposed, exact)) in found.into_iter().zip(exact).enumerate() {
-            proposed.retain(|(_, id)| *id != self.ids[query]);
-            proposed.truncate(k);
-            let wanted = exact.iter().rev().take(k);
-            // Of equal scores any one is as good.
-            let least = wanted
-                .clone()
-                .map(|(score, _)| *score)
-                .fold(f32::INFINITY, f32::min);
-            n_found += proposed.iter().filter(|(score, _)| *score >= least).count();
-            n_all += wanted.count();
+        for (proposed, exact) in found.into_iter().zip(exact) {
+            let n_wanted = exact.len().min(k);
+            let least = exact.len().checked_sub(k).map(|place| exact[place].0);
+            let is_good = |(score, _): &&(f32, u64)| least.is_none_or(|least| *score >= least);
+            let good: HashSet<u64> = exact.iter().filter(is_good).map(|(_, row)| *row).collect();
+            let n_good = proposed.iter().filter(|row| good.contains(row)).count();
+            n_found += n_good.min(n_wanted);
+            n_all += n_wanted;
         }
         Ok(if n_all == 0 {
             1.0

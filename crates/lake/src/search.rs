@@ -29,6 +29,8 @@ const SPARE: usize = 16;
 const ROUNDING: f32 = 1e-5;
 /// The same with vectors of 16 bits, which it multiplies as they are.
 const ROUNDING_F16: f32 = 4e-3;
+/// The field with the table's own distance.
+const DISTANCE: &str = "_distance";
 /// Values of a column that are read to say which there are.
 const MANY_VALUES: usize = 64;
 
@@ -382,34 +384,55 @@ impl Lake {
         Ok(found)
     }
 
-    /// Finds the nearest own vectors of each query with an effort, [candidates, lists]: scores and ids, the best first.
+    /// Asks the index alone for the nearest own vectors of each query, with an effort, [candidates, lists]: their addresses,
+    /// the nearest first. Reads no vectors.
     pub(crate) fn proposed(
         &self,
         vectors: &[f32],
         condition: Option<String>,
         [limit, nprobes]: [usize; 2],
-    ) -> Result<Vec<Vec<(f32, String)>>> {
+    ) -> Result<Vec<Vec<u64>>> {
         let condition = sql::all(condition.into_iter().chain(self.own()));
         let condition = condition.as_deref();
-        let mut all: Vec<BoxFuture<'_, Result<Vec<Candidate>>>> = Vec::new();
+        let mut all: Vec<BoxFuture<'_, Result<Vec<u64>>>> = Vec::new();
         for vector in vectors.chunks_exact(self.width()) {
             all.push(
-                self.candidates(vector, condition, limit, Some(nprobes))
+                self.addresses_near(vector, condition, [limit, nprobes])
                     .boxed(),
             );
         }
         let found = futures::stream::iter(all).buffered(TOGETHER).try_collect();
-        let found: Vec<Vec<Candidate>> = wait(
+        wait(
             Patience::Change,
             "measuring searches of",
             self.path(),
             found,
-        )?;
-        let named = found.into_iter().map(|mut found| {
-            found.sort_by(|a, b| order((a.score, &a.id), (b.score, &b.id)));
-            found.into_iter().map(|one| (one.score, one.id)).collect()
-        });
-        Ok(named.collect())
+        )
+    }
+
+    async fn addresses_near(
+        &self,
+        vector: &[f32],
+        condition: Option<&str>,
+        [limit, nprobes]: [usize; 2],
+    ) -> Result<Vec<u64>> {
+        let path = self.path();
+        let fault = || io("searching", path);
+        let query = self.table.query().nearest_to(vector).map_err(fault())?;
+        let query = query
+            .column(VECTOR)
+            .distance_type(DistanceType::Cosine)
+            .limit(limit);
+        let mut query = query.nprobes(nprobes).map_err(fault())?;
+        if let Some(condition) = condition {
+            query = query.only_if(condition);
+        }
+        let query = query.select(Select::columns(&[DISTANCE])).with_row_id();
+        let mut found = Vec::with_capacity(limit);
+        for batch in &crate::writer::collect(query, path).await? {
+            found.extend_from_slice(Answer::new(batch, path).addresses()?);
+        }
+        Ok(found)
     }
 
     fn view_of(&self, name: &str) -> Option<ViewId> {
