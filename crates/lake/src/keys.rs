@@ -41,7 +41,8 @@ impl LakeKey {
             io("asking for random numbers for", Path::new(KEY))(std::io::Error::from(error))
         })?;
         let folder = folder()?;
-        let temporary = folder.join("new");
+        // Another call may draw one at the same time.
+        let temporary = folder.join(format!("new-{}", crate::writer::random_name(&folder)?));
         write(&temporary, &bytes)?;
         let drawn = keep(&Self::of_file(&temporary)?);
         std::fs::remove_file(&temporary).map_err(io("removing", &temporary))?;
