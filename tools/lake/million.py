@@ -71,7 +71,7 @@ def tasks():
     while waiting or running:
         while waiting and len(running) < N_TOGETHER:
             task = waiting.pop(0)
-            until = time.monotonic() + random_.uniform(2, 8) if kills[task] else None
+            until = time.monotonic() + random_.uniform(0.3, 3) if kills[task] else None
             running[task] = (embed("m.csv", "parts", task, N_TASKS), until)
         time.sleep(0.2)
         for task, (child, until) in list(running.items()):
@@ -118,7 +118,7 @@ def serve(seconds):
         while time.monotonic() < until:
             number = random_.randrange(N_IMAGES)
             began = time.monotonic()
-            answer = ask(address, token, {"id": f"in/{number // 1000:04}/{number:07}.png", "k": 10})
+            answer = ask(address, token, {"id": f"../in/{number // 1000:04}/{number:07}.png", "k": 10})
             times.append(time.monotonic() - began)
             assert len(answer["hits"]) == 10, answer
             counts[reader] += 1
