@@ -24,7 +24,7 @@ use crate::meta::{Level, Measured, Meta, Plans, to_bytes};
 use crate::place::io;
 use crate::sql;
 use crate::store::{Patience, wait};
-use crate::writer::{LakeWriter, TABLE, connect};
+use crate::writer::{Commits, LakeWriter, TABLE, connect, count_commits};
 
 /// Vectors from which on there is an index; fewer are all looked at.
 const MIN_INDEXED: usize = 20_000;
@@ -211,43 +211,9 @@ impl LakeWriter {
             .checkout_latest()
             .await
             .map_err(io("opening", &path))?;
-        let asked = self
-            .table
-            .query()
-            .select(Select::columns(&[ORIGIN, COMMIT]));
-        let mut stream = asked.execute().await.map_err(io("reading", &path))?;
-        let mut commits: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
-        while let Some(batch) = stream.try_next().await.map_err(io("reading", &path))? {
-            let answer = Answer::new(&batch, &path);
-            let (origins, ids) = (answer.texts(ORIGIN)?, answer.texts(COMMIT)?);
-            for row in 0..answer.len() {
-                let (origin, commit) = (origins.value(row), ids.value(row));
-                match commits
-                    .get_mut(origin)
-                    .and_then(|known| known.get_mut(commit))
-                {
-                    Some(n) => *n += 1,
-                    None => {
-                        let of_origin = commits.entry(origin.to_owned()).or_default();
-                        of_origin.insert(commit.to_owned(), 1);
-                    }
-                }
-            }
-        }
-        let mut n_doubled = 0;
-        for (origin, commits) in commits {
-            for (commit, n) in commits.into_iter().skip(1) {
-                let one = |field: &str, text: &str| sql::is_among(field, [text], false);
-                let condition = sql::all([one(ORIGIN, &origin), one(COMMIT, &commit)]);
-                let deleted = self
-                    .table
-                    .delete(condition.unwrap_or_default().as_str())
-                    .await;
-                deleted.map_err(io("removing doubled rows of", &path))?;
-                n_doubled += n;
-            }
-        }
-        Ok(n_doubled)
+        let mut commits = Commits::new();
+        count_commits(&self.table, None, &path, &mut commits).await?;
+        self.keep_first(commits).await
     }
 
     /// Joins small files. With a threshold, files with a larger share of removed rows are written anew, too.

@@ -10,15 +10,8 @@ const FAR: &str = "s3://";
 pub(crate) const META: &str = "meta.json";
 
 /// Returns whether a path is an address on an object store, such as `s3://bucket/NAME`.
-#[must_use]
-pub fn is_far(path: &Path) -> bool {
+fn is_far(path: &Path) -> bool {
     path.to_str().is_some_and(|text| text.starts_with(FAR))
-}
-
-/// Returns whether a path is an address on an object store, or a local folder with the layout of a lake.
-#[must_use]
-pub fn is_lake(path: &Path) -> bool {
-    is_far(path) || path.join(META).is_file()
 }
 
 /// The folder of a lake.
@@ -107,6 +100,6 @@ mod tests {
                 "{bad}"
             );
         }
-        assert!(!is_lake(Path::new("gallery.m3i")));
+        assert!(!is_far(Path::new("gallery.m3i")));
     }
 }

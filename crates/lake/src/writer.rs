@@ -166,10 +166,7 @@ impl LakeWriter {
                 .checkout_latest()
                 .await
                 .map_err(io("opening", path))?;
-            Ok(commits_of(&self.table, wanted, path)
-                .await?
-                .into_keys()
-                .collect())
+            Ok(self.commits_of(wanted).await?.into_keys().collect())
         };
         wait(Patience::Scan, "reading", path, found)
     }
@@ -201,17 +198,14 @@ impl LakeWriter {
         };
         let (schema, n_before, erased) = wait(Patience::Change, "opening", &path, prepared)?;
         let commit = random_name(&path)?;
-        let tally = Arc::new(Mutex::new(Tally {
-            commit: commit.clone(),
-            ..Tally::default()
-        }));
+        let tally = Arc::new(Mutex::new(Tally::default()));
         let mut pieces = Pieces {
             table: (n_before > 0).then(|| self.table.clone()),
             width: self.meta.width,
             key: self.key().clone(),
             erased,
             schema: Arc::clone(&schema),
-            commit,
+            commit: commit.clone(),
             path: path.clone(),
             tally: Arc::clone(&tally),
         };
@@ -233,7 +227,7 @@ impl LakeWriter {
             return Err(fault);
         }
         let version = added.map_err(io("adding rows to", &path))?.version;
-        let settled = self.settled(version, &tally);
+        let settled = self.settled(version, &commit, &tally);
         let version = wait(Patience::Change, "completing", &path, settled)?;
         Ok(Added {
             n_rows: tally.n_rows,
@@ -244,31 +238,20 @@ impl LakeWriter {
 
     /// Makes sure that rows that were just added are there once, and of nobody who was erased meanwhile; then shows them to
     /// readers. Returns the version that holds them.
-    async fn settled(&mut self, version: u64, tally: &Tally) -> Result<u64> {
+    async fn settled(&mut self, mut version: u64, commit: &str, tally: &Tally) -> Result<u64> {
         let path = self.place.path.clone();
-        let mut version = version;
         self.table
             .checkout_latest()
             .await
             .map_err(io("opening", &path))?;
         let origins: Vec<String> = tally.origins.iter().cloned().collect();
-        let mut doubled = Vec::new();
-        for (origin, commits) in commits_of(&self.table, &origins, &path).await? {
-            // Whoever looks chooses the same.
-            doubled.extend(commits.into_iter().skip(1).map(|commit| {
-                let one = |field: &str, text: &str| sql::is_among(field, [text], false);
-                sql::all([one(ORIGIN, &origin), one(COMMIT, &commit)])
-            }));
-        }
-        for condition in doubled.into_iter().flatten() {
-            let deleted = self.table.delete(condition.as_str()).await;
-            version = deleted
-                .map_err(io("removing doubled rows of", &path))?
-                .version;
+        let commits = self.commits_of(&origins).await?;
+        if self.keep_first(commits).await? > 0 {
+            version = self.table.version().await.map_err(io("reading", &path))?;
         }
         let erased = self.erased().await?;
         if erased.has_any() {
-            let own = Some(sql::is_among(COMMIT, [tally.commit.as_str()], false));
+            let own = Some(sql::is_among(COMMIT, [commit], false));
             let rows = rows_of_erased(&self.table, (self.key(), &erased), own, &path).await?;
             if !rows.is_empty() {
                 version = delete_rows(&self.table, &rows, &path).await?;
@@ -277,6 +260,32 @@ impl LakeWriter {
         let views: Vec<String> = tally.views.iter().cloned().collect();
         self.publish(version, &views).await?;
         Ok(version)
+    }
+
+    /// Returns which changes brought rows of some origins.
+    async fn commits_of(&self, origins: &[String]) -> Result<Commits> {
+        let mut commits = Commits::new();
+        for origins in origins.chunks(IDS_TOGETHER) {
+            let wanted = sql::is_among(ORIGIN, origins.iter().map(String::as_str), false);
+            count_commits(&self.table, Some(wanted), self.path(), &mut commits).await?;
+        }
+        Ok(commits)
+    }
+
+    /// Keeps of each origin the rows of one change, and returns how many vectors left. Whoever looks keeps the same.
+    pub(crate) async fn keep_first(&self, commits: Commits) -> Result<usize> {
+        let mut n_doubled = 0;
+        for (origin, commits) in commits {
+            for (commit, n) in commits.into_iter().skip(1) {
+                let one = |field: &str, text: &str| sql::is_among(field, [text], false);
+                let condition = sql::all([one(ORIGIN, &origin), one(COMMIT, &commit)]);
+                let condition = condition.unwrap_or_default();
+                let deleted = self.table.delete(condition.as_str()).await;
+                deleted.map_err(io("removing doubled rows of", self.path()))?;
+                n_doubled += n;
+            }
+        }
+        Ok(n_doubled)
     }
 
     /// Shows readers a version of the table, unless they see a later one.
@@ -305,8 +314,6 @@ impl LakeWriter {
     /// Gives the table the fields that it lacks; rows that are there have empty cells in them. Returns all fields.
     async fn widened(&self, columns: &[String], attached: &[String]) -> Result<Arc<Schema>> {
         let path = &self.place.path;
-        let names = |names: &[String]| names.iter().map(|name| name.to_owned()).collect::<Vec<_>>();
-        let (columns, attached) = (names(columns), names(attached));
         let columns = columns.iter().map(String::as_str);
         let attached = attached.iter().map(String::as_str);
         let wanted = fields::schema(self.meta.width, self.meta.numbers, columns, attached)?;
@@ -350,7 +357,6 @@ struct Tally {
     n_erased: usize,
     views: BTreeSet<String>,
     origins: BTreeSet<String>,
-    commit: String,
     /// Hashes of the ids so far.
     ids: HashSet<u128>,
     fault: Option<Error>,
@@ -455,37 +461,41 @@ pub(crate) async fn collect(
     stream.try_collect().await.map_err(io("reading", path))
 }
 
-/// Returns which changes brought rows of some origins.
-async fn commits_of(
+/// How many vectors each change brought, by origin.
+pub(crate) type Commits = BTreeMap<String, BTreeMap<String, usize>>;
+
+/// Counts the vectors that changes brought, of rows for which a condition holds.
+pub(crate) async fn count_commits(
     table: &Table,
-    origins: &[String],
+    condition: Option<String>,
     path: &Path,
-) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for origins in origins.chunks(IDS_TOGETHER) {
-        let condition = sql::is_among(ORIGIN, origins.iter().map(String::as_str), false);
-        let asked = table.query().only_if(condition);
-        let asked = asked.select(Select::columns(&[ORIGIN, COMMIT]));
-        let mut stream = asked.execute().await.map_err(io("reading", path))?;
-        while let Some(batch) = stream.try_next().await.map_err(io("reading", path))? {
-            let answer = Answer::new(&batch, path);
-            let (origins, commits) = (answer.texts(ORIGIN)?, answer.texts(COMMIT)?);
-            let mut last = None;
-            for row in 0..answer.len() {
-                let pair = (origins.value(row), commits.value(row));
-                if last != Some(pair) {
-                    let of_origin = found.entry(pair.0.to_owned()).or_default();
-                    of_origin.insert(pair.1.to_owned());
-                    last = Some(pair);
+    commits: &mut Commits,
+) -> Result<()> {
+    let mut asked = table.query().select(Select::columns(&[ORIGIN, COMMIT]));
+    if let Some(condition) = condition {
+        asked = asked.only_if(condition);
+    }
+    let mut stream = asked.execute().await.map_err(io("reading", path))?;
+    while let Some(batch) = stream.try_next().await.map_err(io("reading", path))? {
+        let answer = Answer::new(&batch, path);
+        let (origins, changes) = (answer.texts(ORIGIN)?, answer.texts(COMMIT)?);
+        for row in 0..answer.len() {
+            let (origin, commit) = (origins.value(row), changes.value(row));
+            let known = commits.get_mut(origin);
+            match known.and_then(|known| known.get_mut(commit)) {
+                Some(n) => *n += 1,
+                None => {
+                    let of_origin = commits.entry(origin.to_owned()).or_default();
+                    of_origin.insert(commit.to_owned(), 1);
                 }
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Columns that name patients.
-pub(crate) const OF_PATIENTS: [&str; 3] = [PATIENT, HEADER_PATIENT, ISSUED_PATIENT];
+pub const OF_PATIENTS: [&str; 3] = [PATIENT, HEADER_PATIENT, ISSUED_PATIENT];
 
 /// Returns the addresses of those rows of patients who were erased that a condition holds for, those of further vectors
 /// included.

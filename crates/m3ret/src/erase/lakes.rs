@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use m3ret_lake::{Lake, Searched, allow_again as lift, is_erased, search_for};
+use m3ret_lake::{Lake, OF_PATIENTS, Searched, allow_again as lift, is_erased, search_for};
 use m3ret_manifest::text_of;
 use m3ret_search::{Collection, ErasedPatients, RowId};
 
@@ -11,16 +11,8 @@ use super::check::Verification;
 use super::receipt::{Action, Counts, ErasedPlace, PlaceKind, Receipt, Scan};
 use super::{EraseOptions, Patient, Refused, Subject, WhyRefused, write_receipt};
 use crate::error::{bail, ensure};
-use crate::galleries::columns;
 use crate::lake::is_lake;
 use crate::watch::Watch;
-
-/// The columns that hold patients.
-const OF_PATIENTS: [&str; 3] = [
-    columns::PATIENT,
-    columns::OWN_PATIENT,
-    columns::OWN_ISSUED_PATIENT,
-];
 
 /// Refuses galleries beside lakes: their receipts are of one kind each.
 fn check(places: &[PathBuf]) -> crate::Result<()> {
