@@ -76,7 +76,7 @@ impl Dicom {
             )
         })?;
         ensure!(
-            !index.is_lake(),
+            !index.is_lake,
             "--dicom-into {}: it is a lake, to which `m3ret lake commit` adds",
             options.into
         );

@@ -72,6 +72,8 @@ impl Snapshot {
 pub(crate) struct Index {
     pub(crate) name: String,
     place: PathBuf,
+    /// Whether the rows lie on an object store: they are read here, and changed by `m3ret lake`.
+    pub(crate) is_lake: bool,
     options: OpenOptions,
     newest: RwLock<Arc<Snapshot>>,
     /// When a lake was last asked for its newest state.
@@ -114,6 +116,7 @@ impl Indexes {
             }
             all.push(Arc::new(Index {
                 name,
+                is_lake: is_lake(place),
                 place: place.clone(),
                 options: options.clone(),
                 newest: RwLock::new(Arc::new(snapshot)),
@@ -165,14 +168,9 @@ impl Index {
         SeriesGallery::with_model(options, Arc::clone(model), key)
     }
 
-    /// Returns whether the rows lie on an object store: they are read here, and changed by `m3ret lake`.
-    pub(crate) fn is_lake(&self) -> bool {
-        is_lake(&self.place)
-    }
-
     /// Refuses changes of a lake.
     pub(crate) fn must_be_changeable(&self) -> Result<()> {
-        match self.is_lake() {
+        match self.is_lake {
             false => Ok(()),
             true => Err(Problem::unprocessable(
                 "lake",
@@ -189,7 +187,7 @@ impl Index {
     /// Returns the gallery's newest state; opens it if a writer made one since.
     pub(crate) fn newest(&self) -> m3ret::Result<Arc<Snapshot>> {
         let known = self.known();
-        if self.is_lake() {
+        if self.is_lake {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             if asked.elapsed() < LAKE_INTERVAL {
                 return Ok(known);
