@@ -22,6 +22,8 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use crate::environment;
+
 /// The folder of the cache; without it, nothing is kept.
 const FOLDER: &str = "M3RET_LAKE_CACHE_DIR";
 /// Bytes that are kept, as a person sets them.
@@ -45,15 +47,9 @@ impl Cache {
     /// Opens the cache of a lake as a person sets it, and removes what an erasure has made old. `None` if nobody wants one,
     /// or its folder cannot be made: a reader goes on without.
     pub(crate) fn open(uri: &str, n_purges: u64) -> Option<Arc<Self>> {
-        let root = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty())?;
-        let limit = std::env::var(LIMIT).ok();
-        let limit = limit.and_then(|text| text.trim().parse().ok());
-        Self::at(
-            Path::new(&root),
-            uri,
-            n_purges,
-            limit.unwrap_or(DEFAULT_LIMIT),
-        )
+        let root = environment::variable(FOLDER)?;
+        let limit = environment::number(LIMIT).unwrap_or(DEFAULT_LIMIT);
+        Self::at(Path::new(&root), uri, n_purges, limit)
     }
 
     fn at(root: &Path, uri: &str, n_purges: u64, limit: u64) -> Option<Arc<Self>> {

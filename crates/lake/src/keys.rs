@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use m3ret_search::{Error, Key, Result};
 
+use crate::environment;
 use crate::place::{io, mismatch};
 
 /// Names the file of the key, in place of the folder of the user.
@@ -51,8 +52,7 @@ impl LakeKey {
 
     /// Finds the key with a check: in the file that `M3RET_LAKE_KEY` names, or in the folder of the user.
     pub(crate) fn find(check: &str, lake: &Path) -> Result<Self> {
-        let named = std::env::var_os(KEY).filter(|path| !path.is_empty());
-        let path = match named {
+        let path = match environment::variable(KEY) {
             Some(path) => PathBuf::from(path),
             None => folder()?.join(check),
         };
@@ -106,9 +106,9 @@ fn folder() -> Result<PathBuf> {
     if let Some(folder) = CHOSEN.get() {
         return Ok(folder.clone());
     }
-    let given = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty());
-    let home = || given("HOME").map(|home| PathBuf::from(home).join(".config"));
-    let config = given("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
+    let home = || environment::variable("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let config = environment::variable("XDG_CONFIG_HOME");
+    let config = config.map(PathBuf::from).or_else(home);
     let config = config.ok_or_else(|| {
         let wanted = "a folder of the user, for keys: HOME or XDG_CONFIG_HOME";
         mismatch(

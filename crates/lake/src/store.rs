@@ -13,6 +13,7 @@ use m3ret_search::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cache::{Cache, Cached};
+use crate::environment;
 use crate::place::{Place, io};
 
 /// Seconds that a search by a plan may take, as a person sets them.
@@ -84,8 +85,7 @@ pub(crate) fn wait<T: Send>(
 fn deadline() -> Duration {
     static KNOWN: OnceLock<Duration> = OnceLock::new();
     *KNOWN.get_or_init(|| {
-        let set = std::env::var(DEADLINE).ok();
-        let seconds = set.and_then(|text| text.trim().parse::<f64>().ok());
+        let seconds = environment::number(DEADLINE);
         let seconds = seconds.filter(|seconds| (0.01..=3600.0).contains(seconds));
         seconds.map_or(DEFAULT_DEADLINE, Duration::from_secs_f64)
     })
@@ -108,10 +108,8 @@ fn runtime(path: &Path) -> Result<&'static Runtime> {
 pub(crate) fn session() -> Arc<Session> {
     static SHARED: OnceLock<Arc<Session>> = OnceLock::new();
     Arc::clone(SHARED.get_or_init(|| {
-        let set = std::env::var(CACHE).ok();
-        let cache = set.and_then(|text| text.trim().parse().ok());
+        let cache = environment::number(CACHE).unwrap_or(DEFAULT_CACHE);
         let registry = Arc::new(ObjectStoreRegistry::default());
-        let cache = cache.unwrap_or(DEFAULT_CACHE);
         Arc::new(Session::new(cache, METADATA_CACHE, registry))
     }))
 }
@@ -136,10 +134,7 @@ pub(crate) fn options(place: &Place) -> HashMap<String, String> {
         return options;
     }
     for (variable, name) in VARIABLES {
-        if let Some(value) = std::env::var(variable)
-            .ok()
-            .filter(|value| !value.is_empty())
-        {
+        if let Some(value) = environment::text(variable) {
             options.entry(name.to_owned()).or_insert(value);
         }
     }

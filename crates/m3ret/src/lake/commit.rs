@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use m3ret_imaging::Limits;
-use m3ret_lake::{Brought, Lake, LakeKey, LakeWriter, Rows};
+use m3ret_lake::{Added, Brought, Lake, LakeKey, LakeWriter, Rows};
 use m3ret_manifest::{Manifest, text_of};
 use m3ret_search::{Error, Maker, Numbers, Setup};
 use serde::Serialize;
@@ -66,6 +66,8 @@ pub fn commit(
         found.missing
     );
     let first = found.parts.first().context("no part is done")?;
+    let run = first.run();
+    let origin = |part: &Part| format!("run {run} {}/{}", part.mark.shard, part.mark.n_shards);
     let setup = Setup {
         maker: Maker {
             fingerprint: first.mark.fingerprint.clone(),
@@ -77,8 +79,6 @@ pub fn commit(
     };
     let (mut writer, key) = writer_of(lake, &setup, options)?;
     writer.check(&setup, &key)?;
-    let run = first.run();
-    let origin = |part: &Part| format!("run {run} {}/{}", part.mark.shard, part.mark.n_shards);
     let origins: Vec<String> = found.parts.iter().map(origin).collect();
     let there = writer.origins(&origins)?;
     let with_rows = found.parts.iter().filter(|part| part.mark.n_embedded > 0);
@@ -96,16 +96,30 @@ pub fn commit(
         return Ok(committed);
     }
     Stopped::check(watch, "interrupted; nothing was added")?;
-    let reader = Arc::new(Lake::open(lake)?);
+    watch.step("adding rows");
+    let added = add(&mut writer, wanted, &options.keep, Lake::open(lake)?)?;
+    committed.n_rows = added.n_rows;
+    committed.n_erased = added.n_erased;
+    committed.version = added.version;
+    Ok(committed)
+}
+
+/// Adds the rows of parts, each with its origin, as one change; the first part says which columns they have.
+fn add(
+    writer: &mut LakeWriter,
+    wanted: Vec<(String, Part)>,
+    keep_columns: &[String],
+    reader: Lake,
+) -> crate::Result<Added> {
+    let reader = Arc::new(reader);
     let columns = match wanted.first() {
         Some((_, part)) => {
-            let read = rows_of_part(part, &options.keep, &reader)?;
+            let read = rows_of_part(part, keep_columns, &reader)?;
             read.columns.into_iter().map(|(name, _)| name).collect()
         }
         None => Vec::new(),
     };
-    watch.step("adding rows");
-    let (keep, known) = (options.keep.clone(), columns.clone());
+    let (keep, known) = (keep_columns.to_vec(), columns.clone());
     let pieces = wanted
         .into_iter()
         .map(move |(origin, part)| -> m3ret_search::Result<Brought> {
@@ -118,11 +132,7 @@ pub fn commit(
             }
             Ok((origin, read))
         });
-    let added = writer.add(&columns, &[], pieces)?;
-    committed.n_rows = added.n_rows;
-    committed.n_erased = added.n_erased;
-    committed.version = added.version;
-    Ok(committed)
+    Ok(writer.add(&columns, &[], pieces)?)
 }
 
 fn unreadable(part: &Part, found: &str) -> Error {
