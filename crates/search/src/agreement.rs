@@ -4,6 +4,7 @@
 //! from one pair of modalities to the next. So images of the collection are asked for among other patients, first hits
 //! are counted by score, and a search with a score like theirs is expected to agree as often.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rand::SeedableRng as _;
@@ -293,21 +294,21 @@ impl Agreements {
 
 /// Chooses rows with a label by their modality, empty where it is unknown: of the most frequent modalities, some of each.
 fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, Vec<RowId>>> {
-    let rows = collection.scan()?;
     let mut by_modality: BTreeMap<String, Vec<RowId>> = BTreeMap::new();
-    for rows in rows.chunks(4096) {
-        let names = [column, MODALITY, PATIENT];
-        for (row, cells) in rows.iter().zip(collection.rows(rows, &names)?) {
-            // Of an image of an unknown patient it is not known which others are of another one.
-            if let [label, modality, patient] = cells.as_slice()
-                && !label.is_empty()
-                && !patient.is_empty()
-            {
-                let of_modality = by_modality.entry(modality.clone().into_owned());
-                of_modality.or_default().push(*row);
+    collection.each_row(&[column, MODALITY, PATIENT], &mut |row, cells| {
+        // Of an image of an unknown patient it is not known which others are of another one.
+        if let [label, modality, patient] = cells
+            && !label.is_empty()
+            && !patient.is_empty()
+        {
+            match by_modality.get_mut(modality.as_ref()) {
+                Some(rows) => rows.push(row),
+                None => {
+                    by_modality.insert(modality.clone().into_owned(), vec![row]);
+                }
             }
         }
-    }
+    })?;
     let mut sizes: Vec<(usize, String)> = by_modality
         .iter()
         .map(|(modality, rows)| (rows.len(), modality.clone()))
@@ -316,9 +317,13 @@ fn choose(collection: &dyn Collection, column: &str) -> Result<BTreeMap<String, 
     for (_, modality) in sizes.into_iter().skip(Agreements::MAX_MODALITIES) {
         by_modality.remove(&modality);
     }
+    // Each image is asked for among those of every modality, and among all.
+    let n_each = by_modality.len() * (by_modality.len() + 1);
+    let n_queries =
+        (collection.n_measuring() / n_each.max(1)).clamp(2 * STEP_SEARCHES, Agreements::N_QUERIES);
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     for rows in by_modality.values_mut() {
-        let n_chosen = rows.len().min(Agreements::N_QUERIES);
+        let n_chosen = rows.len().min(n_queries);
         let mut chosen = rand::seq::index::sample(&mut random, rows.len(), n_chosen).into_vec();
         chosen.sort_unstable();
         *rows = chosen
@@ -338,8 +343,7 @@ fn ask(
 ) -> Result<Vec<(f32, bool)>> {
     let width = collection.width();
     let (mut vectors, mut further) = (Vec::with_capacity(rows.len() * width), Vec::new());
-    for &row in rows {
-        let mut read = RowAsQuery::read_unit(collection, row)?;
+    for mut read in RowAsQuery::read_units(collection, rows)? {
         vectors.append(&mut read.own);
         further.push(read.further);
     }
@@ -369,19 +373,17 @@ fn ask(
         filters: filter.into_iter().collect(),
         ..SearchOptions::default()
     };
-    let mut outcomes = Vec::with_capacity(rows.len());
     let images = images_of(collection, query, rows)?;
     let found = search_across(collection, queries, &images, &options)?;
-    for (&row, hits) in rows.iter().zip(found) {
-        let label = collection.value(row, column)?;
-        for hit in hits {
-            let other = collection.value(hit.row, column)?;
-            let is_known = !collection.value(hit.row, PATIENT)?.is_empty();
-            if !other.is_empty() && is_known {
-                outcomes.push((hit.score, other == label));
-                break;
-            }
-        }
+    let labels = collection.rows(rows, &[column])?;
+    let hit_rows: Vec<RowId> = found.iter().flatten().map(|hit| hit.row).collect();
+    let mut cells = collection.rows(&hit_rows, &[column, PATIENT])?.into_iter();
+    let mut outcomes = Vec::with_capacity(rows.len());
+    for (label, hits) in labels.iter().flatten().zip(found) {
+        let cells: Vec<_> = cells.by_ref().take(hits.len()).collect();
+        let is_known = |cells: &[Cow<'_, str>]| cells.iter().all(|cell| !cell.is_empty());
+        let first = hits.iter().zip(&cells).find(|(_, cells)| is_known(cells));
+        outcomes.extend(first.map(|(hit, cells)| (hit.score, cells.first() == Some(label))));
     }
     Ok(outcomes)
 }

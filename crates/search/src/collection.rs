@@ -7,6 +7,9 @@ use crate::gallery::{Gallery, Maker, Numbers, RowId};
 use crate::scan::{Queries, RowHit, SearchOptions};
 use crate::statistics::Statistics;
 
+/// Rows whose cells are read at once.
+const ROWS_TOGETHER: usize = 4096;
+
 /// A set of unit vectors of one width, each with an id, cells in named columns and attachments, as one state that does
 /// not change while it is open.
 ///
@@ -57,6 +60,28 @@ pub trait Collection: Send + Sync {
     /// # Errors
     /// `Io` where rows lie far away.
     fn scan(&self) -> Result<Vec<RowId>>;
+
+    /// Calls `visit` with every row, in the order of `scan`, and its cells in some columns.
+    ///
+    /// # Errors
+    /// `Damaged`; `Io` where rows lie far away.
+    fn each_row(
+        &self,
+        columns: &[&str],
+        visit: &mut (dyn FnMut(RowId, &[Cow<'_, str>]) + Send),
+    ) -> Result<()> {
+        for rows in self.scan()?.chunks(ROWS_TOGETHER) {
+            for (row, cells) in rows.iter().zip(self.rows(rows, columns)?) {
+                visit(*row, &cells);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns about how many searches may be made to measure the collection: the more one costs, the fewer.
+    fn n_measuring(&self) -> usize {
+        usize::MAX
+    }
 
     /// Finds the row of an id.
     ///
@@ -189,16 +214,14 @@ impl Collection for Gallery {
     }
 
     fn ids(&self, rows: &[RowId]) -> Result<Vec<Cow<'_, str>>> {
-        let ids = rows.iter().map(|&row| Self::id(self, row));
-        ids.map(|id| id.map(Cow::Borrowed)).collect()
+        let ids = Self::ids(self, rows)?.into_iter();
+        Ok(ids.map(Cow::Borrowed).collect())
     }
 
     fn rows(&self, rows: &[RowId], columns: &[&str]) -> Result<Vec<Vec<Cow<'_, str>>>> {
-        let cells = |&row: &RowId| {
-            let cells = columns.iter().map(|column| Self::value(self, row, column));
-            cells.map(|cell| cell.map(Cow::Borrowed)).collect()
-        };
-        rows.iter().map(cells).collect()
+        let rows = self.cells(rows, columns)?.into_iter();
+        let cells = rows.map(|cells| cells.into_iter().map(Cow::Borrowed).collect());
+        Ok(cells.collect())
     }
 
     fn vectors(&self, rows: &[RowId]) -> Result<Vec<f32>> {

@@ -50,7 +50,7 @@ use crate::names::BODY_PART;
 use crate::scan::{AllowedVectors, Calibration, Filter, Kinds};
 use crate::statistics::Statistics;
 use catalog::{Catalog, Named};
-use segment::Segment;
+use segment::{Column, Segment, Texts};
 
 /// What made the vectors: only vectors of the same encoder and input config can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -494,6 +494,43 @@ impl Gallery {
             Some(column) => segment.value(column, row.row),
             None => Ok(""),
         }
+    }
+
+    /// Reads cells of many rows: for each row in their order, one for each column. Where columns lie is asked once for each
+    /// segment.
+    pub(crate) fn cells(&self, rows: &[RowId], columns: &[&str]) -> Result<Vec<Vec<&str>>> {
+        let mut opened: Vec<Option<Vec<Option<Column<'_>>>>> = Vec::new();
+        opened.resize_with(self.segments.len(), || None);
+        let cells = rows.iter().map(|row| {
+            let segment = self.segment(*row)?;
+            let opened = &mut opened[row.segment as usize];
+            let columns = match opened {
+                Some(columns) => columns,
+                None => opened.insert(segment.open_columns(columns)?),
+            };
+            let cells = columns.iter().map(|column| match column {
+                Some(column) => column.get(row.row),
+                None => Ok(""),
+            });
+            cells.collect::<Result<Vec<&str>>>()
+        });
+        cells.collect()
+    }
+
+    /// Reads the ids of many rows, in their order.
+    pub(crate) fn ids(&self, rows: &[RowId]) -> Result<Vec<&str>> {
+        let mut opened: Vec<Option<Texts<'_>>> = Vec::new();
+        opened.resize_with(self.segments.len(), || None);
+        let ids = rows.iter().map(|row| {
+            let segment = self.segment(*row)?;
+            let opened = &mut opened[row.segment as usize];
+            let ids = match opened {
+                Some(ids) => ids,
+                None => opened.insert(segment.open_ids()?),
+            };
+            ids.get_str(row.row as usize)
+        });
+        ids.collect()
     }
 
     /// Returns what is attached to a row under a name, e.g. `thumbnail`; empty for nothing.

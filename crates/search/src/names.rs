@@ -1,5 +1,7 @@
 //! Names that this crate knows: of columns, by which galleries group images and tasks follow, and of views.
 
+/// Where the image lies.
+pub const PATH: &str = "path";
 /// The kind of image: CT, DX, US and others.
 pub const MODALITY: &str = "modality";
 /// Which part of the body is seen.

@@ -70,6 +70,13 @@ pub(crate) struct Texts<'a> {
     ends: &'a Range<usize>,
 }
 
+/// One column: a code for each row, and the values that codes stand for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column<'a> {
+    codes: &'a Range<usize>,
+    values: Texts<'a>,
+}
+
 impl Segment {
     /// Opens a segment file and checks its description, not yet its contents.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -294,6 +301,28 @@ impl Segment {
         self.texts(&format!("column/{column}"))
     }
 
+    /// Opens a column for reading many cells.
+    pub(crate) fn open_column(&self, column: usize) -> Result<Column<'_>> {
+        Ok(Column {
+            codes: self.place(&format!("column/{column}/codes"))?,
+            values: self.dictionary(column)?,
+        })
+    }
+
+    /// Opens columns by their names; `None` for one that the segment lacks.
+    pub(crate) fn open_columns(&self, names: &[&str]) -> Result<Vec<Option<Column<'_>>>> {
+        let opened = names.iter().map(|name| {
+            let column = self.column(name);
+            column.map(|column| self.open_column(column)).transpose()
+        });
+        opened.collect()
+    }
+
+    /// Opens the ids for reading many.
+    pub(crate) fn open_ids(&self) -> Result<Texts<'_>> {
+        self.texts("ids")
+    }
+
     /// Returns where a column is, by name.
     pub(crate) fn column(&self, name: &str) -> Option<usize> {
         self.footer.columns.iter().position(|other| other == name)
@@ -350,6 +379,15 @@ impl<'a> Texts<'a> {
     }
 }
 
+impl<'a> Column<'a> {
+    /// Returns the cell of a row.
+    pub(crate) fn get(&self, row: u32) -> Result<&'a str> {
+        let row = row as usize;
+        let code: &[u32] = self.values.segment.numbers_at(self.codes, row..row + 1)?;
+        self.values.get_str(code[0] as usize)
+    }
+}
+
 impl Segment {
     pub(crate) fn n_rows(&self) -> usize {
         self.n_rows
@@ -376,10 +414,7 @@ impl Segment {
     }
 
     pub(crate) fn value(&self, column: usize, row: u32) -> Result<&str> {
-        let row = row as usize;
-        let name = format!("column/{column}/codes");
-        let code: &[u32] = self.numbers(&name, row..row + 1)?;
-        self.dictionary(column)?.get_str(code[0] as usize)
+        self.open_column(column)?.get(row)
     }
 
     pub(crate) fn attachments(&self) -> &[String] {

@@ -136,9 +136,9 @@ impl Sample {
         let n_before = if is_second { N_QUERIES } else { 0 };
         let own: Vec<Vec<RowId>> = chosen.skip(n_before).take(N_QUERIES).collect();
         let mut vectors = Vec::with_capacity(own.len() * gallery.width());
-        for (idx, row) in own.iter().flatten().enumerate() {
-            // Vectors that were stored in 16 bits have length 1 only up to rounding, and a search wants unit vectors.
-            let RowAsQuery { own, further } = RowAsQuery::read_unit(gallery, *row)?;
+        // Vectors that were stored in 16 bits have length 1 only up to rounding, and a search wants unit vectors.
+        let read = RowAsQuery::read_units(gallery, &own.concat())?;
+        for (idx, RowAsQuery { own, further }) in read.iter().enumerate() {
             // One of its vectors in turn: asked together, the row's own would find nearly all, and a radiograph asks with
             // one that is like a projection.
             let all: Vec<&[f32]> = std::iter::once(own.as_slice())

@@ -246,25 +246,35 @@ pub(crate) struct RowAsQuery {
 }
 
 impl RowAsQuery {
-    /// Reads the vectors of a row as they are stored; in 16 bits, they are not quite of unit length. Slices are only
+    /// Reads the vectors of rows as they are stored; in 16 bits, they are not quite of unit length. Slices are only
     /// compared with queries, and are none.
-    pub(crate) fn read(collection: &dyn Collection, row: RowId) -> Result<Self> {
-        let further = collection.view_vectors(row)?.into_iter();
-        let further = further.filter(|(view, _)| !is_slice(view));
-        Ok(Self {
-            own: collection.vectors(&[row])?,
-            further: further.flat_map(|(_, vector)| vector).collect(),
-        })
+    pub(crate) fn read(collection: &dyn Collection, rows: &[RowId]) -> Result<Vec<Self>> {
+        let has_further = !collection.views().is_empty();
+        let vectors = collection.vectors(rows)?;
+        let own = vectors.chunks_exact(collection.width());
+        let read = rows.iter().zip(own).map(|(&row, own)| {
+            let further = match has_further {
+                true => collection.view_vectors(row)?,
+                false => Vec::new(),
+            };
+            let further = further.into_iter().filter(|(view, _)| !is_slice(view));
+            Ok(Self {
+                own: own.to_vec(),
+                further: further.flat_map(|(_, vector)| vector).collect(),
+            })
+        });
+        read.collect()
     }
 
-    /// Reads the vectors of a row and gives them unit length.
-    pub(crate) fn read_unit(collection: &dyn Collection, row: RowId) -> Result<Self> {
-        let mut read = Self::read(collection, row)?;
-        let width = read.own.len();
-        let further = read.further.chunks_exact_mut(width);
-        std::iter::once(&mut read.own[..])
-            .chain(further)
-            .try_for_each(normalize)?;
-        Ok(read)
+    /// Reads the vectors of rows and gives them unit length.
+    pub(crate) fn read_units(collection: &dyn Collection, rows: &[RowId]) -> Result<Vec<Self>> {
+        let mut all = Self::read(collection, rows)?;
+        for Self { own, further } in &mut all {
+            let further = further.chunks_exact_mut(own.len());
+            std::iter::once(&mut own[..])
+                .chain(further)
+                .try_for_each(normalize)?;
+        }
+        Ok(all)
     }
 }

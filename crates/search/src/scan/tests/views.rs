@@ -152,7 +152,7 @@ fn filters_exclusions_and_groups_are_of_rows() {
     let writer = several(&folder.path().join("g"), Numbers::F32, 7);
     let gallery = writer.gallery();
     let rows: Vec<RowId> = gallery.rows().step_by(29).collect();
-    let read = |row: &RowId| RowAsQuery::read(gallery, *row).unwrap();
+    let read = |row: &RowId| RowAsQuery::read(gallery, &[*row]).unwrap().remove(0);
     let queries: Vec<f32> = rows.iter().flat_map(|row| read(row).own).collect();
     let further: Vec<Vec<f32>> = rows.iter().map(|row| read(row).further).collect();
     let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
@@ -215,7 +215,7 @@ fn across_modalities_projections_are_compared_and_within_one_own_vectors_and_sli
     let writer = several(&folder.path().join("g"), Numbers::F32, 11);
     let gallery = writer.gallery();
     let rows: Vec<RowId> = gallery.rows().step_by(23).collect();
-    let read = |row: &RowId| RowAsQuery::read(gallery, *row).unwrap();
+    let read = |row: &RowId| RowAsQuery::read(gallery, &[*row]).unwrap().remove(0);
     let vectors: Vec<f32> = rows.iter().flat_map(|row| read(row).own).collect();
     let further: Vec<Vec<f32>> = rows.iter().map(|row| read(row).further).collect();
     let own: Vec<Vec<RowId>> = rows.iter().map(|&row| vec![row]).collect();
