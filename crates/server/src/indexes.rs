@@ -186,14 +186,34 @@ impl Index {
 
     /// Returns the gallery's newest state; opens it if a writer made one since.
     pub(crate) fn newest(&self) -> m3ret::Result<Arc<Snapshot>> {
-        let known = self.known();
         if self.is_lake {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             if asked.elapsed() < LAKE_INTERVAL {
-                return Ok(known);
+                return Ok(self.known());
             }
             *asked = Instant::now();
         }
+        self.refreshed()
+    }
+
+    /// Answers by the gallery's newest state. An erasure removes the versions of a lake that readers hold: what fails then
+    /// is done once more with the state after it.
+    pub(crate) fn with_newest<T>(&self, answer: impl Fn(&Snapshot) -> Result<T>) -> Result<T> {
+        let failed = |error: m3ret::Error| Problem::of_library(&error);
+        let snapshot = self.newest().map_err(failed)?;
+        let answered = answer(&snapshot);
+        let is_suspect = self.is_lake && answered.as_ref().is_err_and(Problem::is_internal);
+        if !is_suspect {
+            return answered;
+        }
+        match self.refreshed() {
+            Ok(newer) if newer.generation != snapshot.generation => answer(&newer),
+            _ => answered,
+        }
+    }
+
+    fn refreshed(&self) -> m3ret::Result<Arc<Snapshot>> {
+        let known = self.known();
         if newest_generation(&self.place)? == known.generation {
             return Ok(known);
         }

@@ -22,7 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
-use crate::indexes::{Index, SILENT};
+use crate::indexes::{Index, SILENT, Snapshot};
 use crate::openapi::{FileForm, Refused, WhyBody};
 use crate::problem::{Problem, Result};
 use crate::routes::search::pseudonym;
@@ -351,26 +351,25 @@ pub(crate) async fn thumbnail(
     }
     let index = place.index(&service)?;
     let shared = Arc::clone(&service);
-    let drawn = service.searches.run(move || -> Result<_> {
-        let failed = |error: m3ret::Error| Problem::of_library(&error);
-        let snapshot = index.newest().map_err(failed)?;
+    let draw = move |snapshot: &Snapshot, index: &Index| -> Result<_> {
         let entry = Entry {
             action: "110103 DICOM Instances Accessed".to_owned(),
             index: index.name.clone(),
             ..snapshot.shown(&[&id])?
         };
-        let key = (index.name.clone(), snapshot.generation, id);
+        let key = (index.name.clone(), snapshot.generation, id.clone());
         if let Some(known) = shared.pictures.get(&key) {
             return Ok((known, entry));
         }
-        let png = snapshot
-            .archive
-            .thumbnail(&key.2, SIDE_PX)
-            .map_err(failed)?;
+        let png = snapshot.archive.thumbnail(&key.2, SIDE_PX);
+        let png = png.map_err(|error| Problem::of_library(&error))?;
         let png = Bytes::from(png.ok_or_else(|| Problem::not_found("picture"))?);
         shared.pictures.put(key, png.clone());
         Ok((png, entry))
-    });
+    };
+    let drawn = service
+        .searches
+        .run(move || index.with_newest(|snapshot| draw(snapshot, &index)));
     let (png, entry) = drawn.await??;
     service.record(&asker, entry).await?;
     picture(png)
@@ -403,16 +402,13 @@ pub(crate) async fn why(
     asker.must(Role::may_search)?;
     let index = service.indexes.named(index.as_deref())?;
     let upload = service.spool.find(&id, &asker.name);
-    let compared = service.embeddings.run(move || -> Result<_> {
-        let snapshot = index
-            .newest()
-            .map_err(|error| Problem::of_library(&error))?;
+    let compare = move |snapshot: &Snapshot, index: &Index| -> Result<_> {
         let (archive, gallery) = (&snapshot.archive, snapshot.archive.gallery.as_ref());
         let has = |id: &str| gallery.find(id).is_ok_and(|row| row.is_some());
         if !has(&hit) || (upload.is_none() && !has(&id)) {
             return Err(Problem::not_found("image of this id in the index"));
         }
-        let (queries, name) = match upload {
+        let (queries, name) = match &upload {
             Some(upload) => {
                 let image = upload.image(&archive.reading().options)?;
                 (
@@ -431,7 +427,10 @@ pub(crate) async fn why(
             ..snapshot.shown(&[&hit])?
         };
         Ok((why, entry))
-    });
+    };
+    let compared = service
+        .embeddings
+        .run(move || index.with_newest(|snapshot| compare(snapshot, &index)));
     let (why, entry) = compared.await??;
     service.record(&asker, entry).await?;
     json(&WhyView { why })

@@ -38,6 +38,11 @@ impl Problem {
         self.code
     }
 
+    /// Whether the server failed, and not the client.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.status == StatusCode::INTERNAL_SERVER_ERROR
+    }
+
     /// More work waits than may.
     pub(crate) fn busy() -> Self {
         Self::new(503, "busy", "too many requests wait; try again")

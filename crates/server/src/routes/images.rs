@@ -15,7 +15,7 @@ use super::{Service, json, named, read_json, taken};
 use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
-use crate::indexes::Index;
+use crate::indexes::{Index, Snapshot};
 use crate::objects;
 use crate::openapi::{KnownImageBody, Refused};
 use crate::problem::{Problem, Result};
@@ -85,23 +85,21 @@ pub(super) async fn images(
         );
         return Err(Problem::unprocessable("limit_exceeded", detail));
     }
-    let found = service.searches.run(move || find(&index, ids));
+    let found = service
+        .searches
+        .run(move || index.with_newest(|snapshot| find(&index, snapshot, &ids)));
     let (answer, entry) = found.await??;
     service.record(&asker, entry).await?;
     json(&answer)
 }
 
 /// Looks images up, on a thread that may wait.
-fn find(index: &Index, ids: Vec<String>) -> Result<(ImagesAnswer, Entry)> {
+fn find(index: &Index, snapshot: &Snapshot, ids: &[String]) -> Result<(ImagesAnswer, Entry)> {
     let failed = |error: m3ret::Error| Problem::of_library(&error);
-    let snapshot = index.newest().map_err(failed)?;
     let gallery = snapshot.archive.gallery.as_ref();
-    let known = snapshot.archive.known_images(&ids).map_err(failed)?;
-    let missing = ids
-        .into_iter()
-        .zip(&known)
-        .filter(|(_, known)| known.is_none());
-    let missing = missing.map(|(id, _)| id).collect();
+    let known = snapshot.archive.known_images(ids).map_err(failed)?;
+    let missing = ids.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let missing = missing.map(|(id, _)| id.clone()).collect();
     let images: Vec<ImageView> = known
         .into_iter()
         .flatten()

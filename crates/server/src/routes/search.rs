@@ -185,7 +185,7 @@ pub(super) async fn search(
         false => &service.searches,
     };
     let found = gate
-        .run(move || find(&index, &query, &ask, began))
+        .run(move || index.with_newest(|snapshot| find(&index, snapshot, &query, &ask, began)))
         .await??;
     service.metrics.search(is_embedded, began.elapsed());
     service.record(&asker, found.entry).await?;
@@ -224,9 +224,14 @@ struct Found {
 }
 
 /// Searches, on a thread that may wait.
-fn find(index: &Index, query: &Query, ask: &Ask, began: Instant) -> Result<Found> {
+fn find(
+    index: &Index,
+    snapshot: &Snapshot,
+    query: &Query,
+    ask: &Ask,
+    began: Instant,
+) -> Result<Found> {
     let failed = |error: m3ret::Error| Problem::of_library(&error);
-    let snapshot = index.newest().map_err(failed)?;
     let gallery = snapshot.archive.gallery.as_ref();
     query.check(gallery)?;
     let notes = Notes::default();

@@ -11,7 +11,7 @@ use super::Service;
 use crate::accounts::Role;
 use crate::audit::Entry;
 use crate::guard::Asker;
-use crate::indexes::{Index, SILENT};
+use crate::indexes::{Index, SILENT, Snapshot};
 use crate::problem::{Problem, Result};
 
 /// Whose neighbours are looked for.
@@ -73,16 +73,20 @@ pub(super) async fn similar(
     let shared = Arc::clone(service);
     let found = service
         .searches
-        .run(move || find(&shared, &index, &of, &ask));
+        .run(move || index.with_newest(|snapshot| find(&shared, (&index, snapshot), &of, &ask)));
     let (similar, entry) = found.await??;
     service.record(asker, entry).await?;
     Ok(similar)
 }
 
-fn find(service: &Service, index: &Index, of: &Of, ask: &Ask) -> Result<(Similar, Entry)> {
+fn find(
+    service: &Service,
+    (index, snapshot): (&Index, &Snapshot),
+    of: &Of,
+    ask: &Ask,
+) -> Result<(Similar, Entry)> {
     let failed = |error: m3ret::Error| Problem::of_library(&error);
     let damaged = |_| Problem::internal("gallery");
-    let snapshot = index.newest().map_err(failed)?;
     let gallery = snapshot.archive.gallery.as_ref();
     let id = match of {
         Of::Id(id) => gallery.find(id).map_err(damaged)?.map(|_| id.clone()),

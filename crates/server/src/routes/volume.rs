@@ -137,22 +137,19 @@ async fn look<T: Send + 'static>(
                 (first.ok_or_else(|| Problem::not_found("image"))?, entry)
             }
             Image::Known { index, id } => {
-                let failed = |error: m3ret::Error| Problem::of_library(&error);
-                let snapshot = index.newest().map_err(failed)?;
-                let entry = Entry {
-                    action,
-                    index: index.name.clone(),
-                    ..snapshot.shown(&[&id])?
-                };
-                let volume = snapshot.archive.volume(&id).map_err(|error| match error {
-                    m3ret::Error::Caller(_) => Problem::new(
-                        404,
-                        "unreadable",
-                        "the file of the image cannot be read any more; only what the gallery holds of it can be shown",
-                    ),
-                    other => failed(other),
-                });
-                let volume = volume?.ok_or_else(|| Problem::not_found("image of this id in the index"))?;
+                let (volume, shown) = index.with_newest(|snapshot| {
+                    let volume = snapshot.archive.volume(&id).map_err(|error| match error {
+                        m3ret::Error::Caller(_) => Problem::new(
+                            404,
+                            "unreadable",
+                            "the file of the image cannot be read any more; only what the gallery holds of it can be shown",
+                        ),
+                        other => Problem::of_library(&other),
+                    });
+                    let volume = volume?.ok_or_else(|| Problem::not_found("image of this id in the index"))?;
+                    Ok((volume, snapshot.shown(&[&id])?))
+                })?;
+                let entry = Entry { action, index: index.name.clone(), ..shown };
                 (Arc::new(volume), entry)
             }
         };
