@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::TryStreamExt as _;
 use lancedb::Table;
@@ -19,9 +20,17 @@ use crate::keys::LakeKey;
 use crate::meta::{Meta, Plans, parse};
 use crate::objects::Objects;
 use crate::place::{Place, io, mismatch};
+use crate::seen::{Seen, SeenRow};
 use crate::sql;
 use crate::store::{self, Patience, wait};
 use crate::writer::{ROWS_TOGETHER, TABLE, collect, connect};
+
+/// Rows that are so few that all their cells are read together, and kept for the next question.
+const FEW: usize = 1024;
+/// Different cells of a column that are kept.
+const MAX_VALUES: usize = 4096;
+/// Searches that a lake with an index is measured by: each waits for the store.
+const N_MEASURING: usize = 1024;
 
 /// An open lake: what it was when it was opened, whatever writers do meanwhile.
 ///
@@ -39,7 +48,12 @@ pub struct Lake {
     attached: Vec<String>,
     /// Cells that hold several labels, by column: filters look into them.
     pub(crate) labelled: Mutex<HashMap<String, Arc<BTreeSet<String>>>>,
+    /// The different cells of columns that have few.
+    values: Mutex<HashMap<String, Arc<BTreeSet<String>>>>,
+    seen: Seen,
     statistics: OnceLock<Option<Statistics>>,
+    /// Whether upkeep reads, which may take as long as it needs.
+    pub(crate) is_upkeep: bool,
 }
 
 impl std::fmt::Debug for Lake {
@@ -93,7 +107,10 @@ impl Lake {
             meta,
             n_rows,
             labelled: Mutex::default(),
+            values: Mutex::default(),
+            seen: Seen::default(),
             statistics: OnceLock::new(),
+            is_upkeep: false,
         })
     }
 
@@ -149,6 +166,21 @@ impl Lake {
         &self.place.path
     }
 
+    /// Waits for an answer of the store.
+    pub(crate) fn wait<T: Send>(
+        &self,
+        patience: Patience,
+        action: &'static str,
+        answer: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let patience = if self.is_upkeep {
+            Patience::Change
+        } else {
+            patience
+        };
+        wait(patience, action, self.path(), answer)
+    }
+
     /// Returns the condition that a vector is a row's own, where there are others.
     pub(crate) fn own(&self) -> Option<String> {
         (!self.meta.views.is_empty()).then(own_vectors)
@@ -156,6 +188,15 @@ impl Lake {
 
     pub(crate) fn has_column(&self, column: &str) -> bool {
         self.columns.iter().any(|other| other == column)
+    }
+
+    /// Returns the field of each column; `None` where there is none.
+    fn fields_of(&self, columns: &[&str]) -> Result<Vec<Option<String>>> {
+        let fields = columns.iter().map(|column| match self.has_column(column) {
+            true => fields::field_of(column).map(Some),
+            false => Ok(None),
+        });
+        fields.collect()
     }
 
     /// Reads some fields of rows, in their order.
@@ -196,7 +237,65 @@ impl Lake {
         } else {
             Patience::Search
         };
-        wait(patience, "reading rows of", self.path(), asked)
+        self.wait(patience, "reading rows of", asked)
+    }
+
+    /// Reads all cells of a few rows, in their order.
+    fn seen(&self, rows: &[RowId]) -> Result<Vec<Arc<SeenRow>>> {
+        let known = |row: &RowId| self.seen.get(row.address());
+        let found: Vec<Option<Arc<SeenRow>>> = rows.iter().map(known).collect();
+        let missing = rows.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let missing: Vec<RowId> = missing.map(|(row, _)| *row).collect();
+        let mut read = Vec::new();
+        if !missing.is_empty() {
+            let fields = self.texts()?;
+            read = self.read_rows(&missing, &fields, |answer, idx| {
+                self.seen_row(answer, idx).map(Arc::new)
+            })?;
+            for (row, read) in missing.iter().zip(&read) {
+                self.seen.keep(row.address(), read);
+            }
+        }
+        let mut read = read.into_iter();
+        let all = found.into_iter().map(|found| found.or_else(|| read.next()));
+        Ok(all.flatten().collect())
+    }
+
+    /// The fields of ids and of all columns.
+    fn texts(&self) -> Result<Vec<String>> {
+        let fields = self.columns.iter().map(|name| fields::field_of(name));
+        std::iter::once(Ok(ID.to_owned())).chain(fields).collect()
+    }
+
+    fn seen_row(&self, answer: &Answer<'_>, idx: usize) -> Result<SeenRow> {
+        let mut texts = self.texts()?.into_iter();
+        let text = |field: String| Ok(answer.texts(&field)?.value(idx).to_owned());
+        Ok(SeenRow {
+            id: texts.next().map(text).transpose()?.unwrap_or_default(),
+            cells: texts.map(text).collect::<Result<_>>()?,
+            vector: None,
+        })
+    }
+
+    /// Finds the row of an id, and reads it with its vector: whoever finds a row asks for them next.
+    async fn find_seen(&self, id: &str) -> Result<Option<RowId>> {
+        let mut fields = self.texts()?;
+        fields.push(VECTOR.to_owned());
+        let condition = std::iter::once(sql::is_among(ID, [id], false)).chain(self.own());
+        let query = self.table.query().select(Select::columns(&fields));
+        let query = query.with_row_id();
+        let query = query.only_if(sql::all(condition).unwrap_or_default());
+        let mut found = None;
+        for batch in &collect(query, self.path()).await? {
+            let answer = Answer::new(batch, self.path());
+            for (idx, &address) in answer.addresses()?.iter().enumerate() {
+                let mut row = self.seen_row(&answer, idx)?;
+                row.vector = Some(answer.vector(idx)?);
+                self.seen.keep(address, &Arc::new(row));
+                found = found.max(Some(address));
+            }
+        }
+        Ok(found.map(RowId::of_address))
     }
 
     /// Reads the different cells of a column for which a condition holds.
@@ -243,13 +342,8 @@ impl Lake {
     }
 
     fn rows_where(&self, condition: Option<String>) -> Result<Vec<RowId>> {
-        let patience = Patience::Scan;
-        let rows = wait(
-            patience,
-            "reading rows of",
-            self.path(),
-            self.addresses(condition),
-        )?;
+        let rows = self.addresses(condition);
+        let rows = self.wait(Patience::Scan, "reading rows of", rows)?;
         Ok(rows.into_iter().map(RowId::of_address).collect())
     }
 
@@ -257,6 +351,19 @@ impl Lake {
     fn named(&self, object: &str) -> PathBuf {
         self.place.path.join(object)
     }
+}
+
+/// Returns the cells of a row of an answer, empty without a field.
+fn cells_of<'a>(
+    answer: &Answer<'a>,
+    idx: usize,
+    fields: &[Option<String>],
+) -> Result<Vec<Cow<'a, str>>> {
+    let cells = fields.iter().map(|field| match field {
+        Some(field) => Ok(Cow::Borrowed(answer.texts(field)?.value(idx))),
+        None => Ok(Cow::Borrowed("")),
+    });
+    cells.collect()
 }
 
 /// Opens the version of the table that readers see, through the cache of the reader.
@@ -299,8 +406,46 @@ impl Collection for Lake {
         self.rows_where(None)
     }
 
+    fn each_row(
+        &self,
+        columns: &[&str],
+        visit: &mut (dyn FnMut(RowId, &[Cow<'_, str>]) + Send),
+    ) -> Result<()> {
+        let fields = self.fields_of(columns)?;
+        let mut asked: Vec<String> = fields.iter().flatten().cloned().collect();
+        // Rows have cells even where columns have none.
+        asked.push(VIEW.to_owned());
+        asked.sort_unstable();
+        asked.dedup();
+        let visited = async {
+            let path = self.path();
+            let query = self.table.query().select(Select::columns(&asked));
+            let mut query = query.with_row_id();
+            if let Some(own) = self.own() {
+                query = query.only_if(own);
+            }
+            let mut stream = query.execute().await.map_err(io("reading", path))?;
+            while let Some(batch) = stream.try_next().await.map_err(io("reading", path))? {
+                let answer = Answer::new(&batch, path);
+                for (idx, &address) in answer.addresses()?.iter().enumerate() {
+                    let cells = cells_of(&answer, idx, &fields)?;
+                    visit(RowId::of_address(address), &cells);
+                }
+            }
+            Ok(())
+        };
+        self.wait(Patience::Scan, "reading rows of", visited)
+    }
+
+    fn n_measuring(&self) -> usize {
+        match self.plans() {
+            Some(_) => N_MEASURING,
+            None => usize::MAX,
+        }
+    }
+
     fn find(&self, id: &str) -> Result<Option<RowId>> {
-        Ok(self.rows_where(Some(sql::is_among(ID, [id], false)))?.pop())
+        self.wait(Patience::Scan, "reading rows of", self.find_seen(id))
     }
 
     fn find_rows(&self, column: &str, value: &str) -> Result<Vec<RowId>> {
@@ -323,40 +468,71 @@ impl Collection for Lake {
             };
             return Ok(none);
         }
-        let field = fields::field_of(column)?;
-        let values = self.distinct(&field, None);
-        let values = wait(Patience::Scan, "reading a column of", self.path(), values)?;
-        Ok(values.into_iter().map(Cow::Owned).collect())
+        let lock = || self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(column).cloned();
+        let values = match known {
+            Some(known) => known,
+            None => {
+                let field = fields::field_of(column)?;
+                let values = self.distinct(&field, None);
+                let values = self.wait(Patience::Scan, "reading a column of", values)?;
+                let values = Arc::new(values);
+                if values.len() <= MAX_VALUES {
+                    lock().insert(column.to_owned(), Arc::clone(&values));
+                }
+                values
+            }
+        };
+        Ok(values.iter().cloned().map(Cow::Owned).collect())
     }
 
     fn ids(&self, rows: &[RowId]) -> Result<Vec<Cow<'_, str>>> {
+        if rows.len() <= FEW {
+            let rows = self.seen(rows)?.into_iter();
+            return Ok(rows.map(|row| Cow::Owned(row.id.clone())).collect());
+        }
         self.read_rows(rows, &[ID.to_owned()], |answer, idx| {
             Ok(Cow::Owned(answer.texts(ID)?.value(idx).to_owned()))
         })
     }
 
     fn rows(&self, rows: &[RowId], columns: &[&str]) -> Result<Vec<Vec<Cow<'_, str>>>> {
-        let known = columns.iter().map(|column| match self.has_column(column) {
-            true => fields::field_of(column).map(Some),
-            false => Ok(None),
-        });
-        let known: Vec<Option<String>> = known.collect::<Result<_>>()?;
-        let mut asked: Vec<String> = known.iter().flatten().cloned().collect();
+        if rows.len() <= FEW {
+            let places = columns
+                .iter()
+                .map(|name| self.columns.iter().position(|known| known == name));
+            let places: Vec<Option<usize>> = places.collect();
+            let cell = |row: &SeenRow, place: &Option<usize>| {
+                let cell = place.and_then(|place| row.cells.get(place));
+                cell.map_or(Cow::Borrowed(""), |cell| Cow::Owned(cell.clone()))
+            };
+            let rows = self.seen(rows)?.into_iter();
+            return Ok(rows
+                .map(|row| places.iter().map(|place| cell(&row, place)).collect())
+                .collect());
+        }
+        let fields = self.fields_of(columns)?;
+        let mut asked: Vec<String> = fields.iter().flatten().cloned().collect();
         asked.sort_unstable();
         asked.dedup();
         if rows.is_empty() || asked.is_empty() {
             return Ok(vec![vec![Cow::Borrowed(""); columns.len()]; rows.len()]);
         }
         self.read_rows(rows, &asked, |answer, idx| {
-            let cells = known.iter().map(|field| match field {
-                Some(field) => Ok(Cow::Owned(answer.texts(field)?.value(idx).to_owned())),
-                None => Ok(Cow::Borrowed("")),
-            });
-            cells.collect::<Result<Vec<_>>>()
+            let cells = cells_of(answer, idx, &fields)?.into_iter();
+            Ok(cells.map(|cell| Cow::Owned(cell.into_owned())).collect())
         })
     }
 
     fn vectors(&self, rows: &[RowId]) -> Result<Vec<f32>> {
+        if let [row] = rows
+            && let Some(vector) = self
+                .seen
+                .get(row.address())
+                .and_then(|row| row.vector.clone())
+        {
+            return Ok(vector);
+        }
         let vectors =
             self.read_rows(rows, &[VECTOR.to_owned()], |answer, idx| answer.vector(idx))?;
         Ok(vectors.concat())
@@ -391,12 +567,7 @@ impl Collection for Lake {
             found.sort_by(|(a, _), (b, _)| a.cmp(b));
             Ok(found)
         };
-        wait(
-            Patience::Search,
-            "reading further vectors of",
-            self.path(),
-            asked,
-        )
+        self.wait(Patience::Search, "reading further vectors of", asked)
     }
 
     fn attachment(&self, row: RowId, name: &str) -> Result<Cow<'_, [u8]>> {
@@ -423,7 +594,7 @@ impl Collection for Lake {
             Some(measured) => {
                 let name = &measured.object;
                 let got = self.objects.get(name);
-                let got = wait(Patience::Search, "reading", self.path(), got)?;
+                let got = self.wait(Patience::Search, "reading", got)?;
                 let missing = || damaged(&self.named(name), "it is missing");
                 let (bytes, _) = got.ok_or_else(missing)?;
                 Some(parse(&bytes, &self.named(name))?)

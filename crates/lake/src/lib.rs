@@ -6,6 +6,7 @@
 
 mod cache;
 mod cells;
+mod environment;
 mod erase;
 mod fields;
 mod keys;
@@ -16,6 +17,7 @@ mod objects;
 mod place;
 mod rows;
 mod search;
+mod seen;
 mod sql;
 mod store;
 mod transfer;

@@ -13,7 +13,7 @@ use lancedb::index::vector::IvfSqIndexBuilder;
 use lancedb::query::{ExecutableQuery as _, QueryBase as _, Select};
 use lancedb::table::{CompactionOptions, OptimizeAction, OptimizeOptions};
 use m3ret_search::names::{
-    BODY_PART, DIMS, HEADER_PATIENT, ISSUED_PATIENT, MODALITY, PATIENT, SERIES, STUDY,
+    BODY_PART, DIMS, HEADER_PATIENT, ISSUED_PATIENT, MODALITY, PATH, PATIENT, SERIES, STUDY,
 };
 use m3ret_search::{Collection as _, Error, Result, Statistics, dot_product};
 
@@ -33,15 +33,21 @@ const LIST_VECTORS: usize = 4096;
 /// Fewest and most lists.
 const LISTS: [usize; 2] = [16, 65_536];
 /// Parts of the index, one for each time that new rows were indexed, from which on it is made anew.
-const MAX_PARTS: u32 = 8;
+const MAX_PARTS: usize = 8;
 /// Rows by which searches are measured.
 const N_QUERIES: usize = 256;
+/// One in so many of them has a modality by which filtered searches are measured: the rarer it is, the more rows near a
+/// query a filter leaves out.
+const RAREST: usize = 100;
 /// The numbers of hits for which searches are measured.
 const KS: [usize; 2] = [10, 100];
 /// Vectors read for each hit, that are tried.
 const REFINES: [usize; 3] = [2, 3, 5];
 /// How much of the share that searches find may be lost before readers are kept from a new index.
 const TOLERANCE: f64 = 0.01;
+/// Columns with an index that finds the few rows of one of many values.
+pub(crate) const INDEXED: [&str; 6] =
+    [PATIENT, HEADER_PATIENT, ISSUED_PATIENT, STUDY, SERIES, PATH];
 /// The tag that keeps the version that readers see from being removed.
 const TAG: &str = "published";
 
@@ -112,77 +118,48 @@ pub fn maintain(path: &Path, options: &MaintainOptions, step: &dyn Fn(&str)) -> 
             writer.compact(None),
         )?;
     }
-    let mut plans = writer.meta.plans.clone();
+    done.plans = writer.meta.plans.clone();
     if options.indexes {
         step("indexing");
         let n_lists = wait(Patience::Change, "indexing", path, writer.index())?;
         step("measuring how to search");
-        let measured = measure(&writer, n_lists, options.recall)?;
-        let before = writer
-            .meta
-            .plans
-            .as_ref()
-            .and_then(|plans| plans.levels.first());
-        if let (Some(before), Some(now)) =
-            (before, measured.as_ref().and_then(|now| now.levels.first()))
-            && now.recall < before.recall.min(options.recall) - TOLERANCE
-        {
-            return Err(Error::Damaged {
-                path: path.to_owned(),
-                found: format!(
-                    "with the new index searches find {:.3} of the best hits, before {:.3}; readers keep the version that they have",
-                    now.recall, before.recall
-                ),
-            });
-        }
-        plans = measured;
+        done.plans = measure(&writer, n_lists, options.recall)?;
+        let before = writer.meta.plans.as_ref();
+        check_recall((before, done.plans.as_ref()), options.recall, path)?;
     }
-    let statistics = statistics(&writer)?;
-    let finished = async {
-        let version = writer.table.version().await.map_err(io("reading", path))?;
-        let (plans, statistics) = (&plans, &statistics);
-        writer.meta = Meta::update(&writer.objects, path, |meta| {
-            meta.published = meta.published.max(version);
-            meta.plans.clone_from(plans);
-            meta.statistics.clone_from(statistics);
-            true
-        })
-        .await?;
-        Ok(writer.meta.published)
-    };
+    step("measuring how often first hits agree");
+    let statistics = statistics(&writer, done.plans.as_ref())?;
+    let finished = writer.finish(done.plans.as_ref(), statistics.as_ref());
     done.published = wait(Patience::Change, "completing", path, finished)?;
     if let Some(age) = options.prunes {
         step("removing old versions");
         let pruned = writer.prune(age, options.is_alone);
         done.n_pruned = wait(Patience::Change, "removing old versions of", path, pruned)?;
     }
-    let counted = async {
-        writer
-            .table
-            .checkout_latest()
-            .await
-            .map_err(io("opening", path))?;
-        let n_vectors = writer
-            .table
-            .count_rows(None)
-            .await
-            .map_err(io("counting rows of", path))?;
-        let own = (!writer.meta.views.is_empty()).then(crate::lake::own_vectors);
-        let n_rows = writer
-            .table
-            .count_rows(own)
-            .await
-            .map_err(io("counting rows of", path))?;
-        let unindexed = writer
-            .parts()
-            .await?
-            .map_or(n_vectors, |[_, unindexed]| unindexed);
-        Ok((n_rows, n_vectors, unindexed))
-    };
-    (done.n_rows, done.n_vectors, done.n_unindexed) =
-        wait(Patience::Scan, "counting rows of", path, counted)?;
-    done.plans = plans;
+    let counted = wait(Patience::Change, "counting rows of", path, writer.counts())?;
+    [done.n_rows, done.n_vectors, done.n_unindexed] = counted;
     Ok(done)
+}
+
+/// Refuses an index by which searches find less than before.
+fn check_recall(
+    (before, now): (Option<&Plans>, Option<&Plans>),
+    wanted: f64,
+    path: &Path,
+) -> Result<()> {
+    let first = |plans: Option<&Plans>| Some(plans?.levels.first()?.recall);
+    let (Some(before), Some(now)) = (first(before), first(now)) else {
+        return Ok(());
+    };
+    if now >= before.min(wanted) - TOLERANCE {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: path.to_owned(),
+        found: format!(
+            "with the new index searches find {now:.3} of the best hits, before {before:.3}; readers keep the version that they have"
+        ),
+    })
 }
 
 impl LakeWriter {
@@ -201,7 +178,41 @@ impl LakeWriter {
             let parts = (self.place.clone(), self.objects.clone(), self.meta.clone());
             Lake::of_table(parts, table, self.key().clone()).await
         };
-        wait(Patience::Scan, "opening", path, opened)
+        let mut lake = wait(Patience::Change, "opening", path, opened)?;
+        lake.is_upkeep = true;
+        Ok(lake)
+    }
+
+    /// Lets readers see the newest version of the table, with what was measured of it; returns its number.
+    async fn finish(
+        &mut self,
+        plans: Option<&Plans>,
+        statistics: Option<&Measured>,
+    ) -> Result<u64> {
+        let path = self.place.path.clone();
+        let version = self.table.version().await.map_err(io("reading", &path))?;
+        self.meta = Meta::update(&self.objects, &path, |meta| {
+            meta.published = meta.published.max(version);
+            meta.plans = plans.cloned();
+            meta.statistics = statistics.cloned();
+            true
+        })
+        .await?;
+        Ok(self.meta.published)
+    }
+
+    /// Counts rows, vectors, and vectors that no index covers.
+    async fn counts(&self) -> Result<[usize; 3]> {
+        let path = &self.place.path;
+        let fault = || io("counting rows of", path);
+        let latest = self.table.checkout_latest().await;
+        latest.map_err(io("opening", path))?;
+        let n_vectors = self.table.count_rows(None).await.map_err(fault())?;
+        let own = (!self.meta.views.is_empty()).then(crate::lake::own_vectors);
+        let n_rows = self.table.count_rows(own).await.map_err(fault())?;
+        let parts = self.parts().await?;
+        let n_unindexed = parts.map_or(n_vectors, |[_, n_unindexed]| n_unindexed);
+        Ok([n_rows, n_vectors, n_unindexed])
     }
 
     /// Removes rows that two writers brought at the same time, of which one was killed before it looked.
@@ -267,9 +278,8 @@ impl LakeWriter {
         let parts = self.parts().await?;
         // The lists of an index of half as many vectors are too long, and parts are never joined: what is joined twice
         // loses vectors without a word (lance issue 7731).
-        let is_fine = |[n_parts, _]: [usize; 2]| {
-            known > 0 && n_lists <= 2 * known && (n_parts as u32) < MAX_PARTS
-        };
+        let is_fine =
+            |[n_parts, _]: [usize; 2]| known > 0 && n_lists <= 2 * known && n_parts < MAX_PARTS;
         match parts {
             Some([_, 0]) if parts.is_some_and(is_fine) => return Ok(known),
             Some(there) if is_fine(there) => {
@@ -303,7 +313,7 @@ impl LakeWriter {
                 .collect::<Result<Vec<_>>>()
         };
         let few = of(&[MODALITY, BODY_PART, DIMS])?;
-        let many = of(&[PATIENT, HEADER_PATIENT, ISSUED_PATIENT, STUDY, SERIES])?;
+        let many = of(&INDEXED)?;
         let own = [VIEW.to_owned(), ORIGIN.to_owned(), COMMIT.to_owned()];
         let few = few.into_iter().chain(own).map(|field| (field, true));
         let many = many
@@ -366,7 +376,8 @@ struct Canary {
     /// [queries, width]
     vectors: Vec<f32>,
     rows: Vec<u64>,
-    modalities: Vec<String>,
+    /// The modality of a filter by which searches are measured; `None` if none is frequent enough.
+    filter: Option<String>,
 }
 
 /// Scores of one query, the best last kept.
@@ -380,12 +391,11 @@ fn measure(writer: &LakeWriter, n_lists: usize, target: f64) -> Result<Option<Pl
     let path = writer.path();
     let lake = writer.reader()?;
     let canary = Canary::choose(&lake)?;
-    let filter = canary.filter();
-    let truth = canary.truth(&lake, filter.as_deref());
+    let truth = canary.truth(&lake);
     let truth = wait(Patience::Change, "measuring searches of", path, truth)?;
     let mut levels = Vec::new();
     for k in KS.into_iter().filter(|k| *k < lake.len()) {
-        levels.push(canary.level(&lake, k, (n_lists, target), &truth, filter.as_deref())?);
+        levels.push(canary.level(&lake, k, (n_lists, target), &truth)?);
     }
     Ok(Some(Plans {
         n_rows: lake.len(),
@@ -410,35 +420,18 @@ impl Canary {
             m3ret_search::normalize(vector)?;
         }
         let cells = lake.rows(&rows, &[MODALITY])?;
-        let modalities = cells.into_iter().flatten().map(|cell| cell.into_owned());
+        let modalities = cells.iter().flatten().map(|cell| cell.as_ref());
         Ok(Self {
             vectors,
             rows: rows.iter().map(|row| row.address()).collect(),
-            modalities: modalities.collect(),
+            filter: rarest(modalities),
         })
     }
 
-    /// Returns the modality of the fewest queries that some have: a filter on it leaves out most rows near the others.
-    fn filter(&self) -> Option<String> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for modality in self
-            .modalities
-            .iter()
-            .filter(|modality| !modality.is_empty())
-        {
-            *counts.entry(modality).or_default() += 1;
-        }
-        let least = counts
-            .into_iter()
-            .filter(|(_, n)| *n * 20 >= self.rows.len());
-        least
-            .min_by_key(|(_, n)| *n)
-            .map(|(modality, _)| modality.to_owned())
-    }
-
     /// Finds the exact best hits of all queries in one walk over the vectors.
-    async fn truth(&self, lake: &Lake, filter: Option<&str>) -> Result<Truth> {
+    async fn truth(&self, lake: &Lake) -> Result<Truth> {
         let path = lake.path();
+        let filter = self.filter.as_deref();
         // Twice as many: of equal scores any one is as good.
         let most = 2 * KS.into_iter().max().unwrap_or(1);
         let modality = fields::field_of(MODALITY)?;
@@ -490,17 +483,16 @@ impl Canary {
         k: usize,
         (n_lists, target): (usize, f64),
         truth: &Truth,
-        filter: Option<&str>,
     ) -> Result<Level> {
         let mut found: Option<(usize, Level)> = None;
         for refine in REFINES {
             let mut tried = [(n_lists, 0.0); 2];
             for (idx, tried) in tried.iter_mut().enumerate() {
-                if idx == 1 && filter.is_none() {
+                if idx == 1 && self.filter.is_none() {
                     *tried = (n_lists, 1.0);
                     continue;
                 }
-                let filter = filter.filter(|_| idx == 1);
+                let filter = self.filter.as_deref().filter(|_| idx == 1);
                 let mut nprobes = 4.min(n_lists);
                 loop {
                     let recall = self.recall(lake, [k, nprobes, refine], &truth[idx], filter)?;
@@ -564,14 +556,36 @@ impl Canary {
     }
 }
 
+/// Returns the modality of the fewest queries, of those that enough have.
+fn rarest<'a>(modalities: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut n_all = 0;
+    for modality in modalities {
+        n_all += 1;
+        if !modality.is_empty() {
+            *counts.entry(modality).or_default() += 1;
+        }
+    }
+    let enough = counts.into_iter().filter(|(_, n)| n * RAREST >= n_all);
+    let rarest = enough.min_by_key(|(_, n)| *n);
+    rarest.map(|(modality, _)| modality.to_owned())
+}
+
 /// Measures how often first hits agree, if that is not known or of a lake of another size.
-fn statistics(writer: &LakeWriter) -> Result<Option<Measured>> {
+fn statistics(writer: &LakeWriter, plans: Option<&Plans>) -> Result<Option<Measured>> {
     let path = writer.path();
-    let lake = writer.reader()?;
+    let mut lake = writer.reader()?;
+    // Searched as readers will, and not vector by vector.
+    lake.meta.plans = plans.cloned();
     let n_rows = lake.len();
     let known = writer.meta.statistics.clone();
     let is_fine = |known: &Measured| known.n_rows.abs_diff(n_rows) * 5 <= n_rows;
-    if known.as_ref().is_some_and(is_fine) || !lake.has_column(BODY_PART) || lake.is_empty() {
+    let is_slow = plans.is_none() && n_rows >= MIN_INDEXED;
+    if known.as_ref().is_some_and(is_fine)
+        || !lake.has_column(BODY_PART)
+        || lake.is_empty()
+        || is_slow
+    {
         return Ok(known);
     }
     let measured = Statistics::measure(&lake)?;

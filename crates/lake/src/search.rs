@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use lancedb::DistanceType;
-use lancedb::query::{ExecutableQuery as _, QueryBase as _, Select};
+use lancedb::query::{QueryBase as _, Select};
 use m3ret_search::{
     Collection as _, Filter, LeftOut, Method, Numbers, Queries, Result, RowHit, RowId,
     SearchOptions, ViewId, Views, best_of_groups, dot_product, no_column, no_value,
@@ -17,9 +17,10 @@ use m3ret_search::{
 use crate::cells::Answer;
 use crate::fields::{self, ID, VECTOR, VIEW};
 use crate::lake::{Lake, own_vectors};
+use crate::maintain::INDEXED;
 use crate::place::io;
 use crate::sql;
-use crate::store::{Patience, wait};
+use crate::store::Patience;
 
 /// Queries that wait for the store at the same time.
 const TOGETHER: usize = 8;
@@ -31,6 +32,8 @@ const ROUNDING: f32 = 1e-5;
 const ROUNDING_F16: f32 = 4e-3;
 /// The field with the table's own distance.
 const DISTANCE: &str = "_distance";
+/// Vectors that are left out one by one; of more, the condition that hits pass is asked for.
+const MANY_LEFT_OUT: usize = 4096;
 /// Values of a column that are read to say which there are.
 const MANY_VALUES: usize = 64;
 
@@ -56,7 +59,7 @@ pub(crate) fn search(
         .map(|number| Asked::new(lake, queries, number, &conditions, options.views))
         .collect::<Result<_>>()?;
     match &options.group_by {
-        None => lake.search_all(&asked, Depth::of(lake, k, options.method)),
+        None => lake.search_all(&asked, Depth::of(lake, k, options)),
         Some(column) => {
             let groups = asked
                 .iter()
@@ -73,11 +76,11 @@ struct Asked<'a> {
     further: &'a [f32],
     /// Conditions that rows must pass.
     conditions: Vec<String>,
+    /// Conditions of which hits pass none, each of a column with an index.
+    excluded: Vec<String>,
     /// Rows of the query's own image, with their ids: no hits.
     left_out: &'a [RowId],
     views: Views,
-    /// Whether conditions may leave out most of the rows near the query.
-    is_filtered: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -89,11 +92,17 @@ impl<'a> Asked<'a> {
         views: Views,
     ) -> Result<Self> {
         let width = lake.width();
-        let mut conditions = filters.to_vec();
+        let (mut conditions, mut excluded) = (filters.to_vec(), Vec::new());
         for LeftOut { column, values } in queries.left_out {
             if lake.has_column(column) && !values[number].is_empty() {
                 let field = fields::field_of(column)?;
-                conditions.push(sql::is_among(&field, [values[number].as_str()], true));
+                // An index finds rows with a value, and none without it: that would read the whole column.
+                let has_index = INDEXED.contains(&column.as_str());
+                let condition = sql::is_among(&field, [values[number].as_str()], !has_index);
+                match has_index {
+                    true => excluded.push(condition),
+                    false => conditions.push(condition),
+                }
             }
         }
         let further = queries.further.get(number).map_or(&[][..], Vec::as_slice);
@@ -105,9 +114,9 @@ impl<'a> Asked<'a> {
                 &[]
             },
             conditions,
+            excluded,
             left_out: queries.own.get(number).map_or(&[], Vec::as_slice),
             views,
-            is_filtered: !filters.is_empty(),
         })
     }
 
@@ -123,22 +132,32 @@ impl<'a> Asked<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Depth {
     k: usize,
-    /// Lists that are looked at, without filters and with them, and candidates; `None`: every vector is looked at.
-    plan: Option<[usize; 3]>,
+    /// Lists that are looked at, and candidates; `None`: every vector is looked at.
+    plan: Option<(usize, usize)>,
 }
 
 impl Depth {
-    fn of(lake: &Lake, k: usize, method: Method) -> Self {
-        let plans = lake.plans().filter(|_| method != Method::Exact);
+    fn of(lake: &Lake, k: usize, options: &SearchOptions) -> Self {
+        // Filters may leave out most of the rows near the query.
+        let is_filtered = !options.filters.is_empty();
+        let plans = lake.plans().filter(|_| options.method != Method::Exact);
         let plan = plans.map(
             |plans| match plans.levels.iter().find(|level| k <= level.k) {
-                Some(level) => [level.nprobes, level.nprobes_filtered, k * level.refine],
+                Some(level) if is_filtered => (level.nprobes_filtered, k * level.refine),
+                Some(level) => (level.nprobes, k * level.refine),
                 // More hits than were measured: all lists.
-                None => [plans.n_lists, plans.n_lists, 2 * k],
+                None => (plans.n_lists, 2 * k),
             },
         );
         Self { k, plan }
     }
+}
+
+/// Vectors that are no hits.
+struct LeftOutRows {
+    addresses: HashSet<u64>,
+    /// Ids of images of which no vector is a hit.
+    ids: HashSet<String>,
 }
 
 /// A vector that the table proposed, with its exact score.
@@ -169,7 +188,7 @@ impl Lake {
         } else {
             Patience::Search
         };
-        wait(patience, "searching", self.path(), hits)
+        self.wait(patience, "searching", hits)
     }
 
     /// Looks deeper and deeper until there are enough groups or no more rows.
@@ -181,7 +200,7 @@ impl Lake {
     ) -> Result<Vec<RowHit>> {
         let mut k = options.k.saturating_mul(4).clamp(1, self.len());
         loop {
-            let depth = Depth::of(self, k, options.method);
+            let depth = Depth::of(self, k, options);
             let hits = self.search_all(std::slice::from_ref(asked), depth)?;
             let hits = hits.into_iter().next().unwrap_or_default();
             let is_all = hits.len() < k || k == self.len();
@@ -200,11 +219,14 @@ impl Lake {
             self.ids_of(&rows).await
         };
         let further = self.further_views(asked.views);
+        let (rows_left_out, excluded) = self.left_out(asked).await?;
         // Ids of own images are asked for only where further vectors of theirs may be found.
-        let left_out = if further.is_some() {
-            ids.await?
-        } else {
-            HashSet::new()
+        let left_out = LeftOutRows {
+            addresses: rows_left_out,
+            ids: match further {
+                Some(_) => ids.await?,
+                None => HashSet::new(),
+            },
         };
         let handicap = match asked.views {
             Views::Projections { handicap } => handicap,
@@ -218,10 +240,10 @@ impl Lake {
                 if pass == 1 && condition.is_none() {
                     continue;
                 }
-                let condition = sql::all(asked.conditions.iter().cloned().chain(condition));
-                let rows = self
-                    .best_rows(vector, condition, (asked, &left_out), depth)
-                    .await?;
+                let conditions = asked.conditions.iter().chain(&excluded).cloned();
+                let condition = sql::all(conditions.chain(condition));
+                let rows = self.best_rows(vector, condition, &left_out, depth);
+                let rows = rows.await?;
                 found.extend(rows.into_iter().map(|mut candidate| {
                     candidate.score -= loss;
                     (candidate, number)
@@ -264,39 +286,59 @@ impl Lake {
         (!names.is_empty()).then(|| sql::is_among(VIEW, names, false))
     }
 
+    /// Finds the addresses of all vectors that are no hits; where these are very many, returns the conditions that hits
+    /// pass instead.
+    async fn left_out(&self, asked: &Asked<'_>) -> Result<(HashSet<u64>, Vec<String>)> {
+        let mut addresses: HashSet<u64> = asked.left_out.iter().map(|row| row.address()).collect();
+        if asked.excluded.is_empty() {
+            return Ok((addresses, Vec::new()));
+        }
+        let any: Vec<String> = asked
+            .excluded
+            .iter()
+            .map(|one| format!("({one})"))
+            .collect();
+        let query = self.table.query().select(Select::columns(&[VIEW]));
+        let query = query.only_if(any.join(" OR ")).limit(MANY_LEFT_OUT + 1);
+        let mut n_found = 0;
+        for batch in &crate::writer::collect(query.with_row_id(), self.path()).await? {
+            let found = Answer::new(batch, self.path()).addresses()?;
+            n_found += found.len();
+            addresses.extend(found);
+        }
+        let conditions = match n_found > MANY_LEFT_OUT {
+            true => any.iter().map(|one| format!("NOT {one}")).collect(),
+            false => Vec::new(),
+        };
+        Ok((addresses, conditions))
+    }
+
     /// Finds the best rows for one vector among some vectors of the lake, each with its best vector.
     async fn best_rows(
         &self,
         vector: &[f32],
         condition: Option<String>,
-        (asked, ids_left_out): (&Asked<'_>, &HashSet<String>),
+        left_out: &LeftOutRows,
         depth: Depth,
     ) -> Result<Vec<Candidate>> {
-        let own: HashSet<u64> = asked.left_out.iter().map(|row| row.address()).collect();
-        let n_own = own.len();
-        let mut limit = n_own
-            + match depth.plan {
-                None => depth.k + SPARE,
-                Some([_, _, n_candidates]) => n_candidates.max(depth.k),
-            };
-        let mut nprobes = depth
-            .plan
-            .map(|[all, filtered, _]| match asked.is_filtered {
-                true => filtered,
-                false => all,
-            });
+        let mut n_wanted = match depth.plan {
+            None => depth.k + SPARE,
+            Some((_, n_candidates)) => n_candidates.max(depth.k),
+        };
+        let mut nprobes = depth.plan.map(|(nprobes, _)| nprobes);
         let n_lists = self.plans().map_or(0, |plans| plans.n_lists);
         loop {
-            let mut found = self
-                .candidates(vector, condition.as_deref(), limit, nprobes)
-                .await?;
-            let is_all = found.len() < limit;
+            let limit = n_wanted + left_out.addresses.len();
+            let near = self.addresses_near(vector, condition.as_deref(), limit, nprobes);
+            let mut near = near.await?;
+            let is_all = near.len() < limit;
+            near.retain(|address| !left_out.addresses.contains(address));
+            near.truncate(n_wanted);
+            let mut found = self.candidates(vector, near).await?;
             // The least score of what was proposed: nothing better than that was left out, but for rounding.
-            let least = found
-                .iter()
-                .map(|candidate| candidate.score)
-                .fold(f32::INFINITY, f32::min);
-            found.retain(|one| !own.contains(&one.address) && !ids_left_out.contains(&one.id));
+            let scores = found.iter().map(|candidate| candidate.score);
+            let least = scores.fold(f32::INFINITY, f32::min);
+            found.retain(|one| !left_out.ids.contains(&one.id));
             found.sort_by(|a, b| {
                 order((a.score, &a.id), (b.score, &b.id)).then(a.view.cmp(&b.view))
             });
@@ -317,7 +359,7 @@ impl Lake {
                 found.truncate(depth.k);
                 return Ok(found);
             }
-            limit = limit.saturating_mul(4);
+            n_wanted = n_wanted.saturating_mul(4);
         }
     }
 
@@ -328,48 +370,27 @@ impl Lake {
         }
     }
 
-    /// Asks the table for the nearest vectors, and computes their scores.
-    async fn candidates(
-        &self,
-        vector: &[f32],
-        condition: Option<&str>,
-        limit: usize,
-        nprobes: Option<usize>,
-    ) -> Result<Vec<Candidate>> {
+    /// Reads vectors, and computes their scores.
+    async fn candidates(&self, vector: &[f32], addresses: Vec<u64>) -> Result<Vec<Candidate>> {
         let path = self.path();
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
         let has_views = !self.meta.views.is_empty();
         let fields: &[&str] = if has_views {
             &[ID, VECTOR, VIEW]
         } else {
             &[ID, VECTOR]
         };
-        let query = self
-            .table
-            .query()
-            .nearest_to(vector)
-            .map_err(io("searching", path))?;
-        let query = query
-            .column(VECTOR)
-            .distance_type(DistanceType::Cosine)
-            .limit(limit);
-        let query = match nprobes {
-            None => query.bypass_vector_index(),
-            Some(nprobes) => query.nprobes(nprobes).map_err(io("searching", path))?,
-        };
-        let query = match condition {
-            None => query,
-            Some(condition) => query.only_if(condition),
-        };
+        let mut found = Vec::with_capacity(addresses.len());
+        let query = self.table.take_row_ids(addresses);
         let query = query.select(Select::columns(fields)).with_row_id();
-        let mut stream = query.execute().await.map_err(io("searching", path))?;
-        let mut found = Vec::with_capacity(limit.min(self.len()));
-        while let Some(batch) = stream.try_next().await.map_err(io("searching", path))? {
-            let answer = Answer::new(&batch, path);
+        for batch in &crate::writer::collect(query, path).await? {
+            let answer = Answer::new(batch, path);
             let (ids, addresses) = (answer.texts(ID)?, answer.addresses()?);
-            let views = if has_views {
-                Some(answer.texts(VIEW)?)
-            } else {
-                None
+            let views = match has_views {
+                true => Some(answer.texts(VIEW)?),
+                false => None,
             };
             let vectors = answer.vectors()?;
             for (idx, stored) in vectors.chunks_exact(vector.len()).enumerate() {
@@ -397,24 +418,22 @@ impl Lake {
         let mut all: Vec<BoxFuture<'_, Result<Vec<u64>>>> = Vec::new();
         for vector in vectors.chunks_exact(self.width()) {
             all.push(
-                self.addresses_near(vector, condition, [limit, nprobes])
+                self.addresses_near(vector, condition, limit, Some(nprobes))
                     .boxed(),
             );
         }
         let found = futures::stream::iter(all).buffered(TOGETHER).try_collect();
-        wait(
-            Patience::Change,
-            "measuring searches of",
-            self.path(),
-            found,
-        )
+        self.wait(Patience::Change, "measuring searches of", found)
     }
 
+    /// Asks the table for the addresses of the nearest vectors, the nearest first: with an index, among those of some
+    /// lists, else among all.
     async fn addresses_near(
         &self,
         vector: &[f32],
         condition: Option<&str>,
-        [limit, nprobes]: [usize; 2],
+        limit: usize,
+        nprobes: Option<usize>,
     ) -> Result<Vec<u64>> {
         let path = self.path();
         let fault = || io("searching", path);
@@ -423,12 +442,15 @@ impl Lake {
             .column(VECTOR)
             .distance_type(DistanceType::Cosine)
             .limit(limit);
-        let mut query = query.nprobes(nprobes).map_err(fault())?;
+        let mut query = match nprobes {
+            None => query.bypass_vector_index(),
+            Some(nprobes) => query.nprobes(nprobes).map_err(fault())?,
+        };
         if let Some(condition) = condition {
             query = query.only_if(condition);
         }
         let query = query.select(Select::columns(&[DISTANCE])).with_row_id();
-        let mut found = Vec::with_capacity(limit);
+        let mut found = Vec::with_capacity(limit.min(self.len()));
         for batch in &crate::writer::collect(query, path).await? {
             found.extend_from_slice(Answer::new(batch, path).addresses()?);
         }
@@ -515,12 +537,7 @@ impl Lake {
             let found = crate::writer::collect(asked, self.path()).await?;
             Ok(found.iter().any(|batch| batch.num_rows() > 0))
         };
-        let is_there = wait(
-            Patience::Scan,
-            "looking for a value in",
-            self.path(),
-            counted,
-        )?;
+        let is_there = self.wait(Patience::Scan, "looking for a value in", counted)?;
         if !is_there && !self.is_empty() && !filter.values.iter().any(String::is_empty) {
             let known = self.values(name)?.into_iter();
             let known = known.map(std::borrow::Cow::into_owned).take(MANY_VALUES);
@@ -537,7 +554,7 @@ impl Lake {
         }
         let condition = format!("`{field}` LIKE '%|%'");
         let read = self.distinct(field, Some(condition));
-        let read = wait(Patience::Scan, "reading a column of", self.path(), read)?;
+        let read = self.wait(Patience::Scan, "reading a column of", read)?;
         let read = Arc::new(read);
         lock().insert(column.to_owned(), Arc::clone(&read));
         Ok(read)

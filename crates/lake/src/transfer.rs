@@ -16,7 +16,7 @@ use crate::keys::LakeKey;
 use crate::lake::Lake;
 use crate::place::io;
 use crate::rows::Rows;
-use crate::store::{Patience, wait};
+use crate::store::Patience;
 use crate::writer::{Added, Brought, LakeWriter};
 
 /// Numbers of vectors that lie in memory together.
@@ -246,7 +246,7 @@ impl Lake {
             }
             Ok((found, vectors))
         };
-        let (found, mut vectors) = wait(Patience::Scan, "reading", self.path(), asked)?;
+        let (found, mut vectors) = self.wait(Patience::Scan, "reading", asked)?;
         for (row, name, place) in found {
             let mut vector = std::mem::take(&mut vectors[place]);
             if self.numbers() == Numbers::F16 {
