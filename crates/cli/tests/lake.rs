@@ -183,3 +183,33 @@ fn a_patient_leaves_a_lake_by_the_command_that_galleries_know() {
         ],
     );
 }
+
+#[test]
+fn what_is_damaged_or_far_is_refused_with_what_to_do() {
+    let folder = archive();
+    let root = folder.path();
+    good(root, &["lake", "commit", "parts", "lake"]);
+    let search = ["search", "-d", "lake", "-i", "3.npy"];
+    let meta = root.join("lake/meta.json");
+    let whole = std::fs::read(&meta).unwrap();
+    for damage in [&whole[..40], b"", b"{}", b"[[[[[["] {
+        std::fs::write(&meta, damage).unwrap();
+        let (status, _, told) = with_keys(root, &search);
+        assert_eq!(status, 1, "{told}");
+        let is_told = told.contains("is damaged") && told.contains("m3ret lake verify");
+        assert!(is_told && !told.contains("index verify"), "{told}");
+    }
+    std::fs::write(&meta, &whole).unwrap();
+    // What is missing is named, and no folder of the machine that built the program.
+    let data = std::fs::read_dir(root.join("lake/vectors.lance/data")).unwrap();
+    for file in data {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let (status, _, told) = with_keys(root, &search);
+    assert_eq!(status, 1, "{told}");
+    assert!(told.contains(".lance") && !told.contains(".rs:"), "{told}");
+    let mut command = m3ret(root, &["search", "-d", "s3://bucket/lake", "-i", "3.npy"]);
+    let far = command.env("AWS_ENDPOINT_URL", "http://store.example");
+    let told = String::from_utf8(far.output().unwrap().stderr).unwrap();
+    assert!(told.contains("AWS_ALLOW_HTTP=true"), "{told}");
+}

@@ -155,5 +155,6 @@ pub(crate) fn damaged(path: &Path, found: &str) -> Error {
     Error::Damaged {
         path: path.to_owned(),
         found: found.to_owned(),
+        advice: "restore it from an older version of the object, or make the lake again of its parts; `m3ret lake verify` reads all rows",
     }
 }

@@ -157,8 +157,9 @@ fn check_recall(
     Err(Error::Damaged {
         path: path.to_owned(),
         found: format!(
-            "with the new index searches find {now:.3} of the best hits, before {before:.3}; readers keep the version that they have"
+            "with the new index searches find {now:.3} of the best hits, before {before:.3}"
         ),
+        advice: "readers keep the version that they have; run it again, or ask for less with --recall",
     })
 }
 

@@ -6,6 +6,7 @@ use m3ret_search::{Error, MAX_WIDTH, Maker, Numbers, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cells::damaged;
 use crate::objects::{Objects, State};
 use crate::place::META;
 
@@ -135,7 +136,7 @@ impl Meta {
                 "numbers that no lake has: width {}, or a plan with 0",
                 meta.width
             );
-            return Err(Error::Damaged { path, found });
+            return Err(damaged(&path, &found));
         }
         Ok((meta, state))
     }
@@ -168,10 +169,7 @@ pub(crate) fn named(path: &Path) -> PathBuf {
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Damaged {
-        path: path.to_owned(),
-        found: error.to_string(),
-    })
+    serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))
 }
 
 pub(crate) fn to_bytes<T: Serialize>(value: &T) -> bytes::Bytes {

@@ -45,6 +45,7 @@ pub(crate) struct Found {
 impl Objects {
     pub(crate) async fn open(place: &Place) -> Result<Self> {
         let registry = store::session().store_registry();
+        store::check(place)?;
         let opened = Store::from_uri_and_params(registry, &place.uri, &store::params(place)).await;
         let (store, base) = opened.map_err(io("opening", &place.path))?;
         Ok(Self {

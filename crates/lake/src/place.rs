@@ -70,13 +70,40 @@ where
     move |error| Error::Io {
         action,
         path,
-        source: std::io::Error::other(error),
+        source: std::io::Error::other(without_places(&error.into().to_string())),
     }
+}
+
+/// Returns a message of the table's library without the places in its code, which name folders of the machine that built
+/// this program.
+fn without_places(message: &str) -> String {
+    let is_place = |part: &&str| {
+        let mut numbers = part.rsplitn(3, ':');
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let has_numbers = numbers
+            .by_ref()
+            .take(2)
+            .filter(|text| is_number(text))
+            .count()
+            == 2;
+        has_numbers && numbers.next().is_some_and(|file| file.ends_with(".rs"))
+    };
+    let parts: Vec<&str> = message.split(", ").filter(|part| !is_place(part)).collect();
+    parts.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_name_no_code() {
+        let message =
+            "Not found: a/b.lance, /home/x/lance-io-14/src/local.rs:273:40, /y/dataset.rs:7:1";
+        assert_eq!(without_places(message), "Not found: a/b.lance");
+        let plain = "refused (os error 111), after 3 retries: 1:2";
+        assert_eq!(without_places(plain), plain);
+    }
 
     #[test]
     fn addresses_name_a_bucket_and_a_folder() {

@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cache::{Cache, Cached};
 use crate::environment;
-use crate::place::{Place, io};
+use crate::place::{Place, io, mismatch};
 
 /// Seconds that a search by a plan may take, as a person sets them.
 const DEADLINE: &str = "M3RET_LAKE_DEADLINE";
@@ -150,6 +150,23 @@ pub(crate) fn options(place: &Place) -> HashMap<String, String> {
             .or_insert_with(|| "us-east-1".to_owned());
     }
     options
+}
+
+/// Refuses an address that the store's library would refuse without a reason: one without encryption on another machine.
+pub(crate) fn check(place: &Place) -> Result<()> {
+    let options = options(place);
+    let is_plain = options
+        .get("aws_endpoint")
+        .is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let is_allowed = options.get("allow_http").is_some_and(|set| set == "true");
+    if is_plain && !is_allowed {
+        return Err(mismatch(
+            "AWS_ENDPOINT_URL",
+            "https://, or http:// on this machine; AWS_ALLOW_HTTP=true sends everything unencrypted",
+            "http:// on another machine",
+        ));
+    }
+    Ok(())
 }
 
 /// Returns how objects of a place are read and written.

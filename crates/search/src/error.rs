@@ -16,15 +16,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file of the gallery is not what was written: a checksum, a size or a rule disagrees.
-    #[error(
-        "{} is damaged: {found}; `m3ret index verify` lists all damage, and with --repair rebuilds what is provable",
-        path.display()
-    )]
+    #[error("{} is damaged: {found}; {advice}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What disagrees.
         found: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The folder is no gallery, or one of a later version.
     #[error("{}: {found}; {wanted}", path.display())]
@@ -94,6 +93,7 @@ impl Error {
         Self::Damaged {
             path: path.to_owned(),
             found: found.into(),
+            advice: "`m3ret index verify` lists all damage, and with --repair rebuilds what is provable",
         }
     }
 

@@ -97,11 +97,18 @@ fn maintain(arguments: &MaintainArguments, progress: &Progress) -> anyhow::Resul
     let done = lake::maintain(&arguments.lake, &options, progress)?;
     let [n_joined, n_made] = done.n_joined;
     let [n_versions, n_bytes] = done.n_pruned;
+    let index = match &done.plans {
+        // The index begins at 20,000 vectors.
+        None => "no index, all vectors are searched".to_owned(),
+        Some(_) => format!(
+            "{} not indexed",
+            counted(done.n_unindexed as u64, "vector", "vectors")
+        ),
+    };
     let mut text = format!(
-        "{}: {}, {} not indexed\n",
+        "{}: {}, {index}\n",
         printable_path(&arguments.lake),
         counted(done.n_rows as u64, "image", "images"),
-        counted(done.n_unindexed as u64, "vector", "vectors"),
     );
     if n_joined > 0 {
         text += &format!("files     {n_joined} joined into {n_made}\n");

@@ -61,7 +61,7 @@ impl Report {
 
     fn find_error(&mut self, path: &Path, error: &Error) {
         let (path, what) = match error {
-            Error::Damaged { path, found } => (path.as_path(), found.clone()),
+            Error::Damaged { path, found, .. } => (path.as_path(), found.clone()),
             Error::Io {
                 path,
                 source,
