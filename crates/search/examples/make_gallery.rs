@@ -3,7 +3,7 @@
 //!     make_gallery OUT.m3i VECTORS.npy [PATIENTS.txt, a line for each row]
 //!     make_gallery OUT.m3i VECTORS.npy --add     times adding its rows to OUT.m3i
 //!
-//! Ids are row numbers, and the column `bucket` has 100 values.
+//! Ids are row numbers, the column `bucket` has 100 values, and `tenth` has 10.
 
 #![allow(
     clippy::print_stdout,
@@ -21,11 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (vectors, width) = read_npy(&arguments[2])?;
     let n = vectors.len() / width;
     let ids: Vec<String> = (0..n).map(|row| row.to_string()).collect();
-    let columns = [(
-        "bucket".to_owned(),
-        (0..n).map(|row| (row % 100).to_string()).collect(),
-    )];
-    let mut columns = columns.to_vec();
+    let cycle = |name: &str, length: usize| {
+        let values: Vec<String> = (0..n).map(|row| (row % length).to_string()).collect();
+        (name.to_owned(), values)
+    };
+    let mut columns = vec![cycle("bucket", 100), cycle("tenth", 10)];
     if let Some(patients) = arguments.get(3).filter(|argument| *argument != "--add") {
         let text = std::fs::read_to_string(patients)?;
         columns.push((
