@@ -1,12 +1,13 @@
 //! Times searches of a gallery, for benches/compare/search.py: prints one line of JSON.
 //!
 //!     search_speed GALLERY.m3i QUERIES.npy --k 10 --batch 1 --rounds 3 [--exact]
-//!         [--filter COLUMN=VALUE] [--probe LISTS] [--out FILE]
+//!         [--filter COLUMN=VALUE] [--recall SHARE] [--probe LISTS] [--out FILE]
 //!
 //! `--out` writes the row numbers of all hits, i64 [n, k]; ids must be numbers.
 
 #![allow(
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::unwrap_used,
     missing_docs,
     reason = "a program for measuring"
@@ -14,7 +15,7 @@
 
 use std::time::Instant;
 
-use m3ret_search::{Filter, Gallery, Method, Plan, Queries, RowHit, SearchOptions};
+use m3ret_search::{Filter, Gallery, Method, Plan, Queries, Recall, RowHit, SearchOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -130,6 +131,11 @@ fn options_of(arguments: &[String], gallery: &Gallery, k: usize) -> SearchOption
             ..*plan
         }))
     });
+    let recall = value("--recall").map(|share| Recall::new(share.parse().unwrap()).unwrap());
+    let probed = probed.or(recall.map(Method::Recall));
+    if arguments.iter().any(|argument| argument == "--plans") {
+        eprintln!("{:?}", gallery.calibration());
+    }
     SearchOptions {
         k,
         method: if is_exact {

@@ -32,6 +32,24 @@ type DotsI8 = fn(queries: &[u8], rows: &[i8], stride: usize, out: &mut [i32]);
 /// plane `p` of the query and the row have in common.
 type Common = fn(planes: &[u64], bits: &[u64], rows: &[u32], out: &mut [u32]);
 
+/// Rows whose short codes lie interleaved: four codes of each row in turn, then the next four.
+pub(crate) const BLOCK_ROWS: usize = 16;
+
+/// Short codes of some blocks of rows, and what turns their products into scores.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ShortBlocks<'a> {
+    /// [blocks, stride / 4, `BLOCK_ROWS`, 4]; `stride` is a multiple of 4.
+    pub(crate) codes: &'a [i8],
+    /// [rows]: sum of the codes of each row.
+    pub(crate) sums: &'a [i32],
+    /// [rows]: a number of a row is its code times this.
+    pub(crate) scales: &'a [f32],
+}
+
+/// Scores of `m` queries of u8 codes and the rows of blocks, [m, rows]: `(product - 128 * sum) * (query's scale * row's)`.
+type ShortScores =
+    fn(queries: &[u8], query_scales: &[f32], blocks: ShortBlocks<'_>, out: &mut [f32]);
+
 /// Turns a vector as `quantise::Rotation` says; `signs` has one bit for each number and round.
 type Rotate = fn(vector: &mut [f32], signs: &[u64]);
 
@@ -41,6 +59,7 @@ pub(crate) struct Kernels {
     pub(crate) dots_f32: DotsF32,
     pub(crate) dots_i8: DotsI8,
     pub(crate) common: Common,
+    pub(crate) short_scores: ShortScores,
     pub(crate) rotate: Rotate,
 }
 
@@ -59,6 +78,7 @@ impl Kernels {
             dots_f32: portable::dots_f32,
             dots_i8: portable::dots_i8,
             common: portable::common,
+            short_scores: portable::short_scores,
             rotate: portable::rotate,
         }
     }
@@ -83,6 +103,7 @@ impl Kernels {
             dots_f32: avx2::dots_f32,
             dots_i8: avx2::dots_i8,
             common: avx2::common,
+            short_scores: avx2::short_scores,
             rotate: avx2::rotate,
         };
         all.push(best);
@@ -91,6 +112,7 @@ impl Kernels {
             best.rotate = avx512::rotate;
             if is_x86_feature_detected!("avx512vnni") {
                 best.dots_i8 = avx512::dots_i8;
+                best.short_scores = avx512::short_scores;
             }
             if is_x86_feature_detected!("avx512vpopcntdq") {
                 best.common = avx512::common;

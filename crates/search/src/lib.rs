@@ -25,6 +25,7 @@ pub mod names;
 mod partition;
 mod quantise;
 mod scan;
+mod short;
 mod statistics;
 #[cfg(test)]
 mod testing;
@@ -42,7 +43,7 @@ pub use gallery::{
     repair, verify,
 };
 pub use scan::{
-    Calibration, DEFAULT_HANDICAP, Filter, LeftOut, Method, Plan, Queries, RowHit, SearchOptions,
-    Views, best_of_groups, dot_product, no_column, no_value,
+    Calibration, DEFAULT_HANDICAP, Filter, LeftOut, Level, Method, Plan, Queries, Recall, RowHit,
+    SearchOptions, Views, best_of_groups, dot_product, no_column, no_value,
 };
 pub use statistics::Statistics;

@@ -11,6 +11,7 @@ mod best;
 mod calibrate;
 mod finish;
 mod pass;
+mod plan;
 mod rules;
 mod views;
 
@@ -22,7 +23,7 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 pub(crate) use calibrate::{BELONGING, calibrate};
-pub use calibrate::{Calibration, Plan};
+pub use plan::{Calibration, Level, Plan, Recall};
 pub(crate) use rules::AllowedVectors;
 pub use rules::{Filter, LeftOut, no_column, no_value};
 pub use views::{DEFAULT_HANDICAP, Views};
@@ -42,9 +43,11 @@ use views::Asked;
 /// How thorough a search is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
-    /// As the gallery's calibration says; exact where there is none.
+    /// As the gallery's calibration says for `Recall::DEFAULT`; exact where there is none.
     #[default]
     Auto,
+    /// As the gallery's calibration says for a recall; exact where there is none, or none for so high a recall.
+    Recall(Recall),
     /// Every vector is looked at.
     Exact,
     /// As this plan says, for measuring.
@@ -171,7 +174,7 @@ impl Gallery {
             return Ok(vec![Vec::new(); asked.n_queries()]);
         }
         let plan = self.plan(k, method, rules.is_restricted());
-        let depth = plan.depth_bits.max(plan.depth_codes).max(k);
+        let depth = plan.depth().max(k);
         let n_together = (CHUNK_CANDIDATES / depth).clamp(1, CHUNK_QUERIES);
         let mut hits = Vec::with_capacity(asked.n_queries());
         for chunk in asked.chunks(n_together) {
@@ -188,15 +191,13 @@ impl Gallery {
         let planned = match (method, self.calibration()) {
             (Method::Planned(plan), _) => Some(plan),
             (Method::Exact, _) | (_, None) => None,
-            (Method::Auto, Some(calibration)) => calibration.plan(k),
+            (Method::Auto, Some(calibration)) => calibration.plan(k, Recall::DEFAULT),
+            (Method::Recall(recall), Some(calibration)) => calibration.plan(k, recall),
         };
         match planned {
             None => Plan::EXACT,
             // Vectors that pass a filter, or are the rows' own, may lie in any list.
-            Some(plan) if is_restricted => Plan {
-                n_probe: None,
-                ..plan
-            },
+            Some(plan) if is_restricted => plan.of_filtered(),
             Some(plan) => plan,
         }
     }
@@ -214,7 +215,7 @@ impl Gallery {
             let rules = rules.of(idx);
             let first = First::choose(segment, plan, rules.allowed.is_some())?;
             let Passed { mut best, thinned } = first.run(segment, chunk, &rules, k)?;
-            if let First::Bits { .. } = first {
+            if let First::Bits { .. } | First::Short { .. } = first {
                 best = pass::refine(segment, chunk, best, plan.depth_codes)?;
             }
             let is_exact = matches!(first, First::Exact);

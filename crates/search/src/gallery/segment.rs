@@ -1,6 +1,7 @@
 //! A segment: an immutable file with some of a gallery's rows. docs/gallery-format.md has every byte.
 
 pub(crate) mod lookup;
+mod short;
 pub(crate) mod views;
 pub(crate) mod write;
 
@@ -19,6 +20,7 @@ use crate::embedding::MAX_WIDTH;
 use crate::error::{Error, Result};
 use crate::partition::Directions;
 use crate::quantise::{Terms, bit_stride, code_stride};
+pub(crate) use short::Short;
 use views::OWN_VIEW;
 
 /// Most rows, and most vectors, of one segment.
@@ -44,6 +46,8 @@ pub(crate) struct Segment {
     dead: Option<Vec<u64>>,
     /// Made of the centroids when they are first asked for.
     directions: OnceLock<Directions>,
+    /// Made of the directions of short codes when they are first asked for.
+    short: OnceLock<Short>,
 }
 
 /// Places of arrays that are not looked up by name.
@@ -53,6 +57,17 @@ struct Hot {
     codes: Range<usize>,
     terms: Range<usize>,
     bits: Range<usize>,
+    short: Option<ShortPlaces>,
+}
+
+/// Places of the arrays of short codes.
+#[derive(Debug)]
+struct ShortPlaces {
+    /// Numbers of a code.
+    n_short: usize,
+    codes: Range<usize>,
+    sums: Range<usize>,
+    scales: Range<usize>,
 }
 
 /// Vectors as they are stored, [n, width].
@@ -108,6 +123,7 @@ impl Segment {
             has_damaged_copy,
             dead: None,
             directions: OnceLock::new(),
+            short: OnceLock::new(),
         };
         segment.check_lengths()?;
         segment.hot = Hot {
@@ -115,6 +131,7 @@ impl Segment {
             codes: segment.place("codes")?.clone(),
             terms: segment.place("terms")?.clone(),
             bits: segment.place("bits")?.clone(),
+            short: segment.short_places()?,
         };
         Ok(segment)
     }

@@ -16,6 +16,7 @@ use super::{Gallery, KEY, Key, Refusal, dead, open_segment};
 use crate::embedding::fault;
 use crate::error::{Error, Result};
 use crate::quantise::Encoder;
+use crate::short::ShortCodes;
 use crate::statistics::Statistics;
 
 /// One thing that is not as it was written.
@@ -303,6 +304,8 @@ fn check_column(segment: &Segment, column: usize) -> Result<()> {
 fn check_codes(segment: &Segment) -> Result<()> {
     let (width, starts) = (segment.width(), segment.starts()?);
     let encoder = Encoder::new(width, segment.centroids()?);
+    let short = segment.short()?;
+    let mut short_codes = ShortCodes::new(short.map_or(0, |short| short.basis.n_short()));
     for first in (0..segment.n_vectors()).step_by(CHUNK_ROWS) {
         let rows = first..segment.n_vectors().min(first + CHUNK_ROWS);
         let numbers: Vec<u32> = rows
@@ -318,6 +321,9 @@ fn check_codes(segment: &Segment) -> Result<()> {
                     format!("vector {row}: {found}"),
                 ));
             }
+        }
+        if let Some(short) = short {
+            short_codes.push(&short.basis.project(&vectors));
         }
         let list = |&row: &u32| starts.partition_point(|&start| start <= row) - 1;
         let lists = numbers
@@ -336,6 +342,10 @@ fn check_codes(segment: &Segment) -> Result<()> {
                 ),
             ));
         }
+    }
+    if short.is_some() && !segment.has_short_codes(&short_codes)? {
+        let found = "short codes are not those of their vectors";
+        return Err(Error::damaged(segment.path(), found));
     }
     Ok(())
 }

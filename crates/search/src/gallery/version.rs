@@ -16,6 +16,8 @@ pub(super) const REFUSALS: u32 = 3;
 pub(super) const GALLERY_OF_SEVERAL: u32 = 4;
 /// From this version on, a catalog may name a list of erased patients: whoever does not know it would add them again.
 pub(super) const ERASED: u32 = 5;
+/// From this version on, a calibration may have plans for several recalls, and over short codes.
+pub(super) const LEVELS: u32 = 6;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
 /// From this version on, the values of a column stand in ascending order.
@@ -34,7 +36,7 @@ impl Of {
     /// The newest version that is read.
     fn newest(self) -> u32 {
         match self {
-            Self::Gallery => ERASED,
+            Self::Gallery => LEVELS,
             Self::Segment => SEVERAL_VECTORS,
         }
     }

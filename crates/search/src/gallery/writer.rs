@@ -20,7 +20,7 @@ use super::{Gallery, KEY, Key, LOCK, Maker, Refusal, dead, refusals, version};
 use crate::disk::{Disk, DiskFile as _, RealDisk, mode_below, open_regular_as, unfinished_name};
 use crate::embedding::{MAX_WIDTH, check_unit};
 use crate::error::{Error, Result};
-use crate::scan::calibrate;
+use crate::scan::{Calibration, calibrate};
 use crate::statistics::Statistics;
 
 /// What a new gallery is for.
@@ -553,7 +553,9 @@ pub(super) fn put_segment<D: Disk>(
 pub(super) fn put_catalog<D: Disk>(disk: &D, folder: &Path, catalog: &Catalog) -> Result<()> {
     let path = catalog::path_of(folder, catalog.generation);
     // An older m3ret refuses what it does not know by the version.
+    let calibration = catalog.calibration.as_ref();
     let version = match (&catalog.refusals, catalog.version) {
+        _ if calibration.is_some_and(Calibration::has_levels) => version::LEVELS,
         _ if catalog.erased.is_some() => version::ERASED,
         _ if catalog.has_agreements() => version::GALLERY_OF_SEVERAL,
         (_, version::GALLERY_OF_SEVERAL..) => version::GALLERY_OF_SEVERAL,

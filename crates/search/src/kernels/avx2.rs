@@ -10,14 +10,17 @@
 )]
 
 use std::arch::x86_64::{
-    __m256, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32,
-    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_epi32, _mm_shuffle_ps, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
-    _mm256_cvtepu8_epi16, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_madd_epi16, _mm256_setzero_ps, _mm256_setzero_si256,
+    __m256, __m256i, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32,
+    _mm_loadu_si128, _mm_movehl_ps, _mm_set1_epi32, _mm_shuffle_epi32, _mm_shuffle_ps,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_si128,
+    _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_extractf128_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_permute4x64_epi64, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_epi32,
 };
+use std::ops::Range;
 
-use super::{LANES, portable};
+use super::{BLOCK_ROWS, LANES, ShortBlocks, portable};
 
 /// Queries and rows of one tile: 8 vectors of sums stay in registers.
 const TILE: usize = 2;
@@ -176,6 +179,84 @@ fn tile_i8<const M: usize>(queries: &[u8], row: &[i8], out: &mut [i32], n_rows: 
         let one = _mm_add_epi32(pairs, _mm_shuffle_epi32::<0b10_11_00_01>(pairs));
         out[i * n_rows] = _mm_cvtsi128_si32(one);
     }
+}
+
+pub(super) fn short_scores(
+    queries: &[u8],
+    query_scales: &[f32],
+    blocks: ShortBlocks<'_>,
+    out: &mut [f32],
+) {
+    // SAFETY: as above.
+    unsafe { all_short(queries, query_scales, blocks, out) }
+}
+
+#[target_feature(enable = "avx2")]
+fn all_short(queries: &[u8], query_scales: &[f32], blocks: ShortBlocks<'_>, out: &mut [f32]) {
+    let n_rows = blocks.scales.len();
+    let stride = queries.len() / query_scales.len().max(1);
+    let outs = out.chunks_exact_mut(n_rows.max(1));
+    for ((query, &scale), out) in queries
+        .chunks_exact(stride.max(1))
+        .zip(query_scales)
+        .zip(outs)
+    {
+        for first in (0..n_rows).step_by(BLOCK_ROWS) {
+            let codes = &blocks.codes[first * stride..][..BLOCK_ROWS * stride];
+            let rows = first..first + BLOCK_ROWS;
+            let products = block_products(query, codes);
+            short_block(products, &blocks, rows, scale, out);
+        }
+    }
+}
+
+/// Turns the products of a block into scores.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn short_block(
+    products: [__m256i; 2],
+    blocks: &ShortBlocks<'_>,
+    rows: Range<usize>,
+    scale: f32,
+    out: &mut [f32],
+) {
+    let (sums, scales) = (&blocks.sums[rows.clone()], &blocks.scales[rows.clone()]);
+    let out = &mut out[rows];
+    assert!(sums.len() == BLOCK_ROWS && scales.len() == BLOCK_ROWS && out.len() == BLOCK_ROWS);
+    let scale = _mm256_set1_ps(scale);
+    for (half, product) in products.into_iter().enumerate() {
+        // SAFETY: all three slices have 16 numbers.
+        unsafe {
+            let sums = _mm256_loadu_si256(sums.as_ptr().add(8 * half).cast());
+            let scales = _mm256_loadu_ps(scales.as_ptr().add(8 * half));
+            let product = _mm256_sub_epi32(product, _mm256_slli_epi32::<7>(sums));
+            let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(product), _mm256_mul_ps(scale, scales));
+            _mm256_storeu_ps(out.as_mut_ptr().add(8 * half), scores);
+        }
+    }
+}
+
+/// Multiplies the codes of one query and of one block: the products of rows 0 to 7 and 8 to 15.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn block_products(query: &[u8], codes: &[i8]) -> [__m256i; 2] {
+    assert!(codes.len() == BLOCK_ROWS * query.len() && query.len().is_multiple_of(4));
+    // Each quarter has four rows, with two sums of products each.
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (four, codes) in query.as_chunks::<4>().0.iter().zip(codes.chunks_exact(64)) {
+        // Four codes of the query as 16-bit numbers, four times.
+        let four = _mm_set1_epi32(i32::from_le_bytes(*four));
+        let four = _mm256_cvtepu8_epi16(four);
+        for (quarter, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: there are 64 codes.
+            let rows = unsafe { _mm_loadu_si128(codes.as_ptr().add(16 * quarter).cast()) };
+            let products = _mm256_madd_epi16(four, _mm256_cvtepi8_epi16(rows));
+            *sum = _mm256_add_epi32(*sum, products);
+        }
+    }
+    // Sums of neighbours come in the order of the rows, but for the middle quarters of each pair.
+    let pair = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b));
+    [pair(sums[0], sums[1]), pair(sums[2], sums[3])]
 }
 
 pub(super) fn rotate(vector: &mut [f32], signs: &[u64]) {

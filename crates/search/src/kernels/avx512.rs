@@ -11,14 +11,16 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_storeu_si256, _mm512_add_epi64,
-    _mm512_and_si512, _mm512_castps512_ps256, _mm512_cvtepi64_epi32, _mm512_dpbusd_epi32,
-    _mm512_extractf32x4_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi64, _mm512_maskz_loadu_ps, _mm512_popcnt_epi64, _mm512_reduce_add_epi32,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_slli_epi64,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    _mm512_and_si512, _mm512_castps512_ps256, _mm512_cvtepi32_ps, _mm512_cvtepi64_epi32,
+    _mm512_dpbusd_epi32, _mm512_extractf32x4_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_epi64, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_slli_epi32,
+    _mm512_slli_epi64, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi64,
 };
 
-use super::{LANES, PLANES, portable};
+use super::{BLOCK_ROWS, LANES, PLANES, ShortBlocks, portable};
 
 /// Queries and rows of one tile: 16 sums stay in registers.
 const TILE: usize = 4;
@@ -259,6 +261,90 @@ fn totals_of([a, b, c, d, e, f, g, h]: [__m512i; GROUP]) -> __m512i {
     let first = blocks(pairs(a, b), pairs(c, d));
     let second = blocks(pairs(e, f), pairs(g, h));
     blocks(first, second)
+}
+
+pub(super) fn short_scores(
+    queries: &[u8],
+    query_scales: &[f32],
+    blocks: ShortBlocks<'_>,
+    out: &mut [f32],
+) {
+    // SAFETY: as above.
+    unsafe { all_short(queries, query_scales, blocks, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn all_short(queries: &[u8], query_scales: &[f32], blocks: ShortBlocks<'_>, out: &mut [f32]) {
+    let n_rows = blocks.scales.len();
+    let n_blocks = n_rows / BLOCK_ROWS;
+    let stride = queries.len() / query_scales.len().max(1);
+    let outs = out.chunks_mut((n_rows * 2).max(1));
+    let queries = queries.chunks((2 * stride).max(1));
+    for ((queries, scales), out) in queries.zip(query_scales.chunks(2)).zip(outs) {
+        let whole = n_blocks - n_blocks % TILE;
+        for first in (0..whole).step_by(TILE) {
+            match scales.len() {
+                1 => tile_short::<1, TILE>(queries, scales, &blocks, first, out),
+                _ => tile_short::<2, TILE>(queries, scales, &blocks, first, out),
+            }
+        }
+        for first in whole..n_blocks {
+            match scales.len() {
+                1 => tile_short::<1, 1>(queries, scales, &blocks, first, out),
+                _ => tile_short::<2, 1>(queries, scales, &blocks, first, out),
+            }
+        }
+    }
+}
+
+/// Scores `M` queries and the rows of `R` blocks from `first` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+fn tile_short<const M: usize, const R: usize>(
+    queries: &[u8],
+    query_scales: &[f32],
+    blocks: &ShortBlocks<'_>,
+    first: usize,
+    out: &mut [f32],
+) {
+    let stride = queries.len() / M;
+    let n_rows = blocks.scales.len();
+    let codes = &blocks.codes[first * BLOCK_ROWS * stride..][..R * BLOCK_ROWS * stride];
+    let rows = first * BLOCK_ROWS..(first + R) * BLOCK_ROWS;
+    let (sums, scales) = (&blocks.sums[rows.clone()], &blocks.scales[rows.clone()]);
+    assert!(stride.is_multiple_of(4) && out.len() >= (M - 1) * n_rows + rows.end);
+    let mut products = [[_mm512_setzero_si512(); R]; M];
+    for k in (0..stride).step_by(4) {
+        // SAFETY: each block has `stride` times 16 codes, 64 of which are of four numbers; a query has `stride` codes.
+        unsafe {
+            let columns: [_; R] = std::array::from_fn(|j| {
+                let at = codes.as_ptr().add(j * BLOCK_ROWS * stride + BLOCK_ROWS * k);
+                _mm512_loadu_si512(at.cast())
+            });
+            for i in 0..M {
+                let four = queries.as_ptr().add(i * stride + k).cast::<i32>();
+                let four = _mm512_set1_epi32(four.read_unaligned());
+                for j in 0..R {
+                    products[i][j] = _mm512_dpbusd_epi32(products[i][j], four, columns[j]);
+                }
+            }
+        }
+    }
+    for i in 0..M {
+        let query_scale = _mm512_set1_ps(query_scales[i]);
+        for j in 0..R {
+            // SAFETY: `sums` and `scales` have 16 numbers for each block, and `out` has those of the last query.
+            unsafe {
+                let sums = _mm512_loadu_si512(sums.as_ptr().add(BLOCK_ROWS * j).cast());
+                let scales = _mm512_loadu_ps(scales.as_ptr().add(BLOCK_ROWS * j));
+                let product = _mm512_sub_epi32(products[i][j], _mm512_slli_epi32::<7>(sums));
+                let scale = _mm512_mul_ps(query_scale, scales);
+                let scores = _mm512_mul_ps(_mm512_cvtepi32_ps(product), scale);
+                let at = i * n_rows + rows.start + BLOCK_ROWS * j;
+                _mm512_storeu_ps(out.as_mut_ptr().add(at), scores);
+            }
+        }
+    }
 }
 
 pub(super) fn rotate(vector: &mut [f32], signs: &[u64]) {

@@ -1,6 +1,6 @@
 //! Plain Rust, correct everywhere; the definition that other kernels are tested against.
 
-use super::{LANES, PLANES};
+use super::{BLOCK_ROWS, LANES, PLANES, ShortBlocks};
 
 /// Adds the products of two vectors to 16 sums.
 #[inline(always)]
@@ -71,6 +71,47 @@ pub(super) fn common(planes: &[u64], bits: &[u64], rows: &[u32], out: &mut [u32]
             })
             .sum();
     }
+}
+
+pub(super) fn short_scores(
+    queries: &[u8],
+    query_scales: &[f32],
+    blocks: ShortBlocks<'_>,
+    out: &mut [f32],
+) {
+    let n_rows = blocks.scales.len();
+    let stride = queries.len() / query_scales.len().max(1);
+    let queries = queries.chunks_exact(stride.max(1)).zip(query_scales);
+    for ((query, scale), out) in queries.zip(out.chunks_exact_mut(n_rows.max(1))) {
+        let rows = blocks.codes.chunks_exact(BLOCK_ROWS * stride);
+        let outs = out.chunks_exact_mut(BLOCK_ROWS);
+        for (block, (codes, out)) in rows.zip(outs).enumerate() {
+            // [stride / 4, BLOCK_ROWS, 4] -> one product for each row.
+            let mut products = [0_i32; BLOCK_ROWS];
+            for (four, codes) in query.as_chunks::<4>().0.iter().zip(codes.chunks_exact(64)) {
+                for (product, codes) in products.iter_mut().zip(codes.as_chunks::<4>().0) {
+                    let pairs = four.iter().zip(codes);
+                    *product += pairs
+                        .map(|(&x, &y)| i32::from(x) * i32::from(y))
+                        .sum::<i32>();
+                }
+            }
+            for (i, (out, product)) in out.iter_mut().zip(products).enumerate() {
+                let row = block * BLOCK_ROWS + i;
+                *out = short_score(product, blocks.sums[row], scale * blocks.scales[row]);
+            }
+        }
+    }
+}
+
+/// Turns the product of short codes into a score.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "scores of the first pass are rounded anyway"
+)]
+#[inline(always)]
+fn short_score(product: i32, sum: i32, scale: f32) -> f32 {
+    (product - 128 * sum) as f32 * scale
 }
 
 /// Rounds of signs and sums that `rotate` makes, in turn over the first and the last numbers.

@@ -85,6 +85,41 @@ fn check_common(n_rows: usize, stride: usize, seed: u64) {
     }
 }
 
+fn check_short(n_queries: usize, n_blocks: usize, stride: usize, seed: u64) {
+    let n_rows = n_blocks * BLOCK_ROWS;
+    let queries = numbers(seed, n_queries * stride);
+    let queries: Vec<u8> = queries.iter().map(|x| (x * 127.0 + 128.0) as u8).collect();
+    let codes = numbers(seed + 1, n_rows * stride);
+    let codes: Vec<i8> = codes.iter().map(|x| (x * 127.0) as i8).collect();
+    let sums: Vec<i32> = numbers(seed + 2, n_rows)
+        .iter()
+        .map(|x| (x * 9000.0) as i32)
+        .collect();
+    let (scales, query_scales) = (numbers(seed + 3, n_rows), numbers(seed + 4, n_queries));
+    let blocks = ShortBlocks {
+        codes: &codes,
+        sums: &sums,
+        scales: &scales,
+    };
+    // By the definition: code `k` of row `r` lies at block `r / 16`, group `k / 4`, row `r % 16`, `k % 4`.
+    let expected = (0..n_queries * n_rows).map(|at| {
+        let (query, row) = (at / n_rows, at % n_rows);
+        let product: i32 = (0..stride)
+            .map(|k| {
+                let at = ((row / 16 * (stride / 4) + k / 4) * 16 + row % 16) * 4 + k % 4;
+                i32::from(queries[query * stride + k]) * i32::from(codes[at])
+            })
+            .sum();
+        (product - 128 * sums[row]) as f32 * (query_scales[query] * scales[row])
+    });
+    let expected: Vec<f32> = expected.collect();
+    for kernels in Kernels::available() {
+        let mut out = vec![f32::NAN; n_queries * n_rows];
+        (kernels.short_scores)(&queries, &query_scales, blocks, &mut out);
+        assert_eq!(out, expected);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -95,6 +130,7 @@ proptest! {
         check_f32(n_queries, n_rows, width, seed);
         check_i8(n_queries, n_rows, width.next_multiple_of(64), seed);
         check_common(n_rows, width.div_ceil(64), seed);
+        check_short(n_queries, n_rows, width.next_multiple_of(4), seed);
     }
 }
 

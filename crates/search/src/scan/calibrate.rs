@@ -8,109 +8,32 @@ use std::ops::Range;
 use rand::SeedableRng as _;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
+use super::plan::{Calibration, Level, Plan, Recall};
 use super::{LeftOut, Method, Queries, RowAsQuery, RowHit, SearchOptions};
 use crate::error::Result;
 use crate::gallery::{Gallery, RowId};
 use crate::names::{PAIR, PATIENT, STUDY};
 
-/// How many rows each quantised pass looks at, and how many it keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Hits of a query that the plan is made for.
-    pub k: usize,
-    /// Lists of a segment that are looked at; `None`: all rows, by their 1-bit codes.
-    pub n_probe: Option<usize>,
-    /// Candidates of the pass over 1-bit codes that the next one looks at.
-    pub depth_bits: usize,
-    /// Candidates of the pass over 8-bit codes whose vectors are looked at.
-    pub depth_codes: usize,
-}
-
-impl Plan {
-    /// The plan without quantised passes.
-    pub(super) const EXACT: Self = Self {
-        k: 0,
-        n_probe: None,
-        depth_bits: 0,
-        depth_codes: 0,
-    };
-}
-
-/// What was measured on a gallery with its own rows as queries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Calibration {
-    /// Rows of the gallery at that time.
-    pub n_rows: usize,
-    /// Rows that were queries.
-    pub n_queries: usize,
-    /// The recall that plans had to reach.
-    pub target: f64,
-    /// Plans for few hits first; empty for a small gallery, where every search is exact.
-    pub plans: Vec<Plan>,
-    /// Share of the exact 10 best that the first plan found.
-    pub recall_at_10: f64,
-    /// The same share for a search with filters, which looks at the 1-bit codes of all rows that pass.
-    pub recall_at_10_filtered: f64,
-}
-
-/// Most rows that plans are made for, and the deepest that they look.
-const MAX_COUNT: u64 = 1 << 40;
-
-impl Calibration {
-    /// Says whether a search can follow every plan: a calibration comes from a file.
-    pub(crate) fn is_sound(&self) -> bool {
-        let fits = |count: usize| count as u64 <= MAX_COUNT;
-        let is_possible = |plan: &Plan| {
-            plan.k > 0
-                && plan.n_probe != Some(0)
-                && [plan.k, plan.depth_bits, plan.depth_codes]
-                    .into_iter()
-                    .all(fits)
-        };
-        fits(self.n_rows) && self.plans.iter().all(is_possible)
-    }
-}
-
 /// Galleries of fewer vectors are searched exactly, which takes a few milliseconds at most.
 const MIN_VECTORS: usize = 8192;
-/// Recall that a plan must reach. The documents promise 0.995; the margin is for queries from elsewhere, which
-/// may be harder than the gallery's own rows.
-const TARGET: f64 = 0.998;
+/// Recalls that plans are measured for besides the default one, the lowest first.
+const OTHER_LEVELS: [f64; 3] = [0.95, 0.99, 0.999];
+/// Of the hits that a level may miss, the share that its plans may miss of the gallery's own rows: queries from
+/// elsewhere may be harder.
+const MISSES_OF_OWN: f64 = 0.4;
+/// Of those, the share that the depth of the passes may cost; lists may cost the rest.
+const MISSES_OF_DEPTH: f64 = 0.4;
 /// Rows that are queries.
-const N_QUERIES: usize = 128;
+const N_QUERIES: usize = 192;
 /// Queries of them that are asked first, to see whether a plan can reach the target.
 const N_ASKED_FIRST: usize = 8;
+/// A short or 1-bit code misses too much where more than one row in this many would have to be looked at again.
+const MIN_SAVED: usize = 32;
 /// Seed of all random choices.
 const SEED: u64 = 0x6d33_7265_7400_0003;
 /// Numbers of hits that plans are made for; a search for more hits derives a deeper plan from the last.
 const KS: [usize; 2] = [10, 100];
-
-impl Calibration {
-    /// Returns the plan for `k` hits; `None` for an exact search.
-    pub(super) fn plan(&self, k: usize) -> Option<Plan> {
-        let last = self.plans.last()?;
-        if let Some(&plan) = self.plans.iter().find(|plan| k <= plan.k) {
-            return Some(plan);
-        }
-        // Codes of 8 bits confuse only close neighbours, so a margin beyond `k` is enough. Codes of 1 bit confuse
-        // many more: their depth grows with `k`.
-        let depth_codes = k + k / 4 + last.depth_codes;
-        let depth_bits = last.depth_bits.saturating_mul(k).div_ceil(last.k);
-        let depth_bits = depth_bits.max(2 * depth_codes);
-        // From an eighth of all rows on the exact search takes the plan's place: it reads rows in order. The number
-        // of lists was measured for fewer hits, so the derived plan looks at all rows.
-        (depth_codes * 8 < self.n_rows).then_some(Plan {
-            k,
-            n_probe: None,
-            depth_bits,
-            depth_codes,
-        })
-    }
-}
 
 /// The gallery's own rows as queries, and their exact hits.
 struct Sample {
@@ -195,11 +118,11 @@ impl Sample {
         Ok(recall(&self.exact, &found, plan.k))
     }
 
-    /// Measures the recall of a plan that reaches the target; `None` for one that does not.
+    /// Measures the recall of a plan that reaches a target; `None` for one that does not.
     ///
     /// Most plans that are tried miss far more than they may, which their first queries show: the others are then
     /// not asked.
-    fn reached(&self, gallery: &Gallery, plan: Plan) -> Result<Option<f64>> {
+    fn reached(&self, gallery: &Gallery, plan: Plan, target: f64) -> Result<Option<f64>> {
         let mut found: Vec<Vec<RowHit>> = Vec::with_capacity(self.own.len());
         while found.len() < self.own.len() {
             let n_asked = found.len();
@@ -214,7 +137,7 @@ impl Sample {
             let rest = self.exact[end..].iter().cloned();
             let best_case: Vec<Vec<RowHit>> = found.iter().cloned().chain(rest).collect();
             let at_most = recall(&self.exact, &best_case, plan.k);
-            if at_most < TARGET {
+            if at_most < target {
                 return Ok(None);
             }
         }
@@ -262,16 +185,16 @@ pub(crate) fn recall(exact: &[Vec<RowHit>], found: &[Vec<RowHit>], k: usize) -> 
     }
 }
 
-/// Measures which plans reach the target, from the cheapest on, and returns one for each of `KS`.
+/// Measures which plans reach the recall of each level, from the cheapest on, and returns one for each of `KS`.
 pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
-    let n_rows = gallery.len();
     let mut calibration = Calibration {
-        n_rows,
+        n_rows: gallery.len(),
         n_queries: 0,
-        target: TARGET,
+        target: target_of(Recall::DEFAULT.share()),
         plans: Vec::new(),
         recall_at_10: 1.0,
         recall_at_10_filtered: 1.0,
+        levels: Vec::new(),
     };
     if gallery.n_vectors()? < MIN_VECTORS {
         return Ok(calibration);
@@ -279,79 +202,195 @@ pub(crate) fn calibrate(gallery: &Gallery) -> Result<Calibration> {
     // The exact hits are searched once: those for the largest `k` contain those for every other.
     let sample = Sample::take(gallery, KS[KS.len() - 1], false)?;
     calibration.n_queries = sample.own.len();
-    let mut depth_bits = 0;
+    let mut measure = Measure::new(gallery, &sample)?;
+    let mut shares = OTHER_LEVELS.to_vec();
+    shares.push(Recall::DEFAULT.share());
+    shares.sort_by(f64::total_cmp);
+    let mut levels: Vec<Level> = shares
+        .iter()
+        .map(|&recall| Level {
+            recall,
+            plans: Vec::new(),
+            recall_at_10: 1.0,
+        })
+        .collect();
     for k in KS {
-        // More hits never need fewer candidates, so the search for the next plan begins at the depth that this one
-        // needs, without its margin.
-        let (plan, recall, filtered) = plan_for(gallery, &sample, k, depth_bits)?;
-        depth_bits = plan.depth_bits / 2;
-        if k == 10 {
-            calibration.recall_at_10 = recall;
-            calibration.recall_at_10_filtered = filtered;
+        measure.begin(k);
+        for level in &mut levels {
+            let plan = measure.plan_for(target_of(level.recall))?;
+            if k == 10 {
+                level.recall_at_10 = measure.recall(plan)?;
+                if is_default(level) {
+                    let filtered = plan.of_filtered();
+                    calibration.recall_at_10_filtered = measure.recall(filtered)?;
+                }
+            }
+            level.plans.push(plan);
         }
-        calibration.plans.push(plan);
+    }
+    for level in levels {
+        if is_default(&level) {
+            (calibration.plans, calibration.recall_at_10) = (level.plans, level.recall_at_10);
+        } else {
+            calibration.levels.push(level);
+        }
     }
     Ok(calibration)
 }
 
-/// Finds the cheapest plan for `k` hits whose pass over 1-bit codes keeps at least `depth_bits` candidates;
-/// returns the plan with its recall, and the recall over the 1-bit codes of all rows.
-fn plan_for(
-    gallery: &Gallery,
-    sample: &Sample,
-    k: usize,
-    depth_bits: usize,
-) -> Result<(Plan, f64, f64)> {
-    let n_rows = gallery.len();
-    // First without lists: the depth over the 1-bit codes of all rows doubles until the recall is reached. That
-    // plan also serves searches with filters, whose rows may lie in any list.
-    let mut flat = Plan {
-        k,
-        n_probe: None,
-        depth_bits: depth_bits.max(8 * k),
-        depth_codes: 4 * k,
-    };
-    let recall_flat = loop {
-        if let Some(reached) = sample.reached(gallery, flat)? {
-            break reached;
-        }
-        if flat.depth_bits >= n_rows / 2 {
-            break sample.recall(gallery, flat)?;
-        }
-        flat.depth_bits *= 2;
-    };
-    // Queries from elsewhere may be harder than rows of the gallery; twice the depth is the margin for them.
-    flat.depth_bits *= 2;
-    // Then with lists, at the depth just found, so that only the number of lists is left to choose. It grows by
-    // half each time.
-    let n_lists = n_lists_of_largest(gallery)?;
-    let mut n_probe = 2;
-    // Beyond a quarter of the lists, reading all 1-bit codes is less work.
-    while n_probe <= n_lists / 4 {
-        let plan = Plan {
-            n_probe: Some(n_probe),
-            ..flat
-        };
-        if sample.reached(gallery, plan)?.is_some() {
-            // The neighbours of queries from elsewhere are spread over a few more lists: half as many again.
-            let plan = Plan {
-                n_probe: Some(n_probe + n_probe.div_ceil(2)),
-                ..flat
-            };
-            return Ok((plan, sample.recall(gallery, plan)?, recall_flat));
-        }
-        n_probe += n_probe.div_ceil(2);
-    }
-    Ok((flat, recall_flat, recall_flat))
+fn is_default(level: &Level) -> bool {
+    level.recall.total_cmp(&Recall::DEFAULT.share()).is_eq()
 }
 
-/// Returns the number of lists of the segment that has most.
-fn n_lists_of_largest(gallery: &Gallery) -> Result<usize> {
-    let mut largest = 0;
-    for segment in gallery.segments() {
-        largest = largest.max(segment.starts()?.len() - 1);
+/// Returns the recall that plans must reach on the gallery's own rows, for a recall of queries from elsewhere.
+fn target_of(recall: f64) -> f64 {
+    1.0 - MISSES_OF_OWN * (1.0 - recall)
+}
+
+/// Looks for plans for `k` hits, level by level, from the lowest recall on. Whatever a level needs, the next one needs
+/// at least, so the search for it begins there.
+struct Measure<'a> {
+    gallery: &'a Gallery,
+    sample: &'a Sample,
+    n_lists: usize,
+    has_short: bool,
+    /// Short codes reached the targets for `k` so far.
+    uses_short: bool,
+    k: usize,
+    /// Depths that the last level needed, of each first pass.
+    depth_bits: usize,
+    depth_short: usize,
+    /// Lists that the last level needed.
+    n_probe: usize,
+    /// Plans that reached their targets, and their recalls: most levels ask for the same ones again.
+    reached: Vec<(Plan, f64)>,
+}
+
+impl<'a> Measure<'a> {
+    fn new(gallery: &'a Gallery, sample: &'a Sample) -> Result<Self> {
+        let (mut n_lists, mut has_short) = (0, false);
+        for segment in gallery.segments() {
+            n_lists = n_lists.max(segment.starts()?.len() - 1);
+            has_short |= segment.short()?.is_some();
+        }
+        Ok(Self {
+            gallery,
+            sample,
+            n_lists,
+            has_short,
+            uses_short: has_short,
+            k: 0,
+            depth_bits: 0,
+            depth_short: 0,
+            n_probe: 2,
+            reached: Vec::new(),
+        })
     }
-    Ok(largest)
+
+    /// Turns to plans for `k` hits.
+    fn begin(&mut self, k: usize) {
+        (self.k, self.uses_short) = (k, self.has_short);
+        (self.depth_bits, self.depth_short, self.n_probe) = (8 * k, 2 * k, 2);
+    }
+
+    /// Finds the cheapest plan that reaches a target.
+    fn plan_for(&mut self, target: f64) -> Result<Plan> {
+        let of_depth = 1.0 - MISSES_OF_DEPTH * (1.0 - target);
+        let bits = self.with_bits(target, of_depth)?;
+        match self.with_short(bits, of_depth)? {
+            Some(short) => self.with_lists(short, target),
+            None => {
+                // Lists that were enough with short codes say nothing of 1-bit codes.
+                if self.uses_short {
+                    (self.uses_short, self.n_probe) = (false, 2);
+                }
+                self.with_lists(bits, target)
+            }
+        }
+    }
+
+    /// Finds the depth over the 1-bit codes of all rows, which doubles until the target is reached. That plan also
+    /// serves searches with filters, whose rows may lie in any list.
+    ///
+    /// Where short codes are looked at instead, only searches with filters need it, and the whole target is theirs.
+    fn with_bits(&mut self, target: f64, of_depth: f64) -> Result<Plan> {
+        let target = if self.uses_short { target } else { of_depth };
+        let n_rows = self.gallery.len();
+        loop {
+            let plan = Plan {
+                k: self.k,
+                n_probe: None,
+                depth_short: None,
+                depth_bits: self.depth_bits,
+                depth_codes: 4 * self.k,
+            };
+            let is_deepest = self.depth_bits >= n_rows / 2;
+            if is_deepest || self.reaches(plan, target)? {
+                return Ok(plan);
+            }
+            self.depth_bits *= 2;
+        }
+    }
+
+    /// Finds the depths over the short codes of all rows; `None` if there are no short codes, or they miss too much.
+    fn with_short(&mut self, bits: Plan, target: f64) -> Result<Option<Plan>> {
+        if !self.uses_short {
+            return Ok(None);
+        }
+        let deepest = self.gallery.len() / MIN_SAVED;
+        while self.depth_short <= deepest {
+            let plan = Plan {
+                depth_short: Some(self.depth_short),
+                depth_codes: 2 * self.k,
+                ..bits
+            };
+            if self.reaches(plan, target)? {
+                return Ok(Some(plan));
+            }
+            self.depth_short += self.depth_short / 2;
+        }
+        Ok(None)
+    }
+
+    /// Finds how many lists are enough at the depths of a plan. Their number grows by half each time.
+    fn with_lists(&mut self, flat: Plan, target: f64) -> Result<Plan> {
+        // Beyond a quarter of the lists, reading all codes is less work.
+        while self.n_probe <= self.n_lists / 4 {
+            let n_probe = self.n_probe;
+            let plan = Plan {
+                n_probe: Some(n_probe),
+                ..flat
+            };
+            if self.reaches(plan, target)? {
+                // The neighbours of queries from elsewhere are spread over a few more lists.
+                return Ok(Plan {
+                    n_probe: Some(n_probe + n_probe.div_ceil(4)),
+                    ..flat
+                });
+            }
+            self.n_probe += n_probe.div_ceil(2);
+        }
+        Ok(flat)
+    }
+
+    fn reaches(&mut self, plan: Plan, target: f64) -> Result<bool> {
+        if let Some((_, recall)) = self.reached.iter().find(|(before, _)| *before == plan) {
+            return Ok(*recall >= target);
+        }
+        let recall = self.sample.reached(self.gallery, plan, target)?;
+        if let Some(recall) = recall {
+            self.reached.push((plan, recall));
+        }
+        Ok(recall.is_some())
+    }
+
+    /// Returns the recall of a plan.
+    fn recall(&self, plan: Plan) -> Result<f64> {
+        match self.reached.iter().find(|(before, _)| *before == plan) {
+            Some((_, recall)) => Ok(*recall),
+            None => self.sample.recall(self.gallery, plan),
+        }
+    }
 }
 
 impl Gallery {
@@ -363,16 +402,12 @@ impl Gallery {
     pub fn measure_recall(&self) -> Result<Option<[f64; 2]>> {
         let plan = self
             .calibration()
-            .and_then(|calibration| calibration.plan(10));
+            .and_then(|calibration| calibration.plan(10, Recall::DEFAULT));
         let Some(plan) = plan else { return Ok(None) };
         let sample = Sample::take(self, 10, true)?;
-        let flat = Plan {
-            n_probe: None,
-            ..plan
-        };
         Ok(Some([
             sample.recall(self, plan)?,
-            sample.recall(self, flat)?,
+            sample.recall(self, plan.of_filtered())?,
         ]))
     }
 }

@@ -12,20 +12,23 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use super::best::{Best, Candidate};
-use super::calibrate::Plan;
 use super::merge;
+use super::plan::Plan;
 use super::rules::Allowed;
 use super::views::{Handicap, QueryVector};
 use crate::error::Result;
 use crate::gallery::segment::views::OWN_VIEW;
 use crate::gallery::segment::{Segment, Vectors};
-use crate::kernels::{Kernels, LANES};
+use crate::kernels::{BLOCK_ROWS, Kernels, LANES};
+use crate::partition::Directions;
 use crate::quantise::{QueryBits, QueryCodes, Rotation, Terms, code_stride, score_of_codes};
 
 /// Rows that are looked at together: their codes stay in cache while all queries are compared with them.
 const PIECE_ROWS: usize = 256;
 /// Rows that are looked at together by their 1-bit codes, which are smaller, and of which filters may leave few.
 const SPARSE_PIECE_ROWS: usize = 4096;
+/// Rows that are looked at together by their short codes, where a query looks at all of them.
+const SHORT_PIECE_ROWS: usize = 1024;
 /// Queries that are multiplied together.
 const GROUP_QUERIES: usize = 64;
 /// A pass over 1-bit codes pays if it leaves at most one row in this many.
@@ -147,6 +150,11 @@ pub(super) enum First {
         n_probe: Option<usize>,
         depth: usize,
     },
+    /// Over the short codes of the nearest lists, or of all.
+    Short {
+        n_probe: Option<usize>,
+        depth: usize,
+    },
     /// Over the 1-bit codes of those rows of the nearest lists, or of all, that pass the filters.
     Bits {
         n_probe: Option<usize>,
@@ -168,6 +176,11 @@ impl First {
         }
         let n_lists = segment.starts()?.len() - 1;
         let n_probe = plan.n_probe.filter(|&n_probe| n_probe < n_lists);
+        if let Some(depth) = plan.depth_short
+            && segment.short()?.is_some()
+        {
+            return Ok(Self::Short { n_probe, depth });
+        }
         let n_looked_at = segment.n_vectors() * n_probe.unwrap_or(n_lists) / n_lists;
         // A pass that keeps most of the rows it looks at saves nothing over 8-bit codes. With filters and without
         // lists it is chosen anyway: it skips rows that do not pass one by one, where the pass over 8-bit codes
@@ -190,7 +203,9 @@ impl First {
     fn depth(self, k: usize) -> usize {
         match self {
             Self::Exact => k,
-            Self::Codes { depth, .. } | Self::Bits { depth, .. } => depth,
+            Self::Codes { depth, .. } | Self::Bits { depth, .. } | Self::Short { depth, .. } => {
+                depth
+            }
         }
     }
 
@@ -206,7 +221,8 @@ impl First {
         let all: Vec<u32> = (0..u32::try_from(chunk.len()).unwrap_or(u32::MAX)).collect();
         // [queries, lists]: first how near each list is, which decides what is looked at, then in place the
         // products with the centroids, which scores of 1-bit codes begin with.
-        let mut nearness = self.nearness(segment, chunk)?;
+        let short = self.short_queries(segment, chunk)?;
+        let mut nearness = self.nearness(segment, chunk, short.as_ref())?;
         let lists = self.lists(segment, chunk, rules, &nearness)?;
         self.into_centres(segment, chunk, &mut nearness)?;
         let pieces = match &lists {
@@ -218,6 +234,7 @@ impl First {
                 Self::Exact => Form::Vectors(chunk.padded()),
                 Self::Codes { .. } => Form::Codes(chunk.codes()),
                 Self::Bits { .. } => Form::Bits(chunk.bits()),
+                Self::Short { .. } => Form::Short(short.as_ref().unwrap_or(&NO_QUERIES)),
             },
             segment,
             chunk,
@@ -261,6 +278,7 @@ impl First {
             // Rows that do not pass are skipped, so a piece may be much smaller than it looks.
             Self::Bits { .. } => SPARSE_PIECE_ROWS,
             Self::Exact | Self::Codes { .. } => PIECE_ROWS,
+            Self::Short { .. } => SHORT_PIECE_ROWS,
         };
         let starts = (0..n_rows).step_by(n_together);
         let pieces = starts.map(|start| Piece {
@@ -274,28 +292,45 @@ impl First {
     fn n_probe(self) -> Option<usize> {
         match self {
             Self::Exact => None,
-            Self::Codes { n_probe, .. } | Self::Bits { n_probe, .. } => n_probe,
+            Self::Codes { n_probe, .. }
+            | Self::Bits { n_probe, .. }
+            | Self::Short { n_probe, .. } => n_probe,
         }
     }
 
     /// Returns how near each query is to the direction of each list, [queries, lists]; empty where the pass
     /// needs neither lists nor centroids.
-    fn nearness(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Vec<f32>> {
+    fn nearness(
+        self,
+        segment: &Segment,
+        chunk: &Chunk<'_>,
+        short: Option<&QueryCodes>,
+    ) -> Result<Vec<f32>> {
         if self.n_probe().is_none() && !matches!(self, Self::Bits { .. }) {
             return Ok(Vec::new());
         }
-        let directions = segment.directions()?;
+        let (directions, queries): (&Directions, _) = match (short, segment.short()?) {
+            (Some(queries), Some(short)) => (&short.directions, queries),
+            _ => (segment.directions()?, chunk.codes()),
+        };
         // [group of queries, `code_stride`] -> [group, lists], appended group by group.
         let (mut nearness, mut scores) = (Vec::new(), Vec::new());
-        for queries in chunk
-            .codes()
-            .codes
-            .chunks(GROUP_QUERIES * code_stride(chunk.width))
-        {
+        let stride = queries.codes.len() / chunk.len().max(1);
+        for queries in queries.codes.chunks(GROUP_QUERIES * stride) {
             directions.scores(queries, &mut scores);
             nearness.extend_from_slice(&scores);
         }
         Ok(nearness)
+    }
+
+    /// Returns the short codes of the queries, where the pass compares them.
+    fn short_queries(self, segment: &Segment, chunk: &Chunk<'_>) -> Result<Option<QueryCodes>> {
+        let (Self::Short { .. }, Some(short)) = (self, segment.short()?) else {
+            return Ok(None);
+        };
+        // [queries, width] -> [queries, short]
+        let projected = short.basis.project(chunk.vectors);
+        Ok(Some(QueryCodes::new(&projected, short.basis.n_short())))
     }
 
     /// Returns which queries look at which list; `None` if all queries look at all rows.
@@ -403,7 +438,15 @@ enum Form<'a> {
     Codes(&'a QueryCodes),
     /// One for each query.
     Bits(&'a [QueryBits]),
+    /// In the directions of the segment's short codes.
+    Short(&'a QueryCodes),
 }
+
+/// Stands for the codes of queries that a pass does not compare.
+static NO_QUERIES: QueryCodes = QueryCodes {
+    codes: Vec::new(),
+    scales: Vec::new(),
+};
 
 /// What all threads of a pass share.
 struct Work<'a> {
@@ -432,6 +475,8 @@ struct Scratch {
     common: Vec<u32>,
     /// Codes of the queries that look at a piece, side by side.
     queries: Vec<u8>,
+    /// Their scales.
+    scales: Vec<f32>,
     /// The vectors of a piece, if they are stored in 16 bits.
     vectors: Vec<f32>,
     /// Rows that pass the filters, counted from the first of the piece.
@@ -445,6 +490,7 @@ impl Work<'_> {
             Form::Vectors(padded) => self.exact(padded, piece, best, scratch),
             Form::Codes(codes) => self.codes(codes, piece, best, scratch),
             Form::Bits(bits) => self.bits(bits, piece, best, scratch),
+            Form::Short(codes) => self.short(codes, piece, best, scratch),
         }
     }
 
@@ -572,6 +618,41 @@ impl Work<'_> {
                 let scale = all.scales[query as usize];
                 to_scores(products, scale, terms, &mut scratch.scores);
                 self.offer(query, piece.rows.start, &mut scratch.scores, best);
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores by short codes.
+    fn short(
+        &self,
+        all: &QueryCodes,
+        piece: &Piece<'_>,
+        best: &mut [Best],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        // Lists begin and end within blocks; the rows around them are scored, and not offered.
+        let start = piece.rows.start / BLOCK_ROWS * BLOCK_ROWS;
+        let rows = start..piece.rows.end.next_multiple_of(BLOCK_ROWS);
+        let n_rows = rows.len();
+        let blocks = self.segment.short_blocks(rows)?;
+        let stride = all.codes.len() / all.scales.len().max(1);
+        for numbers in piece.queries.chunks(GROUP_QUERIES) {
+            scratch.queries.clear();
+            scratch.scales.clear();
+            for &query in numbers {
+                let query = query as usize;
+                let codes = &all.codes[query * stride..][..stride];
+                scratch.queries.extend_from_slice(codes);
+                scratch.scales.push(all.scales[query]);
+            }
+            // [queries, short] x [rows, short] -> [queries, rows]
+            scratch.scores.resize(numbers.len() * n_rows, 0.0);
+            let scores = &mut scratch.scores[..];
+            (Kernels::get().short_scores)(&scratch.queries, &scratch.scales, blocks, scores);
+            for (&query, scores) in numbers.iter().zip(scores.chunks_exact_mut(n_rows)) {
+                let scores = &mut scores[piece.rows.start - start..][..piece.rows.len()];
+                self.offer(query, piece.rows.start, scores, best);
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The scan against plain definitions.
 
+mod short;
 mod views;
 
 use std::collections::HashSet;

@@ -17,6 +17,7 @@ use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
 use crate::quantise::Encoder;
+use crate::short::{self, Basis, ShortCodes};
 
 /// Arrays begin at pages, so that they are aligned for every number.
 const ALIGNMENT: u64 = 4096;
@@ -128,15 +129,13 @@ pub(crate) fn write<F: DiskFile>(
     };
     let io = |error: io::Error| Error::io("writing", path)(error);
     let partition = Partition::of(n_vectors, heading.width, |vectors, out| {
-        let start = out.len();
-        source.read(vectors, out)?;
-        round(&mut out[start..], heading.numbers);
-        Ok(())
+        append(source, heading, vectors, out)
     })?;
     let order = partition.order();
     let mut arrays = Arrays::new(file, path, version)?;
     write_vectors(&mut arrays, source, heading, &order)?;
     write_codes(&mut arrays, source, heading, &order, &partition)?;
+    write_short(&mut arrays, source, heading, &order)?;
     arrays.array("lists/centroids", &partition.centroids)?;
     arrays.array("lists/starts", &partition.starts)?;
     let is_own = |vector: &u32| (*vector as usize) < n_rows;
@@ -173,8 +172,14 @@ pub(crate) fn write<F: DiskFile>(
 /// Reads vectors as they will be stored.
 fn read(source: &dyn Source, heading: &Heading, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
     out.clear();
+    append(source, heading, rows, out)
+}
+
+/// Reads vectors as they will be stored, after those that are there.
+fn append(source: &dyn Source, heading: &Heading, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
+    let start = out.len();
     source.read(rows, out)?;
-    round(out, heading.numbers);
+    round(&mut out[start..], heading.numbers);
     Ok(())
 }
 
@@ -220,6 +225,29 @@ fn write_codes<F: DiskFile>(
     }
     arrays.array("bits", &bits)?;
     arrays.array("terms", &terms)
+}
+
+/// Writes the short codes of all vectors, and the directions that they are of, if few keep nearly all of the vectors.
+fn write_short<F: DiskFile>(
+    arrays: &mut Arrays<'_, F>,
+    source: &dyn Source,
+    heading: &Heading,
+    order: &[u32],
+) -> Result<()> {
+    let find = |vectors: &[u32], out: &mut Vec<f32>| append(source, heading, vectors, out);
+    let Some(basis) = Basis::find(order.len(), heading.width, find)? else {
+        return Ok(());
+    };
+    let (mut vectors, mut codes) = (Vec::new(), ShortCodes::new(basis.n_short()));
+    for rows in order.chunks(CHUNK_ROWS) {
+        read(source, heading, rows, &mut vectors)?;
+        codes.push(&basis.project(&vectors));
+    }
+    arrays.array(short::BASIS, basis.directions())?;
+    for (name, bytes) in codes.arrays() {
+        arrays.array(name, bytes)?;
+    }
+    Ok(())
 }
 
 /// Writes which row and view each vector is of, and the vectors of each row; returns the names of the views.

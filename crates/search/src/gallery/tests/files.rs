@@ -375,6 +375,7 @@ fn numbers_that_no_writer_makes_are_damage_and_can_be_repaired() {
         let mut plan = Plan {
             k: 10,
             n_probe: None,
+            depth_short: None,
             depth_bits: 80,
             depth_codes: 40,
         };

@@ -412,7 +412,7 @@ fn a_catalog_of_a_later_version_is_refused_by_its_version() {
     let path = folder.path().join("g.m3i");
     two_kinds_of_columns(&path);
     let newest = catalog::generations(&path).unwrap()[0];
-    let later = serde_json::json!({"version": 6, "generation": newest, "unheard of": true});
+    let later = serde_json::json!({"version": 7, "generation": newest, "unheard of": true});
     let catalog = catalog::path_of(&path, newest);
     std::fs::write(catalog, catalog::to_copies(&later).unwrap()).unwrap();
     for refused in [Gallery::open(&path).map(drop), repair(&path).map(drop)] {
@@ -421,7 +421,7 @@ fn a_catalog_of_a_later_version_is_refused_by_its_version() {
         assert!(
             error
                 .to_string()
-                .contains("version 6 of the format of galleries")
+                .contains("version 7 of the format of galleries")
         );
     }
     assert!(is_gallery(&path));

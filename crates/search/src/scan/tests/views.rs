@@ -406,6 +406,7 @@ fn as_many_rows_come_out_where_each_has_many_equal_views() {
         let plan = Plan {
             k,
             n_probe: (k < 100).then_some(40),
+            depth_short: None,
             depth_bits: 2 * k,
             depth_codes: k,
         };
