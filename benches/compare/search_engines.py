@@ -162,7 +162,8 @@ def vsag(rows, work, name):
                "index_param": {"base_quantization_type": "sq8", "max_degree": 32, "ef_construction": 200,
                                "use_reorder": True, "precise_quantization_type": "fp32", "build_thread_count": 1}}
     index = pyvsag.Index("hgraph", json.dumps(options))
-    index.build(np.ascontiguousarray(rows), np.arange(len(rows), dtype=np.int64), len(rows), rows.shape[1])
+    # It takes no array that cannot be written to, as a mapped one.
+    index.build(np.array(rows), np.arange(len(rows), dtype=np.int64), len(rows), rows.shape[1])
 
     def search(queries, ef):
         parameters = json.dumps({"hgraph": {"ef_search": ef}})
@@ -174,51 +175,47 @@ def vsag(rows, work, name):
 
 
 def svs(rows, work, name):
-    """Vamana on codes of LeanVec or LVQ where the library has them here, else on 16-bit floats."""
+    """Vamana on the vectors themselves: codes of LVQ and LeanVec are not in the public build."""
     import svs as library
 
-    rows = np.ascontiguousarray(rows)
-    path = work / f"{name}.svs"
-    library.np_to_svs(rows, str(path)) if hasattr(library, "np_to_svs") else None
     parameters = library.VamanaBuildParameters(alpha=0.95, graph_max_degree=64, window_size=128)
-    loader = lambda: library.VectorDataLoader(str(path), library.DataType.float32, dims=rows.shape[1])
-    forms = [("LeanVec", lambda: library.LeanVecLoader(loader(), 192, library.LeanVecKind.lvq8)),
-             ("LVQ8", lambda: library.LVQLoader(loader(), primary=8)), ("f32", lambda: rows)]
-    for form, make in forms:
-        try:
-            index = library.Vamana.build(parameters, make(), library.DistanceType.MIP, num_threads=1)
-            break
-        except Exception as error:
-            print(f"  SVS {form}: {str(error)[:120]}", flush=True)
-    path.unlink(missing_ok=True)
+    index = library.Vamana.build(parameters, np.array(rows), library.DistanceType.MIP, num_threads=1)
 
     def search(queries, window):
         index.search_window_size = window
         return np.asarray(index.search(queries, K)[0], np.int64)
 
     windows = [12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
-    return Engine(f"SVS Vamana {form}", search, [windows]), None
+    return Engine("SVS Vamana, f32", search, [windows]), None
 
 
-def faiss_index(rows, text, groups, set_up):
+def faiss_index(rows, text, groups):
     """An inverted index of FAISS with exact scores at the end."""
     import faiss
 
     faiss.omp_set_num_threads(1)
-    index = faiss.index_factory(rows.shape[1], text, faiss.METRIC_INNER_PRODUCT)
-    n_lists = int(2 * len(rows) ** 0.5)
+    n_lists, width = int(2 * len(rows) ** 0.5), rows.shape[1]
+    if text == "RaBitQ":
+        # The factory of version 1.15.1 crashes for this one. The parts must live as long as the index.
+        flat = faiss.IndexFlatIP(width)
+        base = faiss.IndexIVFRaBitQ(flat, width, n_lists, faiss.METRIC_INNER_PRODUCT)
+        base.qb = 4
+        index = faiss.IndexRefineFlat(base)
+        parts = (flat, base)
+    else:
+        parts = ()
+        index = faiss.index_factory(width, text, faiss.METRIC_INNER_PRODUCT)
     chosen = np.sort(np.random.default_rng(7).choice(len(rows), min(len(rows), 40 * n_lists), False))
     index.train(np.ascontiguousarray(rows[chosen]))
     for at in range(0, len(rows), 100000):
         index.add(np.ascontiguousarray(rows[at:at + 100000]))
 
-    def search(queries, setting):
-        n_probe, factor = setting
-        inner = set_up(faiss.downcast_index(index.base_index))
-        inner.nprobe, index.k_factor = n_probe, factor
+    def search(queries, setting, _parts=parts):
+        n_probe, index.k_factor = setting
+        faiss.downcast_index(index.base_index).nprobe = n_probe
         return index.search(queries, K)[1]
 
-    return Engine("FAISS " + text, search, groups), None
+    return Engine("FAISS IVF, " + text.split(",")[-2:][0] + ", refined", search, groups), None
 
 
 def faiss_groups(factors):
@@ -227,18 +224,12 @@ def faiss_groups(factors):
 
 
 def faiss_rabitq(rows, work, name):
-    def four_bits(inner):
-        if hasattr(inner, "qb"):
-            inner.qb = 4
-        return inner
-
-    return faiss_index(rows, f"IVF{int(2 * len(rows) ** 0.5)},RaBitQ,RFlat", faiss_groups((10, 30, 100)), four_bits)
+    return faiss_index(rows, "RaBitQ", faiss_groups((10, 30, 100)))
 
 
 def faiss_pq(rows, work, name):
-    width = rows.shape[1]
-    text = f"IVF{int(2 * len(rows) ** 0.5)},PQ{width // 4}x4fs,RFlat"
-    return faiss_index(rows, text, faiss_groups((5, 10, 30, 100)), lambda inner: inner)
+    text = f"IVF{int(2 * len(rows) ** 0.5)},PQ{rows.shape[1] // 4}x4fs,RFlat"
+    return faiss_index(rows, text, faiss_groups((5, 10, 30, 100)))
 
 
 BUILDERS = {"scann": scann, "vsag": vsag, "svs": svs, "hnswlib": hnswlib, "rabitq": faiss_rabitq, "pq": faiss_pq}
