@@ -41,8 +41,8 @@ use m3ret::options::{
     ColumnValue, FilePattern, FilePatterns, FolderChoice, FolderLabels, ModelChoice, Reading,
 };
 use m3ret::panics;
-use m3ret::search::DEFAULT_HANDICAP;
-use numbers::{cosine, count, handicap, thread_count, whole};
+use m3ret::search::{DEFAULT_HANDICAP, Recall};
+use numbers::{cosine, count, handicap, recall, thread_count, whole};
 pub(crate) use serve::{
     AuditAction, AuditArguments, AuditExportArguments, AuditVerifyArguments, Auth, DicomArguments,
     ServeArguments,
@@ -385,6 +385,10 @@ pub(crate) struct SearchArguments {
     /// Look at every vector instead of codes first
     #[arg(long)]
     pub(crate) exact: bool,
+
+    /// Find this share of the exact hits: less is faster [default: 0.995, of a lake what it was measured for]
+    #[arg(long, value_name = "SHARE", value_parser = recall, conflicts_with = "exact")]
+    pub(crate) recall: Option<Recall>,
 
     /// Compare whole images only, and no projections of volumes
     #[arg(long, conflicts_with = "handicap")]

@@ -140,7 +140,12 @@ impl Depth {
     fn of(lake: &Lake, k: usize, options: &SearchOptions) -> Self {
         // Filters may leave out most of the rows near the query.
         let is_filtered = !options.filters.is_empty();
-        let plans = lake.plans().filter(|_| options.method != Method::Exact);
+        let plans = lake.plans().filter(|plans| match options.method {
+            Method::Exact => false,
+            // Plans were measured for one recall.
+            Method::Recall(recall) => recall.share() <= plans.target,
+            Method::Auto | Method::Planned(_) => true,
+        });
         let plan = plans.map(
             |plans| match plans.levels.iter().find(|level| k <= level.k) {
                 Some(level) if is_filtered => (level.nprobes_filtered, k * level.refine),

@@ -18,7 +18,7 @@ use m3ret_manifest::{LABEL_SEPARATOR, text_of};
 use m3ret_search::{
     AskedImage, Collection, Filter, LeftOut, Method, RowHit, RowId, SearchOptions, search_across,
 };
-pub use m3ret_search::{DEFAULT_HANDICAP, Views};
+pub use m3ret_search::{DEFAULT_HANDICAP, Recall, Views};
 use serde::Serialize;
 
 use self::agreement::Known;
@@ -162,8 +162,9 @@ pub struct Ask {
     pub exclude: Vec<String>,
     /// Column of which each value has one hit, its best image; `None` not to group.
     pub group_by: Option<String>,
-    /// Whether every vector is scored, instead of those that the codes select.
-    pub is_exact: bool,
+    /// Share of the exact hits that the search is to find; `None` for what the collection was measured for (0.995 in a
+    /// gallery), `Recall::ALL` to score every vector instead of those that the codes select.
+    pub recall: Option<Recall>,
     /// Column of which it is told how often first hits have the query's cell; `None` for `body_part`.
     pub agree: Option<String>,
     /// Number of best hits that are left out, to page through an answer.
@@ -182,7 +183,7 @@ impl Default for Ask {
             filters: Vec::new(),
             exclude: Vec::new(),
             group_by: None,
-            is_exact: false,
+            recall: None,
             agree: None,
             offset: 0,
             min_score: None,
@@ -440,11 +441,7 @@ fn options(ask: &Ask, gallery: &dyn Collection) -> SearchOptions {
     SearchOptions {
         // Agreement looks for the first hit of another patient.
         k: ask.k.saturating_add(ask.offset).max(MIN_HITS),
-        method: if ask.is_exact {
-            Method::Exact
-        } else {
-            Method::Auto
-        },
+        method: ask.recall.map_or(Method::Auto, Method::Recall),
         filters,
         group_by: ask
             .group_by

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{self, OpenOptions};
-use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Hit, Queries, Views, page};
+use m3ret::search::{Answer, Ask, DEFAULT_HANDICAP, Hit, Queries, Recall, Views, page};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -60,7 +60,7 @@ impl AskArguments {
             filters: filters(py, &self.filter)?,
             exclude: self.exclude,
             group_by: self.group_by,
-            is_exact: self.exact,
+            recall: self.exact.then_some(Recall::ALL),
             agree: self.agree,
             offset: self.offset,
             min_score: self.min_score,

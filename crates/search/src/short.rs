@@ -52,7 +52,7 @@ impl Basis {
         width: usize,
         read: impl Fn(&[u32], &mut Vec<f32>) -> Result<()>,
     ) -> Result<Option<Self>> {
-        if n < MIN_VECTORS || width > MAX_WIDTH || width < 2 * STEP {
+        if n < MIN_VECTORS || !(2 * STEP..=MAX_WIDTH).contains(&width) {
             return Ok(None);
         }
         let mut random = ChaCha8Rng::seed_from_u64(SEED);

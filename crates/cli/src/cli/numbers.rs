@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use m3ret::options::MAX_THREADS;
+use m3ret::search::Recall;
 
 /// Reads a count of threads.
 pub(super) fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
@@ -49,6 +50,12 @@ pub(super) fn cosine(text: &str) -> Result<f32, String> {
     cosine.ok_or_else(|| "a number from -1 to 1 is wanted".to_owned())
 }
 
+/// Reads the share of the exact hits that a search is to find.
+pub(super) fn recall(text: &str) -> Result<Recall, String> {
+    let share = text.parse().ok().and_then(|share| Recall::new(share).ok());
+    share.ok_or_else(|| "a number above 0, and at most 1, is wanted".to_owned())
+}
+
 /// Reads what scores lose.
 pub(super) fn handicap(text: &str) -> Result<f32, String> {
     let handicap = text.parse().ok();
@@ -59,6 +66,15 @@ pub(super) fn handicap(text: &str) -> Result<f32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recalls_are_shares() {
+        assert_eq!(recall("1"), Ok(Recall::ALL));
+        assert!(recall("0.99").is_ok_and(|recall| recall < Recall::DEFAULT));
+        for wrong in ["0", "1.01", "-0.5", "nan", "99%", ""] {
+            assert!(recall(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn threads_are_a_number_that_a_machine_can_bear() {

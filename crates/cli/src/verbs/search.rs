@@ -16,7 +16,9 @@ use m3ret::files::{check_page, write_whole};
 use m3ret::galleries::{Archive, OpenOptions};
 use m3ret::model_name;
 use m3ret::options::Reading;
-use m3ret::search::{Answer, Ask, Hit, Labels, MeasuredOn, Queries, VectorQueries, Views, page};
+use m3ret::search::{
+    Answer, Ask, Hit, Labels, MeasuredOn, Queries, Recall, VectorQueries, Views, page,
+};
 use m3ret::watch::Watch as _;
 use m3ret::words::{counted, printable, printable_path};
 use m3ret_search::names::is_slice;
@@ -125,7 +127,11 @@ fn ask_of(arguments: &SearchArguments) -> Ask {
         filters: arguments.filter.clone(),
         exclude: arguments.exclude.clone(),
         group_by: arguments.group_by.clone(),
-        is_exact: arguments.exact,
+        recall: if arguments.exact {
+            Some(Recall::ALL)
+        } else {
+            arguments.recall
+        },
         agree: arguments.agree.clone(),
         offset: arguments.offset,
         min_score: arguments.min_score,

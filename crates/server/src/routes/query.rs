@@ -6,7 +6,7 @@ use std::sync::Arc;
 use m3ret::images::ImageSource;
 use m3ret::index::UID_SEALED;
 use m3ret::options::ColumnValue;
-use m3ret::search::{Ask, MAX_EXAMPLES, Queries, RefusedQuery, names_people};
+use m3ret::search::{Ask, MAX_EXAMPLES, Queries, Recall, RefusedQuery, names_people};
 use m3ret_imaging::{ReadOptions, Region};
 use m3ret_search::Collection;
 use serde::Deserialize;
@@ -109,7 +109,7 @@ pub(super) fn ask_of(request: &SearchRequest, service: &Service) -> Result<Ask> 
         filters: filters.collect(),
         exclude: request.exclude.clone(),
         group_by: request.group_by.clone(),
-        is_exact: request.exact,
+        recall: request.exact.then_some(Recall::ALL),
         ..Ask::default()
     })
 }
