@@ -120,7 +120,7 @@ fn search(gallery: &Gallery) {
     vector[0] = 1.0;
     let queries = Queries { vectors: &vector, ..Queries::default() };
     let image = AskedImage { modality: "CT", is_flat: true };
-    let plan = Plan { k: 5, n_probe: Some(2), depth_bits: 20, depth_codes: 10 };
+    let plan = Plan { k: 5, n_probe: Some(2), depth_short: Some(20), depth_bits: 20, depth_codes: 10 };
     let flat = Plan { n_probe: None, ..plan };
     let filter = Filter { column: "modality".into(), values: vec!["CT".into()], is_negated: false };
     for method in [Method::Auto, Method::Exact, Method::Planned(plan), Method::Planned(flat)] {
