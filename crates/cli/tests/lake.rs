@@ -188,6 +188,10 @@ fn a_patient_leaves_a_lake_by_the_command_that_galleries_know() {
 fn what_is_damaged_or_far_is_refused_with_what_to_do() {
     let folder = archive();
     let root = folder.path();
+    // The parts are no place for the lake.
+    let (status, _, told) = with_keys(root, &["lake", "commit", "parts", "parts"]);
+    assert_eq!(status, 1, "{told}");
+    assert!(told.contains("holds something else"), "{told}");
     good(root, &["lake", "commit", "parts", "lake"]);
     let search = ["search", "-d", "lake", "-i", "3.npy"];
     let meta = root.join("lake/meta.json");

@@ -58,15 +58,30 @@ pub struct Added {
 /// Rows, and what they are: the same thing is brought once.
 pub type Brought = (String, Rows);
 
+/// Refuses a folder that holds something other than a lake, such as parts of a run or images.
+fn check_free(folder: &Path) -> Result<()> {
+    let table = format!("{TABLE}.lance");
+    for entry in std::fs::read_dir(folder).map_err(io("listing", folder))? {
+        let name = entry.map_err(io("listing", folder))?.file_name();
+        if name != META && name != table.as_str() {
+            let wanted = "a name that is free, or an empty folder";
+            let got = "a folder that holds something else";
+            return Err(mismatch(&folder.display().to_string(), wanted, got));
+        }
+    }
+    Ok(())
+}
+
 impl LakeWriter {
     /// Makes an empty lake.
     ///
     /// # Errors
-    /// `Mismatch` if there is one, or the width is 0 or too large; `Io`.
+    /// `Mismatch` if there is one or the folder holds something else, or the width is 0 or too large; `Io`.
     pub fn create(path: &Path, setup: &Setup, key: &LakeKey) -> Result<Self> {
         let place = Place::of(path)?;
         if let Some(folder) = &place.folder {
             std::fs::create_dir_all(folder).map_err(io("making", path))?;
+            check_free(folder)?;
         }
         let schema = Arc::new(fields::schema(setup.width, setup.numbers, [], [])?);
         let made = async {
