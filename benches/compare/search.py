@@ -117,7 +117,7 @@ def main():
     work.mkdir(exist_ok=True)
     name = f"{arguments.kind}-{arguments.n}"
     rows, queries, exact, paths = make_vectors(name, arguments)
-    queries = np.asarray(queries)
+    queries = np.array(queries)  # VSAG wants an array that may be written
     print(f"{name}: width {rows.shape[1]}, 10th neighbour at {exact[:, -1].mean():.3f}, "
           f"one thread reads {bandwidth():.1f} GB/s", flush=True)
     wants = lambda engine: not arguments.only or engine in arguments.only
